@@ -1,0 +1,1 @@
+"""The cloud: login, the APIs, and its faults as our exceptions."""

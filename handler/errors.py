@@ -1,0 +1,203 @@
+"""Every situation that keeps an event from being handled, as one tree.
+
+::
+
+    AutostopError
+    ├── BadEvent             the event can never succeed
+    ├── NotAnEvent           neither a CloudEvent nor a form we know
+    ├── TooLarge             the body is over the limit
+    ├── WrongMethod          neither POST nor the handshake
+    ├── CallerUnproven       the caller did not prove itself
+    ├── CallerForbidden      the caller may not do this
+    └── PassingTrouble       sending the event again can help
+        ├── BudgetSpent      not every server was handled in time
+        ├── BodyIncomplete   the connection ended or stalled inside the body
+        ├── SinkUnreachable  the result event could not be handed over
+        ├── InternalFault    a bug of ours
+        └── CloudError       the cloud did not do what was asked
+            ├── CloudUnreachable  no usable answer
+            ├── CloudThrottled    told to come back later
+            ├── CloudConfused     an answer that makes no sense here
+            ├── LoginRefused      the cloud refused the login
+            ├── CallDenied        logged in, but this call is not permitted
+            ├── ServerNotFound    the cloud knows no such server
+            ├── StateConflict     the server's state forbids it just now
+            ├── CloudFault        the cloud failed inside
+            └── CallRejected      the cloud calls our request wrong
+
+Messages name settings, attributes and situations; they never carry text that a caller sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class AutostopError(Exception):
+    """Something keeps an event from being handled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """One thing that is wrong with an event.
+
+    Attributes:
+        at: where, as a dotted path from the event's root (`data.server_ids[3]`); batch members begin with `[n]`.
+        fault: what is wrong there, in a few words, without the offending value.
+    """
+
+    at: str
+    fault: str
+
+
+class BadEvent(AutostopError):
+    """The event is malformed or asks for something unknown: it can never succeed."""
+
+    def __init__(self, *flaws: Flaw) -> None:
+        super().__init__("; ".join(f"{flaw.at}: {flaw.fault}" for flaw in flaws))
+        self.flaws = flaws
+
+
+class NotAnEvent(AutostopError):
+    """The request is neither a CloudEvent nor another form that is accepted."""
+
+
+class TooLarge(AutostopError):
+    """The body is larger than `AUTOSTOP_MAX_BODY`."""
+
+
+class WrongMethod(AutostopError):
+    """The request is neither a POST nor the OPTIONS handshake."""
+
+
+class CallerUnproven(AutostopError):
+    """The caller did not prove who it is."""
+
+
+class CallerForbidden(AutostopError):
+    """The caller is known, or need not be, but may not do this."""
+
+
+class PassingTrouble(AutostopError):
+    """The event was not handled, and sending it again can help.
+
+    Attributes:
+        name: a stable word for logs, problem documents and `/readyz`.
+        retry_after: seconds the other side asked us to wait, or None if it said nothing.
+    """
+
+    name = "trouble"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BudgetSpent(PassingTrouble):
+    """The event's time budget ended before every server was handled."""
+
+    name = "budget-spent"
+
+
+class BodyIncomplete(PassingTrouble):
+    """The connection ended, or stood still, before the whole body was here."""
+
+    name = "body-incomplete"
+
+
+class SinkUnreachable(PassingTrouble):
+    """The result event could not be handed to the sink."""
+
+    name = "sink-unreachable"
+
+
+class InternalFault(PassingTrouble):
+    """A bug of ours got in the way; the log has the traceback."""
+
+    name = "internal-fault"
+
+
+class CloudError(PassingTrouble):
+    """The cloud did not do what was asked.
+
+    Attributes:
+        request_id: the cloud's id for the failed request (`req-...`), for its support; None if it gave none.
+        status: the HTTP status, or None if no answer came.
+        waiting_helps: whether the same call may succeed later.
+        maybe_acted: whether the cloud may have acted although no success was reported.
+    """
+
+    name = "cloud-error"
+    waiting_helps = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+        maybe_acted: bool = False,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.request_id = request_id
+        self.status = status
+        self.maybe_acted = maybe_acted
+
+
+class CloudUnreachable(CloudError):
+    """No usable answer: no connection, a time-out, a cut line, or a gateway speaking for a missing backend."""
+
+    name = "cloud-unreachable"
+
+
+class CloudThrottled(CloudError):
+    """The cloud wants fewer requests and perhaps said when to come back."""
+
+    name = "cloud-throttled"
+
+
+class CloudConfused(CloudError):
+    """An answer that makes no sense for this call: wrong host, wrong URL, wrong version, or no JSON."""
+
+    name = "cloud-confused"
+
+
+class LoginRefused(CloudError):
+    """The cloud refused the login; trying the same credentials again at once only locks them."""
+
+    name = "login-refused"
+    waiting_helps = False
+
+
+class CallDenied(CloudError):
+    """Logged in, but not permitted to make this call."""
+
+    name = "call-denied"
+    waiting_helps = False
+
+
+class ServerNotFound(CloudError):
+    """The cloud knows no such server in this project."""
+
+    name = "server-not-found"
+    waiting_helps = False
+
+
+class StateConflict(CloudError):
+    """The server's present state forbids the call; reading it again tells why."""
+
+    name = "state-conflict"
+
+
+class CloudFault(CloudError):
+    """The cloud failed inside (HTTP 500) and does not say whether it acted."""
+
+    name = "cloud-fault"
+
+
+class CallRejected(CloudError):
+    """The cloud calls our request wrong; the same request will be wrong again."""
+
+    name = "call-rejected"
+    waiting_helps = False

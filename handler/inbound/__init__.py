@@ -1,0 +1,1 @@
+"""From HTTP to what is asked: who calls, is it an event, which servers."""

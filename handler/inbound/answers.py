@@ -1,0 +1,81 @@
+"""HTTP answers: the one place where an exception becomes a status. None repeats what the caller sent."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from handler.errors import (
+    AutostopError,
+    BadEvent,
+    CallerForbidden,
+    CallerUnproven,
+    CloudError,
+    InternalFault,
+    LoginRefused,
+    NotAnEvent,
+    PassingTrouble,
+    TooLarge,
+    WrongMethod,
+)
+
+_DEFAULT_RETRY_AFTER = 10.0
+_REFUSED_RETRY_AFTER = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer before any framework has its say."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def problem(error: AutostopError) -> Answer:
+    """The answer for an exception, as a problem document (RFC 9457).
+
+    Returns:
+        `application/problem+json` with type, title, status, detail, and for a malformed event `faults`: objects of
+        `at` and `fault`.
+    """
+    headers: dict[str, str] = {}
+    members: dict[str, object] = {"detail": str(error)}
+    match error:
+        case BadEvent():
+            status, name, title = 400, "bad-event", "The event can never succeed"
+            members = {
+                "detail": f"The event has {len(error.flaws)} fault{'s' if len(error.flaws) != 1 else ''}.",
+                "faults": [{"at": flaw.at, "fault": flaw.fault} for flaw in error.flaws],
+            }
+        case CallerUnproven():
+            status, name, title = 401, "caller-unproven", "The caller did not prove itself"
+            headers["WWW-Authenticate"] = 'Bearer realm="bms-autostop"'
+        case CallerForbidden():
+            status, name, title = 403, "caller-forbidden", "The caller may not do this"
+        case WrongMethod():
+            status, name, title = 405, "wrong-method", "Events are POSTed"
+            headers["Allow"] = "POST, OPTIONS"
+        case TooLarge():
+            status, name, title = 413, "too-large", "The body is too large"
+        case NotAnEvent():
+            status, name, title = 415, "not-an-event", "This is no event"
+        case PassingTrouble():
+            status, name, title = 503, error.name, "Not handled; send it again"
+            if isinstance(error, CloudError):
+                # Its message quotes the cloud, which is for the log alone.
+                members = {"detail": f"The cloud did not do what was asked ({name})."}
+            default = _REFUSED_RETRY_AFTER if isinstance(error, LoginRefused) else _DEFAULT_RETRY_AFTER
+            wait = default if error.retry_after is None else error.retry_after
+            headers["Retry-After"] = str(max(1, math.ceil(wait)))
+        case _:
+            return problem(InternalFault("Something unexpected happened; the log tells more."))
+    document = {"type": f"urn:bms-autostop:problem:{name}", "title": title, "status": status, **members}
+    return json_answer(status, document, {**headers, "Content-Type": "application/problem+json"})
+
+
+def json_answer(status: int, document: object, headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer with a JSON body."""
+    return Answer(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(document).encode())

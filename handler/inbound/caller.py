@@ -1,0 +1,52 @@
+"""Who may call: proof of the caller, and the consent that a webhook sender asks for."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+
+from handler.errors import CallerForbidden, CallerUnproven
+from handler.settings import InboundAuth, Settings
+
+
+def prove(headers: Mapping[str, str], settings: Settings) -> None:
+    """Let the caller pass, or don't.
+
+    Args:
+        headers: lower-case names.
+
+    Raises:
+        CallerUnproven: with `bearer`, no token or none of ours.
+    """
+    match settings.inbound_auth:
+        case InboundAuth.NONE:
+            return
+        case InboundAuth.BEARER:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            sent = token.strip().encode("latin-1", "replace")
+            # Every token is compared, so that the time taken does not tell which one came close.
+            hits = [hmac.compare_digest(sent, known.reveal().encode()) for known in settings.bearer_tokens]
+            if scheme.lower() != "bearer" or not any(hits):
+                raise CallerUnproven("A bearer token that is accepted here is needed.")
+
+
+def consent(headers: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Answer the handshake of the CloudEvents webhook profile.
+
+    Returns:
+        The headers of the answer. Without `WebHook-Request-Origin` it is no handshake, and they say only what is
+        allowed. The callback that a sender may offer is not visited: consent is given here or not at all.
+
+    Raises:
+        CallerForbidden: that origin may not subscribe.
+    """
+    allow = {"Allow": "POST, OPTIONS"}
+    origin = headers.get("webhook-request-origin")
+    if origin is None:
+        return allow
+    named = next((known for known in settings.webhook_origins if known == origin.strip().lower()), None)
+    if named is None and "*" not in settings.webhook_origins:
+        raise CallerForbidden("This origin may not subscribe.")
+    rate = headers.get("webhook-request-rate", "").strip()
+    granted = str(int(rate)) if rate.isascii() and rate.isdigit() and 0 < len(rate) < 10 and int(rate) else "*"
+    return {**allow, "WebHook-Allowed-Origin": named or "*", "WebHook-Allowed-Rate": granted}

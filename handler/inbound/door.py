@@ -1,0 +1,114 @@
+"""The door: one HTTP request in, one answer out, whatever happens behind it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from handler.errors import AutostopError, BadEvent, Flaw, InternalFault, WrongMethod
+from handler.inbound import answers, caller
+from handler.inbound.answers import Answer
+from handler.inbound.decode import Delivery, Event, decode
+from handler.inbound.extract import Ignored, extract
+from handler.settings import Settings
+from handler.stop.model import StopRequest
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What came over HTTP.
+
+    Attributes:
+        method: upper case.
+        path: as sent, undecoded as far as the server leaves it so.
+        headers: lower-case names; values as WSGI has them.
+        body: all of it.
+        received: when it was here, on the monotonic clock.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    received: float
+
+
+Handle = Callable[[Sequence[StopRequest], bool, float], Answer]
+
+
+class Door:
+    """Answers requests to `stop_servers`.
+
+    Args:
+        handle: handles requests, given whether they came as a batch and when; makes the answer.
+        ready: raises if no token can be had.
+    """
+
+    def __init__(self, settings: Settings, handle: Handle, ready: Callable[[], None]) -> None:
+        self._settings = settings
+        self._handle = handle
+        self._ready = ready
+
+    def answer(self, request: HttpRequest) -> Answer:
+        """Answer one request. Never raises."""
+        try:
+            return self._answer(request)
+        except AutostopError as error:
+            _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
+            return answers.problem(error)
+        except Exception:
+            _LOG.exception("a bug kept the request from being handled")
+            return answers.problem(InternalFault("Something unexpected happened; the log tells more."))
+
+    def _answer(self, request: HttpRequest) -> Answer:
+        match request.method, request.path:
+            case (("GET" | "HEAD"), "/healthz"):
+                return answers.json_answer(200, {"status": "alive"})
+            case (("GET" | "HEAD"), "/readyz"):
+                self._ready()
+                return answers.json_answer(200, {"status": "ready"})
+            case "OPTIONS", _:
+                return Answer(200, caller.consent(request.headers, self._settings))
+            case "POST", _:
+                caller.prove(request.headers, self._settings)
+                delivery = decode(request.headers, request.body)
+                return self._deliver(delivery, request.received)
+            case _:
+                raise WrongMethod("Only POST and OPTIONS are served here.")
+
+    def _deliver(self, delivery: Delivery, received: float) -> Answer:
+        requests: dict[tuple[str, str], StopRequest] = {}
+        flaws: list[Flaw] = []
+        for index, event in enumerate(delivery.events):
+            prefix = f"[{index}]." if delivery.batch else ""
+            flaws += event.flaws
+            try:
+                asked = extract(event)
+            except BadEvent as bad:
+                flaws += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
+                continue
+            if event.flaws:
+                continue
+            if isinstance(asked, Ignored):
+                _ignored(event, asked)
+                continue
+            # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
+            known = requests.setdefault((asked.source, asked.id), asked)
+            if known != asked:
+                flaws.append(Flaw(f"{prefix}id", "names another event of this batch too"))
+        if flaws:
+            raise BadEvent(*flaws)
+        if not requests:
+            return Answer(204)
+        return self._handle(list(requests.values()), delivery.batch, received)
+
+
+def _ignored(event: Event, ignored: Ignored) -> None:
+    _LOG.info(
+        "event ignored: %s",
+        ignored.why,
+        extra={"event_source": event.source, "event_id": event.id, "event_type": event.type},
+    )

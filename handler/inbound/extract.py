@@ -1,0 +1,151 @@
+"""From a CloudEvent to a StopRequest: one extractor for each event type, and the gates before them.
+
+An extractor takes ids only from where its producer puts them. Nothing sweeps a body for UUIDs: nearly every payload
+also holds those of alarms, users and tenants.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from handler.errors import BadEvent, Flaw
+from handler.inbound import strictjson
+from handler.inbound.decode import Event
+from handler.stop.model import StopRequest
+
+TYPE_PREFIX = "io.github.bms-autostop."
+STOP_REQUESTED = f"{TYPE_PREFIX}stop.requested.v1"
+OWN_RESULTS = frozenset(f"{TYPE_PREFIX}stop.{word}.v1" for word in ("completed", "failed", "refused"))
+PING = "dev.knative.sources.ping"
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+_TRACESTATE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,511}", re.ASCII)
+_LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
+_MOST_FLAWS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """An event that is rightly not acted on.
+
+    Attributes:
+        why: for the log, in a few words.
+    """
+
+    why: str
+
+
+Extractor = Callable[[Event], StopRequest | Ignored]
+
+
+def extract(event: Event) -> StopRequest | Ignored:
+    """Find out what an event asks for.
+
+    Raises:
+        BadEvent: its type is not accepted, or its data is malformed.
+    """
+    if event.type in OWN_RESULTS:
+        return Ignored("own result event")
+    if event.dead_letter:
+        return Ignored("dead-lettered copy")
+    extractor = EXTRACTORS.get(event.type)
+    if extractor is None:
+        if event.type.strip():
+            raise BadEvent(Flaw("type", "is not accepted here"))
+        # Without a type it is malformed anyway; what its data lacks is told along with that.
+        extractor = canonical
+    return extractor(event)
+
+
+def canonical(event: Event) -> StopRequest:
+    """The canonical data: `server_ids`, or `server_id`, or a `subject` that is one UUID.
+
+    Raises:
+        BadEvent: with every flaw of the data.
+    """
+    flaws: list[Flaw] = []
+    data = _object(event.data, flaws)
+    ids = _server_ids(data, flaws)
+    if not ids and event.subject is not None and _UUID.fullmatch(event.subject):
+        ids = [event.subject.lower()]
+    dry_run = data.get("dry_run", False)
+    if not isinstance(dry_run, bool):
+        flaws.append(Flaw("data.dry_run", "is neither true nor false"))
+    if any(name != "dry_run" and re.sub(r"[-_ ]", "", name).lower() == "dryrun" for name in data):
+        # Somebody who misspells it expects a rehearsal and would get a power cut.
+        flaws.append(Flaw("data.dry_run", "is spelt differently"))
+    if data.get("selector") is not None:
+        flaws.append(Flaw("data.selector", "is not supported by this version"))
+    texts = {name: _text(data, name, longest, flaws) for name, longest in _LONGEST.items()}
+    if flaws:
+        raise BadEvent(*flaws[:_MOST_FLAWS])
+    traced = event.traceparent is not None and _TRACEPARENT.fullmatch(event.traceparent)
+    return StopRequest(
+        source=event.source,
+        id=event.id,
+        type=event.type,
+        server_ids=tuple(dict.fromkeys(ids)),
+        time=event.time,
+        expires=event.expirytime,
+        dry_run=bool(dry_run),
+        reason=texts["reason"],
+        requested_by=texts["requested_by"],
+        reply_to=texts["reply_to"],
+        correlationid=event.correlationid,
+        # A malformed trace context is to be dropped, not to fail what it accompanies (W3C Trace Context).
+        traceparent=event.traceparent if traced else None,
+        tracestate=event.tracestate if traced and _TRACESTATE.fullmatch(event.tracestate or "") else None,
+    )
+
+
+EXTRACTORS: Mapping[str, Extractor] = {STOP_REQUESTED: canonical, PING: canonical}
+
+
+def _object(data: object, flaws: list[Flaw]) -> Mapping[str, object]:
+    """The data as an object; text that holds JSON counts, as a PingSource without `contentType` sends it."""
+    if isinstance(data, str):
+        try:
+            data = strictjson.loads(data)
+        except ValueError as fault:
+            flaws.append(Flaw("data", str(fault)))
+            return {}
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        flaws.append(Flaw("data", "is no JSON object"))
+        return {}
+    return data
+
+
+def _server_ids(data: Mapping[str, object], flaws: list[Flaw]) -> list[str]:
+    found: list[tuple[str, object]] = []
+    many = data.get("server_ids")
+    if isinstance(many, list) and many:
+        found += [(f"data.server_ids[{index}]", id_) for index, id_ in enumerate(many)]
+    elif many is not None:
+        flaws.append(Flaw("data.server_ids", "is no array with at least one id"))
+    if data.get("server_id") is not None:
+        found.append(("data.server_id", data["server_id"]))
+    ids = []
+    for at, id_ in found:
+        if isinstance(id_, str) and _UUID.fullmatch(id_):
+            ids.append(id_.lower())
+        elif len(flaws) < _MOST_FLAWS:
+            flaws.append(Flaw(at, "is no UUID"))
+    return ids
+
+
+def _text(data: Mapping[str, object], name: str, longest: int, flaws: list[Flaw]) -> str | None:
+    value = data.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        flaws.append(Flaw(f"data.{name}", "is no text"))
+        return None
+    if len(value) > longest:
+        flaws.append(Flaw(f"data.{name}", f"is longer than {longest} characters"))
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""The result event, where it goes, and what the log says."""

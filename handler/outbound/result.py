@@ -1,0 +1,108 @@
+"""A report as a result event: `stop.completed.v1`, `stop.failed.v1` or `stop.refused.v1`."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from cloudevents.conversion import to_binary, to_dict
+from cloudevents.http import CloudEvent
+
+from handler import rfc3339
+from handler.stop.model import Outcome, Report, ServerResult
+
+_PREFIX = "io.github.bms-autostop.stop."
+# One fixed namespace, so that the same request gives the same result id in every deployment.
+_IDS = uuid.UUID("6e9d1f0c-6c0c-5d0e-9d4a-2f1f6a5f7c11")
+# Printable ASCII but for space, double quote and percent goes into a header as it is (CloudEvents HTTP binding).
+_PLAIN_IN_HEADER = "!#$&'()*+,/:;<=>?@[\\]^`{|}"
+
+
+def result_id(source: str, id_: str) -> str:
+    """The id of the result of the event `source` and `id_`: a redelivery gives the same one."""
+    return str(uuid.uuid5(_IDS, json.dumps([source, id_])))
+
+
+def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) -> CloudEvent:
+    """Make the result event of one report.
+
+    Args:
+        source: the event's `source`.
+        extensions: attributes that the platform wants on every event sent.
+    """
+    request = report.request
+    word = "refused" if report.refusal else "failed" if report.failed else "completed"
+    optional = {
+        "subject": request.server_ids[0] if len(request.server_ids) == 1 else None,
+        "correlationid": request.correlationid,
+        "traceparent": request.traceparent,
+        "tracestate": request.tracestate,
+    }
+    attributes = {
+        "id": result_id(request.source, request.id),
+        "source": source,
+        "type": f"{_PREFIX}{word}.v1",
+        "time": rfc3339.render(report.finished_at),
+        "datacontenttype": "application/json",
+        "causationid": request.id,
+        **{name: value for name, value in optional.items() if value is not None},
+        **extensions,
+    }
+    return CloudEvent(attributes, _data(report))
+
+
+def binary(event: CloudEvent) -> tuple[dict[str, str], bytes]:
+    """Headers and body in binary mode; header values percent-encoded, which the SDK leaves out."""
+    headers, body = to_binary(event)
+    encoded = {
+        name: quote(value, safe=_PLAIN_IN_HEADER) if name.startswith("ce-") else value
+        for name, value in headers.items()
+    }
+    return encoded, body
+
+
+def batch(events: Sequence[CloudEvent]) -> tuple[dict[str, str], bytes]:
+    """Headers and body in batch mode."""
+    return {"content-type": "application/cloudevents-batch+json"}, json.dumps(
+        [dict(to_dict(event)) for event in events]
+    ).encode()
+
+
+def _data(report: Report) -> dict[str, object]:
+    request = report.request
+    return {
+        "request": {
+            "source": request.source,
+            "id": request.id,
+            "type": request.type,
+            "time": rfc3339.render(request.time) if request.time else None,
+            "reason": request.reason,
+            "requested_by": request.requested_by,
+            "reply_to": request.reply_to,
+        },
+        "dry_run": report.dry_run,
+        "api": report.api,
+        "refusal": report.refusal.value if report.refusal else None,
+        "summary": {outcome.value: report.count(outcome) for outcome in Outcome},
+        "servers": [server_row(server) for server in report.servers],
+        "started_at": rfc3339.render(report.started_at),
+        "finished_at": rfc3339.render(report.finished_at),
+    }
+
+
+def server_row(server: ServerResult) -> dict[str, str | None]:
+    """One server as the result event shows it."""
+    return {
+        "id": server.id,
+        "name": server.name,
+        "outcome": server.outcome.value,
+        "reason": server.reason.value,
+        "detail": server.detail,
+        "vm_state": server.vm_state,
+        "task_state": server.task_state,
+        "previous_vm_state": server.previous_vm_state,
+        "request_id": server.request_id,
+        "job_id": server.job_id,
+    }

@@ -1,0 +1,96 @@
+"""Hands a result event to its sink, again and again until the budget ends."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+
+import requests
+import urllib3
+
+from handler.errors import SinkUnreachable
+from handler.settings import Secret
+
+_LOG = logging.getLogger(__name__)
+
+_ATTEMPT_TIMEOUT = 5.0
+# As Knative's delivery contract has it; any other 4xx will not change by asking again.
+_WORTH_ANOTHER_TRY = frozenset({404, 408, 409, 429})
+
+
+class Sink:
+    """Where result events are POSTed, in binary mode.
+
+    Args:
+        token: sent as a bearer token unless empty.
+        sleep, monotonic: the clock.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: Secret,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {token.reveal()}"} if token else {}
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._wire = requests.Session()
+        self._wire.auth = _no_netrc
+
+    def send(self, headers: Mapping[str, str], body: bytes, deadline: float) -> None:
+        """POST the event until the sink takes it.
+
+        Args:
+            deadline: on the monotonic clock.
+
+        Raises:
+            SinkUnreachable: it was not taken in time, or never will be like this.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            left = deadline - self._monotonic()
+            if left <= 0:
+                raise SinkUnreachable("The sink did not take the result event in time.")
+            status, told = self._post(headers, body, min(left, _ATTEMPT_TIMEOUT))
+            if status is not None and 200 <= status < 300:
+                return
+            if status is not None and status < 500 and status not in _WORTH_ANOTHER_TRY:
+                raise SinkUnreachable(f"The sink refuses the result event (HTTP {status}).")
+            pause = min(0.2 * 2.0 ** (attempt - 1), 4.0) * random.uniform(0.5, 1.0) if told is None else told
+            if self._monotonic() + pause >= deadline:
+                raise SinkUnreachable("The sink did not take the result event in time.", retry_after=told)
+            self._sleep(pause)
+
+    def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> tuple[int | None, float | None]:
+        try:
+            with self._wire.post(
+                self._url,
+                data=body,
+                headers={**headers, **self._headers},
+                timeout=timeout,
+                allow_redirects=False,
+                # The answer's body means nothing here, and may be of any length.
+                stream=True,
+            ) as answer:
+                return answer.status_code, _told(answer.headers.get("Retry-After"))
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
+            _LOG.warning("the sink gave no answer: %s", type(failure).__name__)
+            return None, None
+
+
+def _told(value: str | None) -> float | None:
+    try:
+        return None if value is None else urllib3.Retry().parse_retry_after(value)
+    except (urllib3.exceptions.InvalidHeader, OverflowError, ValueError):
+        return None
+
+
+def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request

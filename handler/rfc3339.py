@@ -1,0 +1,50 @@
+"""Timestamps as RFC 3339 has them, read strictly and written one way."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+_FORM = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?(?:([Zz])|([+-])(\d{2}):(\d{2}))",
+    re.ASCII,
+)
+
+
+def parse(text: str) -> datetime:
+    """Read one RFC 3339 timestamp.
+
+    Args:
+        text: `2026-11-20T19:00:00.123456789+01:00` and the like. `t` and `z` may be lower case, the fraction may
+            have any number of digits (what is finer than a microsecond is cut off), a leap second `:60` reads as
+            the second after `:59`.
+
+    Returns:
+        An aware datetime in UTC.
+
+    Raises:
+        ValueError: not RFC 3339, no zone, or no such date.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise ValueError("not an RFC 3339 timestamp with a zone")
+    year, month, day, hour, minute, second = (int(part) for part in match.group(1, 2, 3, 4, 5, 6))
+    fraction, _, sign, offset_hours, offset_minutes = match.group(7, 8, 9, 10, 11)
+    zone: timezone = UTC
+    if sign:
+        if int(offset_hours) > 23 or int(offset_minutes) > 59:
+            raise ValueError("no such zone offset")
+        offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
+        zone = timezone(-offset if sign == "-" else offset)
+    leap = timedelta(seconds=1 if second == 60 else 0)
+    micros = int((fraction or "0").ljust(6, "0")[:6])
+    try:
+        stamp = datetime(year, month, day, hour, minute, min(second, 59) if leap else second, micros, zone)
+        return (stamp + leap).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("outside the years 1 to 9999") from None
+
+
+def render(stamp: datetime) -> str:
+    """Write an aware datetime in UTC with milliseconds: `2026-11-20T19:00:00.120Z`."""
+    return stamp.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""The heart: read, decide, stop, confirm."""

@@ -1,0 +1,306 @@
+"""One server on its way through an event: what is known of it, and which call comes next.
+
+::
+
+    READ ──> decide ──STOP──> STOP ──taken──> READ ... until seen stopped, or the watch ends
+      ^        │ ASK            │
+      │        └──> HISTORY ────┤ refused, failed or lost: never sent again without a READ between
+      └─────────────────────────┘
+
+It makes no call itself and reads no clock; the run tells it what came back and when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import assert_never
+
+from handler.errors import (
+    CallDenied,
+    CallRejected,
+    CloudConfused,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    ServerNotFound,
+    StateConflict,
+)
+from handler.stop.decide import decide
+from handler.stop.model import (
+    Decision,
+    History,
+    Move,
+    Policy,
+    Reason,
+    Server,
+    ServerResult,
+    StopRequest,
+)
+from handler.stop.ports import Rehearsed, Taken
+
+# A stop that the cloud turned down this often, each time after a fresh read, is not going to be taken.
+_STOPS_AT_MOST = 4
+# So many failed calls in a row for one server, while another can be read, are that server's own trouble.
+_PATIENCE = 4
+_FIRST_POLL = 0.05
+_LONGEST_POLL = 5.0
+
+
+class Step(StrEnum):
+    """The call that a server needs next."""
+
+    READ = "read"
+    STOP = "stop"
+    HISTORY = "history"
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """A call to make, not before `due` (on the crew's monotonic clock)."""
+
+    step: Step
+    due: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When something was learnt, and what the rest of the event knew by then.
+
+    Attributes:
+        began: when the call began, on the monotonic clock.
+        ended: when its answer was here.
+        now: wall time at `ended`.
+        others_seen: start of the newest call that showed another server, or -inf.
+        others_taken: whether the cloud took the stop of another server.
+    """
+
+    began: float
+    ended: float
+    now: datetime
+    others_seen: float
+    others_taken: bool
+
+
+class Case:
+    """The state of one server within one event.
+
+    Attributes:
+        result: what came of it; None while it is open.
+        fault: the last fault that the cloud gave for it, or None.
+        troubled_since: start of the first of the failed reads in a row.
+        taken: what the cloud said when it took our stop; None as long as it has not.
+        seen: whether it was read at least once.
+    """
+
+    def __init__(self, server_id: str, request: StopRequest, policy: Policy, backoff: Callable[[int], float]) -> None:
+        self.id = server_id
+        self.result: ServerResult | None = None
+        self.fault: CloudError | None = None
+        self.troubled_since = 0.0
+        self.taken: Taken | None = None
+        self.seen = False
+        self._request = request
+        self._policy = policy
+        self._backoff = backoff
+        self._server: Server | None = None
+        self._before: str | None = None
+        self._decision: Decision | None = None
+        self._troubles = 0
+        self._setbacks = 0
+        self._failed_stops = 0
+        self._maybe_taken = False
+        self._taken_at = 0.0
+        self._seen_powering_off = False
+        self._history_helps = True
+        self._polls = 0
+
+    @property
+    def needs_witness(self) -> bool:
+        """Whether it matters by now if other servers can still be read."""
+        return self.result is None and self._troubles >= _PATIENCE - 1
+
+    # --- what came back ---
+
+    def on_read(self, answer: Server | CloudError, at: Moment) -> Next | None:
+        """Take in one read; None if that ends the case."""
+        match answer:
+            case Server():
+                known = self._server
+                if known is not None and known.updated == answer.updated:
+                    answer = replace(answer, history=known.history)
+                self._server, self.seen = answer, True
+                self._troubles = 0
+                if self.taken is not None or self._maybe_taken:
+                    return self._watch(at)
+                return self._decide(at)
+            case ServerNotFound():
+                if self.taken is not None:
+                    return self._end(Reason.ACCEPTED, "The cloud took the stop; the server is gone since.")
+                return self._end(Reason.NOT_FOUND, "The cloud knows no such server in this project.", answer)
+            case CallDenied():
+                return self._end(Reason.FORBIDDEN, "The login may not read it.", answer)
+            case CallRejected():
+                return self._end(Reason.REJECTED, "The cloud calls the request to read it wrong.", answer)
+            case _:
+                return self._troubled(answer, at)
+
+    def on_history(self, answer: History | CloudError, at: Moment) -> Next | None:
+        """Take in the server's history; None if that ends the case."""
+        if isinstance(answer, CloudError):
+            if not isinstance(answer, CallDenied | CallRejected | ServerNotFound | CloudConfused):
+                return self._troubled(answer, at)
+            answer = History(actions=None)
+        assert self._server is not None
+        if self.taken is None:
+            self._server = replace(self._server, history=answer)
+            return self._decide(at)
+        self._history_helps = answer.actions is not None
+        if any(act.failed and act.request_id == self.taken.request_id for act in answer.actions or ()):
+            return self._end(Reason.REVERTED, "The cloud took the stop, then recorded that it failed.")
+        return self._poll(at)
+
+    def on_stop(self, answer: Taken | Rehearsed | CloudError, at: Moment) -> Next | None:
+        """Take in the answer to our stop; None if that ends the case."""
+        match answer:
+            case Taken():
+                self.taken, self._taken_at = answer, at.ended
+                return self._poll(at)
+            case Rehearsed():
+                assert self._decision is not None
+                return self._end(Reason.DRY_RUN, self._decision.detail)
+            case CallDenied():
+                return self._end(Reason.FORBIDDEN, "The login may not stop it.", answer)
+            case CallRejected():
+                return self._end(Reason.REJECTED, "The cloud calls the request to stop it wrong.", answer)
+            case _:
+                return self._unsent(answer, at, counts=not isinstance(answer, CloudThrottled))
+
+    def on_time_up(self) -> bool:
+        """The budget has ended: whether something true can still be said of the server."""
+        if self.taken is not None:
+            self._end(Reason.ACCEPTED, "The cloud took the stop; it was not seen stopped in time.")
+        elif self._decision is not None and self._decision.move is Move.WAIT and not self._troubles:
+            self._end(Reason.BUSY, f"{self._decision.detail} It was still running when the time was up.")
+        return self.result is not None
+
+    # --- what to do next ---
+
+    def _decide(self, at: Moment) -> Next | None:
+        assert self._server is not None
+        self._decision = decide(self._server, self._request, self._policy, at.now)
+        match self._decision.move:
+            case Move.STOP:
+                given_up = self._given_up(at)
+                if given_up is not None:
+                    return self._end(*given_up, self.fault)
+                self._before = self._server.vm_state
+                return Next(Step.STOP, at.ended)
+            case Move.ASK:
+                return Next(Step.HISTORY, at.ended)
+            case Move.WAIT:
+                return Next(Step.READ, at.ended + self._pause())
+            case Move.LEAVE:
+                detail = self._decision.detail
+                if self._failed_stops and self.fault is not None:
+                    detail = f"{detail} The cloud had answered our stop with {self.fault.status}."
+                return self._end(self._decision.reason, detail)
+            case unreachable:
+                assert_never(unreachable)
+
+    def _watch(self, at: Moment) -> Next | None:
+        """Judge a server for which our stop was taken, or may have been."""
+        server = self._server
+        assert server is not None
+        if server.vm_state == "stopped":
+            return self._end(Reason.CONFIRMED, f"Stopped; it was {self._before}.")
+        if self.taken is None:
+            self._maybe_taken = False
+            if server.task_state != "powering-off":
+                return self._decide(at)
+            self.taken, self._taken_at = Taken(), at.ended
+        if server.task_state == "powering-off":
+            self._seen_powering_off = True
+            return self._poll(at)
+        if server.vm_state == "deleted":
+            return self._end(Reason.ACCEPTED, "The cloud took the stop; the server has been deleted since.")
+        if server.task_state is None and server.vm_state in ("active", "error"):
+            if self._seen_powering_off:
+                return self._end(
+                    Reason.REVERTED, f"The cloud took the stop, but the server is {server.vm_state} after it."
+                )
+            # Not started yet, or failed already: only the cloud's own record can tell.
+            if self._history_helps and self.taken.request_id is not None:
+                return Next(Step.HISTORY, at.ended)
+        return self._poll(at)
+
+    def _poll(self, at: Moment) -> Next | None:
+        end = self._taken_at + self._policy.wait.total_seconds()
+        if at.ended >= end:
+            return self._end(Reason.ACCEPTED, "The cloud took the stop; it was not seen stopped in time.")
+        return Next(Step.READ, min(at.ended + self._pause(), end))
+
+    def _pause(self) -> float:
+        self._polls += 1
+        return min(_FIRST_POLL * 2.0 ** (self._polls - 1), _LONGEST_POLL)
+
+    def _troubled(self, fault: CloudError, at: Moment) -> Next | None:
+        """A call brought nothing; read again later, unless it is plainly this server's own trouble."""
+        if self._troubles == 0:
+            self.troubled_since = at.began
+        self._troubles += 1
+        self.fault = fault
+        throttled = isinstance(fault, CloudThrottled)
+        if self._troubles >= _PATIENCE and not throttled and at.others_seen > self.troubled_since:
+            return self._end(Reason.CLOUD_ERROR, "The cloud answers for other servers, not for this one.", fault)
+        told = fault.retry_after
+        return Next(Step.READ, at.ended + (self._backoff(self._troubles) if told is None else told))
+
+    def _unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> Next:
+        """Our stop was turned down, failed or lost: read again before anything else."""
+        self._setbacks += 1
+        self._failed_stops += counts
+        self.fault = fault
+        self._maybe_taken = self._maybe_taken or fault.maybe_acted
+        pause = fault.retry_after
+        if pause is None:
+            # A first refusal mostly means that somebody else was quicker; looking again at once shows it.
+            at_once = self._setbacks == 1 and isinstance(fault, StateConflict | ServerNotFound | CloudFault)
+            pause = 0.0 if at_once else self._backoff(self._setbacks)
+        return Next(Step.READ, at.ended + pause)
+
+    def _given_up(self, at: Moment) -> tuple[Reason, str] | None:
+        """Why another stop would be pointless, if it would be."""
+        if self._failed_stops < _STOPS_AT_MOST:
+            return None
+        match self.fault:
+            case StateConflict() | ServerNotFound():
+                return (
+                    Reason.CONFLICT,
+                    "The cloud keeps turning the stop down though nothing stands against it.",
+                )
+            case CloudFault():
+                return Reason.CLOUD_ERROR, "The cloud failed each time it was to stop it."
+            case _ if at.others_taken:
+                return Reason.CLOUD_ERROR, "The cloud takes the stops of other servers, but not of this one."
+            case _:
+                return None
+
+    def _end(self, reason: Reason, detail: str, fault: CloudError | None = None) -> Next | None:
+        server = self._server
+        gone = reason is Reason.NOT_FOUND
+        ids = fault.request_id if fault is not None else self.taken.request_id if self.taken else None
+        self.result = ServerResult(
+            id=self.id,
+            reason=reason,
+            detail=detail,
+            name=server.name if server else None,
+            vm_state=server.vm_state if server and not gone else None,
+            task_state=server.task_state if server and not gone else None,
+            previous_vm_state=self._before if self.taken or self._setbacks or reason is Reason.CONFIRMED else None,
+            request_id=ids,
+            job_id=self.taken.job_id if self.taken else None,
+        )
+        return None

@@ -1,0 +1,276 @@
+"""The facts and the closed vocabularies of a stop: what was asked, what was seen, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What came of one server."""
+
+    STOPPED = "stopped"
+    ACCEPTED = "accepted"
+    UNCHANGED = "unchanged"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    PLANNED = "planned"
+
+
+class Reason(StrEnum):
+    """Why a server came out as it did; each reason belongs to exactly one outcome."""
+
+    CONFIRMED = "confirmed"
+    ACCEPTED = "accepted"
+    ALREADY_STOPPED = "already-stopped"
+    ALREADY_STOPPING = "already-stopping"
+    PROTECTED = "protected"
+    KEPT_UNTIL = "kept-until"
+    LOCKED = "locked"
+    NOT_BARE_METAL = "not-bare-metal"
+    STARTED_SINCE = "started-since"
+    NOT_FOUND = "not-found"
+    WRONG_STATE = "wrong-state"
+    BUSY = "busy"
+    DELETING = "deleting"
+    NEVER_LAUNCHED = "never-launched"
+    FORBIDDEN = "forbidden"
+    CONFLICT = "conflict"
+    REJECTED = "rejected"
+    REVERTED = "reverted"
+    CLOUD_ERROR = "cloud-error"
+    DRY_RUN = "dry-run"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that this reason explains."""
+        return _OUTCOME_OF[self]
+
+
+_REASONS_OF: Mapping[Outcome, tuple[Reason, ...]] = {
+    Outcome.STOPPED: (Reason.CONFIRMED,),
+    Outcome.ACCEPTED: (Reason.ACCEPTED,),
+    Outcome.UNCHANGED: (Reason.ALREADY_STOPPED, Reason.ALREADY_STOPPING),
+    Outcome.SKIPPED: (
+        Reason.PROTECTED,
+        Reason.KEPT_UNTIL,
+        Reason.LOCKED,
+        Reason.NOT_BARE_METAL,
+        Reason.STARTED_SINCE,
+    ),
+    Outcome.FAILED: (
+        Reason.NOT_FOUND,
+        Reason.WRONG_STATE,
+        Reason.BUSY,
+        Reason.DELETING,
+        Reason.NEVER_LAUNCHED,
+        Reason.FORBIDDEN,
+        Reason.CONFLICT,
+        Reason.REJECTED,
+        Reason.REVERTED,
+        Reason.CLOUD_ERROR,
+    ),
+    Outcome.PLANNED: (Reason.DRY_RUN,),
+}
+_OUTCOME_OF = {reason: outcome for outcome, reasons in _REASONS_OF.items() for reason in reasons}
+
+
+class Refusal(StrEnum):
+    """Why an event as a whole was refused."""
+
+    TOO_OLD = "too-old"
+    EXPIRED = "expired"
+    TOO_MANY_SERVERS = "too-many-servers"
+    NO_SERVER_IDS = "no-server-ids"
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """What one event asks for.
+
+    Attributes:
+        source, id, type: the incoming CloudEvent's identity and type.
+        server_ids: lower-case UUIDs, no duplicates, in the order given; may be empty.
+        time: when the producer says it happened (aware); None if the event does not say.
+        expires: the event's `expirytime` (aware), or None.
+        dry_run: the event asks only what would happen.
+        reason, requested_by, reply_to: carried through to the result.
+        correlationid, traceparent, tracestate: passed on to the result event.
+    """
+
+    source: str
+    id: str
+    type: str
+    server_ids: tuple[str, ...]
+    time: datetime | None = None
+    expires: datetime | None = None
+    dry_run: bool = False
+    reason: str | None = None
+    requested_by: str | None = None
+    reply_to: str | None = None
+    correlationid: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One entry of the cloud's own history of a server.
+
+    Attributes:
+        name: what was done, in Nova's words: `stop`, `start`, `reboot`, `rebuild` ...
+        at: when it began (aware).
+        request_id: the request that caused it, or None.
+        user_id: who asked for it, or None.
+        failed: the cloud recorded an error for it.
+    """
+
+    name: str
+    at: datetime
+    request_id: str | None = None
+    user_id: str | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the cloud's history of a server says.
+
+    Attributes:
+        actions: newest first; None if the cloud has no history or does not show it to us.
+    """
+
+    actions: tuple[Action, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server as the cloud showed it in one read.
+
+    Attributes:
+        id: lower-case UUID.
+        vm_state: Nova's settled state, lower case, `shutoff` already read as `stopped`.
+        task_state: the running operation, lower case, or None.
+        locked: whether the cloud refuses operations on it.
+        launched: whether it ever ran (`OS-SRV-USG:launched_at` is set).
+        tags, metadata: as the cloud has them; metadata values are text, so `"false"` is not false.
+        flavor: the flavor's id, or its original name from microversion 2.47 on; empty if unknown.
+        updated: when the cloud last changed the record (aware), or None if it does not say.
+        history: what was done to it, or None as long as nobody asked.
+    """
+
+    id: str
+    vm_state: str
+    task_state: str | None = None
+    name: str | None = None
+    locked: bool = False
+    launched: bool = True
+    tags: frozenset[str] = frozenset()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    flavor: str = ""
+    updated: datetime | None = None
+    history: History | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What this deployment allows, and how long it takes its time.
+
+    Attributes:
+        protect: tag `key=value`, or metadata of that key and value, that keeps a server running.
+        bare_metal_only: leave servers alone that are no BMS.
+        dry_run: never send a stop, whatever the event says.
+        max_servers: most servers one event may name.
+        max_event_age: oldest real `time` that is acted on; zero switches the rule off.
+        clock_tolerance: how far the clocks of producer, function and cloud may differ.
+        wait: how long an accepted stop is watched; zero means not at all.
+    """
+
+    protect: tuple[str, str] = ("autostop", "never")
+    bare_metal_only: bool = True
+    dry_run: bool = False
+    max_servers: int = 50
+    max_event_age: timedelta = timedelta(minutes=15)
+    clock_tolerance: timedelta = timedelta(seconds=5)
+    wait: timedelta = timedelta(seconds=20)
+
+
+class Move(StrEnum):
+    """What to do next with a server."""
+
+    STOP = "stop"
+    ASK = "ask"
+    WAIT = "wait"
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with one server, and why.
+
+    Attributes:
+        move: STOP sends the stop, ASK wants the server's history first, WAIT reads again later, LEAVE ends.
+        reason: for LEAVE the final one; for WAIT the one if time runs out; for STOP and ASK what a dry run reports.
+        detail: one plain sentence for a person.
+    """
+
+    move: Move
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerResult:
+    """What came of one server, with the states it was judged on.
+
+    Attributes:
+        vm_state, task_state: as last seen; None if it was never seen.
+        previous_vm_state: as seen before our stop was sent; None if none was sent.
+        request_id, job_id: the cloud's ids for the stop, or for the call that failed.
+    """
+
+    id: str
+    reason: Reason
+    detail: str
+    name: str | None = None
+    vm_state: str | None = None
+    task_state: str | None = None
+    previous_vm_state: str | None = None
+    request_id: str | None = None
+    job_id: str | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that the reason belongs to."""
+        return self.reason.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of one event: either it was refused as a whole, or each server has a result.
+
+    Attributes:
+        dry_run: nothing was sent because the event or the deployment wanted a rehearsal.
+        api: which cloud API was used, `nova` or `bms`.
+        servers: in the order of the request; empty if refused.
+        started_at, finished_at: aware, UTC.
+    """
+
+    request: StopRequest
+    api: str
+    dry_run: bool
+    refusal: Refusal | None
+    servers: tuple[ServerResult, ...]
+    started_at: datetime
+    finished_at: datetime
+
+    @property
+    def failed(self) -> bool:
+        """Whether at least one server failed."""
+        return any(server.outcome is Outcome.FAILED for server in self.servers)
+
+    def count(self, outcome: Outcome) -> int:
+        """How many servers came out as `outcome`."""
+        return sum(server.outcome is outcome for server in self.servers)

@@ -1,0 +1,88 @@
+"""What the heart needs from the outside: a cloud to ask, hands to ask with, and a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from handler.errors import CloudError
+from handler.stop.model import History, Server
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The cloud took our stop. It says nothing about whether the server will stop.
+
+    Attributes:
+        request_id: `req-...`, or None if the cloud gave none.
+        job_id: BMS v1's job, or None.
+    """
+
+    request_id: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """Nothing was sent: this cloud has no way to write."""
+
+
+class CloudReader(Protocol):
+    """The half of a cloud that only looks.
+
+    Each method is one bounded exchange (`timeout` in seconds bounds the whole of it) and may run in many threads at
+    once. What concerns one server comes back as a value; LoginRefused, which concerns all, is raised.
+    """
+
+    @property
+    def api(self) -> str:
+        """`nova` or `bms`, as the result event names it."""
+        ...
+
+    def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
+        """Split `ids` into the sets that one `read` each should take."""
+        ...
+
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | CloudError]:
+        """Show each of `ids` as it is now, or say why it can't be shown. Answers for these ids and no other."""
+        ...
+
+    def history(self, server_id: str, timeout: float) -> History | CloudError:
+        """What was done to the server, as the cloud recorded it."""
+        ...
+
+
+class Cloud(CloudReader, Protocol):
+    """A cloud that can also be asked to stop servers."""
+
+    def stop_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
+        """Split `ids` into the sets that one `stop` each should take."""
+        ...
+
+    def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | Rehearsed | CloudError]:
+        """Send the stop for each of `ids`, once, without any repetition of its own."""
+        ...
+
+
+class Crew(Protocol[Result]):
+    """Hands that make calls while the run goes on, and the clock that the run goes by."""
+
+    def now(self) -> datetime:
+        """Wall time, aware, UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+        ...
+
+    def start(self, call: Callable[[], Result]) -> None:
+        """Have `call` made. It must not raise."""
+        ...
+
+    def next(self, timeout: float) -> Result | None:
+        """The result of a call that ended, or None after `timeout` seconds without one."""
+        ...

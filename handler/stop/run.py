@@ -1,0 +1,254 @@
+"""The run of one event: all its servers, in rounds, within one time budget.
+
+No thread waits for a server. The run keeps a few calls in flight, takes in each answer as it comes, and looks at a
+server again when that server is due; one that is slow, busy or throttled holds up no other.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from handler.errors import BudgetSpent, CloudError, InternalFault, LoginRefused
+from handler.stop.case import Case, Moment, Next, Step
+from handler.stop.decide import refuse
+from handler.stop.model import History, Policy, Report, Server, ServerResult, StopRequest
+from handler.stop.ports import Cloud, Crew, Rehearsed, Taken
+
+_LOG = logging.getLogger(__name__)
+
+# No single exchange may eat the whole budget; a live cloud answers in well under a second.
+_CALL_TIMEOUT = 10.0
+
+Answer = Server | History | Taken | Rehearsed | CloudError
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A call that came to an end.
+
+    Attributes:
+        answers: what it brought for each server that it was about.
+        failure: what ended it for all of them: a refused login, or a bug.
+        witness: it was made only to learn whether the cloud still answers.
+    """
+
+    step: Step
+    ids: Sequence[str]
+    began: float
+    answers: Mapping[str, Answer]
+    failure: Exception | None = None
+    witness: bool = False
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after the `attempt`-th failure in a row: doubling from 0.5 to 8, less up to a half."""
+    return min(0.5 * 2.0 ** (attempt - 1), 8.0) * random.uniform(0.5, 1.0)
+
+
+def run(
+    request: StopRequest,
+    policy: Policy,
+    cloud: Cloud,
+    crew: Crew[Ended],
+    *,
+    deadline: float,
+    width: int,
+    dry_run: bool,
+    backoff: Callable[[int], float] = backoff,
+) -> Report:
+    """Handle one event.
+
+    Args:
+        cloud: for a dry run, one that cannot write.
+        deadline: end of the budget on the crew's monotonic clock.
+        width: calls in flight at most.
+        dry_run: what the report says about itself.
+        backoff: seconds to wait after the n-th failure in a row.
+
+    Returns:
+        The report: a refusal, or a result for each server.
+
+    Raises:
+        BudgetSpent: not every server could be handled; what was done stays done, and a redelivery finds it.
+        LoginRefused: the cloud refused the login.
+        InternalFault: a bug.
+    """
+    started_at = crew.now()
+    refusal = refuse(request, policy, started_at)
+    servers: tuple[ServerResult, ...] = ()
+    if refusal is None:
+        servers = _Rounds(request, policy, cloud, crew, deadline, width, backoff).results()
+    return Report(request, cloud.api, dry_run, refusal, servers, started_at, crew.now())
+
+
+class _Rounds:
+    def __init__(
+        self,
+        request: StopRequest,
+        policy: Policy,
+        cloud: Cloud,
+        crew: Crew[Ended],
+        deadline: float,
+        width: int,
+        backoff: Callable[[int], float],
+    ) -> None:
+        self._cloud = cloud
+        self._crew = crew
+        self._deadline = deadline
+        self._width = width
+        self._cases = {id_: Case(id_, request, policy, backoff) for id_ in request.server_ids}
+        self._open = len(self._cases)
+        self._later: list[tuple[float, int, Step, str]] = []
+        self._order = itertools.count()
+        self._stops: deque[str] = deque()
+        self._asks: deque[tuple[Step, Sequence[str]]] = deque()
+        self._in_flight = 0
+        self._witness_called = False
+        # Start of the newest read that showed a server, and of the newest that showed any other one.
+        self._newest_seen: list[tuple[float, str]] = []
+        self._taken_ids: set[str] = set()
+
+    def results(self) -> tuple[ServerResult, ...]:
+        """Go over the servers until each has a result or the budget ends."""
+        self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._cases)))
+        while self._open:
+            now = self._crew.monotonic()
+            if now >= self._deadline:
+                break
+            self._collect_due(now)
+            self._send()
+            wake = min(self._later[0][0] if self._later else self._deadline, self._deadline)
+            if not self._in_flight and wake >= self._deadline:
+                break
+            ended = self._crew.next(max(wake - now, 0.0))
+            if ended is not None:
+                self._take_in(ended)
+        return self._conclude()
+
+    def _collect_due(self, now: float) -> None:
+        reads: list[str] = []
+        while self._later and self._later[0][0] <= now:
+            _, _, step, id_ = heapq.heappop(self._later)
+            if step is Step.STOP:
+                self._stops.append(id_)
+            elif step is Step.HISTORY:
+                self._asks.append((step, (id_,)))
+            else:
+                reads.append(id_)
+        if reads:
+            self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(reads))
+
+    def _send(self) -> None:
+        # Stops go first: the shorter the time between a look and the stop, the less can change in it.
+        if self._stops and self._in_flight < self._width:
+            groups = deque(self._cloud.stop_groups(list(self._stops)))
+            self._stops.clear()
+            while groups and self._in_flight < self._width:
+                self._start(Step.STOP, groups.popleft())
+            self._stops.extend(id_ for group in groups for id_ in group)
+        while self._asks and self._in_flight < self._width:
+            self._start(*self._asks.popleft())
+
+    def _start(self, step: Step, ids: Sequence[str], *, witness: bool = False) -> None:
+        self._in_flight += 1
+        self._crew.start(lambda: self._call(step, ids, witness))
+
+    def _call(self, step: Step, ids: Sequence[str], witness: bool) -> Ended:
+        """Make one call. Runs in a thread of the crew and touches nothing of the run's state."""
+        began = self._crew.monotonic()
+        timeout = min(self._deadline - began, _CALL_TIMEOUT)
+        ended = Ended(step, ids, began, {}, witness=witness)
+        if timeout <= 0:
+            return ended
+        try:
+            answers: Mapping[str, Answer]
+            match step:
+                case Step.READ:
+                    answers = self._cloud.read(ids, timeout)
+                case Step.STOP:
+                    answers = self._cloud.stop(ids, timeout)
+                case Step.HISTORY:
+                    answers = {ids[0]: self._cloud.history(ids[0], timeout)}
+            return replace(ended, answers=answers)
+        except Exception as failure:
+            return replace(ended, failure=failure)
+
+    def _take_in(self, ended: Ended) -> None:
+        self._in_flight -= 1
+        if isinstance(ended.failure, LoginRefused):
+            raise ended.failure
+        if ended.failure is not None:
+            _LOG.error("a call of the run failed", exc_info=ended.failure)
+            raise InternalFault("a call to the cloud failed in an unexpected way") from ended.failure
+        self._note(ended)
+        if ended.witness:
+            self._witness_called = False
+            return
+        time_ended, now = self._crew.monotonic(), self._crew.now()
+        for id_ in ended.ids:
+            case, answer = self._cases[id_], ended.answers.get(id_)
+            if answer is None:
+                continue
+            at = Moment(ended.began, time_ended, now, self._others_seen(id_), self._others_taken(id_))
+            coming: Next | None
+            match answer:
+                case Taken() | Rehearsed():
+                    coming = case.on_stop(answer, at)
+                case Server():
+                    coming = case.on_read(answer, at)
+                case History():
+                    coming = case.on_history(answer, at)
+                case _ if ended.step is Step.STOP:
+                    coming = case.on_stop(answer, at)
+                case _ if ended.step is Step.HISTORY:
+                    coming = case.on_history(answer, at)
+                case _:
+                    coming = case.on_read(answer, at)
+            if coming is None:
+                self._open -= 1
+            else:
+                heapq.heappush(self._later, (coming.due, next(self._order), coming.step, id_))
+            if case.needs_witness:
+                self._call_witness(case)
+
+    def _note(self, ended: Ended) -> None:
+        """Remember what this answer proves about the cloud: the two newest sightings tell of "another"."""
+        for id_, answer in ended.answers.items():
+            if isinstance(answer, Server):
+                others = [seen for seen in self._newest_seen if seen[1] != id_]
+                self._newest_seen = sorted([*others, (ended.began, id_)], reverse=True)[:2]
+            elif isinstance(answer, Taken):
+                self._taken_ids.add(id_)
+
+    def _others_seen(self, id_: str) -> float:
+        return next((began for began, seen in self._newest_seen if seen != id_), float("-inf"))
+
+    def _others_taken(self, id_: str) -> bool:
+        return bool(self._taken_ids - {id_}) if len(self._taken_ids) < 2 else True
+
+    def _call_witness(self, case: Case) -> None:
+        """Read another server, to learn whether the cloud is down or just this one server can't be shown."""
+        if self._witness_called or self._others_seen(case.id) > case.troubled_since:
+            return
+        other = next((id_ for _, id_ in self._newest_seen if id_ != case.id), None)
+        if other is not None:
+            self._witness_called = True
+            self._start(Step.READ, (other,), witness=True)
+
+    def _conclude(self) -> tuple[ServerResult, ...]:
+        undone = [case for case in self._cases.values() if case.result is None and not case.on_time_up()]
+        if undone:
+            faults = [case.fault for case in undone if case.fault is not None]
+            causes = sorted({fault.name for fault in faults}) or ["the time was too short"]
+            told = [fault.retry_after for fault in faults if fault.retry_after is not None]
+            raise BudgetSpent(
+                f"{len(undone)} of {len(self._cases)} servers not handled in time ({', '.join(causes)}).",
+                retry_after=max(told, default=None),
+            ) from next(iter(faults), None)
+        return tuple(case.result for case in self._cases.values() if case.result is not None)
