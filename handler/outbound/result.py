@@ -50,7 +50,7 @@ def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) 
         **{name: value for name, value in optional.items() if value is not None},
         **extensions,
     }
-    return CloudEvent(attributes, _data(report))
+    return CloudEvent(attributes, result_data(report))
 
 
 def binary(event: CloudEvent) -> tuple[dict[str, str], bytes]:
@@ -70,7 +70,8 @@ def batch(events: Sequence[CloudEvent]) -> tuple[dict[str, str], bytes]:
     ).encode()
 
 
-def _data(report: Report) -> dict[str, object]:
+def result_data(report: Report) -> dict[str, object]:
+    """The `data` of the result event."""
     request = report.request
     return {
         "request": {

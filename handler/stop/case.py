@@ -46,7 +46,7 @@ _STOPS_AT_MOST = 4
 # So many failed calls in a row for one server, while another can be read, are that server's own trouble.
 _PATIENCE = 4
 _FIRST_POLL = 0.05
-_LONGEST_POLL = 5.0
+_LONGEST_POLL = 3.0
 
 
 class Step(StrEnum):

@@ -1,0 +1,158 @@
+"""The `bms-autostop` command: demo, simulate, serve, plan."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from pathlib import Path
+
+from handler import __version__
+from handler.errors import AutostopError, BadEvent, PassingTrouble
+from handler.stop.model import Outcome, Report
+
+_MAIN = Path(__file__).with_name("main.py")
+_PLAN_BUDGET = 10.0
+
+
+class Exit(IntEnum):
+    """Exit codes, for scripts."""
+
+    FINE = 0
+    SERVER_FAILS = 1
+    SETTINGS = 2
+    EVENT = 3
+    CLOUD = 4
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        An exit code; of `plan`: 0 nothing stands in the way, 1 at least one server would fail, 2 the settings or the
+        command line are wrong, 3 the event is malformed or would be refused, 4 the cloud could not be asked.
+    """
+    parser = argparse.ArgumentParser(
+        prog="bms-autostop",
+        description="Stops bare metal servers when an event asks for it. A stop is a forced power cut.",
+    )
+    parser.add_argument("--version", action="version", version=f"bms-autostop {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("demo", help="show it work on a simulated cloud; no account needed")
+    simulate = commands.add_parser("simulate", help="run the simulated cloud alone")
+    simulate.add_argument("--port", type=int, default=8774)
+    simulate.add_argument("--servers", type=int, default=3, help="how many active servers it begins with")
+    simulate.add_argument("--power-off-delay", type=float, default=2.0, metavar="SECONDS")
+    serve = commands.add_parser("serve", help="serve the function, with settings from the environment")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8080")))
+    plan = commands.add_parser(
+        "plan",
+        help="say what an event would do to each server, and why; changes nothing",
+        description="Read-only. Exit code: 0 nothing stands in the way, 1 at least one server would fail, "
+        "2 settings or command line wrong, 3 event malformed or refused, 4 cloud could not be asked.",
+    )
+    plan.add_argument("event", metavar="EVENT.json", help="a CloudEvent in structured mode; - for standard input")
+    plan.add_argument("--json", action="store_true", help="print the data of the result event instead of a table")
+    chosen = parser.parse_args(arguments)
+    match chosen.command:
+        case "demo":
+            from handler.demo import demo
+
+            return demo()
+        case "simulate":
+            return _simulate(chosen.port, chosen.servers, chosen.power_off_delay)
+        case "serve":
+            return _serve(chosen.host, chosen.port)
+        case _:
+            return _plan(chosen.event, chosen.json, os.environ)
+
+
+def _simulate(port: int, servers: int, power_off_delay: float) -> int:
+    from handler.simulator import Simulator
+
+    with Simulator(port=port, power_off_delay=power_off_delay) as cloud:
+        print("# A simulated cloud. Log in with:")
+        for name, value in cloud.environ().items():
+            print(f"export {name}='{value}'")
+        for number in range(1, servers + 1):
+            print(f"# bms-{number:02} {cloud.add_server(f'bms-{number:02}')} active")
+        print("# Ctrl-C ends it.", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            return Exit.FINE
+
+
+def _serve(host: str, port: int) -> int:
+    """Become the function: the process is replaced, so signals reach the server directly."""
+    from handler import settings
+
+    try:
+        settings.from_environ(os.environ)
+    except settings.SettingsError as fault:
+        return _complain("The settings are not valid:", fault.faults, Exit.SETTINGS)
+    command = [sys.executable, "-m", "functions_framework", "--source", str(_MAIN), "--target", "stop_servers"]
+    sys.stdout.flush()
+    return os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+
+
+def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
+    from handler import settings
+    from handler.inbound.decode import decode
+    from handler.inbound.extract import Ignored, extract
+    from handler.outbound.result import result_data
+    from handler.service import Service
+
+    try:
+        # Nobody calls in here, so nobody has to say who may.
+        configured = settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **environ, "AUTOSTOP_DRY_RUN": "true"})
+    except settings.SettingsError as fault:
+        return _complain("The settings are not valid:", fault.faults, Exit.SETTINGS)
+    try:
+        body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as failure:
+        return _complain("The event cannot be read:", [str(failure)], Exit.SETTINGS)
+    try:
+        (event,) = decode({"content-type": "application/cloudevents+json"}, body).events
+        asked = extract(event)
+        if event.flaws:
+            raise BadEvent(*event.flaws)
+        if isinstance(asked, Ignored):
+            return _complain("The event would be ignored:", [asked.why], Exit.EVENT)
+        report = Service(configured).report(asked, time.monotonic() + _PLAN_BUDGET)
+    except BadEvent as bad:
+        return _complain("The event can never succeed:", [f"{flaw.at}: {flaw.fault}" for flaw in bad.flaws], Exit.EVENT)
+    except PassingTrouble as trouble:
+        return _complain("The cloud could not be asked:", [f"{trouble.name}: {trouble}"], Exit.CLOUD)
+    except AutostopError as error:
+        return _complain("The event can never succeed:", [str(error)], Exit.EVENT)
+    print(json.dumps(result_data(report), indent=2) if as_json else _table(report))
+    if report.refusal:
+        return Exit.EVENT
+    return Exit.SERVER_FAILS if report.failed else Exit.FINE
+
+
+def _table(report: Report) -> str:
+    if report.refusal:
+        return f"The event would be refused as a whole: {report.refusal}."
+    lines = [f"{'server':<38}{'name':<16}{'state':<22}would be"]
+    for server in report.servers:
+        state = f"{server.vm_state or '-'}{f' ({server.task_state})' if server.task_state else ''}"
+        would = "stopped" if server.outcome is Outcome.PLANNED else f"{server.outcome}/{server.reason}"
+        lines.append(f"{server.id:<38}{server.name or '-':<16}{state:<22}{would}: {server.detail}")
+    return "\n".join(lines)
+
+
+def _complain(what: str, faults: Sequence[str], code: Exit) -> int:
+    print(what, *(f"  {fault}" for fault in faults), sep="\n", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
