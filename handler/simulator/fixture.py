@@ -1,0 +1,28 @@
+"""The simulator as a pytest fixture for your own tests.
+
+Name this module in the `conftest.py` at the root of your tests, and ask for `bms_cloud`:
+
+    pytest_plugins = ["handler.simulator.fixture"]
+
+    def test_my_client_stops_the_server(bms_cloud, monkeypatch):
+        server_id = bms_cloud.add_server("db-1")
+        for name, value in bms_cloud.environ().items():
+            monkeypatch.setenv(name, value)
+        my_client(server_id)
+        assert bms_cloud.server(server_id).vm_state == "stopped"
+
+Nothing else here imports pytest, so it is needed only by those who use this.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from handler.simulator.simulator import Simulator
+
+
+@pytest.fixture
+def bms_cloud() -> Iterator[Simulator]:
+    """A running cloud of its own for each test, without a server in it."""
+    with Simulator() as cloud:
+        yield cloud

@@ -1,0 +1,160 @@
+"""Who may log in to the simulated cloud, and the tokens that were given out."""
+
+import secrets
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """An account, in which names of users and projects are unique."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What servers belong to, and what a token is scoped to; `id` is 32 hexadecimal digits."""
+
+    id: str
+    name: str
+    domain: Domain
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A login. `roles` maps the id of a project to the names of the roles held there."""
+
+    id: str
+    name: str
+    password: str = field(repr=False)
+    domain: Domain
+    default_project: Project | None
+    roles: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationCredential:
+    """A user's login for a program, bound to one project and to roles of it."""
+
+    id: str
+    name: str
+    secret: str = field(repr=False)
+    user: User
+    project: Project
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token given out; times are seconds since the epoch. Without a project it opens only Keystone."""
+
+    id: str = field(repr=False)
+    user: User
+    project: Project | None
+    roles: tuple[str, ...]
+    methods: tuple[str, ...]
+    issued_at: float
+    expires_at: float
+    audit_ids: tuple[str, ...]
+    application_credential: ApplicationCredential | None = None
+
+    @property
+    def admin(self) -> bool:
+        """Whether Nova's policy treats the holder as an administrator."""
+        return "admin" in self.roles
+
+    @property
+    def may_write(self) -> bool:
+        """Whether Nova's policy lets the holder stop and start servers of the project."""
+        return self.admin or "member" in self.roles
+
+
+class Denied(Exception):
+    """The login is refused; Keystone does not say why."""
+
+
+class Identity:
+    """Users, projects and tokens.
+
+    Args:
+        clock: seconds since the epoch.
+        token_ttl: seconds for which a new token is good.
+    """
+
+    def __init__(self, clock: Callable[[], float], token_ttl: float) -> None:
+        self.clock = clock
+        self.token_ttl = token_ttl
+        self.domains: list[Domain] = []
+        self.projects: list[Project] = []
+        self.users: list[User] = []
+        self.application_credentials: list[ApplicationCredential] = []
+        self.role_ids = {name: uuid.uuid4().hex for name in ("reader", "member", "manager", "admin")}
+        self._tokens: dict[str, Token] = {}
+        self._lock = threading.Lock()
+
+    def add_user(
+        self, name: str, domain: Domain, default: Project | None, roles: Mapping[str, tuple[str, ...]]
+    ) -> User:
+        """Add a user with a random password, who holds `roles` (by project id)."""
+        user = User(uuid.uuid4().hex, name, secrets.token_urlsafe(16), domain, default, roles)
+        self.users.append(user)
+        return user
+
+    def issue(
+        self,
+        user: User,
+        project: Project | None,
+        methods: tuple[str, ...],
+        *,
+        parent: Token | None = None,
+        credential: ApplicationCredential | None = None,
+    ) -> Token:
+        """Give out a token.
+
+        Args:
+            project: its scope; None for a token without one.
+            parent: the token that was shown to get this one, which then lives no longer than that.
+            credential: the application credential that was shown, whose roles it then has.
+
+        Raises:
+            Denied: the user has no role on the project.
+        """
+        roles = credential.roles if credential else user.roles.get(project.id, ()) if project else ()
+        if project and not roles:
+            raise Denied
+        now = self.clock()
+        token = Token(
+            # The look and length of a Fernet token, which is what clients meet in their headers.
+            id="gAAAAAB" + secrets.token_urlsafe(132),
+            user=user,
+            project=project,
+            roles=roles,
+            methods=methods,
+            issued_at=now,
+            expires_at=parent.expires_at if parent else now + self.token_ttl,
+            audit_ids=(secrets.token_urlsafe(16), *(parent.audit_ids[:1] if parent else ())),
+            application_credential=credential,
+        )
+        with self._lock:
+            self._tokens[token.id] = token
+        return token
+
+    def check(self, token_id: object) -> Token | None:
+        """Return the token if it was given out, is not expired and not revoked."""
+        with self._lock:
+            token = self._tokens.get(token_id) if isinstance(token_id, str) else None
+        return token if token and self.clock() < token.expires_at else None
+
+    def revoke(self, token_id: str) -> None:
+        """Forget the token; one that is not known is no error."""
+        with self._lock:
+            self._tokens.pop(token_id, None)
+
+    def revoke_all(self) -> None:
+        """Forget every token given out so far."""
+        with self._lock:
+            self._tokens.clear()

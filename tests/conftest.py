@@ -1,0 +1,108 @@
+"""What the tests share: a simulated cloud, and the real function in front of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import functions_framework
+import pytest
+import requests
+from hypothesis import HealthCheck, settings
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from handler.simulator import Simulator
+
+ROOT = Path(__file__).parent.parent
+STOP = "io.github.bms-autostop.stop.requested.v1"
+
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("house")
+
+_ids = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings, the login or the proxies of the person who runs it."""
+    for name in list(os.environ):
+        if name.startswith(("AUTOSTOP_", "OS_", "K_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def cloud() -> Iterator[Simulator]:
+    """A cloud whose servers stop at once."""
+    with Simulator() as simulator:
+        yield simulator
+
+
+class Function:
+    """The function on loopback over real HTTP, loaded by functions-framework as in production."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def send(
+        self, data: object = None, *, headers: Mapping[str, str] | None = None, **attributes: str
+    ) -> requests.Response:
+        """POST one event in binary mode; attributes that are not given are made up, `time` is left out."""
+        attributes = {
+            "specversion": "1.0",
+            "id": f"event-{next(_ids)}",
+            "source": "/tests",
+            "type": STOP,
+            **attributes,
+        }
+        sent = {f"ce-{name}": value for name, value in attributes.items()}
+        if data is not None:
+            return requests.post(self.url, json=data, headers={**sent, **(headers or {})}, timeout=60)
+        return requests.post(self.url, headers={**sent, **(headers or {})}, timeout=60)
+
+    def stop(self, *server_ids: str, **attributes: str) -> requests.Response:
+        """Ask for these servers to be stopped."""
+        return self.send({"server_ids": list(server_ids)}, **attributes)
+
+
+class _Quiet(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *_: Any, **__: Any) -> None:
+        """Say nothing."""
+
+
+StartFunction = Callable[..., Function]
+
+
+@pytest.fixture
+def start_function(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
+    """Start the function with settings of one's own: `start_function(cloud, AUTOSTOP_WAIT="0")`."""
+    running: list[tuple[Any, threading.Thread]] = []
+
+    def start(cloud: Simulator, **environ: str) -> Function:
+        wanted = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ}
+        for name, value in wanted.items():
+            monkeypatch.setenv(name, value)
+        app = functions_framework.create_app("stop_servers", str(ROOT / "handler" / "main.py"), "http")
+        server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
+        return Function(f"http://127.0.0.1:{server.server_port}")
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def function(cloud: Simulator, start_function: StartFunction) -> Function:
+    """The function with the settings that most tests want."""
+    return start_function(cloud)

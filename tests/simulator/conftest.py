@@ -1,0 +1,98 @@
+"""What all tests of the simulator share: a cloud whose clock the test holds, and a bare HTTP caller."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import pytest
+
+from handler.simulator import Simulator
+
+NOON = 1_750_000_000.0
+
+
+class Clock:
+    """Seconds since the epoch, which move only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as it came off the wire, with its headers in order and not folded."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def json(self):
+        return json.loads(self.body)
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the headers in order, without those of the HTTP server itself."""
+        return [name for name, _ in self.headers if name not in ("Date", "Server")]
+
+    @property
+    def message(self) -> str:
+        """The message inside an error body of Nova or Keystone."""
+        (error,) = self.json().values()
+        return error["message"]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cloud(clock: Clock) -> Iterator[Simulator]:
+    with Simulator(clock=clock) as running:
+        yield running
+
+
+@pytest.fixture
+def ask(cloud: Simulator) -> Callable[..., Reply]:
+    """Send one request on a connection of its own, with the operator's token unless another is given."""
+    own = cloud.token()
+
+    def send(method, path, body=None, *, token=own, to=cloud, timeout=5, **headers) -> Reply:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            sent["X-Auth-Token"] = token
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            sent.setdefault("Content-Type", "application/json")
+        where = urlsplit(to.url)
+        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, sent)
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.reason, answer.getheaders(), answer.read())
+        finally:
+            connection.close()
+
+    return send
+
+
+@pytest.fixture
+def stop(ask) -> Callable[..., Reply]:
+    """Send the stop of a server."""
+
+    def send(server_id: str, body=None, **more) -> Reply:
+        return ask("POST", f"/v2.1/servers/{server_id}/action", {"os-stop": body}, **more)
+
+    return send

@@ -1,0 +1,348 @@
+"""What Nova shows of a server depends on the microversion, and so it does here."""
+
+import pytest
+
+from handler.simulator import Simulator
+
+IN_2_1 = [
+    "accessIPv4", "accessIPv6", "addresses", "created", "flavor", "hostId", "id", "image", "links",
+    "metadata", "name", "status", "tenant_id", "user_id", "updated", "OS-DCF:diskConfig", "progress",
+    "OS-EXT-AZ:availability_zone", "config_drive", "key_name", "OS-SRV-USG:launched_at",
+    "OS-SRV-USG:terminated_at", "OS-EXT-STS:task_state", "OS-EXT-STS:vm_state", "OS-EXT-STS:power_state",
+    "os-extended-volumes:volumes_attached",
+]  # fmt: skip
+LATER = {
+    (2, 9): "locked", (2, 19): "description", (2, 26): "tags", (2, 63): "trusted_image_certificates",
+    (2, 71): "server_groups", (2, 73): "locked_reason", (2, 90): "OS-EXT-SRV-ATTR:hostname",
+    (2, 96): "pinned_availability_zone", (2, 100): "scheduler_hints",
+}  # fmt: skip
+
+
+def show(ask, server_id, version=None, **more):
+    headers = {"X_OpenStack_Nova_API_Version": version} if version else {}
+    answer = ask("GET", f"/v2.1/servers/{server_id}", **headers, **more)
+    assert answer.status == 200
+    return answer.json()["server"]
+
+
+@pytest.mark.parametrize("minor", [1, 8, 9, 18, 19, 25, 26, 46, 47, 60, 62, 63, 70, 71, 73, 90, 95, 96, 98, 100, 104])
+def test_the_body_grows_with_the_microversion(cloud, ask, minor):
+    """New keys come at the end and in Nova's order; the flavor changes its shape at 2.47."""
+    server_id = cloud.add_server(tags=["env=test"], flavor="physical.h2.large")
+    shown = show(ask, server_id, f"2.{minor}")
+    assert list(shown) == IN_2_1 + [key for since, key in LATER.items() if since <= (2, minor)]
+    if minor < 47:
+        assert list(shown["flavor"]) == ["id", "links"]
+        assert shown["flavor"]["id"] == "physical.h2.large"
+    else:
+        assert list(shown["flavor"]) == [
+            "vcpus", "ram", "disk", "ephemeral", "swap", "original_name", "extra_specs",
+        ]  # fmt: skip
+        assert shown["flavor"]["original_name"] == "physical.h2.large"
+    assert ("properties" in shown["image"]) is (minor >= 98)
+    assert shown.get("tags", ["env=test"]) == ["env=test"]
+
+
+def test_a_server_is_shown_with_its_facts(cloud, ask):
+    """Times end in Z, but for those of use, which have six digits and no zone."""
+    server_id = cloud.add_server(
+        "db-1", locked=True, locked_reason="no", metadata={"protect": "true"}, description="a database"
+    )
+    shown = show(ask, server_id, "2.73")
+    assert shown["name"] == "db-1"
+    assert (shown["locked"], shown["locked_reason"], shown["description"]) == (True, "no", "a database")
+    assert shown["metadata"] == {"protect": "true"}
+    assert shown["tenant_id"] == cloud.project_id
+    assert shown["user_id"] == cloud.user().id
+    assert shown["created"] == shown["updated"] == "2025-06-15T15:06:40Z"
+    assert shown["OS-SRV-USG:launched_at"] == "2025-06-15T15:06:40.000000"
+    assert shown["OS-SRV-USG:terminated_at"] is None
+    assert shown["OS-EXT-STS:power_state"] == 1
+    assert len(shown["hostId"]) == 56
+    assert shown["links"] == [
+        {"rel": "self", "href": f"{cloud.url}/v2.1/servers/{server_id}"},
+        {"rel": "bookmark", "href": f"{cloud.url}/servers/{server_id}"},
+    ]
+
+
+def test_links_have_the_project_if_the_request_had_it(cloud, ask):
+    """And the root that the caller used."""
+    server_id = cloud.add_server()
+    for root in ("/v2.1", "/v2"):
+        shown = ask("GET", f"{root}/{cloud.project_id}/servers/{server_id}").json()["server"]
+        assert shown["links"][0]["href"] == f"{cloud.url}{root}/{cloud.project_id}/servers/{server_id}"
+        assert shown["links"][1]["href"] == f"{cloud.url}/{cloud.project_id}/servers/{server_id}"
+
+
+def test_a_build_that_no_host_took_shows_why(cloud, ask):
+    """With a fault, and without a host, a zone and a launch."""
+    shown = show(ask, cloud.add_server(vm_state="error", host=False))
+    assert shown["status"] == "ERROR"
+    assert shown["fault"] == {
+        "code": 500,
+        "created": "2025-06-15T15:06:40Z",
+        "message": "No valid host was found. ",
+    }
+    assert (shown["hostId"], shown["OS-EXT-AZ:availability_zone"]) == ("", "")
+    assert shown["OS-SRV-USG:launched_at"] is None
+    assert shown["OS-EXT-STS:power_state"] == 0
+    assert "progress" not in shown
+
+
+def test_an_administrator_sees_where_a_server_runs(cloud, ask):
+    """More of it from 2.3 on, and the host's state from 2.16 on."""
+    server_id = cloud.add_server(host="rack-7")
+    admin = cloud.token("admin")
+    first = show(ask, server_id, token=admin)
+    assert first["OS-EXT-SRV-ATTR:host"] == "rack-7"
+    assert "OS-EXT-SRV-ATTR:hostname" not in first
+    later = show(ask, server_id, "2.90", token=admin)
+    assert (later["OS-EXT-SRV-ATTR:hostname"], later["host_status"]) == ("server-1", "UP")
+
+
+@pytest.mark.parametrize(
+    ("vm_state", "task_state", "status"),
+    [
+        ("active", None, "ACTIVE"),
+        ("active", "powering-off", "ACTIVE"),
+        ("active", "deleting", "ACTIVE"),
+        ("active", "rebooting", "REBOOT"),
+        ("active", "reboot_started_hard", "HARD_REBOOT"),
+        ("active", "rebuilding", "REBUILD"),
+        ("active", "resize_finish", "RESIZE"),
+        ("building", "spawning", "BUILD"),
+        ("stopped", None, "SHUTOFF"),
+        ("stopped", "powering-on", "SHUTOFF"),
+        ("error", None, "ERROR"),
+        ("error", "rebuild_spawning", "REBUILD"),
+        ("paused", None, "PAUSED"),
+        ("suspended", None, "SUSPENDED"),
+        ("rescued", None, "RESCUE"),
+        ("resized", None, "VERIFY_RESIZE"),
+        ("soft-delete", None, "SOFT_DELETED"),
+        ("shelved", None, "SHELVED"),
+        ("shelved_offloaded", None, "SHELVED_OFFLOADED"),
+        ("something-new", None, "UNKNOWN"),
+    ],
+)
+def test_the_status_is_computed_from_both_states(cloud, ask, vm_state, task_state, status):
+    """As in Nova's own table."""
+    shown = show(ask, cloud.add_server(vm_state=vm_state, task_state=task_state))
+    assert shown["status"] == status
+    assert ("progress" in shown) is (status in {"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE"})
+
+
+@pytest.mark.parametrize(
+    ("headers", "version"),
+    [
+        ({}, "2.1"),
+        ({"X_OpenStack_Nova_API_Version": "2.26"}, "2.26"),
+        ({"OpenStack_API_Version": "compute 2.90"}, "2.90"),
+        ({"OpenStack_API_Version": "compute latest"}, "2.104"),
+        ({"X_OpenStack_Nova_API_Version": "latest"}, "2.104"),
+        ({"OpenStack_API_Version": "volume 3.0"}, "2.1"),
+        ({"OpenStack_API_Version": "volume 3.0, compute 2.60"}, "2.60"),
+        ({"OpenStack_API_Version": "compute 2.9", "X_OpenStack_Nova_API_Version": "2.26"}, "2.9"),
+    ],
+    ids=str,
+)
+def test_the_microversion_is_taken_from_either_header(cloud, ask, headers, version):
+    """The newer header goes before the older, and the answer names the version in both."""
+    answer = ask("GET", f"/v2.1/servers/{cloud.add_server()}", **headers)
+    assert answer.header("OpenStack-API-Version") == f"compute {version}"
+    assert answer.header("X-OpenStack-Nova-API-Version") == version
+
+
+def test_a_microversion_beyond_the_maximum_is_not_acceptable(cloud, ask):
+    """406 says what there is, and names the version asked for."""
+    answer = ask("GET", f"/v2.1/servers/{cloud.add_server()}", OpenStack_API_Version="compute 2.999")
+    assert (answer.status, answer.reason) == (406, "Not Acceptable")
+    assert answer.header("OpenStack-API-Version") == "compute 2.999"
+    assert answer.json() == {
+        "computeFault": {
+            "code": 406,
+            "message": "Version 2.999 is not supported by the API. Minimum is 2.1 and maximum is 2.104.",
+        }
+    }
+
+
+@pytest.mark.parametrize("text", ["banana", "2", "2.01", "2.x"])
+def test_a_microversion_that_is_none_is_a_bad_request(cloud, ask, text):
+    """And the answer names no version."""
+    answer = ask("GET", f"/v2.1/servers/{cloud.add_server()}", OpenStack_API_Version=f"compute {text}")
+    assert answer.status == 400
+    assert answer.names == [
+        "Content-Type",
+        "Content-Length",
+        "x-openstack-request-id",
+        "x-compute-request-id",
+    ]
+    assert answer.message == (f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.")
+
+
+def test_an_older_cloud_has_a_lower_maximum(ask):
+    """Open Telekom Cloud ends at 2.60."""
+    with Simulator(max_microversion="2.60") as cloud:
+        path, token = f"/v2.1/servers/{cloud.add_server()}", cloud.token()
+        latest = ask("GET", path, to=cloud, token=token, OpenStack_API_Version="compute latest")
+        assert latest.header("X-OpenStack-Nova-API-Version") == "2.60"
+        beyond = ask("GET", path, to=cloud, token=token, OpenStack_API_Version="compute 2.61")
+        assert beyond.message.endswith("maximum is 2.60.")
+        version = ask("GET", "/v2.1/", to=cloud, token=None).json()["version"]
+        assert version["version"] == "2.60"
+
+
+def test_the_old_root_knows_no_microversions(cloud, ask):
+    """/v2 takes no notice of the headers, and names no version."""
+    answer = ask("GET", f"/v2/servers/{cloud.add_server()}", OpenStack_API_Version="compute 2.90")
+    assert answer.status == 200
+    assert "tags" not in answer.json()["server"]
+    assert answer.names == [
+        "Content-Length",
+        "Content-Type",
+        "x-openstack-request-id",
+        "x-compute-request-id",
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v2.1", "/v2.1/"])
+def test_nova_shows_its_version_without_a_token(cloud, ask, path):
+    """With the range of microversions."""
+    answer = ask("GET", path, token=None)
+    assert answer.status == 200
+    assert answer.header("OpenStack-API-Version") == "compute 2.1"
+    assert answer.json() == {
+        "version": {
+            "id": "v2.1",
+            "status": "CURRENT",
+            "version": "2.104",
+            "min_version": "2.1",
+            "updated": "2013-07-23T11:33:21Z",
+            "links": [
+                {"rel": "self", "href": f"{cloud.url}/v2.1/"},
+                {"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"},
+            ],
+            "media-types": [{"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}],
+        }
+    }
+
+
+@pytest.mark.parametrize("path", ["/compute", "/compute/"])
+def test_nova_lists_its_versions_below_a_prefix(cloud, ask, path):
+    """Without a token, a request id or a microversion; the root of the port is Keystone's."""
+    answer = ask("GET", path, token=None)
+    assert (answer.status, answer.names) == (200, ["Content-Length", "Content-Type"])
+    old, new = answer.json()["versions"]
+    assert old == {
+        "id": "v2.0",
+        "status": "DEPRECATED",
+        "version": "",
+        "min_version": "",
+        "updated": "2025-07-04T12:00:00Z",
+        "links": [{"rel": "self", "href": f"{cloud.url}/compute/v2/"}],
+    }
+    assert (new["id"], new["version"], new["min_version"]) == ("v2.1", "2.104", "2.1")
+    assert new["links"][0]["href"] == f"{cloud.url}/compute/v2.1/"
+
+
+def test_below_the_prefix_links_have_it_too(cloud, ask):
+    """And nothing else is there."""
+    server_id = cloud.add_server()
+    shown = ask("GET", f"/compute/v2.1/servers/{server_id}").json()["server"]
+    assert shown["links"][0]["href"] == f"{cloud.url}/compute/v2.1/servers/{server_id}"
+    assert shown["links"][1]["href"] == f"{cloud.url}/compute/servers/{server_id}"
+    assert ask("GET", f"/compute/servers/{server_id}").status == 404
+
+
+def test_the_old_version_is_shown_as_deprecated(ask):
+    """And has no microversions."""
+    version = ask("GET", "/v2/", token=None).json()["version"]
+    assert (version["id"], version["status"], version["version"]) == ("v2.0", "DEPRECATED", "")
+
+
+def records(ask, server_id, version="2.1", path="", **more):
+    return ask(
+        "GET",
+        f"/v2.1/servers/{server_id}/os-instance-actions{path}",
+        OpenStack_API_Version=f"compute {version}",
+        **more,
+    )
+
+
+def test_a_stop_is_on_record_under_its_request_id(cloud, ask, stop, clock):
+    """The latest first, each with the seven keys of 2.1."""
+    server_id = cloud.add_server()
+    clock.forward(60)
+    request_id = stop(server_id).header("x-openstack-request-id")
+    first = {
+        "action": "stop",
+        "instance_uuid": server_id,
+        "request_id": request_id,
+        "user_id": cloud.user().id,
+        "project_id": cloud.project_id,
+        "start_time": "2025-06-15T15:07:40.000000",
+        "message": None,
+    }
+    listed = records(ask, server_id).json()["instanceActions"]
+    assert listed[0] == first
+    assert list(listed[0]) == list(first)
+    assert [entry["action"] for entry in listed] == ["stop", "create"]
+    assert records(ask, server_id, path=f"/{request_id}").json() == {"instanceAction": first}
+
+
+def test_a_record_in_detail_has_events_from_2_51_on(cloud, ask, stop, clock):
+    """Without an end while the host is busy; with `updated_at` from 2.58 on and the host from 2.62 on."""
+    server_id = cloud.add_server(power_off_delay=5)
+    path = "/" + stop(server_id).header("x-openstack-request-id")
+    busy = records(ask, server_id, "2.51", path).json()["instanceAction"]["events"]
+    assert busy == [
+        {
+            "event": "compute_stop_instance",
+            "start_time": "2025-06-15T15:06:40.000000",
+            "finish_time": None,
+            "result": None,
+        }
+    ]
+    clock.forward(5)
+    done = records(ask, server_id, "2.60", path).json()["instanceAction"]
+    assert done["updated_at"] == done["events"][0]["finish_time"] == "2025-06-15T15:06:45.000000"
+    assert done["events"][0]["result"] == "Success"
+    assert "hostId" in records(ask, server_id, "2.62", path).json()["instanceAction"]["events"][0]
+    admin = records(ask, server_id, "2.84", path, token=cloud.token("admin")).json()["instanceAction"]
+    assert {"traceback", "host", "details"} < set(admin["events"][0])
+
+
+def test_records_come_in_pages_from_2_58_on(cloud, ask, stop, clock):
+    """By request id; before that version the parameters have no effect."""
+    server_id = cloud.add_server()
+    stop(server_id)
+    clock.forward(10)
+    cloud.start_server(server_id)
+    assert len(records(ask, server_id, "2.57", "?limit=1").json()["instanceActions"]) == 3
+    page = records(ask, server_id, "2.58", "?limit=2").json()
+    assert [entry["action"] for entry in page["instanceActions"]] == ["start", "stop"]
+    (link,) = page["links"]
+    rest = ask("GET", link["href"].removeprefix(cloud.url), OpenStack_API_Version="compute 2.58").json()
+    assert [entry["action"] for entry in rest["instanceActions"]] == ["create"]
+    assert "links" not in rest
+    since = records(ask, server_id, "2.58", "?changes-since=2025-06-15T15:06:45Z").json()
+    assert [entry["action"] for entry in since["instanceActions"]] == ["start"]
+    assert records(ask, server_id, "2.58", "?marker=req-none").message == "marker [req-none] not found"
+
+
+def test_a_record_that_is_not_there_is_not_found(cloud, ask):
+    """Neither an unknown one nor one of an unknown server."""
+    server_id = cloud.add_server()
+    assert records(ask, server_id, path="/req-none").message == "Action req-none not found"
+    assert records(ask, "no-such-server").status == 404
+
+
+def test_records_of_a_deleted_server_can_be_read_from_2_21_on(cloud, ask):
+    """By those who could see the server."""
+    server_id = cloud.add_server()
+    cloud.delete_server(server_id)
+    assert records(ask, server_id, "2.20").status == 404
+    assert records(ask, server_id, "2.21").json()["instanceActions"][0]["action"] == "delete"
+    foreign = cloud.add_server(project_id=cloud.other_project_id)
+    cloud.delete_server(foreign)
+    assert records(ask, foreign, "2.21").status == 404
