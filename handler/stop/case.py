@@ -45,7 +45,8 @@ from handler.stop.ports import Rehearsed, Taken
 _STOPS_AT_MOST = 4
 # So many failed calls in a row for one server, while another can be read, are that server's own trouble.
 _PATIENCE = 4
-_FIRST_POLL = 0.05
+_FIRST_POLL = 0.03
+_POLL_GROWTH = 2.5
 _LONGEST_POLL = 3.0
 
 
@@ -244,7 +245,7 @@ class Case:
 
     def _pause(self) -> float:
         self._polls += 1
-        return min(_FIRST_POLL * 2.0 ** (self._polls - 1), _LONGEST_POLL)
+        return min(_FIRST_POLL * _POLL_GROWTH ** min(self._polls - 1, 9), _LONGEST_POLL)
 
     def _troubled(self, fault: CloudError, at: Moment) -> Next | None:
         """A call brought nothing; read again later, unless it is plainly this server's own trouble."""
