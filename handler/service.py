@@ -86,7 +86,7 @@ class Service:
         dry_run = request.dry_run or self.settings.policy.dry_run
         cloud: Cloud = Rehearsal(reader) if dry_run else NovaCloud(self._http, self._endpoint)
         crew: Threads[Ended] = Threads(self._threads)
-        return run(
+        report = run(
             request,
             self.settings.policy,
             cloud,
@@ -95,6 +95,9 @@ class Service:
             width=self.settings.concurrency,
             dry_run=dry_run,
         )
+        # Now, and not with the event's line: what was done to a server is told even if the batch must come again.
+        logs.log_servers(report)
+        return report
 
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
         if len(requests) == 1:

@@ -182,7 +182,7 @@ def _binary(headers: Mapping[str, str], media_type: str, body: bytes) -> Event:
 def _header_value(value: str) -> str:
     """Take off optional quotes, then decode exactly one round of percent-encoding."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
-        value = value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+        value = re.sub(r"\\(.)", r"\1", value[1:-1])
     return unquote_to_bytes(value.encode("latin-1")).decode("utf-8")
 
 

@@ -7,13 +7,15 @@ quotes the request. Each of these is seen to here, and the function stays a plai
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from handler.errors import AutostopError, BadEvent, BodyIncomplete, Flaw, TooLarge
+from handler.errors import AutostopError, BadEvent, BodyIncomplete, Flaw, InternalFault, TooLarge
 from handler.inbound import answers
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
@@ -21,9 +23,14 @@ from handler.inbound.door import HttpRequest
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+_LOG = logging.getLogger(__name__)
+
 _KEY = "autostop.request"
 # A sender that stands still in the middle of a body holds a thread for no longer than this.
 _BODY_TIMEOUT = 20.0
+# Of a body that is too large, so much is still taken after the answer.
+_MOST_DROPPED = 16 * 1024 * 1024
+_DROP_TIMEOUT = 2.0
 _REASONS = {
     200: "OK",
     204: "No Content",
@@ -49,13 +56,17 @@ class Front:
         try:
             request = self._request(environ)
         except AutostopError as error:
-            return _send(answers.problem(error), environ, start_response)
+            _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
+            sent = _send(answers.problem(error), environ, start_response)
+            return _then_drop_rest(sent, environ) if isinstance(error, TooLarge) else sent
         plain: WSGIEnvironment = {
             **environ,
             _KEY: request,
             "PATH_INFO": "/",
             "QUERY_STRING": "",
             "HTTP_HOST": "localhost",
+            # Werkzeug would answer a request to become a WebSocket with a page of its own.
+            "HTTP_UPGRADE": "",
             "CONTENT_LENGTH": str(len(request.body)),
             "wsgi.input": io.BytesIO(request.body),
         }
@@ -91,6 +102,8 @@ class Front:
             body: bytes = environ["wsgi.input"].read(most)
         except TimeoutError:
             raise BodyIncomplete("The body did not arrive in time.") from None
+        except ConnectionError:
+            raise BodyIncomplete("The connection ended inside the body.") from None
         except OSError:
             # gunicorn's parser raises these for a broken chunk as well as for a broken line.
             raise BadEvent(Flaw("body", "is broken off or wrongly framed")) from None
@@ -119,7 +132,10 @@ def install(app: Any, max_body: int) -> None:
 
 def _announced(environ: WSGIEnvironment) -> int | None:
     text = str(environ.get("CONTENT_LENGTH") or "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+    if not (text.isascii() and text.isdigit()):
+        return None
+    # Python refuses to read a number of thousands of digits; this one is over any limit.
+    return int(text) if len(text) < 19 else 10**18
 
 
 def _send(answer: Answer, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -127,6 +143,22 @@ def _send(answer: Answer, environ: WSGIEnvironment, start_response: StartRespons
     headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body))), ("Connection", "close")]
     start_response(f"{answer.status} {_REASONS[answer.status]}", headers)
     return [answer.body] if environ.get("REQUEST_METHOD") != "HEAD" else []
+
+
+def _then_drop_rest(sent: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
+    """Answer, then take some of what is still being sent: closing on it would reset the line, and lose the answer."""
+    yield from sent
+    wire = environ.get("gunicorn.socket")
+    before = wire.gettimeout() if isinstance(wire, socket.socket) else None
+    left, until = min(_announced(environ) or _MOST_DROPPED, _MOST_DROPPED), time.monotonic() + _DROP_TIMEOUT
+    # Whatever goes wrong here, the answer is out already.
+    with contextlib.suppress(Exception):
+        if isinstance(wire, socket.socket):
+            wire.settimeout(_DROP_TIMEOUT)
+        while left > 0 and time.monotonic() < until and (part := environ["wsgi.input"].read(min(left, 65536))):
+            left -= len(part)
+    if isinstance(wire, socket.socket):
+        wire.settimeout(before)
 
 
 def _quiet_gunicorn() -> None:
@@ -141,8 +173,11 @@ def _quiet_gunicorn() -> None:
         return
     write: Callable[[socket.socket, bytes], None] = util.write_nonblock
 
-    def write_error(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
+    def write_error(sock: socket.socket, status_int: int, _reason: str, mesg: str) -> None:
         error: AutostopError = BadEvent(Flaw("request", "is no HTTP that is understood here"))
+        if status_int == 500 and not mesg:
+            # Nothing is wrong with the request then: an exception came out of what is behind the parser.
+            error = InternalFault("Something unexpected happened; the log tells more.")
         answer = answers.problem(error)
         head = f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nConnection: close\r\n"
         lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())

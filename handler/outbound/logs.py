@@ -49,23 +49,20 @@ def configure(level: str) -> None:
         logger.addHandler(to_stdout)
 
 
-def log_report(report: Report, result_type: str) -> None:
-    """One line for the event, one for each of its servers."""
-    request = report.request
-    about = {
-        "event_source": request.source,
-        "event_id": request.id,
-        "event_type": request.type,
-        "trace_id": request.traceparent.split("-")[1] if request.traceparent else None,
-    }
+def log_servers(report: Report) -> None:
+    """One line for each of the event's servers."""
     for server in report.servers:
         row: dict[str, object] = dict(server_row(server))
         row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
-        _LOG.info("server handled", extra={**about, **row})
+        _LOG.info("server handled", extra={**_about(report), **row})
+
+
+def log_report(report: Report, result_type: str) -> None:
+    """One line for the event."""
     _LOG.info(
         "event handled",
         extra={
-            **about,
+            **_about(report),
             "result_type": result_type,
             "refusal": report.refusal,
             "dry_run": report.dry_run,
@@ -73,3 +70,13 @@ def log_report(report: Report, result_type: str) -> None:
             "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
         },
     )
+
+
+def _about(report: Report) -> dict[str, str | None]:
+    request = report.request
+    return {
+        "event_source": request.source,
+        "event_id": request.id,
+        "event_type": request.type,
+        "trace_id": request.traceparent.split("-")[1] if request.traceparent else None,
+    }

@@ -16,6 +16,7 @@ from handler.settings import Secret
 _LOG = logging.getLogger(__name__)
 
 _ATTEMPT_TIMEOUT = 5.0
+_LONGEST_TOLD_WAIT = 3600.0
 # As Knative's delivery contract has it; any other 4xx will not change by asking again.
 _WORTH_ANOTHER_TRY = frozenset({404, 408, 409, 429})
 
@@ -63,7 +64,10 @@ class Sink:
                 return
             if status is not None and status < 500 and status not in _WORTH_ANOTHER_TRY:
                 raise SinkUnreachable(f"The sink refuses the result event (HTTP {status}).")
-            pause = min(0.2 * 2.0 ** (attempt - 1), 4.0) * random.uniform(0.5, 1.0) if told is None else told
+            pause = min(0.2 * 2.0 ** min(attempt - 1, 5), 4.0) * random.uniform(0.5, 1.0)
+            if told is not None:
+                # At least the own pause, or `Retry-After: 0` would make this a hammer.
+                pause = max(pause, told)
             if self._monotonic() + pause >= deadline:
                 raise SinkUnreachable("The sink did not take the result event in time.", retry_after=told)
             self._sleep(pause)
@@ -87,7 +91,7 @@ class Sink:
 
 def _told(value: str | None) -> float | None:
     try:
-        return None if value is None else urllib3.Retry().parse_retry_after(value)
+        return None if value is None else min(urllib3.Retry().parse_retry_after(value), _LONGEST_TOLD_WAIT)
     except (urllib3.exceptions.InvalidHeader, OverflowError, ValueError):
         return None
 

@@ -1,0 +1,116 @@
+"""The `OS_*` variables: who logs in where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from handler.values import Reading, Secret, boolean, http_url
+
+
+class LoginKind(StrEnum):
+    """Which of Keystone's methods logs in."""
+
+    PASSWORD = "password"
+    TOKEN = "token"
+    APPLICATION_CREDENTIAL = "application_credential"
+
+
+@dataclass(frozen=True, slots=True)
+class CloudLogin:
+    """Who logs in where; the names are those of the `OS_*` variables."""
+
+    kind: LoginKind
+    auth_url: str
+    username: str | None = None
+    user_id: str | None = None
+    user_domain_name: str | None = None
+    user_domain_id: str | None = None
+    password: Secret = field(default_factory=Secret)
+    token: Secret = field(default_factory=Secret)
+    application_credential_id: str | None = None
+    application_credential_name: str | None = None
+    application_credential_secret: Secret = field(default_factory=Secret)
+    project_id: str | None = None
+    project_name: str | None = None
+    project_domain_name: str | None = None
+    project_domain_id: str | None = None
+    region: str | None = None
+    interface: str = "public"
+    verify: bool | str = True
+
+
+def read_login(reading: Reading) -> CloudLogin:
+    """Read the `OS_*` variables; what is wrong or missing is noted in `reading`."""
+    kind = _kind(reading)
+    url = reading.value("OS_AUTH_URL", http_url, None)
+    if url is None and not reading.get("OS_AUTH_URL"):
+        reading.faults.append("OS_AUTH_URL: must be set, such as https://iam.eu-de.otc.t-systems.com/v3.")
+    user = (reading.get("OS_USERNAME"), reading.get("OS_USER_ID"))
+    user_domain = (
+        reading.get("OS_USER_DOMAIN_NAME") or reading.get("OS_DOMAIN_NAME"),
+        reading.get("OS_USER_DOMAIN_ID") or reading.get("OS_DOMAIN_ID"),
+    )
+    project = (reading.get("OS_PROJECT_NAME") or reading.get("OS_TENANT_NAME"), reading.get("OS_PROJECT_ID"))
+    project_domain = (
+        reading.get("OS_PROJECT_DOMAIN_NAME") or user_domain[0],
+        reading.get("OS_PROJECT_DOMAIN_ID") or user_domain[1],
+    )
+    credential = (
+        reading.get("OS_APPLICATION_CREDENTIAL_NAME"),
+        reading.get("OS_APPLICATION_CREDENTIAL_ID"),
+    )
+    match kind:
+        case LoginKind.PASSWORD:
+            reading.need("OS_USERNAME", *user)
+            reading.need("OS_PASSWORD", reading.get("OS_PASSWORD"))
+            if not user[1]:
+                reading.need("OS_USER_DOMAIN_NAME", *user_domain)
+        case LoginKind.TOKEN:
+            reading.need("OS_TOKEN", reading.get("OS_TOKEN"))
+        case LoginKind.APPLICATION_CREDENTIAL:
+            reading.need("OS_APPLICATION_CREDENTIAL_ID", *credential)
+            reading.need("OS_APPLICATION_CREDENTIAL_SECRET", reading.get("OS_APPLICATION_CREDENTIAL_SECRET"))
+            if not credential[1]:
+                reading.need("OS_USERNAME", *user)
+    if kind is not LoginKind.APPLICATION_CREDENTIAL:
+        reading.need("OS_PROJECT_NAME", *project)
+    insecure = reading.value("OS_INSECURE", boolean, False)
+    return CloudLogin(
+        kind=kind,
+        auth_url=url or "",
+        username=user[0],
+        user_id=user[1],
+        user_domain_name=user_domain[0],
+        user_domain_id=user_domain[1],
+        password=Secret(reading.get("OS_PASSWORD") or ""),
+        token=Secret(reading.get("OS_TOKEN") or ""),
+        application_credential_name=credential[0],
+        application_credential_id=credential[1],
+        application_credential_secret=Secret(reading.get("OS_APPLICATION_CREDENTIAL_SECRET") or ""),
+        project_name=project[0],
+        project_id=project[1],
+        project_domain_name=project_domain[0],
+        project_domain_id=project_domain[1],
+        region=reading.get("OS_REGION_NAME"),
+        interface=(reading.get("OS_INTERFACE") or reading.get("OS_ENDPOINT_TYPE") or "public").removesuffix("URL"),
+        verify=False if insecure else reading.get("OS_CACERT") or True,
+    )
+
+
+def _kind(reading: Reading) -> LoginKind:
+    """What `OS_AUTH_TYPE` names, or else what the other variables make likely."""
+    word = reading.get("OS_AUTH_TYPE")
+    if word is None:
+        if reading.get("OS_APPLICATION_CREDENTIAL_SECRET"):
+            return LoginKind.APPLICATION_CREDENTIAL
+        return LoginKind.TOKEN if reading.get("OS_TOKEN") and not reading.get("OS_PASSWORD") else LoginKind.PASSWORD
+    names = {
+        "password": LoginKind.PASSWORD,
+        "token": LoginKind.TOKEN,
+        "applicationcredential": LoginKind.APPLICATION_CREDENTIAL,
+    }
+    kind = names.get(word.strip().lower().removeprefix("v3"))
+    if kind is None:
+        reading.faults.append("OS_AUTH_TYPE: is none of password, token, v3applicationcredential.")
+    return kind or LoginKind.PASSWORD

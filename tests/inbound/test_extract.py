@@ -1,0 +1,263 @@
+"""From a CloudEvent to what is asked: which servers, and which events are not acted on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from handler.inbound.decode import decode
+from handler.inbound.extract import Ignored, extract
+from handler.stop.model import StopRequest
+from tests.inbound.events import ONE, THREE, TWO, Behind, binary, event, faults_of, knock, structured
+from tests.outbound.capture import logged
+
+PING = "dev.knative.sources.ping"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def asked(**given: Any) -> StopRequest:
+    """What a good event asks for."""
+    found = extract(decode(*structured(event(**given))).events[0])
+    assert isinstance(found, StopRequest)
+    return found
+
+
+def faults(**given: Any) -> dict[str, str]:
+    """What the answer to a bad event names."""
+    behind = Behind()
+    found = faults_of(knock(structured(event(**given)), behind))
+    assert behind.requests == []
+    return found
+
+
+@pytest.mark.parametrize(
+    ("data", "ids"),
+    [
+        ({"server_ids": [ONE]}, (ONE,)),
+        ({"server_ids": [TWO, ONE, THREE]}, (TWO, ONE, THREE)),
+        ({"server_ids": [ONE.upper(), TWO]}, (ONE, TWO)),
+        ({"server_ids": [TWO, ONE, TWO.upper(), ONE]}, (TWO, ONE)),
+        ({"server_id": ONE}, (ONE,)),
+        ({"server_id": ONE.upper(), "server_ids": [TWO, ONE]}, (TWO, ONE)),
+        ({"server_id": ONE, "server_ids": None}, (ONE,)),
+        ({"server_ids": [ONE], "server_id": None, "selector": None}, (ONE,)),
+        ({"alarm_id": TWO, "user": {"id": THREE}}, ()),
+        ({}, ()),
+        (None, ()),
+    ],
+)
+def test_ids_come_from_their_place_only(data: object, ids: tuple[str, ...]) -> None:
+    """Ids are lower case, without repeats, in the order sent; a UUID elsewhere in the data is none."""
+    assert asked(data=data).server_ids == ids
+
+
+@pytest.mark.parametrize("type_", ["io.github.bms-autostop.stop.requested.v1", PING])
+def test_both_types_carry_the_canonical_data(type_: str) -> None:
+    """A PingSource says what to stop in the same words."""
+    assert asked(type=type_).server_ids == (ONE,)
+
+
+def test_a_ping_without_content_type_is_read() -> None:
+    """Text that holds JSON counts, as a PingSource without `contentType` sends it."""
+    found = extract(decode(*binary(content_type=None, type=PING)).events[0])
+    assert isinstance(found, StopRequest)
+    assert found.server_ids == (ONE,)
+
+
+@pytest.mark.parametrize(
+    ("subject", "data", "ids"),
+    [
+        (ONE, {}, (ONE,)),
+        (ONE.upper(), {}, (ONE,)),
+        (ONE, None, (ONE,)),
+        (ONE, {"server_ids": [TWO]}, (TWO,)),
+        (ONE, {"server_id": TWO}, (TWO,)),
+        (f"servers/{ONE}", {}, ()),
+        (f"{ONE} ", {}, ()),
+        (f"{ONE},{TWO}", {}, ()),
+        ("a room", {}, ()),
+    ],
+)
+def test_a_subject_that_is_one_uuid_names_the_server(subject: str, data: object, ids: tuple[str, ...]) -> None:
+    """The subject counts if it is exactly one UUID and the data has no ids."""
+    assert asked(subject=subject, data=data).server_ids == ids
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "ci-07",
+        ONE[:-1],
+        ONE + "0",
+        ONE.replace("-", ""),
+        "{" + ONE + "}",
+        f"urn:uuid:{ONE}",
+        f" {ONE}",
+        f"{ONE}\n",
+        ONE.replace("5", "g", 1),
+        ONE.replace("5", "\uff15", 1),
+        5,
+        None,
+        True,
+        [ONE],
+        {"id": ONE},
+    ],
+)
+def test_one_malformed_id_refuses_the_whole_event(bad: object) -> None:
+    """The other ids of the event are not acted on either, and the bad one's place is told."""
+    assert faults(data={"server_ids": [TWO, bad, THREE]}) == {"data.server_ids[1]": "is no UUID"}
+
+
+@pytest.mark.parametrize("bad", ["", "x", 5, [ONE], {}])
+def test_a_malformed_single_id_is_refused(bad: object) -> None:
+    """server_id obeys the same rule, and a good subject does not step in for it."""
+    assert faults(subject=TWO, data={"server_id": bad}) == {"data.server_id": "is no UUID"}
+
+
+@pytest.mark.parametrize("bad", [[], {}, "", ONE, 5, False])
+def test_server_ids_is_an_array_that_is_not_empty(bad: object) -> None:
+    """A single id where the array should be is not guessed at."""
+    assert faults(data={"server_ids": bad}) == {"data.server_ids": "is no array with at least one id"}
+
+
+def test_the_list_of_flaws_ends_somewhere() -> None:
+    """A thousand bad ids do not make an answer of a thousand lines."""
+    assert len(faults(data={"server_ids": ["x"] * 1000, "dry_run": 1})) <= 51
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_dry_run_is_a_boolean(value: bool) -> None:
+    """true and false are understood, and false is the default."""
+    assert asked(data={"server_ids": [ONE], "dry_run": value}).dry_run is value
+    assert asked().dry_run is False
+
+
+@pytest.mark.parametrize("value", ["true", "false", 0, 1, None, [], "yes"])
+def test_dry_run_is_nothing_but_a_boolean(value: object) -> None:
+    """Who writes "true" must not get a real stop, so it is refused."""
+    assert faults(data={"server_ids": [ONE], "dry_run": value}) == {"data.dry_run": "is neither true nor false"}
+
+
+@pytest.mark.parametrize("name", ["dryRun", "dryrun", "dry-run", "DRY_RUN", "Dry Run", "dry_run_", "_dry_run"])
+def test_a_misspelt_dry_run_is_refused(name: str) -> None:
+    """Who misspells it expects a rehearsal and would get a power cut."""
+    assert faults(data={"server_ids": [ONE], name: True}) == {"data.dry_run": "is spelt differently"}
+
+
+@pytest.mark.parametrize("value", [{"tags": ["a"]}, {}, "all", True])
+def test_a_selector_is_refused(value: object) -> None:
+    """What is not built yet is not silently passed over."""
+    assert faults(data={"server_ids": [ONE], "selector": value}) == {
+        "data.selector": "is not supported by this version"
+    }
+
+
+@pytest.mark.parametrize(("name", "longest"), [("reason", 500), ("requested_by", 200), ("reply_to", 2048)])
+def test_texts_have_their_limits(name: str, longest: int) -> None:
+    """Texts are carried through up to their length, counted in characters."""
+    assert getattr(asked(data={"server_ids": [ONE], name: "é" * longest}), name) == "é" * longest
+    assert getattr(asked(data={"server_ids": [ONE], name: None}), name) is None
+    too_long = {f"data.{name}": f"is longer than {longest} characters"}
+    assert faults(data={"server_ids": [ONE], name: "x" * (longest + 1)}) == too_long
+    assert faults(data={"server_ids": [ONE], name: 5}) == {f"data.{name}": "is no text"}
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        ("plain words", "is not JSON"),
+        ("[1]", "is no JSON object"),
+        ('{"a": 1, "a": 1}', "has the same name twice in one object"),
+        ([], "is no JSON object"),
+        (5, "is no JSON object"),
+        (True, "is no JSON object"),
+    ],
+)
+def test_data_is_one_object(data: object, fault: str) -> None:
+    """Anything but an object, or text that holds one, is refused."""
+    assert faults(data=data) == {"data": fault}
+
+
+def test_bytes_are_no_data() -> None:
+    """Data of a media type that is not JSON is refused."""
+    answer = knock(binary(b"<stop/>", content_type="application/xml"))
+    assert faults_of(answer) == {"data": "is no JSON object"}
+
+
+def test_members_that_nobody_knows_are_passed_over() -> None:
+    """A producer may say more than is read here."""
+    assert asked(data={"server_ids": [ONE], "team": "build", "nested": {"dry_run": True}}).server_ids == (ONE,)
+
+
+def test_identity_and_context_are_carried() -> None:
+    """What the result needs to point back arrives with the request."""
+    found = asked(correlationid="flow", traceparent=TRACE, tracestate="vendor=1", expirytime="2026-11-20T19:00:00Z")
+    assert (found.source, found.id, found.correlationid) == ("/tests", "event-1", "flow")
+    assert (found.traceparent, found.tracestate) == (TRACE, "vendor=1")
+    assert found.time is None
+    assert found.expires is not None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "x",
+        TRACE.upper(),
+        TRACE[:-1],
+        TRACE + "-more",
+        "ff" + TRACE[2:],
+        f"00-{'0' * 32}-b7ad6b7169203331-01",
+        f"00-0af7651916cd43dd8448eb211c80319c-{'0' * 16}-01",
+        f"{TRACE}\n",
+    ],
+)
+def test_a_malformed_trace_context_is_dropped(bad: str) -> None:
+    """It does not fail the event, and takes its tracestate with it."""
+    found = asked(traceparent=bad, tracestate="vendor=1")
+    assert (found.traceparent, found.tracestate) == (None, None)
+
+
+@pytest.mark.parametrize("bad", ["", " a=1", "a=é", "x" * 513, "a=1\n"])
+def test_a_malformed_tracestate_is_dropped_alone(bad: str) -> None:
+    """The trace itself goes on."""
+    found = asked(traceparent=TRACE, tracestate=bad)
+    assert (found.traceparent, found.tracestate) == (TRACE, None)
+
+
+@pytest.mark.parametrize("word", ["completed", "failed", "refused"])
+def test_own_results_are_ignored(word: str) -> None:
+    """A result that comes back, as from a broker without a filter, is answered with an empty 204."""
+    own = f"io.github.bms-autostop.stop.{word}.v1"
+    assert isinstance(extract(decode(*structured(event(type=own))).events[0]), Ignored)
+    behind = Behind()
+    answer = knock(structured(event(type=own, data={"servers": []})), behind)
+    assert (answer.status, answer.body, behind.requests) == (204, b"", [])
+
+
+def test_dead_letters_are_ignored() -> None:
+    """A copy of an event that could not be delivered is no new wish to stop anything."""
+    behind = Behind()
+    answer = knock(structured(event(knativeerrorcode="503")), behind)
+    assert (answer.status, answer.body, behind.requests) == (204, b"", [])
+
+
+def test_an_unknown_type_is_refused() -> None:
+    """A type that nobody set up is a 400, whatever its data says."""
+    assert faults(type="com.example.stop", data={"server_ids": ["x"]}) == {"type": "is not accepted here"}
+
+
+def test_what_is_ignored_must_be_well_formed_all_the_same() -> None:
+    """A result event without an id is malformed before it is ours."""
+    own = "io.github.bms-autostop.stop.completed.v1"
+    assert faults(type=own, id=None) == {"id": "is missing"}
+
+
+def test_the_log_says_what_was_ignored() -> None:
+    """An ignored event leaves one line with its identity and the reason."""
+    with logged() as lines:
+        knock(structured(event(type="io.github.bms-autostop.stop.completed.v1")))
+    (line,) = lines.all
+    assert (line["message"], line["event_id"]) == ("event ignored: own result event", "event-1")

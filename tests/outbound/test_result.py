@@ -1,0 +1,231 @@
+"""A report as a result event: attributes, data, and how both stand on the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler.inbound.decode import decode
+from handler.outbound.result import batch, binary, result_event, result_id
+from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult, StopRequest
+from tests.test_events_folder import faults
+
+ONE = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
+TWO = "95bf2490-5428-432c-ad9b-5e3406f869dd"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+PREFIX = "io.github.bms-autostop.stop."
+REQUEST = StopRequest(source="/ops", id="event-1", type="dev.knative.sources.ping", server_ids=(ONE,))
+
+
+def row(reason: Reason = Reason.CONFIRMED, id_: str = ONE) -> ServerResult:
+    """A server's result whose states fit its reason."""
+    sent = reason.outcome in (Outcome.STOPPED, Outcome.ACCEPTED)
+    return ServerResult(
+        id=id_,
+        reason=reason,
+        detail="One plain sentence.",
+        name=None if reason is Reason.NOT_FOUND else "ci-07",
+        vm_state=None if reason is Reason.NOT_FOUND else "stopped" if reason.outcome is Outcome.STOPPED else "active",
+        previous_vm_state="active" if sent else None,
+        request_id="req-3f",
+    )
+
+
+def report(*rows: ServerResult, refusal: Refusal | None = None, dry_run: bool = False, **changes: Any) -> Report:
+    """A report of a request with these servers."""
+    ids = tuple(row.id for row in rows)
+    return Report(
+        request=replace(REQUEST, server_ids=ids, **changes),
+        api="nova",
+        dry_run=dry_run,
+        refusal=refusal,
+        servers=rows,
+        started_at=datetime(2026, 11, 20, 19, 0, 0, 120000, UTC),
+        finished_at=datetime(2026, 11, 20, 19, 0, 4, 910000, UTC),
+    )
+
+
+def made(report: Report, extensions: Mapping[str, str] | None = None, source: str = "/bms-autostop") -> dict[str, Any]:
+    """The result event in the JSON format, seen to fit its schema."""
+    (document,) = json.loads(batch([result_event(report, source=source, extensions=extensions or {})])[1])
+    assert faults("cloudevent-out.json", document) == []
+    return dict(document)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_each_reason_makes_a_valid_event(reason: Reason) -> None:
+    """Whatever became of a server, the result keeps to its schema, and its type says if one failed."""
+    document = made(report(row(reason), dry_run=reason is Reason.DRY_RUN))
+    word = "failed" if reason.outcome is Outcome.FAILED else "completed"
+    assert document["type"] == f"{PREFIX}{word}.v1"
+    (server,) = document["data"]["servers"]
+    assert (server["outcome"], server["reason"]) == (reason.outcome, reason)
+    assert document["data"]["summary"][reason.outcome] == 1
+    assert sum(document["data"]["summary"].values()) == 1
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_each_refusal_makes_a_valid_event(refusal: Refusal) -> None:
+    """A refused event has no rows, and says why."""
+    document = made(report(refusal=refusal))
+    assert document["type"] == f"{PREFIX}refused.v1"
+    assert (document["data"]["refusal"], document["data"]["servers"]) == (refusal, [])
+
+
+def test_one_failure_among_many_makes_it_failed() -> None:
+    """The others' good outcomes are told all the same."""
+    document = made(report(row(), row(Reason.BUSY, TWO)))
+    assert document["type"] == f"{PREFIX}failed.v1"
+    assert [server["outcome"] for server in document["data"]["servers"]] == ["stopped", "failed"]
+
+
+def test_the_data_says_what_was_asked() -> None:
+    """Everything of the request that a reader of the result wants."""
+    asked = {
+        "time": datetime(2026, 11, 20, 19, 0, tzinfo=UTC),
+        "reason": "nightly",
+        "requested_by": "ops",
+        "reply_to": "https://chat.example/1",
+    }
+    data = made(report(row(), **asked))["data"]
+    assert data["request"] == {
+        "source": "/ops",
+        "id": "event-1",
+        "type": "dev.knative.sources.ping",
+        "time": "2026-11-20T19:00:00.000Z",
+        "reason": "nightly",
+        "requested_by": "ops",
+        "reply_to": "https://chat.example/1",
+    }
+    assert (data["api"], data["dry_run"]) == ("nova", False)
+    assert (data["started_at"], data["finished_at"]) == ("2026-11-20T19:00:00.120Z", "2026-11-20T19:00:04.910Z")
+
+
+def test_no_time_is_invented_for_the_request() -> None:
+    """An event without time stays one."""
+    assert made(report(row()))["data"]["request"]["time"] is None
+
+
+def test_the_attributes_point_back() -> None:
+    """causationid is the incoming id; flow and trace go on; the time is when it ended."""
+    document = made(report(row(), correlationid="flow-7", traceparent=TRACE, tracestate="vendor=1"))
+    assert {name: value for name, value in document.items() if name != "data"} == {
+        "specversion": "1.0",
+        "id": result_id("/ops", "event-1"),
+        "source": "/bms-autostop",
+        "type": f"{PREFIX}completed.v1",
+        "time": "2026-11-20T19:00:04.910Z",
+        "datacontenttype": "application/json",
+        "subject": ONE,
+        "causationid": "event-1",
+        "correlationid": "flow-7",
+        "traceparent": TRACE,
+        "tracestate": "vendor=1",
+    }
+
+
+def test_what_the_request_lacks_the_result_lacks() -> None:
+    """No flow and no trace is made up."""
+    assert not {"correlationid", "traceparent", "tracestate"} & set(made(report(row())))
+
+
+@pytest.mark.parametrize("ids", [(), (ONE, TWO)])
+def test_only_a_single_server_is_the_subject(ids: tuple[str, ...]) -> None:
+    """None or several are no subject."""
+    refusal = None if ids else Refusal.NO_SERVER_IDS
+    assert "subject" not in made(report(*(row(id_=id_) for id_ in ids), refusal=refusal))
+
+
+def test_a_refused_event_of_one_server_has_its_subject() -> None:
+    """It was about that server, although nothing was done."""
+    refused = replace(report(refusal=Refusal.TOO_OLD), request=REQUEST)
+    assert made(refused)["subject"] == ONE
+
+
+def test_the_source_comes_from_the_settings() -> None:
+    """AUTOSTOP_SOURCE names this function in the results."""
+    assert made(report(row()), source="urn:stopper")["source"] == "urn:stopper"
+
+
+def test_overrides_of_the_platform_are_added() -> None:
+    """K_CE_OVERRIDES become extensions."""
+    document = made(report(row()), {"team": "build", "shard": "3"})
+    assert (document["team"], document["shard"]) == ("build", "3")
+
+
+def test_the_id_is_derived() -> None:
+    """The same event gives the same id in every release, so a consumer can drop a repeat."""
+    assert result_id("/ops", "event-1") == "1f5b13c3-d87f-52a9-b5d4-023a77333eef"
+    assert made(report(row()))["id"] == made(report(row(Reason.BUSY)))["id"]
+
+
+@given(first=st.tuples(st.text(), st.text()), second=st.tuples(st.text(), st.text()))
+def test_different_events_have_different_ids(first: tuple[str, str], second: tuple[str, str]) -> None:
+    """Source and id are not simply glued together."""
+    assert (result_id(*first) == result_id(*second)) is (first == second)
+    assert result_id("a", "b,c") != result_id("a,b", "c")
+
+
+WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=60).filter(
+    str.strip
+)
+
+
+@given(id_=WORDS, flow=WORDS, extension=WORDS)
+def test_attributes_survive_their_way_through_headers(id_: str, flow: str, extension: str) -> None:
+    """What is sent in binary mode, this function would read the same; headers are printable ASCII."""
+    event = result_event(
+        report(row(), id=id_, correlationid=flow), source="/bms-autostop", extensions={"team": extension}
+    )
+    headers, body = binary(event)
+    assert all(value.isascii() and value.isprintable() and " " not in value for value in headers.values())
+    # The extension takes the place of an attribute that decoding looks at.
+    seen = {name.lower(): value for name, value in headers.items()}
+    seen["ce-subject"], seen["ce-id"] = seen["ce-team"], seen["ce-causationid"]
+    (read,) = decode(seen, body).events
+    assert (read.id, read.correlationid, read.subject) == (id_, flow, extension)
+    assert read.flaws == ()
+    assert read.data == event.data
+
+
+@pytest.mark.parametrize(
+    ("value", "header"),
+    [
+        ("plain", "plain"),
+        ("a b", "a%20b"),
+        ('say "hi"', "say%20%22hi%22"),
+        ("100%", "100%25"),
+        ("a%20b", "a%2520b"),
+        ("Euro €", "Euro%20%E2%82%AC"),
+        ("\U0001f600", "%F0%9F%98%80"),
+        ("!#$&'()*+,/:;<=>?@[\\]^`{|}~-._", "!#$&'()*+,/:;<=>?@[\\]^`{|}~-._"),
+    ],
+)
+def test_header_values_are_percent_encoded(value: str, header: str) -> None:
+    """Space, quote, percent and what is beyond ASCII, and nothing else (CloudEvents HTTP binding 3.1.3.2)."""
+    headers, _ = binary(result_event(report(row()), source="/s", extensions={"team": value}))
+    assert headers["ce-team"] == header
+
+
+def test_binary_mode_carries_the_data_alone() -> None:
+    """Attributes are headers, the body is the data, and its media type is the Content-Type."""
+    event = result_event(report(row()), source="/s", extensions={})
+    headers, body = binary(event)
+    assert headers["content-type"] == "application/json"
+    assert "ce-datacontenttype" not in headers
+    assert json.loads(body) == event.data
+
+
+def test_a_batch_is_an_array_of_events() -> None:
+    """In the order given, under the batch's media type."""
+    events = [result_event(report(row(), id=id_), source="/s", extensions={}) for id_ in ("a", "b")]
+    headers, body = batch(events)
+    assert headers == {"content-type": "application/cloudevents-batch+json"}
+    assert [document["causationid"] for document in json.loads(body)] == ["a", "b"]
