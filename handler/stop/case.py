@@ -49,6 +49,8 @@ _FIRST_POLL = 0.03
 _POLL_GROWTH = 2.5
 _LONGEST_POLL = 3.0
 
+_NOT_SEEN_STOPPED = "The cloud took the stop; it was not seen stopped in time."
+
 
 class Step(StrEnum):
     """The call that a server needs next."""
@@ -93,7 +95,6 @@ class Case:
         fault: the last fault that the cloud gave for it, or None.
         troubled_since: start of the first of the failed reads in a row.
         taken: what the cloud said when it took our stop; None as long as it has not.
-        seen: whether it was read at least once.
     """
 
     def __init__(self, server_id: str, request: StopRequest, policy: Policy, backoff: Callable[[int], float]) -> None:
@@ -102,7 +103,6 @@ class Case:
         self.fault: CloudError | None = None
         self.troubled_since = 0.0
         self.taken: Taken | None = None
-        self.seen = False
         self._request = request
         self._policy = policy
         self._backoff = backoff
@@ -112,6 +112,8 @@ class Case:
         self._troubles = 0
         self._setbacks = 0
         self._failed_stops = 0
+        self._stop_fault: CloudError | None = None
+        self._failed_asks = 0
         self._maybe_taken = False
         self._taken_at = 0.0
         self._seen_powering_off = False
@@ -121,7 +123,7 @@ class Case:
     @property
     def needs_witness(self) -> bool:
         """Whether it matters by now if other servers can still be read."""
-        return self.result is None and self._troubles >= _PATIENCE - 1
+        return self.result is None and self.taken is None and self._troubles >= _PATIENCE - 1
 
     # --- what came back ---
 
@@ -130,16 +132,18 @@ class Case:
         match answer:
             case Server():
                 known = self._server
-                if known is not None and known.updated == answer.updated:
+                if known is not None and known.updated is not None and known.updated == answer.updated:
                     answer = replace(answer, history=known.history)
-                self._server, self.seen = answer, True
+                self._server = answer
                 self._troubles = 0
                 if self.taken is not None or self._maybe_taken:
                     return self._watch(at)
                 return self._decide(at)
+            case ServerNotFound() if self.taken is not None:
+                return self._end(Reason.ACCEPTED, "The cloud took the stop; the server is gone since.")
+            case CallDenied() | CallRejected() if self.taken is not None:
+                return self._end(Reason.ACCEPTED, "The cloud took the stop; it does not show the server any more.")
             case ServerNotFound():
-                if self.taken is not None:
-                    return self._end(Reason.ACCEPTED, "The cloud took the stop; the server is gone since.")
                 return self._end(Reason.NOT_FOUND, "The cloud knows no such server in this project.", answer)
             case CallDenied():
                 return self._end(Reason.FORBIDDEN, "The login may not read it.", answer)
@@ -152,7 +156,7 @@ class Case:
         """Take in the server's history; None if that ends the case."""
         if isinstance(answer, CloudError):
             if not isinstance(answer, CallDenied | CallRejected | ServerNotFound | CloudConfused):
-                return self._troubled(answer, at)
+                return self._unrecorded(answer, at)
             answer = History(actions=None)
         assert self._server is not None
         if self.taken is None:
@@ -182,7 +186,7 @@ class Case:
     def on_time_up(self) -> bool:
         """The budget has ended: whether something true can still be said of the server."""
         if self.taken is not None:
-            self._end(Reason.ACCEPTED, "The cloud took the stop; it was not seen stopped in time.")
+            self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
         elif self._decision is not None and self._decision.move is Move.WAIT and not self._troubles:
             self._end(Reason.BUSY, f"{self._decision.detail} It was still running when the time was up.")
         return self.result is not None
@@ -196,7 +200,7 @@ class Case:
             case Move.STOP:
                 given_up = self._given_up(at)
                 if given_up is not None:
-                    return self._end(*given_up, self.fault)
+                    return self._end(*given_up, self._stop_fault)
                 self._before = self._server.vm_state
                 return Next(Step.STOP, at.ended)
             case Move.ASK:
@@ -205,8 +209,9 @@ class Case:
                 return Next(Step.READ, at.ended + self._pause())
             case Move.LEAVE:
                 detail = self._decision.detail
-                if self._failed_stops and self.fault is not None:
-                    detail = f"{detail} The cloud had answered our stop with {self.fault.status}."
+                if self._stop_fault is not None:
+                    said = self._stop_fault.status
+                    detail += " Our stop had no answer." if said is None else f" Our stop was answered with {said}."
                 return self._end(self._decision.reason, detail)
             case unreachable:
                 assert_never(unreachable)
@@ -218,7 +223,6 @@ class Case:
         if server.vm_state == "stopped":
             return self._end(Reason.CONFIRMED, f"Stopped; it was {self._before}.")
         if self.taken is None:
-            self._maybe_taken = False
             if server.task_state != "powering-off":
                 return self._decide(at)
             self.taken, self._taken_at = Taken(), at.ended
@@ -238,10 +242,13 @@ class Case:
         return self._poll(at)
 
     def _poll(self, at: Moment) -> Next | None:
-        end = self._taken_at + self._policy.wait.total_seconds()
+        end = self._watch_ends()
         if at.ended >= end:
-            return self._end(Reason.ACCEPTED, "The cloud took the stop; it was not seen stopped in time.")
+            return self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
         return Next(Step.READ, min(at.ended + self._pause(), end))
+
+    def _watch_ends(self) -> float:
+        return self._taken_at + self._policy.wait.total_seconds()
 
     def _pause(self) -> float:
         self._polls += 1
@@ -253,20 +260,37 @@ class Case:
             self.troubled_since = at.began
         self._troubles += 1
         self.fault = fault
+        due = self._after(fault, self._troubles, at)
+        if self.taken is not None:
+            # What the cloud took stays taken, whatever it shows of the server since.
+            return Next(Step.READ, due) if due <= self._watch_ends() else self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
         throttled = isinstance(fault, CloudThrottled)
         if self._troubles >= _PATIENCE and not throttled and at.others_seen > self.troubled_since:
             return self._end(Reason.CLOUD_ERROR, "The cloud answers for other servers, not for this one.", fault)
-        told = fault.retry_after
-        return Next(Step.READ, at.ended + (self._backoff(self._troubles) if told is None else told))
+        return Next(Step.READ, due)
+
+    def _unrecorded(self, fault: CloudError, at: Moment) -> Next | None:
+        """The history could not be had just now; no stop without it, since the cloud does keep one."""
+        if self.taken is not None or isinstance(fault, CloudThrottled):
+            return self._troubled(fault, at)
+        self._failed_asks += 1
+        self.fault = fault
+        if self._failed_asks >= _PATIENCE:
+            return self._end(Reason.CLOUD_ERROR, "The cloud shows the server, but fails to show its history.", fault)
+        return Next(Step.READ, self._after(fault, self._failed_asks, at))
+
+    def _after(self, fault: CloudError, attempt: int, at: Moment) -> float:
+        # "Retry after 0 seconds" must not become a run that asks without any pause.
+        return at.ended + (fault.retry_after or self._backoff(attempt))
 
     def _unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> Next:
         """Our stop was turned down, failed or lost: read again before anything else."""
         self._setbacks += 1
         self._failed_stops += counts
-        self.fault = fault
+        self.fault = self._stop_fault = fault
         self._maybe_taken = self._maybe_taken or fault.maybe_acted
         pause = fault.retry_after
-        if pause is None:
+        if not pause:
             # A first refusal mostly means that somebody else was quicker; looking again at once shows it.
             at_once = self._setbacks == 1 and isinstance(fault, StateConflict | ServerNotFound | CloudFault)
             pause = 0.0 if at_once else self._backoff(self._setbacks)
@@ -276,7 +300,7 @@ class Case:
         """Why another stop would be pointless, if it would be."""
         if self._failed_stops < _STOPS_AT_MOST:
             return None
-        match self.fault:
+        match self._stop_fault:
             case StateConflict() | ServerNotFound():
                 return (
                     Reason.CONFLICT,

@@ -186,10 +186,11 @@ def _labels(server: Server, key: str) -> Iterator[str]:
     """The values that a server carries under `key`, from tags (`key=value`, or `key` alone) and metadata."""
     for tag in sorted(server.tags):
         name, _, value = tag.partition("=")
-        if name.strip() == key:
+        if _same(name, key):
             yield value
-    if key in server.metadata:
-        yield server.metadata[key]
+    for name, value in sorted(server.metadata.items()):
+        if _same(name, key):
+            yield value
 
 
 def _same(found: str, wanted: str) -> bool:

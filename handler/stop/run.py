@@ -13,6 +13,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from handler.errors import BudgetSpent, CloudError, InternalFault, LoginRefused
 from handler.stop.case import Case, Moment, Next, Step
@@ -175,6 +176,8 @@ class _Rounds:
                     answers = self._cloud.stop(ids, timeout)
                 case Step.HISTORY:
                     answers = {ids[0]: self._cloud.history(ids[0], timeout)}
+                case unreachable:
+                    assert_never(unreachable)
             return replace(ended, answers=answers)
         except Exception as failure:
             return replace(ended, failure=failure)
@@ -219,7 +222,8 @@ class _Rounds:
 
     def _note(self, ended: Ended) -> None:
         """Remember what this answer proves about the cloud: the two newest sightings tell of "another"."""
-        for id_, answer in ended.answers.items():
+        for id_ in ended.ids:
+            answer = ended.answers.get(id_)
             if isinstance(answer, Server):
                 others = [seen for seen in self._newest_seen if seen[1] != id_]
                 self._newest_seen = sorted([*others, (ended.began, id_)], reverse=True)[:2]

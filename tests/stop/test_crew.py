@@ -1,0 +1,70 @@
+"""The real hands of a run: threads of an executor, and the real clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from handler.stop.crew import Threads
+
+# Far longer than anything here takes: it only ends a test that would hang otherwise.
+_LONG = 30.0
+
+
+@pytest.fixture
+def executor() -> Iterator[ThreadPoolExecutor]:
+    """Two threads."""
+    with ThreadPoolExecutor(2) as executor:
+        yield executor
+
+
+def test_a_call_is_made_in_another_thread_and_its_result_handed_over(executor: ThreadPoolExecutor) -> None:
+    """The run gets what the call returned, and was not the one to make it."""
+    crew: Threads[int] = Threads(executor)
+    crew.start(threading.get_ident)
+    assert crew.next(_LONG) not in (None, threading.get_ident())
+
+
+def test_results_come_in_the_order_in_which_calls_end(executor: ThreadPoolExecutor) -> None:
+    """A slow call holds up no other."""
+    crew: Threads[str] = Threads(executor)
+    gate = threading.Event()
+    crew.start(lambda: "slow" if gate.wait(_LONG) else "never")
+    crew.start(lambda: "quick")
+    assert crew.next(_LONG) == "quick"
+    gate.set()
+    assert crew.next(_LONG) == "slow"
+
+
+def test_waiting_ends_without_a_result_when_the_time_is_up(executor: ThreadPoolExecutor) -> None:
+    """None says that nothing has ended; the call's result still comes later."""
+    crew: Threads[str] = Threads(executor)
+    gate = threading.Event()
+    crew.start(lambda: "late" if gate.wait(_LONG) else "never")
+    assert crew.next(0.0) is None
+    gate.set()
+    assert crew.next(_LONG) == "late"
+
+
+def test_two_runs_share_the_threads_and_not_the_results(executor: ThreadPoolExecutor) -> None:
+    """What one run started, no other gets."""
+    one: Threads[str] = Threads(executor)
+    two: Threads[str] = Threads(executor)
+    one.start(lambda: "for one")
+    assert one.next(_LONG) == "for one"
+    two.start(lambda: "for two")
+    assert two.next(_LONG) == "for two"
+    assert one.next(0.0) is None
+
+
+def test_the_clocks_are_the_real_ones(executor: ThreadPoolExecutor) -> None:
+    """Wall time is aware and in UTC; the other clock only grows."""
+    crew: Threads[None] = Threads(executor)
+    assert crew.now().utcoffset() == timedelta(0)
+    assert abs(crew.now() - datetime.now(UTC)) < timedelta(minutes=1)
+    assert time.monotonic() <= crew.monotonic() <= crew.monotonic()

@@ -1,0 +1,438 @@
+"""The decision, over every state that a server can be in and every guard that can object."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from handler.stop.decide import KEEP_UNTIL, decide, is_bare_metal
+from handler.stop.model import Action, Decision, History, Move, Policy, Reason, Server
+from tests.stop.fakes import ID, NOW, acts, asked, seconds, seen
+
+VM_STATES = [
+    "active",
+    "building",
+    "paused",
+    "suspended",
+    "stopped",
+    "rescued",
+    "resized",
+    "soft-delete",
+    "deleted",
+    "error",
+    "shelved",
+    "shelved_offloaded",
+    "hibernating",
+]
+TASKS = [
+    "scheduling",
+    "block_device_mapping",
+    "networking",
+    "spawning",
+    "image_snapshot",
+    "image_snapshot_pending",
+    "image_pending_upload",
+    "image_uploading",
+    "image_backup",
+    "updating_password",
+    "resize_prep",
+    "resize_migrating",
+    "resize_migrated",
+    "resize_finish",
+    "resize_reverting",
+    "resize_confirming",
+    "rebooting",
+    "reboot_pending",
+    "reboot_started",
+    "rebooting_hard",
+    "reboot_pending_hard",
+    "reboot_started_hard",
+    "pausing",
+    "unpausing",
+    "suspending",
+    "resuming",
+    "powering-off",
+    "powering-on",
+    "rescuing",
+    "unrescuing",
+    "rebuilding",
+    "rebuild_block_device_mapping",
+    "rebuild_spawning",
+    "migrating",
+    "deleting",
+    "soft-deleting",
+    "restoring",
+    "shelving",
+    "shelving_image_pending_upload",
+    "shelving_image_uploading",
+    "shelving_offloading",
+    "unshelving",
+    "daydreaming",
+]
+IMAGES = ["image_snapshot", "image_snapshot_pending", "image_pending_upload", "image_uploading", "image_backup"]
+BRINGING_UP = ["powering-on", "unshelving", "unpausing", "resuming", "restoring", "unrescuing"]
+
+
+def judge(state: str, *, policy: Policy | None = None, time: Any = None, **facts: Any) -> Decision:
+    """The decision on a server in this state."""
+    return decide(seen(state, **facts), asked(ID, time=time), policy or Policy(), NOW)
+
+
+# --- states ---
+
+
+@pytest.mark.parametrize("launched", [True, False], ids=["launched", "never-launched"])
+@pytest.mark.parametrize(("vm_state", "task"), list(itertools.product(VM_STATES, [None, *TASKS])))
+def test_only_active_or_error_without_a_task_is_stopped(vm_state: str, task: str | None, launched: bool) -> None:
+    """Of all the pairs of states exactly two allow a stop, and one of these only if the server ever ran."""
+    decision = judge(f"{vm_state}/{task or ''}", launched=launched)
+    allowed = task is None and (vm_state == "active" or (vm_state == "error" and launched))
+    assert (decision.move is Move.STOP) is allowed
+    assert decision.move is not Move.ASK
+    assert decision.detail.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("state", "move", "reason"),
+    [
+        ("active", Move.STOP, Reason.DRY_RUN),
+        ("active/powering-off", Move.LEAVE, Reason.ALREADY_STOPPING),
+        ("active/rebooting", Move.WAIT, Reason.BUSY),
+        ("active/reboot_pending", Move.WAIT, Reason.BUSY),
+        ("active/reboot_started", Move.WAIT, Reason.BUSY),
+        ("active/rebooting_hard", Move.WAIT, Reason.BUSY),
+        ("active/reboot_pending_hard", Move.WAIT, Reason.BUSY),
+        ("active/reboot_started_hard", Move.WAIT, Reason.BUSY),
+        ("active/deleting", Move.LEAVE, Reason.DELETING),
+        ("active/soft-deleting", Move.LEAVE, Reason.DELETING),
+        ("active/rebuilding", Move.WAIT, Reason.BUSY),
+        ("active/rebuild_block_device_mapping", Move.WAIT, Reason.BUSY),
+        ("active/rebuild_spawning", Move.WAIT, Reason.BUSY),
+        ("active/image_snapshot", Move.WAIT, Reason.BUSY),
+        ("building", Move.LEAVE, Reason.WRONG_STATE),
+        ("building/spawning", Move.LEAVE, Reason.WRONG_STATE),
+        ("building/deleting", Move.LEAVE, Reason.DELETING),
+        ("stopped", Move.LEAVE, Reason.ALREADY_STOPPED),
+        ("stopped/powering-on", Move.LEAVE, Reason.STARTED_SINCE),
+        ("stopped/powering-off", Move.LEAVE, Reason.ALREADY_STOPPING),
+        ("stopped/rebuilding", Move.WAIT, Reason.BUSY),
+        ("stopped/deleting", Move.LEAVE, Reason.DELETING),
+        ("error", Move.STOP, Reason.DRY_RUN),
+        ("error/powering-off", Move.LEAVE, Reason.ALREADY_STOPPING),
+        ("error/rebuilding", Move.WAIT, Reason.BUSY),
+        ("deleted", Move.LEAVE, Reason.NOT_FOUND),
+        ("deleted/deleting", Move.LEAVE, Reason.NOT_FOUND),
+        ("soft-delete", Move.LEAVE, Reason.DELETING),
+        ("soft_deleted", Move.LEAVE, Reason.DELETING),
+        ("soft-delete/restoring", Move.LEAVE, Reason.DELETING),
+        ("paused", Move.LEAVE, Reason.WRONG_STATE),
+        ("suspended", Move.LEAVE, Reason.WRONG_STATE),
+        ("rescued", Move.LEAVE, Reason.WRONG_STATE),
+        ("resized", Move.LEAVE, Reason.WRONG_STATE),
+        ("shelved", Move.LEAVE, Reason.WRONG_STATE),
+        ("shelved_offloaded", Move.LEAVE, Reason.WRONG_STATE),
+        ("hibernating", Move.LEAVE, Reason.WRONG_STATE),
+    ],
+)
+def test_each_row_of_the_state_table_has_its_reason(state: str, move: Move, reason: Reason) -> None:
+    """What is done with a server in this state, and what is said about it."""
+    decision = judge(state)
+    assert (decision.move, decision.reason) == (move, reason)
+
+
+def test_a_server_in_error_that_never_ran_is_left_alone() -> None:
+    """A failed build has nothing to stop, and the cloud would refuse."""
+    assert judge("error", launched=False).reason is Reason.NEVER_LAUNCHED
+
+
+@pytest.mark.parametrize("task", IMAGES)
+def test_a_stopped_server_stays_stopped_while_an_image_is_taken(task: str) -> None:
+    """An image of a stopped server does not start it: the goal is reached."""
+    assert judge(f"stopped/{task}").reason is Reason.ALREADY_STOPPED
+
+
+@pytest.mark.parametrize("task", BRINGING_UP)
+@pytest.mark.parametrize("vm_state", ["active", "stopped", "paused", "suspended", "shelved", "rescued", "error"])
+def test_a_server_that_somebody_is_starting_is_left_running(vm_state: str, task: str) -> None:
+    """Whoever starts it right now knows more than the event; the sentence names the task."""
+    decision = judge(f"{vm_state}/{task}")
+    assert (decision.move, decision.reason) == (Move.LEAVE, Reason.STARTED_SINCE)
+    assert task in decision.detail
+
+
+def test_the_sentence_of_a_wait_names_the_running_task() -> None:
+    """A person reads which operation is in the way."""
+    assert "resize_prep" in judge("active/resize_prep").detail
+
+
+def test_the_sentence_of_a_wrong_state_names_the_state() -> None:
+    """A person reads which state it was."""
+    assert "suspended" in judge("suspended").detail
+
+
+# --- guards ---
+
+# Each guard, in the order in which they are asked, with the facts that make it object.
+GUARDS: list[tuple[Reason, dict[str, Any]]] = [
+    (Reason.PROTECTED, {"tags": frozenset({"autostop=never"})}),
+    (Reason.KEPT_UNTIL, {"metadata": {KEEP_UNTIL: "2026-11-20T19:00:01Z"}}),
+    (Reason.LOCKED, {"locked": True}),
+    (Reason.NOT_BARE_METAL, {"flavor": "s3.large.2"}),
+]
+
+
+@pytest.mark.parametrize(("reason", "facts"), GUARDS)
+def test_each_guard_alone_prevents_the_stop(reason: Reason, facts: dict[str, Any]) -> None:
+    """One objection is enough."""
+    decision = judge("active", **facts)
+    assert (decision.move, decision.reason) == (Move.LEAVE, reason)
+
+
+@pytest.mark.parametrize("first", range(len(GUARDS)))
+def test_the_guards_have_an_order(first: int) -> None:
+    """Of several objections the first is named: protected, kept until, locked, not bare metal."""
+    facts = {name: value for _, more in GUARDS[first:] for name, value in more.items()}
+    assert judge("active", **facts).reason is GUARDS[first][0]
+
+
+@pytest.mark.parametrize(("reason", "facts"), GUARDS)
+@pytest.mark.parametrize(
+    "state", ["active/rebooting", "active/powering-on", "stopped/powering-on", "building", "paused", "error"]
+)
+def test_guards_come_before_what_the_state_would_say(state: str, reason: Reason, facts: dict[str, Any]) -> None:
+    """A guarded server is skipped in whatever state it is; nobody waits for it."""
+    assert judge(state, **facts).reason is reason
+
+
+@pytest.mark.parametrize(("_reason", "facts"), GUARDS)
+@pytest.mark.parametrize(
+    ("state", "goal"),
+    [
+        ("stopped", Reason.ALREADY_STOPPED),
+        ("active/powering-off", Reason.ALREADY_STOPPING),
+        ("deleted", Reason.NOT_FOUND),
+        ("active/deleting", Reason.DELETING),
+    ],
+)
+def test_a_goal_that_is_reached_comes_before_the_guards(
+    state: str, goal: Reason, _reason: Reason, facts: dict[str, Any]
+) -> None:
+    """There is nothing left for a guard to prevent."""
+    assert judge(state, **facts).reason is goal
+
+
+@pytest.mark.parametrize("label", ["autostop=never", "Autostop=NEVER", " autostop = never ", "AUTOSTOP=Never\t"])
+def test_a_protect_tag_counts_in_any_case_and_with_spaces(label: str) -> None:
+    """People type tags by hand; in doubt the server keeps running."""
+    assert judge("active", tags=frozenset({"env=ci", label})).reason is Reason.PROTECTED
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("autostop", "never"), ("autostop", " Never "), ("AutoStop", "NEVER"), (" autostop ", "never")]
+)
+def test_protecting_metadata_counts_in_any_case_and_with_spaces(key: str, value: str) -> None:
+    """Metadata protects as a tag does."""
+    assert judge("active", metadata={"env": "ci", key: value}).reason is Reason.PROTECTED
+
+
+@pytest.mark.parametrize(
+    "label", ["autostop=always", "autostop", "autostop=", "autostop=nevermore", "noautostop=never"]
+)
+def test_another_tag_does_not_protect(label: str) -> None:
+    """Only the key with the value does."""
+    assert judge("active", tags=frozenset({label})).move is Move.STOP
+
+
+@pytest.mark.parametrize(("key", "value"), [("autostop", "false"), ("autostop", ""), ("stop", "never")])
+def test_other_metadata_does_not_protect(key: str, value: str) -> None:
+    """Only the key with the value does."""
+    assert judge("active", metadata={key: value}).move is Move.STOP
+
+
+def test_the_protect_label_is_a_setting() -> None:
+    """Another key and value protect if the policy says so, and then the default ones do not."""
+    policy = Policy(protect=("protect", "true"))
+    assert judge("active", policy=policy, tags=frozenset({"protect=true"})).reason is Reason.PROTECTED
+    assert judge("active", policy=policy, tags=frozenset({"autostop=never"})).move is Move.STOP
+
+
+def test_a_bare_tag_protects_if_the_policy_names_no_value() -> None:
+    """OTC shows `key=` as `key`."""
+    assert judge("active", policy=Policy(protect=("pinned", "")), tags=frozenset({"pinned"})).reason is Reason.PROTECTED
+
+
+def _labelled(until: str, as_tag: bool) -> dict[str, Any]:
+    return {"tags": frozenset({f"{KEEP_UNTIL}={until}"})} if as_tag else {"metadata": {KEEP_UNTIL: until}}
+
+
+@pytest.mark.parametrize("as_tag", [True, False], ids=["tag", "metadata"])
+@pytest.mark.parametrize(
+    ("until", "reason"),
+    [
+        ("2026-11-20T19:00:00.000001Z", Reason.KEPT_UNTIL),
+        ("2026-11-21T07:00:00+01:00", Reason.KEPT_UNTIL),
+        (" 2099-01-01t00:00:00z ", Reason.KEPT_UNTIL),
+        ("2026-11-20T19:00:00Z", Reason.DRY_RUN),
+        ("2026-11-20T19:30:00+01:00", Reason.DRY_RUN),
+        ("2001-01-01T00:00:00Z", Reason.DRY_RUN),
+        ("2099-01-01T00:00:00", Reason.PROTECTED),
+        ("2001-01-01T00:00:00", Reason.PROTECTED),
+        ("2001-01-01", Reason.PROTECTED),
+        ("next week", Reason.PROTECTED),
+        ("2001-02-30T00:00:00Z", Reason.PROTECTED),
+        ("", Reason.PROTECTED),
+    ],
+)
+def test_a_server_is_kept_until_the_time_it_carries(until: str, reason: Reason, as_tag: bool) -> None:
+    """Before that time it is kept, at it no longer; what can't be read, or has no zone, protects for good."""
+    decision = judge("active", **_labelled(until, as_tag))
+    assert decision.reason is reason
+    assert (decision.move is Move.STOP) is (reason is Reason.DRY_RUN)
+
+
+def test_the_sentence_of_a_kept_server_names_the_time_in_utc() -> None:
+    """Whatever zone it was written in."""
+    decision = judge("active", **_labelled("2026-11-21T08:00:00+01:00", True))
+    assert "2026-11-21T07:00:00.000Z" in decision.detail
+
+
+def test_the_latest_of_several_keep_until_counts() -> None:
+    """A past tag does not outweigh a future one, nor future metadata, nor a key in another case."""
+    past, future = f"{KEEP_UNTIL}=2001-01-01T00:00:00Z", f"{KEEP_UNTIL}=2099-01-01T00:00:00Z"
+    assert judge("active", tags=frozenset({past, future})).reason is Reason.KEPT_UNTIL
+    metadata = {KEEP_UNTIL.title(): "2099-01-01T00:00:00Z"}
+    assert judge("active", tags=frozenset({past}), metadata=metadata).reason is Reason.KEPT_UNTIL
+
+
+@pytest.mark.parametrize(
+    ("sign", "bare_metal"),
+    [
+        ({"tags": frozenset({"__type_baremetal"})}, True),
+        ({"metadata": {"metering.resourcetype": "__type_baremetal"}}, True),
+        ({"flavor": "physical.h2.large"}, True),
+        ({"metadata": {"metering.resourcetype": "1"}}, False),
+        ({"tags": frozenset({"__type_virtual", "physical.s3"})}, False),
+        ({"flavor": "s3.physical.large"}, False),
+        ({}, False),
+    ],
+)
+def test_any_one_sign_makes_a_bare_metal_server(sign: dict[str, Any], bare_metal: bool) -> None:
+    """The system tag, the metadata value, or the flavor's name; without any of them it counts as virtual."""
+    server = Server(ID, "active", **sign)
+    assert is_bare_metal(server) is bare_metal
+    assert (decide(server, asked(ID), Policy(), NOW).move is Move.STOP) is bare_metal
+
+
+def test_the_bare_metal_guard_can_be_switched_off() -> None:
+    """Then a virtual server is stopped like any other."""
+    assert judge("active", policy=Policy(bare_metal_only=False), flavor="s3.large.2").move is Move.STOP
+
+
+# --- started since ---
+
+EVENT = NOW - timedelta(minutes=2)
+TOLERANCE = seconds(5)
+TICK = timedelta(microseconds=1)
+
+
+def started(name: str, at: Any, user: str | None = None) -> Decision:
+    """The decision on an active server with this action in its history."""
+    return judge("active", time=EVENT, updated=NOW, history=acts(Action(name, at, user_id=user)))
+
+
+@pytest.mark.parametrize(
+    ("at", "move"),
+    [
+        (EVENT - TOLERANCE - TICK, Move.STOP),
+        (EVENT - TOLERANCE, Move.LEAVE),
+        (EVENT, Move.LEAVE),
+        (EVENT + TOLERANCE + TICK, Move.LEAVE),
+        (NOW, Move.LEAVE),
+    ],
+)
+def test_a_start_after_the_event_keeps_the_server_running(at: Any, move: Move) -> None:
+    """Within the tolerance of the clocks it counts as after, since a server that runs is the lesser harm."""
+    decision = started("start", at)
+    assert decision.move is move
+    assert (decision.reason is Reason.STARTED_SINCE) is (move is Move.LEAVE)
+
+
+@pytest.mark.parametrize(("at", "doubt"), [(EVENT + TOLERANCE, True), (EVENT + TOLERANCE + TICK, False)])
+def test_the_sentence_says_if_the_clocks_leave_a_doubt(at: Any, doubt: bool) -> None:
+    """Only a start that is later by more than the tolerance is certain."""
+    assert ("too close" in started("start", at).detail) is doubt
+
+
+def test_the_sentence_names_the_action_and_its_user_if_known() -> None:
+    """Who started it, and when; no word about a user that the cloud does not name."""
+    assert "reboot by user u-7 at 2026-11-20T19:00:00.000Z" in started("reboot", NOW, "u-7").detail
+    assert "by user" not in started("reboot", NOW).detail
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["start", "reboot", "rebuild", "unshelve", "unpause", "resume", "restore", "unrescue", "evacuate", "recover"],
+)
+def test_every_action_that_makes_a_server_run_counts_as_a_start(name: str) -> None:
+    """Not only `start` does."""
+    assert started(name, NOW).reason is Reason.STARTED_SINCE
+
+
+@pytest.mark.parametrize("name", ["stop", "create", "lock", "attach_volume", "snapshot", "pause"])
+def test_other_actions_are_no_start(name: str) -> None:
+    """They leave the decision as it was."""
+    assert started(name, NOW).move is Move.STOP
+
+
+def test_a_start_behind_newer_actions_is_found() -> None:
+    """The whole history is looked through."""
+    history = acts(Action("lock", NOW), Action("start", NOW - seconds(30)), Action("stop", NOW - seconds(60)))
+    assert judge("active", time=EVENT, updated=NOW, history=history).reason is Reason.STARTED_SINCE
+
+
+@pytest.mark.parametrize(
+    ("updated", "move"),
+    [
+        (None, Move.ASK),
+        (NOW, Move.ASK),
+        (EVENT - TOLERANCE, Move.ASK),
+        (EVENT - TOLERANCE - TICK, Move.STOP),
+        (EVENT - timedelta(days=30), Move.STOP),
+    ],
+)
+def test_the_history_is_asked_for_unless_nothing_changed_since_the_event(updated: Any, move: Move) -> None:
+    """A record that was last changed before the event can't hold a newer start; no record of that means asking."""
+    assert judge("active", time=EVENT, updated=updated).move is move
+
+
+def test_without_a_real_time_there_is_nothing_to_be_newer_than() -> None:
+    """An event without a time is not held against the history, not even against a start just now."""
+    assert judge("active", updated=NOW, history=acts(Action("start", NOW))).move is Move.STOP
+
+
+def test_an_empty_history_objects_to_nothing() -> None:
+    """It was asked for, and holds no start."""
+    decision = judge("active", time=EVENT, updated=NOW, history=acts())
+    assert (decision.move, decision.detail) == (Move.STOP, judge("active").detail)
+
+
+def test_a_history_that_is_not_to_be_had_leaves_the_age_rule_alone_and_says_so() -> None:
+    """The stop goes ahead, and its sentence tells that the evidence was missing."""
+    decision = judge("active", time=EVENT, updated=NOW, history=History(None))
+    assert decision.move is Move.STOP
+    assert "history could not be read" in decision.detail
+
+
+@pytest.mark.parametrize("state", ["active/rebooting", "paused", "stopped", "building"])
+def test_the_history_is_asked_for_only_before_a_stop(state: str) -> None:
+    """A server that is not going to be stopped costs no further call."""
+    assert judge(state, time=EVENT, updated=NOW).move is not Move.ASK
+
+
+@pytest.mark.parametrize(("reason", "facts"), GUARDS)
+def test_the_other_guards_come_before_the_history(reason: Reason, facts: dict[str, Any]) -> None:
+    """What forbids the stop anyway needs no evidence."""
+    assert judge("active", time=EVENT, updated=NOW, **facts).reason is reason
