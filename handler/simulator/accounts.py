@@ -4,6 +4,7 @@ import secrets
 import uuid
 from collections.abc import Iterable
 
+from handler.simulator.access_keys import AccessKey, AccessKeys
 from handler.simulator.identity import ApplicationCredential, Domain, Identity, Project, User
 
 _EVERY_ROLE = ("reader", "member", "manager", "admin")
@@ -23,6 +24,7 @@ class Accounts:
 
     def __init__(self, identity: Identity, project_name: str, domain_name: str) -> None:
         self._identity = identity
+        self.keys = AccessKeys(identity.clock)
         domain = Domain(uuid.uuid4().hex, domain_name)
         names = (project_name, "other-project", "admin")
         self.project, self.other, own = (Project(uuid.uuid4().hex, name, domain) for name in names)
@@ -57,6 +59,10 @@ class Accounts:
     def token(self, name: str, scoped: bool) -> str:
         """Return a new token of a user, for the project or for none."""
         return self._identity.issue(self.user(name), self.project if scoped else None, ("password",)).id
+
+    def add_access_key(self, user: str, lifetime: float | None) -> AccessKey:
+        """Add a key that signs requests of a user; a temporary one if it has a lifetime, in seconds."""
+        return self.keys.add(self.user(user), lifetime)
 
     def add_application_credential(self, name: str, user: str, roles: Iterable[str] | None) -> ApplicationCredential:
         """Add a login for a program on behalf of a user, with the user's own roles unless some are given."""

@@ -6,8 +6,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+class Api(StrEnum):
+    """Which of the cloud's APIs a request goes to."""
+
+    KEYSTONE = "keystone"
+    NOVA = "nova"
+    BMS = "bms"
+
+
 class CallKind(StrEnum):
-    """What a request asks for."""
+    """What a request asks for, of whichever API."""
 
     LOGIN = "login"
     READ = "read"
@@ -16,6 +24,7 @@ class CallKind(StrEnum):
     ACTIONS = "actions"
     VERSION = "version"
     REVOKE = "revoke"
+    JOB = "job"
     OTHER = "other"
 
 
@@ -27,12 +36,16 @@ class Call:
         kind: what it asked for; `stop` means that its body had an `os-stop`.
         method: in capitals.
         path: path and query as sent.
-        server_id: the server it is about, as the cloud writes the id; None if about none.
+        server_id: the server it is about, as the cloud writes the id; None if about none, or about several.
         status: what was answered; None if nothing was (yet, or because the connection was cut).
         at: when it came, in seconds since the epoch on the cloud's clock.
         acted: the cloud did what was asked, whatever it then answered.
-        headers: as sent, names in small letters, without those that carry a token.
+        headers: as sent, names in small letters, without those that carry a token or a signature.
         body: as sent, empty for a login.
+        api: where it went.
+        server_ids: all servers it is about, in the order in which they are named.
+        acted_on: those of them for which the cloud did what was asked.
+        access_key: the id of the key that the request says it is signed with; None if it says none.
     """
 
     kind: CallKind
@@ -44,6 +57,10 @@ class Call:
     acted: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    api: Api = Api.NOVA
+    server_ids: tuple[str, ...] = ()
+    acted_on: tuple[str, ...] = ()
+    access_key: str | None = None
 
 
 class CallLog:
@@ -71,4 +88,4 @@ class CallLog:
 
     def find(self, kind: CallKind | str, server_id: str | None = None) -> list[Call]:
         """Return the calls of a kind so far, about one server if given."""
-        return [call for call in self.all() if call.kind == kind and server_id in (None, call.server_id)]
+        return [call for call in self.all() if call.kind == kind and server_id in (None, *call.server_ids)]

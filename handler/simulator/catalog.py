@@ -28,11 +28,13 @@ class Catalog:
     Args:
         region: the id of the region.
         compute: the form of the compute URL.
+        bms: the form of the URL of the BMS API; empty if the cloud has none.
     """
 
-    def __init__(self, region: str, compute: str) -> None:
+    def __init__(self, region: str, compute: str, bms: str = "") -> None:
         self.region = region
         self.compute = compute
+        self.bms = bms
         self.base_url = ""
         self._ids: dict[str, str] = {}
 
@@ -42,6 +44,8 @@ class Catalog:
             return []
         compute = self.compute.format(project_id=token.project.id)
         services = [("compute", "nova", compute), *_OTHERS, ("identity", "keystone", "/v3")]
+        if self.bms:
+            services.insert(1, ("bms", "bms", self.bms.format(project_id=token.project.id)))
         return [self._service(kind, name, path) for kind, name, path in services]
 
     def _service(self, kind: str, name: str, path: str) -> dict[str, object]:

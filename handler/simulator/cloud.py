@@ -3,21 +3,30 @@
 What carries the requests is a matter of its own (`server.py` does it over HTTP), and so is how time passes.
 """
 
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
-from handler.simulator.calls import Call, CallKind, CallLog
+from handler.simulator import gateway
+from handler.simulator.access_keys import AccessKeys, BadSignature
+from handler.simulator.bms import Bms
+from handler.simulator.bms_manners import BmsManners
+from handler.simulator.calls import Api, Call, CallKind, CallLog
 from handler.simulator.catalog import Catalog
 from handler.simulator.faults import Cut, Fault, FaultBook
-from handler.simulator.identity import Identity
+from handler.simulator.identity import Denied, Identity, Project, User
 from handler.simulator.keystone import Keystone
+from handler.simulator.kinds import api_of, kind_of, named_in
 from handler.simulator.messages import Answer, Request
-from handler.simulator.nova import Nova, is_stop
-from handler.simulator.routes import Resource, base_of, route
+from handler.simulator.nova import Nova
+from handler.simulator.nova_replies import unauthenticated
+from handler.simulator.signing import Authorization, is_signed
 from handler.simulator.world import Actor, Refusal, World
 
-_SECRET_HEADERS = frozenset({"x-auth-token", "x-subject-token", "authorization"})
+_SECRET_HEADERS = frozenset({"x-auth-token", "x-subject-token", "x-security-token", "authorization"})
+_PROJECT_IN_PATH = re.compile(r"(?:/compute)?/v[12](?:\.1)?/(?P<project_id>[0-9a-f]{32})(?:/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +48,10 @@ class Cloud:
     """Keystone and Nova with their state, the faults put into them, and the record of calls.
 
     Args:
+        default_limit: the length of a page of Nova's list of servers if the caller names none; None for the longest.
+        bms: the manners of the BMS API; None if the cloud has no such API.
+        otc: logins and refused tokens are as on Open Telekom Cloud.
+        keys: those with which requests can be signed.
         wait: called with seconds to let pass; returns True if the cloud is shutting down and nothing is to be
             done any more.
         latency: seconds that every call takes.
@@ -55,6 +68,10 @@ class Cloud:
         max_limit: int,
         latency: float,
         wait: Callable[[float], bool],
+        default_limit: int | None = None,
+        bms: BmsManners | None = None,
+        otc: bool = False,
+        keys: AccessKeys | None = None,
     ) -> None:
         self.world = world
         self.identity = identity
@@ -63,14 +80,26 @@ class Cloud:
         self.calls = CallLog()
         self.latency = latency
         self._wait = wait
-        self._keystone = Keystone(identity, catalog)
+        self._otc = otc
+        self._keys = keys or AccessKeys(world.clock)
+        self._keystone = Keystone(identity, catalog, otc=otc)
         self._nova = Nova(
-            world, identity, max_microversion=max_microversion, stop_status=stop_status, max_limit=max_limit
+            world,
+            identity,
+            max_microversion=max_microversion,
+            stop_status=stop_status,
+            max_limit=max_limit,
+            default_limit=default_limit,
+            refuse_token=partial(gateway.refuse_token, identity) if otc else unauthenticated,
         )
+        self._bms = Bms(world, identity, bms) if bms else None
 
     def handle(self, request: Request) -> Delivery:
         """Do what a request asks, or what the first fault that it meets makes of it."""
         kind, server_id = self.classify(request)
+        api = self.api_of(request)
+        server_ids = self.servers_of(request)
+        signed = Authorization.of(request)
         call = Call(
             kind=kind,
             method=request.method,
@@ -80,13 +109,17 @@ class Cloud:
             at=self.world.clock(),
             headers={k.lower(): v for k, v in request.headers if k.lower() not in _SECRET_HEADERS},
             body=b"" if kind is CallKind.LOGIN else request.body,
+            api=api,
+            server_ids=server_ids,
+            access_key=signed.access if signed else None,
         )
         place = self.calls.begin(call)
-        fault = self.faults.strike(kind, server_id)
+        fault = self.faults.strike(kind, api, server_ids)
         if self._pause(self.latency + (fault.delay if fault else 0.0)):
             return Delivery(None)
-        answer = self._answer(request, server_id, fault)
-        call = replace(call, acted=answer.acted if answer else False)
+        answer = self._answer(request, api, server_ids, fault)
+        if answer and answer.acted:
+            call = replace(call, acted=True, acted_on=server_ids if api is Api.NOVA else answer.acted_on)
         self.calls.end(place, call)
         if fault and self._pause(fault.hold):
             return Delivery(None)
@@ -95,61 +128,102 @@ class Cloud:
         self.calls.end(place, replace(call, status=answer.status))
         return Delivery(answer, bool(fault and fault.cut is Cut.MIDWAY), fault.slow_body if fault else 0.0)
 
+    def api_of(self, request: Request) -> Api:
+        """Return the API that a request goes to."""
+        api = api_of(request)
+        return Api.KEYSTONE if api is Api.BMS and self._bms is None else api
+
     def classify(self, request: Request) -> tuple[CallKind, str | None]:
-        """Return what a request asks for, and the id of the server it is about in the cloud's spelling."""
-        if base_of(request.path) is None:
-            return _keystone_kind(request), None
-        where = route(request.method, request.path)
-        if where is None:
-            return CallKind.OTHER, None
-        server_id = where.server_id.lower() if self.world.known(where.server_id) else where.server_id
-        match where.resource:
-            case Resource.VERSIONS | Resource.VERSION:
-                kind = CallKind.VERSION
-            case Resource.SERVERS | Resource.DETAIL:
-                kind = CallKind.LIST
-            case Resource.SERVER if request.method == "GET":
-                kind = CallKind.READ
-            case Resource.RECORDS | Resource.RECORD:
-                kind = CallKind.ACTIONS
-            case _:
-                kind = CallKind.STOP if where.resource is Resource.ACTION and is_stop(request) else CallKind.OTHER
-        return kind, server_id or None
+        """Return what a request asks for, and the id of the server it is about in the cloud's spelling.
+
+        The id is None if it is about none, and also if it is about several: see `servers_of`.
+        """
+        server_ids = self.servers_of(request)
+        return kind_of(self.api_of(request), request), server_ids[0] if len(server_ids) == 1 else None
+
+    def servers_of(self, request: Request) -> tuple[str, ...]:
+        """Return the ids of all servers that a request is about, in the cloud's spelling and the caller's order."""
+        asked = named_in(self.api_of(request), request)
+        return tuple(server_id.lower() if self.world.known(server_id) else server_id for server_id in asked)
 
     def _pause(self, seconds: float) -> bool:
         return seconds > 0 and self._wait(seconds)
 
-    def _answer(self, request: Request, server_id: str | None, fault: Fault | None) -> Answer | None:
+    def _answer(self, request: Request, api: Api, server_ids: tuple[str, ...], fault: Fault | None) -> Answer | None:
         """Return the answer, having acted; None if the connection is cut before that."""
         request_id = f"req-{uuid.uuid4()}"
         if fault is None:
-            return self._serve(request, request_id)
+            return self._admit(request, api, request_id)
         if fault.cut is Cut.BEFORE:
             return None
         if fault.expire_token:
             self.identity.revoke(request.header("X-Auth-Token") or "")
-        if fault.rival and server_id:
-            self._stop_by_somebody_else(server_id)
+        if fault.rival:
+            for server_id in server_ids:
+                self._stop_by_somebody_else(server_id)
         extra = tuple((name, value.replace("{request_id}", request_id)) for name, value in fault.headers.items())
         if fault.status is None:
-            answer = self._serve(request, request_id)
+            answer = self._admit(request, api, request_id)
             return replace(answer, headers=answer.headers + extra)
-        acted = self._serve(request, request_id).acted if fault.act else False
-        answer = self._refusal(request, request_id, server_id, fault, fault.status)
-        return replace(answer, headers=answer.headers + extra, acted=acted)
+        done = self._admit(request, api, request_id) if fault.act else Answer(fault.status)
+        answer = self._refusal(request, api, request_id, server_ids, fault, fault.status)
+        return replace(answer, headers=answer.headers + extra, acted=done.acted, acted_on=done.acted_on)
 
-    def _serve(self, request: Request, request_id: str) -> Answer:
-        if base_of(request.path):
+    def _admit(self, request: Request, api: Api, request_id: str) -> Answer:
+        """Answer a request; one that is signed goes on with a token that lives no longer than that."""
+        if not is_signed(request):
+            return self._serve(request, api, request_id)
+        try:
+            user = self._keys.verify(request)
+        except BadSignature as bad:
+            return gateway.refuse(request_id, 401, gateway.NOT_AUTHENTICATED, f"Wrong IAM authentication: {bad}")
+        try:
+            token = self.identity.issue(user, self._project_of(request, user), ("hmac",))
+        except Denied:
+            return gateway.refuse(request_id, 403, gateway.NOT_AUTHORIZED)
+        try:
+            headers = (*request.headers, ("X-Auth-Token", token.id))
+            return self._serve(replace(request, headers=headers), api, request_id)
+        finally:
+            self.identity.drop(token)
+
+    def _project_of(self, request: Request, user: User) -> Project | None:
+        found = _PROJECT_IN_PATH.match(request.path)
+        project_id = request.header("X-Project-Id") or (found["project_id"] if found else None)
+        if project_id is None:
+            return user.default_project
+        for project in self.identity.projects:
+            if project.id == project_id:
+                return project
+        raise Denied
+
+    def _serve(self, request: Request, api: Api, request_id: str) -> Answer:
+        if api is Api.NOVA:
             return self._nova.answer(request, request_id)
+        if api is Api.BMS and self._bms:
+            return self._bms.answer(request, request_id)
         return self._keystone.answer(request)
 
-    def _refusal(self, request: Request, request_id: str, server_id: str | None, fault: Fault, status: int) -> Answer:
+    def _refusal(
+        self,
+        request: Request,
+        api: Api,
+        request_id: str,
+        server_ids: tuple[str, ...],
+        fault: Fault,
+        status: int,
+    ) -> Answer:
         if fault.body is not None or status < 400:
-            body = fault.body.encode() if isinstance(fault.body, str) else fault.body or b""
+            text = fault.body.replace("{request_id}", request_id) if isinstance(fault.body, str) else fault.body
+            body = text.encode() if isinstance(text, str) else text or b""
             kind = fault.content_type or ("text/html" if body else "application/json")
             return Answer(status, (("Content-Length", str(len(body))), ("Content-Type", kind)), body)
-        message = fault.message.replace("{id}", server_id or "") if fault.message else None
-        if base_of(request.path):
+        message = fault.message.replace("{id}", ", ".join(server_ids)) if fault.message else None
+        if api is Api.BMS and self._bms:
+            return self._bms.refuse(request_id, status, message, fault.bms_code)
+        if api is Api.NOVA:
+            if status == 401 and self._otc:
+                return gateway.refuse_token(self.identity, request, request_id)
             return self._nova.refuse(request, request_id, status, message, fault.headers)
         return self._keystone.refuse(request, status, message)
 
@@ -159,14 +233,3 @@ class Cloud:
             self.world.stop(server_id, rival)
         except Refusal:
             return
-
-
-def _keystone_kind(request: Request) -> CallKind:
-    match request.method, request.path.rstrip("/"):
-        case "POST", "/v3/auth/tokens":
-            return CallKind.LOGIN
-        case "DELETE", "/v3/auth/tokens":
-            return CallKind.REVOKE
-        case "GET", ("" | "/v3"):
-            return CallKind.VERSION
-    return CallKind.OTHER

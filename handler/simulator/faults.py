@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
-from handler.simulator.calls import CallKind
+from handler.simulator import bms_replies, gateway
+from handler.simulator.calls import Api, CallKind
 
 
 class Cut(StrEnum):
@@ -35,6 +36,12 @@ class ConflictKind(StrEnum):
     NOT_READY = "Instance {id} is not ready"
     NEVER_LAUNCHED = "Instance {id} is in an invalid state for 'stop'"
 
+    @property
+    def bms_code(self) -> str:
+        """The code with which the BMS API refuses a stop for this reason."""
+        codes = {"VM_STATE": "BMS.0039", "TASK_STATE": "BMS.0036", "LOCKED": "Ecs.0605"}
+        return codes.get(self.name, "Ecs.0100")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
@@ -42,13 +49,15 @@ class Fault:
 
     Args:
         on: which calls.
-        server_id: only calls about this server; None for all.
+        server_id: only calls about this server, also together with others; None for all.
+        api: only calls to this API; None for all.
         times: how often it strikes; None for as long as it is there.
         skip: how many matching calls it lets through first.
         status: answer this instead; the cloud does nothing then, unless `act`.
         message: the text inside the usual error body, `{id}` in it stands for the server's id.
+        bms_code: the BMS API answers 400 with this code, in place of `status` and `message`.
         headers: more headers of the answer, with or without `status`; `{request_id}` in a value stands for
-            the id under which the cloud handles the call.
+            the id under which the cloud handles the call, as it does in a `body` of text.
         body: the body of the answer, in place of the usual error body.
         content_type: of that body.
         delay: wait before doing anything, as when a database behind the API hangs.
@@ -76,11 +85,84 @@ class Fault:
     expire_token: bool = False
     act: bool = False
     rival: bool = False
+    api: Api | None = None
+    bms_code: str | None = None
 
     @classmethod
     def conflict(cls, kind: ConflictKind, server_id: str | None = None, times: int | None = 1) -> Self:
-        """Answer a stop with 409 and Nova's words for it, whatever the server's state is."""
-        return cls(on=CallKind.STOP, server_id=server_id, times=times, status=409, message=kind.value)
+        """Answer a stop with 409 and Nova's words for it, or the BMS API's code, whatever the server's state is."""
+        return cls(
+            on=CallKind.STOP,
+            server_id=server_id,
+            times=times,
+            status=409,
+            message=kind.value,
+            bms_code=kind.bms_code,
+        )
+
+    @classmethod
+    def bms(
+        cls,
+        on: CallKind,
+        code: str,
+        status: int = 400,
+        *,
+        message: str | None = None,
+        server_id: str | None = None,
+        times: int | None = 1,
+        flat: bool = False,
+        act: bool = False,
+    ) -> Self:
+        """Answer a call to the BMS API with an error of its form; calls to other APIs are not met.
+
+        Args:
+            flat: code and message are at the top of the body, and not in an `error` object.
+        """
+        body = bms_replies.error_body(code, message, flat=flat)
+        return cls(
+            on=on,
+            api=Api.BMS,
+            server_id=server_id,
+            times=times,
+            status=status,
+            headers={"X-Request-Id": "{request_id}"},
+            body=body,
+            content_type="application/json",
+            act=act,
+        )
+
+    @classmethod
+    def gateway_code(
+        cls,
+        on: CallKind,
+        code: str,
+        status: int,
+        *,
+        message: str | None = None,
+        retry_after: int | str | None = None,
+        server_id: str | None = None,
+        times: int | None = 1,
+        act: bool = False,
+    ) -> Self:
+        """Answer with an error of the API gateway in front of Open Telekom Cloud's APIs.
+
+        Args:
+            code: such as APIG.0308, or IAM.0012 of the identity service, which answers in the same form.
+            retry_after: for the header of that name: seconds, or a date; None to leave it out.
+        """
+        headers = {"X-Request-Id": "{request_id}"}
+        if retry_after is not None:
+            headers["Retry-After"] = str(retry_after)
+        return cls(
+            on=on,
+            server_id=server_id,
+            times=times,
+            status=status,
+            headers=headers,
+            body=gateway.body_of(code, message, "{request_id}"),
+            content_type="application/json",
+            act=act,
+        )
 
     @classmethod
     def throttled(cls, on: CallKind, retry_after: int | str | None = None, times: int | None = 1) -> Self:
@@ -170,12 +252,14 @@ class FaultBook:
         with self._lock:
             return [entry.fault for entry in self._entries]
 
-    def strike(self, kind: CallKind, server_id: str | None) -> Fault | None:
+    def strike(self, kind: CallKind, api: Api, server_ids: tuple[str, ...]) -> Fault | None:
         """Return the fault that strikes this call, the first one that came; a call meets at most one."""
         with self._lock:
             for entry in self._entries:
                 fault = entry.fault
-                if fault.on is not kind or fault.server_id not in (None, server_id):
+                if fault.on is not kind or fault.api not in (None, api):
+                    continue
+                if fault.server_id not in (None, *server_ids):
                     continue
                 if entry.skip:
                     entry.skip -= 1

@@ -83,9 +83,10 @@ class Identity:
     Args:
         clock: seconds since the epoch.
         token_ttl: seconds for which a new token is good.
+        long_tokens: tokens of some kilobytes, as of Open Telekom Cloud, in place of Keystone's short ones.
     """
 
-    def __init__(self, clock: Callable[[], float], token_ttl: float) -> None:
+    def __init__(self, clock: Callable[[], float], token_ttl: float, *, long_tokens: bool = False) -> None:
         self.clock = clock
         self.token_ttl = token_ttl
         self.domains: list[Domain] = []
@@ -93,7 +94,9 @@ class Identity:
         self.users: list[User] = []
         self.application_credentials: list[ApplicationCredential] = []
         self.role_ids = {name: uuid.uuid4().hex for name in ("reader", "member", "manager", "admin")}
+        self._long_tokens = long_tokens
         self._tokens: dict[str, Token] = {}
+        self._revoked: set[str] = set()
         self._lock = threading.Lock()
 
     def add_user(
@@ -128,8 +131,8 @@ class Identity:
             raise Denied
         now = self.clock()
         token = Token(
-            # The look and length of a Fernet token, which is what clients meet in their headers.
-            id="gAAAAAB" + secrets.token_urlsafe(132),
+            # The look and length of a Fernet token, which is what clients meet in their headers; or of a PKI one.
+            id="MIIV" + secrets.token_urlsafe(3072) if self._long_tokens else "gAAAAAB" + secrets.token_urlsafe(132),
             user=user,
             project=project,
             roles=roles,
@@ -152,9 +155,21 @@ class Identity:
     def revoke(self, token_id: str) -> None:
         """Forget the token; one that is not known is no error."""
         with self._lock:
-            self._tokens.pop(token_id, None)
+            if self._tokens.pop(token_id, None):
+                self._revoked.add(token_id)
 
     def revoke_all(self) -> None:
         """Forget every token given out so far."""
         with self._lock:
+            self._revoked.update(self._tokens)
             self._tokens.clear()
+
+    def was_revoked(self, token_id: str | None) -> bool:
+        """Whether the token was given out and then revoked."""
+        with self._lock:
+            return token_id in self._revoked
+
+    def drop(self, token: Token) -> None:
+        """Take back a token that nobody outside the cloud has seen."""
+        with self._lock:
+            self._tokens.pop(token.id, None)

@@ -34,11 +34,17 @@ class _BadRequest(Exception):
 
 
 class Keystone:
-    """Answers requests to `/` and `/v3`."""
+    """Answers requests to `/` and `/v3`.
 
-    def __init__(self, identity: Identity, catalog: Catalog) -> None:
+    Args:
+        otc: as Open Telekom Cloud's IAM: a project named without a domain is looked for in the user's own, and
+            whoever logs in can ask for projects by name.
+    """
+
+    def __init__(self, identity: Identity, catalog: Catalog, *, otc: bool = False) -> None:
         self._identity = identity
         self._catalog = catalog
+        self._otc = otc
 
     def answer(self, request: Request) -> Answer:
         """Return Keystone's answer, having done what was asked."""
@@ -59,6 +65,8 @@ class Keystone:
                     return self.refuse(request, 401)
                 links = {"next": None, "self": f"{request.base_url}/v3/auth/catalog", "previous": None}
                 return _reply(200, {"catalog": self._catalog.entries(token), "links": links})
+            case "GET", "/v3/projects" if self._otc:
+                return self._list_projects(request)
         return _answer(404, _NO_SUCH_PATH, "text/html; charset=utf-8")
 
     def refuse(self, request: Request, status: int, message: str | None = None) -> Answer:
@@ -138,7 +146,8 @@ class Keystone:
         given = scope["project"]
         if "id" in given:
             return _only(project for project in self._identity.projects if project.id == given["id"])
-        wanted = (given.get("name"), self._domain(given))
+        domain = user.domain if self._otc and "domain" not in given else self._domain(given)
+        wanted = (given.get("name"), domain)
         return _only(project for project in self._identity.projects if (project.name, project.domain) == wanted)
 
     def _credential(self, given: Mapping[str, Any]) -> ApplicationCredential:
@@ -165,6 +174,28 @@ class Keystone:
             self._identity.revoke(subject.id)
             return Answer(204, (("Vary", "X-Auth-Token"), _request_id()), acted=True, reason="NO CONTENT")
         return _reply(200, self._document(subject, brief=False), (("X-Subject-Token", subject.id),))
+
+    def _list_projects(self, request: Request) -> Answer:
+        token = self._identity.check(request.header("X-Auth-Token"))
+        if token is None:
+            return self.refuse(request, 401)
+        given = dict(request.query)
+        projects = [
+            {
+                "id": project.id,
+                "name": project.name,
+                "domain_id": project.domain.id,
+                "parent_id": project.domain.id,
+                "description": "",
+                "enabled": True,
+                "is_domain": False,
+                "links": {"self": f"{request.base_url}/v3/projects/{project.id}"},
+            }
+            for project in self._identity.projects
+            if project.id in token.user.roles and given.get("name", project.name) == project.name
+        ]
+        links = {"next": None, "self": f"{request.base_url}{request.target}", "previous": None}
+        return _reply(200, {"projects": projects, "links": links})
 
     def _document(self, token: Token, brief: bool) -> dict[str, object]:
         user = token.user

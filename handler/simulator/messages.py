@@ -60,6 +60,7 @@ class Answer:
         body: the bytes of the body.
         acted: the cloud did what was asked, so its state changed (a stop taken, a token issued or revoked).
         reason: the reason phrase; Keystone's is in capitals, Nova's is not.
+        acted_on: the ids of the servers acted on, if the call is about several.
     """
 
     status: int
@@ -67,6 +68,7 @@ class Answer:
     body: bytes = b""
     acted: bool = False
     reason: str = ""
+    acted_on: tuple[str, ...] = ()
 
     @property
     def phrase(self) -> str:

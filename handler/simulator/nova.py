@@ -5,7 +5,7 @@ of: token, route, microversion, content type, body, project in the URL, and then
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from handler.simulator import nova_views as views
 from handler.simulator.identity import Identity, Token
@@ -28,16 +28,28 @@ class Nova:
         max_microversion: the highest that is supported; a request for a higher one is refused.
         stop_status: what a stop taken is answered with.
         max_limit: the longest page of a list.
+        default_limit: the length of a page of servers if the caller names none; None for the longest.
+        refuse_token: what answers a call without a good token: who checks tokens, which is not Nova itself.
     """
 
     def __init__(
-        self, world: World, identity: Identity, *, max_microversion: str, stop_status: int, max_limit: int
+        self,
+        world: World,
+        identity: Identity,
+        *,
+        max_microversion: str,
+        stop_status: int,
+        max_limit: int,
+        default_limit: int | None = None,
+        refuse_token: Callable[[Request, str], Answer] = unauthenticated,
     ) -> None:
         self._world = world
         self._identity = identity
         self._maximum = Microversion.parse(max_microversion)
         self._stop_status = stop_status
         self._max_limit = max_limit
+        self._default_limit = default_limit
+        self._refuse_token = refuse_token
 
     def answer(self, request: Request, request_id: str) -> Answer:
         """Return Nova's answer, having done what was asked."""
@@ -48,7 +60,7 @@ class Nova:
             return self._describe(request, where.base, request_id)
         token = self._identity.check(request.header("X-Auth-Token"))
         if token is None:
-            return unauthenticated(request, request_id)
+            return self._refuse_token(request, request_id)
         if where is None:
             return plain(request_id, 404, _NO_RESOURCE)
         try:
@@ -149,7 +161,8 @@ class Nova:
             case Resource.RECORDS | Resource.RECORD:
                 return reply(named, request_id, self._records(request, where, view, seen_by))
         detailed = where.resource is Resource.DETAIL
-        page = list_servers(self._world, request.query, view, own_id, detailed, self._max_limit)
+        limits = self._max_limit, self._default_limit
+        page = list_servers(self._world, request.query, view, own_id, detailed, *limits)
         return reply(named, request_id, page)
 
     def _act(self, server_id: str, verb: str, actor: Actor, token: Token) -> None:

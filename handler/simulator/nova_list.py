@@ -39,7 +39,13 @@ _SORTED_BY: dict[str, Callable[[ServerState], Any]] = {
 
 
 def list_servers(
-    world: World, query: _Query, view: views.View, project_id: str, detailed: bool, max_limit: int
+    world: World,
+    query: _Query,
+    view: views.View,
+    project_id: str,
+    detailed: bool,
+    max_limit: int,
+    default_limit: int | None = None,
 ) -> dict[str, object]:
     """Return the body of `GET /servers` or `GET /servers/detail`.
 
@@ -47,6 +53,7 @@ def list_servers(
         project_id: the caller's, whose servers are listed unless an administrator asks for all.
         detailed: with all that is shown of a server.
         max_limit: the longest page.
+        default_limit: the length of a page if the caller names none; None for the longest.
 
     Raises:
         NovaError: 400 for a parameter that Nova does not take, 403 for one that only administrators may use.
@@ -63,7 +70,7 @@ def list_servers(
         tests.insert(0, lambda server: server.project_id == project_id)
     ordered = _ordered(world.all(), query, view)
     after = _after(ordered, given.get("marker"), lambda server: server.id)
-    limit = _limit(given, max_limit)
+    limit = _limit(given, max_limit, default_limit)
     page = [server for server in after if all(test(server) for test in tests)][:limit]
     show = (lambda server: views.full(server, view, alone=False)) if detailed else None
     body: dict[str, object] = {"servers": [show(s) if show else views.brief(s, view) for s in page]}
@@ -197,9 +204,9 @@ def _after(items: list[_Item], marker: str | None, name_of: Callable[[_Item], st
     raise NovaError(400, f"marker [{marker}] not found")
 
 
-def _limit(given: dict[str, str], max_limit: int) -> int:
+def _limit(given: dict[str, str], max_limit: int, default: int | None = None) -> int:
     try:
-        return min(int(given.get("limit", max_limit)), max_limit)
+        return min(int(given.get("limit", default or max_limit)), max_limit)
     except ValueError:
         raise NovaError(400, "limit param must be an integer") from None
 

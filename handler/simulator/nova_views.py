@@ -12,7 +12,7 @@ from handler.simulator.routes import Base
 from handler.simulator.servers import Action, ServerState
 from handler.simulator.states import FAULT_STATUSES, PROGRESS_STATUSES
 
-_IMAGE = "9c8b7a66-5d4e-4c3b-8a29-180706f5e4d3"
+IMAGE = "9c8b7a66-5d4e-4c3b-8a29-180706f5e4d3"
 _EVENTS = {
     "create": "compute__do_build_and_run_instance",
     "delete": "compute_terminate_instance",
@@ -212,8 +212,8 @@ def _flavor(server: ServerState, view: View) -> dict[str, object]:
 
 
 def _image(view: View) -> dict[str, object]:
-    link = {"rel": "bookmark", "href": view.bookmark("images", _IMAGE)}
-    image: dict[str, object] = {"id": _IMAGE, "links": [link]}
+    link = {"rel": "bookmark", "href": view.bookmark("images", IMAGE)}
+    image: dict[str, object] = {"id": IMAGE, "links": [link]}
     if view.at_least(98):
         image["properties"] = {}
     return image

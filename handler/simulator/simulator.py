@@ -1,9 +1,11 @@
-"""A Keystone v3 and a Nova v2.1 on a port of this machine, for demos and for tests.
+"""A Keystone v3 and a Nova v2.1 on a port of this machine, and Open Telekom Cloud's BMS v1, for demos and for tests.
 
 with Simulator(power_off_delay=0.5) as cloud:
     server_id = cloud.add_server("db-1", tags=["env=test"])
     run_the_client(cloud.environ())
     assert cloud.stops_taken(server_id) == 1
+
+`Simulator.otc()` is the same as Open Telekom Cloud has it.
 """
 
 import threading
@@ -13,7 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from handler.simulator.access_keys import AccessKey
 from handler.simulator.accounts import Accounts
+from handler.simulator.bms import PREFIX as BMS_PREFIX
+from handler.simulator.bms_manners import BmsManners
 from handler.simulator.calls import Call, CallKind
 from handler.simulator.catalog import Catalog, ComputePath
 from handler.simulator.cloud import Cloud
@@ -42,6 +47,14 @@ class Simulator:
         stop_status: what a stop taken is answered with: 202, or 204 as Open Telekom Cloud documents.
         project_name: the project that the seeded users work in.
         domain_name: the domain of users and projects.
+        default_limit: the length of a page of Nova's list of servers if the caller names none; None for the longest.
+        bms: whether there is a BMS API, in the catalogue too; or its manners. See the attribute `bms`.
+        otc_iam: logins are as on Open Telekom Cloud: a project's name needs no domain beside the user's, projects can
+            be asked for by name, and a token that is not good is refused by the gateway in its own form.
+        long_tokens: tokens are of some kilobytes.
+
+    Attributes:
+        bms: the manners of the BMS API, which can be changed at any time; of no effect without that API.
     """
 
     def __init__(
@@ -60,11 +73,18 @@ class Simulator:
         stop_status: int = 202,
         project_name: str = "bare-metal",
         domain_name: str = "Default",
+        default_limit: int | None = None,
+        bms: bool | BmsManners = False,
+        otc_iam: bool = False,
+        long_tokens: bool = False,
     ) -> None:
         stopping = threading.Event()
-        self._identity = Identity(clock, token_ttl)
+        self.bms = bms if isinstance(bms, BmsManners) else BmsManners()
+        self._identity = Identity(clock, token_ttl, long_tokens=long_tokens)
         self._world = World(clock, power_off_delay)
-        self._catalog = Catalog(region, compute_path)
+        self._catalog = Catalog(region, compute_path, BMS_PREFIX + "/{project_id}" if bms else "")
+        self._accounts = Accounts(self._identity, project_name, domain_name)
+        self._otc_iam = otc_iam
         self._cloud = Cloud(
             self._world,
             self._identity,
@@ -74,9 +94,30 @@ class Simulator:
             max_limit=max_limit,
             latency=latency,
             wait=stopping.wait,
+            default_limit=default_limit,
+            bms=self.bms if bms else None,
+            otc=otc_iam,
+            keys=self._accounts.keys,
         )
         self._server = Server(self._cloud, host, port, stopping)
-        self._accounts = Accounts(self._identity, project_name, domain_name)
+
+    @classmethod
+    def otc(cls, **options: Any) -> Self:
+        """Return a cloud as Open Telekom Cloud is, but for what `options`, those of the constructor, say otherwise."""
+        manners: dict[str, Any] = {
+            "region": "eu-de",
+            "project_name": "eu-de",
+            "domain_name": "OTC00000000001000000123",
+            "compute_path": ComputePath.PROJECT,
+            "max_microversion": "2.60",
+            "stop_status": 204,
+            "default_limit": 25,
+            "bms": True,
+            "otc_iam": True,
+            "long_tokens": True,
+            "token_ttl": 86400.0,
+        }
+        return cls(**(manners | options))
 
     def start(self) -> None:
         """Listen. After a `stop` the same port is taken again, and everything is as it was.
@@ -112,6 +153,11 @@ class Simulator:
         return f"{self.url}/v3"
 
     @property
+    def bms_url(self) -> str:
+        """Where the BMS API is, without a project and without a slash at the end."""
+        return self.url + BMS_PREFIX
+
+    @property
     def project_id(self) -> str:
         """The project that the seeded users work in: 32 hexadecimal digits."""
         return self._accounts.project.id
@@ -130,9 +176,26 @@ class Simulator:
         return self._accounts.user(name)
 
     def environ(self, user: str = "operator") -> dict[str, str]:
-        """Return the usual OS_* variables of a login that works, scoped to the project."""
-        place = {"OS_AUTH_URL": self.auth_url, "OS_REGION_NAME": self._catalog.region}
-        return place | self._accounts.environ(user)
+        """Return the usual OS_* variables of a login that works, scoped to the project.
+
+        With `otc_iam` the project's domain is not among them, for there one does without it.
+        """
+        variables = self._place() | self._accounts.environ(user)
+        if self._otc_iam:
+            del variables["OS_PROJECT_DOMAIN_NAME"]
+        return variables
+
+    def key_environ(self, key: AccessKey) -> dict[str, str]:
+        """Return the OS_* variables of somebody who signs with an access key, in place of those of a login."""
+        variables = self._place() | {
+            "OS_PROJECT_NAME": self._accounts.project.name,
+            "OS_ACCESS_KEY": key.access,
+            "OS_SECRET_KEY": key.secret,
+        }
+        return variables | ({"OS_SECURITY_TOKEN": key.security_token} if key.security_token else {})
+
+    def _place(self) -> dict[str, str]:
+        return {"OS_AUTH_URL": self.auth_url, "OS_REGION_NAME": self._catalog.region}
 
     def token(self, user: str = "operator", *, scoped: bool = True) -> str:
         """Return a token without a call to Keystone, as a platform hands one to a function."""
@@ -141,6 +204,17 @@ class Simulator:
     def revoke_tokens(self) -> None:
         """Let every token given out so far answer 401 from now on."""
         self._identity.revoke_all()
+
+    def add_access_key(
+        self, *, user: str = "operator", temporary: bool = False, lifetime: float = 86400.0
+    ) -> AccessKey:
+        """Add a key with which requests can be signed on behalf of a user, instead of bearing a token.
+
+        Args:
+            temporary: with a security token that goes with each request.
+            lifetime: seconds for which a temporary one is good.
+        """
+        return self._accounts.add_access_key(user, lifetime if temporary else None)
 
     def add_application_credential(
         self, name: str = "bms-autostop", *, user: str = "operator", roles: Iterable[str] | None = None
@@ -283,12 +357,15 @@ class Simulator:
         return len(self._cloud.calls.find(kind, server_id))
 
     def stops_sent(self, server_id: str) -> int:
-        """Return how many stops of a server reached the cloud, whatever was answered."""
-        return self.count(CallKind.STOP, server_id)
+        """Return how many stops of a server reached the cloud, of either API and whatever was answered.
+
+        A server that is named twice in one batch counts twice.
+        """
+        return sum(call.server_ids.count(server_id) for call in self._cloud.calls.find(CallKind.STOP))
 
     def stops_taken(self, server_id: str) -> int:
-        """Return how many stops of a server the cloud acted upon, whatever was answered."""
-        return sum(call.acted for call in self._cloud.calls.find(CallKind.STOP, server_id))
+        """Return how many stops of a server the cloud acted upon, of either API and whatever was answered."""
+        return sum(server_id in call.acted_on for call in self._cloud.calls.find(CallKind.STOP))
 
 
 def _request_id() -> str:
