@@ -30,7 +30,9 @@ Messages name settings, attributes and situations; they never carry text that a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class AutostopError(Exception):
@@ -94,9 +96,17 @@ class PassingTrouble(AutostopError):
 
 
 class BudgetSpent(PassingTrouble):
-    """The event's time budget ended before every server was handled."""
+    """The event's time budget ended before every server was handled.
+
+    Attributes:
+        handled: the results of those that were, for the log; no result event tells them.
+    """
 
     name = "budget-spent"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, handled: Sequence[Any] = ()) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.handled = handled
 
 
 class BodyIncomplete(PassingTrouble):
@@ -125,10 +135,13 @@ class CloudError(PassingTrouble):
         status: the HTTP status, or None if no answer came.
         waiting_helps: whether the same call may succeed later.
         maybe_acted: whether the cloud may have acted although no success was reported.
+        concerns_one_server: whether it speaks of a server rather than of the cloud.
+        of_many: it was the answer for several servers, and which of them it means is not known.
     """
 
     name = "cloud-error"
     waiting_helps = True
+    concerns_one_server = False
 
     def __init__(
         self,
@@ -143,6 +156,7 @@ class CloudError(PassingTrouble):
         self.request_id = request_id
         self.status = status
         self.maybe_acted = maybe_acted
+        self.of_many = False
 
 
 class CloudUnreachable(CloudError):
@@ -174,6 +188,7 @@ class CallDenied(CloudError):
     """Logged in, but not permitted to make this call."""
 
     name = "call-denied"
+    concerns_one_server = True
     waiting_helps = False
 
 
@@ -181,6 +196,7 @@ class ServerNotFound(CloudError):
     """The cloud knows no such server in this project."""
 
     name = "server-not-found"
+    concerns_one_server = True
     waiting_helps = False
 
 
@@ -188,16 +204,19 @@ class StateConflict(CloudError):
     """The server's present state forbids the call; reading it again tells why."""
 
     name = "state-conflict"
+    concerns_one_server = True
 
 
 class CloudFault(CloudError):
     """The cloud failed inside (HTTP 500) and does not say whether it acted."""
 
     name = "cloud-fault"
+    concerns_one_server = True
 
 
 class CallRejected(CloudError):
     """The cloud calls our request wrong; the same request will be wrong again."""
 
     name = "call-rejected"
+    concerns_one_server = True
     waiting_helps = False

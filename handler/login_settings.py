@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib.util import find_spec
 
-from handler.values import Reading, Secret, boolean, http_url
+from handler.values import Reading, Secret, boolean, http_url, token
 
 
 class LoginKind(StrEnum):
-    """Which of Keystone's methods logs in."""
+    """How the function logs in."""
 
     PASSWORD = "password"
     TOKEN = "token"
     APPLICATION_CREDENTIAL = "application_credential"
+    READY_TOKEN = "ready_token"
+    ACCESS_KEY = "access_key"
+    CLOUDS_YAML = "clouds_yaml"
+
+
+# What `OS_AUTH_TYPE` may say, beside a leading `v3`. `admin_token` is keystoneauth's name for a token that is used
+# as it is; for access keys nobody has a name yet.
+_NAMES = {
+    "password": LoginKind.PASSWORD,
+    "token": LoginKind.TOKEN,
+    "applicationcredential": LoginKind.APPLICATION_CREDENTIAL,
+    "admin_token": LoginKind.READY_TOKEN,
+    "aksk": LoginKind.ACCESS_KEY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +46,10 @@ class CloudLogin:
     application_credential_id: str | None = None
     application_credential_name: str | None = None
     application_credential_secret: Secret = field(default_factory=Secret)
+    access_key: str | None = None
+    secret_key: Secret = field(default_factory=Secret)
+    security_token: Secret = field(default_factory=Secret)
+    cloud: str | None = None
     project_id: str | None = None
     project_name: str | None = None
     project_domain_name: str | None = None
@@ -44,7 +63,11 @@ def read_login(reading: Reading) -> CloudLogin:
     """Read the `OS_*` variables; what is wrong or missing is noted in `reading`."""
     kind = _kind(reading)
     url = reading.value("OS_AUTH_URL", http_url, None)
-    if url is None and not reading.get("OS_AUTH_URL"):
+    explicit = reading.get("AUTOSTOP_COMPUTE_URL") or reading.get("AUTOSTOP_BMS_URL")
+    needs_url = kind is not LoginKind.CLOUDS_YAML and not (
+        explicit and (kind is LoginKind.READY_TOKEN or (kind is LoginKind.ACCESS_KEY and reading.get("OS_PROJECT_ID")))
+    )
+    if needs_url and url is None and not reading.get("OS_AUTH_URL"):
         reading.faults.append("OS_AUTH_URL: must be set, such as https://iam.eu-de.otc.t-systems.com/v3.")
     user = (reading.get("OS_USERNAME"), reading.get("OS_USER_ID"))
     user_domain = (
@@ -73,7 +96,16 @@ def read_login(reading: Reading) -> CloudLogin:
             reading.need("OS_APPLICATION_CREDENTIAL_SECRET", reading.get("OS_APPLICATION_CREDENTIAL_SECRET"))
             if not credential[1]:
                 reading.need("OS_USERNAME", *user)
-    if kind is not LoginKind.APPLICATION_CREDENTIAL:
+        case LoginKind.READY_TOKEN:
+            reading.need("OS_TOKEN", reading.get("OS_TOKEN"))
+            reading.need("OS_PROJECT_ID", project[1])
+        case LoginKind.ACCESS_KEY:
+            reading.need("OS_ACCESS_KEY", reading.get("OS_ACCESS_KEY"))
+            reading.need("OS_SECRET_KEY", reading.get("OS_SECRET_KEY"))
+        case LoginKind.CLOUDS_YAML:
+            if find_spec("openstack") is None:
+                reading.faults.append("OS_CLOUD: needs the extra `clouds`: pip install 'bms-autostop[clouds]'.")
+    if kind in (LoginKind.PASSWORD, LoginKind.TOKEN, LoginKind.ACCESS_KEY):
         reading.need("OS_PROJECT_NAME", *project)
     insecure = reading.value("OS_INSECURE", boolean, False)
     return CloudLogin(
@@ -88,6 +120,10 @@ def read_login(reading: Reading) -> CloudLogin:
         application_credential_name=credential[0],
         application_credential_id=credential[1],
         application_credential_secret=Secret(reading.get("OS_APPLICATION_CREDENTIAL_SECRET") or ""),
+        access_key=reading.value("OS_ACCESS_KEY", token, None),
+        secret_key=Secret(reading.get("OS_SECRET_KEY") or ""),
+        security_token=Secret(reading.value("OS_SECURITY_TOKEN", token, "")),
+        cloud=reading.get("OS_CLOUD"),
         project_name=project[0],
         project_id=project[1],
         project_domain_name=project_domain[0],
@@ -104,13 +140,14 @@ def _kind(reading: Reading) -> LoginKind:
     if word is None:
         if reading.get("OS_APPLICATION_CREDENTIAL_SECRET"):
             return LoginKind.APPLICATION_CREDENTIAL
-        return LoginKind.TOKEN if reading.get("OS_TOKEN") and not reading.get("OS_PASSWORD") else LoginKind.PASSWORD
-    names = {
-        "password": LoginKind.PASSWORD,
-        "token": LoginKind.TOKEN,
-        "applicationcredential": LoginKind.APPLICATION_CREDENTIAL,
-    }
-    kind = names.get(word.strip().lower().removeprefix("v3"))
+        if reading.get("OS_PASSWORD"):
+            return LoginKind.PASSWORD
+        if reading.get("OS_SECRET_KEY"):
+            return LoginKind.ACCESS_KEY
+        if reading.get("OS_TOKEN"):
+            return LoginKind.TOKEN
+        return LoginKind.CLOUDS_YAML if reading.get("OS_CLOUD") else LoginKind.PASSWORD
+    kind = _NAMES.get(word.strip().lower().removeprefix("v3"))
     if kind is None:
-        reading.faults.append("OS_AUTH_TYPE: is none of password, token, v3applicationcredential.")
+        reading.faults.append("OS_AUTH_TYPE: is none of password, token, v3applicationcredential, admin_token, aksk.")
     return kind or LoginKind.PASSWORD

@@ -9,10 +9,8 @@ from functools import cached_property
 
 from cloudevents.http import CloudEvent
 
-from handler.cloud.http import Http, new_session
-from handler.cloud.login import Login, plugin
-from handler.cloud.nova import Endpoint, NovaCloud, NovaReader
-from handler.cloud.rehearsal import Rehearsal
+from handler.cloud.connect import Clouds
+from handler.errors import BudgetSpent, PassingTrouble
 from handler.inbound.answers import Answer
 from handler.inbound.door import Door
 from handler.outbound import logs
@@ -21,7 +19,6 @@ from handler.outbound.sink import Sink
 from handler.settings import Settings
 from handler.stop.crew import Threads
 from handler.stop.model import Report, StopRequest
-from handler.stop.ports import Cloud
 from handler.stop.run import Ended, run
 
 _READY_TIMEOUT = 5.0
@@ -35,15 +32,7 @@ class Service:
         self.settings = settings
         self._monotonic = monotonic
         self._sink = Sink(settings.result_sink, settings.sink_token) if settings.result_sink else None
-        session = new_session(verify=settings.login.verify, pool=settings.concurrency)
-        self._login = Login(plugin(settings.login), session)
-        self._endpoint = Endpoint(
-            self._login,
-            explicit=settings.compute_url,
-            region=settings.login.region,
-            interface=settings.login.interface,
-        )
-        self._http = Http(self._login, session)
+        self._clouds = Clouds(settings)
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -56,7 +45,7 @@ class Service:
 
     def ready(self) -> None:
         """Raise unless a token and the cloud's address can be had."""
-        self._endpoint.url(_READY_TIMEOUT)
+        self._clouds.endpoint.url(_READY_TIMEOUT)
 
     def handle(self, requests: Sequence[StopRequest], as_batch: bool, received: float) -> Answer:
         """Handle the events of one HTTP request within one budget, and send or return their results.
@@ -65,13 +54,20 @@ class Service:
             PassingTrouble: at least one of them must come again; no result is returned.
         """
         deadline = received + self.settings.deadline.total_seconds()
-        reports = self._reports(requests, deadline - self._kept_for_result())
-        events = [
-            result_event(report, source=self.settings.source, extensions=self.settings.extensions) for report in reports
-        ]
+        try:
+            reports = self._reports(requests, deadline - self._kept_for_result())
+            events = [
+                result_event(report, source=self.settings.source, extensions=self.settings.extensions)
+                for report in reports
+            ]
+            answer = self._deliver(events, as_batch, deadline)
+        except PassingTrouble as trouble:
+            for request in requests:
+                logs.log_unhandled(request, trouble)
+            raise
         for report, event in zip(reports, events, strict=True):
             logs.log_report(report, event["type"])
-        return self._deliver(events, as_batch, deadline)
+        return answer
 
     def report(self, request: StopRequest, deadline: float) -> Report:
         """Handle one event.
@@ -82,21 +78,23 @@ class Service:
         Raises:
             PassingTrouble: the event must come again.
         """
-        reader = NovaReader(self._http, self._endpoint)
         dry_run = request.dry_run or self.settings.policy.dry_run
-        cloud: Cloud = Rehearsal(reader) if dry_run else NovaCloud(self._http, self._endpoint)
         crew: Threads[Ended] = Threads(self._threads)
-        report = run(
-            request,
-            self.settings.policy,
-            cloud,
-            crew,
-            deadline=deadline,
-            width=self.settings.concurrency,
-            dry_run=dry_run,
-        )
+        try:
+            report = run(
+                request,
+                self.settings.policy,
+                self._clouds.cloud(dry_run=dry_run),
+                crew,
+                deadline=deadline,
+                width=self.settings.concurrency,
+                dry_run=dry_run,
+            )
+        except BudgetSpent as spent:
+            logs.log_servers(request, spent.handled)
+            raise
         # Now, and not with the event's line: what was done to a server is told even if the batch must come again.
-        logs.log_servers(report)
+        logs.log_servers(request, report.servers)
         return report
 
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:

@@ -31,6 +31,7 @@ from handler.values import (
 
 __all__ = [
     "VARIABLES",
+    "ApiName",
     "CloudLogin",
     "InboundAuth",
     "LoginKind",
@@ -61,6 +62,13 @@ class InboundAuth(StrEnum):
     BEARER = "bearer"
 
 
+class ApiName(StrEnum):
+    """Which of the cloud's APIs is spoken."""
+
+    NOVA = "nova"
+    BMS = "bms"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the environment says, checked.
@@ -75,15 +83,16 @@ class Settings:
         source: `source` of the events sent.
         result_sink: URL, or None to answer with the result.
         extensions: attributes put on every event sent (`K_CE_OVERRIDES`).
-        compute_url: explicit base URL of Nova, or None for the catalogue's.
+        compute_url, bms_url: explicit base URLs, or None for the catalogue's.
     """
 
     inbound_auth: InboundAuth
     login: CloudLogin
     policy: Policy
     bearer_tokens: tuple[Secret, ...] = ()
-    api: str = "nova"
+    api: ApiName = ApiName.NOVA
     compute_url: str | None = None
+    bms_url: str | None = None
     deadline: timedelta = timedelta(seconds=50)
     concurrency: int = 16
     max_body: int = 1024 * 1024
@@ -111,8 +120,17 @@ VARIABLES = (
         "none",
         "tokens accepted with `bearer`, comma-separated, so that they can rotate",
     ),
-    Variable("AUTOSTOP_API", "`nova`", "which stop call: `nova` (Nova v2.1, one call a server)"),
-    Variable("AUTOSTOP_COMPUTE_URL", "from the catalogue", "explicit base URL of Nova"),
+    Variable(
+        "AUTOSTOP_API",
+        "`nova`",
+        "which stop call: `nova` (Nova v2.1, one call a server) or `bms` (OTC BMS v1, one call for up to 1000)",
+    ),
+    Variable(
+        "AUTOSTOP_COMPUTE_URL",
+        "from the catalogue",
+        "explicit base URL of Nova, with or without version and project",
+    ),
+    Variable("AUTOSTOP_BMS_URL", "from the catalogue", "the same for BMS v1"),
     Variable("AUTOSTOP_RESULT_SINK", "`K_SINK`, else reply", "`http(s)://` URL that result events are posted to"),
     Variable("AUTOSTOP_SINK_TOKEN", "none", "bearer token sent along to the sink"),
     Variable("AUTOSTOP_SOURCE", "`/bms-autostop`", "`source` of the events sent"),
@@ -122,7 +140,9 @@ VARIABLES = (
     Variable("AUTOSTOP_MAX_SERVERS", "`50`", "most servers one event may name; more and it is refused whole"),
     Variable("AUTOSTOP_MAX_EVENT_AGE", "`15m`", "oldest event `time` that is acted on; `0` = any"),
     Variable("AUTOSTOP_CLOCK_TOLERANCE", "`5s`", "how far the clocks of producer, function and cloud may differ"),
-    Variable("AUTOSTOP_WAIT", "`20s`", "how long an accepted stop is watched; `0` = not at all"),
+    Variable(
+        "AUTOSTOP_WAIT", "`20s`", "how long an accepted stop is watched (half of a shorter deadline); `0` = not at all"
+    ),
     Variable("AUTOSTOP_DEADLINE", "`50s`", "whole time budget for one event"),
     Variable("AUTOSTOP_CONCURRENCY", "`16`", "calls to the cloud at once"),
     Variable("AUTOSTOP_MAX_BODY", "`1MiB`", "largest request body"),
@@ -133,9 +153,6 @@ VARIABLES = (
     ),
     Variable("AUTOSTOP_LOG_LEVEL", "`INFO`", "`DEBUG`, `INFO`, `WARNING` or `ERROR`; JSON lines on stdout"),
 )
-
-# Kubernetes describes each service of the namespace in variables of these forms; one may be called `autostop`.
-_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
 
 # Kubernetes describes each service of the namespace in variables of these forms; one may be called `autostop`.
 _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
@@ -153,9 +170,9 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     tokens = reading.secrets("AUTOSTOP_BEARER_TOKENS")
     if auth is InboundAuth.BEARER and not tokens:
         reading.faults.append("AUTOSTOP_BEARER_TOKENS: must hold at least one token with AUTOSTOP_INBOUND_AUTH=bearer.")
-    reading.value("AUTOSTOP_API", choice("nova"), "nova")
     deadline = reading.value("AUTOSTOP_DEADLINE", duration, timedelta(seconds=50))
-    wait = reading.value("AUTOSTOP_WAIT", duration, timedelta(seconds=20))
+    # Who shortens the budget alone has not asked for a watch that is longer than it.
+    wait = reading.value("AUTOSTOP_WAIT", duration, min(timedelta(seconds=20), deadline / 2))
     if deadline < timedelta(seconds=1):
         reading.faults.append("AUTOSTOP_DEADLINE: must be at least 1s.")
     elif wait >= deadline:
@@ -175,7 +192,9 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         bearer_tokens=tokens,
         login=read_login(reading),
         policy=policy,
+        api=ApiName(reading.value("AUTOSTOP_API", choice(*ApiName), ApiName.NOVA)),
         compute_url=reading.value("AUTOSTOP_COMPUTE_URL", http_url, None),
+        bms_url=reading.value("AUTOSTOP_BMS_URL", http_url, None),
         deadline=deadline,
         concurrency=reading.value("AUTOSTOP_CONCURRENCY", whole(1, 256), 16),
         max_body=reading.value("AUTOSTOP_MAX_BODY", size, 1024 * 1024),

@@ -294,7 +294,7 @@ def test_secrets_are_nowhere(cloud: Simulator, start_function: StartFunction, mo
 
     def watched(login: Login, timeout: float) -> Any:
         found = access(login, timeout)
-        tokens.add(found.auth_token)
+        tokens.add(found.token)
         return found
 
     monkeypatch.setattr(Login, "access", watched)

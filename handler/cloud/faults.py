@@ -31,6 +31,21 @@ from handler.errors import (
 _REQUEST_ID_HEADERS = ("x-compute-request-id", "x-openstack-request-id", "x-request-id")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _RETRY = urllib3.Retry()
+# What OTC's codes mean, whatever status they come with (mostly 400). The gateway's `APIG.` and `APIGW.` share numbers.
+_CODES: Mapping[str, type[CloudError]] = {
+    **dict.fromkeys(("BMS.0035", "BMS.0036", "BMS.0037", "BMS.0039"), StateConflict),
+    **dict.fromkeys(("Ecs.0100", "Ecs.0603", "Ecs.0605"), StateConflict),
+    **dict.fromkeys(("BMS.0040", "Ecs.0114", "Ecs.0614"), ServerNotFound),
+    **dict.fromkeys(("BMS.0004", "BMS.0005", "BMS.0033", "BMS.0213", "BMS.0288"), CallDenied),
+    **dict.fromkeys(("Common.0018", "Pdp.0001"), CallDenied),
+    **dict.fromkeys(("APIG.0302", "APIG.0306", "APIG.0310", "APIG.0402", "APIG.0802"), CallDenied),
+    **dict.fromkeys(("BMS.0212", "Common.1503", "APIG.0308", "IAM.0012"), CloudThrottled),
+    **dict.fromkeys(("BMS.0006", "BMS.1006", "BMS.1007", "Common.0001"), CloudFault),
+    **dict.fromkeys(("APIG.0202", "APIG.0203", "APIG.0601", "APIG.0613"), CloudUnreachable),
+    **dict.fromkeys(("BMS.0002", "APIG.0101"), CloudConfused),
+    **dict.fromkeys(("BMS.0001", "BMS.0018", "BMS.0022"), CallRejected),
+}
+_NEW_LOGIN = frozenset({"BMS.0032", "BMS.3011", "Common.0013", "APIG.0301", "APIG.0307"})
 _LONGEST_TOLD_WAIT = 3600.0
 
 
@@ -38,7 +53,7 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     """The cloud's id for a request, for its support: `req-<uuid>`, or None."""
     for name in _REQUEST_ID_HEADERS:
         value = headers.get(name, "")
-        if _SAFE_ID.fullmatch(value):
+        if is_safe(value):
             return value
     return None
 
@@ -61,7 +76,7 @@ def from_answer(what: str, status: int, headers: Mapping[str, str], body: bytes)
         what: the call in a few words, for the message ("reading the server").
         status: HTTP status, anything but 2xx and 401 (which the login deals with).
     """
-    key, code, message = _fault_of(body)
+    key, code, message, gateway_id = _fault_of(body)
     said = f"{what}: HTTP {status}"
     if code:
         said += f" {code}"
@@ -70,6 +85,9 @@ def from_answer(what: str, status: int, headers: Mapping[str, str], body: bytes)
     kind: type[CloudError]
     maybe_acted = False
     match status:
+        case _ if code in _CODES:
+            kind = _CODES[code]
+            maybe_acted = kind is CloudUnreachable and status != 503
         case 403:
             kind = CallDenied
         case 404 if key == "itemNotFound":
@@ -93,11 +111,22 @@ def from_answer(what: str, status: int, headers: Mapping[str, str], body: bytes)
             kind = CallRejected
     return kind(
         said,
-        request_id=request_id(headers),
+        request_id=request_id(headers) or gateway_id,
         status=status,
         retry_after=retry_after(headers),
         maybe_acted=maybe_acted,
     )
+
+
+def wants_new_login(status: int, body: bytes) -> bool:
+    """Whether an answer says that the token, or the signature, is no longer taken."""
+    return status == 401 or (400 <= status < 500 and _fault_of(body)[1] in _NEW_LOGIN)
+
+
+def from_job(code: object) -> CloudError:
+    """What a job says when it could not stop a server, as if the cloud had answered the stop with it."""
+    known = _code(code)
+    return _CODES.get(known, CloudFault)(f"stopping the server: the job failed {known}".rstrip())
 
 
 def from_failure(what: str, failure: Exception) -> CloudError:
@@ -115,16 +144,24 @@ def from_failure(what: str, failure: Exception) -> CloudError:
 
 
 def from_login(failure: Exception) -> CloudError:
-    """Turn a login that brought no token into the exception that fits it."""
-    what = "logging in"
+    """Turn a login that brought no token into the exception that fits it; it never acted on a server."""
+    fault = _of_login("logging in", failure)
+    fault.maybe_acted = False
+    return fault
+
+
+def _of_login(what: str, failure: Exception) -> CloudError:
     if isinstance(failure, ksa.HttpError):
         response = failure.response
         status = failure.http_status
         headers: Mapping[str, str] = response.headers if response is not None else {}
-        if status in (400, 401, 403):
+        body = response.content if response is not None else b""
+        if status in (400, 401, 403) or wants_new_login(status, body):
             return LoginRefused(f"{what}: HTTP {status}", status=status, request_id=request_id(headers))
-        fault = from_answer(what, status, headers, response.content if response is not None else b"")
-        return fault if fault.waiting_helps else CloudConfused(str(fault), status=status)
+        fault = from_answer(what, status, headers, body)
+        if fault.waiting_helps and not isinstance(fault, StateConflict):
+            return fault
+        return CloudConfused(str(fault), status=status, request_id=fault.request_id)
     if isinstance(failure, ksa.ConnectionError):
         return from_failure(what, failure)
     return CloudConfused(f"{what}: no usable answer ({type(failure).__name__})")
@@ -137,20 +174,31 @@ def _reason(failure: Exception) -> BaseException:
     return reason if isinstance(reason, BaseException) else failure
 
 
-def _fault_of(body: bytes) -> tuple[str, str, str]:
-    """Key, code and message of a fault body; empty text for what it does not have."""
+def _fault_of(body: bytes) -> tuple[str, str, str, str | None]:
+    """Key, code and message of a fault body, empty text for what it does not have; and the gateway's request id."""
     try:
         fault = json.loads(body)
     except (ValueError, RecursionError):
-        return "", "", ""
+        fault = None
     if not isinstance(fault, dict):
-        return "", "", ""
+        return "", "", "", None
     key, inner = "", fault
     if "error_code" not in fault:
         key, inner = next(((k, v) for k, v in fault.items() if isinstance(v, dict)), ("", {}))
     code = inner.get("error_code", inner.get("code", ""))
     message = inner.get("error_msg", inner.get("message", ""))
-    return key, _short(code), _short(message)
+    # The API gateway gives its id here, and in no header.
+    id_ = fault.get("request_id")
+    return key, _code(code), _short(message), id_ if isinstance(id_, str) and is_safe(id_) else None
+
+
+def _code(value: object) -> str:
+    return _short(value).replace("APIGW.", "APIG.")
+
+
+def is_safe(id_: str) -> bool:
+    """Whether an id of the cloud's may stand in a URL or a header as it is."""
+    return _SAFE_ID.fullmatch(id_) is not None
 
 
 def _short(value: object) -> str:

@@ -1,104 +1,106 @@
-"""One login for the whole process: shared by all events, renewed before it ends, never hammered."""
+"""One login for the whole process: shared by all events, renewed before it ends, never hammered.
+
+::
+
+    Login
+    ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM
+    ├── KeyLogin       OTC access key: no token, every request is signed
+    └── ReadyToken     a token that somebody else has got, such as FunctionGraph's agency
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+import requests
 from keystoneauth1 import access as ksa_access
 from keystoneauth1 import session as ksa_session
+from keystoneauth1.access.service_catalog import ServiceCatalog
 from keystoneauth1.identity import v3
 
 from handler.cloud import faults
-from handler.errors import CloudError, CloudUnreachable, LoginRefused
-from handler.settings import CloudLogin, LoginKind
+from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused
 
 # OTC locks a key for five minutes after five wrong signatures in a row; a refused login is not tried for a while.
 REFUSED_HOLD = 60.0
+# Any other failure is everybody's for a moment, or each server that waited for it would try for itself.
+_FAILED_HOLD = 0.5
 
 
-def plugin(login: CloudLogin) -> v3.Auth:
-    """The keystoneauth plugin for these settings. Version 3 is named, so nothing is spent on discovery."""
-    scope = {
-        "project_id": login.project_id,
-        "project_name": login.project_name,
-        "project_domain_id": login.project_domain_id,
-        "project_domain_name": login.project_domain_name,
-    }
-    match login.kind:
-        case LoginKind.PASSWORD:
-            return v3.Password(
-                login.auth_url,
-                password=login.password.reveal(),
-                username=login.username,
-                user_id=login.user_id,
-                user_domain_id=login.user_domain_id,
-                user_domain_name=login.user_domain_name,
-                **scope,
-            )
-        case LoginKind.TOKEN:
-            return v3.Token(login.auth_url, login.token.reveal(), **scope)
-        case LoginKind.APPLICATION_CREDENTIAL:
-            # A credential is bound to its project; naming a scope beside it is an error upstream.
-            return v3.ApplicationCredential(
-                login.auth_url,
-                application_credential_secret=login.application_credential_secret.reveal(),
-                application_credential_id=login.application_credential_id,
-                application_credential_name=login.application_credential_name,
-                username=login.username,
-                user_id=login.user_id,
-                user_domain_id=login.user_domain_id,
-                user_domain_name=login.user_domain_name,
-            )
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a login gives to each request.
+
+    Attributes:
+        project_id: the project that it is for; None if the login does not say.
+        catalogue: the service catalogue that came along, or None.
+        token: sent as `X-Auth-Token`; empty if requests are signed instead.
+        signer: signs a request, or None.
+        good_for: seconds after which it should be renewed.
+        roles: names of the roles that came with it; empty if the login does not say.
+    """
+
+    project_id: str | None
+    catalogue: ServiceCatalog | None = None
+    token: str = field(default="", repr=False)
+    signer: requests.auth.AuthBase | None = None
+    good_for: float = float("inf")
+    roles: tuple[str, ...] = ()
 
 
-class Login:
-    """Hands out the current token, and gets a new one when it must; one attempt at a time.
+class Login(ABC):
+    """Hands out the current access, and gets a new one when it must; one attempt at a time.
 
     Whoever waits while an attempt runs gets what that attempt brings, good or bad.
     """
 
-    def __init__(
-        self,
-        auth: v3.Auth,
-        session: ksa_session.Session,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._auth = auth
-        self._session = session
+    renewable = True
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._access: ksa_access.AccessInfoV3 | None = None
-        self._attempts = 0
+        self._access: Access | None = None
         self._failure: CloudError | None = None
+        self._renew_at = float("-inf")
         self._held_until = float("-inf")
 
-    def access(self, timeout: float) -> ksa_access.AccessInfoV3:
-        """The current access: token, project and catalogue.
+    @abstractmethod
+    def _obtain(self) -> Access:
+        """Log in. Raises whatever goes wrong; `faults.from_login` understands it."""
+
+    def access(self, timeout: float) -> Access:
+        """The current access.
 
         Args:
             timeout: seconds to wait for an attempt that somebody else has under way.
 
         Raises:
             LoginRefused: the cloud refused, now or less than `REFUSED_HOLD` seconds ago.
-            CloudError: no token could be had.
+            CloudError: no access could be had, now or a moment ago.
         """
-        attempts_before = self._attempts
         with self._alone(timeout):
-            if self._access is not None and not _ends_soon(self._access):
+            if self._access is not None and self._monotonic() < self._renew_at:
                 return self._access
-            shared = self._attempts != attempts_before
-            if self._failure is not None and (shared or self._monotonic() < self._held_until):
+            if self._failure is not None and self._monotonic() < self._held_until:
                 raise self._failure.with_traceback(None)
             return self._attempt()
 
-    def renew(self, refused: str, timeout: float) -> None:
-        """Drop the token `refused`, unless somebody has done so already."""
+    def drop(self, refused: Access, timeout: float) -> None:
+        """Forget an access that the cloud no longer takes, unless somebody has done so already."""
         with self._alone(timeout):
-            if self._access is not None and self._access.auth_token == refused:
+            if self._access is refused:
                 self._access = None
+
+    def hold(self, failure: LoginRefused, timeout: float) -> None:
+        """The cloud refuses what the login gives: let nobody try it again for `REFUSED_HOLD` seconds."""
+        with self._alone(timeout):
+            self._access = None
+            self._refuse(failure)
 
     @contextmanager
     def _alone(self, timeout: float) -> Iterator[None]:
@@ -109,20 +111,111 @@ class Login:
         finally:
             self._lock.release()
 
-    def _attempt(self) -> ksa_access.AccessInfoV3:
-        self._attempts += 1
+    def _attempt(self) -> Access:
+        began = self._monotonic()
         try:
-            self._access = self._auth.get_auth_ref(self._session)
-        except Exception as failure:
-            self._failure = faults.from_login(failure)
-            if isinstance(self._failure, LoginRefused):
-                self._held_until = self._monotonic() + REFUSED_HOLD
-            raise self._failure from failure
-        self._failure = None
-        return self._access
+            access = self._obtain()
+        except Exception as cause:
+            failure = cause if isinstance(cause, CloudError) else faults.from_login(cause)
+            self._refuse(failure)
+            if failure is cause:
+                raise
+            raise failure from cause
+        self._access, self._failure, self._renew_at = access, None, began + access.good_for
+        return access
+
+    def _refuse(self, failure: CloudError) -> None:
+        self._failure = failure
+        hold = min(max(failure.retry_after or 0.0, _FAILED_HOLD), REFUSED_HOLD)
+        self._held_until = self._monotonic() + (REFUSED_HOLD if isinstance(failure, LoginRefused) else hold)
 
 
-def _ends_soon(access: ksa_access.AccessInfoV3) -> bool:
-    """Whether the token should be renewed now: with two minutes left, or a fifth of its life if that is less."""
-    life = (access.expires - access.issued).total_seconds() if access.issued else 600.0
-    return bool(access.will_expire_soon(min(120.0, life / 5)))
+class KeystoneLogin(Login):
+    """A token from Keystone, by any of keystoneauth's version 3 plugins."""
+
+    def __init__(
+        self, auth: v3.Auth, session: ksa_session.Session, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(monotonic)
+        self._auth = auth
+        self._session = session
+
+    def _obtain(self) -> Access:
+        # Not `get_access`: that holds a token for spent 120 s before its end, however short its life is.
+        got = self._auth.get_auth_ref(self._session)
+        return Access(
+            project_id=got.project_id,
+            catalogue=got.service_catalog,
+            token=got.auth_token,
+            good_for=_good_for(got),
+            roles=tuple(got.role_names),
+        )
+
+
+def _good_for(got: ksa_access.AccessInfoV3) -> float:
+    """Seconds until a new token should be renewed: two minutes before its end, or a fifth of its life if that is less.
+
+    Both its times are the cloud's, so the result holds however far our clock is off.
+    """
+    life = float((got.expires - got.issued).total_seconds())
+    return life - min(120.0, life / 5)
+
+
+class ReadyToken(Login):
+    """A token from outside. It cannot be renewed here: once the cloud refuses it, that is the end of it."""
+
+    renewable = False
+
+    def __init__(self, token: str, project_id: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(monotonic)
+        self._given = Access(project_id=project_id, token=token)
+
+    def _obtain(self) -> Access:
+        return self._given
+
+
+class KeyLogin(Login):
+    """An OTC access key. The only thing to fetch is the project's id, if the settings name the project instead.
+
+    Args:
+        signer: makes what signs requests for a project; the empty id stands for none.
+    """
+
+    renewable = False
+
+    def __init__(
+        self,
+        signer: Callable[[str], requests.auth.AuthBase],
+        session: ksa_session.Session,
+        *,
+        auth_url: str,
+        project_id: str | None,
+        project_name: str | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(monotonic)
+        self._signer = signer
+        self._session = session
+        self._auth_url = auth_url
+        self._project_id = project_id
+        self._project_name = project_name
+
+    def _obtain(self) -> Access:
+        project_id = self._project_id or self._look_up()
+        return Access(project_id=project_id, signer=self._signer(project_id))
+
+    def _look_up(self) -> str:
+        """`GET /v3/projects?name=`: IAM shows the projects that the key may see."""
+        base = self._auth_url.rstrip("/").removesuffix("/v3")
+        answer = self._session.get(
+            f"{base}/v3/projects",
+            params={"name": self._project_name},
+            authenticated=False,
+            requests_auth=self._signer(""),
+            log=False,
+        )
+        projects = answer.json().get("projects", [])
+        ids = [project["id"] for project in projects if project.get("name") == self._project_name]
+        if len(ids) != 1 or not isinstance(ids[0], str):
+            raise CloudConfused(f"logging in: the key sees {len(ids)} projects of that name")
+        return ids[0]

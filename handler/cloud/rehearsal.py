@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from handler.errors import CloudError
-from handler.stop.model import History, Server
-from handler.stop.ports import CloudReader, Rehearsed
+from handler.stop.model import History
+from handler.stop.ports import CloudReader, Rehearsed, Seen
 
 
 class Rehearsal:
@@ -27,7 +27,7 @@ class Rehearsal:
         """As the reader splits them."""
         return self._reader.read_groups(ids)
 
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | CloudError]:
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         """As the reader shows them."""
         return self._reader.read(ids, timeout)
 
@@ -41,4 +41,5 @@ class Rehearsal:
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Rehearsed]:
         """Nothing is sent."""
+        del timeout
         return dict.fromkeys(ids, Rehearsed())

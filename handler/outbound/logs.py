@@ -1,9 +1,9 @@
 """The log as an interface: JSON lines on stdout with stable keys; one an event, one a server.
 
 Keys of every line: `time`, `level`, `message`, `logger`. Lines about an event add `event_source`, `event_id`,
-`event_type`, `trace_id`; `event handled` adds `result_type`, `refusal`, `dry_run`, `summary`, `duration_ms`;
-`server handled` adds `server_id`, `server_name`, `outcome`, `reason`, `detail`, `vm_state`, `task_state`,
-`previous_vm_state`, `request_id`, `job_id`. A line about a fault adds `problem` or `exception`.
+`event_type`, `trace_id`. `event handled` adds `result_type`, `refusal`, `dry_run`, `summary`, `duration_ms`; `event not
+handled` adds `problem`; `server handled` adds `server_id`, `server_name`, `outcome`, `reason`, `detail`, `vm_state`,
+`task_state`, `previous_vm_state`, `request_id`, `job_id`. A line about a fault adds `problem` or `exception`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from handler import rfc3339
+from handler.errors import PassingTrouble
 from handler.outbound.result import server_row
-from handler.stop.model import Outcome, Report
+from handler.stop.model import Outcome, Report, ServerResult, StopRequest
 
 _LOG = logging.getLogger(__name__)
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -49,12 +51,12 @@ def configure(level: str) -> None:
         logger.addHandler(to_stdout)
 
 
-def log_servers(report: Report) -> None:
-    """One line for each of the event's servers."""
-    for server in report.servers:
+def log_servers(request: StopRequest, servers: Iterable[ServerResult]) -> None:
+    """One line for each of these servers of the event."""
+    for server in servers:
         row: dict[str, object] = dict(server_row(server))
         row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
-        _LOG.info("server handled", extra={**_about(report), **row})
+        _LOG.info("server handled", extra={**_about(request), **row})
 
 
 def log_report(report: Report, result_type: str) -> None:
@@ -62,7 +64,7 @@ def log_report(report: Report, result_type: str) -> None:
     _LOG.info(
         "event handled",
         extra={
-            **_about(report),
+            **_about(report.request),
             "result_type": result_type,
             "refusal": report.refusal,
             "dry_run": report.dry_run,
@@ -72,8 +74,12 @@ def log_report(report: Report, result_type: str) -> None:
     )
 
 
-def _about(report: Report) -> dict[str, str | None]:
-    request = report.request
+def log_unhandled(request: StopRequest, trouble: PassingTrouble) -> None:
+    """One line for an event that must come again."""
+    _LOG.warning("event not handled: %s", trouble, extra={**_about(request), "problem": trouble.name})
+
+
+def _about(request: StopRequest) -> dict[str, str | None]:
     return {
         "event_source": request.source,
         "event_id": request.id,

@@ -39,7 +39,7 @@ from handler.stop.model import (
     ServerResult,
     StopRequest,
 )
-from handler.stop.ports import Rehearsed, Taken
+from handler.stop.ports import Pending, Rehearsed, Seen, StopFailed, Taken
 
 # A stop that the cloud turned down this often, each time after a fresh read, is not going to be taken.
 _STOPS_AT_MOST = 4
@@ -48,6 +48,10 @@ _PATIENCE = 4
 _FIRST_POLL = 0.03
 _POLL_GROWTH = 2.5
 _LONGEST_POLL = 3.0
+# A crowd is watched with a list or a job: the larger it is, the more its servers wait for each other.
+_POLL_PER_SERVER = 0.002
+_LONGEST_POLL_IN_CROWD = 5.0
+_CROWD = 100
 
 _NOT_SEEN_STOPPED = "The cloud took the stop; it was not seen stopped in time."
 
@@ -62,10 +66,11 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """A call to make, not before `due` (on the crew's monotonic clock)."""
+    """A call to make at `due` (on the crew's monotonic clock); not before, unless `early` allows it."""
 
     step: Step
     due: float
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Moment:
         now: wall time at `ended`.
         others_seen: start of the newest call that showed another server, or -inf.
         others_taken: whether the cloud took the stop of another server.
+        crowd: how many servers of the event are still open, this one included.
     """
 
     began: float
@@ -85,6 +91,7 @@ class Moment:
     now: datetime
     others_seen: float
     others_taken: bool
+    crowd: int = 1
 
 
 class Case:
@@ -113,6 +120,7 @@ class Case:
         self._setbacks = 0
         self._failed_stops = 0
         self._stop_fault: CloudError | None = None
+        self._job_failed = False
         self._failed_asks = 0
         self._maybe_taken = False
         self._taken_at = 0.0
@@ -127,7 +135,7 @@ class Case:
 
     # --- what came back ---
 
-    def on_read(self, answer: Server | CloudError, at: Moment) -> Next | None:
+    def on_read(self, answer: Seen, at: Moment) -> Next | None:
         """Take in one read; None if that ends the case."""
         match answer:
             case Server():
@@ -139,6 +147,16 @@ class Case:
                 if self.taken is not None or self._maybe_taken:
                     return self._watch(at)
                 return self._decide(at)
+            case Pending():
+                return self._poll(at)
+            case StopFailed(CloudFault()):
+                # The job names no reason that the server's state would show: it is as with a stop that came to nothing.
+                self._seen_powering_off = True
+                return Next(Step.READ, at.ended)
+            case StopFailed(cause):
+                # The job's late word on our stop counts as if the stop had been answered with it.
+                self.taken, self._seen_powering_off, self._job_failed = None, False, True
+                return self.on_stop(cause, at)
             case ServerNotFound() if self.taken is not None:
                 return self._end(Reason.ACCEPTED, "The cloud took the stop; the server is gone since.")
             case CallDenied() | CallRejected() if self.taken is not None:
@@ -181,7 +199,7 @@ class Case:
             case CallRejected():
                 return self._end(Reason.REJECTED, "The cloud calls the request to stop it wrong.", answer)
             case _:
-                return self._unsent(answer, at, counts=not isinstance(answer, CloudThrottled))
+                return self._unsent(answer, at, counts=not (isinstance(answer, CloudThrottled) or answer.of_many))
 
     def on_time_up(self) -> bool:
         """The budget has ended: whether something true can still be said of the server."""
@@ -206,15 +224,21 @@ class Case:
             case Move.ASK:
                 return Next(Step.HISTORY, at.ended)
             case Move.WAIT:
-                return Next(Step.READ, at.ended + self._pause())
+                return Next(Step.READ, at.ended + self._pause(at.crowd), early=True)
             case Move.LEAVE:
                 detail = self._decision.detail
                 if self._stop_fault is not None:
-                    said = self._stop_fault.status
-                    detail += " Our stop had no answer." if said is None else f" Our stop was answered with {said}."
+                    detail += f" {self._answered()}"
                 return self._end(self._decision.reason, detail)
             case unreachable:
                 assert_never(unreachable)
+
+    def _answered(self) -> str:
+        """What became of a stop of ours that was not taken."""
+        if self._job_failed:
+            return "The job of our stop failed on it."
+        said = self._stop_fault.status if self._stop_fault else None
+        return "Our stop had no answer." if said is None else f"Our stop was answered with {said}."
 
     def _watch(self, at: Moment) -> Next | None:
         """Judge a server for which our stop was taken, or may have been."""
@@ -245,14 +269,16 @@ class Case:
         end = self._watch_ends()
         if at.ended >= end:
             return self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
-        return Next(Step.READ, min(at.ended + self._pause(), end))
+        return Next(Step.READ, min(at.ended + self._pause(at.crowd), end), early=True)
 
     def _watch_ends(self) -> float:
         return self._taken_at + self._policy.wait.total_seconds()
 
-    def _pause(self) -> float:
+    def _pause(self, crowd: int) -> float:
         self._polls += 1
-        return min(_FIRST_POLL * _POLL_GROWTH ** min(self._polls - 1, 9), _LONGEST_POLL)
+        first = max(_FIRST_POLL, crowd * _POLL_PER_SERVER)
+        longest = _LONGEST_POLL_IN_CROWD if crowd >= _CROWD else _LONGEST_POLL
+        return min(first * _POLL_GROWTH ** min(self._polls - 1, 9), longest)
 
     def _troubled(self, fault: CloudError, at: Moment) -> Next | None:
         """A call brought nothing; read again later, unless it is plainly this server's own trouble."""

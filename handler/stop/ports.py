@@ -31,6 +31,25 @@ class Rehearsed:
     """Nothing was sent: this cloud has no way to write."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The stop that the cloud took is still on its way; the server itself was not looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopFailed:
+    """The cloud took the stop and reports now that it failed.
+
+    Attributes:
+        cause: as if the cloud had answered the stop with it.
+    """
+
+    cause: CloudError
+
+
+Seen = Server | Pending | StopFailed | CloudError
+
+
 class CloudReader(Protocol):
     """The half of a cloud that only looks.
 
@@ -47,7 +66,7 @@ class CloudReader(Protocol):
         """Split `ids` into the sets that one `read` each should take."""
         ...
 
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | CloudError]:
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         """Show each of `ids` as it is now, or say why it can't be shown. Answers for these ids and no other."""
         ...
 

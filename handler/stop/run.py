@@ -15,18 +15,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from handler.errors import BudgetSpent, CloudError, InternalFault, LoginRefused
+from handler.errors import BudgetSpent, InternalFault, LoginRefused
 from handler.stop.case import Case, Moment, Next, Step
 from handler.stop.decide import refuse
 from handler.stop.model import History, Policy, Report, Server, ServerResult, StopRequest
-from handler.stop.ports import Cloud, Crew, Rehearsed, Taken
+from handler.stop.ports import Cloud, Crew, Pending, Rehearsed, Seen, StopFailed, Taken
 
 _LOG = logging.getLogger(__name__)
 
 # No single exchange may eat the whole budget; a live cloud answers in well under a second.
 _CALL_TIMEOUT = 10.0
+# A list of many servers, or a stop of many, takes a cloud longer.
+_TIMEOUT_PER_SERVER = 0.02
+# Reads that are due within this many seconds for each open server are made together, where that does no harm.
+_TOGETHER_PER_SERVER = 0.003
 
-Answer = Server | History | Taken | Rehearsed | CloudError
+Answer = Seen | History | Taken | Rehearsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,13 @@ class _Rounds:
         self._crew = crew
         self._deadline = deadline
         self._width = width
-        self._cases = {id_: Case(id_, request, policy, backoff) for id_ in request.server_ids}
+        self._backoff = backoff
+        self._pauses: dict[int, float] = {}
+        self._cases = {id_: Case(id_, request, policy, self._pause) for id_ in request.server_ids}
         self._open = len(self._cases)
-        self._later: list[tuple[float, int, Step, str]] = []
+        self._later: list[tuple[float, int, Next, str]] = []
         self._order = itertools.count()
-        self._stops: deque[str] = deque()
+        self._stops: deque[Sequence[str]] = deque()
         self._asks: deque[tuple[Step, Sequence[str]]] = deque()
         self._in_flight = 0
         self._witness_called = False
@@ -133,28 +139,38 @@ class _Rounds:
         return self._conclude()
 
     def _collect_due(self, now: float) -> None:
+        if not self._later or self._later[0][0] > now:
+            return
+        together = now + self._open * _TOGETHER_PER_SERVER
         reads: list[str] = []
-        while self._later and self._later[0][0] <= now:
-            _, _, step, id_ = heapq.heappop(self._later)
-            if step is Step.STOP:
-                self._stops.append(id_)
-            elif step is Step.HISTORY:
-                self._asks.append((step, (id_,)))
+        stops: list[str] = []
+        not_yet = []
+        while self._later and self._later[0][0] <= together:
+            entry = heapq.heappop(self._later)
+            due, _, coming, id_ = entry
+            if due > now and not coming.early:
+                not_yet.append(entry)
+            elif coming.step is Step.STOP:
+                stops.append(id_)
+            elif coming.step is Step.HISTORY:
+                self._asks.append((coming.step, (id_,)))
             else:
                 reads.append(id_)
-        if reads:
-            self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(reads))
+        for entry in not_yet:
+            heapq.heappush(self._later, entry)
+        self._stops.extend(self._cloud.stop_groups(stops) if stops else ())
+        self._asks.extend((Step.READ, group) for group in (self._cloud.read_groups(reads) if reads else ()))
 
     def _send(self) -> None:
         # Stops go first: the shorter the time between a look and the stop, the less can change in it.
-        if self._stops and self._in_flight < self._width:
-            groups = deque(self._cloud.stop_groups(list(self._stops)))
-            self._stops.clear()
-            while groups and self._in_flight < self._width:
-                self._start(Step.STOP, groups.popleft())
-            self._stops.extend(id_ for group in groups for id_ in group)
+        while self._stops and self._in_flight < self._width:
+            self._start(Step.STOP, self._stops.popleft())
         while self._asks and self._in_flight < self._width:
             self._start(*self._asks.popleft())
+
+    def _pause(self, attempt: int) -> float:
+        """The same for all servers of one answer, so that they are looked at together again."""
+        return self._pauses.setdefault(attempt, self._backoff(attempt))
 
     def _start(self, step: Step, ids: Sequence[str], *, witness: bool = False) -> None:
         self._in_flight += 1
@@ -163,7 +179,7 @@ class _Rounds:
     def _call(self, step: Step, ids: Sequence[str], witness: bool) -> Ended:
         """Make one call. Runs in a thread of the crew and touches nothing of the run's state."""
         began = self._crew.monotonic()
-        timeout = min(self._deadline - began, _CALL_TIMEOUT)
+        timeout = min(self._deadline - began, _CALL_TIMEOUT + (len(ids) - 1) * _TIMEOUT_PER_SERVER)
         ended = Ended(step, ids, began, {}, witness=witness)
         if timeout <= 0:
             return ended
@@ -190,6 +206,7 @@ class _Rounds:
             _LOG.error("a call of the run failed", exc_info=ended.failure)
             raise InternalFault("a call to the cloud failed in an unexpected way") from ended.failure
         self._note(ended)
+        self._pauses.clear()
         if ended.witness:
             self._witness_called = False
             return
@@ -198,12 +215,12 @@ class _Rounds:
             case, answer = self._cases[id_], ended.answers.get(id_)
             if answer is None:
                 continue
-            at = Moment(ended.began, time_ended, now, self._others_seen(id_), self._others_taken(id_))
+            at = Moment(ended.began, time_ended, now, self._others_seen(id_), self._others_taken(id_), self._open)
             coming: Next | None
             match answer:
                 case Taken() | Rehearsed():
                     coming = case.on_stop(answer, at)
-                case Server():
+                case Server() | Pending() | StopFailed():
                     coming = case.on_read(answer, at)
                 case History():
                     coming = case.on_history(answer, at)
@@ -216,7 +233,7 @@ class _Rounds:
             if coming is None:
                 self._open -= 1
             else:
-                heapq.heappush(self._later, (coming.due, next(self._order), coming.step, id_))
+                heapq.heappush(self._later, (coming.due, next(self._order), coming, id_))
             if case.needs_witness:
                 self._call_witness(case)
 
@@ -254,5 +271,6 @@ class _Rounds:
             raise BudgetSpent(
                 f"{len(undone)} of {len(self._cases)} servers not handled in time ({', '.join(causes)}).",
                 retry_after=max(told, default=None),
+                handled=[case.result for case in self._cases.values() if case.result is not None],
             ) from next(iter(faults), None)
         return tuple(case.result for case in self._cases.values() if case.result is not None)

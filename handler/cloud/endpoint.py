@@ -1,0 +1,111 @@
+"""Where an API is: an explicit URL, the catalogue that came with the token, or OTC's own naming of its hosts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+from keystoneauth1 import exceptions as ksa
+
+from handler.cloud.login import Access, Login
+from handler.errors import CloudConfused
+
+_OTC_IAM = re.compile(r"iam(?:-pub)?\.((?:[a-z0-9-]+)\.(?:sc\.)?otc\.t-systems\.com)")
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """How an API names itself.
+
+    Attributes:
+        service_type: its type in the catalogue.
+        version: the path segment that our calls are written for.
+        versions: what stands there in catalogues, to be replaced by `version`.
+        otc_host: first label of its host name on Open Telekom Cloud.
+    """
+
+    service_type: str
+    version: str
+    versions: re.Pattern[str]
+    otc_host: str
+
+
+NOVA = Api("compute", "v2.1", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "ecs")
+BMS = Api("bms", "v1", re.compile(r"/v1(?:\.\d+)?(?=/|$)"), "bms")
+
+
+class Endpoint:
+    """The base URL of one API for the project of the login.
+
+    Args:
+        explicit: base URL from the settings, with or without version and project; None for the catalogue's.
+        auth_url: where IAM is; tells OTC's hosts when there is no catalogue, as with AK/SK or a ready token.
+    """
+
+    def __init__(
+        self, login: Login, api: Api, *, explicit: str | None, region: str | None, interface: str, auth_url: str
+    ) -> None:
+        self._login = login
+        self._api = api
+        self._explicit = explicit
+        self._region = region
+        self._interface = interface
+        self._auth_url = auth_url
+        self._known: tuple[Access, str] | None = None
+
+    def url(self, timeout: float) -> str:
+        """The base URL, without a slash at its end.
+
+        Raises:
+            CloudConfused: there is no telling where the API is.
+            CloudError: no token could be had.
+        """
+        access = self._login.access(timeout)
+        known = self._known
+        if known is not None and known[0] is access:
+            return known[1]
+        found = self._find(access)
+        self._known = (access, found)
+        return found
+
+    def _find(self, access: Access) -> str:
+        if self._explicit is not None:
+            return self._fitted(self._explicit, access.project_id)
+        found = self._from_catalogue(access)
+        if found is not None:
+            # Upstream's catalogue leaves the project out where it is not wanted.
+            return self._fitted(found, None)
+        host = _OTC_IAM.fullmatch(urlsplit(self._auth_url).hostname or "")
+        if access.catalogue is None and host is not None:
+            return self._fitted(f"https://{self._api.otc_host}.{host[1]}", access.project_id)
+        lacks = "this login brings no catalogue" if access.catalogue is None else "the catalogue does not have it"
+        raise CloudConfused(f"finding the {self._api.service_type} API: {lacks}; it may need an explicit URL")
+
+    def _from_catalogue(self, access: Access) -> str | None:
+        if access.catalogue is None:
+            return None
+        try:
+            found = access.catalogue.url_for(
+                service_type=self._api.service_type, interface=self._interface, region_name=self._region
+            )
+        except ksa.CatalogException:
+            return None
+        return None if found is None else str(found)
+
+    def _fitted(self, base: str, project_id: str | None) -> str:
+        """Bring a base URL to the version that our calls are written for, and to the project.
+
+        Catalogues also hold `/v2/{project}` for Nova (OTC did), or no version at all. OTC wants the project in the
+        path; upstream Nova accepts it there.
+        """
+        parts = urlsplit(base)
+        path = parts.path.rstrip("/")
+        segment = f"/{self._api.version}"
+        if self._api.versions.search(path):
+            path = self._api.versions.sub(segment, path, count=1)
+        else:
+            path += segment
+        if project_id and path.endswith(segment):
+            path += f"/{project_id}"
+        return urlunsplit((parts.scheme, parts.netloc, path, "", ""))

@@ -1,0 +1,164 @@
+"""Server bodies as our facts, and pages of them joined with the ids that were asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+
+from handler import rfc3339
+from handler.errors import CloudConfused, CloudError, LoginRefused
+from handler.stop.model import Server
+
+Body = Mapping[str, object]
+
+PAGE = 1000
+# So many single reads are as quick as a page, and weigh less on the cloud.
+_FEW = 4
+# A cloud that hands out pages for ever is not followed for ever.
+_MOST_PAGES = 100
+
+
+def parse(body: object, asked: str, *, idle: object = False) -> Server:
+    """Read one server body of Nova (from microversion 2.26 on) or of BMS v1; the two agree in what matters here.
+
+    Args:
+        idle: how the API shows that nothing is going on where it leaves `task_state` out: None for BMS v1. Nova
+            always shows it, and not shown is not the same as null, which is what allows a stop.
+
+    Raises:
+        CloudConfused: it shows another server than `asked`, or lacks what the guards need.
+    """
+    if not isinstance(body, dict) or str(body.get("id", "")).lower() != asked:
+        raise CloudConfused("reading the server: the answer does not show the server that was asked for")
+    vm_state, locked, tags = body.get("OS-EXT-STS:vm_state"), body.get("locked"), body.get("tags")
+    metadata, flavor = body.get("metadata"), body.get("flavor")
+    if not isinstance(vm_state, str) or not vm_state:
+        raise CloudConfused("reading the server: the answer has no vm_state")
+    if not isinstance(locked, bool) or not isinstance(tags, list) or not isinstance(metadata, dict):
+        # Without them a protected server looks like any other.
+        raise CloudConfused("reading the server: no locked, tags or metadata; is the microversion honoured?")
+    task_state, name = body.get("OS-EXT-STS:task_state", idle), body.get("name")
+    if task_state is not None and not isinstance(task_state, str):
+        raise CloudConfused("reading the server: the answer has no task_state")
+    flavor = flavor if isinstance(flavor, dict) else {}
+    state = vm_state.lower()
+    return Server(
+        id=asked,
+        name=name if isinstance(name, str) else None,
+        vm_state="stopped" if state == "shutoff" else state,
+        task_state=task_state.lower() if task_state else None,
+        locked=locked,
+        launched=bool(body.get("OS-SRV-USG:launched_at", True)),
+        tags=frozenset(str(tag) for tag in tags),
+        metadata={str(key): str(value) for key, value in metadata.items()},
+        flavor=str(flavor.get("id") or flavor.get("original_name") or ""),
+        updated=stamp(body.get("updated")),
+    )
+
+
+def stamp(value: object) -> datetime | None:
+    """A time of Nova's or BMS's: always UTC, some end in `Z`, others name no zone."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return rfc3339.parse(value if value[-1:] in "zZ" else f"{value}Z")
+    except ValueError:
+        return None
+
+
+class Reading:
+    """Reads servers one by one or by pages, whichever takes fewer calls.
+
+    Neither API has a filter by id; a list is read whole and joined here, and only ids that were asked for come out.
+
+    Args:
+        one: reads one server body, within a timeout.
+        pages: yields the bodies of each page of the whole list, within a timeout a page.
+        idle: as `parse` has it.
+    """
+
+    def __init__(
+        self,
+        one: Callable[[str, float], object],
+        pages: Callable[[float], Iterator[Sequence[object]]],
+        idle: object = False,
+    ) -> None:
+        self._idle = idle
+        self._one = one
+        self._pages = pages
+        # Pages that the project filled when it was last listed; a guess until then.
+        self._known_pages = 1
+
+    def groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
+        """One group that will be read by pages, or one for each id."""
+        return [ids] if len(ids) > max(_FEW, self._known_pages) else [(id_,) for id_ in ids]
+
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | CloudError]:
+        """Show each of `ids`, or say why it can't be shown.
+
+        Raises:
+            LoginRefused: nothing can be read.
+        """
+        if len(ids) == 1:
+            return {ids[0]: self._single(ids[0], timeout)}
+        missing = set(ids)
+        found: dict[str, Server | CloudError] = {}
+        try:
+            for number, page in enumerate(self._pages(timeout), start=1):
+                self._known_pages = max(number, 1)
+                for id_, body in _wanted(page, missing):
+                    missing.discard(id_)
+                    found[id_] = self._parsed(body, id_)
+                if len(missing) <= 1 or number >= _MOST_PAGES:
+                    break
+        except LoginRefused:
+            raise
+        except CloudError as fault:
+            return found | dict.fromkeys(missing, fault)
+        # Not on the list is no proof of absence: a page may shift while it is turned.
+        for id_ in missing:
+            found[id_] = self._single(id_, timeout)
+        return found
+
+    def peek(self, timeout: float) -> list[Server | CloudError]:
+        """The first page of the list, whatever servers it shows.
+
+        Raises:
+            CloudError: there is no list to be had.
+        """
+        page = next(self._pages(timeout), [])
+        ids = (str(body.get("id", "")).lower() if isinstance(body, dict) else "" for body in page)
+        return [self._parsed(body, id_) for body, id_ in zip(page, ids, strict=True)]
+
+    def _single(self, id_: str, timeout: float) -> Server | CloudError:
+        try:
+            return parse(self._one(id_, timeout), id_, idle=self._idle)
+        except LoginRefused:
+            raise
+        except CloudError as fault:
+            return fault
+
+    def _parsed(self, body: object, id_: str) -> Server | CloudError:
+        try:
+            return parse(body, id_, idle=self._idle)
+        except CloudError as fault:
+            return fault
+
+
+def _wanted(page: Iterable[object], wanted: set[str]) -> Iterator[tuple[str, object]]:
+    for body in page:
+        id_ = str(body.get("id", "")).lower() if isinstance(body, dict) else ""
+        if id_ in wanted:
+            yield id_, body
+
+
+def listed(document: Mapping[str, object], what: str) -> list[object]:
+    """The `servers` of a list answer.
+
+    Raises:
+        CloudConfused: there is no such list.
+    """
+    servers = document.get("servers")
+    if not isinstance(servers, list):
+        raise CloudConfused(f"{what}: the answer has no list of servers")
+    return servers

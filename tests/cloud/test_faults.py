@@ -1,0 +1,277 @@
+"""Whatever the cloud answers, or fails to answer, becomes the exception that says what can be done about it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+import requests
+import urllib3
+from keystoneauth1 import exceptions as ksa
+
+from handler.cloud import faults
+from handler.cloud.http import new_session
+from handler.errors import (
+    CallDenied,
+    CallRejected,
+    CloudConfused,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    CloudUnreachable,
+    LoginRefused,
+    ServerNotFound,
+    StateConflict,
+)
+
+ITEM_NOT_FOUND = {"itemNotFound": {"code": 404, "message": "Instance x could not be found."}}
+OVER_LIMIT = {"overLimit": {"code": 413, "message": "Slow down.", "retryAfter": "5"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "maybe_acted"),
+    [
+        (300, None, CloudConfused, False),
+        (302, None, CloudConfused, False),
+        (304, None, CloudConfused, False),
+        (400, {"badRequest": {"code": 400, "message": "no"}}, CallRejected, False),
+        (400, {"error": {"code": "BMS.0018", "message": "no"}}, CallRejected, False),
+        (402, None, CallRejected, False),
+        (403, {"forbidden": {"code": 403, "message": "Policy"}}, CallDenied, False),
+        (403, None, CallDenied, False),
+        (404, ITEM_NOT_FOUND, ServerNotFound, False),
+        (404, {"error_code": "APIG.0101", "error_msg": "The API does not exist."}, CloudConfused, False),
+        (404, {"error": {"code": 404, "message": "no such path"}}, CloudConfused, False),
+        (404, None, CloudConfused, False),
+        (405, None, CloudConfused, False),
+        (406, None, CloudConfused, False),
+        (407, None, CloudConfused, False),
+        (408, None, CloudUnreachable, False),
+        (409, {"conflictingRequest": {"code": 409, "message": "locked"}}, StateConflict, False),
+        (410, None, CloudConfused, False),
+        (413, OVER_LIMIT, CloudThrottled, False),
+        (413, None, CallRejected, False),
+        (415, None, CallRejected, False),
+        (429, OVER_LIMIT, CloudThrottled, False),
+        (429, None, CloudThrottled, False),
+        (500, {"computeFault": {"code": 500, "message": "Unexpected"}}, CloudFault, False),
+        (501, None, CloudFault, False),
+        (502, None, CloudUnreachable, True),
+        (503, {"serviceUnavailable": {"code": 503, "message": "later"}}, CloudUnreachable, False),
+        (504, None, CloudUnreachable, True),
+        (599, None, CloudUnreachable, True),
+    ],
+)
+def test_a_status_and_its_body_tell_the_situation(
+    status: int, body: object, kind: type[CloudError], maybe_acted: bool
+) -> None:
+    """A 404 that does not speak of an item is none of a server's, and a gateway may have passed the call on."""
+    fault = faults.from_answer("stopping it", status, {}, json.dumps(body).encode() if body else b"")
+    assert type(fault) is kind
+    assert (fault.status, fault.maybe_acted, fault.retry_after) == (status, maybe_acted, None)
+    assert str(fault).startswith(f"stopping it: HTTP {status}")
+
+
+def test_a_413_that_names_a_time_is_throttling() -> None:
+    """Older clouds say 413 where newer ones say 429; without a time and without `overLimit` it is about the size."""
+    assert type(faults.from_answer("x", 413, {"Retry-After": "5"}, b"")) is CloudThrottled
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"conflictingRequest": {"code": 409, "message": "It is locked"}}, "x: HTTP 409 409 (It is locked)"),
+        ({"error": {"code": "BMS.0039", "message": "Wrong state"}}, "x: HTTP 409 BMS.0039 (Wrong state)"),
+        (
+            {"error": {"code": "Common.0018", "message": "No", "details": [{"code": "a", "message": "b"}]}},
+            "x: HTTP 409 Common.0018 (No)",
+        ),
+        ({"error_code": "APIG.0308", "error_msg": "Full", "request_id": "1"}, "x: HTTP 409 APIG.0308 (Full)"),
+        ({"error_msg": "Full", "error_code": "AS.0001"}, "x: HTTP 409 AS.0001 (Full)"),
+        ({"error": {"code": 401, "title": "Unauthorized", "message": "No"}}, "x: HTTP 409 401 (No)"),
+        ({"error": {"code": None, "message": ["a"]}}, "x: HTTP 409"),
+        ({"error": {"message": "two\r\nlines"}}, "x: HTTP 409 (two lines)"),
+        ({"error": {"message": "a" * 300}}, f"x: HTTP 409 ({'a' * 200})"),
+        ({"unheard": "of"}, "x: HTTP 409"),
+        (["a list"], "x: HTTP 409"),
+        ("text", "x: HTTP 409"),
+    ],
+)
+def test_the_shapes_of_fault_bodies_are_all_read(body: object, said: str) -> None:
+    """Code and message are quoted, in one line and of bounded length; what has neither is not quoted."""
+    assert str(faults.from_answer("x", 409, {}, json.dumps(body).encode())) == said
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000])
+def test_a_body_that_is_no_json_says_nothing(body: bytes) -> None:
+    """And is no reason to fail."""
+    assert str(faults.from_answer("x", 502, {}, body)) == "x: HTTP 502"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-compute-request-id": "req-1", "x-openstack-request-id": "req-2"}, "req-1"),
+        ({"x-openstack-request-id": "req-2", "x-request-id": "abc"}, "req-2"),
+        ({"x-request-id": "0a1b.c_d-e"}, "0a1b.c_d-e"),
+        ({"x-compute-request-id": "", "x-request-id": "b"}, "b"),
+        ({"x-request-id": "with space"}, None),
+        ({"x-request-id": "a" * 129}, None),
+        ({"x-request-id": "ä"}, None),
+        ({}, None),
+    ],
+)
+def test_the_request_id_is_taken_from_where_it_is(headers: Mapping[str, str], expected: str | None) -> None:
+    """Nova's own first, then the gateway's; what does not look like an id is none."""
+    assert faults.request_id(headers) == expected
+    assert faults.from_answer("x", 500, headers, b"").request_id == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [("e42ba6c2", "e42ba6c2"), ("with space", None), (7, None), ("", None)])
+def test_the_gateways_request_id_is_in_its_body(given: object, expected: str | None) -> None:
+    """It is taken if no header has one, and if it looks like an id."""
+    body = json.dumps({"error_code": "APIG.0308", "error_msg": "Full", "request_id": given}).encode()
+    assert faults.from_answer("x", 429, {}, body).request_id == expected
+    assert faults.from_answer("x", 429, {"x-request-id": "header"}, body).request_id == "header"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0", 0.0),
+        ("17", 17.0),
+        (" 17 ", 17.0),
+        ("3600", 3600.0),
+        ("86400", 3600.0),
+        ("9" * 30, 3600.0),
+        ("9" * 5000, None),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("Fri, 99 Foo 2026 99:99:99 GMT", None),
+        ("Thu, 01 Jan 2015 00:00:00 GMT", 0.0),
+    ],
+)
+def test_a_retry_after_is_seconds_or_nothing(value: str, expected: float | None) -> None:
+    """Garbage says nothing, the past means now, and nobody is made to wait for more than an hour."""
+    assert faults.retry_after({"Retry-After": value}) == expected
+    assert faults.from_answer("x", 429, {"Retry-After": value}, b"").retry_after == expected
+
+
+def test_a_retry_after_may_be_a_date() -> None:
+    """As HTTP has it."""
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    told = faults.retry_after({"Retry-After": later})
+    assert told is not None
+    assert 90 < told <= 100
+
+
+# --- no answer at all ---
+
+
+def _behind(failure: Exception, behind: Exception) -> Exception:
+    """The failure as keystoneauth raises it while it handles what requests raised."""
+    failure.__context__ = behind
+    return failure
+
+
+def _wrapped(reason: Exception) -> requests.ConnectionError:
+    """A connection's failure as requests raises it around urllib3's."""
+    pool = urllib3.HTTPConnectionPool("nova.example")
+    return requests.ConnectionError(urllib3.exceptions.MaxRetryError(pool, "/", reason))
+
+
+_CONNECTION = urllib3.connection.HTTPConnection("nova.example")
+
+
+@pytest.mark.parametrize(
+    ("failure", "named", "maybe_acted"),
+    [
+        (_behind(ksa.ConnectTimeout("t"), requests.ConnectTimeout()), "ConnectTimeout", False),
+        (_behind(ksa.ConnectTimeout("t"), requests.ReadTimeout()), "ReadTimeout", True),
+        (_behind(ksa.SSLError("t"), requests.exceptions.SSLError()), "SSLError", False),
+        (
+            _behind(ksa.ConnectFailure("t"), _wrapped(urllib3.exceptions.NewConnectionError(_CONNECTION, "no"))),
+            "NewConnectionError",
+            False,
+        ),
+        (_behind(ksa.ConnectFailure("t"), _wrapped(urllib3.exceptions.ProtocolError("cut"))), "ProtocolError", True),
+        (_behind(ksa.ConnectFailure("t"), requests.ConnectionError()), "ConnectionError", True),
+        (ksa.ConnectFailure("nothing behind it"), "ConnectFailure", True),
+        (requests.ReadTimeout("slow"), "ReadTimeout", True),
+        (urllib3.exceptions.ProtocolError("cut in the body"), "ProtocolError", True),
+        (ConnectionResetError(), "ConnectionResetError", True),
+    ],
+)
+def test_a_failed_exchange_tells_whether_the_cloud_may_have_acted(
+    failure: Exception, named: str, maybe_acted: bool
+) -> None:
+    """Only what surely never left this machine surely did nothing. keystoneauth calls every time-out the same."""
+    fault = faults.from_failure("stopping it", failure)
+    assert type(fault) is CloudUnreachable
+    assert str(fault) == f"stopping it: no answer ({named})"
+    assert fault.maybe_acted is maybe_acted
+
+
+def test_a_closed_port_is_told_from_a_cut_line() -> None:
+    """On a real socket: nobody listens there, so nothing can have been done."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(ksa.ConnectionError) as caught:
+            new_session(verify=True, pool=1).get(url, authenticated=False)
+    assert faults.from_failure("x", caught.value).maybe_acted is False
+
+
+# --- the login ---
+
+
+def _http_error(status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> ksa.HttpError:
+    response = requests.Response()
+    response.status_code, response._content = status, body
+    response.headers.update(headers or {})
+    error: ksa.HttpError = ksa.from_response(response, "POST", "http://keystone.example/v3/auth/tokens")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (_http_error(400), LoginRefused),
+        (_http_error(401), LoginRefused),
+        (_http_error(403), LoginRefused),
+        (_http_error(404), CloudConfused),
+        (_http_error(404, {}, json.dumps(ITEM_NOT_FOUND).encode()), CloudConfused),
+        (_http_error(405), CloudConfused),
+        (_http_error(409), CloudConfused),
+        (_http_error(418), CloudConfused),
+        (_http_error(429), CloudThrottled),
+        (_http_error(500), CloudFault),
+        (_http_error(502), CloudUnreachable),
+        (_http_error(503), CloudUnreachable),
+        (ksa.HttpError("no response kept", http_status=503), CloudUnreachable),
+        (ksa.Unauthorized("no response kept"), LoginRefused),
+        (_behind(ksa.ConnectTimeout("t"), requests.ReadTimeout()), CloudUnreachable),
+        (ksa.InvalidResponse(response=None), CloudConfused),
+        (KeyError("X-Subject-Token"), CloudConfused),
+    ],
+)
+def test_a_login_that_fails_is_refused_confused_or_passing(failure: Exception, kind: type[CloudError]) -> None:
+    """And never says that a server may have been acted on, or that it was found or not."""
+    fault = faults.from_login(failure)
+    assert type(fault) is kind
+    assert fault.maybe_acted is False
+
+
+def test_a_failed_login_keeps_what_helps_the_clouds_support() -> None:
+    """The request's id, and the time to wait."""
+    headers = {"x-openstack-request-id": "req-1", "Retry-After": "7"}
+    throttled, refused = faults.from_login(_http_error(429, headers)), faults.from_login(_http_error(401, headers))
+    assert (throttled.request_id, throttled.retry_after) == ("req-1", 7.0)
+    assert (refused.request_id, refused.status) == ("req-1", 401)
+    assert faults.from_login(_http_error(409, headers)).request_id == "req-1"
