@@ -1,4 +1,4 @@
-"""The `bms-autostop` command: demo, simulate, serve, plan."""
+"""The `bms-autostop` command: demo, simulate, serve, plan, doctor."""
 
 from __future__ import annotations
 
@@ -44,12 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="show it work on a simulated cloud; no account needed")
     simulate = commands.add_parser("simulate", help="run the simulated cloud alone")
-    simulate.add_argument("--port", type=int, default=8774)
+    simulate.add_argument("--port", type=_port, default=8774)
     simulate.add_argument("--servers", type=int, default=3, help="how many active servers it begins with")
     simulate.add_argument("--power-off-delay", type=float, default=2.0, metavar="SECONDS")
     serve = commands.add_parser("serve", help="serve the function, with settings from the environment")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8080")))
+    # As text, so that argparse reads it, and only for this command.
+    serve.add_argument("--port", type=_port, default=os.environ.get("PORT") or "8080")
+    commands.add_parser(
+        "doctor",
+        help="check settings, network, login and permissions; stops nothing",
+        description="Stops nothing. Exit code: 0 all is well, 1 something is wrong, 2 the settings are.",
+    )
     plan = commands.add_parser(
         "plan",
         help="say what an event would do to each server, and why; changes nothing",
@@ -68,25 +74,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _simulate(chosen.port, chosen.servers, chosen.power_off_delay)
         case "serve":
             return _serve(chosen.host, chosen.port)
+        case "doctor":
+            return _doctor(os.environ)
         case _:
             return _plan(chosen.event, chosen.json, os.environ)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError("is no port from 0 to 65535")
+    return int(text)
 
 
 def _simulate(port: int, servers: int, power_off_delay: float) -> int:
     from handler.simulator import Simulator
 
-    with Simulator(port=port, power_off_delay=power_off_delay) as cloud:
-        print("# A simulated cloud. Log in with:")
-        for name, value in cloud.environ().items():
-            print(f"export {name}='{value}'")
-        for number in range(1, servers + 1):
-            print(f"# bms-{number:02} {cloud.add_server(f'bms-{number:02}')} active")
-        print("# Ctrl-C ends it.", flush=True)
-        try:
+    try:
+        with Simulator(port=port, power_off_delay=power_off_delay) as cloud:
+            print("# A simulated cloud. Log in with:")
+            for name, value in cloud.environ().items():
+                print(f"export {name}='{value}'")
+            for number in range(1, servers + 1):
+                print(f"# bms-{number:02} {cloud.add_server(f'bms-{number:02}')} active")
+            print("# Ctrl-C ends it.", flush=True)
             while True:
                 time.sleep(3600)
-        except KeyboardInterrupt:
-            return Exit.FINE
+    except KeyboardInterrupt:
+        return Exit.FINE
+    except OSError as failure:
+        return _complain("The simulated cloud cannot run:", [f"port {port}: {failure}"], Exit.SETTINGS)
 
 
 def _serve(host: str, port: int) -> int:
@@ -100,6 +116,26 @@ def _serve(host: str, port: int) -> int:
     command = [sys.executable, "-m", "functions_framework", "--source", str(_MAIN), "--target", "stop_servers"]
     sys.stdout.flush()
     return os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+
+
+def _doctor(environ: Mapping[str, str]) -> int:
+    from handler import settings
+    from handler.doctor import Verdict, examine
+
+    try:
+        configured = settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **environ})
+    except settings.SettingsError as fault:
+        return _complain("The settings are not valid:", fault.faults, Exit.SETTINGS)
+    print(f"{Verdict.OK:<7}settings")
+    wrong = False
+    for finding in examine(configured):
+        print(f"{finding.verdict:<7}{finding.check}: {finding.said}", flush=True)
+        if finding.mend and finding.verdict is not Verdict.OK:
+            print(f"       -> {finding.mend}")
+        wrong |= finding.verdict is Verdict.WRONG
+    if not environ.get("AUTOSTOP_INBOUND_AUTH"):
+        print(f"{Verdict.DOUBT:<7}callers: AUTOSTOP_INBOUND_AUTH is not set here; the function will want it")
+    return Exit.SERVER_FAILS if wrong else Exit.FINE
 
 
 def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
@@ -120,7 +156,10 @@ def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
         return _complain("The event cannot be read:", [str(failure)], Exit.SETTINGS)
     try:
         (event,) = decode({"content-type": "application/cloudevents+json"}, body).events
-        asked = extract(event)
+        try:
+            asked = extract(event)
+        except BadEvent as bad:
+            raise BadEvent(*event.flaws, *bad.flaws) from None
         if event.flaws:
             raise BadEvent(*event.flaws)
         if isinstance(asked, Ignored):
@@ -145,7 +184,7 @@ def _table(report: Report) -> str:
     for server in report.servers:
         state = f"{server.vm_state or '-'}{f' ({server.task_state})' if server.task_state else ''}"
         would = "stopped" if server.outcome is Outcome.PLANNED else f"{server.outcome}/{server.reason}"
-        lines.append(f"{server.id:<38}{server.name or '-':<16}{state:<22}{would}: {server.detail}")
+        lines.append(f"{server.id:<38}{server.name or '-':<15} {state:<21} {would}: {server.detail}")
     return "\n".join(lines)
 
 
