@@ -103,4 +103,4 @@ def test_a_call_about_many_may_take_longer() -> None:
     """A page of a thousand servers costs a cloud more than one of them."""
     play = Play(*(Script(OFF) for _ in range(501)), together=501, budget=100, policy=MANY)
     play.report()
-    assert min(call.timeout for call in play.cloud.calls) == pytest.approx(20.0)
+    assert min(call.timeout for call in play.cloud.calls) == pytest.approx(60.0)
