@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from difflib import get_close_matches
 from enum import StrEnum
 
 from handler.login_settings import CloudLogin, LoginKind, read_login
@@ -215,6 +214,8 @@ def _unknown_names(reading: Reading) -> None:
     known = {variable.name for variable in VARIABLES}
     for name in sorted(reading.environ):
         if name.startswith("AUTOSTOP_") and name not in known and not _SERVICE_LINK.search(name):
+            from difflib import get_close_matches
+
             near = get_close_matches(name, known, 1)
             hint = f" Did you mean {near[0]}?" if near else ""
             reading.faults.append(f"{name}: there is no such setting.{hint}")
