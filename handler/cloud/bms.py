@@ -11,7 +11,7 @@ from itertools import count
 
 from handler.cloud import faults, servers
 from handler.cloud.endpoint import Endpoint
-from handler.cloud.http import Http
+from handler.cloud.http import Http, Reply
 from handler.errors import CloudConfused, CloudError, LoginRefused
 from handler.stop.model import History, Server
 from handler.stop.ports import Pending, Rehearsed, StopFailed, Taken
@@ -99,7 +99,6 @@ class BmsCloud(BmsReader):
                 headers=_HEADERS,
                 body={"os-stop": {"type": "HARD", "servers": [{"id": id_} for id_ in ids]}},
             )
-            job_id = _job_id(reply.json(what))
         except LoginRefused:
             raise
         except CloudError as fault:
@@ -107,6 +106,7 @@ class BmsCloud(BmsReader):
                 fault.of_many = True
                 self._batch_size.update(dict.fromkeys(ids, max(len(ids) // _SPLIT, 1)))
             return dict.fromkeys(ids, fault)
+        job_id = _job_id(reply, what)
         if job_id is None:
             # The cloud took something, and does not say what.
             lost = CloudConfused(f"{what}: no job_id in the answer", request_id=reply.request_id, maybe_acted=True)
@@ -186,6 +186,9 @@ def _verdict(child: Mapping[str, object]) -> Pending | StopFailed | None:
     return StopFailed(faults.from_job(child.get("error_code")))
 
 
-def _job_id(document: Mapping[str, object]) -> str | None:
-    job_id = document.get("job_id")
+def _job_id(reply: Reply, what: str) -> str | None:
+    try:
+        job_id = reply.json(what).get("job_id")
+    except CloudConfused:
+        return None
     return job_id if isinstance(job_id, str) and faults.is_safe(job_id) else None

@@ -54,6 +54,7 @@ _LONGEST_POLL_IN_CROWD = 5.0
 _CROWD = 100
 
 _NOT_SEEN_STOPPED = "The cloud took the stop; it was not seen stopped in time."
+_AGE_ALONE = " Its history could not be read, so only the event's age counted."
 
 
 class Step(StrEnum):
@@ -116,6 +117,7 @@ class Case:
         self._server: Server | None = None
         self._before: str | None = None
         self._decision: Decision | None = None
+        self._unproven = False
         self._troubles = 0
         self._setbacks = 0
         self._failed_stops = 0
@@ -220,6 +222,7 @@ class Case:
                 if given_up is not None:
                     return self._end(*given_up, self._stop_fault)
                 self._before = self._server.vm_state
+                self._unproven = self._server.history == History(actions=None)
                 return Next(Step.STOP, at.ended)
             case Move.ASK:
                 return Next(Step.HISTORY, at.ended)
@@ -342,6 +345,8 @@ class Case:
     def _end(self, reason: Reason, detail: str, fault: CloudError | None = None) -> Next | None:
         server = self._server
         gone = reason is Reason.NOT_FOUND
+        if self._unproven and (self.taken or reason is Reason.CONFIRMED):
+            detail += _AGE_ALONE
         ids = fault.request_id if fault is not None else self.taken.request_id if self.taken else None
         self.result = ServerResult(
             id=self.id,

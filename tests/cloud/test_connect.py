@@ -1,0 +1,193 @@
+"""From settings to connections: each kind of login, an entry of clouds.yaml, and the right half of the right API."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import pytest
+from keystoneauth1.identity import v3
+
+from handler.cloud.bms import BmsCloud, BmsReader
+from handler.cloud.login import KeyLogin, KeystoneLogin, ReadyToken
+from handler.cloud.nova import NovaCloud, NovaReader
+from handler.cloud.rehearsal import Rehearsal
+from handler.errors import CloudConfused
+from handler.simulator import CallKind, Simulator
+from handler.stop.model import Server
+from tests.cloud.clients import Client
+from tests.cloud.conftest import StartClient
+
+
+class _Region:
+    """What an entry of clouds.yaml comes to, as openstacksdk tells it."""
+
+    def __init__(self, environ: Mapping[str, str], **told: Any) -> None:
+        self._environ = environ
+        self._told = {"region": environ["OS_REGION_NAME"], "interface": "internal", "verify": True, **told}
+
+    def get_auth_args(self) -> dict[str, str]:
+        return {"auth_url": self._environ["OS_AUTH_URL"]}
+
+    def get_region_name(self) -> str | None:
+        return self._told["region"]
+
+    def get_interface(self) -> str | None:
+        return self._told["interface"]
+
+    def get_requests_verify_args(self) -> tuple[bool | str, None]:
+        return self._told["verify"], None
+
+    def get_auth(self) -> v3.Auth:
+        environ = self._environ
+        return v3.Password(
+            environ["OS_AUTH_URL"],
+            username=environ["OS_USERNAME"],
+            password=environ["OS_PASSWORD"],
+            user_domain_name=environ["OS_USER_DOMAIN_NAME"],
+            project_name=environ["OS_PROJECT_NAME"],
+            project_domain_name=environ["OS_PROJECT_DOMAIN_NAME"],
+        )
+
+
+UseEntry = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture
+def use_entry(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> UseEntry:
+    """Put an entry into clouds.yaml; what was asked for is in the list that comes back."""
+
+    def use(**told: Any) -> list[dict[str, Any]]:
+        asked: list[dict[str, Any]] = []
+
+        class OpenStackConfig:
+            def get_one(self, **wanted: Any) -> _Region:
+                asked.append(wanted)
+                return _Region(cloud.environ(), **told)
+
+        parent, module = ModuleType("openstack"), ModuleType("openstack.config")
+        module.OpenStackConfig = OpenStackConfig  # type: ignore[attr-defined]
+        parent.config = module  # type: ignore[attr-defined]
+        parent.__spec__, module.__spec__ = ModuleSpec("openstack", None), ModuleSpec("openstack.config", None)
+        monkeypatch.setitem(sys.modules, "openstack", parent)
+        monkeypatch.setitem(sys.modules, "openstack.config", module)
+        return asked
+
+    return use
+
+
+def _with_entry(cloud: Simulator, start: StartClient, **environ: str) -> Client:
+    return start(cloud, **{**dict.fromkeys(cloud.environ(), ""), "OS_CLOUD": "ours", **environ})
+
+
+def test_an_entry_of_clouds_yaml_logs_in(cloud: Simulator, start_client: StartClient, use_entry: UseEntry) -> None:
+    """Its address, region, interface and CA bundle are taken, and its plugin makes the login."""
+    asked = use_entry()
+    client = _with_entry(cloud, start_client)
+    server = cloud.add_server()
+    assert isinstance(client.clouds.reader().read([server], 5)[server], Server)
+    assert [(one["cloud"], one["region_name"]) for one in asked] == [("ours", None)]
+    assert client.endpoint.url(5) == f"{cloud.url}/v2.1"
+    assert cloud.count(CallKind.LOGIN) == 1
+
+
+def test_the_region_of_the_settings_goes_before_that_of_the_entry(
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry
+) -> None:
+    """The entry is asked for that region, as an entry may have several."""
+    asked = use_entry()
+    _with_entry(cloud, start_client, OS_REGION_NAME="eu-nl")
+    assert [one["region_name"] for one in asked] == ["eu-nl"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [{"region": "elsewhere"}, {"interface": "admin"}],
+)
+def test_region_and_interface_of_the_entry_count(
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry, told: dict[str, str]
+) -> None:
+    """What the catalogue does not have there is not looked for anywhere else."""
+    use_entry(**told)
+    with pytest.raises(CloudConfused, match="the catalogue does not have it"):
+        _with_entry(cloud, start_client).endpoint.url(5)
+
+
+def test_an_entry_that_leaves_region_and_interface_open_is_enough(
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry
+) -> None:
+    """The only region, and the interface of the settings."""
+    use_entry(region=None, interface=None)
+    assert _with_entry(cloud, start_client).endpoint.url(5) == f"{cloud.url}/v2.1"
+
+
+@pytest.mark.parametrize("verify", [False, "/etc/ssl/our-own.pem"])
+def test_the_entry_says_how_certificates_are_checked(
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry, verify: bool | str
+) -> None:
+    """As `verify` and `cacert` stand in it."""
+    use_entry(verify=verify)
+    assert _with_entry(cloud, start_client).session.verify == verify
+
+
+@pytest.mark.parametrize(("api", "reader", "writer"), [("nova", NovaReader, NovaCloud), ("bms", BmsReader, BmsCloud)])
+def test_a_dry_run_gets_a_reader_and_nothing_else(
+    start_client: StartClient, api: str, reader: type, writer: type
+) -> None:
+    """The half that only looks has no method that stops; a real event gets a cloud of its own."""
+    with Simulator.otc() as cloud:
+        clouds = start_client(cloud, AUTOSTOP_API=api).clouds
+        assert type(clouds.reader()) is reader
+        assert not hasattr(clouds.reader(), "stop")
+        assert isinstance(clouds.cloud(dry_run=True), Rehearsal)
+        assert clouds.cloud(dry_run=True).api == api
+        assert type(clouds.cloud(dry_run=False)) is writer
+        assert clouds.cloud(dry_run=False) is not clouds.cloud(dry_run=False)
+        assert cloud.calls == []
+
+
+def test_each_kind_of_login_is_made_from_its_settings(cloud: Simulator, start_client: StartClient) -> None:
+    """Each of them reads the same server; only those that need it ask Keystone for a token."""
+    server, blank = cloud.add_server(), dict.fromkeys(cloud.environ(), "")
+    place = {"OS_AUTH_URL": cloud.auth_url, "OS_REGION_NAME": "RegionOne"}
+    id_, secret = cloud.add_application_credential()
+    kinds: dict[type, list[dict[str, str]]] = {
+        KeystoneLogin: [
+            {},
+            {
+                **blank,
+                **place,
+                "OS_AUTH_TYPE": "v3applicationcredential",
+                "OS_APPLICATION_CREDENTIAL_ID": id_,
+                "OS_APPLICATION_CREDENTIAL_SECRET": secret,
+            },
+        ],
+        KeyLogin: [
+            {
+                **blank,
+                **{**cloud.key_environ(cloud.add_access_key()), "OS_PROJECT_NAME": ""},
+                "OS_PROJECT_ID": cloud.project_id,
+                "AUTOSTOP_COMPUTE_URL": cloud.url,
+            }
+        ],
+    }
+    for kind, environs in kinds.items():
+        for environ in environs:
+            client, before = start_client(cloud, **environ), cloud.count(CallKind.LOGIN)
+            assert type(client.login) is kind
+            assert isinstance(client.clouds.reader().read([server], 5)[server], Server)
+            assert cloud.count(CallKind.LOGIN) - before == (kind is KeystoneLogin)
+
+
+def test_a_ready_token_is_used_as_it_is(cloud: Simulator, start_client: StartClient) -> None:
+    """No login is made, and the address is the explicit one."""
+    blank = dict.fromkeys(cloud.environ(), "")
+    ready = {"OS_AUTH_TYPE": "admin_token", "OS_TOKEN": cloud.token(), "OS_PROJECT_ID": cloud.project_id}
+    client = start_client(cloud, **{**blank, **ready, "AUTOSTOP_COMPUTE_URL": cloud.url})
+    server = cloud.add_server()
+    assert type(client.login) is ReadyToken
+    assert isinstance(client.nova.read([server], 5)[server], Server)
+    assert cloud.count(CallKind.LOGIN) == 0

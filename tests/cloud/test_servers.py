@@ -1,0 +1,177 @@
+"""Reading many servers: pages joined with the ids that were asked for, or single reads where these are cheaper."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from handler.cloud.servers import Reading, listed, parse, stamp
+from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused, ServerNotFound
+from handler.stop.model import Server
+
+IDS = [str(uuid.UUID(int=number)) for number in range(1, 21)]
+
+
+def body(id_: str, **changes: object) -> dict[str, object]:
+    """A server as both APIs show it."""
+    shown: dict[str, object] = {
+        "id": id_,
+        "OS-EXT-STS:vm_state": "active",
+        "OS-EXT-STS:task_state": None,
+        "locked": False,
+        "tags": [],
+        "metadata": {},
+    }
+    return {**shown, **changes}
+
+
+class Town:
+    """Pages and single servers to be read, and what was asked of them."""
+
+    def __init__(self, *pages: Sequence[object] | Exception, single: object = None) -> None:
+        self.pages, self.single = pages, single
+        self.turned = 0
+        self.asked: list[str] = []
+        self.reading = Reading(self._one, self._pages)
+
+    def _one(self, id_: str, timeout: float) -> object:
+        assert timeout == 7
+        self.asked.append(id_)
+        if isinstance(self.single, Exception):
+            raise self.single
+        return self.single or body(id_)
+
+    def _pages(self, timeout: float) -> Iterator[Sequence[object]]:
+        assert timeout == 7
+        for page in self.pages:
+            self.turned += 1
+            if isinstance(page, Exception):
+                raise page
+            yield page
+
+    def read(self, *ids: str) -> dict[str, Any]:
+        return dict(self.reading.read(ids, 7))
+
+
+def test_a_few_servers_are_read_singly_and_more_by_pages() -> None:
+    """Four calls are as quick as a page."""
+    reading = Town().reading
+    assert reading.groups(IDS[:4]) == [(id_,) for id_ in IDS[:4]]
+    assert reading.groups(IDS[:5]) == [IDS[:5]]
+    assert reading.groups([]) == []
+
+
+def test_in_a_large_project_single_reads_pay_longer() -> None:
+    """After a list of seven pages, seven servers are not worth another one."""
+    town = Town(*([body(id_)] for id_ in IDS[:7]))
+    town.read(*IDS[:8])
+    assert town.reading.groups(IDS[:7]) == [(id_,) for id_ in IDS[:7]]
+    assert town.reading.groups(IDS[:8]) == [IDS[:8]]
+
+
+def test_only_what_was_asked_for_comes_out_of_a_page() -> None:
+    """Whatever else is on it, and in whatever case the ids are written."""
+    page = [body(IDS[9]), "rubbish", {"no": "id"}, *(body(id_.upper()) for id_ in IDS[:5])]
+    town = Town(page)
+    found = town.read(*IDS[:5])
+    assert {id_: server.id for id_, server in found.items()} == {id_: id_ for id_ in IDS[:5]}
+    assert (town.turned, town.asked) == (1, [])
+
+
+def test_pages_are_turned_until_at_most_one_server_is_missing() -> None:
+    """The last one is cheaper to read singly than to be looked for on further pages."""
+    town = Town([body(IDS[0])], [body(id_) for id_ in IDS[1:4]], [body(IDS[4])])
+    assert set(town.read(*IDS[:5])) == set(IDS[:5])
+    assert (town.turned, town.asked) == (2, [IDS[4]])
+
+
+def test_what_is_on_no_page_is_asked_for_singly() -> None:
+    """A page may shift while it is turned: only the cloud's own word for it is believed."""
+    town = Town([body(id_) for id_ in IDS[:3]], single=ServerNotFound("gone"))
+    found = town.read(*IDS[:6])
+    assert sorted(town.asked) == IDS[3:6]
+    assert {type(found[id_]) for id_ in IDS[:3]} == {Server}
+    assert {type(found[id_]) for id_ in IDS[3:6]} == {ServerNotFound}
+
+
+def test_a_cloud_that_pages_for_ever_is_left_after_a_hundred() -> None:
+    """What was not found by then is asked for singly."""
+    town = Town(*([body(IDS[19])] for _ in range(150)))
+    assert set(town.read(*IDS[:5])) == set(IDS[:5])
+    assert (town.turned, sorted(town.asked)) == (100, IDS[:5])
+
+
+def test_a_page_that_fails_keeps_what_was_found_before() -> None:
+    """The others are said to be unknown, and not missing."""
+    fault = CloudUnreachable("cut")
+    town = Town([body(IDS[0])], fault)
+    found = town.read(*IDS[:5])
+    assert isinstance(found[IDS[0]], Server)
+    assert [found[id_] for id_ in IDS[1:5]] == [fault] * 4
+    assert town.asked == []
+
+
+def test_a_refused_login_is_raised_and_not_told_of_servers() -> None:
+    """It concerns all of them, on a page as in a single read."""
+    refused = LoginRefused("no")
+    with pytest.raises(LoginRefused):
+        Town(refused).read(*IDS[:5])
+    with pytest.raises(LoginRefused):
+        Town(single=refused).read(IDS[0])
+
+
+def test_a_body_that_hides_something_is_that_servers_fault_alone() -> None:
+    """On a page as in a single read."""
+    found = Town([body(IDS[0], locked=None), *(body(id_) for id_ in IDS[1:5])]).read(*IDS[:5])
+    assert isinstance(found[IDS[0]], CloudConfused)
+    assert {type(found[id_]) for id_ in IDS[1:5]} == {Server}
+    (alone,) = Town(single=body(IDS[0], tags=None)).read(IDS[0]).values()
+    assert isinstance(alone, CloudConfused)
+
+
+def test_a_peek_shows_the_first_page_only() -> None:
+    """Whatever stands on it; an empty project is no fault, a cloud that does not answer is."""
+    town = Town([body(IDS[0]), "rubbish", body(IDS[1], tags=None)], [body(IDS[2])])
+    assert [type(seen) for seen in town.reading.peek(7)] == [Server, CloudConfused, CloudConfused]
+    assert town.turned == 1
+    assert Town().reading.peek(7) == []
+    with pytest.raises(CloudError):
+        Town(CloudUnreachable("cut")).reading.peek(7)
+
+
+@pytest.mark.parametrize("document", [{}, {"servers": None}, {"servers": {}}, {"servers": "none"}])
+def test_a_list_without_servers_is_confusing(document: dict[str, object]) -> None:
+    """An empty one is not: it says that there are none."""
+    with pytest.raises(CloudConfused, match="listing: the answer has no list of servers"):
+        listed(document, "listing")
+    assert listed({"servers": []}, "listing") == []
+
+
+def test_a_task_state_that_is_left_out_means_idle_only_where_the_api_says_so() -> None:
+    """BMS v1 leaves it out; Nova always shows it."""
+    shown = body(IDS[0])
+    del shown["OS-EXT-STS:task_state"]
+    assert parse(shown, IDS[0], idle=None).task_state is None
+    with pytest.raises(CloudConfused, match="no task_state"):
+        parse(shown, IDS[0])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2025-06-01T10:00:00Z", datetime(2025, 6, 1, 10, tzinfo=UTC)),
+        ("2025-06-01T10:00:00", datetime(2025, 6, 1, 10, tzinfo=UTC)),
+        ("2025-06-01T10:00:00.500000", datetime(2025, 6, 1, 10, 0, 0, 500000, tzinfo=UTC)),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+        (1748772000, None),
+    ],
+)
+def test_times_of_the_cloud_are_utc(value: object, expected: datetime | None) -> None:
+    """With or without a zone; what is no time is none."""
+    assert stamp(value) == expected
