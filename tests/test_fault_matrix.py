@@ -24,8 +24,8 @@ from handler.simulator import CallKind, Cut, Fault, Simulator
 from handler.stop import run as run_module
 from tests.conftest import StartFunction
 
-DEADLINE = 2.0
-LIMITS = {"AUTOSTOP_DEADLINE": f"{DEADLINE}s", "AUTOSTOP_WAIT": "1.5s", "AUTOSTOP_CONCURRENCY": "4"}
+DEADLINE = 3.5
+LIMITS = {"AUTOSTOP_DEADLINE": f"{DEADLINE}s", "AUTOSTOP_WAIT": "2.6s", "AUTOSTOP_CONCURRENCY": "4"}
 PAGE = "<html><body>Welcome to the proxy</body></html>"
 
 DONE, TAKEN, AGAIN = "stopped/confirmed", "accepted/accepted", "503"
