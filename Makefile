@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench lock clean
+.PHONY: help demo test check format bench prove lock clean
 
 help:            ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
@@ -29,6 +29,9 @@ format: $(VENV)/dev.stamp  ## mend what `check` can mend by itself
 
 bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 	@$(BIN)/python -m tests.bench
+
+prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
+	@$(BIN)/python -m tests.prove --deliveries 10000
 
 lock: $(VENV)/dev.stamp    ## pin all dependencies anew: versions and hashes, no URLs
 	$(PIP) install uv

@@ -141,9 +141,8 @@ class Case:
         """Take in one read; None if that ends the case."""
         match answer:
             case Server():
-                known = self._server
-                if known is not None and known.updated is not None and known.updated == answer.updated:
-                    answer = replace(answer, history=known.history)
+                # A history that was read before is not kept: `updated` counts in whole seconds, so a start right after
+                # it would not show.
                 self._server = answer
                 self._troubles = 0
                 if self.taken is not None or self._maybe_taken:

@@ -1,0 +1,249 @@
+"""The wire between the function and the simulated cloud, without sockets: what goes over it, and what goes wrong on it.
+
+Whatever takes time takes it from the held clock. Each exchange is one step: nobody acts in the middle of it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from http.client import RemoteDisconnected
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from handler.simulator import CallKind
+from handler.simulator.cloud import Cloud, Delivery
+from handler.simulator.messages import Request
+from tests.prove import fibers
+from tests.prove.clock import Clock
+from tests.prove.ledger import Errand, Ledger
+
+CLOUD = "http://cloud.test"
+
+
+class Trouble(StrEnum):
+    """What can go wrong between the function and the cloud."""
+
+    REFUSED = "refused"
+    """No connection: nothing is sent."""
+    LATE = "late"
+    """No answer in time; the cloud gets to it only some seconds after that."""
+    HELD = "held"
+    """The cloud does it at once, and its answer does not come in time."""
+    SLOW = "slow"
+    """The answer takes some seconds, which may be in time."""
+    STRIPPED = "stripped"
+    """The answer to a read lacks locks, tags and metadata, as of an old microversion."""
+    WRONG = "wrong"
+    """The answer to a read shows another server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hitch:
+    """A trouble that waits for the next call of a kind.
+
+    Attributes:
+        server_id: only calls about this server; None for all.
+        seconds: for LATE and SLOW.
+    """
+
+    on: CallKind
+    trouble: Trouble
+    server_id: str | None = None
+    seconds: float = 0.0
+
+
+class Wire(HTTPAdapter):
+    """Carries the function's requests to the cloud and writes down what came back.
+
+    Args:
+        latency: seconds that each exchange takes.
+    """
+
+    def __init__(self, clock: Clock, cloud: Cloud, ledger: Ledger, latency: float) -> None:
+        super().__init__()
+        self.hitches: list[Hitch] = []
+        self._clock = clock
+        self._cloud = cloud
+        self._ledger = ledger
+        self._latency = latency
+        self.limbo: list[tuple[float, Request, str | None, Errand]] = []
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **how: Any) -> requests.Response:
+        """Carry one request there and its answer back."""
+        patience = _patience(how.get("timeout"))
+        began = self._clock.monotonic()
+        asked = _asked(request)
+        kind, server_id = self._cloud.classify(asked)
+        errand = fibers.current().errand
+        self._clock.advance(self._latency / 2)
+        hitch = self._strike(kind, server_id)
+        trouble = hitch.trouble if hitch else None
+        if trouble is Trouble.REFUSED:
+            raise _not_connected()
+        with self._sent(errand, kind, server_id):
+            if hitch and trouble is Trouble.LATE:
+                self.limbo.append((self._clock.monotonic() + patience + hitch.seconds, asked, server_id, errand))
+                delivery = None
+            else:
+                if trouble is Trouble.WRONG and server_id is not None:
+                    asked = replace(asked, target=self._other(asked.target, server_id))
+                delivery = self._cloud.handle(asked)
+        if delivery is None or trouble is Trouble.HELD:
+            self._clock.advance(patience)
+            raise requests.exceptions.ReadTimeout("no answer")
+        if hitch and trouble is Trouble.SLOW:
+            if hitch.seconds > patience:
+                self._clock.advance(patience)
+                raise requests.exceptions.ReadTimeout("no answer")
+            self._clock.advance(hitch.seconds)
+        response = self._back(request, delivery, strip=trouble is Trouble.STRIPPED)
+        self._clock.advance(self._latency / 2)
+        in_time = self._clock.monotonic() - began <= patience
+        # Of an answer without a body nothing can get lost.
+        torn = bool(delivery.answer and delivery.answer.body) and (delivery.half or not in_time)
+        whole = not torn and trouble not in (Trouble.STRIPPED, Trouble.WRONG)
+        self._ledger.answered(errand, kind, server_id, response.status_code, whole=whole)
+        return response
+
+    def time_passed(self) -> None:
+        """Let the cloud get to what lay about until now."""
+        due = [late for late in self.limbo if late[0] <= self._clock.monotonic()]
+        self.limbo = [late for late in self.limbo if late not in due]
+        for _, asked, server_id, errand in due:
+            self._cloud.handle(asked)
+            if server_id is not None and self._cloud.calls.all()[-1].acted:
+                self._ledger.taken_late(errand, server_id)
+
+    @contextmanager
+    def _sent(self, errand: Errand, kind: CallKind, server_id: str | None) -> Iterator[None]:
+        # The law looks at a stop as it arrives, before the cloud has had its say.
+        if kind is CallKind.STOP:
+            self._ledger.stop_sent(errand, server_id)
+        before = len(self._cloud.calls.all())
+        yield
+        calls = self._cloud.calls.all()
+        if kind is CallKind.STOP and server_id is not None and len(calls) > before and calls[-1].acted:
+            self._ledger.stop_taken(errand, server_id)
+        if kind in (CallKind.READ, CallKind.LIST):
+            self._ledger.look(errand, server_id)
+
+    def _strike(self, kind: CallKind, server_id: str | None) -> Hitch | None:
+        for hitch in self.hitches:
+            if hitch.on is kind and hitch.server_id in (None, server_id):
+                self.hitches.remove(hitch)
+                self._ledger.tally.add("faults", f"{hitch.on}-{hitch.trouble}")
+                return hitch
+        return None
+
+    def _other(self, target: str, server_id: str) -> str:
+        others = [server.id for server in self._cloud.world.all() if not server.deleted and server.id != server_id]
+        # A lone server can't be mistaken for another; the answer is then no use in another way.
+        return target.replace(server_id, others[0]) if others else "/v2.1/nowhere"
+
+    def _back(self, request: requests.PreparedRequest, delivery: Delivery, *, strip: bool) -> requests.Response:
+        answer = delivery.answer
+        if answer is None:
+            raise requests.exceptions.ConnectionError(
+                urllib3.exceptions.ProtocolError("Connection aborted.", RemoteDisconnected("closed"))
+            )
+        headers = dict(answer.headers)
+        body = answer.body
+        if strip and answer.status == 200:
+            document = json.loads(body)
+            for name in ("locked", "tags", "metadata"):
+                document["server"].pop(name, None)
+            body = json.dumps(document).encode()
+            headers["Content-Length"] = str(len(body))
+        if delivery.half:
+            body = body[: len(body) // 2]
+        return self.build_response(
+            request,
+            urllib3.HTTPResponse(
+                body=io.BytesIO(body),
+                headers=headers,
+                status=answer.status,
+                reason=answer.phrase,
+                preload_content=False,
+                request_method=request.method,
+            ),
+        )
+
+
+class SinkTrouble(StrEnum):
+    """What can go wrong with a result on its way to the sink."""
+
+    BUSY = "busy"
+    """The sink answers 503."""
+    UNWILLING = "unwilling"
+    """The sink answers 400."""
+    DEAF = "deaf"
+    """The sink takes the event, and the line is cut before its answer."""
+
+
+class SinkWire(HTTPAdapter):
+    """A sink without a socket, which keeps what it took."""
+
+    def __init__(self, clock: Clock, ledger: Ledger, latency: float) -> None:
+        super().__init__()
+        self.troubles: list[SinkTrouble] = []
+        self._clock = clock
+        self._ledger = ledger
+        self._latency = latency
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """Take one event, or don't."""
+        errand = fibers.current().errand
+        fibers.pause()
+        self._clock.advance(self._latency)
+        trouble = self.troubles.pop(0) if self.troubles else None
+        if trouble:
+            self._ledger.tally.add("faults", f"sink-{trouble}")
+        status = {SinkTrouble.BUSY: 503, SinkTrouble.UNWILLING: 400}.get(trouble, 202)  # type: ignore[call-overload]
+        if status == 202:
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            body = request.body if isinstance(request.body, bytes) else b""
+            self._ledger.result_posted(errand, headers, body)
+        fibers.pause()
+        if trouble is SinkTrouble.DEAF:
+            raise requests.exceptions.ConnectionError("cut")
+        return self.build_response(
+            request, urllib3.HTTPResponse(body=io.BytesIO(b""), headers={}, status=status, preload_content=False)
+        )
+
+
+def _patience(timeout: object) -> float:
+    if isinstance(timeout, tuple):
+        return float(timeout[1])
+    assert isinstance(timeout, int | float), "a call without a time-out"
+    return float(timeout)
+
+
+def _asked(request: requests.PreparedRequest) -> Request:
+    parts = urlsplit(str(request.url))
+    headers: Mapping[str, Any] = request.headers
+    body = request.body
+    return Request(
+        method=str(request.method),
+        target=parts.path + (f"?{parts.query}" if parts.query else ""),
+        headers=tuple((name, _text(value)) for name, value in headers.items()),
+        body=body.encode() if isinstance(body, str) else body or b"",  # type: ignore[arg-type]
+        base_url=CLOUD,
+    )
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _not_connected() -> requests.exceptions.ConnectionError:
+    refused = urllib3.exceptions.NewConnectionError(None, "Connection refused")  # type: ignore[arg-type]
+    return requests.exceptions.ConnectionError(urllib3.exceptions.MaxRetryError(None, "/", refused))  # type: ignore[arg-type]
