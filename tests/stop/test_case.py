@@ -531,7 +531,7 @@ def test_a_throttled_history_is_never_held_against_the_server() -> None:
 
 @pytest.mark.parametrize("updated", [[RECENT, NOW], [RECENT, RECENT], [None, None], [None, NOW], [NOW, None]])
 def test_a_history_is_asked_for_anew_after_each_look(updated: list[Any]) -> None:
-    """Somebody restarted it between two looks, if need be within one second of `updated`; the fresh history shows it."""
+    """Somebody restarted it between two looks, if need be within one second of `updated`: the history shows it."""
     first, then = (seen("active", updated=stamp) for stamp in updated)
     play = Play(Script(first, then, stops=[CONFLICT], histories=[acts(), acts(STARTED)]), time=EVENT)
     assert play.result().reason is Reason.STARTED_SINCE
