@@ -57,7 +57,7 @@ def problem(error: AutostopError) -> Answer:
             status, name, title = 403, "caller-forbidden", "The caller may not do this"
         case WrongMethod():
             status, name, title = 405, "wrong-method", "Events are POSTed"
-            headers["Allow"] = "POST, OPTIONS"
+            headers["Allow"] = error.allow
         case TooLarge():
             status, name, title = 413, "too-large", "The body is too large"
         case NotAnEvent():

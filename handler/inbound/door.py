@@ -27,6 +27,7 @@ class HttpRequest:
         headers: lower-case names; values as WSGI has them.
         body: all of it.
         received: when it was here, on the monotonic clock.
+        query: what follows the question mark, undecoded.
     """
 
     method: str
@@ -34,6 +35,7 @@ class HttpRequest:
     headers: Mapping[str, str]
     body: bytes
     received: float
+    query: str = ""
 
 
 Handle = Callable[[Sequence[StopRequest], bool, float], Answer]

@@ -20,7 +20,7 @@ STOP_REQUESTED = f"{TYPE_PREFIX}stop.requested.v1"
 OWN_RESULTS = frozenset(f"{TYPE_PREFIX}stop.{word}.v1" for word in ("completed", "failed", "refused"))
 PING = "dev.knative.sources.ping"
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _TRACESTATE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,511}", re.ASCII)
 _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
@@ -69,7 +69,7 @@ def canonical(event: Event) -> StopRequest:
     flaws: list[Flaw] = []
     data = _object(event.data, flaws)
     ids = _server_ids(data, flaws)
-    if not ids and event.subject is not None and _UUID.fullmatch(event.subject):
+    if not ids and event.subject is not None and UUID.fullmatch(event.subject):
         ids = [event.subject.lower()]
     dry_run = data.get("dry_run", False)
     if not isinstance(dry_run, bool):
@@ -131,7 +131,7 @@ def _server_ids(data: Mapping[str, object], flaws: list[Flaw]) -> list[str]:
         found.append(("data.server_id", data["server_id"]))
     ids = []
     for at, id_ in found:
-        if isinstance(id_, str) and _UUID.fullmatch(id_):
+        if isinstance(id_, str) and UUID.fullmatch(id_):
             ids.append(id_.lower())
         elif len(flaws) < _MOST_FLAWS:
             flaws.append(Flaw(at, "is no UUID"))
