@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from handler.errors import BadEvent, Flaw
 from handler.inbound import strictjson
@@ -82,7 +83,6 @@ def canonical(event: Event) -> StopRequest:
     texts = {name: _text(data, name, longest, flaws) for name, longest in _LONGEST.items()}
     if flaws:
         raise BadEvent(*flaws[:_MOST_FLAWS])
-    traced = event.traceparent is not None and _TRACEPARENT.fullmatch(event.traceparent)
     return StopRequest(
         source=event.source,
         id=event.id,
@@ -95,10 +95,22 @@ def canonical(event: Event) -> StopRequest:
         requested_by=texts["requested_by"],
         reply_to=texts["reply_to"],
         correlationid=event.correlationid,
-        # A malformed trace context is to be dropped, not to fail what it accompanies (W3C Trace Context).
-        traceparent=event.traceparent if traced else None,
-        tracestate=event.tracestate if traced and _TRACESTATE.fullmatch(event.tracestate or "") else None,
+        **traced(event.traceparent, event.tracestate),
     )
+
+
+class Trace(TypedDict):
+    """The trace context of a request, as keywords."""
+
+    traceparent: str | None
+    tracestate: str | None
+
+
+def traced(parent: str | None, state: str | None) -> Trace:
+    """A trace context as far as it is well-formed; a malformed one is to be dropped (W3C Trace Context)."""
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
+        return Trace(traceparent=None, tracestate=None)
+    return Trace(traceparent=parent, tracestate=state if _TRACESTATE.fullmatch(state or "") else None)
 
 
 EXTRACTORS: Mapping[str, Extractor] = {STOP_REQUESTED: canonical, PING: canonical}
