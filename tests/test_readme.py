@@ -6,6 +6,7 @@ import re
 
 from handler.settings import VARIABLES
 from handler.stop.model import Outcome, Reason
+from handler.webhook_variables import WEBHOOK_VARIABLES
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -19,6 +20,12 @@ def test_the_settings_table_is_the_list_in_the_code() -> None:
     """Each setting stands in the README with the default and the meaning that the code gives it, and no other does."""
     part = README.split("<!-- settings:")[1].split("<!-- end of settings -->")[0]
     assert _table(part)[2:] == [[f"`{v.name}`", v.default, v.meaning] for v in VARIABLES]
+
+
+def test_the_webhooks_table_is_the_list_in_the_code() -> None:
+    """The same for the settings of `receive_webhook`."""
+    part = README.split("<!-- webhook settings:")[1].split("<!-- end of webhook settings -->")[0]
+    assert _table(part)[2:] == [[f"`{v.name}`", v.default, v.meaning] for v in WEBHOOK_VARIABLES]
 
 
 def test_the_outcome_table_is_the_closed_vocabulary() -> None:
