@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl
 
 from handler.errors import BadEvent, CallerUnproven, Flaw
 from handler.inbound import strictjson
@@ -102,3 +103,8 @@ def cut(words: str, longest: int) -> str | None:
 def attribute(words: str) -> str | None:
     """A text that can be an attribute of an event as it is; None if it cannot."""
     return words if words.strip() and not _CONTROL.search(words) and len(words.encode()) <= LONGEST_ATTRIBUTE else None
+
+
+def form(body: bytes) -> Mapping[str, str]:
+    """The fields of a form; what is no UTF-8 in them is replaced."""
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, errors="replace"))

@@ -12,6 +12,7 @@ from handler.webhook_settings import WebhookSettings
 # Path, and what switches the producer on. Its module is called like its path, and has a function `producer`.
 SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {
     "/alertmanager": lambda settings: settings.alertmanager_token,
+    "/slack": lambda settings: settings.slack_signing_secret,
 }
 
 
