@@ -17,6 +17,9 @@ SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {
     "/azure-monitor": lambda settings: settings.azure_token,
     "/eventbridge": lambda settings: settings.eventbridge_token,
     "/slack": lambda settings: settings.slack_signing_secret,
+    "/mattermost": lambda settings: settings.mattermost_tokens,
+    "/teams": lambda settings: settings.teams_secret,
+    "/rocketchat": lambda settings: settings.rocketchat_tokens,
 }
 
 
