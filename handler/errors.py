@@ -13,7 +13,7 @@
         ├── BudgetSpent      not every server was handled in time
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── SinkUnreachable  an event of ours could not be handed over
-        ├── ProducerUnreachable  what proves a message could not be had from its producer
+        ├── ProducerUnreachable  what a message needs of its producer could not be had
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer

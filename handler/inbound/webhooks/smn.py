@@ -1,8 +1,8 @@
 """Open Telekom Cloud's Simple Message Notification, and through it Cloud Eye's alarms.
 
-Every message has an id and the time at which it was first sent, and a redelivery repeats both; a repeat of an alarm that
-still fires is a message of its own. How long SMN goes on sending again is not documented: a message that is older than
-an hour is refused, and what it stops is up to `stop_servers`, which has its own limit of an event's age.
+Every message has an id and the time at which it was first sent, and a redelivery repeats both; a repeat of an alarm
+that still fires is a message of its own. How long SMN goes on sending again is not documented: a message is refused
+once it is older than an hour, and `stop_servers` has its own limit of an event's age besides.
 
 A subscription confirms itself, once its request has passed every check that a notification has to pass.
 """

@@ -13,10 +13,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
@@ -39,6 +40,15 @@ def signed_text(fields: Mapping[str, str]) -> bytes:
     return "".join(lines).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """What a certificate says."""
+
+    key: rsa.RSAPublicKey
+    not_before: datetime
+    not_after: datetime
+
+
 class Certificates:
     """The certificates that messages are signed with, kept for a day.
 
@@ -56,7 +66,7 @@ class Certificates:
         self._hosts = hosts
         self._get = get
         self._monotonic = monotonic
-        self._kept: OrderedDict[str, tuple[float, x509.Certificate]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, Signer]] = OrderedDict()
         self._lock = threading.Lock()
 
     def check(self, url: str, signature: str, text: bytes, now: datetime, seconds: float) -> None:
@@ -68,18 +78,15 @@ class Certificates:
         """
         if not fetch.is_at(url, self._hosts, _PATH):
             raise CallerUnproven("The certificate is not where one may come from.")
-        certificate = self._certificate(url, seconds)
-        if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        signer = self._signer(url, seconds)
+        if not signer.not_before <= now <= signer.not_after:
             raise CallerUnproven("The certificate is not valid now.")
-        key = certificate.public_key()
-        if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _SMALLEST_KEY:
-            raise CallerUnproven("The certificate has no key that is strong enough.")
         try:
-            key.verify(_decoded(signature), text, padding.PKCS1v15(), hashes.SHA256())
+            signer.key.verify(_decoded(signature), text, padding.PKCS1v15(), hashes.SHA256())
         except InvalidSignature:
             raise CallerUnproven("The signature is wrong.") from None
 
-    def _certificate(self, url: str, seconds: float) -> x509.Certificate:
+    def _signer(self, url: str, seconds: float) -> Signer:
         with self._lock:
             since, kept = self._kept.get(url, (0.0, None))
         if kept is not None and self._monotonic() - since < _KEPT_FOR:
@@ -89,16 +96,24 @@ class Certificates:
             raise ProducerUnreachable(f"The certificate could not be had (HTTP {status}).")
         if status != 200:
             raise CallerUnproven("There is no certificate where the message says.")
-        try:
-            loaded = x509.load_pem_x509_certificate(body)
-        except ValueError:
-            raise CallerUnproven("There is no certificate where the message says.") from None
+        loaded = _load(body)
         with self._lock:
             self._kept[url] = (self._monotonic(), loaded)
             self._kept.move_to_end(url)
             while len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
         return loaded
+
+
+def _load(pem: bytes) -> Signer:
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        key = certificate.public_key()
+    except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
+        raise CallerUnproven("There is no certificate where the message says.") from None
+    if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _SMALLEST_KEY:
+        raise CallerUnproven("The certificate has no key that is strong enough.")
+    return Signer(key, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 def _decoded(signature: str) -> bytes:
