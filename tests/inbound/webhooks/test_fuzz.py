@@ -1,0 +1,159 @@
+"""Garbage to every webhook path, unproven and proven: never a bug, never an echo, never a request to a strange host."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handler.inbound.answers import Answer
+from handler.inbound.webhooks.registry import SWITCHES
+from handler.inbound.webhooks.smn import Smn
+from handler.webhook_settings import from_environ
+from tests.inbound.webhooks.scene import ONE, THREE, TWO, Scene, refused
+from tests.inbound.webhooks.test_golden import ENVIRON, GOLDEN, NAMES, SIGN
+from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor
+
+PAIRS = [json.loads((GOLDEN / f"{name}.json").read_text()) for name in NAMES]
+PEOPLE: dict[str, str] = {name: value for pair in PAIRS for name, value in pair["settings"].items()}
+VENDOR = Vendor()
+MARK = "marked-by-the-sender"
+HEADERS = [
+    "authorization",
+    "content-type",
+    "x-slack-signature",
+    "x-slack-request-timestamp",
+    "x-grafana-alerting-signature",
+    "x-grafana-time",
+    "x-smn-message-type",
+    "x-openstack-request-id",
+    "traceparent",
+    "tracestate",
+]
+VALUES = st.text(st.characters(max_codepoint=0xFF), max_size=80)
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+    st.sampled_from(
+        [
+            ONE,
+            TWO.upper(),
+            f"{ONE},{TWO}",
+            MARK,
+            "firing",
+            "alarm",
+            "ALARM",
+            "Fired",
+            "2026-11-20T18:00:00Z",
+            "https://x/",
+        ]
+    ),
+)
+TREES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+
+
+def scene() -> Scene:
+    """Every producer switched on."""
+    environ = {**ENVIRON, **PEOPLE}
+    here = Scene(**environ)
+    VENDOR.asked.clear()
+    here.producers["/smn"] = Smn(from_environ(environ), "/bms-autostop/smn", VENDOR.get)  # type: ignore[index]
+    assert set(here.producers) == set(SWITCHES)
+    return here
+
+
+def harmless(answer: Answer) -> None:
+    """Any answer but a bug's, and no text of the sender in a refusal."""
+    assert answer.status in (200, 204, 400, 401, 403, 405, 503), answer
+    if answer.status >= 400:
+        document = refused(answer, answer.status)
+        assert document["type"] != "urn:bms-autostop:problem:internal-fault"
+        assert MARK not in json.dumps(document)
+    assert all(url in (CONFIRM_URL, CERT_URL) or url.startswith(CERT_URL[:40]) for url in VENDOR.asked), VENDOR.asked
+
+
+@given(
+    path=st.sampled_from([*SWITCHES, "/", "/healthz", "/nobody"]) | st.text(max_size=20),
+    body=st.binary(max_size=300) | TREES.map(lambda tree: json.dumps(tree).encode()),
+    headers=st.dictionaries(st.sampled_from(HEADERS), VALUES, max_size=4),
+    query=VALUES,
+    method=st.sampled_from(["POST", "POST", "POST", "GET", "BREW"]),
+)
+def test_unproven_garbage_is_refused(path: str, body: bytes, headers: dict[str, str], query: str, method: str) -> None:
+    """Nothing is handed on, and nothing fetched."""
+    here = scene()
+    harmless(here.post(path, body, headers, query=query, method=method))
+    assert (here.handed, VENDOR.asked) == ([], [])
+
+
+def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a document, as the way to it."""
+    inner: list[tuple[Any, Any]] = []
+    if isinstance(tree, dict):
+        inner = list(tree.items())
+    elif isinstance(tree, list):
+        inner = list(enumerate(tree))
+    return [at, *(place for key, value in inner for place in places(value, (*at, key)))]
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> Any:
+    """A golden pair of which one to three places hold something else, or nothing."""
+    pair = copy.deepcopy(draw(st.sampled_from(PAIRS)))
+    flat = pair["path"] in ("/slack", "/mattermost")
+    for _ in range(draw(st.integers(1, 3))):
+        *way, last = draw(st.sampled_from(places(pair["body"])[1:]))
+        inner = pair["body"]
+        for key in way:
+            inner = inner[key]
+        if isinstance(inner, dict) and draw(st.booleans()):
+            del inner[last]
+        else:
+            inner[last] = draw(VALUES if flat else TREES)
+        if not pair["body"]:
+            break
+    return pair
+
+
+@settings(max_examples=400)
+@given(changed())
+def test_proven_garbage_is_no_bug(pair: Any) -> None:
+    """However a genuine message is made: at most one valid event, and none for another server than it names."""
+    here = scene()
+    try:
+        body, headers, query = SIGN[pair["path"]](pair, VENDOR)
+    except (KeyError, TypeError):
+        # What has no text where SMN signs text cannot be signed: it goes unsigned.
+        body, headers, query = json.dumps(pair["body"]).encode(), {}, ""
+    harmless(here.post(pair["path"], body, {**pair["headers"], **headers}, query=query))
+    assert len(here.handed) <= 1
+    assert all(set(request.server_ids) <= {ONE, TWO, THREE} for request in here.handed)
+
+
+@given(st.sampled_from(sorted(SWITCHES)), st.binary(max_size=200) | TREES.map(lambda tree: json.dumps(tree).encode()))
+def test_any_proven_bytes_are_no_bug(path: str, body: bytes) -> None:
+    """Whatever the body is, as far as a producer can sign bytes."""
+    here = scene()
+    if path in ("/mattermost", "/rocketchat", "/smn"):
+        # Their proof is in the body, so bytes alone prove nothing.
+        refused(here.post(path, body), 401)
+        return
+    _, headers, query = signed_bytes(path, body)
+    harmless(here.post(path, body, headers, query=query))
+
+
+def signed_bytes(path: str, body: bytes) -> tuple[bytes, dict[str, str], str]:
+    """The proof for any bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.inbound.webhooks.test_golden._as_json", lambda _: body)
+        patch.setattr("tests.inbound.webhooks.test_golden.form", lambda _: body)
+        return SIGN[path]({"body": {}}, VENDOR)
