@@ -158,4 +158,6 @@ def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requ
         data=data,
     )
     request = canonical(event)
+    if not request.server_ids:
+        raise BadEvent(Flaw("data.server_ids", "is missing"))
     return replace(request, requested_by=request.requested_by or requested_by)

@@ -91,7 +91,8 @@ class Scene:
             raise SinkUnreachable("The sink is down.", retry_after=7.0)
         event = stop_request_event(request, {})
         document = dict(to_dict(event))
-        assert faults("cloudevent-in.json", document) == []
+        found = faults("cloudevent-in.json", document)
+        assert found == [], found
         (read,) = decode(*binary(event)).events
         assert read.flaws == ()
         assert request.time is not None

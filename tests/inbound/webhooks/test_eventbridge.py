@@ -152,6 +152,7 @@ def test_a_redelivery_has_the_same_id() -> None:
             },
         ),
         (alarm({"InstanceId": ONE}, time=5), {"time": "is not an RFC 3339 timestamp with a zone"}),
+        ({"server_ids": None}, {"data.server_ids": "is missing"}),
         ({"server_ids": []}, {"data.server_ids": "is no array with at least one id"}),
         (
             {"server_ids": [ONE, "x"], "dryrun": True, "time": ""},
