@@ -8,6 +8,7 @@ from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
+from handler import webhook_settings
 from handler.inbound.webhooks import registry
 from handler.settings import VARIABLES
 from handler.shared_settings import SettingsError
@@ -98,6 +99,14 @@ def test_a_signed_time_needs_a_signature() -> None:
     """Alone it would prove nothing."""
     (fault,) = faults({**LEAST, "AUTOSTOP_GRAFANA_TIMESTAMP_HEADER": "X-Time"})
     assert fault == "AUTOSTOP_GRAFANA_TIMESTAMP_HEADER: needs AUTOSTOP_GRAFANA_HMAC_SECRET."
+
+
+def test_smn_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only if it is switched on, and the fault says how to get it."""
+    monkeypatch.setattr(webhook_settings, "find_spec", lambda _: None)
+    assert from_environ(LEAST).smn_topics == frozenset()
+    (fault,) = faults({**LEAST, "AUTOSTOP_SMN_TOPICS": TOPIC})
+    assert fault == "AUTOSTOP_SMN_TOPICS: needs the extra `smn`: pip install 'bms-autostop[smn]'."
 
 
 def test_no_secret_is_shown() -> None:

@@ -113,6 +113,12 @@ def test_every_malformed_id_is_told() -> None:
     ]
 
 
+def test_of_very_many_faults_only_some_are_told() -> None:
+    """The answer has bounds."""
+    assert len(refused(send(scene(), *[alert("a")] * 200), 400)["faults"]) == 50
+    assert len(refused(send(scene(), *[5] * 200), 400)["faults"]) == 50
+
+
 @pytest.mark.parametrize(
     ("body", "at"),
     [

@@ -13,6 +13,8 @@ import pytest
 import requests
 
 from handler.simulator import Simulator
+from handler.webhook_service import WebhookService
+from handler.webhook_settings import from_environ
 from tests.conftest import serving
 from tests.inbound.webhooks.scene import ONE, bearer, fresh_secret
 from tests.inbound.wire import environment
@@ -92,6 +94,15 @@ def test_a_bad_token_reaches_no_sink(serve: Serve) -> None:
         answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN[:-1]), timeout=30)
     assert (answer.status_code, sink.got) == (401, [])
     assert faults("problem.json", answer.json()) == []
+
+
+def test_with_nothing_switched_on_it_says_so_and_refuses_everybody(serve: Serve) -> None:
+    """It starts, so that a secret that is still to come is no crash."""
+    with logged("WARNING") as lines:
+        WebhookService(from_environ({"AUTOSTOP_EVENT_SINK": "http://sink/"})).door()
+    assert "no webhook is switched on" in lines.text
+    url = serve("receive_webhook", {"AUTOSTOP_EVENT_SINK": "http://127.0.0.1:1/"})
+    assert requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30).status_code == 403
 
 
 def test_the_front_stands_before_it(serve: Serve) -> None:

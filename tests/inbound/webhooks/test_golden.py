@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,9 @@ from handler.outbound.ask import stop_request_event
 from handler.webhook_settings import from_environ
 from tests.inbound.webhooks.scene import NOW, Scene, bearer, form, fresh_secret, mac
 from tests.inbound.webhooks.vendor import TOPIC, Vendor
+from tests.test_events_folder import EVENTS
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = EVENTS / "samples" / "webhooks"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 SECRET = fresh_secret()
 ENVIRON = {
