@@ -34,6 +34,7 @@ EXPECTED = {
     errors.BudgetSpent: (503, "budget-spent"),
     errors.BodyIncomplete: (503, "body-incomplete"),
     errors.SinkUnreachable: (503, "sink-unreachable"),
+    errors.ProducerUnreachable: (503, "producer-unreachable"),
     errors.InternalFault: (503, "internal-fault"),
     errors.CloudError: (503, "cloud-error"),
     errors.CloudUnreachable: (503, "cloud-unreachable"),
