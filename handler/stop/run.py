@@ -18,7 +18,8 @@ from typing import assert_never
 from handler.errors import BudgetSpent, InternalFault, LoginRefused
 from handler.stop.case import Case, Moment, Next, Step
 from handler.stop.decide import refuse
-from handler.stop.model import History, Policy, Report, Server, ServerResult, StopRequest
+from handler.stop.evidence import History
+from handler.stop.model import Policy, Report, Server, ServerResult, StopRequest
 from handler.stop.ports import Cloud, Crew, Pending, Rehearsed, Seen, StopFailed, Taken
 
 _LOG = logging.getLogger(__name__)
