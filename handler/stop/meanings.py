@@ -24,7 +24,7 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.FORBIDDEN: "The login may not read it or may not stop it.",
     Reason.CONFLICT: "The cloud kept turning the stop down, though nothing seemed to stand against it.",
     Reason.REJECTED: "The cloud called our request wrong.",
-    Reason.REVERTED: "The cloud took our stop, but the server was not off after it, or the stop was recorded as failed.",
+    Reason.REVERTED: "The cloud took our stop, but the server was not off after it, or it recorded the stop as failed.",
     Reason.CLOUD_ERROR: "The cloud kept failing for this server, while it answered otherwise.",
     Reason.DRY_RUN: "A stop would have been sent; it was a rehearsal.",
 }
