@@ -432,6 +432,20 @@ def test_a_server_busy_to_the_end_has_failed_and_the_sentence_names_the_task() -
     assert play.cloud.of("stop") == []
 
 
+@pytest.mark.parametrize("cents", range(500, 900, 3))
+def test_a_look_that_the_end_of_the_budget_cuts_off_is_no_trouble(cents: int) -> None:
+    """Wherever in its rhythm of looks the budget ends, the server is called busy, and the event need not come again."""
+    play = Play(Script("active/rebuilding", lasts=0.1), budget=cents / 100)
+    assert play.result().reason is Reason.BUSY
+    assert play.elapsed <= cents / 100 + 1e-6
+
+
+def test_a_server_whose_only_look_is_cut_off_is_not_handled() -> None:
+    """Nothing was seen of it; the event comes again, and the trouble names the cloud that did not answer."""
+    with pytest.raises(BudgetSpent, match="cloud-unreachable"):
+        Play(Script("active", lasts=100.0), budget=5.0).result()
+
+
 def test_a_busy_server_that_cannot_be_read_any_more_is_not_called_busy() -> None:
     """Nobody knows what it does at the end of the budget, so the event comes again."""
     with pytest.raises(BudgetSpent):
