@@ -6,8 +6,6 @@ import re
 
 import pytest
 
-from handler.stop.meanings import MEANINGS
-from handler.stop.model import Reason
 from tests.conftest import ROOT
 from tests.readme import written
 
@@ -32,14 +30,6 @@ def test_a_lost_marker_is_told(marker: str) -> None:
     """Nothing is written over the rest of the README."""
     with pytest.raises(ValueError, match="has 0 tables"):
         written(README.replace(marker, ""))
-
-
-def test_each_reason_has_one_plain_sentence() -> None:
-    """None is missing, none is left over, no two are the same, and none breaks the table."""
-    assert list(MEANINGS) == list(Reason)
-    assert len(set(MEANINGS.values())) == len(Reason)
-    for sentence in MEANINGS.values():
-        assert re.fullmatch(r"[A-Z][^|\n.]+\.", sentence)
 
 
 def test_the_readme_names_only_make_targets_that_exist() -> None:

@@ -150,6 +150,7 @@ def test_a_history_that_was_not_to_be_had(answer: Any, history: Lookup) -> None:
     """The server is stopped for the event's age alone, and the evidence tells why."""
     result, evidence = judged(seen("active", updated=RECENT), "stopped", time=EVENT, histories=[answer])
     assert (result.reason, evidence.history, evidence.action) == (Reason.CONFIRMED, history, None)
+    assert "history could not be read" in result.detail
 
 
 @pytest.mark.parametrize("fault", [DOWN, CloudFault("broken", status=500)])
