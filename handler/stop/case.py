@@ -370,7 +370,7 @@ class Case:
     def _note(self, history: Lookup, action: Action | None = None) -> None:
         """Add what the history said after the decision."""
         assert self._evidence is not None
-        self._evidence = replace(self._evidence, history=history, action=action)
+        self._evidence = self._evidence._replace(history=history, action=action)
 
     def _end(self, reason: Reason, detail: str, fault: CloudError | None = None) -> Next | None:
         server = self._server

@@ -59,7 +59,7 @@ def judged_by(reason: Reason = Reason.CONFIRMED, **changes: Any) -> Evidence:
         history=Lookup.NOT_ASKED,
         action=None,
     )
-    return replace(usual, **changes)
+    return usual._replace(**changes)
 
 
 def report(*rows: ServerResult, refusal: Refusal | None = None, dry_run: bool = False, **changes: Any) -> Report:
