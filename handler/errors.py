@@ -12,7 +12,7 @@
     └── PassingTrouble       sending the event again can help
         ├── BudgetSpent      not every server was handled in time
         ├── BodyIncomplete   the connection ended or stalled inside the body
-        ├── SinkUnreachable  the result event could not be handed over
+        ├── SinkUnreachable  an event of ours could not be handed over
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
@@ -69,7 +69,15 @@ class TooLarge(AutostopError):
 
 
 class WrongMethod(AutostopError):
-    """The request is neither a POST nor the OPTIONS handshake."""
+    """The request is neither a POST nor, where there is one, the OPTIONS handshake.
+
+    Attributes:
+        allow: the methods that are served.
+    """
+
+    def __init__(self, message: str, *, allow: str = "POST, OPTIONS") -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class CallerUnproven(AutostopError):
@@ -116,7 +124,7 @@ class BodyIncomplete(PassingTrouble):
 
 
 class SinkUnreachable(PassingTrouble):
-    """The result event could not be handed to the sink."""
+    """An event of ours could not be handed to the sink."""
 
     name = "sink-unreachable"
 

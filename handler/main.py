@@ -1,4 +1,4 @@
-"""The functions-framework targets: wiring, no logic."""
+"""The functions-framework targets: wiring, no logic. Only the one that is served is wired, and loads what it needs."""
 
 from __future__ import annotations
 
@@ -7,23 +7,48 @@ import sys
 
 import flask
 
-from handler import settings
 from handler.inbound import front
 from handler.outbound import logs
-from handler.service import Service
+from handler.shared_settings import SettingsError
+
+# functions-framework sets it before it loads this file, whichever way the target was given.
+_TARGET = os.environ.get("FUNCTION_TARGET") or "stop_servers"
 
 try:
-    _SETTINGS = settings.from_environ(os.environ)
-except settings.SettingsError as fault:
+    if _TARGET == "receive_webhook":
+        from handler import webhook_settings
+        from handler.webhook_service import WebhookService
+
+        _WEBHOOKS = webhook_settings.from_environ(os.environ)
+        logs.configure(_WEBHOOKS.log_level)
+        _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS).door().answer
+    else:
+        from handler import settings
+        from handler.service import Service
+
+        _SETTINGS = settings.from_environ(os.environ)
+        logs.configure(_SETTINGS.log_level)
+        _MAX_BODY, _ANSWER = _SETTINGS.max_body, Service(_SETTINGS).door().answer
+except SettingsError as fault:
     sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in fault.faults))
 
-logs.configure(_SETTINGS.log_level)
-_DOOR = Service(_SETTINGS).door()
 if flask.has_app_context():
-    front.install(flask.current_app, _SETTINGS.max_body)
+    front.install(flask.current_app, _MAX_BODY)
 
 
-def stop_servers(request: flask.Request) -> flask.Response:
-    """Stop the servers that a CloudEvent names, and answer with the result event."""
-    answer = _DOOR.answer(front.request_of(request.environ))
+def _served(request: flask.Request) -> flask.Response:
+    answer = _ANSWER(front.request_of(request.environ))
     return flask.Response(answer.body, answer.status, dict(answer.headers))
+
+
+if _TARGET == "receive_webhook":
+
+    def receive_webhook(request: flask.Request) -> flask.Response:
+        """Turn what a producer without CloudEvents sent into a stop request, and hand it on."""
+        return _served(request)
+
+else:
+
+    def stop_servers(request: flask.Request) -> flask.Response:
+        """Stop the servers that a CloudEvent names, and answer with the result event."""
+        return _served(request)

@@ -1,32 +1,19 @@
 """The environment as one frozen object, read once at start; every fault is reported at once, by name.
 
-`VARIABLES` is the one list of the settings that are ours: the README's table and the unknown-name check use it too.
+`VARIABLES` is the one list of the settings of `stop_servers`: the README's table and the unknown-name check use it too.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
 from handler.login_settings import CloudLogin, LoginKind, read_login
+from handler.shared_settings import SettingsError, Variable, read_shared, refuse, strange_names
 from handler.stop.model import Policy
-from handler.values import (
-    Reading,
-    Secret,
-    boolean,
-    choice,
-    duration,
-    http_url,
-    overrides,
-    pair,
-    size,
-    token,
-    uri_reference,
-    whole,
-)
+from handler.values import Reading, Secret, boolean, choice, duration, http_url, pair, whole
 
 __all__ = [
     "VARIABLES",
@@ -40,18 +27,6 @@ __all__ = [
     "Variable",
     "from_environ",
 ]
-
-
-class SettingsError(Exception):
-    """The environment does not make valid settings.
-
-    Attributes:
-        faults: one sentence each, beginning with the variable's name; never a secret's value.
-    """
-
-    def __init__(self, faults: tuple[str, ...]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 class InboundAuth(StrEnum):
@@ -103,15 +78,6 @@ class Settings:
     log_level: str = "INFO"
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One setting of ours, as the README's table shows it."""
-
-    name: str
-    default: str
-    meaning: str
-
-
 VARIABLES = (
     Variable("AUTOSTOP_INBOUND_AUTH", "none: must be set", "who may call: `none` (said out loud) or `bearer`"),
     Variable(
@@ -153,9 +119,6 @@ VARIABLES = (
     Variable("AUTOSTOP_LOG_LEVEL", "`INFO`", "`DEBUG`, `INFO`, `WARNING` or `ERROR`; JSON lines on stdout"),
 )
 
-# Kubernetes describes each service of the namespace in variables of these forms; one may be called `autostop`.
-_SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
-
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
     """Read and check the settings. An empty variable counts as unset.
@@ -185,6 +148,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         clock_tolerance=reading.value("AUTOSTOP_CLOCK_TOLERANCE", duration, timedelta(seconds=5)),
         wait=wait,
     )
+    shared = read_shared(reading)
     sink = reading.value("AUTOSTOP_RESULT_SINK", http_url, None) or reading.value("K_SINK", http_url, None)
     made = Settings(
         inbound_auth=auth,
@@ -196,13 +160,13 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         bms_url=reading.value("AUTOSTOP_BMS_URL", http_url, None),
         deadline=deadline,
         concurrency=reading.value("AUTOSTOP_CONCURRENCY", whole(1, 256), 16),
-        max_body=reading.value("AUTOSTOP_MAX_BODY", size, 1024 * 1024),
+        max_body=shared.max_body,
         webhook_origins=frozenset(part.lower() for part in reading.parts("AUTOSTOP_WEBHOOK_ORIGINS")),
-        source=reading.value("AUTOSTOP_SOURCE", uri_reference, "/bms-autostop"),
+        source=shared.source,
         result_sink=sink,
-        sink_token=Secret(reading.value("AUTOSTOP_SINK_TOKEN", token, "")),
-        extensions=reading.value("K_CE_OVERRIDES", overrides, {}),
-        log_level=reading.value("AUTOSTOP_LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
+        sink_token=shared.sink_token,
+        extensions=shared.extensions,
+        log_level=shared.log_level,
     )
     if reading.faults:
         raise SettingsError(tuple(reading.faults))
@@ -210,15 +174,14 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
 
 
 def _unknown_names(reading: Reading) -> None:
-    """A misspelt guard would silently be off."""
-    known = {variable.name for variable in VARIABLES}
-    for name in sorted(reading.environ):
-        if name.startswith("AUTOSTOP_") and name not in known and not _SERVICE_LINK.search(name):
-            from difflib import get_close_matches
+    known = [variable.name for variable in VARIABLES]
+    strange = strange_names(reading.environ, known)
+    if strange:
+        # What is meant for another target does no harm here: one image and one Secret can serve all of them.
+        from handler.webhook_variables import WEBHOOK_VARIABLES
 
-            near = get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            reading.faults.append(f"{name}: there is no such setting.{hint}")
+        known += [variable.name for variable in WEBHOOK_VARIABLES]
+        refuse(reading, strange_names(reading.environ, known), known)
 
 
 def _inbound_auth(reading: Reading) -> InboundAuth:

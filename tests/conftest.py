@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +82,34 @@ StartFunction = Callable[..., Function]
 @pytest.fixture
 def start_function(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
     """Start the function with settings of one's own: `start_function(cloud, AUTOSTOP_WAIT="0")`."""
+    with serving(monkeypatch) as serve:
+
+        def start(cloud: Simulator, **environ: str) -> Function:
+            wanted = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ}
+            return Function(serve("stop_servers", wanted))
+
+        yield start
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Mapping[str, str]], str]]:
+    """A way to serve a target with these settings until the end; it gives back the URL."""
     running: list[tuple[Any, threading.Thread]] = []
 
-    def start(cloud: Simulator, **environ: str) -> Function:
-        wanted = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ}
-        for name, value in wanted.items():
+    def serve(target: str, environ: Mapping[str, str]) -> str:
+        # The framework sets the target itself, and leaves it behind.
+        monkeypatch.setenv("FUNCTION_TARGET", target)
+        for name, value in environ.items():
             monkeypatch.setenv(name, value)
-        app = functions_framework.create_app("stop_servers", str(ROOT / "handler" / "main.py"), "http")
+        app = functions_framework.create_app(target, str(ROOT / "handler" / "main.py"), "http")
         server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         running.append((server, thread))
-        return Function(f"http://127.0.0.1:{server.server_port}")
+        return f"http://127.0.0.1:{server.server_port}"
 
-    yield start
+    yield serve
     for server, thread in running:
         server.shutdown()
         thread.join()

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from handler.settings import VARIABLES
+from handler.shared_settings import Variable
 from handler.stop.meanings import MEANINGS
 from handler.stop.model import Reason
+from handler.webhook_variables import WEBHOOK_VARIABLES
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"
 
 
-def _settings() -> Iterator[str]:
+def _settings(variables: Iterable[Variable] = VARIABLES) -> Iterator[str]:
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
-    for variable in VARIABLES:
+    for variable in variables:
         yield f"| `{variable.name}` | {variable.default} | {variable.meaning} |"
 
 
@@ -28,7 +30,11 @@ def _reasons() -> Iterator[str]:
 
 
 # The name of each table, as its markers have it.
-TABLES: Mapping[str, Callable[[], Iterator[str]]] = {"settings": _settings, "reasons": _reasons}
+TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
+    "settings": _settings,
+    "webhook settings": lambda: _settings(WEBHOOK_VARIABLES),
+    "reasons": _reasons,
+}
 
 
 def written(text: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from handler.errors import (
@@ -20,6 +21,8 @@ from handler.errors import (
     TooLarge,
     WrongMethod,
 )
+
+_LOG = logging.getLogger(__name__)
 
 _DEFAULT_RETRY_AFTER = 10.0
 _REFUSED_RETRY_AFTER = 60.0
@@ -57,7 +60,7 @@ def problem(error: AutostopError) -> Answer:
             status, name, title = 403, "caller-forbidden", "The caller may not do this"
         case WrongMethod():
             status, name, title = 405, "wrong-method", "Events are POSTed"
-            headers["Allow"] = "POST, OPTIONS"
+            headers["Allow"] = error.allow
         case TooLarge():
             status, name, title = 413, "too-large", "The body is too large"
         case NotAnEvent():
@@ -74,6 +77,18 @@ def problem(error: AutostopError) -> Answer:
             return problem(InternalFault("Something unexpected happened; the log tells more."))
     document = {"type": f"urn:bms-autostop:problem:{name}", "title": title, "status": status, **members}
     return json_answer(status, document, {**headers, "Content-Type": "application/problem+json"})
+
+
+def always(make: Callable[[], Answer]) -> Answer:
+    """Make an answer; whatever is raised becomes one, and a line in the log."""
+    try:
+        return make()
+    except AutostopError as error:
+        _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
+        return problem(error)
+    except Exception:
+        _LOG.exception("a bug kept the request from being handled")
+        return problem(InternalFault("Something unexpected happened; the log tells more."))
 
 
 def json_answer(status: int, document: object, headers: Mapping[str, str] | None = None) -> Answer:

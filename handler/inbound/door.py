@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from handler.errors import AutostopError, BadEvent, Flaw, InternalFault, WrongMethod
+from handler.errors import BadEvent, Flaw, WrongMethod
 from handler.inbound import answers, caller
 from handler.inbound.answers import Answer
 from handler.inbound.decode import Delivery, Event, decode
@@ -27,6 +27,7 @@ class HttpRequest:
         headers: lower-case names; values as WSGI has them.
         body: all of it.
         received: when it was here, on the monotonic clock.
+        query: what follows the question mark, undecoded.
     """
 
     method: str
@@ -34,6 +35,7 @@ class HttpRequest:
     headers: Mapping[str, str]
     body: bytes
     received: float
+    query: str = ""
 
 
 Handle = Callable[[Sequence[StopRequest], bool, float], Answer]
@@ -54,14 +56,7 @@ class Door:
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
-        try:
-            return self._answer(request)
-        except AutostopError as error:
-            _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
-            return answers.problem(error)
-        except Exception:
-            _LOG.exception("a bug kept the request from being handled")
-            return answers.problem(InternalFault("Something unexpected happened; the log tells more."))
+        return answers.always(lambda: self._answer(request))
 
     def _answer(self, request: HttpRequest) -> Answer:
         match request.method, request.path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypedDict
 
 from handler.errors import BadEvent, Flaw
 from handler.inbound import strictjson
@@ -20,7 +21,7 @@ STOP_REQUESTED = f"{TYPE_PREFIX}stop.requested.v1"
 OWN_RESULTS = frozenset(f"{TYPE_PREFIX}stop.{word}.v1" for word in ("completed", "failed", "refused"))
 PING = "dev.knative.sources.ping"
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _TRACESTATE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,511}", re.ASCII)
 _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
@@ -69,7 +70,7 @@ def canonical(event: Event) -> StopRequest:
     flaws: list[Flaw] = []
     data = _object(event.data, flaws)
     ids = _server_ids(data, flaws)
-    if not ids and event.subject is not None and _UUID.fullmatch(event.subject):
+    if not ids and event.subject is not None and UUID.fullmatch(event.subject):
         ids = [event.subject.lower()]
     dry_run = data.get("dry_run", False)
     if not isinstance(dry_run, bool):
@@ -82,7 +83,6 @@ def canonical(event: Event) -> StopRequest:
     texts = {name: _text(data, name, longest, flaws) for name, longest in _LONGEST.items()}
     if flaws:
         raise BadEvent(*flaws[:_MOST_FLAWS])
-    traced = event.traceparent is not None and _TRACEPARENT.fullmatch(event.traceparent)
     return StopRequest(
         source=event.source,
         id=event.id,
@@ -95,10 +95,22 @@ def canonical(event: Event) -> StopRequest:
         requested_by=texts["requested_by"],
         reply_to=texts["reply_to"],
         correlationid=event.correlationid,
-        # A malformed trace context is to be dropped, not to fail what it accompanies (W3C Trace Context).
-        traceparent=event.traceparent if traced else None,
-        tracestate=event.tracestate if traced and _TRACESTATE.fullmatch(event.tracestate or "") else None,
+        **traced(event.traceparent, event.tracestate),
     )
+
+
+class Trace(TypedDict):
+    """The trace context of a request, as keywords."""
+
+    traceparent: str | None
+    tracestate: str | None
+
+
+def traced(parent: str | None, state: str | None) -> Trace:
+    """A trace context as far as it is well-formed; a malformed one is to be dropped (W3C Trace Context)."""
+    if parent is None or not _TRACEPARENT.fullmatch(parent):
+        return Trace(traceparent=None, tracestate=None)
+    return Trace(traceparent=parent, tracestate=state if _TRACESTATE.fullmatch(state or "") else None)
 
 
 EXTRACTORS: Mapping[str, Extractor] = {STOP_REQUESTED: canonical, PING: canonical}
@@ -131,7 +143,7 @@ def _server_ids(data: Mapping[str, object], flaws: list[Flaw]) -> list[str]:
         found.append(("data.server_id", data["server_id"]))
     ids = []
     for at, id_ in found:
-        if isinstance(id_, str) and _UUID.fullmatch(id_):
+        if isinstance(id_, str) and UUID.fullmatch(id_):
             ids.append(id_.lower())
         elif len(flaws) < _MOST_FLAWS:
             flaws.append(Flaw(at, "is no UUID"))

@@ -82,6 +82,7 @@ class Front:
         return HttpRequest(
             method=str(environ.get("REQUEST_METHOD", "")).upper(),
             path=str(environ.get("PATH_INFO", "")),
+            query=str(environ.get("QUERY_STRING", "")),
             headers=headers,
             body=self._body(environ),
             received=received,

@@ -1,4 +1,4 @@
-"""Hands a result event to its sink, again and again until the budget ends."""
+"""Hands an event to its sink, again and again until the budget ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WORTH_ANOTHER_TRY = frozenset({404, 408, 409, 429})
 
 
 class Sink:
-    """Where result events are POSTed, in binary mode.
+    """Where events are POSTed, in binary mode.
 
     Args:
         token: sent as a bearer token unless empty.
@@ -58,18 +58,18 @@ class Sink:
             attempt += 1
             left = deadline - self._monotonic()
             if left <= 0:
-                raise SinkUnreachable("The sink did not take the result event in time.")
+                raise SinkUnreachable("The sink did not take the event in time.")
             status, told = self._post(headers, body, min(left, _ATTEMPT_TIMEOUT))
             if status is not None and 200 <= status < 300:
                 return
             if status is not None and status < 500 and status not in _WORTH_ANOTHER_TRY:
-                raise SinkUnreachable(f"The sink refuses the result event (HTTP {status}).")
+                raise SinkUnreachable(f"The sink refuses the event (HTTP {status}).")
             pause = min(0.2 * 2.0 ** min(attempt - 1, 5), 4.0) * random.uniform(0.5, 1.0)
             if told is not None:
                 # At least the own pause, or `Retry-After: 0` would make this a hammer.
                 pause = max(pause, told)
             if self._monotonic() + pause >= deadline:
-                raise SinkUnreachable("The sink did not take the result event in time.", retry_after=told)
+                raise SinkUnreachable("The sink did not take the event in time.", retry_after=told)
             self._sleep(pause)
 
     def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> tuple[int | None, float | None]:
@@ -78,7 +78,8 @@ class Sink:
                 self._url,
                 data=body,
                 headers={**headers, **self._headers},
-                timeout=timeout,
+                # In all: as a plain number each step of the call would have that long for itself.
+                timeout=urllib3.Timeout(total=timeout),  # type: ignore[arg-type]
                 allow_redirects=False,
                 # The answer's body means nothing here, and may be of any length.
                 stream=True,

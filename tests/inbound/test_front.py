@@ -297,6 +297,7 @@ def test_the_framework_sees_a_request_that_cannot_surprise_it() -> None:
         headers={"host": "<>", "ce-id": "x", "upgrade": "websocket", "content-type": "text/plain"},
         body=b"body",
         received=found.received,
+        query="a=b",
     )
 
 

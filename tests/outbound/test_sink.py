@@ -139,7 +139,7 @@ def test_a_refusal_is_final(status: int) -> None:
     with SinkServer(Say(status, body=b"marked words")) as server, pytest.raises(SinkUnreachable) as raised:
         hand_over(server.url, Clock())
     assert len(server.got) == 1
-    assert str(raised.value) == f"The sink refuses the result event (HTTP {status})."
+    assert str(raised.value) == f"The sink refuses the event (HTTP {status})."
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -1,0 +1,57 @@
+"""Prometheus Alertmanager, webhook version 4.
+
+Its notifications have no id. What one is about is the group, and which alert of it fires since when: a redelivery says
+the same, so it has the same event id. A repeat (`repeat_interval`) of an alarm that still fires says the same too, but
+for newer versions' `notification_reason`, so it gets the id of the first one: of the two mistakes, taking a redelivery
+for a new alarm is the one that can cut the power twice. It is handed on all the same. Nothing in a notification says
+when it was sent, so its time is the receipt; that of the alarm's start would refuse every alarm that lasts.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from handler.inbound.extract import STOP_REQUESTED
+from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks.alertgroup import Group, read_group
+from handler.inbound.webhooks.fields import attribute, identity, server_ids
+from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.stop.model import StopRequest
+from handler.webhook_settings import WebhookSettings
+
+_LOG = logging.getLogger(__name__)
+
+
+class Alertmanager(Alarm):
+    """Proves itself by a token; each alert that fires and has the label is acted on."""
+
+    def __init__(self, settings: WebhookSettings, source: str) -> None:
+        self._token = settings.alertmanager_token
+        self._label = settings.id_label
+        self._source = source
+
+    def verify(self, delivery: Delivery) -> Group:
+        """Bearer token, or basic auth's password."""
+        proofs.bearer_or_password(delivery.headers, self._token)
+        return read_group(delivery.body, self._label)
+
+    def gate(self, message: Group) -> Nothing | None:
+        """At least one alert must fire and name a server."""
+        if message.cut_off:
+            _LOG.warning("the producer left %d alerts out; raise its max_alerts", message.cut_off)
+        return None if message.alerts else Nothing("no alert fires that names a server")
+
+    def extract(self, message: Group) -> StopRequest:
+        """The label's value of each alert."""
+        return StopRequest(
+            source=self._source,
+            id=identity(*message.identity()),
+            type=STOP_REQUESTED,
+            server_ids=server_ids((alert.at, alert.server_id) for alert in message.alerts),
+            reason=message.reason("Alertmanager"),
+            requested_by="Alertmanager",
+            correlationid=attribute(message.key),
+        )
+
+
+producer = Alertmanager

@@ -1,0 +1,145 @@
+"""What all chats have in common: who may, what was understood, and the first answer.
+
+The first answer says what was understood and whether it was handed on. It never claims what has not happened: the stop
+itself is told by the result, later.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from handler.inbound.answers import Answer
+from handler.inbound.extract import STOP_REQUESTED
+from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity
+from handler.inbound.webhooks.grammar import HELP, Command, Misunderstood, parse
+from handler.inbound.webhooks.model import Delivery, Nothing
+from handler.stop.model import StopRequest
+from handler.webhook_settings import People
+
+_MOST_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message of a chat, proven.
+
+    Attributes:
+        identity: what the chat calls it.
+        text: what was typed, without the command's name, trigger word or mention.
+        command: that name, trigger word or mention.
+        users, channels: every id that the chat has for who said it, and where.
+        who: the same for people.
+        time: when it was said, or None.
+        reply_to: URL for later answers, or None.
+        passed_over: why it is not even looked at, or empty.
+        in_thread: the answer belongs below a message, not to a command.
+    """
+
+    identity: tuple[str, ...]
+    text: str
+    command: str
+    users: frozenset[str]
+    channels: frozenset[str]
+    who: str
+    time: datetime | None = None
+    reply_to: str | None = None
+    passed_over: str = ""
+    in_thread: bool = False
+
+    def parsed(self) -> Command | Misunderstood:
+        """What it asks for."""
+        return parse(self.text, self.command)
+
+
+class Chat(ABC):
+    """A producer that people type into.
+
+    Args:
+        name: how it is called, and its settings are.
+    """
+
+    patience = 2.0
+
+    def __init__(self, name: str, people: People, source: str) -> None:
+        self._name = name
+        self._people = people
+        self._source = source
+
+    @abstractmethod
+    def verify(self, delivery: Delivery) -> Said:
+        """Let only what this chat sent pass."""
+
+    @abstractmethod
+    def say(self, text: str, said: Said) -> Answer:
+        """An answer as this chat wants it, for nobody else to see where the chat can do that."""
+
+    def gate(self, message: Said) -> Nothing | None:
+        """Bots, strangers and what is not understood ask for nothing."""
+        if message.passed_over:
+            return Nothing(message.passed_over, Answer(200))
+        setting = f"AUTOSTOP_{self._name.upper().replace('.', '')}"
+        if not message.users & self._people.users:
+            return Nothing("user not allowed", self.say(f"You may not do this: {setting}_USERS lacks you.", message))
+        if not message.channels & self._people.channels:
+            return Nothing(
+                "channel not allowed", self.say(f"Not from here: {setting}_CHANNELS lacks this channel.", message)
+            )
+        parsed = message.parsed()
+        if isinstance(parsed, Command):
+            return None
+        if not parsed.why:
+            return Nothing("help", self.say(HELP, message))
+        return Nothing("not understood", self.say(f"Nothing was handed on. {parsed.why}\n{HELP}", message))
+
+    def extract(self, message: Said) -> StopRequest:
+        """The ids that were typed."""
+        command = message.parsed()
+        assert isinstance(command, Command)
+        return StopRequest(
+            source=self._source,
+            id=identity(*message.identity),
+            type=STOP_REQUESTED,
+            server_ids=command.server_ids,
+            time=message.time,
+            dry_run=command.dry_run,
+            reason=cut(command.reason, LONGEST_REASON),
+            requested_by=cut(f"{message.who} ({self._name})", LONGEST_REQUESTER),
+            reply_to=message.reply_to,
+        )
+
+    def handed_on(self, message: Said, request: StopRequest) -> Answer:
+        """What was understood, and that it is on its way."""
+        after = "It is a rehearsal: nothing will be cut off." if request.dry_run else "What comes of it is told later."
+        return self.say(f"{_understood(request)} The request was handed on. {after}", message)
+
+    def not_handed_on(self, message: Said, request: StopRequest) -> Answer | None:
+        """A person must be told in words: an error status shows as nothing useful in a chat."""
+        return self.say(
+            f"{_understood(request)} But it was NOT handed on: the next stage did not take it in time. "
+            "Look at the servers before you rely on anything, and send it again.",
+            message,
+        )
+
+
+def people(*ids: str) -> frozenset[str]:
+    """These ids as far as there are any."""
+    return frozenset(id_ for id_ in ids if id_)
+
+
+def reply_url(text: str) -> str | None:
+    """A URL that may be answered to. Which hosts are trusted is decided where the answer is sent."""
+    try:
+        usable = urlsplit(text).scheme in ("http", "https") and cut(text, LONGEST_REPLY_TO) == text
+    except ValueError:
+        usable = False
+    return text if usable else None
+
+
+def _understood(request: StopRequest) -> str:
+    ids = request.server_ids
+    shown = ", ".join(ids[:_MOST_SHOWN]) + (f" and {len(ids) - _MOST_SHOWN} more" if len(ids) > _MOST_SHOWN else "")
+    what = "plan (dry run)" if request.dry_run else "stop"
+    return f"Understood: {what} {len(ids)} server{'s' if len(ids) != 1 else ''}: {shown}."

@@ -1,0 +1,110 @@
+"""Reading what producers send, and making what a stop request needs of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl
+
+from handler.errors import BadEvent, CallerUnproven, Flaw
+from handler.inbound import strictjson
+from handler.inbound.extract import UUID
+
+LONGEST_REASON, LONGEST_REQUESTER, LONGEST_REPLY_TO, LONGEST_ATTRIBUTE = 500, 200, 2048, 1024
+_MOST_FLAWS = 50
+# One fixed namespace, so that the same delivery gives the same event id in every deployment.
+_IDS = uuid.UUID("b0a6f3d2-94b8-5d55-8a1e-52c1f7f0c1de")
+_PLAIN = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]+")
+
+
+def json_object(body: bytes | str) -> Mapping[str, object]:
+    """The body as a JSON object.
+
+    Raises:
+        BadEvent: it is none.
+    """
+    try:
+        document = strictjson.loads(body)
+    except ValueError as fault:
+        raise BadEvent(Flaw("body", str(fault))) from None
+    if not isinstance(document, dict):
+        raise BadEvent(Flaw("body", "is no JSON object"))
+    return document
+
+
+def proving_json(body: bytes) -> Mapping[str, object]:
+    """The body as a JSON object, where the proof is in the body: what cannot be read proves nothing.
+
+    Raises:
+        CallerUnproven: it is no JSON object.
+    """
+    try:
+        return json_object(body)
+    except BadEvent:
+        raise CallerUnproven("The message cannot be read, so it proves nothing.") from None
+
+
+def text(document: Mapping[str, object], name: str) -> str:
+    """A member that is text; empty if it is not there or something else."""
+    value = document.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def member(document: Mapping[str, object], *names: str) -> Mapping[str, object]:
+    """An object inside of objects; empty if any of them is not there or something else."""
+    for name in names:
+        inner = document.get(name)
+        document = inner if isinstance(inner, dict) else {}
+    return document
+
+
+def server_ids(found: Iterable[tuple[str, object]]) -> tuple[str, ...]:
+    """The ids in these values, lower case, in order and without repeats.
+
+    Args:
+        found: where each value stands, and the value: one id, or several with commas or spaces between them.
+
+    Raises:
+        BadEvent: with everything that is no UUID; one is enough to refuse all.
+    """
+    ids: dict[str, None] = {}
+    flaws: list[Flaw] = []
+    for at, value in found:
+        parts = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else [""]
+        if all(UUID.fullmatch(part) for part in parts):
+            ids |= dict.fromkeys(part.lower() for part in parts)
+        elif len(flaws) < _MOST_FLAWS:
+            flaws.append(Flaw(at, "is no UUID"))
+    if flaws:
+        raise BadEvent(*flaws)
+    return tuple(ids)
+
+
+def identity(*parts: str) -> str:
+    """An event id made of what a producer calls its message: the same parts, the same id.
+
+    Returns:
+        The text itself if there is one plain part, else a UUID made of all.
+    """
+    if len(parts) == 1 and _PLAIN.fullmatch(parts[0]):
+        return parts[0]
+    return str(uuid.uuid5(_IDS, json.dumps(parts)))
+
+
+def cut(words: str, longest: int) -> str | None:
+    """A text in one line and no longer than this; None if nothing is left of it."""
+    line = _CONTROL.sub(" ", words).strip()
+    return (line if len(line) <= longest else f"{line[: longest - 1]}…") or None
+
+
+def attribute(words: str) -> str | None:
+    """A text that can be an attribute of an event as it is; None if it cannot."""
+    return words if words.strip() and not _CONTROL.search(words) and len(words.encode()) <= LONGEST_ATTRIBUTE else None
+
+
+def form(body: bytes) -> Mapping[str, str]:
+    """The fields of a form; what is no UTF-8 in them is replaced."""
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, errors="replace"))

@@ -1,0 +1,99 @@
+"""What all producers have in common: a delivery comes in, a stop request or nothing comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from handler.inbound import answers
+from handler.inbound.answers import Answer
+from handler.stop.model import StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One POST of a producer, of which nothing is proven yet.
+
+    Attributes:
+        headers: lower-case names; values as WSGI has them.
+        query: undecoded.
+        body: the exact bytes, which signatures cover.
+        now: when it was here (aware).
+        until: when the answer must be on its way, on the monotonic clock.
+    """
+
+    headers: Mapping[str, str]
+    query: str
+    body: bytes
+    now: datetime
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """A delivery that is genuine and asks for no stop.
+
+    Attributes:
+        why: for the log, in a few words.
+        answer: what the producer is told.
+    """
+
+    why: str
+    answer: Answer = field(default_factory=lambda: Answer(204))
+
+
+Message = TypeVar("Message")
+
+
+class Producer(Protocol[Message]):
+    """One kind of sender. `Message` is what its deliveries say, once they are proven.
+
+    Attributes:
+        patience: seconds from the delivery's arrival to the answer; shorter than what the producer waits for.
+    """
+
+    patience: float
+
+    def verify(self, delivery: Delivery) -> Message:
+        """Let only what this producer sent pass.
+
+        Raises:
+            CallerUnproven: it is not proven, too old, or changed on the way.
+            BadEvent: it is proven, and cannot be read.
+        """
+
+    def gate(self, message: Message) -> Nothing | None:
+        """Say whether there is anything to act on; None if there is.
+
+        Raises:
+            BadEvent: it is malformed.
+        """
+
+    def extract(self, message: Message) -> StopRequest:
+        """Make the stop request. A time of None stands for the receipt.
+
+        Raises:
+            BadEvent: it is malformed; with every flaw.
+        """
+
+    def handed_on(self, message: Message, request: StopRequest) -> Answer:
+        """What the producer is told once the sink has taken the request."""
+
+    def not_handed_on(self, message: Message, request: StopRequest) -> Answer | None:
+        """What the producer is told if the sink has not taken it; None for a 503, so that it is sent again."""
+
+
+class Alarm:
+    """The answers of a producer that is a machine."""
+
+    patience = 8.0
+
+    def handed_on(self, _message: object, request: StopRequest) -> Answer:
+        """That it was handed on, and as which event; nothing has been stopped by then."""
+        return answers.json_answer(200, {"status": "handed-on", "id": request.id})
+
+    def not_handed_on(self, _message: object, _request: StopRequest) -> Answer | None:
+        """Machines send again."""
+        return None

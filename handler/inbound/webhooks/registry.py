@@ -1,0 +1,31 @@
+"""Which path belongs to which producer. Nothing of a producer is loaded unless it is switched on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+from handler.inbound.webhooks.model import Producer
+from handler.webhook_settings import WebhookSettings
+
+# Path, and what switches the producer on. Its module is called like its path, and has a function `producer`.
+SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {
+    "/alertmanager": lambda settings: settings.alertmanager_token,
+    "/slack": lambda settings: settings.slack_signing_secret,
+}
+
+
+def switched_on(settings: WebhookSettings) -> Mapping[str, Producer[Any]]:
+    """Load the producers that have a secret.
+
+    Returns:
+        Each by its path.
+    """
+    return {path: _load(path, settings) for path, switch in SWITCHES.items() if switch(settings)}
+
+
+def _load(path: str, settings: WebhookSettings) -> Producer[Any]:
+    module = import_module(f"{__package__}.{path[1:].replace('-', '_')}")
+    made: Producer[Any] = module.producer(settings, settings.source.rstrip("/") + path)
+    return made

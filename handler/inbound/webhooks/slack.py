@@ -1,0 +1,56 @@
+"""Slack slash commands.
+
+Each is signed together with the second at which Slack sent it, which is the event's time. `trigger_id` names one use of
+a command: a replay within the window is the same event, the same words typed again are another.
+"""
+
+from __future__ import annotations
+
+import html
+
+from handler.errors import CallerUnproven
+from handler.inbound.answers import Answer, json_answer
+from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks.chat import Chat, Said, people, reply_url
+from handler.inbound.webhooks.fields import form
+from handler.inbound.webhooks.model import Delivery
+from handler.webhook_settings import WebhookSettings
+
+
+class Slack(Chat):
+    """Proves itself by a signature over time and body. Slack waits 3 seconds."""
+
+    def __init__(self, settings: WebhookSettings, source: str) -> None:
+        super().__init__("Slack", settings.slack_people, source)
+        self._secret = settings.slack_signing_secret.reveal().encode()
+
+    def verify(self, delivery: Delivery) -> Said:
+        """The signature must be over exactly these bytes, and the time in it within five minutes of now."""
+        written = delivery.headers.get("x-slack-request-timestamp", "")
+        signed = delivery.headers.get("x-slack-signature", "")
+        time = proofs.unix_time(written)
+        mac = proofs.signature(self._secret, b"v0:", written.encode("ascii"), b":", delivery.body)
+        if not proofs.same(signed, f"v0={mac.hex()}"):
+            raise CallerUnproven("The signature is missing or wrong.")
+        proofs.fresh(time, delivery.now)
+        fields = form(delivery.body)
+        user, channel = fields.get("user_id", ""), fields.get("channel_id", "")
+        return Said(
+            identity=(fields.get("trigger_id") or signed,),
+            # Slack writes the three characters that mean something to it as entities.
+            text=html.unescape(fields.get("text", "")),
+            command=fields.get("command", ""),
+            users=people(user),
+            channels=people(channel),
+            who=f"{fields.get('user_name', '')} {user} in {fields.get('channel_name', '')} {channel}",
+            time=time,
+            reply_to=reply_url(fields.get("response_url", "")),
+            passed_over="probe of the certificate" if fields.get("ssl_check") == "1" else "",
+        )
+
+    def say(self, text: str, _said: Said) -> Answer:
+        """For the eyes of who typed the command."""
+        return json_answer(200, {"response_type": "ephemeral", "text": text})
+
+
+producer = Slack

@@ -1,0 +1,41 @@
+"""A stop request as the CloudEvent that `receive_webhook` sends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cloudevents.http import CloudEvent
+
+from handler import rfc3339
+from handler.stop.model import StopRequest
+
+
+def stop_request_event(request: StopRequest, extensions: Mapping[str, str]) -> CloudEvent:
+    """Make the event, canonical data and all.
+
+    Args:
+        extensions: attributes that the platform wants on every event sent.
+    """
+    optional = {
+        "time": rfc3339.render(request.time) if request.time else None,
+        "expirytime": rfc3339.render(request.expires) if request.expires else None,
+        "correlationid": request.correlationid,
+        "traceparent": request.traceparent,
+        "tracestate": request.tracestate,
+    }
+    attributes = {
+        "id": request.id,
+        "source": request.source,
+        "type": request.type,
+        "datacontenttype": "application/json",
+        **{name: value for name, value in optional.items() if value is not None},
+        **extensions,
+    }
+    data: dict[str, object] = {
+        "server_ids": list(request.server_ids),
+        "dry_run": request.dry_run,
+        "reason": request.reason,
+        "requested_by": request.requested_by,
+        "reply_to": request.reply_to,
+    }
+    return CloudEvent(attributes, {name: value for name, value in data.items() if value is not None})

@@ -1,0 +1,52 @@
+"""The rooms put together for `receive_webhook`: settings in, a thing that answers requests out. No cloud, no login."""
+
+from __future__ import annotations
+
+import logging
+
+from handler.inbound.webhooks.door import WebhookDoor
+from handler.inbound.webhooks.registry import switched_on
+from handler.outbound.ask import stop_request_event
+from handler.outbound.result import binary
+from handler.outbound.sink import Sink
+from handler.stop.model import StopRequest
+from handler.webhook_settings import WebhookSettings
+
+_LOG = logging.getLogger(__name__)
+
+
+class WebhookService:
+    """What one process shares: the producers that are switched on, and the connections to the sink."""
+
+    def __init__(self, settings: WebhookSettings) -> None:
+        self._settings = settings
+        self._sink = Sink(settings.event_sink, settings.sink_token)
+        self._producers = switched_on(settings)
+
+    def door(self) -> WebhookDoor:
+        """The door of `receive_webhook`."""
+        if not self._producers:
+            _LOG.warning("no webhook is switched on: none has its secret")
+        return WebhookDoor(self._producers, self.hand_on, dry_run=self._settings.dry_run)
+
+    def hand_on(self, request: StopRequest, deadline: float) -> None:
+        """Give a stop request to the sink.
+
+        Args:
+            deadline: on the monotonic clock.
+
+        Raises:
+            SinkUnreachable: it was not taken in time, or never will be like this.
+        """
+        self._sink.send(*binary(stop_request_event(request, self._settings.extensions)), deadline)
+        _LOG.info(
+            "stop request handed on",
+            extra={
+                "event_source": request.source,
+                "event_id": request.id,
+                "event_type": request.type,
+                "server_ids": request.server_ids,
+                "dry_run": request.dry_run,
+                "requested_by": request.requested_by,
+            },
+        )

@@ -1,0 +1,140 @@
+"""A door with producers behind it, a clock that stands still, and a sink that writes down what it is given."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from cloudevents.conversion import to_dict
+
+from handler.errors import SinkUnreachable
+from handler.inbound.answers import Answer
+from handler.inbound.decode import decode
+from handler.inbound.door import HttpRequest
+from handler.inbound.extract import extract
+from handler.inbound.webhooks.door import WebhookDoor
+from handler.inbound.webhooks.registry import switched_on
+from handler.outbound.ask import stop_request_event
+from handler.outbound.result import binary
+from handler.stop.model import StopRequest
+from handler.webhook_settings import from_environ
+from tests.test_events_folder import faults
+
+NOW = datetime(2026, 11, 20, 18, 0, 5, tzinfo=UTC)
+ONE = "95bf2490-5428-432c-ad9b-5e3406f869dd"
+TWO = "5c9fd0d6-2f3b-4c8e-9a51-7be0a4b5c1f2"
+THREE = "0d2f6c1e-7a43-4b9d-8f60-3c5e1a9b7d24"
+JSON = {"content-type": "application/json"}
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+Sent = tuple[bytes, dict[str, str]]
+
+
+def fresh_secret() -> str:
+    """A secret that no other test run has."""
+    return secrets.token_hex(16)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that carries a token."""
+    return {"authorization": f"Bearer {token}"}
+
+
+def basic(password: str, user: str = "anybody") -> dict[str, str]:
+    """The header that carries a password."""
+    return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def mac(key: str | bytes, message: bytes) -> bytes:
+    """HMAC-SHA256, made without the code under test."""
+    return hmac.new(key.encode() if isinstance(key, str) else key, message, hashlib.sha256).digest()
+
+
+def form(fields: Mapping[str, str]) -> bytes:
+    """Fields as a form body."""
+    return urlencode(fields).encode()
+
+
+def flip(text: str, at: int = -1) -> str:
+    """The text with one bit of one character changed, still printable."""
+    changed = chr(ord(text[at]) ^ 1)
+    return text[:at] + changed + text[at:][1:]
+
+
+class Scene:
+    """`receive_webhook` with these settings. Everything that it hands on is a valid event that reads back the same.
+
+    Args:
+        down: the sink takes nothing.
+    """
+
+    def __init__(self, *, now: datetime = NOW, down: bool = False, **environ: str) -> None:
+        self.now = now
+        self.down = down
+        self.handed: list[StopRequest] = []
+        self.deadlines: list[float] = []
+        settings = from_environ({"AUTOSTOP_EVENT_SINK": "http://sink.example/", **environ})
+        self.producers = switched_on(settings)
+        self._door = WebhookDoor(self.producers, self._hand_on, dry_run=settings.dry_run, now=lambda: self.now)
+
+    def _hand_on(self, request: StopRequest, deadline: float) -> None:
+        self.deadlines.append(deadline)
+        if self.down:
+            raise SinkUnreachable("The sink is down.", retry_after=7.0)
+        event = stop_request_event(request, {})
+        document = dict(to_dict(event))
+        assert faults("cloudevent-in.json", document) == []
+        (read,) = decode(*binary(event)).events
+        assert read.flaws == ()
+        assert request.time is not None
+        # On the wire a time has milliseconds.
+        expected = request.time.replace(microsecond=request.time.microsecond // 1000 * 1000)
+        assert extract(read) == replace(request, time=expected)
+        self.handed.append(request)
+
+    def later(self, **delta: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(**delta)
+
+    def post(
+        self,
+        path: str,
+        body: bytes | str | Mapping[str, Any] = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        query: str = "",
+        method: str = "POST",
+    ) -> Answer:
+        """Send something; a mapping goes as JSON."""
+        if isinstance(body, Mapping):
+            body = json.dumps(body)
+        raw = body.encode() if isinstance(body, str) else body
+        sent = {name.lower(): value for name, value in (headers or {}).items()}
+        return self._door.answer(HttpRequest(method, path, sent, raw, 100.0, query))
+
+    def only(self) -> StopRequest:
+        """The one request that was handed on."""
+        (request,) = self.handed
+        return request
+
+
+def says(answer: Answer) -> Any:
+    """An answer's JSON."""
+    return json.loads(answer.body)
+
+
+def refused(answer: Answer, status: int) -> Any:
+    """The problem document of a refusal."""
+    assert answer.status == status, answer
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    document = says(answer)
+    assert faults("problem.json", document) == []
+    return document

@@ -1,0 +1,96 @@
+"""The door of `receive_webhook`: paths, methods, a sink that is down, and what is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from handler.inbound.webhooks import registry
+from tests.inbound.webhooks.scene import ONE, Scene, bearer, fresh_secret, refused, says
+
+TOKEN = fresh_secret()
+BODY = {"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}
+
+
+def scene(down: bool = False, **environ: str) -> Scene:
+    """One producer switched on."""
+    return Scene(down=down, **{"AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN, **environ})
+
+
+@pytest.mark.parametrize("path", ["", "/", "/nobody", "/alertmanager/", "/Alertmanager", "//alertmanager", "/door"])
+def test_an_unknown_path_is_403(path: str) -> None:
+    """Whatever proof is shown."""
+    here = scene()
+    refused(here.post(path, BODY, bearer(TOKEN)), 403)
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("path", sorted(registry.SWITCHES))
+def test_a_producer_without_its_secret_is_switched_off(path: str) -> None:
+    """It answers 403, as if it did not exist, and is not loaded."""
+    here = Scene()
+    refused(here.post(path, BODY, bearer("")), 403)
+    assert here.producers == {}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "DELETE", "BREW"])
+def test_only_post_is_served(method: str) -> None:
+    """There is no handshake here either."""
+    answer = scene().post("/alertmanager", BODY, bearer(TOKEN), method=method)
+    refused(answer, 405)
+    assert answer.headers["Allow"] == "POST"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/healthz", "alive"), ("/readyz", "ready")])
+def test_health_is_answered(path: str, status: str) -> None:
+    """By GET; a POST there is no webhook."""
+    here = scene()
+    answer = here.post(path, method="GET")
+    assert (answer.status, says(answer)) == (200, {"status": status})
+    refused(here.post(path, BODY, bearer(TOKEN)), 403)
+
+
+def test_a_sink_that_is_down_is_503() -> None:
+    """The producer is asked to send it again, after the time that the sink named."""
+    here = scene(down=True)
+    answer = here.post("/alertmanager", BODY, bearer(TOKEN))
+    assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:sink-unreachable"
+    assert answer.headers["Retry-After"] == "7"
+
+
+def test_a_rehearsing_deployment_hands_on_dry_runs() -> None:
+    """Who sets AUTOSTOP_DRY_RUN anywhere expects that nothing is stopped."""
+    here = scene(AUTOSTOP_DRY_RUN="true")
+    here.post("/alertmanager", BODY, bearer(TOKEN))
+    assert here.only().dry_run is True
+
+
+def test_the_source_names_the_deployment_and_the_producer() -> None:
+    """Whether or not the deployment's name ends with a slash."""
+    for source in ("/ops/night", "/ops/night/"):
+        here = scene(AUTOSTOP_SOURCE=source)
+        here.post("/alertmanager", BODY, bearer(TOKEN))
+        assert here.only().source == "/ops/night/alertmanager"
+
+
+def test_the_trace_goes_on() -> None:
+    """A well-formed trace context does, a malformed one is dropped."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    here = scene()
+    here.post("/alertmanager", BODY, {**bearer(TOKEN), "traceparent": trace, "tracestate": "a=b"})
+    here.post("/alertmanager", BODY, {**bearer(TOKEN), "traceparent": "x", "tracestate": "a=b"})
+    assert [(request.traceparent, request.tracestate) for request in here.handed] == [(trace, "a=b"), (None, None)]
+
+
+def test_a_bug_in_a_producer_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent again, and nothing of the bug is shown."""
+    here = scene()
+    monkeypatch.setattr(type(here.producers["/alertmanager"]), "gate", lambda *_: 1 / 0)
+    found = refused(here.post("/alertmanager", BODY, bearer(TOKEN)), 503)
+    assert found["type"] == "urn:bms-autostop:problem:internal-fault"
+
+
+def test_the_sink_has_as_long_as_the_producer_waits() -> None:
+    """Counted from the delivery's arrival."""
+    here = scene()
+    here.post("/alertmanager", BODY, bearer(TOKEN))
+    assert here.deadlines == [100.0 + here.producers["/alertmanager"].patience]

@@ -1,0 +1,181 @@
+"""The whole `receive_webhook`: loaded by functions-framework, over real HTTP, from a producer to a sink and a stop."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+import requests
+
+from handler.simulator import Simulator
+from tests.conftest import serving
+from tests.inbound.webhooks.scene import ONE, bearer, fresh_secret
+from tests.inbound.wire import environment
+from tests.outbound.capture import logged
+from tests.outbound.sinkserver import Say, SinkServer
+from tests.test_events_folder import faults
+
+TOKEN = fresh_secret()
+BODY = {"alerts": [{"status": "firing", "labels": {"server_id": ONE, "alertname": "Idle: 50 %"}}]}
+LOADED = "import json, sys; from handler import main; print(json.dumps(sorted(sys.modules)))"
+
+Serve = Callable[[str, Mapping[str, str]], str]
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """A way to serve a target."""
+    with serving(monkeypatch) as serve:
+        yield serve
+
+
+def webhook(serve: Serve, sink: str, **environ: str) -> str:
+    """Serve `receive_webhook` with Alertmanager switched on."""
+    return serve("receive_webhook", {"AUTOSTOP_EVENT_SINK": sink, "AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN, **environ})
+
+
+def test_a_notification_becomes_one_event_in_binary_mode(serve: Serve) -> None:
+    """The sink gets a valid event with the token and the extensions of the settings, and the log has one line of it."""
+    with SinkServer() as sink:
+        url = webhook(
+            serve, sink.url, AUTOSTOP_SINK_TOKEN="for-the-sink", K_CE_OVERRIDES='{"extensions": {"team": "ops"}}'
+        )
+        with logged() as lines:
+            answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30)
+    (got,) = sink.got
+    attributes = {name[3:]: requests.utils.unquote(value) for name, value in got.headers.items() if name[:3] == "ce-"}
+    document = {**attributes, "datacontenttype": got.headers["content-type"], "data": got.data}
+    assert faults("cloudevent-in.json", document) == []
+    assert (answer.status_code, answer.json()) == (200, {"status": "handed-on", "id": attributes["id"]})
+    assert got.headers["authorization"] == "Bearer for-the-sink"
+    assert attributes["team"] == "ops"
+    assert attributes["type"] == "io.github.bms-autostop.stop.requested.v1"
+    assert got.data == {
+        "server_ids": [ONE],
+        "dry_run": False,
+        "reason": "Alertmanager alarm Idle: 50 %",
+        "requested_by": "Alertmanager",
+    }
+    (line,) = lines.of("stop request handed on")
+    assert (line["event_id"], line["server_ids"]) == (attributes["id"], [ONE])
+    assert TOKEN not in lines.text
+
+
+def test_the_whole_chain_stops_a_server(serve: Serve, cloud: Simulator) -> None:
+    """Alarm in, server off: both targets, joined by nothing but HTTP."""
+    server = cloud.add_server(id=ONE)
+    stop = serve("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ()})
+    url = webhook(serve, stop)
+    assert requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30).status_code == 200
+    assert cloud.server(server).vm_state == "stopped"
+
+
+@pytest.mark.parametrize("said", [Say(400), Say(403), Say(302, {"Location": "http://127.0.0.1:1/"})])
+def test_a_sink_that_refuses_is_503(serve: Serve, said: Say) -> None:
+    """Asked once, and the producer is asked to send again."""
+    with SinkServer(said) as sink:
+        url = webhook(serve, sink.url)
+        answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30)
+    assert (answer.status_code, len(sink.got)) == (503, 1)
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_bad_token_reaches_no_sink(serve: Serve) -> None:
+    """401 with a problem document."""
+    with SinkServer() as sink:
+        url = webhook(serve, sink.url)
+        answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN[:-1]), timeout=30)
+    assert (answer.status_code, sink.got) == (401, [])
+    assert faults("problem.json", answer.json()) == []
+
+
+def test_the_front_stands_before_it(serve: Serve) -> None:
+    """A body over the limit, a strange method, a strange path, health: the same front as before `stop_servers`."""
+    url = webhook(serve, "http://127.0.0.1:1/", AUTOSTOP_MAX_BODY="1KiB")
+    answers = [
+        requests.post(f"{url}/alertmanager", data=b"x" * 1025, headers=bearer(TOKEN), timeout=30),
+        requests.request("BREW", f"{url}/alertmanager", timeout=30),
+        requests.post(f"{url}/robots.txt", json=BODY, timeout=30),
+        requests.get(f"{url}/healthz", timeout=30),
+        requests.get(f"{url}/readyz", timeout=30),
+    ]
+    assert [answer.status_code for answer in answers] == [413, 405, 403, 200, 200]
+
+
+def test_it_answers_in_time_when_the_sink_does_not(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The producer's patience bounds everything, the sink's silence too."""
+    monkeypatch.setattr("handler.inbound.webhooks.model.Alarm.patience", 0.5)
+    with SinkServer(*[Say(0)] * 50) as sink:
+        url = webhook(serve, sink.url)
+        began = time.monotonic()
+        answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30)
+    assert answer.status_code == 503
+    assert time.monotonic() - began < 5.0
+
+
+# --- what is loaded, and what keeps it from starting
+
+
+def start(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with these settings and nothing else."""
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment(**environ), capture_output=True, text=True, timeout=60
+    )
+
+
+def loaded(**environ: str) -> set[str]:
+    """The modules that importing main loads."""
+    done = start(LOADED, **environ)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+STOP = {
+    "AUTOSTOP_INBOUND_AUTH": "none",
+    "OS_AUTH_URL": "http://127.0.0.1:1/v3",
+    "OS_USERNAME": "operator",
+    "OS_PASSWORD": "x",
+    "OS_USER_DOMAIN_NAME": "Default",
+    "OS_PROJECT_NAME": "bare-metal",
+}
+
+
+@pytest.mark.parametrize("target", [{}, {"FUNCTION_TARGET": "stop_servers"}, {"FUNCTION_TARGET": ""}])
+def test_the_stop_function_loads_nothing_of_webhooks(target: dict[str, str]) -> None:
+    """Its cold start does not pay for them, and without a target it is the one that is served."""
+    modules = loaded(**STOP, **target)
+    assert "handler.service" in modules
+    assert [name for name in modules if "webhook" in name] == []
+
+
+def test_the_webhooks_load_no_cloud_and_only_what_is_switched_on() -> None:
+    """No login is needed, none is loaded; a producer that is off is not loaded either."""
+    modules = loaded(
+        FUNCTION_TARGET="receive_webhook", AUTOSTOP_EVENT_SINK="http://sink/", AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN
+    )
+    producers = {name.rpartition(".")[2] for name in modules if name.startswith("handler.inbound.webhooks.")}
+    assert producers == {"alertgroup", "alertmanager", "door", "fields", "model", "proofs", "registry"}
+    assert [name for name in modules if name.startswith(("keystoneauth1", "handler.cloud", "cryptography"))] == []
+
+
+def test_one_secret_can_serve_both_targets() -> None:
+    """The settings of one do not keep the other from starting; a misspelt one keeps both."""
+    both: dict[str, Any] = {
+        **STOP,
+        "AUTOSTOP_EVENT_SINK": "http://sink/",
+        "AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN,
+        "AUTOSTOP_WAIT": "1s",
+    }
+    for target in ("stop_servers", "receive_webhook"):
+        assert loaded(**both, FUNCTION_TARGET=target)
+        done = start(LOADED, **both, FUNCTION_TARGET=target, AUTOSTOP_ALERTMANGER_TOKEN=TOKEN)
+        assert done.returncode == 1
+        assert "AUTOSTOP_ALERTMANGER_TOKEN: there is no such setting. Did you mean AUTOSTOP_ALERTMANAGER_TOKEN?" in (
+            done.stderr
+        )
+        assert TOKEN not in done.stderr

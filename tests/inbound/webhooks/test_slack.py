@@ -1,0 +1,273 @@
+"""Slack: the signature, the window, who may, and what is answered."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from handler.inbound.answers import Answer
+from tests.inbound.webhooks.scene import FORM, NOW, ONE, TWO, Scene, flip, form, fresh_secret, mac, refused, says
+
+SECRET = fresh_secret()
+USER, CHANNEL = "U2147483697", "C2147483705"
+SENT = int(NOW.timestamp()) - 5
+
+
+def fields(text: str = f"stop {ONE}", **changes: str) -> dict[str, str]:
+    """What one use of a command sends."""
+    return {
+        "token": "legacy",
+        "team_id": "T0001",
+        "team_domain": "example",
+        "channel_id": CHANNEL,
+        "channel_name": "ops",
+        "user_id": USER,
+        "user_name": "ada",
+        "command": "/bms",
+        "text": text,
+        "api_app_id": "A123456",
+        "is_enterprise_install": "false",
+        "response_url": "https://hooks.slack.example/commands/T0001/1234567890/test",
+        "trigger_id": "13345224609.738474920.8088930838d88f008e0",
+        **changes,
+    }
+
+
+def signed(body: bytes, at: int = SENT, secret: str = SECRET) -> dict[str, str]:
+    """The headers that prove a body."""
+    return {
+        **FORM,
+        "X-Slack-Request-Timestamp": str(at),
+        "X-Slack-Signature": "v0=" + mac(secret, f"v0:{at}:".encode() + body).hex(),
+    }
+
+
+def scene(**changes: Any) -> Scene:
+    """Slack switched on, with one user and one channel."""
+    environ = {
+        "AUTOSTOP_SLACK_SIGNING_SECRET": SECRET,
+        "AUTOSTOP_SLACK_USERS": f"U0, {USER}",
+        "AUTOSTOP_SLACK_CHANNELS": CHANNEL,
+    }
+    return Scene(**{**environ, **changes})
+
+
+def send(here: Scene, text: str = f"stop {ONE}", at: int = SENT, **changes: str) -> Answer:
+    """A command with a good signature."""
+    body = form(fields(text, **changes))
+    return here.post("/slack", body, signed(body, at))
+
+
+def said(answer: Answer) -> str:
+    """What the person reads, and nobody else."""
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    document = says(answer)
+    assert document["response_type"] == "ephemeral"
+    text: str = document["text"]
+    assert "stopped" not in text
+    return text
+
+
+def test_a_command_is_handed_on() -> None:
+    """With the signed time, the use of the command as id, and the URL for later answers."""
+    here = scene()
+    told = said(send(here, f"stop {ONE} {TWO} R&amp;D is done"))
+    request = here.only()
+    assert (request.server_ids, request.reason, request.dry_run) == ((ONE, TWO), "R&D is done", False)
+    assert request.id == "13345224609.738474920.8088930838d88f008e0"
+    assert request.time == datetime.fromtimestamp(SENT, UTC)
+    assert request.source == "/bms-autostop/slack"
+    assert request.requested_by == f"ada {USER} in ops {CHANNEL} (Slack)"
+    assert request.reply_to == "https://hooks.slack.example/commands/T0001/1234567890/test"
+    assert told == (
+        f"Understood: stop 2 servers: {ONE}, {TWO}. The request was handed on. What comes of it is told later."
+    )
+
+
+def test_ids_alone_are_enough_for_a_command_that_says_stop() -> None:
+    """As an app with a command of its own for each verb sends it."""
+    here = scene()
+    said(send(here, f"{ONE} {TWO}", command="/bms-stop"))
+    assert here.only().server_ids == (ONE, TWO)
+
+
+@pytest.mark.parametrize("text", [f"plan {ONE}", f"stop {ONE} --dry-run"])
+def test_a_rehearsal_is_told_as_one(text: str) -> None:
+    """Nobody has to guess whether the power will be cut."""
+    here = scene()
+    assert "plan (dry run) 1 server" in said(send(here, text))
+    assert here.only().dry_run is True
+
+
+def test_a_rehearsing_deployment_says_so() -> None:
+    """The answer is about what was handed on, not about what was typed."""
+    here = scene(AUTOSTOP_DRY_RUN="true")
+    assert "dry run" in said(send(here))
+    assert here.only().dry_run is True
+
+
+@pytest.mark.parametrize("text", ["", "help", "destroy everything", f"stop {ONE[:-1]}", f"stop {ONE} and {TWO}"])
+def test_what_is_not_understood_gets_the_help(text: str) -> None:
+    """And nothing is handed on."""
+    here = scene()
+    told = said(send(here, text))
+    assert "stop ID [ID ...] [--dry-run] [reason ...]" in told
+    assert here.handed == []
+
+
+@pytest.mark.parametrize(
+    "who",
+    [
+        {"user_id": "U9"},
+        {"user_id": ""},
+        {"user_id": USER.lower()},
+        {"user_id": "ada"},
+        {"channel_id": "C9"},
+        {"channel_id": ""},
+        {"user_id": "U9", "channel_id": "C9"},
+    ],
+)
+def test_only_the_named_people_may_and_only_in_the_named_channels(who: dict[str, str]) -> None:
+    """Names do not count, ids do; a stranger is told so and nothing is handed on."""
+    here = scene()
+    told = said(send(here, **who))
+    assert "AUTOSTOP_SLACK_" in told
+    assert "nderstood" not in told
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("setting", ["AUTOSTOP_SLACK_USERS", "AUTOSTOP_SLACK_CHANNELS"])
+def test_an_empty_list_is_nobody(setting: str) -> None:
+    """Not everybody."""
+    here = scene(**{setting: ""})
+    said(send(here))
+    assert here.handed == []
+
+
+def test_a_probe_of_the_certificate_is_200_and_nothing_else() -> None:
+    """Even one that carries a command."""
+    here = scene()
+    answer = send(here, ssl_check="1")
+    assert (answer.status, answer.body, here.handed) == (200, b"", [])
+
+
+def test_a_sink_that_is_down_is_told_in_words() -> None:
+    """An error status would show as nothing useful; and it is clear that nothing was handed on."""
+    here = scene(down=True)
+    told = said(send(here))
+    assert "NOT handed on" in told
+    assert "was handed on" not in told
+
+
+def test_the_answer_is_in_time() -> None:
+    """Slack waits three seconds."""
+    here = scene()
+    send(here)
+    assert here.deadlines == [102.0]
+
+
+def test_many_servers_stay_readable() -> None:
+    """The answer lists the first ten."""
+    here = scene()
+    ids = [f"{n:08x}-0000-4000-8000-000000000000" for n in range(25)]
+    told = said(send(here, f"stop {' '.join(ids)}"))
+    assert f"{ids[9]} and 15 more." in told
+    assert ids[10] not in told
+    assert here.only().server_ids == tuple(ids)
+
+
+# --- one event or two?
+
+
+def test_a_replay_is_the_same_event() -> None:
+    """The same signed bytes within the window give the same id and the same time."""
+    here = scene()
+    send(here)
+    here.later(seconds=60)
+    send(here)
+    first, again = here.handed
+    assert (first.id, first.time) == (again.id, again.time)
+
+
+def test_the_same_words_typed_again_are_another_event() -> None:
+    """Each use of a command has its trigger."""
+    here = scene()
+    send(here)
+    send(here, trigger_id="another")
+    assert len({request.id for request in here.handed}) == 2
+
+
+def test_without_a_trigger_the_signature_stands_in() -> None:
+    """It covers time and text."""
+    here = scene()
+    for at in (SENT, SENT, SENT + 1):
+        send(here, at=at, trigger_id="")
+    first, again, other = (request.id for request in here.handed)
+    assert first == again != other
+
+
+# --- forgery
+
+
+def test_one_changed_bit_of_the_body_is_401() -> None:
+    """Wherever it is."""
+    body = form(fields())
+    headers = signed(body)
+    here = scene()
+    for at in range(len(body)):
+        forged = bytearray(body)
+        forged[at] ^= 1
+        assert here.post("/slack", bytes(forged), headers).status == 401
+    refused(here.post("/slack", body + b"&", headers), 401)
+    refused(here.post("/slack", body[:-1], headers), 401)
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("name", ["X-Slack-Request-Timestamp", "X-Slack-Signature"])
+def test_one_changed_bit_of_a_header_is_401(name: str) -> None:
+    """Wherever it is, and a missing or empty header too."""
+    body = form(fields())
+    headers = signed(body)
+    here = scene()
+    for at in range(len(headers[name])):
+        assert here.post("/slack", body, {**headers, name: flip(headers[name], at)}).status == 401
+    for value in ("", "v0=", "é", "0", headers[name].upper() + "0"):
+        refused(here.post("/slack", body, {**headers, name: value}), 401)
+    refused(here.post("/slack", body, {key: value for key, value in headers.items() if key != name}), 401)
+    assert here.handed == []
+
+
+def test_another_secret_is_401() -> None:
+    """One bit of it is enough."""
+    body = form(fields())
+    here = scene()
+    refused(here.post("/slack", body, signed(body, secret=flip(SECRET))), 401)
+    refused(here.post("/slack", body, signed(body, secret="")), 401)
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("seconds", [-301, 301, -86400, 86400 * 400])
+def test_a_time_outside_the_window_is_401(seconds: int) -> None:
+    """On either side, however well it is signed."""
+    here = scene()
+    refused(send(here, at=int((NOW + timedelta(seconds=seconds)).timestamp())), 401)
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("seconds", [-300, 300])
+def test_the_window_is_five_minutes(seconds: int) -> None:
+    """Its edges are inside."""
+    here = scene()
+    said(send(here, at=int((NOW + timedelta(seconds=seconds)).timestamp())))
+    assert here.only().server_ids == (ONE,)
+
+
+@pytest.mark.parametrize("url", ["", "javascript:alert(1)", "ftp://x/", "https://x/" + "y" * 2050, "https://[::1", "x"])
+def test_what_is_no_url_is_not_answered_to(url: str) -> None:
+    """The request goes on without it."""
+    here = scene()
+    said(send(here, response_url=url))
+    assert here.only().reply_to is None
