@@ -157,7 +157,7 @@ def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
     try:
         (event,) = decode({"content-type": "application/cloudevents+json"}, body).events
         try:
-            asked = extract(event)
+            asked = extract(event, configured.event_types)
         except BadEvent as bad:
             raise BadEvent(*event.flaws, *bad.flaws) from None
         if event.flaws:

@@ -279,6 +279,8 @@ def test_simulate_prints_a_login_that_works_and_ends_on_ctrl_c(cloud: Simulator)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell has its background jobs ignore it, and what they start; these tests may be such a job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert command.stdout is not None
     lines: list[str] = []
