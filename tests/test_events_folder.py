@@ -23,7 +23,12 @@ REGISTRY: Registry[Any] = Registry().with_resources(
     (schema["$id"], Resource.from_contents(schema)) for schema in SCHEMAS.values()
 )
 PREFIX = "io.github.bms-autostop."
-INCOMING_TYPES = {f"{PREFIX}stop.requested.v1", "dev.knative.sources.ping"}
+INCOMING_TYPES = {
+    f"{PREFIX}stop.requested.v1",
+    "dev.knative.sources.ping",
+    "google.cloud.pubsub.topic.v1.messagePublished",
+    "CES:Event:SYS.BMS-serverReboot",
+}
 RESULT_TYPES = {f"{PREFIX}stop.{kind}.v1" for kind in ("completed", "failed", "refused")}
 REASONS = {
     "stopped": {"confirmed"},
