@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from handler.errors import BadEvent, Flaw
 from handler.inbound.webhooks.fields import LONGEST_REASON, cut, json_object, member, text
+from handler.inbound.webhooks.model import Nothing
+
+_LOG = logging.getLogger(__name__)
 
 _MOST_FLAWS = 50
 
@@ -45,6 +49,12 @@ class Group:
     why: str
     alerts: tuple[Alert, ...]
     cut_off: int
+
+    def gate(self) -> Nothing | None:
+        """Say whether there is anything to act on; None if there is."""
+        if self.cut_off:
+            _LOG.warning("the producer left %d alerts out; raise its limit", self.cut_off)
+        return None if self.alerts else Nothing("no alert fires that names a server")
 
     def identity(self) -> tuple[str, ...]:
         """What tells this notification from others, as far as its body does; the order of the alerts is no matter."""

@@ -9,8 +9,6 @@ when it was sent, so its time is the receipt; that of the alarm's start would re
 
 from __future__ import annotations
 
-import logging
-
 from handler.inbound.extract import STOP_REQUESTED
 from handler.inbound.webhooks import proofs
 from handler.inbound.webhooks.alertgroup import Group, read_group
@@ -18,8 +16,6 @@ from handler.inbound.webhooks.fields import attribute, identity, server_ids
 from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
-
-_LOG = logging.getLogger(__name__)
 
 
 class Alertmanager(Alarm):
@@ -37,9 +33,7 @@ class Alertmanager(Alarm):
 
     def gate(self, message: Group) -> Nothing | None:
         """At least one alert must fire and name a server."""
-        if message.cut_off:
-            _LOG.warning("the producer left %d alerts out; raise its max_alerts", message.cut_off)
-        return None if message.alerts else Nothing("no alert fires that names a server")
+        return message.gate()
 
     def extract(self, message: Group) -> StopRequest:
         """The label's value of each alert."""

@@ -7,13 +7,14 @@ itself is told by the result, later.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from handler.inbound.answers import Answer
 from handler.inbound.extract import STOP_REQUESTED
-from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity
+from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity, text
 from handler.inbound.webhooks.grammar import HELP, Command, Misunderstood, parse
 from handler.inbound.webhooks.model import Delivery, Nothing
 from handler.stop.model import StopRequest
@@ -73,7 +74,7 @@ class Chat(ABC):
         """Let only what this chat sent pass."""
 
     @abstractmethod
-    def say(self, text: str, said: Said) -> Answer:
+    def say(self, words: str, said: Said) -> Answer:
         """An answer as this chat wants it, for nobody else to see where the chat can do that."""
 
     def gate(self, message: Said) -> Nothing | None:
@@ -129,13 +130,26 @@ def people(*ids: str) -> frozenset[str]:
     return frozenset(id_ for id_ in ids if id_)
 
 
-def reply_url(text: str) -> str | None:
+def who(fields: Mapping[str, object]) -> str:
+    """Who spoke, and where, by name and id."""
+    return "{user_name} {user_id} in {channel_name} {channel_id}".format_map(
+        {name: text(fields, name) for name in ("user_name", "user_id", "channel_name", "channel_id")}
+    )
+
+
+def after_trigger(typed: str, trigger: str) -> str:
+    """What was typed after the trigger word, which the chat leaves in the text; `stop` as a trigger is still a verb."""
+    rest = typed.strip()
+    return rest[len(trigger) :] if trigger and rest.lower().startswith(trigger.lower()) else rest
+
+
+def reply_url(url: str) -> str | None:
     """A URL that may be answered to. Which hosts are trusted is decided where the answer is sent."""
     try:
-        usable = urlsplit(text).scheme in ("http", "https") and cut(text, LONGEST_REPLY_TO) == text
+        usable = urlsplit(url).scheme in ("http", "https") and cut(url, LONGEST_REPLY_TO) == url
     except ValueError:
         usable = False
-    return text if usable else None
+    return url if usable else None
 
 
 def _understood(request: StopRequest) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from handler.errors import BadEvent, CallerUnproven, Flaw
 from handler.inbound import strictjson
-from handler.inbound.extract import UUID
+from handler.inbound.decode import Event
+from handler.inbound.extract import STOP_REQUESTED, UUID, canonical
+from handler.stop.model import StopRequest
 
 LONGEST_REASON, LONGEST_REQUESTER, LONGEST_REPLY_TO, LONGEST_ATTRIBUTE = 500, 200, 2048, 1024
 _MOST_FLAWS = 50
@@ -18,6 +22,9 @@ _MOST_FLAWS = 50
 _IDS = uuid.UUID("b0a6f3d2-94b8-5d55-8a1e-52c1f7f0c1de")
 _PLAIN = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]+")
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 
 
 def json_object(body: bytes | str) -> Mapping[str, object]:
@@ -108,3 +115,47 @@ def attribute(words: str) -> str | None:
 def form(body: bytes) -> Mapping[str, str]:
     """The fields of a form; what is no UTF-8 in them is replaced."""
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, errors="replace"))
+
+
+def both(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
+    """Make two things, so that the flaws of both are told together.
+
+    Raises:
+        BadEvent: with the flaws of either.
+    """
+    try:
+        made = first()
+    except BadEvent as bad:
+        try:
+            second()
+        except BadEvent as worse:
+            raise BadEvent(*bad.flaws, *worse.flaws) from None
+        raise
+    return made, second()
+
+
+def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requested_by: str) -> StopRequest:
+    """The stop request of canonical data that came without an envelope of CloudEvents; its time is not set.
+
+    Args:
+        requested_by: who asks if the data does not say.
+
+    Raises:
+        BadEvent: with every flaw of the data.
+    """
+    event = Event(
+        id=id_,
+        source=source,
+        type=STOP_REQUESTED,
+        time=None,
+        expirytime=None,
+        subject=None,
+        correlationid=None,
+        traceparent=None,
+        tracestate=None,
+        flaws=(),
+        dead_letter=False,
+        data=data,
+    )
+    request = canonical(event)
+    return replace(request, requested_by=request.requested_by or requested_by)

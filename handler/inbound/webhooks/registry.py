@@ -12,7 +12,14 @@ from handler.webhook_settings import WebhookSettings
 # Path, and what switches the producer on. Its module is called like its path, and has a function `producer`.
 SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {
     "/alertmanager": lambda settings: settings.alertmanager_token,
+    "/grafana": lambda settings: settings.grafana_token or settings.grafana_hmac_secret,
+    "/aodh": lambda settings: settings.aodh_token,
+    "/azure-monitor": lambda settings: settings.azure_token,
+    "/eventbridge": lambda settings: settings.eventbridge_token,
     "/slack": lambda settings: settings.slack_signing_secret,
+    "/mattermost": lambda settings: settings.mattermost_tokens,
+    "/teams": lambda settings: settings.teams_secret,
+    "/rocketchat": lambda settings: settings.rocketchat_tokens,
 }
 
 

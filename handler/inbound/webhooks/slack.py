@@ -11,7 +11,7 @@ import html
 from handler.errors import CallerUnproven
 from handler.inbound.answers import Answer, json_answer
 from handler.inbound.webhooks import proofs
-from handler.inbound.webhooks.chat import Chat, Said, people, reply_url
+from handler.inbound.webhooks.chat import Chat, Said, people, reply_url, who
 from handler.inbound.webhooks.fields import form
 from handler.inbound.webhooks.model import Delivery
 from handler.webhook_settings import WebhookSettings
@@ -42,15 +42,15 @@ class Slack(Chat):
             command=fields.get("command", ""),
             users=people(user),
             channels=people(channel),
-            who=f"{fields.get('user_name', '')} {user} in {fields.get('channel_name', '')} {channel}",
+            who=who(fields),
             time=time,
             reply_to=reply_url(fields.get("response_url", "")),
             passed_over="probe of the certificate" if fields.get("ssl_check") == "1" else "",
         )
 
-    def say(self, text: str, _said: Said) -> Answer:
+    def say(self, words: str, _said: Said) -> Answer:
         """For the eyes of who typed the command."""
-        return json_answer(200, {"response_type": "ephemeral", "text": text})
+        return json_answer(200, {"response_type": "ephemeral", "text": words})
 
 
 producer = Slack

@@ -1,0 +1,81 @@
+"""Grafana's webhook contact point, version 1.
+
+A notification has no id. With a signed timestamp each has its own time, which is the event's time and a part of its
+id: a redelivery repeats it, a repeat of an alarm that still fires has a new one. Without it the two look alike, and a
+repeat gets the id of the first for the reason given for Alertmanager; Grafana sends nothing again before the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from handler.errors import CallerUnproven
+from handler.inbound.extract import STOP_REQUESTED
+from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks.alertgroup import Group, read_group
+from handler.inbound.webhooks.fields import attribute, identity, server_ids
+from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.stop.model import StopRequest
+from handler.webhook_settings import WebhookSettings
+
+_SIGNATURE = "x-grafana-alerting-signature"
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A group of alerts, and when it was sent as far as that is signed."""
+
+    group: Group
+    time: datetime | None
+
+
+class Grafana(Alarm):
+    """Proves itself by a token, a signature, or both: whatever is set must be right."""
+
+    def __init__(self, settings: WebhookSettings, source: str) -> None:
+        self._token = settings.grafana_token
+        self._secret = settings.grafana_hmac_secret.reveal().encode()
+        self._timestamp_header = settings.grafana_timestamp_header
+        self._label = settings.id_label
+        self._source = source
+
+    def verify(self, delivery: Delivery) -> Notification:
+        """Token, then signature over the body, with the time before it if there is one."""
+        if self._token:
+            proofs.bearer_or_password(delivery.headers, self._token)
+        time = self._signed(delivery) if self._secret else None
+        return Notification(read_group(delivery.body, self._label), time)
+
+    def _signed(self, delivery: Delivery) -> datetime | None:
+        prefix, time = b"", None
+        if self._timestamp_header:
+            written = delivery.headers.get(self._timestamp_header, "")
+            time = proofs.unix_time(written)
+            prefix = f"{written}:".encode("ascii")
+        mac = proofs.signature(self._secret, prefix, delivery.body)
+        if not proofs.same(delivery.headers.get(_SIGNATURE, ""), mac.hex()):
+            raise CallerUnproven("The signature is missing or wrong.")
+        return None if time is None else proofs.fresh(time, delivery.now)
+
+    def gate(self, message: Notification) -> Nothing | None:
+        """At least one alert must fire and name a server."""
+        return message.group.gate()
+
+    def extract(self, message: Notification) -> StopRequest:
+        """The label's value of each alert."""
+        group, time = message.group, message.time
+        sent = (str(int(time.timestamp())),) if time else ()
+        return StopRequest(
+            source=self._source,
+            id=identity(*group.identity(), *sent),
+            type=STOP_REQUESTED,
+            server_ids=server_ids((alert.at, alert.server_id) for alert in group.alerts),
+            time=time,
+            reason=group.reason("Grafana"),
+            requested_by="Grafana",
+            correlationid=attribute(group.key),
+        )
+
+
+producer = Grafana

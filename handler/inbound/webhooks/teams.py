@@ -1,0 +1,80 @@
+"""Microsoft Teams outgoing webhooks.
+
+The whole activity is signed, and the time and the id of the message are in it: an old message is refused, and a replay
+within the window is the same event. Message ids count from one conversation to the next, so both make the event's id.
+There is no way to answer later.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Mapping
+
+from handler import rfc3339
+from handler.errors import CallerUnproven
+from handler.inbound.answers import Answer, json_answer
+from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks.chat import Chat, Said, people
+from handler.inbound.webhooks.fields import json_object, member, text
+from handler.inbound.webhooks.model import Delivery
+from handler.webhook_settings import WebhookSettings
+
+_MENTION = re.compile(r"<at\b[^<>]*>([^<>]*)</at\s*>", re.IGNORECASE)
+_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
+
+
+class Teams(Chat):
+    """Proves itself by a signature over the body. Teams waits 5 seconds."""
+
+    patience = 3.5
+
+    def __init__(self, settings: WebhookSettings, source: str) -> None:
+        super().__init__("Teams", settings.teams_people, source)
+        self._key = base64.b64decode(settings.teams_secret.reveal())
+
+    def verify(self, delivery: Delivery) -> Said:
+        """The signature must be over exactly these bytes, and the message of the last five minutes."""
+        scheme, _, signed = delivery.headers.get("authorization", "").partition(" ")
+        mac = base64.b64encode(proofs.signature(self._key, delivery.body)).decode("ascii")
+        if not proofs.same(signed.strip(), mac) or scheme.lower() != "hmac":
+            raise CallerUnproven("The signature is missing or wrong.")
+        activity = json_object(delivery.body)
+        try:
+            time = proofs.fresh(rfc3339.parse(text(activity, "timestamp")), delivery.now)
+        except ValueError:
+            raise CallerUnproven("The time of the message is missing or malformed.") from None
+        said_by, typed = member(activity, "from"), text(activity, "text")
+        conversation = text(member(activity, "conversation"), "id")
+        mention = _MENTION.search(typed)
+        return Said(
+            identity=(conversation, text(activity, "id") or mac),
+            text=html.unescape(_TAG.sub(" ", _MENTION.sub(" ", typed))),
+            command=html.unescape(mention[1]) if mention else "",
+            users=people(text(said_by, "aadObjectId"), text(said_by, "id")),
+            channels=_channels(activity, conversation),
+            who=f"{text(said_by, 'name')} {text(said_by, 'aadObjectId') or text(said_by, 'id')}",
+            time=time,
+            passed_over=_passed_over(activity, said_by),
+            in_thread=True,
+        )
+
+    def say(self, words: str, _said: Said) -> Answer:
+        """As a reply in the conversation."""
+        return json_answer(200, {"type": "message", "text": words.replace("\n", "\n\n")})
+
+
+def _channels(activity: Mapping[str, object], conversation: str) -> frozenset[str]:
+    channel = text(member(activity, "channelData", "channel"), "id")
+    # A conversation is one thread of a channel: the channel's id, then the message that began it.
+    return people(channel, text(member(activity, "channelData"), "teamsChannelId"), conversation.partition(";")[0])
+
+
+def _passed_over(activity: Mapping[str, object], said_by: Mapping[str, object]) -> str:
+    if activity.get("type") != "message":
+        return "no message"
+    return "said by a bot" if said_by.get("role") == "bot" or text(said_by, "id").startswith("28:") else ""
+
+
+producer = Teams
