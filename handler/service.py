@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from cloudevents.http import CloudEvent
 
@@ -16,13 +15,11 @@ from handler.inbound.answers import Answer
 from handler.inbound.door import Door
 from handler.outbound import logs
 from handler.outbound.result import batch, binary, result_event
+from handler.outbound.sink import Sink
 from handler.settings import Settings
 from handler.stop.crew import Threads
 from handler.stop.model import Report, StopRequest
 from handler.stop.run import Ended, run
-
-if TYPE_CHECKING:
-    from handler.outbound.sink import Sink
 
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
@@ -34,7 +31,7 @@ class Service:
     def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self._monotonic = monotonic
-        self._sink = _sink(settings)
+        self._sink = Sink(settings.result_sink, settings.sink_token) if settings.result_sink else None
         self._clouds = Clouds(settings)
 
     @cached_property
@@ -117,12 +114,3 @@ class Service:
                 self._sink.send(*binary(event), deadline)
             return Answer(204)
         return Answer(200, *(batch(events) if as_batch else binary(events[0])))
-
-
-def _sink(settings: Settings) -> Sink | None:
-    if not settings.result_sink:
-        return None
-    # Its library is loaded for those who have a sink; the cold start of the others goes without.
-    from handler.outbound.sink import Sink
-
-    return Sink(settings.result_sink, settings.sink_token)

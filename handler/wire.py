@@ -60,12 +60,20 @@ class Wire:
         self._managers: dict[str, urllib3.PoolManager] = {}
 
     def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None, timeout: float
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,
+        head_only: bool = False,
     ) -> Answer:
         """Send one request and read its answer, once.
 
         Args:
             url: absolute, its query encoded.
+            head_only: the answer's body is not waited for, as it means nothing and may be of any length.
             timeout: seconds for connection and answer together; a body that drips cannot outlast it. Only a head that
                 drips may, as it is read by `http.client`.
 
@@ -83,6 +91,12 @@ class Wire:
             retries=False,
             preload_content=False,
         )
+        if head_only:
+            if response.length_remaining == 0:
+                response.release_conn()
+            else:
+                response.close()
+            return Answer(response.status, response.headers, b"")
         try:
             answer = Answer(response.status, response.headers, self._read(response, deadline))
         except BaseException:

@@ -82,7 +82,7 @@ class Function:
             part._wire = wire  # type: ignore[union-attr]
         if sink:
             held._sink = Sink(SINK, Secret(), sleep=clock.advance, monotonic=clock.monotonic)
-            held._sink._wire.mount(SINK, sink_wire)
+            held._sink._wire = sink_wire
         self._door = held.door()
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> Answer:

@@ -5,19 +5,15 @@ Whatever takes time takes it from the held clock. Each exchange is one step: nob
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from http.client import RemoteDisconnected
-from typing import Any
 from urllib.parse import urlsplit
 
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from handler import wire
 from handler.simulator import CallKind
@@ -80,7 +76,14 @@ class Wire(wire.Wire):
         self.limbo: list[tuple[float, Request, str | None, Errand]] = []
 
     def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None, timeout: float
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,
+        head_only: bool = False,  # noqa: ARG002
     ) -> wire.Answer:
         """Carry one request there and its answer back."""
         patience = timeout
@@ -179,7 +182,7 @@ class SinkTrouble(StrEnum):
     """The sink takes the event, and the line is cut before its answer."""
 
 
-class SinkWire(HTTPAdapter):
+class SinkWire(wire.Wire):
     """A sink without a socket, which keeps what it took."""
 
     def __init__(self, clock: Clock, ledger: Ledger, latency: float) -> None:
@@ -189,7 +192,16 @@ class SinkWire(HTTPAdapter):
         self._ledger = ledger
         self._latency = latency
 
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+    def send(
+        self,
+        method: str,  # noqa: ARG002
+        url: str,  # noqa: ARG002
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,  # noqa: ARG002
+        head_only: bool = False,  # noqa: ARG002
+    ) -> wire.Answer:
         """Take one event, or don't."""
         errand = fibers.current().errand
         fibers.pause()
@@ -199,15 +211,11 @@ class SinkWire(HTTPAdapter):
             self._ledger.tally.add("faults", f"sink-{trouble}")
         status = {SinkTrouble.BUSY: 503, SinkTrouble.UNWILLING: 400}.get(trouble, 202)  # type: ignore[call-overload]
         if status == 202:
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            body = request.body if isinstance(request.body, bytes) else b""
-            self._ledger.result_posted(errand, headers, body)
+            self._ledger.result_posted(errand, {name.lower(): value for name, value in headers.items()}, body or b"")
         fibers.pause()
         if trouble is SinkTrouble.DEAF:
-            raise requests.exceptions.ConnectionError("cut")
-        return self.build_response(
-            request, urllib3.HTTPResponse(body=io.BytesIO(b""), headers={}, status=status, preload_content=False)
-        )
+            raise urllib3.exceptions.ProtocolError("cut")
+        return wire.Answer(status, {}, b"")
 
 
 def _asked(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Request:
