@@ -83,10 +83,10 @@ def test_the_one_entry_that_decided_is_shown_as_it_is(
     """A person finds it on the server as it is written there; entries that decided nothing stay where they are."""
     private = {"tags": {"team=secret", "autostop=always"}, "metadata": {"password": "secret"}}
     mixed = {
-        "tags": frozenset(private["tags"] | facts.pop("tags", set())),
-        "metadata": {**private["metadata"], **facts.pop("metadata", {})},  # type: ignore[dict-item]
+        "tags": frozenset(private["tags"] | facts.get("tags", set())),
+        "metadata": {**private["metadata"], **facts.get("metadata", {})},  # type: ignore[dict-item]
     }
-    result, evidence = judged(seen("active", **mixed, **facts), "stopped")
+    result, evidence = judged(seen("active", **{**facts, **mixed}), "stopped")
     assert (result.reason, evidence.tag, evidence.metadata) == (reason, *expected)
     assert "secret" not in repr(result)
 
