@@ -13,6 +13,7 @@
         ├── BudgetSpent      not every server was handled in time
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── SinkUnreachable  an event of ours could not be handed over
+        ├── ProducerUnreachable  what a message needs of its producer could not be had
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
@@ -127,6 +128,12 @@ class SinkUnreachable(PassingTrouble):
     """An event of ours could not be handed to the sink."""
 
     name = "sink-unreachable"
+
+
+class ProducerUnreachable(PassingTrouble):
+    """What a producer's message needs from the producer itself could not be had: its certificate, a confirmation."""
+
+    name = "producer-unreachable"
 
 
 class InternalFault(PassingTrouble):

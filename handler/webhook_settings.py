@@ -10,6 +10,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 from handler.settings import VARIABLES
 from handler.shared_settings import SettingsError, read_shared, refuse, strange_names
@@ -97,6 +98,9 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
     timestamp_header = reading.value("AUTOSTOP_GRAFANA_TIMESTAMP_HEADER", _header_name, "")
     if timestamp_header and not grafana_hmac_secret:
         reading.faults.append("AUTOSTOP_GRAFANA_TIMESTAMP_HEADER: needs AUTOSTOP_GRAFANA_HMAC_SECRET.")
+    topics = _each(reading, "AUTOSTOP_SMN_TOPICS", _TOPIC, "has what is no URN of an SMN topic")
+    if topics and find_spec("cryptography") is None:
+        reading.faults.append("AUTOSTOP_SMN_TOPICS: needs the extra `smn`: pip install 'bms-autostop[smn]'.")
     made = WebhookSettings(
         event_sink=named or injected or "",
         source=shared.source,
@@ -121,7 +125,7 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         teams_people=_people(reading, "TEAMS"),
         rocketchat_tokens=reading.secrets("AUTOSTOP_ROCKETCHAT_TOKENS"),
         rocketchat_people=_people(reading, "ROCKETCHAT"),
-        smn_topics=_each(reading, "AUTOSTOP_SMN_TOPICS", _TOPIC, "has what is no URN of an SMN topic"),
+        smn_topics=topics,
         smn_cert_hosts=_hosts(reading, "AUTOSTOP_SMN_CERT_HOSTS", _SMN_HOSTS),
         smn_confirm_hosts=_hosts(reading, "AUTOSTOP_SMN_CONFIRM_HOSTS", _CONFIRM_HOSTS),
     )

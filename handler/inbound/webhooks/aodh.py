@@ -76,7 +76,8 @@ class Aodh(Alarm):
         """The trait `instance_id`."""
         document = message.document
         about = text(message.event, "message_id") or message.request_id or text(message.event, "generated")
-        name, why = text(document, "alarm_name"), text(document, "reason")
+        # Its own reason quotes the id of the event and no more.
+        name, why = text(document, "alarm_name"), text(message.event, "event_type")
         return StopRequest(
             source=self._source,
             id=identity("aodh", text(document, "alarm_id"), about),

@@ -60,7 +60,7 @@ def test_the_instance_of_the_event_is_stopped() -> None:
     assert send(here, notification()).status == 200
     request = here.only()
     assert (request.server_ids, request.time, request.source) == ((ONE,), NOW, "/bms-autostop/aodh")
-    assert request.reason == "Aodh alarm bms-idle: Event hits the query."
+    assert request.reason == "Aodh alarm bms-idle: compute.instance.update"
 
 
 def test_the_other_name_of_the_trait_counts_for_servers_only() -> None:

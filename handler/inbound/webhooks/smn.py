@@ -1,0 +1,162 @@
+"""Open Telekom Cloud's Simple Message Notification, and through it Cloud Eye's alarms.
+
+Every message has an id and the time at which it was first sent, and a redelivery repeats both; a repeat of an alarm
+that still fires is a message of its own. How long SMN goes on sending again is not documented: a message is refused
+once it is older than an hour, and `stop_servers` has its own limit of an event's age besides.
+
+A subscription confirms itself, once its request has passed every check that a notification has to pass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from handler import rfc3339
+from handler.errors import BadEvent, CallerForbidden, CallerUnproven, Flaw, ProducerUnreachable
+from handler.inbound import strictjson
+from handler.inbound.answers import Answer
+from handler.inbound.extract import STOP_REQUESTED
+from handler.inbound.webhooks import fetch
+from handler.inbound.webhooks.cloudeye import CloudEyeAlarm
+from handler.inbound.webhooks.fields import canonical_request, identity, proving_json, text
+from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.smn_signature import Certificates, signed_text
+from handler.stop.model import StopRequest
+from handler.webhook_settings import WebhookSettings
+
+_LOG = logging.getLogger(__name__)
+
+_TEXTS = ("type", "message", "message_id", "topic_urn", "timestamp", "signature", "signing_cert_url")
+_HEADERS = {"x-smn-message-type": "type", "x-smn-message-id": "message_id", "x-smn-topic-urn": "topic_urn"}
+_OLDEST = timedelta(hours=1)
+# A subscription can be confirmed for this long.
+_OLDEST_CONFIRMATION = timedelta(hours=48)
+_FUTURE = timedelta(minutes=5)
+_CONFIRMATION = "SubscriptionConfirmation"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What SMN says, proven.
+
+    Attributes:
+        fields: all text.
+        time: when it was first sent.
+        until: when the answer must be on its way, on the monotonic clock.
+    """
+
+    fields: Mapping[str, str]
+    time: datetime
+    until: float
+
+    def document(self) -> Mapping[str, object]:
+        """The JSON inside.
+
+        Raises:
+            BadEvent: there is none.
+        """
+        try:
+            document = strictjson.loads(self.fields["message"])
+        except ValueError as fault:
+            raise BadEvent(Flaw("message", str(fault))) from None
+        if not isinstance(document, dict):
+            raise BadEvent(Flaw("message", "is no JSON object"))
+        return document
+
+
+class Smn(Alarm):
+    """Proves itself by a signature; only the topics of the settings are listened to."""
+
+    def __init__(self, settings: WebhookSettings, source: str, get: fetch.Get = fetch.get) -> None:
+        self._topics = settings.smn_topics
+        self._confirm_hosts = settings.smn_confirm_hosts
+        self._certificates = Certificates(settings.smn_cert_hosts, get)
+        self._get = get
+        self._source = source
+
+    def verify(self, delivery: Delivery) -> Message:
+        """Topic and time first, as they cost nothing; then certificate and signature."""
+        fields = _fields(delivery)
+        if fields["topic_urn"] not in self._topics:
+            raise CallerUnproven("This topic is not listened to.")
+        time = _time(fields, delivery.now)
+        self._certificates.check(
+            fields["signing_cert_url"],
+            fields["signature"],
+            signed_text(fields),
+            delivery.now,
+            fetch.left(delivery.until),
+        )
+        return Message(fields, time, delivery.until)
+
+    def gate(self, message: Message) -> Nothing | None:
+        """Only a notification, and of Cloud Eye only an alarm that fires. A new subscription is confirmed here."""
+        kind = message.fields["type"]
+        if kind == _CONFIRMATION:
+            return self._confirm(message)
+        if kind != "Notification":
+            return Nothing("no notification", Answer(200))
+        document = message.document()
+        if CloudEyeAlarm.is_one(document):
+            return CloudEyeAlarm(document).gate()
+        if "server_ids" in document or "server_id" in document:
+            return None
+        return Nothing("neither an alarm nor a stop request")
+
+    def extract(self, message: Message) -> StopRequest:
+        """What Cloud Eye's alarm is about, or canonical data."""
+        document, id_ = message.document(), identity(message.fields["message_id"])
+        if not CloudEyeAlarm.is_one(document):
+            request = canonical_request(document, id_=id_, source=self._source, requested_by="SMN")
+        else:
+            alarm = CloudEyeAlarm(document)
+            request = StopRequest(
+                source=self._source,
+                id=id_,
+                type=STOP_REQUESTED,
+                server_ids=alarm.server_ids(),
+                reason=alarm.reason(),
+                requested_by="Cloud Eye",
+                correlationid=alarm.alarm_id(),
+            )
+        return replace(request, time=message.time)
+
+    def _confirm(self, message: Message) -> Nothing:
+        url = message.fields["subscribe_url"]
+        if not fetch.is_at(url, self._confirm_hosts):
+            raise CallerForbidden("Subscriptions are not confirmed at that host; see AUTOSTOP_SMN_CONFIRM_HOSTS.")
+        status, _ = self._get(url, fetch.left(message.until))
+        if not 200 <= status < 300:
+            raise ProducerUnreachable(f"The subscription could not be confirmed (HTTP {status}).")
+        _LOG.info("subscription confirmed", extra={"topic_urn": message.fields["topic_urn"]})
+        return Nothing("subscription confirmed", Answer(200))
+
+
+def _fields(delivery: Delivery) -> Mapping[str, str]:
+    document = proving_json(delivery.body)
+    fields = {name: text(document, name) for name in (*_TEXTS, "subject", "subscribe_url")}
+    odd = document.get("subject") is not None and not isinstance(document["subject"], str)
+    if odd or not all(fields[name] for name in _TEXTS) or document.get("signature_version") != "v1":
+        raise CallerUnproven("The message is not signed in the way that is known here.")
+    for header, name in _HEADERS.items():
+        # They are not signed, but two that differ cannot both be right.
+        if delivery.headers.get(header, fields[name]) != fields[name]:
+            raise CallerUnproven("Headers and body disagree.")
+    return fields
+
+
+def _time(fields: Mapping[str, str], now: datetime) -> datetime:
+    try:
+        time = rfc3339.parse(fields["timestamp"])
+    except ValueError:
+        raise CallerUnproven("The time of the message is malformed.") from None
+    oldest = _OLDEST_CONFIRMATION if fields["type"] == _CONFIRMATION else _OLDEST
+    if not now - oldest <= time <= now + _FUTURE:
+        raise CallerUnproven("The message is too old, or from the future.")
+    return time
+
+
+producer = Smn

@@ -1,0 +1,189 @@
+"""What is fetched for a producer: over real TLS, no redirect followed, no more than is sensible, never without end."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cryptography.hazmat.primitives import serialization
+
+from handler import rfc3339
+from handler.errors import CallerUnproven, ProducerUnreachable
+from handler.inbound.webhooks import fetch
+from handler.inbound.webhooks.smn_signature import Certificates
+from tests.conftest import serving
+from tests.inbound.webhooks.scene import JSON, NOW, ONE
+from tests.inbound.webhooks.vendor import CERT_URL, TOPIC, Vendor, certificate
+from tests.outbound.sinkserver import SinkServer
+
+
+class Host:
+    """A host that answers GET over TLS as told, and writes down what it is asked."""
+
+    def __init__(self, port: int) -> None:
+        self.name = f"localhost:{port}"
+        self.url = f"https://{self.name}"
+        self.asked: list[str] = []
+        self.says: dict[str, tuple[int, dict[str, str], bytes]] = {}
+
+
+@contextmanager
+def host(folder: Path, vendor: Vendor) -> Iterator[Host]:
+    """Serve until the end of the block."""
+    key = folder / "key.pem"
+    key.write_bytes(
+        vendor.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    (folder / "cert.pem").write_bytes(certificate(vendor.key, datetime.now(UTC) - timedelta(days=1), host="localhost"))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            here.asked.append(self.path)
+            status, headers, body = here.says.get(self.path, (404, {}, b""))
+            self.send_response_only(status)
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: object) -> None:
+            """Say nothing of a client that did not trust it."""
+
+    server = Server(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    here = Host(server.server_port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield here
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Vendor:
+    """One key for the file."""
+    return Vendor()
+
+
+@pytest.fixture
+def there(tmp_path_factory: pytest.TempPathFactory, vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A host whose certificate is trusted."""
+    folder = tmp_path_factory.mktemp("tls")
+    with host(folder, vendor) as here:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(folder / "cert.pem"))
+        yield here
+
+
+def test_status_and_body_come_back(there: Host) -> None:
+    """Good or bad."""
+    there.says["/a"] = (200, {}, b"body")
+    assert fetch.get(f"{there.url}/a", 5.0) == (200, b"body")
+    assert fetch.get(f"{there.url}/b", 5.0) == (404, b"")
+
+
+def test_a_redirect_is_not_followed(there: Host) -> None:
+    """Wherever it leads."""
+    with SinkServer() as elsewhere:
+        there.says["/a"] = (302, {"Location": elsewhere.url}, b"")
+        assert fetch.get(f"{there.url}/a", 5.0)[0] == 302
+        assert elsewhere.got == []
+
+
+def test_a_long_body_is_cut(there: Host) -> None:
+    """Nobody fills the memory."""
+    there.says["/a"] = (200, {}, b"x" * 1_000_000)
+    assert len(fetch.get(f"{there.url}/a", 5.0)[1]) == 65536
+
+
+def test_a_host_that_is_not_trusted_or_not_there_is_unreachable(there: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one for which there is no time."""
+    with pytest.raises(ProducerUnreachable):
+        fetch.get(f"{there.url}/a", 0.0)
+    with pytest.raises(ProducerUnreachable):
+        fetch.get("https://localhost:1/a", 5.0)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with pytest.raises(ProducerUnreachable):
+        fetch.get(f"{there.url}/a", 5.0)
+    assert there.asked == []
+
+
+def test_a_certificate_is_fetched_again_after_a_day_and_few_are_kept(vendor: Vendor) -> None:
+    """Eight of them, the latest."""
+    now = [0.0]
+    vendor.asked.clear()
+    certificates = Certificates({"smn.eu-de.otc.t-systems.com"}, vendor.get, lambda: now[0])
+
+    def check(url: str) -> None:
+        with pytest.raises(CallerUnproven, match="signature"):
+            certificates.check(url, "AAAA", b"", NOW, 1.0)
+
+    check(CERT_URL)
+    now[0] = 86399.0
+    check(CERT_URL)
+    assert vendor.asked == [CERT_URL]
+    now[0] = 86401.0
+    check(CERT_URL)
+    assert vendor.asked == [CERT_URL] * 2
+    others = [CERT_URL.replace("eu-de_", f"{n}_") for n in range(8)]
+    vendor.served |= dict.fromkeys(others, vendor.served[CERT_URL])
+    for url in others:
+        check(url)
+    check(others[0])
+    check(CERT_URL)
+    assert vendor.asked == [CERT_URL] * 2 + others + [CERT_URL]
+
+
+def test_the_whole_function_takes_an_alarm_over_real_tls(
+    there: Host, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certificate fetched, subscription confirmed, alarm handed on; a redirecting certificate leads nowhere."""
+    cert, confirm = f"{there.url}/smn/SMN_1.pem", f"{there.url}/confirm?token=x"
+    now = rfc3339.render(datetime.now(UTC))
+    signer = certificate(vendor.key, datetime.now(UTC) - timedelta(days=1))
+    there.says = {"/smn/SMN_1.pem": (200, {}, signer), "/confirm?token=x": (200, {}, b"")}
+    alarm = {"message_type": "alarm", "alarm_status": "alarm", "template_variable": {"ResourceId": ONE}}
+    made: dict[str, Any] = {"signing_cert_url": cert, "timestamp": now}
+    with SinkServer() as sink, SinkServer() as elsewhere, serving(monkeypatch) as serve:
+        there.says["/smn/SMN_2.pem"] = (302, {"Location": elsewhere.url}, b"")
+        url = serve(
+            "receive_webhook",
+            {
+                "AUTOSTOP_EVENT_SINK": sink.url,
+                "AUTOSTOP_SMN_TOPICS": TOPIC,
+                "AUTOSTOP_SMN_CERT_HOSTS": there.name,
+                "AUTOSTOP_SMN_CONFIRM_HOSTS": there.name,
+            },
+        )
+        began = time.monotonic()
+        answers = [
+            requests.post(f"{url}/smn", data=json.dumps(message), headers=JSON, timeout=30)
+            for message in (
+                vendor.confirmation(**made, subscribe_url=confirm),
+                vendor.notification(alarm, **made),
+                vendor.notification(alarm, **{**made, "signing_cert_url": cert.replace("_1", "_2")}),
+            )
+        ]
+        assert time.monotonic() - began < 20.0
+    assert [answer.status_code for answer in answers] == [200, 200, 401]
+    assert there.asked == ["/smn/SMN_1.pem", "/confirm?token=x", "/smn/SMN_2.pem"]
+    assert elsewhere.got == []
+    assert [got.data["server_ids"] for got in sink.got] == [[ONE]]

@@ -1,0 +1,502 @@
+"""SMN: signature, certificate, topic, time; the confirmation of a subscription; Cloud Eye's alarms inside."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from handler.errors import ProducerUnreachable
+from handler.inbound.answers import Answer
+from handler.inbound.webhooks.smn import Smn
+from handler.webhook_settings import from_environ
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, refused, says
+from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, SENT, TOPIC, Vendor, certificate, new_key
+
+ENVIRON = {"AUTOSTOP_SMN_TOPICS": f"{TOPIC}-other, {TOPIC}"}
+
+
+@pytest.fixture(scope="module")
+def shared_vendor() -> Vendor:
+    """Keys take long to make; one is enough for most tests."""
+    return Vendor()
+
+
+@pytest.fixture
+def vendor(shared_vendor: Vendor) -> Vendor:
+    """SMN, with nothing left of the test before."""
+    shared_vendor.asked.clear()
+    shared_vendor.served = {CERT_URL: (200, certificate(shared_vendor.key)), CONFIRM_URL: (200, b"ok")}
+    return shared_vendor
+
+
+def scene(vendor: Vendor, **changes: Any) -> Scene:
+    """SMN switched on, with the vendor at the other end of the wire."""
+    here = Scene(**{**ENVIRON, **changes})
+    environ = {name: value for name, value in changes.items() if isinstance(value, str)}
+    settings = from_environ({"AUTOSTOP_EVENT_SINK": "http://sink.example/", **ENVIRON, **environ})
+    assert set(here.producers) == {"/smn"}
+    here.producers["/smn"] = Smn(settings, "/bms-autostop/smn", vendor.get)  # type: ignore[index]
+    return here
+
+
+def alarm(**changes: Any) -> dict[str, Any]:
+    """What Cloud Eye says of a server that is idle; a change given as None is left out."""
+    details = {
+        "AccountName": "OTC00000000001000000001",
+        "ResourceName": "bms-db-01",
+        "IsAlarm": True,
+        "IsCycleTrigger": False,
+        "ResourceId": ONE,
+        "AlarmId": THREE,
+    }
+    document = {
+        "message_type": "alarm",
+        "alarm_id": "al1795190000000Xy9Zk2Qw3",
+        "alarm_name": "bms-idle",
+        "alarm_status": "alarm",
+        "time": 1795197600000,
+        "namespace": "SERVICE.BMS",
+        "metric_name": "cpu_usage",
+        "dimension": f"instance_id:{ONE}",
+        "comparison_operator": "<",
+        "sms_content": f"server {TWO} is idle",
+        "template_variable": details,
+        **changes,
+    }
+    return {name: value for name, value in document.items() if value is not None}
+
+
+def details(**changes: Any) -> dict[str, Any]:
+    """An alarm with other details."""
+    made = alarm()
+    return {**made, "template_variable": {**made["template_variable"], **changes}}
+
+
+def headers(message: dict[str, Any]) -> dict[str, str]:
+    """The headers that come with a message, in some case or other."""
+    return {
+        **JSON,
+        "X-SMN-MESSAGE-TYPE": message["type"],
+        "x-smn-message-id": message["message_id"],
+        "X-Smn-Topic-Urn": message["topic_urn"],
+    }
+
+
+def send(here: Scene, message: dict[str, Any]) -> Answer:
+    """A message with its headers."""
+    return here.post("/smn", message, headers(message))
+
+
+def test_an_alarm_is_handed_on(vendor: Vendor) -> None:
+    """With the message's id and time, and Cloud Eye's id of the alarm to join what belongs together."""
+    here = scene(vendor)
+    answer = send(here, vendor.notification(alarm()))
+    request = here.only()
+    assert (request.server_ids, request.id) == ((ONE,), "bf94b63a5dfb475994d3ac34664e24f2")
+    assert request.time == datetime(2026, 11, 20, 18, 0, tzinfo=UTC)
+    assert (request.source, request.correlationid) == ("/bms-autostop/smn", "al1795190000000Xy9Zk2Qw3")
+    assert (request.reason, request.requested_by) == ("Cloud Eye alarm bms-idle: cpu_usage", "Cloud Eye")
+    assert (answer.status, says(answer)["status"]) == (200, "handed-on")
+    assert vendor.asked == [CERT_URL]
+
+
+def test_canonical_data_is_handed_on(vendor: Vendor) -> None:
+    """Whoever publishes to the topic may write it, and is bound to its rules."""
+    here = scene(vendor)
+    send(here, vendor.notification({"server_ids": [TWO.upper(), ONE], "dry_run": True, "reason": "night"}))
+    request = here.only()
+    assert (request.server_ids, request.dry_run, request.reason) == ((TWO, ONE), True, "night")
+    assert request.requested_by == "SMN"
+    assert request.time == datetime(2026, 11, 20, 18, 0, tzinfo=UTC)
+    found = refused(send(here, vendor.notification({"server_ids": ["x"], "dryRun": True})), 400)
+    assert [fault["at"] for fault in found["faults"]] == ["data.server_ids[0]", "data.dry_run"]
+
+
+@pytest.mark.parametrize("subject", ["", None, "ü\u2028 [Alarm]"])
+def test_a_subject_may_be_anything(vendor: Vendor, subject: str | None) -> None:
+    """Empty or absent it is left out of what is signed."""
+    here = scene(vendor)
+    assert send(here, vendor.notification(alarm(), subject=subject)).status == 200
+    message = vendor.notification(alarm(), subject=subject)
+    if not subject:
+        del message["subject"]
+    assert send(here, message).status == 200
+
+
+def test_the_values_are_what_json_says_not_how_it_is_written(vendor: Vendor) -> None:
+    """Escapes in the body do not count."""
+    here = scene(vendor)
+    message = vendor.notification(alarm(alarm_name="grün < 2 %"))
+    body = json.dumps(message).replace("<", "\\u003c").replace("/", "\\/")
+    assert here.post("/smn", body, headers(message)).status == 200
+    assert here.only().reason == "Cloud Eye alarm grün < 2 %: cpu_usage"
+
+
+def test_the_certificate_is_fetched_once(vendor: Vendor) -> None:
+    """And kept."""
+    here = scene(vendor)
+    for _ in range(3):
+        send(here, vendor.notification(alarm()))
+    assert (len(here.handed), vendor.asked) == (3, [CERT_URL])
+
+
+def test_a_redelivery_has_the_same_id_and_a_repeat_has_not(vendor: Vendor) -> None:
+    """A repeat is a message of its own."""
+    here = scene(vendor)
+    send(here, vendor.notification(alarm()))
+    here.later(minutes=30)
+    send(here, vendor.notification(alarm()))
+    send(here, vendor.notification(details(IsCycleTrigger=True), message_id="another"))
+    assert [request.id for request in here.handed] == ["bf94b63a5dfb475994d3ac34664e24f2"] * 2 + ["another"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        alarm(alarm_status="ok"),
+        alarm(alarm_status="insufficient_data"),
+        alarm(alarm_status="Alarm"),
+        alarm(alarm_status=None),
+        alarm(alarm_status=5),
+        details(IsAlarm=False),
+        alarm(metric_name="osShutdown", namespace="SYS.BMS"),
+        alarm(event_name="osShutdown"),
+        details(EventName="serverShutdown"),
+        alarm(dimension=None, template_variable=None),
+        {"hello": ONE},
+        {},
+    ],
+)
+def test_nothing_to_act_on_is_204(vendor: Vendor, message: dict[str, Any]) -> None:
+    """A recovery, an unknown state, an echo of a stop, no resource, something else altogether."""
+    here = scene(vendor)
+    assert send(here, vendor.notification(message)).status == 204
+    assert here.handed == []
+
+
+@pytest.mark.parametrize(
+    ("message", "at"),
+    [
+        (alarm(dimension=f"instance_id:{TWO}"), "message.dimension"),
+        (details(ResourceId=TWO), "message.dimension"),
+        (alarm(dimension=f"disk:{ONE}"), "message.dimension"),
+        (alarm(dimension=f"instance_id:{ONE},instance_id:{TWO}"), "message.dimension"),
+        (alarm(dimension=ONE), "message.dimension"),
+        (alarm(dimension=[{"name": "instance_id", "value": ONE}]), "message.dimension"),
+        (details(ResourceId="bms-db-01"), "message.template_variable.ResourceId"),
+        (details(ResourceId=f"{ONE},{TWO}"), "message.dimension"),
+        ("no json", "message"),
+        ("[1]", "message"),
+        ('"text"', "message"),
+    ],
+)
+def test_what_is_malformed_or_disagrees_is_400(vendor: Vendor, message: object, at: str) -> None:
+    """Two places name the resource; if they do not agree, neither is believed."""
+    here = scene(vendor)
+    found = refused(send(here, vendor.notification(message)), 400)
+    assert [fault["at"] for fault in found["faults"]] == [at]
+    assert here.handed == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        alarm(dimension=None),
+        alarm(template_variable=None),
+        details(ResourceId=""),
+        details(ResourceId=ONE.upper()),
+        alarm(dimension=f"instance_id:{ONE},mount_point:abc"),
+        alarm(dimension=f"disk:sda; instance_id: {ONE.upper()}"),
+    ],
+)
+def test_one_place_is_enough_and_dimensions_may_be_several(vendor: Vendor, message: dict[str, Any]) -> None:
+    """Keys vary with the age of the alarm."""
+    here = scene(vendor)
+    assert send(here, vendor.notification(message)).status == 200
+    assert here.only().server_ids == (ONE,)
+
+
+def test_a_sink_that_is_down_is_503(vendor: Vendor) -> None:
+    """SMN sends again."""
+    refused(send(scene(vendor, down=True), vendor.notification(alarm())), 503)
+
+
+# --- the subscription
+
+
+def test_a_subscription_is_confirmed(vendor: Vendor) -> None:
+    """By asking the one URL, after the certificate."""
+    here = scene(vendor)
+    answer = send(here, vendor.confirmation())
+    assert (answer.status, answer.body, here.handed) == (200, b"", [])
+    assert vendor.asked == [CERT_URL, CONFIRM_URL]
+
+
+def test_it_may_be_confirmed_for_two_days(vendor: Vendor) -> None:
+    """And not later."""
+    here = scene(vendor)
+    here.later(hours=47)
+    assert send(here, vendor.confirmation()).status == 200
+    here.later(hours=2)
+    refused(send(here, vendor.confirmation()), 401)
+    assert vendor.asked == [CERT_URL, CONFIRM_URL]
+
+
+@pytest.mark.parametrize("served", [(302, b""), (404, b""), (500, b""), ProducerUnreachable("x")])
+def test_a_confirmation_that_fails_is_503(vendor: Vendor, served: Any) -> None:
+    """So that it is asked for again; a redirect is no confirmation and is not followed."""
+    here = scene(vendor)
+    vendor.served[CONFIRM_URL] = served
+    found = refused(send(here, vendor.confirmation()), 503)
+    assert found["type"] == "urn:bms-autostop:problem:producer-unreachable"
+    assert vendor.asked == [CERT_URL, CONFIRM_URL]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        CONFIRM_URL.replace("https://", "http://"),
+        CONFIRM_URL.replace("console.otc", "console.evil"),
+        CONFIRM_URL.replace("https://", "https://user@"),
+        CONFIRM_URL.replace("https://", "https://evil.example\\@"),
+        CONFIRM_URL.replace("https://console.otc.t-systems.com", "https://console.otc.t-systems.com@evil.example"),
+        CONFIRM_URL.replace("https://console.otc.t-systems.com", "https://console.otc.t-systems.com.evil.example"),
+        CONFIRM_URL.replace("https://console.otc.t-systems.com", "https://console.otc.t-systems.com:8443"),
+        CONFIRM_URL.replace("https://", "HTTPS://"),
+        CONFIRM_URL.replace("https://", "https:\n//"),
+        CONFIRM_URL + "\nx",
+        "//console.otc.t-systems.com/x",
+        "https://169.254.169.254/latest/meta-data/",
+        "file:///etc/passwd",
+        "",
+    ],
+)
+def test_a_subscription_elsewhere_is_never_confirmed(vendor: Vendor, url: str) -> None:
+    """However well it is signed; nothing but the certificate is fetched."""
+    here = scene(vendor)
+    refused(send(here, vendor.confirmation(subscribe_url=url)), 403)
+    assert vendor.asked == [CERT_URL]
+
+
+def test_the_hosts_are_settings(vendor: Vendor) -> None:
+    """For a cloud that is called otherwise."""
+    cert, confirm = "https://smn.cloud.example:8443/smn/SMN_1.pem", "https://cloud.example/confirm?a=b"
+    vendor.served |= {cert: vendor.served[CERT_URL], confirm: (204, b"")}
+    here = scene(
+        vendor, AUTOSTOP_SMN_CERT_HOSTS="SMN.cloud.example:8443", AUTOSTOP_SMN_CONFIRM_HOSTS="cloud.example:443"
+    )
+    assert send(here, vendor.confirmation(signing_cert_url=cert, subscribe_url=confirm)).status == 200
+    refused(send(here, vendor.confirmation(signing_cert_url=CERT_URL, subscribe_url=confirm)), 401)
+    assert vendor.asked == [cert, confirm]
+
+
+@pytest.mark.parametrize("kind", ["UnsubscribeConfirmation", "Something"])
+def test_other_messages_are_taken_and_nothing_is_fetched_for_them(vendor: Vendor, kind: str) -> None:
+    """Also the farewell, whose URL would subscribe again."""
+    here = scene(vendor)
+    answer = send(here, vendor.confirmation(type=kind))
+    assert (answer.status, here.handed, vendor.asked) == (200, [], [CERT_URL])
+
+
+# --- forgery
+
+
+def altered(value: str, at: int) -> str:
+    """The text with one bit of one character changed."""
+    return value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]
+
+
+@pytest.mark.parametrize("name", ["message", "message_id", "subject", "timestamp", "topic_urn", "type", "signature"])
+def test_one_changed_bit_of_what_is_signed_is_401(vendor: Vendor, name: str) -> None:
+    """Or of the signature; the last character of it too, part of which means nothing."""
+    here = scene(vendor)
+    message = vendor.notification(alarm())
+    for at in range(len(message[name])):
+        forged = {**message, name: altered(message[name], at)}
+        assert here.post("/smn", forged, JSON).status == 401
+    assert here.handed == []
+    assert set(vendor.asked) <= {CERT_URL}
+
+
+@pytest.mark.parametrize("name", ["message", "message_id", "subscribe_url", "timestamp", "topic_urn", "type"])
+def test_one_changed_bit_of_a_subscription_is_401(vendor: Vendor, name: str) -> None:
+    """And it is not confirmed."""
+    here = scene(vendor)
+    message = vendor.confirmation()
+    for at in range(len(message[name])):
+        assert here.post("/smn", {**message, name: altered(message[name], at)}, JSON).status == 401
+    assert CONFIRM_URL not in vendor.asked
+
+
+@pytest.mark.parametrize("name", ["X-SMN-MESSAGE-TYPE", "x-smn-message-id", "X-Smn-Topic-Urn"])
+def test_one_changed_bit_of_a_header_is_401(vendor: Vendor, name: str) -> None:
+    """They are not signed, but must agree with what is. Without them it goes as well."""
+    here = scene(vendor)
+    message = vendor.notification(alarm())
+    good = headers(message)
+    for at in range(len(good[name])):
+        assert here.post("/smn", message, {**good, name: altered(good[name], at)}).status == 401
+    assert here.handed == []
+    assert here.post("/smn", message, JSON).status == 200
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        CERT_URL.replace("https://", "http://"),
+        CERT_URL.replace("otc", "evil"),
+        CERT_URL.replace("https://", "https://evil.example@"),
+        CERT_URL.replace("https://smn.eu-de.otc.t-systems.com", "https://smn.eu-de.otc.t-systems.com.evil.example"),
+        CERT_URL.replace(".com/", ".com:8443/"),
+        CERT_URL.replace(".com/", ".com./"),
+        CERT_URL.replace(".com/", ".com\\@evil.example/"),
+        CERT_URL.replace("/smn/", "/smn/../"),
+        CERT_URL.replace("/smn/", "/redirect/"),
+        CERT_URL.replace("/smn/", "//evil.example/smn/"),
+        CERT_URL + "?x=.pem",
+        CERT_URL + "#x",
+        CERT_URL + "\n",
+        CERT_URL.replace(".pem", ".exe"),
+        CERT_URL.replace("smn.eu-de", "\u017fmn.eu-de"),
+        "https://smn.eu-de.otc.t-systems.com",
+        "x",
+        "https://[::1]/smn/SMN_1.pem",
+    ],
+)
+def test_a_certificate_from_elsewhere_is_never_fetched(vendor: Vendor, url: str) -> None:
+    """Signed with a key that would fit it or not: no request leaves."""
+    here = scene(vendor)
+    refused(here.post("/smn", vendor.notification(alarm(), signing_cert_url=url), JSON), 401)
+    assert (here.handed, vendor.asked) == ([], [])
+
+
+def test_one_changed_bit_of_the_certificates_url_is_401(vendor: Vendor) -> None:
+    """It is not signed, but then there is no certificate; and no other host is asked."""
+    here = scene(vendor)
+    message = vendor.notification(alarm())
+    for at in range(len(CERT_URL)):
+        forged = {**message, "signing_cert_url": altered(CERT_URL, at)}
+        assert here.post("/smn", forged, JSON).status == 401
+    assert here.handed == []
+    assert all(url.startswith("https://smn.eu-de.otc.t-systems.com/smn/SMN_") for url in vendor.asked)
+
+
+@pytest.mark.parametrize(
+    ("served", "status"),
+    [
+        ((404, b""), 401),
+        ((302, b""), 401),
+        ((200, b""), 401),
+        ((200, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 401),
+        ((500, b""), 503),
+        ((503, b""), 503),
+        ((429, b""), 503),
+        (ProducerUnreachable("x"), 503),
+    ],
+)
+def test_a_certificate_that_cannot_be_had_is_no_pass(vendor: Vendor, served: Any, status: int) -> None:
+    """What is there and is none is 401; trouble that passes is 503, and is tried again."""
+    here = scene(vendor)
+    good = vendor.served[CERT_URL]
+    vendor.served[CERT_URL] = served
+    refused(send(here, vendor.notification(alarm())), status)
+    assert here.handed == []
+    vendor.served[CERT_URL] = good
+    assert send(here, vendor.notification(alarm())).status == 200
+
+
+def test_another_key_is_401(vendor: Vendor) -> None:
+    """The one that signed must be the one in the certificate."""
+    here = scene(vendor)
+    message = vendor.notification(alarm())
+    refused(send(here, vendor.sign(message, new_key())), 401)
+    assert here.handed == []
+
+
+@pytest.mark.parametrize(
+    ("since", "days"), [(datetime(2026, 11, 21, tzinfo=UTC), 365), (datetime(2025, 1, 1, tzinfo=UTC), 365)]
+)
+def test_a_certificate_that_is_not_valid_now_is_401(vendor: Vendor, since: datetime, days: int) -> None:
+    """Not yet, or no longer."""
+    here = scene(vendor)
+    vendor.served[CERT_URL] = (200, certificate(vendor.key, since, days))
+    refused(send(here, vendor.notification(alarm())), 401)
+    assert here.handed == []
+
+
+def test_a_kept_certificate_runs_out(vendor: Vendor) -> None:
+    """Its end is looked at each time, not only when it is fetched."""
+    here = scene(vendor)
+    vendor.served[CERT_URL] = (200, certificate(vendor.key, NOW - timedelta(days=1), 1))
+    message = vendor.notification(alarm(), timestamp=SENT)
+    vendor.served[CERT_URL] = (200, certificate(vendor.key, NOW - timedelta(hours=23), 1))
+    assert send(here, message).status == 200
+    here.later(hours=2)
+    refused(send(here, vendor.notification(alarm(), timestamp="2026-11-20T20:00:00Z")), 401)
+    assert vendor.asked == [CERT_URL]
+
+
+def test_a_weak_or_strange_key_is_401(vendor: Vendor) -> None:
+    """However well it signs."""
+    here = scene(vendor)
+    weak = new_key(1024)
+    vendor.served[CERT_URL] = (200, certificate(weak))
+    refused(send(here, vendor.sign(vendor.notification(alarm()), weak)), 401)
+    vendor.served[CERT_URL] = (200, certificate(ec.generate_private_key(ec.SECP256R1())))
+    refused(send(here, vendor.notification(alarm())), 401)
+    assert here.handed == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"topic_urn": f"{TOPIC}-third"},
+        {"signature_version": "v2"},
+        {"timestamp": "2026-11-20T17:00:04Z"},
+        {"timestamp": "2026-11-20T18:05:06Z"},
+        {"timestamp": "2026-11-20 18:00:00"},
+    ],
+)
+def test_what_is_well_signed_may_still_be_refused(vendor: Vendor, changes: dict[str, str]) -> None:
+    """Another topic, another version, too old, from the future; before anything is fetched."""
+    here = scene(vendor)
+    refused(here.post("/smn", vendor.notification(alarm(), **changes), JSON), 401)
+    assert (here.handed, vendor.asked) == ([], [])
+
+
+@pytest.mark.parametrize("timestamp", ["2026-11-20T17:00:05Z", "2026-11-20T18:05:05Z", "2026-11-20T19:00:00+01:00"])
+def test_there_is_room_for_redeliveries(vendor: Vendor, timestamp: str) -> None:
+    """They keep the first time, so an hour is allowed for."""
+    here = scene(vendor)
+    assert send(here, vendor.notification(alarm(), timestamp=timestamp)).status == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["type", "message", "message_id", "topic_urn", "timestamp", "signature", "signing_cert_url"]
+)
+@pytest.mark.parametrize("value", [None, "", 5, ["x"]])
+def test_a_field_that_is_missing_or_no_text_is_401(vendor: Vendor, name: str, value: object) -> None:
+    """It proves nothing then."""
+    here = scene(vendor)
+    refused(here.post("/smn", {**vendor.notification(alarm()), name: value}, JSON), 401)
+    assert (here.handed, vendor.asked) == ([], [])
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"', b"{}"])
+def test_what_cannot_be_read_proves_nothing(vendor: Vendor, body: bytes) -> None:
+    """Not even who sent it."""
+    refused(scene(vendor).post("/smn", body, JSON), 401)
+
+
+@pytest.mark.parametrize("signature", ["!", "AAAA", base64.b64encode(b"x" * 256).decode(), "é"])
+def test_what_is_no_signature_is_401(vendor: Vendor, signature: str) -> None:
+    """Of whatever length."""
+    here = scene(vendor)
+    refused(here.post("/smn", {**vendor.notification(alarm()), "signature": signature}, JSON), 401)
+    refused(here.post("/smn", {**vendor.notification(alarm()), "subject": 5}, JSON), 401)
+    assert here.handed == []
