@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove lock clean
+.PHONY: help demo test check format bench prove readme lock clean
 
 help:            ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
@@ -33,12 +33,15 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
 
+readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
+	@$(BIN)/python -m tests.readme
+
 lock: $(VENV)/dev.stamp    ## pin all dependencies anew: versions and hashes, no URLs
 	$(PIP) install uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	    --upgrade pyproject.toml -o requirements.lock
+	    --upgrade --extra smn pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-	    --upgrade --group dev pyproject.toml -o requirements-dev.lock
+	    --upgrade --extra smn --group dev pyproject.toml -o requirements-dev.lock
 
 clean:           ## drop what was set up
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from handler import __version__
 from handler.errors import AutostopError, BadEvent, PassingTrouble
-from handler.stop.model import Outcome, Report
 
 _MAIN = Path(__file__).with_name("main.py")
 _PLAN_BUDGET = 10.0
@@ -143,6 +142,7 @@ def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
     from handler.inbound.decode import decode
     from handler.inbound.extract import Ignored, extract
     from handler.outbound.result import result_data
+    from handler.outbound.table import table
     from handler.service import Service
 
     try:
@@ -157,7 +157,7 @@ def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
     try:
         (event,) = decode({"content-type": "application/cloudevents+json"}, body).events
         try:
-            asked = extract(event)
+            asked = extract(event, configured.event_types)
         except BadEvent as bad:
             raise BadEvent(*event.flaws, *bad.flaws) from None
         if event.flaws:
@@ -171,21 +171,10 @@ def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
         return _complain("The cloud could not be asked:", [f"{trouble.name}: {trouble}"], Exit.CLOUD)
     except AutostopError as error:
         return _complain("The event can never succeed:", [str(error)], Exit.EVENT)
-    print(json.dumps(result_data(report), indent=2) if as_json else _table(report))
+    print(json.dumps(result_data(report), indent=2) if as_json else table(report))
     if report.refusal:
         return Exit.EVENT
     return Exit.SERVER_FAILS if report.failed else Exit.FINE
-
-
-def _table(report: Report) -> str:
-    if report.refusal:
-        return f"The event would be refused as a whole: {report.refusal}."
-    lines = [f"{'server':<38}{'name':<16}{'state':<22}would be"]
-    for server in report.servers:
-        state = f"{server.vm_state or '-'}{f' ({server.task_state})' if server.task_state else ''}"
-        would = "stopped" if server.outcome is Outcome.PLANNED else f"{server.outcome}/{server.reason}"
-        lines.append(f"{server.id:<38}{server.name or '-':<15} {state:<21} {would}: {server.detail}")
-    return "\n".join(lines)
 
 
 def _complain(what: str, faults: Sequence[str], code: Exit) -> int:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from handler.login_settings import CloudLogin, LoginKind, read_login
 from handler.shared_settings import SettingsError, Variable, read_shared, refuse, strange_names
 from handler.stop.model import Policy
-from handler.values import Reading, Secret, boolean, choice, duration, http_url, pair, whole
+from handler.values import Reading, Secret, boolean, choice, duration, event_types, http_url, pair, whole
 
 __all__ = [
     "VARIABLES",
@@ -75,6 +75,7 @@ class Settings:
     result_sink: str | None = None
     sink_token: Secret = field(default_factory=Secret)
     extensions: Mapping[str, str] = field(default_factory=dict)
+    event_types: Mapping[str, str] = field(default_factory=dict)
     log_level: str = "INFO"
 
 
@@ -99,6 +100,11 @@ VARIABLES = (
     Variable("AUTOSTOP_RESULT_SINK", "`K_SINK`, else reply", "`http(s)://` URL that result events are posted to"),
     Variable("AUTOSTOP_SINK_TOKEN", "none", "bearer token sent along to the sink"),
     Variable("AUTOSTOP_SOURCE", "`/bms-autostop`", "`source` of the events sent"),
+    Variable(
+        "AUTOSTOP_EVENT_TYPES",
+        "none",
+        "further event types, separated by `;`: `type` for canonical data, or `type=JMESPath` of the ids in the data",
+    ),
     Variable("AUTOSTOP_DRY_RUN", "`false`", "never stop anything, only say what would be done"),
     Variable("AUTOSTOP_BARE_METAL_ONLY", "`true`", "leave servers alone that are no BMS"),
     Variable("AUTOSTOP_PROTECT", "`autostop=never`", "tag, or metadata key and value, that keeps a server running"),
@@ -166,6 +172,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         result_sink=sink,
         sink_token=shared.sink_token,
         extensions=shared.extensions,
+        event_types=reading.value("AUTOSTOP_EVENT_TYPES", event_types, {}),
         log_level=shared.log_level,
     )
     if reading.faults:

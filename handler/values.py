@@ -156,6 +156,29 @@ def overrides(text: str) -> dict[str, str]:
     return found
 
 
+def event_types(text: str) -> dict[str, str]:
+    """`type; type=JMESPath`: each type with its path, or with an empty text.
+
+    A semicolon, as a path may hold every other sign that lists are separated by.
+    """
+    found: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        name, sign, path = (part.strip() for part in entry.partition("="))
+        if not re.fullmatch(r"[\x21-\x7e]{1,1024}", name) or (sign and not path):
+            raise ValueError("is not of the form type; type=JMESPath")
+        if name in found:
+            raise ValueError("names a type twice")
+        if path:
+            import jmespath
+
+            try:
+                jmespath.compile(path)
+            except jmespath.exceptions.JMESPathError:
+                raise ValueError("has a path that is no JMESPath") from None
+        found[name] = path
+    return found
+
+
 class Reading:
     """One pass over the environment that collects faults instead of stopping at the first. Empty counts as unset."""
 

@@ -72,13 +72,13 @@ def _environ(**more: str) -> Mapping[str, str]:
 def test_plan_says_what_would_become_of_each_server(
     login: Simulator, events: Events, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line each, with state, outcome and reason; nothing stands in the way, so the exit code is 0."""
+    """A line each, with state, outcome and reason; nothing stands in the way, so the exit code is 0."""
     runs = login.add_server("ci-07")
     rests = login.add_server("ci-08", vm_state="stopped")
     protected = login.add_server("db-01", tags=["autostop=never"])
     stopping = login.add_server("db-02", task_state="powering-off")
     assert cli.main(["plan", events.write(runs, rests, protected, stopping)]) == 0
-    head, *lines = capsys.readouterr().out.splitlines()
+    head, *lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert head.split() == ["server", "name", "state", "would", "be"]
     assert [re.split(r"\s{2,}", line.replace(") ", ")  ")) for line in lines] == [
         [runs, "ci-07", "active", "stopped: It would be stopped; it is active."],
@@ -86,6 +86,27 @@ def test_plan_says_what_would_become_of_each_server(
         [protected, "db-01", "active", "skipped/protected: It is protected by autostop=never."],
         [stopping, "db-02", "active (powering-off)", "unchanged/already-stopping: It was already powering off."],
     ]
+
+
+def test_plan_says_what_each_server_was_judged_by(
+    login: Simulator, events: Events, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tag, the times and the entry of the history: "why not?" needs no log. No other metadata is told."""
+    kept = login.add_server("db-01", tags=["autostop=never", "team=secret"], metadata={"password": "secret"})
+    started = login.add_server("ci-07", vm_state="stopped")
+    asked_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    login.start_server(started)
+    assert cli.main(["plan", events.write(kept, started, _UUID, time=asked_at)]) == 1
+    told = capsys.readouterr().out
+    _, of_kept, of_started, of_unknown = re.split(rf"^(?={kept}|{started}|{_UUID})", told, flags=re.MULTILINE)
+    assert "looked_at=20" in of_kept
+    assert "tag=autostop=never" in of_kept
+    assert "history=not-asked" in of_kept
+    assert "history=found" in of_started
+    assert "action.action=start" in of_started
+    assert f"event_time={asked_at[:-1]}.000Z" in of_started
+    assert of_unknown.endswith("\n    never seen, so there is no evidence\n")
+    assert "secret" not in told
 
 
 def test_plan_prints_the_data_of_the_result_event_as_json(
@@ -99,6 +120,7 @@ def test_plan_prints_the_data_of_the_result_event_as_json(
     assert told.err == ""
     assert (data["dry_run"], data["refusal"], data["request"]["reason"]) == (True, None, "why")
     assert [(row["id"], row["outcome"], row["reason"]) for row in data["servers"]] == [(runs, "planned", "dry-run")]
+    assert data["servers"][0]["evidence"]["vm_state"] == "active"
 
 
 @pytest.mark.parametrize("environ", [{}, {"AUTOSTOP_INBOUND_AUTH": "none"}, {"AUTOSTOP_DRY_RUN": "false"}])
@@ -130,7 +152,7 @@ def test_plan_ends_with_1_if_a_server_would_fail(
     """A server of which nothing is known shows dashes."""
     unknown = "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21"
     assert cli.main(["plan", events.write(login.add_server(), unknown)]) == 1
-    line = capsys.readouterr().out.splitlines()[-1]
+    line = capsys.readouterr().out.splitlines()[-2]
     assert re.fullmatch(rf"{unknown}\s+-\s+-\s+failed/not-found: .+", line)
 
 
@@ -257,6 +279,8 @@ def test_simulate_prints_a_login_that_works_and_ends_on_ctrl_c(cloud: Simulator)
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell has its background jobs ignore it, and what they start; these tests may be such a job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert command.stdout is not None
     lines: list[str] = []

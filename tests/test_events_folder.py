@@ -23,7 +23,12 @@ REGISTRY: Registry[Any] = Registry().with_resources(
     (schema["$id"], Resource.from_contents(schema)) for schema in SCHEMAS.values()
 )
 PREFIX = "io.github.bms-autostop."
-INCOMING_TYPES = {f"{PREFIX}stop.requested.v1", "dev.knative.sources.ping"}
+INCOMING_TYPES = {
+    f"{PREFIX}stop.requested.v1",
+    "dev.knative.sources.ping",
+    "google.cloud.pubsub.topic.v1.messagePublished",
+    "CES:Event:SYS.BMS-serverReboot",
+}
 RESULT_TYPES = {f"{PREFIX}stop.{kind}.v1" for kind in ("completed", "failed", "refused")}
 REASONS = {
     "stopped": {"confirmed"},
@@ -116,6 +121,43 @@ def refs(node: object) -> Iterator[str]:
                 yield from refs(value)
 
 
+def evidence(reason: str, **changes: object) -> dict[str, object]:
+    """What a server with this reason was judged by."""
+    return {
+        "looked_at": "2026-11-20T19:00:00.250Z",
+        "vm_state": "active",
+        "task_state": None,
+        "locked": reason == "locked",
+        "launched": reason != "never-launched",
+        "flavor": "physical.o2.medium",
+        "tag": "autostop=never" if reason in ("protected", "kept-until") else None,
+        "metadata": None,
+        "updated": "2026-11-20T18:00:00.000Z",
+        "event_time": "2026-11-20T19:00:00.000Z",
+        "clock_tolerance_seconds": 5,
+        "history": "not-asked",
+        "action": None,
+        **changes,
+    }
+
+
+def action(**changes: object) -> dict[str, object]:
+    """An entry of a server's history."""
+    entry: dict[str, object] = {
+        "action": "start",
+        "start_time": "2026-11-20T19:01:30.000Z",
+        "user_id": None,
+        "request_id": None,
+        "failed": False,
+    }
+    return {**entry, **changes}
+
+
+def without(members: dict[str, object], key: str) -> dict[str, object]:
+    """All of them but one."""
+    return {name: value for name, value in members.items() if name != key}
+
+
 def row(outcome: str, reason: str, **changes: object) -> dict[str, object]:
     """A server row that is right for its outcome as far as the states go."""
     seen = reason != "not-found"
@@ -130,6 +172,7 @@ def row(outcome: str, reason: str, **changes: object) -> dict[str, object]:
         "previous_vm_state": "active" if outcome in ("stopped", "accepted") else None,
         "request_id": None,
         "job_id": None,
+        "evidence": evidence(reason) if seen else None,
         **changes,
     }
 
@@ -401,7 +444,7 @@ def test_reason_goes_with_exactly_one_outcome(outcome: str, reason: str) -> None
         pytest.param(row("stopped", "confirmed", detail=""), id="no sentence"),
         pytest.param(row("stopped", "confirmed", status="SHUTOFF"), id="an unknown member"),
         *(
-            pytest.param({k: v for k, v in row("stopped", "confirmed").items() if k != key}, id=f"no {key}")
+            pytest.param(without(row("stopped", "confirmed"), key), id=f"no {key}")
             for key in row("stopped", "confirmed")
         ),
     ],
@@ -409,6 +452,62 @@ def test_reason_goes_with_exactly_one_outcome(outcome: str, reason: str) -> None
 def test_wrong_row_is_refused(changed: dict[str, object]) -> None:
     """A server row has exactly its members, and its states fit its outcome."""
     assert faults("result.v1.json#/$defs/server", changed)
+
+
+@pytest.mark.parametrize(
+    ("reason", "changed"),
+    [
+        *(pytest.param("busy", without(evidence("busy"), key), id=f"no {key}") for key in evidence("busy")),
+        *(
+            pytest.param("started-since", evidence("", history="found", action=without(action(), key)), id=f"no {key}")
+            for key in action()
+        ),
+        pytest.param("busy", None, id="nothing of a server that was seen"),
+        pytest.param("busy", evidence("busy", tags=["a=b"]), id="all tags"),
+        pytest.param("busy", evidence("busy", metadata={"a": "b"}), id="all metadata"),
+        pytest.param("busy", evidence("busy", tag="autostop=never"), id="a tag that decided nothing"),
+        pytest.param("protected", evidence(""), id="protected by nothing"),
+        pytest.param("protected", evidence("protected", metadata="autostop=never"), id="two entries that decided"),
+        pytest.param("locked", evidence(""), id="locked and not locked"),
+        pytest.param("never-launched", evidence(""), id="never launched and launched"),
+        pytest.param("busy", evidence("busy", history="found"), id="found without its entry"),
+        pytest.param("busy", evidence("busy", action=action()), id="an entry though nobody asked"),
+        pytest.param("busy", evidence("busy", history="perhaps"), id="an unknown word for the history"),
+        pytest.param("busy", evidence("busy", history="found", action=action(events=[])), id="more of the entry"),
+        pytest.param("busy", evidence("busy", looked_at="2026-11-20T19:00:00Z"), id="a time without milliseconds"),
+        pytest.param("busy", evidence("busy", clock_tolerance_seconds="5s"), id="a tolerance as text"),
+    ],
+)
+def test_wrong_evidence_is_refused(reason: str, changed: dict[str, object] | None) -> None:
+    """Evidence has exactly its members, at most the one entry that decided, and fits the reason."""
+    outcome = next(outcome for outcome, reasons in REASONS.items() if reason in reasons)
+    assert faults("result.v1.json#/$defs/server", row(outcome, reason, evidence=changed))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "shown"),
+    [
+        ("skipped", "started-since", evidence("", history="found", action=action(user_id="u-7"))),
+        ("failed", "reverted", evidence("", history="found", action=action(action="stop", failed=True))),
+        ("skipped", "protected", evidence("", metadata="autostop=never")),
+        ("failed", "cloud-error", None),
+        ("failed", "forbidden", None),
+        ("failed", "not-found", evidence("not-found")),
+        ("stopped", "confirmed", evidence("", flavor=None, updated=None, event_time=None)),
+    ],
+)
+def test_evidence_may_say_more_or_less(outcome: str, reason: str, shown: dict[str, object] | None) -> None:
+    """A server may have been there once, and the cloud need not say everything."""
+    assert faults("result.v1.json#/$defs/server", row(outcome, reason, evidence=shown)) == []
+
+
+def test_samples_show_each_kind_of_evidence() -> None:
+    """A reader finds a tag, an entry of the metadata, and one of the history."""
+    rows = [server for name in RESULTS for server in sample(f"out/{name}")["data"]["servers"]]
+    shown = [server["evidence"] for server in rows if server["evidence"]]
+    for key in ("tag", "metadata", "action"):
+        assert any(one[key] for one in shown)
+    assert {one["history"] for one in shown} >= {"not-asked", "none-counts", "found"}
 
 
 def _completed(**changes: object) -> dict[str, Any]:

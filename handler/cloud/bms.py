@@ -13,7 +13,8 @@ from handler.cloud import faults, servers
 from handler.cloud.endpoint import Endpoint
 from handler.cloud.http import Http, Reply
 from handler.errors import CloudConfused, CloudError, LoginRefused
-from handler.stop.model import History, Server
+from handler.stop.evidence import History
+from handler.stop.model import Server
 from handler.stop.ports import Pending, Rehearsed, StopFailed, Taken
 
 _HEADERS = {"Accept": "application/json"}

@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
-from keystoneauth1 import exceptions as ksa
-
 from handler.cloud.login import Access, Login
 from handler.errors import CloudConfused
 
@@ -85,13 +83,16 @@ class Endpoint:
     def _from_catalogue(self, access: Access) -> str | None:
         if access.catalogue is None:
             return None
-        try:
-            found = access.catalogue.url_for(
-                service_type=self._api.service_type, interface=self._interface, region_name=self._region
-            )
-        except ksa.CatalogException:
-            return None
-        return None if found is None else str(found)
+        for place in access.catalogue:
+            # Catalogues of version 2 wrote `publicURL`.
+            named = (place.service_type, place.interface.removesuffix("URL"))
+            if (
+                named == (self._api.service_type, self._interface)
+                and place.url
+                and self._region in (None, place.region)
+            ):
+                return place.url
+        return None
 
     def _fitted(self, base: str, project_id: str | None) -> str:
         """Bring a base URL to the version that our calls are written for, and to the project.

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from collections.abc import Mapping
 
-import requests
 import urllib3
-from keystoneauth1 import exceptions as ksa
 
 from handler.errors import (
     CallDenied,
@@ -27,10 +26,10 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
+from handler.wire import FAILURES, retry_after
 
 _REQUEST_ID_HEADERS = ("x-compute-request-id", "x-openstack-request-id", "x-request-id")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-_RETRY = urllib3.Retry()
 # What OTC's codes mean, whatever status they come with (mostly 400). The gateway's `APIG.` and `APIGW.` share numbers.
 _CODES: Mapping[str, type[CloudError]] = {
     **dict.fromkeys(("BMS.0035", "BMS.0036", "BMS.0037", "BMS.0039"), StateConflict),
@@ -46,7 +45,6 @@ _CODES: Mapping[str, type[CloudError]] = {
     **dict.fromkeys(("BMS.0001", "BMS.0018", "BMS.0022"), CallRejected),
 }
 _NEW_LOGIN = frozenset({"BMS.0032", "BMS.3011", "Common.0013", "APIG.0301", "APIG.0307"})
-_LONGEST_TOLD_WAIT = 3600.0
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
@@ -56,17 +54,6 @@ def request_id(headers: Mapping[str, str]) -> str | None:
         if is_safe(value):
             return value
     return None
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait as `Retry-After` says them, in seconds or as an HTTP date; None if it says nothing readable."""
-    value = headers.get("Retry-After")
-    if value is None:
-        return None
-    try:
-        return min(_RETRY.parse_retry_after(value), _LONGEST_TOLD_WAIT)
-    except (urllib3.exceptions.InvalidHeader, OverflowError, ValueError):
-        return None
 
 
 def from_answer(what: str, status: int, headers: Mapping[str, str], body: bytes) -> CloudError:
@@ -129,49 +116,44 @@ def from_job(code: object) -> CloudError:
     return _CODES.get(known, CloudFault)(f"stopping the server: the job failed {known}".rstrip())
 
 
-def from_failure(what: str, failure: Exception) -> CloudError:
-    """Turn a failed exchange into the exception that fits it.
-
-    keystoneauth calls each time-out a connect time-out; what really happened stands in the exception behind it.
-    """
-    behind = failure.__context__ if isinstance(failure, ksa.ConnectionError) else failure
-    never_sent = isinstance(behind, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError) or (
-        isinstance(behind, requests.exceptions.ConnectionError)
-        and isinstance(_reason(behind), urllib3.exceptions.NewConnectionError)
-    )
-    kind = type(_reason(behind) if isinstance(behind, Exception) else failure).__name__
-    return CloudUnreachable(f"{what}: no answer ({kind})", maybe_acted=not never_sent)
+def from_failure(what: str, failure: BaseException) -> CloudError:
+    """Turn a failed exchange into the exception that fits it."""
+    return CloudUnreachable(f"{what}: no answer ({type(failure).__name__})", maybe_acted=not _never_sent(failure))
 
 
-def from_login(failure: Exception) -> CloudError:
+def from_login(failure: BaseException) -> CloudError:
     """Turn a login that brought no token into the exception that fits it; it never acted on a server."""
-    fault = _of_login("logging in", failure)
+    if not isinstance(failure, FAILURES):
+        return CloudConfused(f"logging in: no usable answer ({type(failure).__name__})")
+    fault = from_failure("logging in", failure)
     fault.maybe_acted = False
     return fault
 
 
-def _of_login(what: str, failure: Exception) -> CloudError:
-    if isinstance(failure, ksa.HttpError):
-        response = failure.response
-        status = failure.http_status
-        headers: Mapping[str, str] = response.headers if response is not None else {}
-        body = response.content if response is not None else b""
-        if status in (400, 401, 403) or wants_new_login(status, body):
-            return LoginRefused(f"{what}: HTTP {status}", status=status, request_id=request_id(headers))
-        fault = from_answer(what, status, headers, body)
-        if fault.waiting_helps and not isinstance(fault, StateConflict):
-            return fault
-        return CloudConfused(str(fault), status=status, request_id=fault.request_id)
-    if isinstance(failure, ksa.ConnectionError):
-        return from_failure(what, failure)
-    return CloudConfused(f"{what}: no usable answer ({type(failure).__name__})")
+def from_login_answer(status: int, headers: Mapping[str, str], body: bytes) -> CloudError:
+    """Turn an answer to a login that is not a success into the exception that fits it."""
+    said = f"logging in: HTTP {status}"
+    if status in (400, 401, 403) or wants_new_login(status, body):
+        return LoginRefused(said, status=status, request_id=request_id(headers))
+    fault = from_answer("logging in", status, headers, body)
+    fault.maybe_acted = False
+    if fault.waiting_helps and not isinstance(fault, StateConflict):
+        return fault
+    return CloudConfused(str(fault), status=status, request_id=fault.request_id)
 
 
-def _reason(failure: Exception) -> BaseException:
-    """The urllib3 reason inside a requests exception, or the exception itself."""
-    inner = failure.args[0] if failure.args else None
-    reason = getattr(inner, "reason", None)
-    return reason if isinstance(reason, BaseException) else failure
+def _never_sent(failure: BaseException) -> bool:
+    """Whether it failed before the request could leave: no address, no connection, a certificate not trusted.
+
+    Any other trouble with TLS may as well come while the answer is read.
+    """
+    match failure:
+        case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():
+            return True
+        case urllib3.exceptions.SSLError():
+            return bool(failure.args) and isinstance(failure.args[0], ssl.SSLCertVerificationError)
+        case _:
+            return False
 
 
 def _fault_of(body: bytes) -> tuple[str, str, str, str | None]:

@@ -3,33 +3,46 @@
 ::
 
     Login
-    ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM
+    ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM (keystone.py)
+    ├── PluginLogin    an entry of clouds.yaml (clouds_yaml.py)
     ├── KeyLogin       OTC access key: no token, every request is signed
     └── ReadyToken     a token that somebody else has got, such as FunctionGraph's agency
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-import requests
-from keystoneauth1 import access as ksa_access
-from keystoneauth1 import session as ksa_session
-from keystoneauth1.access.service_catalog import ServiceCatalog
-from keystoneauth1.identity import v3
+from typing import NamedTuple
+from urllib.parse import quote
 
 from handler.cloud import faults
 from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused
+from handler.wire import Wire
 
+LOGIN_TIMEOUT = 10.0
 # OTC locks a key for five minutes after five wrong signatures in a row; a refused login is not tried for a while.
 REFUSED_HOLD = 60.0
 # Any other failure is everybody's for a moment, or each server that waited for it would try for itself.
 _FAILED_HOLD = 0.5
+
+
+Sign = Callable[[str, str, Mapping[str, str], bytes | None], Mapping[str, str]]
+"""Given method, URL, headers and body, the headers that sign the request."""
+
+
+class Place(NamedTuple):
+    """One endpoint of the service catalogue; empty text for what it does not say."""
+
+    service_type: str
+    interface: str
+    region: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +59,9 @@ class Access:
     """
 
     project_id: str | None
-    catalogue: ServiceCatalog | None = None
+    catalogue: tuple[Place, ...] | None = None
     token: str = field(default="", repr=False)
-    signer: requests.auth.AuthBase | None = None
+    signer: Sign | None = None
     good_for: float = float("inf")
     roles: tuple[str, ...] = ()
 
@@ -130,37 +143,6 @@ class Login(ABC):
         self._held_until = self._monotonic() + (REFUSED_HOLD if isinstance(failure, LoginRefused) else hold)
 
 
-class KeystoneLogin(Login):
-    """A token from Keystone, by any of keystoneauth's version 3 plugins."""
-
-    def __init__(
-        self, auth: v3.Auth, session: ksa_session.Session, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        super().__init__(monotonic)
-        self._auth = auth
-        self._session = session
-
-    def _obtain(self) -> Access:
-        # Not `get_access`: that holds a token for spent 120 s before its end, however short its life is.
-        got = self._auth.get_auth_ref(self._session)
-        return Access(
-            project_id=got.project_id,
-            catalogue=got.service_catalog,
-            token=got.auth_token,
-            good_for=_good_for(got),
-            roles=tuple(got.role_names),
-        )
-
-
-def _good_for(got: ksa_access.AccessInfoV3) -> float:
-    """Seconds until a new token should be renewed: two minutes before its end, or a fifth of its life if that is less.
-
-    Both its times are the cloud's, so the result holds however far our clock is off.
-    """
-    life = float((got.expires - got.issued).total_seconds())
-    return life - min(120.0, life / 5)
-
-
 class ReadyToken(Login):
     """A token from outside. It cannot be renewed here: once the cloud refuses it, that is the end of it."""
 
@@ -185,8 +167,8 @@ class KeyLogin(Login):
 
     def __init__(
         self,
-        signer: Callable[[str], requests.auth.AuthBase],
-        session: ksa_session.Session,
+        signer: Callable[[str], Sign],
+        wire: Wire,
         *,
         auth_url: str,
         project_id: str | None,
@@ -195,7 +177,7 @@ class KeyLogin(Login):
     ) -> None:
         super().__init__(monotonic)
         self._signer = signer
-        self._session = session
+        self._wire = wire
         self._auth_url = auth_url
         self._project_id = project_id
         self._project_name = project_name
@@ -206,16 +188,19 @@ class KeyLogin(Login):
 
     def _look_up(self) -> str:
         """`GET /v3/projects?name=`: IAM shows the projects that the key may see."""
-        base = self._auth_url.rstrip("/").removesuffix("/v3")
-        answer = self._session.get(
-            f"{base}/v3/projects",
-            params={"name": self._project_name},
-            authenticated=False,
-            requests_auth=self._signer(""),
-            log=False,
-        )
-        projects = answer.json().get("projects", [])
+        url = f"{identity_url(self._auth_url)}/projects?name={quote(self._project_name or '', safe='')}"
+        headers = {"Accept": "application/json"}
+        headers |= self._signer("")("GET", url, headers, None)
+        status, received, body = self._wire.send("GET", url, headers=headers, timeout=LOGIN_TIMEOUT)
+        if not 200 <= status < 300:
+            raise faults.from_login_answer(status, received, body)
+        projects = json.loads(body).get("projects", [])
         ids = [project["id"] for project in projects if project.get("name") == self._project_name]
         if len(ids) != 1 or not isinstance(ids[0], str):
             raise CloudConfused(f"logging in: the key sees {len(ids)} projects of that name")
         return ids[0]
+
+
+def identity_url(auth_url: str) -> str:
+    """Where version 3 of the identity API is, whether the URL names the version or not; no slash at its end."""
+    return auth_url.rstrip("/").removesuffix("/v3") + "/v3"

@@ -8,7 +8,8 @@ from handler.cloud import servers
 from handler.cloud.endpoint import Endpoint
 from handler.cloud.http import Http
 from handler.errors import CloudConfused, CloudError, LoginRefused
-from handler.stop.model import Action, History, Server
+from handler.stop.evidence import Action, History
+from handler.stop.model import Server
 from handler.stop.ports import Rehearsed, Taken
 
 # The lowest version that shows `locked` (2.9) and `tags` (2.26); from 2.47 on `flavor.id` is gone. OTC ends at 2.60.

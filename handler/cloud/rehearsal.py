@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from handler.errors import CloudError
-from handler.stop.model import History
+from handler.stop.evidence import History
 from handler.stop.ports import CloudReader, Rehearsed, Seen
 
 

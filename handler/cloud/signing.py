@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
-
-import requests
 
 _ALGORITHM = "SDK-HMAC-SHA256"
 
 
-class Signer(requests.auth.AuthBase):
+class Signer:
     """Signs each request as it is sent, so a repeated one gets a fresh date.
 
     Args:
@@ -41,40 +39,40 @@ class Signer(requests.auth.AuthBase):
         self._project_id = project_id
         self._now = now
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add the date and the signature to a prepared request."""
-        parts = urlsplit(str(request.url))
+    def sign(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> dict[str, str]:
+        """The headers that a request gets beside its own: date and signature, and what they cover.
+
+        Args:
+            headers: of the request so far, in any case.
+        """
+        parts = urlsplit(url)
         default_port = {"https": 443, "http": 80}.get(parts.scheme)
         host = parts.hostname or ""
-        request.headers["Host"] = host if parts.port in (None, default_port) else f"{host}:{parts.port}"
-        request.headers["X-Sdk-Date"] = self._now().astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+        added = {
+            "Host": host if parts.port in (None, default_port) else f"{host}:{parts.port}",
+            "X-Sdk-Date": self._now().astimezone(UTC).strftime("%Y%m%dT%H%M%SZ"),
+        }
         if self._project_id:
-            request.headers["X-Project-Id"] = self._project_id
+            added["X-Project-Id"] = self._project_id
         if self._security_token:
-            request.headers["X-Security-Token"] = self._security_token
-        signed = sorted(
-            name.lower()
-            for name in request.headers
-            if name.lower() in ("content-type", "host", "x-project-id", "x-sdk-date", "x-security-token")
-        )
-        body = request.body or b""
+            added["X-Security-Token"] = self._security_token
+        covered = {name.lower(): value.strip() for name, value in added.items()}
+        covered |= {name.lower(): value.strip() for name, value in headers.items() if name.lower() == "content-type"}
+        signed = ";".join(sorted(covered))
         canonical = "\n".join(
             (
-                str(request.method).upper(),
+                method.upper(),
                 canonical_path(parts.path),
                 canonical_query(parts.query),
-                "".join(f"{name}:{str(request.headers[name]).strip()}\n" for name in signed),
-                ";".join(signed),
-                hashlib.sha256(body.encode() if isinstance(body, str) else bytes(body)).hexdigest(),
+                "".join(f"{name}:{covered[name]}\n" for name in sorted(covered)),
+                signed,
+                hashlib.sha256(body or b"").hexdigest(),
             )
         )
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        text = f"{_ALGORITHM}\n{request.headers['X-Sdk-Date']}\n{digest}"
+        text = f"{_ALGORITHM}\n{added['X-Sdk-Date']}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         signature = hmac.new(self._secret_key, text.encode(), hashlib.sha256).hexdigest()
-        request.headers["Authorization"] = (
-            f"{_ALGORITHM} Access={self._access_key}, SignedHeaders={';'.join(signed)}, Signature={signature}"
-        )
-        return request
+        proof = f"{_ALGORITHM} Access={self._access_key}, SignedHeaders={signed}, Signature={signature}"
+        return {**added, "Authorization": proof}
 
 
 def canonical_path(path: str) -> str:

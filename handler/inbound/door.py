@@ -81,7 +81,7 @@ class Door:
             prefix = f"[{index}]." if delivery.batch else ""
             flaws += event.flaws
             try:
-                asked = extract(event)
+                asked = extract(event, self._settings.event_types)
             except BadEvent as bad:
                 flaws += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
                 continue

@@ -20,12 +20,15 @@ TYPE_PREFIX = "io.github.bms-autostop."
 STOP_REQUESTED = f"{TYPE_PREFIX}stop.requested.v1"
 OWN_RESULTS = frozenset(f"{TYPE_PREFIX}stop.{word}.v1" for word in ("completed", "failed", "refused"))
 PING = "dev.knative.sources.ping"
+PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
+CLOUD_EYE = "CES:Event:"
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 _TRACESTATE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,511}", re.ASCII)
 _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
 _MOST_FLAWS = 50
+_NO_MORE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,11 @@ class Ignored:
 Extractor = Callable[[Event], StopRequest | Ignored]
 
 
-def extract(event: Event) -> StopRequest | Ignored:
+def extract(event: Event, more: Mapping[str, str] = _NO_MORE) -> StopRequest | Ignored:
     """Find out what an event asks for.
+
+    Args:
+        more: further types that are accepted, each with the JMESPath of the ids in its data; empty for canonical data.
 
     Raises:
         BadEvent: its type is not accepted, or its data is malformed.
@@ -52,7 +58,12 @@ def extract(event: Event) -> StopRequest | Ignored:
         return Ignored("own result event")
     if event.dead_letter:
         return Ignored("dead-lettered copy")
-    extractor = EXTRACTORS.get(event.type)
+    path = more.get(event.type)
+    extractor = _of(event.type) if path is None else canonical
+    if path:
+        from handler.inbound.producers import by_path
+
+        return by_path(event, path)
     if extractor is None:
         if event.type.strip():
             raise BadEvent(Flaw("type", "is not accepted here"))
@@ -113,7 +124,15 @@ def traced(parent: str | None, state: str | None) -> Trace:
     return Trace(traceparent=parent, tracestate=state if _TRACESTATE.fullmatch(state or "") else None)
 
 
-EXTRACTORS: Mapping[str, Extractor] = {STOP_REQUESTED: canonical, PING: canonical}
+def _of(type_: str) -> Extractor | None:
+    """The extractor of a type that is known without settings."""
+    if type_ in (STOP_REQUESTED, PING):
+        return canonical
+    if type_ != PUBLISHED and not type_.startswith(CLOUD_EYE):
+        return None
+    from handler.inbound import producers
+
+    return producers.published if type_ == PUBLISHED else producers.cloud_eye
 
 
 def _object(data: object, flaws: list[Flaw]) -> Mapping[str, object]:

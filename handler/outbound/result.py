@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from urllib.parse import quote
 
 from cloudevents.conversion import to_binary, to_dict
 from cloudevents.http import CloudEvent
 
 from handler import rfc3339
+from handler.stop.evidence import Evidence
 from handler.stop.model import Outcome, Report, ServerResult
 
 _PREFIX = "io.github.bms-autostop.stop."
@@ -78,7 +80,7 @@ def result_data(report: Report) -> dict[str, object]:
             "source": request.source,
             "id": request.id,
             "type": request.type,
-            "time": rfc3339.render(request.time) if request.time else None,
+            "time": _time(request.time),
             "reason": request.reason,
             "requested_by": request.requested_by,
             "reply_to": request.reply_to,
@@ -87,14 +89,17 @@ def result_data(report: Report) -> dict[str, object]:
         "api": report.api,
         "refusal": report.refusal.value if report.refusal else None,
         "summary": {outcome.value: report.count(outcome) for outcome in Outcome},
-        "servers": [server_row(server) for server in report.servers],
+        "servers": [
+            {**server_row(server), "evidence": evidence_row(server.evidence) if server.evidence else None}
+            for server in report.servers
+        ],
         "started_at": rfc3339.render(report.started_at),
         "finished_at": rfc3339.render(report.finished_at),
     }
 
 
 def server_row(server: ServerResult) -> dict[str, str | None]:
-    """One server as the result event shows it."""
+    """One server as the result event and the log show it."""
     return {
         "id": server.id,
         "name": server.name,
@@ -107,3 +112,34 @@ def server_row(server: ServerResult) -> dict[str, str | None]:
         "request_id": server.request_id,
         "job_id": server.job_id,
     }
+
+
+def evidence_row(evidence: Evidence) -> dict[str, object]:
+    """What a server was judged by, as the result event and `plan` show it."""
+    action = evidence.action
+    return {
+        "looked_at": rfc3339.render(evidence.looked_at),
+        "vm_state": evidence.vm_state,
+        "task_state": evidence.task_state,
+        "locked": evidence.locked,
+        "launched": evidence.launched,
+        "flavor": evidence.flavor,
+        "tag": evidence.tag,
+        "metadata": evidence.metadata,
+        "updated": _time(evidence.updated),
+        "event_time": _time(evidence.event_time),
+        "clock_tolerance_seconds": evidence.clock_tolerance.total_seconds(),
+        "history": evidence.history.value,
+        "action": action
+        and {
+            "action": action.name,
+            "start_time": rfc3339.render(action.at),
+            "user_id": action.user_id,
+            "request_id": action.request_id,
+            "failed": action.failed,
+        },
+    }
+
+
+def _time(stamp: datetime | None) -> str | None:
+    return rfc3339.render(stamp) if stamp else None

@@ -7,16 +7,13 @@ import random
 import time
 from collections.abc import Callable, Mapping
 
-import requests
-import urllib3
-
 from handler.errors import SinkUnreachable
-from handler.settings import Secret
+from handler.values import Secret
+from handler.wire import FAILURES, Wire, retry_after
 
 _LOG = logging.getLogger(__name__)
 
 _ATTEMPT_TIMEOUT = 5.0
-_LONGEST_TOLD_WAIT = 3600.0
 # As Knative's delivery contract has it; any other 4xx will not change by asking again.
 _WORTH_ANOTHER_TRY = frozenset({404, 408, 409, 429})
 
@@ -41,8 +38,7 @@ class Sink:
         self._headers = {"Authorization": f"Bearer {token.reveal()}"} if token else {}
         self._sleep = sleep
         self._monotonic = monotonic
-        self._wire = requests.Session()
-        self._wire.auth = _no_netrc
+        self._wire = Wire(monotonic=monotonic)
 
     def send(self, headers: Mapping[str, str], body: bytes, deadline: float) -> None:
         """POST the event until the sink takes it.
@@ -74,28 +70,15 @@ class Sink:
 
     def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> tuple[int | None, float | None]:
         try:
-            with self._wire.post(
+            answer = self._wire.send(
+                "POST",
                 self._url,
-                data=body,
+                body=body,
                 headers={**headers, **self._headers},
-                # In all: as a plain number each step of the call would have that long for itself.
-                timeout=urllib3.Timeout(total=timeout),  # type: ignore[arg-type]
-                allow_redirects=False,
-                # The answer's body means nothing here, and may be of any length.
-                stream=True,
-            ) as answer:
-                return answer.status_code, _told(answer.headers.get("Retry-After"))
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
+                timeout=timeout,
+                head_only=True,
+            )
+        except FAILURES as failure:
             _LOG.warning("the sink gave no answer: %s", type(failure).__name__)
             return None, None
-
-
-def _told(value: str | None) -> float | None:
-    try:
-        return None if value is None else min(urllib3.Retry().parse_retry_after(value), _LONGEST_TOLD_WAIT)
-    except (urllib3.exceptions.InvalidHeader, OverflowError, ValueError):
-        return None
-
-
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
+        return answer.status, retry_after(answer.headers)

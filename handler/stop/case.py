@@ -29,9 +29,9 @@ from handler.errors import (
     StateConflict,
 )
 from handler.stop.decide import decide
+from handler.stop.evidence import Action, Evidence, History, Lookup
 from handler.stop.model import (
     Decision,
-    History,
     Move,
     Policy,
     Reason,
@@ -45,13 +45,14 @@ from handler.stop.ports import Pending, Rehearsed, Seen, StopFailed, Taken
 _STOPS_AT_MOST = 4
 # So many failed calls in a row for one server, while another can be read, are that server's own trouble.
 _PATIENCE = 4
-_FIRST_POLL = 0.03
-_POLL_GROWTH = 2.5
+_FIRST_POLL = 0.01
+_POLL_GROWTH = 3.0
 _LONGEST_POLL = 3.0
 # A crowd is watched with a list or a job: the larger it is, the more its servers wait for each other.
 _POLL_PER_SERVER = 0.002
 _LONGEST_POLL_IN_CROWD = 5.0
 _CROWD = 100
+_NO_HISTORY = frozenset({Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE})
 
 _NOT_SEEN_STOPPED = "The cloud took the stop; it was not seen stopped in time."
 _AGE_ALONE = " Its history could not be read, so only the event's age counted."
@@ -116,7 +117,9 @@ class Case:
         self._backoff = backoff
         self._server: Server | None = None
         self._before: str | None = None
+        self._looked_at: datetime | None = None
         self._decision: Decision | None = None
+        self._evidence: Evidence | None = None
         self._unproven = False
         self._troubles = 0
         self._setbacks = 0
@@ -143,7 +146,7 @@ class Case:
             case Server():
                 # A history that was read before is not kept: `updated` counts in whole seconds, so a start right after
                 # it would not show.
-                self._server = answer
+                self._server, self._looked_at = answer, at.now
                 self._troubles = 0
                 if self.taken is not None or self._maybe_taken:
                     return self._watch(at)
@@ -176,14 +179,17 @@ class Case:
         if isinstance(answer, CloudError):
             if not isinstance(answer, CallDenied | CallRejected | ServerNotFound | CloudConfused):
                 return self._unrecorded(answer, at)
-            answer = History(actions=None)
+            gap = Lookup.FORBIDDEN if isinstance(answer, CallDenied) else Lookup.UNREADABLE
+            answer = History(actions=None, gap=gap)
         assert self._server is not None
         if self.taken is None:
             self._server = replace(self._server, history=answer)
             return self._decide(at)
         self._history_helps = answer.actions is not None
-        if any(act.failed and act.request_id == self.taken.request_id for act in answer.actions or ()):
-            return self._end(Reason.REVERTED, "The cloud took the stop, then recorded that it failed.")
+        for act in answer.actions or ():
+            if act.failed and act.request_id == self.taken.request_id:
+                self._note(Lookup.FOUND, act)
+                return self._end(Reason.REVERTED, "The cloud took the stop, then recorded that it failed.")
         return self._poll(at)
 
     def on_stop(self, answer: Taken | Rehearsed | CloudError, at: Moment) -> Next | None:
@@ -215,13 +221,14 @@ class Case:
     def _decide(self, at: Moment) -> Next | None:
         assert self._server is not None
         self._decision = decide(self._server, self._request, self._policy, at.now)
+        self._evidence = self._judged_by(self._server, self._decision)
         match self._decision.move:
             case Move.STOP:
                 given_up = self._given_up(at)
                 if given_up is not None:
                     return self._end(*given_up, self._stop_fault)
                 self._before = self._server.vm_state
-                self._unproven = self._server.history == History(actions=None)
+                self._unproven = self._decision.history in _NO_HISTORY
                 return Next(Step.STOP, at.ended)
             case Move.ASK:
                 return Next(Step.HISTORY, at.ended)
@@ -304,6 +311,7 @@ class Case:
         self._failed_asks += 1
         self.fault = fault
         if self._failed_asks >= _PATIENCE:
+            self._note(Lookup.UNREADABLE)
             return self._end(Reason.CLOUD_ERROR, "The cloud shows the server, but fails to show its history.", fault)
         return Next(Step.READ, self._after(fault, self._failed_asks, at))
 
@@ -341,6 +349,29 @@ class Case:
             case _:
                 return None
 
+    def _judged_by(self, server: Server, decision: Decision) -> Evidence:
+        assert self._looked_at is not None
+        return Evidence(
+            looked_at=self._looked_at,
+            vm_state=server.vm_state,
+            task_state=server.task_state,
+            locked=server.locked,
+            launched=server.launched,
+            flavor=server.flavor or None,
+            updated=server.updated,
+            tag=decision.tag,
+            metadata=decision.metadata,
+            event_time=self._request.time,
+            clock_tolerance=self._policy.clock_tolerance,
+            history=decision.history,
+            action=decision.action,
+        )
+
+    def _note(self, history: Lookup, action: Action | None = None) -> None:
+        """Add what the history said after the decision."""
+        assert self._evidence is not None
+        self._evidence = self._evidence._replace(history=history, action=action)
+
     def _end(self, reason: Reason, detail: str, fault: CloudError | None = None) -> Next | None:
         server = self._server
         gone = reason is Reason.NOT_FOUND
@@ -357,5 +388,6 @@ class Case:
             previous_vm_state=self._before if self.taken or self._setbacks or reason is Reason.CONFIRMED else None,
             request_id=ids,
             job_id=self.taken.job_id if self.taken else None,
+            evidence=self._evidence,
         )
         return None

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import assert_never
 
 from handler import rfc3339
+from handler.stop.evidence import Lookup
 from handler.stop.model import Decision, Move, Policy, Reason, Refusal, Server, StopRequest
 
 KEEP_UNTIL = "autostop-keep-until"
@@ -81,8 +82,8 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
     return _started_since(server, request, policy, decision) if decision.move is Move.STOP else decision
 
 
-def _leave(reason: Reason, detail: str) -> Decision:
-    return Decision(Move.LEAVE, reason, detail)
+def _leave(reason: Reason, detail: str, tag: str | None = None, metadata: str | None = None) -> Decision:
+    return Decision(Move.LEAVE, reason, detail, tag, metadata)
 
 
 def _gone(server: Server) -> Decision | None:
@@ -103,18 +104,21 @@ def _goal_reached(server: Server) -> Decision | None:
 
 def _guarded(server: Server, policy: Policy, now: datetime) -> Decision | None:
     key, value = policy.protect
-    if any(_same(found, value) for found in _labels(server, key)):
-        return _leave(Reason.PROTECTED, f"It is protected by {key}={value}.")
-    for until in _labels(server, KEEP_UNTIL):
+    for found, tag, metadata in _labels(server, key):
+        if _same(found, value):
+            return _leave(Reason.PROTECTED, f"It is protected by {key}={value}.", tag, metadata)
+    for until, tag, metadata in _labels(server, KEEP_UNTIL):
         try:
             end = rfc3339.parse(until.strip())
         except ValueError:
             return _leave(
                 Reason.PROTECTED,
                 f"Its {KEEP_UNTIL} is not an RFC 3339 time with a zone, so it is treated as protected.",
+                tag,
+                metadata,
             )
         if now < end:
-            return _leave(Reason.KEPT_UNTIL, f"It is to be kept running until {rfc3339.render(end)}.")
+            return _leave(Reason.KEPT_UNTIL, f"It is to be kept running until {rfc3339.render(end)}.", tag, metadata)
     if server.locked:
         return _leave(Reason.LOCKED, "It is locked.")
     if policy.bare_metal_only and not is_bare_metal(server):
@@ -139,16 +143,20 @@ def _started_since(server: Server, request: StopRequest, policy: Policy, stop: D
     if server.history is None:
         return replace(stop, move=Move.ASK)
     if server.history.actions is None:
-        return replace(stop, detail=f"{stop.detail} Its history could not be read, so only the event's age counts.")
+        detail = f"{stop.detail} Its history could not be read, so only the event's age counts."
+        return replace(stop, detail=detail, history=server.history.gap)
     for action in server.history.actions:
         if action.name in _STARTS and action.at >= in_doubt_from:
             doubt = "" if action.at > request.time + policy.clock_tolerance else ", too close to the event to tell"
             who = f" by user {action.user_id}" if action.user_id else ""
-            return _leave(
+            return Decision(
+                Move.LEAVE,
                 Reason.STARTED_SINCE,
                 f"It was started again ({action.name}{who} at {rfc3339.render(action.at)}{doubt}).",
+                history=Lookup.FOUND,
+                action=action,
             )
-    return stop
+    return replace(stop, history=Lookup.NONE_COUNTS)
 
 
 def _by_state(server: Server) -> Decision:
@@ -182,15 +190,18 @@ def is_bare_metal(server: Server) -> bool:
     )
 
 
-def _labels(server: Server, key: str) -> Iterator[str]:
-    """The values that a server carries under `key`, from tags (`key=value`, or `key` alone) and metadata."""
+def _labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | None]]:
+    """The values that a server carries under `key`, each with the tag or the entry of its metadata that holds it.
+
+    A tag is `key=value`, or `key` alone.
+    """
     for tag in sorted(server.tags):
         name, _, value = tag.partition("=")
         if _same(name, key):
-            yield value
+            yield value, tag, None
     for name, value in sorted(server.metadata.items()):
         if _same(name, key):
-            yield value
+            yield value, None, f"{name}={value}"
 
 
 def _same(found: str, wanted: str) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from handler.stop.evidence import Action, Evidence, History, Lookup
+
 
 class Outcome(StrEnum):
     """What came of one server."""
@@ -116,36 +118,6 @@ class StopRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
-    """One entry of the cloud's own history of a server.
-
-    Attributes:
-        name: what was done, in Nova's words: `stop`, `start`, `reboot`, `rebuild` ...
-        at: when it began (aware).
-        request_id: the request that caused it, or None.
-        user_id: who asked for it, or None.
-        failed: the cloud recorded an error for it.
-    """
-
-    name: str
-    at: datetime
-    request_id: str | None = None
-    user_id: str | None = None
-    failed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """What the cloud's history of a server says.
-
-    Attributes:
-        actions: newest first; None if the cloud has no history or does not show it to us.
-    """
-
-    actions: tuple[Action, ...] | None
-
-
-@dataclass(frozen=True, slots=True)
 class Server:
     """One server as the cloud showed it in one read.
 
@@ -214,11 +186,17 @@ class Decision:
         move: STOP sends the stop, ASK wants the server's history first, WAIT reads again later, LEAVE ends.
         reason: for LEAVE the final one; for WAIT the one if time runs out; for STOP and ASK what a dry run reports.
         detail: one plain sentence for a person.
+        tag, metadata: the one entry that keeps the server running, as `Evidence` has it.
+        history, action: what its history had to say, as `Evidence` has it.
     """
 
     move: Move
     reason: Reason
     detail: str
+    tag: str | None = None
+    metadata: str | None = None
+    history: Lookup = Lookup.NOT_ASKED
+    action: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +207,7 @@ class ServerResult:
         vm_state, task_state: as last seen; None if it was never seen.
         previous_vm_state: as seen before our stop was sent; None if none was sent.
         request_id, job_id: the cloud's ids for the stop, or for the call that failed.
+        evidence: what it was judged by; None if it was never seen.
     """
 
     id: str
@@ -240,6 +219,7 @@ class ServerResult:
     previous_vm_state: str | None = None
     request_id: str | None = None
     job_id: str | None = None
+    evidence: Evidence | None = None
 
     @property
     def outcome(self) -> Outcome:

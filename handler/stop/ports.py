@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from handler.errors import CloudError
-from handler.stop.model import History, Server
+from handler.stop.evidence import History
+from handler.stop.model import Server
 
 Result = TypeVar("Result")
 

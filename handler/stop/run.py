@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from handler.errors import BudgetSpent, InternalFault, LoginRefused
+from handler.errors import BudgetSpent, CloudUnreachable, InternalFault, LoginRefused
 from handler.stop.case import Case, Moment, Next, Step
 from handler.stop.decide import refuse
-from handler.stop.model import History, Policy, Report, Server, ServerResult, StopRequest
+from handler.stop.evidence import History
+from handler.stop.model import Policy, Report, Server, ServerResult, StopRequest
 from handler.stop.ports import Cloud, Crew, Pending, Rehearsed, Seen, StopFailed, Taken
 
 _LOG = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _CALL_TIMEOUT = 10.0
 _TIMEOUT_PER_SERVER = 0.1
 # Reads that are due within this many seconds for each open server are made together, where that does no harm.
 _TOGETHER_PER_SERVER = 0.003
+# A call that may last to the deadline ends there, but for the last digits of the clock.
+_GRAIN = 0.001
 
 Answer = Seen | History | Taken | Rehearsed
 
@@ -214,6 +217,10 @@ class _Rounds:
         for id_ in ended.ids:
             case, answer = self._cases[id_], ended.answers.get(id_)
             if answer is None:
+                continue
+            if time_ended > self._deadline - _GRAIN and isinstance(answer, CloudUnreachable) and answer.status is None:
+                # Our own deadline cut it off. That is no sign of trouble, and what was seen before still holds.
+                case.fault = answer
                 continue
             at = Moment(ended.began, time_ended, now, self._others_seen(id_), self._others_taken(id_), self._open)
             coming: Next | None

@@ -115,7 +115,7 @@ def served(
     python: str = sys.executable,
     stderr: IO[Any] | None = None,
 ) -> Iterator[Served]:
-    """Serve a function with functions-framework."""
+    """Serve a function with functions-framework, with the settings of glibc's allocator that the image has."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -125,7 +125,7 @@ def served(
             *(python, "-m", "functions_framework", "--source", str(source)),
             *("--target", target, "--host", "127.0.0.1", "--port", str(port)),
         ],
-        env=clean_environ() | environ,
+        env={"MALLOC_ARENA_MAX": "1"} | clean_environ() | environ,
         stdout=subprocess.DEVNULL,
         stderr=stderr,
     ) as process:

@@ -22,7 +22,8 @@ from handler.errors import (
     StateConflict,
 )
 from handler.simulator import BatchPolicy, CallKind, Fault, Simulator
-from handler.stop.model import History, Server
+from handler.stop.evidence import History
+from handler.stop.model import Server
 from handler.stop.ports import Pending, StopFailed, Taken
 from tests.cloud.conftest import StartClient
 

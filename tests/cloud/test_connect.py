@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from keystoneauth1.identity import v3
 
+from handler import cloud as cloud_package
 from handler.cloud.bms import BmsCloud, BmsReader
-from handler.cloud.login import KeyLogin, KeystoneLogin, ReadyToken
+from handler.cloud.keystone import KeystoneLogin
+from handler.cloud.login import KeyLogin, ReadyToken
 from handler.cloud.nova import NovaCloud, NovaReader
 from handler.cloud.rehearsal import Rehearsal
-from handler.errors import CloudConfused
-from handler.simulator import CallKind, Simulator
+from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused
+from handler.simulator import CallKind, Cut, Fault, Simulator
 from handler.stop.model import Server
 from tests.cloud.clients import Client
 from tests.cloud.conftest import StartClient
@@ -74,6 +76,9 @@ def use_entry(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> UseEntry:
         parent.__spec__, module.__spec__ = ModuleSpec("openstack", None), ModuleSpec("openstack.config", None)
         monkeypatch.setitem(sys.modules, "openstack", parent)
         monkeypatch.setitem(sys.modules, "openstack.config", module)
+        # Loaded for each test anew, as it takes the module that is there then.
+        monkeypatch.delitem(sys.modules, "handler.cloud.clouds_yaml", raising=False)
+        monkeypatch.delattr(cloud_package, "clouds_yaml", raising=False)
         return asked
 
     return use
@@ -130,7 +135,7 @@ def test_the_entry_says_how_certificates_are_checked(
 ) -> None:
     """As `verify` and `cacert` stand in it."""
     use_entry(verify=verify)
-    assert _with_entry(cloud, start_client).session.verify == verify
+    assert _with_entry(cloud, start_client).wire.verify == verify
 
 
 @pytest.mark.parametrize(("api", "reader", "writer"), [("nova", NovaReader, NovaCloud), ("bms", BmsReader, BmsCloud)])
@@ -191,3 +196,39 @@ def test_a_ready_token_is_used_as_it_is(cloud: Simulator, start_client: StartCli
     assert type(client.login) is ReadyToken
     assert isinstance(client.nova.read([server], 5)[server], Server)
     assert cloud.count(CallKind.LOGIN) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (Fault(on=CallKind.LOGIN, status=401), LoginRefused, "logging in: HTTP 401"),
+        (Fault(on=CallKind.LOGIN, status=503), CloudUnreachable, "logging in: HTTP 503"),
+        (Fault(on=CallKind.LOGIN, cut=Cut.AFTER), CloudUnreachable, "logging in: no answer"),
+        (Fault(on=CallKind.LOGIN, status=201, body="{}"), CloudConfused, "logging in: no usable answer"),
+    ],
+)
+def test_a_login_by_an_entry_fails_as_any_other(
+    cloud: Simulator,
+    start_client: StartClient,
+    use_entry: UseEntry,
+    fault: Fault,
+    kind: type[CloudError],
+    said: str,
+) -> None:
+    """Refused, passing or confused; and never as if a server might have been acted on."""
+    use_entry()
+    cloud.inject(fault)
+    with pytest.raises(kind, match=said) as caught:
+        _with_entry(cloud, start_client).login.access(5)
+    assert caught.value.maybe_acted is False
+
+
+def test_an_entry_brings_the_whole_access(cloud: Simulator, start_client: StartClient, use_entry: UseEntry) -> None:
+    """Project, roles, catalogue, and how long the token is good for."""
+    use_entry()
+    by_entry = _with_entry(cloud, start_client).login.access(5)
+    by_password = start_client(cloud).login.access(5)
+    assert by_entry.project_id == by_password.project_id == cloud.project_id
+    assert by_entry.roles == by_password.roles != ()
+    assert set(by_entry.catalogue or ()) == set(by_password.catalogue or ()) != set()
+    assert by_entry.good_for == pytest.approx(by_password.good_for, abs=2)

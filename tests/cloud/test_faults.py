@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-import requests
 import urllib3
-from keystoneauth1 import exceptions as ksa
 
 from handler.cloud import faults
-from handler.cloud.http import new_session
 from handler.errors import (
     CallDenied,
     CallRejected,
@@ -174,95 +172,80 @@ def test_a_retry_after_may_be_a_date() -> None:
 # --- no answer at all ---
 
 
-def _behind(failure: Exception, behind: Exception) -> Exception:
-    """The failure as keystoneauth raises it while it handles what requests raised."""
-    failure.__context__ = behind
-    return failure
-
-
-def _wrapped(reason: Exception) -> requests.ConnectionError:
-    """A connection's failure as requests raises it around urllib3's."""
-    pool = urllib3.HTTPConnectionPool("nova.example")
-    return requests.ConnectionError(urllib3.exceptions.MaxRetryError(pool, "/", reason))
-
-
 _CONNECTION = urllib3.connection.HTTPConnection("nova.example")
+_POOL = urllib3.HTTPConnectionPool("nova.example")
 
 
 @pytest.mark.parametrize(
     ("failure", "named", "maybe_acted"),
     [
-        (_behind(ksa.ConnectTimeout("t"), requests.ConnectTimeout()), "ConnectTimeout", False),
-        (_behind(ksa.ConnectTimeout("t"), requests.ReadTimeout()), "ReadTimeout", True),
-        (_behind(ksa.SSLError("t"), requests.exceptions.SSLError()), "SSLError", False),
+        (urllib3.exceptions.ConnectTimeoutError("t"), "ConnectTimeoutError", False),
+        (urllib3.exceptions.NewConnectionError(_CONNECTION, "no"), "NewConnectionError", False),
         (
-            _behind(ksa.ConnectFailure("t"), _wrapped(urllib3.exceptions.NewConnectionError(_CONNECTION, "no"))),
-            "NewConnectionError",
+            urllib3.exceptions.NameResolutionError("nova.example", _CONNECTION, socket.gaierror()),
+            "NameResolutionError",
             False,
         ),
-        (_behind(ksa.ConnectFailure("t"), _wrapped(urllib3.exceptions.ProtocolError("cut"))), "ProtocolError", True),
-        (_behind(ksa.ConnectFailure("t"), requests.ConnectionError()), "ConnectionError", True),
-        (ksa.ConnectFailure("nothing behind it"), "ConnectFailure", True),
-        (requests.ReadTimeout("slow"), "ReadTimeout", True),
-        (urllib3.exceptions.ProtocolError("cut in the body"), "ProtocolError", True),
+        (urllib3.exceptions.SSLError(ssl.SSLCertVerificationError("self-signed")), "SSLError", False),
+        (urllib3.exceptions.SSLError(ssl.SSLError("cut in a record")), "SSLError", True),
+        (urllib3.exceptions.SSLError(), "SSLError", True),
+        (urllib3.exceptions.ReadTimeoutError(_POOL, "/", "slow"), "ReadTimeoutError", True),
+        (urllib3.exceptions.ProtocolError("cut"), "ProtocolError", True),
+        (urllib3.exceptions.ProxyError("gone", OSError()), "ProxyError", True),
         (ConnectionResetError(), "ConnectionResetError", True),
     ],
 )
 def test_a_failed_exchange_tells_whether_the_cloud_may_have_acted(
     failure: Exception, named: str, maybe_acted: bool
 ) -> None:
-    """Only what surely never left this machine surely did nothing. keystoneauth calls every time-out the same."""
+    """Only what surely never left this machine surely did nothing."""
     fault = faults.from_failure("stopping it", failure)
     assert type(fault) is CloudUnreachable
     assert str(fault) == f"stopping it: no answer ({named})"
     assert fault.maybe_acted is maybe_acted
 
 
-def test_a_closed_port_is_told_from_a_cut_line() -> None:
-    """On a real socket: nobody listens there, so nothing can have been done."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(ksa.ConnectionError) as caught:
-            new_session(verify=True, pool=1).get(url, authenticated=False)
-    assert faults.from_failure("x", caught.value).maybe_acted is False
-
-
 # --- the login ---
 
 
-def _http_error(status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> ksa.HttpError:
-    response = requests.Response()
-    response.status_code, response._content = status, body
-    response.headers.update(headers or {})
-    error: ksa.HttpError = ksa.from_response(response, "POST", "http://keystone.example/v3/auth/tokens")
-    return error
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (302, b"", CloudConfused),
+        (400, b"", LoginRefused),
+        (401, b"", LoginRefused),
+        (403, b"", LoginRefused),
+        (404, b"", CloudConfused),
+        (404, json.dumps(ITEM_NOT_FOUND).encode(), CloudConfused),
+        (405, b"", CloudConfused),
+        (409, b"", CloudConfused),
+        (418, b"", CloudConfused),
+        (429, b"", CloudThrottled),
+        (500, b"", CloudFault),
+        (502, b"", CloudUnreachable),
+        (503, b"", CloudUnreachable),
+    ],
+)
+def test_an_answer_that_is_no_login_is_refused_confused_or_passing(
+    status: int, body: bytes, kind: type[CloudError]
+) -> None:
+    """And never says that a server may have been acted on, or that it was found or not."""
+    fault = faults.from_login_answer(status, {}, body)
+    assert type(fault) is kind
+    assert fault.maybe_acted is False
 
 
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [
-        (_http_error(400), LoginRefused),
-        (_http_error(401), LoginRefused),
-        (_http_error(403), LoginRefused),
-        (_http_error(404), CloudConfused),
-        (_http_error(404, {}, json.dumps(ITEM_NOT_FOUND).encode()), CloudConfused),
-        (_http_error(405), CloudConfused),
-        (_http_error(409), CloudConfused),
-        (_http_error(418), CloudConfused),
-        (_http_error(429), CloudThrottled),
-        (_http_error(500), CloudFault),
-        (_http_error(502), CloudUnreachable),
-        (_http_error(503), CloudUnreachable),
-        (ksa.HttpError("no response kept", http_status=503), CloudUnreachable),
-        (ksa.Unauthorized("no response kept"), LoginRefused),
-        (_behind(ksa.ConnectTimeout("t"), requests.ReadTimeout()), CloudUnreachable),
-        (ksa.InvalidResponse(response=None), CloudConfused),
+        (urllib3.exceptions.ReadTimeoutError(_POOL, "/", "slow"), CloudUnreachable),
+        (ConnectionResetError(), CloudUnreachable),
         (KeyError("X-Subject-Token"), CloudConfused),
+        (ValueError("no JSON"), CloudConfused),
     ],
 )
-def test_a_login_that_fails_is_refused_confused_or_passing(failure: Exception, kind: type[CloudError]) -> None:
-    """And never says that a server may have been acted on, or that it was found or not."""
+def test_a_login_without_an_answer_is_confused_or_passing(failure: Exception, kind: type[CloudError]) -> None:
+    """It acted on no server either."""
     fault = faults.from_login(failure)
     assert type(fault) is kind
     assert fault.maybe_acted is False
@@ -271,7 +254,7 @@ def test_a_login_that_fails_is_refused_confused_or_passing(failure: Exception, k
 def test_a_failed_login_keeps_what_helps_the_clouds_support() -> None:
     """The request's id, and the time to wait."""
     headers = {"x-openstack-request-id": "req-1", "Retry-After": "7"}
-    throttled, refused = faults.from_login(_http_error(429, headers)), faults.from_login(_http_error(401, headers))
+    throttled, refused = (faults.from_login_answer(status, headers, b"") for status in (429, 401))
     assert (throttled.request_id, throttled.retry_after) == ("req-1", 7.0)
     assert (refused.request_id, refused.status) == ("req-1", 401)
-    assert faults.from_login(_http_error(409, headers)).request_id == "req-1"
+    assert faults.from_login_answer(409, headers, b"").request_id == "req-1"

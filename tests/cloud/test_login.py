@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from keystoneauth1.identity import v3
 
-from handler.cloud.login import REFUSED_HOLD, KeystoneLogin
+from handler.cloud.keystone import KeystoneLogin, asked
+from handler.cloud.login import REFUSED_HOLD
 from handler.errors import CloudConfused, CloudError, CloudFault, CloudThrottled, CloudUnreachable, LoginRefused
 from handler.simulator import CallKind, Cut, Fault, Simulator
 from tests.cloud.clients import Client
@@ -162,6 +162,15 @@ def test_waiting_for_somebody_elses_login_has_an_end(cloud: Simulator, client: C
             id="no readable times",
         ),
         pytest.param({"status": 201, "body": '{"token": {"expires_at": ""}}'}, id="no header"),
+        pytest.param(
+            {
+                "status": 201,
+                "body": '{"token": {"expires_at": "2026-11-24T12:00:00Z", "issued_at": "2026-11-24T11:00:00Z",'
+                ' "catalog": ["compute"]}}',
+                "headers": {"X-Subject-Token": "t"},
+            },
+            id="no readable catalogue",
+        ),
         pytest.param({"status": 302, "headers": {"Location": "/v3/elsewhere"}}, id="redirect"),
         pytest.param({"status": 308, "headers": {"Location": "/v3/elsewhere"}}, id="permanent redirect"),
     ],
@@ -169,7 +178,7 @@ def test_waiting_for_somebody_elses_login_has_an_end(cloud: Simulator, client: C
 def test_what_is_no_token_is_no_login(cloud: Simulator, client: Client, fault: Mapping[str, Any]) -> None:
     """It is told as such, kept for nobody, and no redirect takes the password elsewhere."""
     cloud.inject(Fault(**fault, on=CallKind.LOGIN))
-    with pytest.raises(CloudConfused, match="logging in: no usable answer"):
+    with pytest.raises(CloudConfused, match=r"logging in: (no usable answer|HTTP 30)"):
         client.login.access(1)
     assert {call.path for call in cloud.calls} == {"/v3/auth/tokens"}
     client.clock.now += 1
@@ -208,33 +217,34 @@ def _by_credential_name(cloud: Simulator) -> Mapping[str, str]:
 @pytest.mark.parametrize(
     ("environ", "method"),
     [
-        pytest.param(lambda _: {}, v3.PasswordMethod, id="password"),
+        pytest.param(lambda _: {}, "password", id="password"),
         pytest.param(
-            lambda cloud: {"OS_PROJECT_NAME": "", "OS_PROJECT_ID": cloud.project_id}, v3.PasswordMethod, id="project id"
+            lambda cloud: {"OS_PROJECT_NAME": "", "OS_PROJECT_ID": cloud.project_id}, "password", id="project id"
         ),
         pytest.param(
             lambda cloud: {"OS_USERNAME": "", "OS_USER_DOMAIN_NAME": "", "OS_USER_ID": cloud.user().id},
-            v3.PasswordMethod,
+            "password",
             id="user id",
         ),
-        pytest.param(lambda cloud: {"OS_AUTH_URL": f"{cloud.url}/v3/"}, v3.PasswordMethod, id="slash at the end"),
-        pytest.param(_by_token, v3.TokenMethod, id="token"),
-        pytest.param(_by_credential_id, v3.ApplicationCredentialMethod, id="credential"),
-        pytest.param(_by_credential_name, v3.ApplicationCredentialMethod, id="credential by name"),
+        pytest.param(lambda cloud: {"OS_AUTH_URL": f"{cloud.url}/v3/"}, "password", id="slash at the end"),
+        pytest.param(lambda cloud: {"OS_AUTH_URL": cloud.url}, "password", id="no version"),
+        pytest.param(_by_token, "token", id="token"),
+        pytest.param(_by_credential_id, "application_credential", id="credential"),
+        pytest.param(_by_credential_name, "application_credential", id="credential by name"),
     ],
 )
 def test_every_kind_of_login_brings_a_token_for_the_project(
     cloud: Simulator,
     start_client: StartClient,
     environ: Callable[[Simulator], Mapping[str, str]],
-    method: type,
+    method: str,
 ) -> None:
     """With one call each: no version is looked for first."""
     client = start_client(cloud, **environ(cloud))
     access = client.login.access(1)
     assert access.project_id == cloud.project_id
     assert isinstance(client.login, KeystoneLogin)
-    assert [type(method) for method in client.login._auth.auth_methods] == [method]
+    assert asked(client.settings.login)["identity"]["methods"] == [method]  # type: ignore[index]
     assert [call.kind for call in cloud.calls] == [CallKind.LOGIN]
     server = cloud.add_server()
     assert client.nova.stop([server], 5)[server].request_id == cloud.actions(server)[0].request_id
@@ -270,5 +280,5 @@ def test_no_exception_speaks_of_a_secret(
     while cause is not None:
         told += [str(cause), repr(cause), repr(cause.args)]
         cause = cause.__cause__ or cause.__context__
-    assert len(told) > 4
+    assert len(told) >= 4
     assert secret not in "".join(told)

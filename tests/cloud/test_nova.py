@@ -21,7 +21,8 @@ from handler.errors import (
     StateConflict,
 )
 from handler.simulator import CallKind, ComputePath, Fault, Simulator
-from handler.stop.model import Action, History, Server
+from handler.stop.evidence import Action, History
+from handler.stop.model import Server
 from handler.stop.ports import Taken
 from tests.cloud.clients import Client
 from tests.cloud.conftest import StartClient

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-import requests
 
 from handler.cloud.signing import Signer, canonical_path, canonical_query
 from handler.errors import CloudConfused, CloudFault, CloudUnreachable, LoginRefused
@@ -17,22 +16,22 @@ from tests.cloud.clients import Client
 from tests.cloud.conftest import StartClient
 
 PROJECT = "0123456789abcdef0123456789abcdef"
-BODY = '{"os-stop":{"type":"HARD","servers":[{"id":"11111111-2222-3333-4444-555555555555"}]}}'
+BODY = b'{"os-stop":{"type":"HARD","servers":[{"id":"11111111-2222-3333-4444-555555555555"}]}}'
 URL = f"https://bms.eu-de.otc.t-systems.com/v1/{PROJECT}/baremetalservers/action"
 THEN = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def _signed(
-    url: str = URL, method: str = "POST", body: str | bytes | None = BODY, at: datetime = THEN, **options: Any
-) -> requests.PreparedRequest:
-    """A request as it would go out, signed with the keys of the known answer."""
+    url: str = URL, method: str = "POST", body: bytes | None = BODY, at: datetime = THEN, **options: Any
+) -> dict[str, str]:
+    """The headers of a request as it would go out, signed with the keys of the known answer."""
     signer = Signer(
         "AKEXAMPLE0000000TEST",
         "not-a-real-secret-for-tests-only",
         **{"project_id": PROJECT, "now": lambda: at, **options},
     )
     headers = {"Content-Type": "application/json", "Accept": "*/*"} if body else {}
-    return requests.Request(method, url, data=body, headers=headers, auth=signer).prepare()
+    return signer.sign(method, url, headers, body)
 
 
 def _client(cloud: Simulator, start: StartClient, key: AccessKey, api: str = "bms", **environ: str) -> Client:
@@ -52,10 +51,10 @@ def otc() -> Any:
 def test_the_known_answer_comes_out() -> None:
     """The signature that was computed once by other code, for a permanent key and a sub-project."""
     request = _signed()
-    assert request.headers["X-Sdk-Date"] == "20250102T030405Z"
-    assert request.headers["Host"] == "bms.eu-de.otc.t-systems.com"
-    assert request.headers["X-Project-Id"] == PROJECT
-    assert request.headers["Authorization"] == (
+    assert request["X-Sdk-Date"] == "20250102T030405Z"
+    assert request["Host"] == "bms.eu-de.otc.t-systems.com"
+    assert request["X-Project-Id"] == PROJECT
+    assert request["Authorization"] == (
         "SDK-HMAC-SHA256 Access=AKEXAMPLE0000000TEST, SignedHeaders=content-type;host;x-project-id;x-sdk-date, "
         "Signature=01e69983b52a95b388e953fe823d3f98a258753c2efd00f2e0611f6090a6a410"
     )
@@ -64,23 +63,22 @@ def test_the_known_answer_comes_out() -> None:
 @pytest.mark.parametrize(
     "same",
     [
-        {"body": BODY.encode()},
         {"url": URL.replace(".com", ".com:443")},
         {"url": f"{URL}/"},
         {"method": "post"},
         {"at": THEN.astimezone(timezone(timedelta(hours=5, minutes=30)))},
     ],
-    ids=["bytes", "the usual port", "a slash at the end", "a small method", "another zone"],
+    ids=["the usual port", "a slash at the end", "a small method", "another zone"],
 )
 def test_the_same_request_in_another_guise_has_the_same_signature(same: dict[str, Any]) -> None:
     """Only what the cloud sees of it counts."""
-    assert _signed(**same).headers["Authorization"] == _signed().headers["Authorization"]
+    assert _signed(**same)["Authorization"] == _signed()["Authorization"]
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        {"body": BODY.replace("HARD", "SOFT")},
+        {"body": BODY.replace(b"HARD", b"SOFT")},
         {"url": URL.replace("action", "other")},
         {"url": f"{URL}?a=1"},
         {"url": URL.replace(".com", ".com:8443")},
@@ -93,22 +91,22 @@ def test_the_same_request_in_another_guise_has_the_same_signature(same: dict[str
 )
 def test_another_request_has_another_signature(other: dict[str, Any]) -> None:
     """Nothing that counts can be changed on the way."""
-    assert _signed(**other).headers["Authorization"] != _signed().headers["Authorization"]
+    assert _signed(**other)["Authorization"] != _signed()["Authorization"]
 
 
 def test_what_is_not_given_is_neither_sent_nor_signed() -> None:
     """No project, no token, no body."""
     request = _signed(method="GET", body=None, project_id="")
-    assert "SignedHeaders=host;x-sdk-date," in request.headers["Authorization"]
-    assert "X-Project-Id" not in request.headers
-    assert "X-Security-Token" not in request.headers
+    assert "SignedHeaders=host;x-sdk-date," in request["Authorization"]
+    assert "X-Project-Id" not in request
+    assert "X-Security-Token" not in request
 
 
 def test_the_token_of_a_temporary_key_is_sent_and_signed() -> None:
     """As the cloud's own kit does it."""
     request = _signed(security_token="temporary")
-    assert request.headers["X-Security-Token"] == "temporary"
-    assert "x-sdk-date;x-security-token," in request.headers["Authorization"]
+    assert request["X-Security-Token"] == "temporary"
+    assert "x-sdk-date;x-security-token," in request["Authorization"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +165,7 @@ def test_each_request_has_a_date_of_its_own(otc: Simulator) -> None:
     """One that is repeated a quarter of an hour later is not refused as old."""
     times = iter((THEN, THEN + timedelta(hours=1)))
     signer = Signer("a", "b", now=lambda: next(times))
-    dates = [requests.Request("GET", otc.url, auth=signer).prepare().headers["X-Sdk-Date"] for _ in range(2)]
+    dates = [signer.sign("GET", otc.url, {}, None)["X-Sdk-Date"] for _ in range(2)]
     assert dates == ["20250102T030405Z", "20250102T040405Z"]
 
 

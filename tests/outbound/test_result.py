@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from handler.inbound.decode import decode
 from handler.outbound.result import batch, binary, result_event, result_id
+from handler.stop.evidence import Action, Evidence, Lookup
 from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult, StopRequest
+from tests.stop.test_case import WAYS
 from tests.test_events_folder import faults
 
 ONE = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
@@ -35,7 +37,29 @@ def row(reason: Reason = Reason.CONFIRMED, id_: str = ONE) -> ServerResult:
         vm_state=None if reason is Reason.NOT_FOUND else "stopped" if reason.outcome is Outcome.STOPPED else "active",
         previous_vm_state="active" if sent else None,
         request_id="req-3f",
+        evidence=None if reason is Reason.NOT_FOUND else judged_by(reason),
     )
+
+
+def judged_by(reason: Reason = Reason.CONFIRMED, **changes: Any) -> Evidence:
+    """Evidence that fits a reason."""
+    kept = reason in (Reason.PROTECTED, Reason.KEPT_UNTIL)
+    usual = Evidence(
+        looked_at=datetime(2026, 11, 20, 19, 0, 0, 250000, UTC),
+        vm_state="active",
+        task_state=None,
+        locked=reason is Reason.LOCKED,
+        launched=reason is not Reason.NEVER_LAUNCHED,
+        flavor="physical.o2.medium",
+        updated=None,
+        tag="autostop=never" if kept else None,
+        metadata=None,
+        event_time=None,
+        clock_tolerance=timedelta(seconds=2.5),
+        history=Lookup.NOT_ASKED,
+        action=None,
+    )
+    return usual._replace(**changes)
 
 
 def report(*rows: ServerResult, refusal: Refusal | None = None, dry_run: bool = False, **changes: Any) -> Report:
@@ -69,6 +93,43 @@ def test_each_reason_makes_a_valid_event(reason: Reason) -> None:
     assert (server["outcome"], server["reason"]) == (reason.outcome, reason)
     assert document["data"]["summary"][reason.outcome] == 1
     assert sum(document["data"]["summary"].values()) == 1
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_what_a_run_brings_makes_a_valid_event(reason: Reason) -> None:
+    """Not only results made up for a test: those of a whole run keep to the schema, evidence and all."""
+    (server,) = made(report(WAYS[reason](), dry_run=reason is Reason.DRY_RUN))["data"]["servers"]
+    assert server["reason"] == reason
+
+
+def test_the_evidence_is_told_in_full() -> None:
+    """Times as everywhere in a result, the tolerance in seconds, the entry of the history in Nova's words."""
+    at = datetime(2026, 11, 20, 19, 1, 30, tzinfo=UTC)
+    shown = judged_by(
+        updated=at, event_time=at, history=Lookup.FOUND, action=Action("start", at, "req-1", "u-7", failed=False)
+    )
+    (server,) = made(report(replace(row(Reason.STARTED_SINCE), evidence=shown)))["data"]["servers"]
+    assert server["evidence"] == {
+        "looked_at": "2026-11-20T19:00:00.250Z",
+        "vm_state": "active",
+        "task_state": None,
+        "locked": False,
+        "launched": True,
+        "flavor": "physical.o2.medium",
+        "tag": None,
+        "metadata": None,
+        "updated": "2026-11-20T19:01:30.000Z",
+        "event_time": "2026-11-20T19:01:30.000Z",
+        "clock_tolerance_seconds": 2.5,
+        "history": "found",
+        "action": {
+            "action": "start",
+            "start_time": "2026-11-20T19:01:30.000Z",
+            "user_id": "u-7",
+            "request_id": "req-1",
+            "failed": False,
+        },
+    }
 
 
 @pytest.mark.parametrize("refusal", Refusal)

@@ -16,7 +16,7 @@ from handler.outbound.sink import Sink
 from handler.settings import Secret
 from tests.prove import fibers
 from tests.prove.clock import Clock
-from tests.prove.wire import CLOUD, SinkWire, Wire
+from tests.prove.wire import SinkWire, Wire
 
 SINK = "http://sink.test/results"
 
@@ -76,13 +76,13 @@ class Function:
         self._clock = clock
         held = service.Service(settings.from_environ(environ), clock.monotonic)
         clouds = held._clouds
-        clouds.session.session.mount(CLOUD, wire)
-        # The parts of a service that look at a clock of their own get this one.
+        # The parts of a service that look at a clock of their own get this one, and the wire.
         for part in (clouds.login, clouds.http):
             part._monotonic = clock.monotonic
+            part._wire = wire  # type: ignore[union-attr]
         if sink:
             held._sink = Sink(SINK, Secret(), sleep=clock.advance, monotonic=clock.monotonic)
-            held._sink._wire.mount(SINK, sink_wire)
+            held._sink._wire = sink_wire
         self._door = held.door()
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> Answer:

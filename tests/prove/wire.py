@@ -5,20 +5,17 @@ Whatever takes time takes it from the held clock. Each exchange is one step: nob
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from http.client import RemoteDisconnected
-from typing import Any
 from urllib.parse import urlsplit
 
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
+from handler import wire
 from handler.simulator import CallKind
 from handler.simulator.cloud import Cloud, Delivery
 from handler.simulator.messages import Request
@@ -27,6 +24,7 @@ from tests.prove.clock import Clock
 from tests.prove.ledger import Errand, Ledger
 
 CLOUD = "http://cloud.test"
+_POOL = urllib3.HTTPConnectionPool("cloud.test")
 
 
 class Trouble(StrEnum):
@@ -61,7 +59,7 @@ class Hitch:
     seconds: float = 0.0
 
 
-class Wire(HTTPAdapter):
+class Wire(wire.Wire):
     """Carries the function's requests to the cloud and writes down what came back.
 
     Args:
@@ -77,18 +75,27 @@ class Wire(HTTPAdapter):
         self._latency = latency
         self.limbo: list[tuple[float, Request, str | None, Errand]] = []
 
-    def send(self, request: requests.PreparedRequest, *_: Any, **how: Any) -> requests.Response:
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,
+        head_only: bool = False,  # noqa: ARG002
+    ) -> wire.Answer:
         """Carry one request there and its answer back."""
-        patience = _patience(how.get("timeout"))
+        patience = timeout
         began = self._clock.monotonic()
-        asked = _asked(request)
+        asked = _asked(method, url, headers, body)
         kind, server_id = self._cloud.classify(asked)
         errand = fibers.current().errand
         self._clock.advance(self._latency / 2)
         hitch = self._strike(kind, server_id)
         trouble = hitch.trouble if hitch else None
         if trouble is Trouble.REFUSED:
-            raise _not_connected()
+            raise urllib3.exceptions.NewConnectionError(None, "Connection refused")  # type: ignore[arg-type]
         with self._sent(errand, kind, server_id):
             if hitch and trouble is Trouble.LATE:
                 self.limbo.append((self._clock.monotonic() + patience + hitch.seconds, asked, server_id, errand))
@@ -99,20 +106,22 @@ class Wire(HTTPAdapter):
                 delivery = self._cloud.handle(asked)
         if delivery is None or trouble is Trouble.HELD:
             self._clock.advance(patience)
-            raise requests.exceptions.ReadTimeout("no answer")
+            raise urllib3.exceptions.ReadTimeoutError(_POOL, url, "no answer")
         if hitch and trouble is Trouble.SLOW:
             if hitch.seconds > patience:
                 self._clock.advance(patience)
-                raise requests.exceptions.ReadTimeout("no answer")
+                raise urllib3.exceptions.ReadTimeoutError(_POOL, url, "no answer")
             self._clock.advance(hitch.seconds)
-        response = self._back(request, delivery, strip=trouble is Trouble.STRIPPED)
+        answer = self._back(delivery, strip=trouble is Trouble.STRIPPED)
         self._clock.advance(self._latency / 2)
         in_time = self._clock.monotonic() - began <= patience
         # Of an answer without a body nothing can get lost.
         torn = bool(delivery.answer and delivery.answer.body) and (delivery.half or not in_time)
         whole = not torn and trouble not in (Trouble.STRIPPED, Trouble.WRONG)
-        self._ledger.answered(errand, kind, server_id, response.status_code, whole=whole)
-        return response
+        self._ledger.answered(errand, kind, server_id, answer.status, whole=whole)
+        if torn:
+            raise urllib3.exceptions.ProtocolError("cut in the body")
+        return answer
 
     def time_passed(self) -> None:
         """Let the cloud get to what lay about until now."""
@@ -149,33 +158,17 @@ class Wire(HTTPAdapter):
         # A lone server can't be mistaken for another; the answer is then no use in another way.
         return target.replace(server_id, others[0]) if others else "/v2.1/nowhere"
 
-    def _back(self, request: requests.PreparedRequest, delivery: Delivery, *, strip: bool) -> requests.Response:
+    def _back(self, delivery: Delivery, *, strip: bool) -> wire.Answer:
         answer = delivery.answer
         if answer is None:
-            raise requests.exceptions.ConnectionError(
-                urllib3.exceptions.ProtocolError("Connection aborted.", RemoteDisconnected("closed"))
-            )
-        headers = dict(answer.headers)
+            raise urllib3.exceptions.ProtocolError("Connection aborted.", RemoteDisconnected("closed"))
         body = answer.body
         if strip and answer.status == 200:
             document = json.loads(body)
             for name in ("locked", "tags", "metadata"):
                 document["server"].pop(name, None)
             body = json.dumps(document).encode()
-            headers["Content-Length"] = str(len(body))
-        if delivery.half:
-            body = body[: len(body) // 2]
-        return self.build_response(
-            request,
-            urllib3.HTTPResponse(
-                body=io.BytesIO(body),
-                headers=headers,
-                status=answer.status,
-                reason=answer.phrase,
-                preload_content=False,
-                request_method=request.method,
-            ),
-        )
+        return wire.Answer(answer.status, urllib3.HTTPHeaderDict(answer.headers), body)
 
 
 class SinkTrouble(StrEnum):
@@ -189,7 +182,7 @@ class SinkTrouble(StrEnum):
     """The sink takes the event, and the line is cut before its answer."""
 
 
-class SinkWire(HTTPAdapter):
+class SinkWire(wire.Wire):
     """A sink without a socket, which keeps what it took."""
 
     def __init__(self, clock: Clock, ledger: Ledger, latency: float) -> None:
@@ -199,7 +192,16 @@ class SinkWire(HTTPAdapter):
         self._ledger = ledger
         self._latency = latency
 
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+    def send(
+        self,
+        method: str,  # noqa: ARG002
+        url: str,  # noqa: ARG002
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,  # noqa: ARG002
+        head_only: bool = False,  # noqa: ARG002
+    ) -> wire.Answer:
         """Take one event, or don't."""
         errand = fibers.current().errand
         fibers.pause()
@@ -209,41 +211,19 @@ class SinkWire(HTTPAdapter):
             self._ledger.tally.add("faults", f"sink-{trouble}")
         status = {SinkTrouble.BUSY: 503, SinkTrouble.UNWILLING: 400}.get(trouble, 202)  # type: ignore[call-overload]
         if status == 202:
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            body = request.body if isinstance(request.body, bytes) else b""
-            self._ledger.result_posted(errand, headers, body)
+            self._ledger.result_posted(errand, {name.lower(): value for name, value in headers.items()}, body or b"")
         fibers.pause()
         if trouble is SinkTrouble.DEAF:
-            raise requests.exceptions.ConnectionError("cut")
-        return self.build_response(
-            request, urllib3.HTTPResponse(body=io.BytesIO(b""), headers={}, status=status, preload_content=False)
-        )
+            raise urllib3.exceptions.ProtocolError("cut")
+        return wire.Answer(status, {}, b"")
 
 
-def _patience(timeout: object) -> float:
-    if isinstance(timeout, tuple):
-        return float(timeout[1])
-    assert isinstance(timeout, int | float), "a call without a time-out"
-    return float(timeout)
-
-
-def _asked(request: requests.PreparedRequest) -> Request:
-    parts = urlsplit(str(request.url))
-    headers: Mapping[str, Any] = request.headers
-    body = request.body
+def _asked(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Request:
+    parts = urlsplit(url)
     return Request(
-        method=str(request.method),
+        method=method,
         target=parts.path + (f"?{parts.query}" if parts.query else ""),
-        headers=tuple((name, _text(value)) for name, value in headers.items()),
-        body=body.encode() if isinstance(body, str) else body or b"",  # type: ignore[arg-type]
+        headers=tuple(headers.items()),
+        body=body or b"",
         base_url=CLOUD,
     )
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode("latin-1") if isinstance(value, bytes) else value
-
-
-def _not_connected() -> requests.exceptions.ConnectionError:
-    refused = urllib3.exceptions.NewConnectionError(None, "Connection refused")  # type: ignore[arg-type]
-    return requests.exceptions.ConnectionError(urllib3.exceptions.MaxRetryError(None, "/", refused))  # type: ignore[arg-type]

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from handler.errors import CloudError, CloudUnreachable
-from handler.stop.model import Action, History, Policy, Report, Server, ServerResult, StopRequest
+from handler.stop.evidence import Action, History
+from handler.stop.model import Policy, Report, Server, ServerResult, StopRequest
 from handler.stop.ports import Cloud, Taken
 from handler.stop.run import run
 

@@ -20,7 +20,8 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
-from handler.stop.model import Action, History, Outcome, Reason, Server, ServerResult
+from handler.stop.evidence import Action, History
+from handler.stop.model import Outcome, Reason, Server, ServerResult
 from handler.stop.ports import Taken
 from tests.stop.fakes import NOW, Play, Raised, Script, acts, id_of, seconds, seen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +22,8 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
-from handler.stop.model import Action, History, Outcome, Policy, Reason, ServerResult
+from handler.stop.evidence import Action, History
+from handler.stop.model import Outcome, Policy, Reason, ServerResult
 from handler.stop.ports import Taken
 from tests.stop.fakes import ID, NOW, Play, Script, acts, seconds, seen
 from tests.stop.test_model import TABLE
@@ -77,6 +79,11 @@ WAYS = {
 }
 
 
+def test_there_is_a_way_to_each_reason_and_to_nothing_else() -> None:
+    """A new reason of the vocabulary needs a scenario of its own here."""
+    assert list(WAYS) == list(Reason)
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_every_reason_can_be_reached(reason: Reason) -> None:
     """The vocabulary has no word that nothing leads to, and each comes with the contract's outcome and a sentence."""
@@ -93,7 +100,7 @@ def test_a_server_seen_stopped_after_our_stop_is_confirmed() -> None:
     """The result carries the states before and after, and the ids that the cloud gave to the stop."""
     reads = [seen(state, name="ci-07") for state in ("active", OFF, OFF, "stopped")]
     play = Play(Script(*reads, stops=[Taken("req-1", "job-1")]))
-    assert play.result() == ServerResult(
+    assert replace(play.result(), evidence=None) == ServerResult(
         ID, Reason.CONFIRMED, "Stopped; it was active.", "ci-07", "stopped", None, "active", "req-1", "job-1"
     )
     assert play.cloud.story() == ["read", "stop", "read", "read", "read"]
@@ -423,6 +430,20 @@ def test_a_server_busy_to_the_end_has_failed_and_the_sentence_names_the_task() -
     assert play.elapsed <= 10.0
     assert len(play.cloud.of("read")) > 3
     assert play.cloud.of("stop") == []
+
+
+@pytest.mark.parametrize("cents", range(500, 900, 3))
+def test_a_look_that_the_end_of_the_budget_cuts_off_is_no_trouble(cents: int) -> None:
+    """Wherever in its rhythm of looks the budget ends, the server is called busy, and the event need not come again."""
+    play = Play(Script("active/rebuilding", lasts=0.1), budget=cents / 100)
+    assert play.result().reason is Reason.BUSY
+    assert play.elapsed <= cents / 100 + 1e-6
+
+
+def test_a_server_whose_only_look_is_cut_off_is_not_handled() -> None:
+    """Nothing was seen of it; the event comes again, and the trouble names the cloud that did not answer."""
+    with pytest.raises(BudgetSpent, match="cloud-unreachable"):
+        Play(Script("active", lasts=100.0), budget=5.0).result()
 
 
 def test_a_busy_server_that_cannot_be_read_any_more_is_not_called_busy() -> None:

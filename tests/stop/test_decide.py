@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from handler.stop.decide import KEEP_UNTIL, decide, is_bare_metal
-from handler.stop.model import Action, Decision, History, Move, Policy, Reason, Server
+from handler.stop.evidence import Action, History
+from handler.stop.model import Decision, Move, Policy, Reason, Server
 from tests.stop.fakes import ID, NOW, acts, asked, seconds, seen
 
 VM_STATES = [

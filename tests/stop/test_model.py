@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError
 
 import pytest
 
+from handler.stop.meanings import MEANINGS
 from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult
 from tests.stop.fakes import ID, NOW, asked, id_of, seen
 
@@ -29,6 +31,14 @@ def test_every_reason_belongs_to_the_outcome_of_the_contract() -> None:
     for reason in Reason:
         paired[reason.outcome.value].add(reason.value)
     assert paired == TABLE
+
+
+def test_each_reason_has_one_plain_sentence() -> None:
+    """None is missing, none is left over, no two are the same, and none breaks the table."""
+    assert list(MEANINGS) == list(Reason)
+    assert len(set(MEANINGS.values())) == len(Reason)
+    for sentence in MEANINGS.values():
+        assert re.fullmatch(r"[A-Z][^|\n.]+\.", sentence)
 
 
 def test_a_result_has_the_outcome_of_its_reason() -> None:

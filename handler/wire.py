@@ -1,0 +1,185 @@
+"""The wire: one HTTP request out, one bounded answer back, straight over urllib3's pools.
+
+No layer between: requests and keystoneauth together cost a cold start more time than the whole of this package, and
+each call more processor time than the cloud's own client code. What requests does for its users and these calls need
+is done here: proxies from the environment, its CA bundles. What they must not have is left out: redirects (a token
+would be shown to whoever is there), ~/.netrc, cookies, retries.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.util.ssl_ import create_urllib3_context
+
+from handler import __version__
+
+_CONNECT_TIMEOUT = 5.0
+_LARGEST_ANSWER = 64 * 1024 * 1024
+_HOSTS = 8
+_LONGEST_TOLD_WAIT = 3600.0
+_RETRY = urllib3.Retry()
+
+FAILURES = (urllib3.exceptions.HTTPError, OSError)
+"""What `Wire.send` raises when no whole answer came: no connection, no time left, a line cut in any place."""
+
+
+class Answer(NamedTuple):
+    """A whole answer, whatever its status.
+
+    Attributes:
+        headers: any case of a name finds them.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Wire:
+    """Connections that are kept, for any number of hosts and threads.
+
+    Args:
+        verify: True for the CA bundle of the environment or certifi, False to check no certificate, or the path of a
+            bundle or directory.
+        pool: connections kept per host.
+    """
+
+    def __init__(
+        self, *, verify: bool | str = True, pool: int = 10, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.verify = verify
+        self._pool = pool
+        self._monotonic = monotonic
+        self._managers: dict[str, urllib3.PoolManager] = {}
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        timeout: float,
+        head_only: bool = False,
+    ) -> Answer:
+        """Send one request and read its answer, once.
+
+        Args:
+            url: absolute, its query encoded.
+            head_only: the answer's body is not waited for, as it means nothing and may be of any length.
+            timeout: seconds for connection and answer together; a body that drips cannot outlast it. Only a head that
+                drips may, as it is read by `http.client`.
+
+        Raises:
+            urllib3.exceptions.HTTPError, OSError: no whole answer, or one over 64 MiB.
+        """
+        deadline = self._monotonic() + timeout
+        response = self._manager(url).urlopen(
+            method,
+            url,
+            body=body,
+            headers={"User-Agent": f"bms-autostop/{__version__}", "Accept-Encoding": "gzip, deflate", **headers},
+            timeout=urllib3.Timeout(connect=min(timeout, _CONNECT_TIMEOUT), read=timeout),
+            redirect=False,
+            retries=False,
+            preload_content=False,
+        )
+        if head_only:
+            if response.length_remaining == 0:
+                response.release_conn()
+            else:
+                response.close()
+            return Answer(response.status, response.headers, b"")
+        try:
+            answer = Answer(response.status, response.headers, self._read(response, deadline))
+        except BaseException:
+            response.close()
+            raise
+        response.release_conn()
+        return answer
+
+    def close(self) -> None:
+        """Give the connections back."""
+        for manager in self._managers.values():
+            manager.clear()
+
+    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while chunk := response.read1(65536, decode_content=True):
+            parts.append(chunk)
+            size += len(chunk)
+            if size > _LARGEST_ANSWER:
+                raise urllib3.exceptions.ResponseError("the answer is too large")
+            if self._monotonic() > deadline:
+                raise TimeoutError("the answer did not end in time")
+        return b"".join(parts)
+
+    def _manager(self, url: str) -> urllib3.PoolManager:
+        """The connections that lead to a URL: looked up in the environment once a host."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        known = self._managers.get(origin)
+        if known is None:
+            # Two threads that come here first make two of them: a connection more, and nothing else.
+            known = self._managers[origin] = self._new_manager(url, secure=parts.scheme == "https")
+        return known
+
+    def _new_manager(self, url: str, *, secure: bool) -> urllib3.PoolManager:
+        options: dict[str, object] = {"ssl_context": _context(self.verify)} if secure else {}
+        if secure and self.verify is False:
+            options["cert_reqs"] = "CERT_NONE"
+        if any(name.lower().endswith("_proxy") for name in os.environ):
+            from requests.adapters import HTTPAdapter
+            from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+
+            proxy = select_proxy(url, get_environ_proxies(url))
+            if proxy:
+                adapter = HTTPAdapter(pool_connections=_HOSTS, pool_maxsize=self._pool)
+                proxy = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
+                manager: urllib3.PoolManager = adapter.proxy_manager_for(proxy, **options)
+                return manager
+        return urllib3.PoolManager(num_pools=_HOSTS, maxsize=self._pool, **options)  # type: ignore[arg-type]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait as `Retry-After` says them, in seconds or as an HTTP date; None if it says nothing readable."""
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    try:
+        return min(_RETRY.parse_retry_after(value), _LONGEST_TOLD_WAIT)
+    except (urllib3.exceptions.InvalidHeader, OverflowError, ValueError):
+        return None
+
+
+def _context(verify: bool | str) -> ssl.SSLContext:
+    """How certificates are checked; made once a host, as loading the bundle takes longer than many a call."""
+    context = create_urllib3_context()
+    if verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    place = verify if isinstance(verify, str) else bundle()
+    if os.path.isdir(place):
+        context.load_verify_locations(capath=place)
+    else:
+        context.load_verify_locations(cafile=place)
+    return context
+
+
+def bundle() -> str:
+    """The CA bundle that requests would take: from its two variables, or certifi's."""
+    named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if named:
+        return named
+    import certifi
+
+    return certifi.where()

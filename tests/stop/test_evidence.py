@@ -1,0 +1,223 @@
+"""What a result shows of the facts that a server was judged by."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from handler.errors import (
+    CallDenied,
+    CallRejected,
+    CloudConfused,
+    CloudError,
+    CloudFault,
+    CloudUnreachable,
+    ServerNotFound,
+    StateConflict,
+)
+from handler.stop.decide import KEEP_UNTIL
+from handler.stop.evidence import Action, Evidence, History, Lookup
+from handler.stop.model import Reason, ServerResult
+from handler.stop.ports import Taken
+from tests.stop.fakes import NOW, HeldCrew, Play, Script, acts, seconds, seen
+
+EVENT = NOW - timedelta(minutes=2)
+RECENT = NOW - seconds(30)
+STARTED = Action("start", RECENT, "req-start", "u-7")
+OFF = "active/powering-off"
+DENIED = CallDenied("no", status=403)
+GONE = ServerNotFound("none", status=404)
+DOWN = CloudUnreachable("down", status=503)
+
+
+def judged(*reads: Any, time: Any = None, crew: HeldCrew | None = None, **script: Any) -> tuple[ServerResult, Evidence]:
+    """The result of one server with this script, and its evidence."""
+    result = Play(Script(*reads, **script), time=time, crew=crew).result()
+    assert result.evidence is not None
+    return result, result.evidence
+
+
+def test_a_skipped_server_shows_all_that_was_looked_at() -> None:
+    """States, lock, flavor, times, and the entry of the history that counted: nobody needs the log."""
+    _, evidence = judged(seen("active", updated=RECENT), time=EVENT, histories=[acts(STARTED)])
+    assert evidence == Evidence(
+        looked_at=NOW,
+        vm_state="active",
+        task_state=None,
+        locked=False,
+        launched=True,
+        flavor="physical.s3.large",
+        updated=RECENT,
+        tag=None,
+        metadata=None,
+        event_time=EVENT,
+        clock_tolerance=seconds(5),
+        history=Lookup.FOUND,
+        action=STARTED,
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason", "expected"),
+    [
+        ({"tags": {"autostop=never"}}, Reason.PROTECTED, ("autostop=never", None)),
+        ({"tags": {"AutoStop= Never "}}, Reason.PROTECTED, ("AutoStop= Never ", None)),
+        ({"metadata": {"autostop": "never"}}, Reason.PROTECTED, (None, "autostop=never")),
+        ({"metadata": {"Autostop": "NEVER"}}, Reason.PROTECTED, (None, "Autostop=NEVER")),
+        ({"tags": {f"{KEEP_UNTIL}=soon"}}, Reason.PROTECTED, (f"{KEEP_UNTIL}=soon", None)),
+        ({"tags": {KEEP_UNTIL}}, Reason.PROTECTED, (KEEP_UNTIL, None)),
+        (
+            {"metadata": {KEEP_UNTIL: "2099-01-01T00:00:00Z"}},
+            Reason.KEPT_UNTIL,
+            (None, f"{KEEP_UNTIL}=2099-01-01T00:00:00Z"),
+        ),
+        ({"locked": True}, Reason.LOCKED, (None, None)),
+        ({}, Reason.CONFIRMED, (None, None)),
+    ],
+)
+def test_the_one_entry_that_decided_is_shown_as_it_is(
+    facts: dict[str, Any], reason: Reason, expected: tuple[str | None, str | None]
+) -> None:
+    """A person finds it on the server as it is written there; entries that decided nothing stay where they are."""
+    private = {"tags": {"team=secret", "autostop=always"}, "metadata": {"password": "secret"}}
+    mixed = {
+        "tags": frozenset(private["tags"] | facts.get("tags", set())),
+        "metadata": {**private["metadata"], **facts.get("metadata", {})},  # type: ignore[dict-item]
+    }
+    result, evidence = judged(seen("active", **{**facts, **mixed}), "stopped")
+    assert (result.reason, evidence.tag, evidence.metadata) == (reason, *expected)
+    assert "secret" not in repr(result)
+
+
+def test_a_past_keep_until_decides_nothing_and_is_not_shown() -> None:
+    """The server was stopped in spite of it."""
+    result, evidence = judged(seen("active", tags=frozenset({f"{KEEP_UNTIL}=2001-01-01T00:00:00Z"})), "stopped")
+    assert (result.reason, evidence.tag) == (Reason.CONFIRMED, None)
+
+
+@pytest.mark.parametrize(
+    ("read", "reason", "name", "value"),
+    [
+        (seen("active", locked=True), Reason.LOCKED, "locked", True),
+        (seen("active", flavor="s3.large.2"), Reason.NOT_BARE_METAL, "flavor", "s3.large.2"),
+        (seen("active", flavor=""), Reason.NOT_BARE_METAL, "flavor", None),
+        (seen("error", launched=False), Reason.NEVER_LAUNCHED, "launched", False),
+        (seen("paused"), Reason.WRONG_STATE, "vm_state", "paused"),
+        (seen("active/rebuilding"), Reason.BUSY, "task_state", "rebuilding"),
+        (seen("stopped/powering-on"), Reason.STARTED_SINCE, "task_state", "powering-on"),
+        (seen("deleted"), Reason.NOT_FOUND, "vm_state", "deleted"),
+    ],
+)
+def test_the_fact_that_decided_is_in_the_evidence(read: Any, reason: Reason, name: str, value: object) -> None:
+    """Whatever guard or state stood against the stop."""
+    result, evidence = judged(read)
+    assert (result.reason, getattr(evidence, name)) == (reason, value)
+
+
+# --- the history ---
+
+
+@pytest.mark.parametrize(
+    ("time", "updated"), [(None, NOW), (EVENT, EVENT - timedelta(days=1)), (EVENT, EVENT - seconds(6))]
+)
+def test_a_history_that_nobody_had_to_ask_for(time: Any, updated: Any) -> None:
+    """The event says no time, or the server has not changed since: both times are there for a reader to see."""
+    result, evidence = judged(seen("active", updated=updated), "stopped", time=time)
+    assert (result.reason, evidence.history) == (Reason.CONFIRMED, Lookup.NOT_ASKED)
+    assert (evidence.event_time, evidence.updated) == (time, updated)
+
+
+@pytest.mark.parametrize("history", [acts(), acts(Action("lock", RECENT)), acts(Action("start", EVENT - seconds(60)))])
+def test_a_history_without_a_start_after_the_event(history: History) -> None:
+    """It was asked for, and nothing in it counted, so nothing of it is shown."""
+    _, evidence = judged(seen("active", updated=RECENT), "stopped", time=EVENT, histories=[history])
+    assert (evidence.history, evidence.action) == (Lookup.NONE_COUNTS, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "history"),
+    [
+        (History(None), Lookup.NOT_KEPT),
+        (DENIED, Lookup.FORBIDDEN),
+        (CallRejected("what?", status=400), Lookup.UNREADABLE),
+        (GONE, Lookup.UNREADABLE),
+        (CloudConfused("page not found", status=404), Lookup.UNREADABLE),
+    ],
+)
+def test_a_history_that_was_not_to_be_had(answer: Any, history: Lookup) -> None:
+    """The server is stopped for the event's age alone, and the evidence tells why."""
+    result, evidence = judged(seen("active", updated=RECENT), "stopped", time=EVENT, histories=[answer])
+    assert (result.reason, evidence.history, evidence.action) == (Reason.CONFIRMED, history, None)
+    assert "history could not be read" in result.detail
+
+
+@pytest.mark.parametrize("fault", [DOWN, CloudFault("broken", status=500)])
+def test_a_history_that_kept_failing(fault: CloudError) -> None:
+    """It was asked for, and that is why nothing was stopped."""
+    result, evidence = judged(seen("active", updated=RECENT), time=EVENT, histories=[fault])
+    assert (result.reason, evidence.history) == (Reason.CLOUD_ERROR, Lookup.UNREADABLE)
+
+
+def test_our_own_stop_that_the_history_calls_failed_is_the_entry_that_counted() -> None:
+    """With its request id, which the cloud's people can look for."""
+    ours = Action("stop", NOW, "req-stop", failed=True)
+    result, evidence = judged("active", histories=[acts(Action("stop", NOW, "req-other", failed=True), ours)])
+    assert (result.reason, evidence.history, evidence.action) == (Reason.REVERTED, Lookup.FOUND, ours)
+
+
+# --- which look it was ---
+
+
+def test_the_evidence_of_a_stop_is_the_look_that_allowed_it() -> None:
+    """What was seen afterwards stands in the row itself."""
+    result, evidence = judged("active", OFF, "stopped")
+    assert (evidence.vm_state, evidence.task_state, evidence.looked_at) == ("active", None, NOW)
+    assert result.vm_state == "stopped"
+
+
+def test_the_time_of_the_look_is_not_the_time_of_the_history() -> None:
+    """What counts is when the server was seen like that, however long its history took."""
+    script = {"histories": [acts(STARTED)], "lasts": 2.0}
+    _, evidence = judged(seen("active", updated=RECENT), time=EVENT, **script)
+    assert evidence.looked_at == NOW + seconds(2)
+
+
+def test_a_new_decision_comes_with_new_evidence() -> None:
+    """The stop was turned down since somebody had locked it; the lock is shown, and when it was seen."""
+    conflict = StateConflict("locked", status=409)
+    result, evidence = judged("active", seen("active", locked=True), stops=[conflict], lasts=1.0)
+    assert (result.reason, evidence.locked, evidence.looked_at) == (Reason.LOCKED, True, NOW + seconds(3))
+
+
+def test_a_history_counts_for_its_own_look_only() -> None:
+    """It was read before the first stop; what was then decided without it does not claim it."""
+    reads = [seen("active", updated=RECENT), "stopped"]
+    result, evidence = judged(*reads, time=EVENT, stops=[StateConflict("no", status=409)])
+    assert (result.reason, evidence.history) == (Reason.ALREADY_STOPPED, Lookup.NOT_ASKED)
+
+
+def test_a_server_that_is_gone_keeps_the_evidence_of_the_last_look_at_it() -> None:
+    """The row says that it is gone, the evidence what it was when the stop was sent."""
+    result, evidence = judged("active", GONE, stops=[GONE])
+    assert (result.reason, result.vm_state, evidence.vm_state) == (Reason.NOT_FOUND, None, "active")
+
+
+@pytest.mark.parametrize(
+    "fault", [GONE, DENIED, CallRejected("what?", status=400), DOWN, CloudFault("broken", status=500)]
+)
+def test_a_server_that_was_never_read_has_no_evidence(fault: CloudError) -> None:
+    """There is nothing to show, and nothing is made up."""
+    result, _ = Play(Script(fault), Script("active", "stopped")).results()
+    assert result.evidence is None
+
+
+def test_evidence_costs_no_call() -> None:
+    """The common way is still one read, one stop, one look."""
+    play = Play(Script("active", "stopped", stops=[Taken("req-1")]), time=EVENT)
+    play.result()
+    assert play.cloud.story() == ["read", "history", "stop", "read"]
+    play = Play(Script(seen("active", updated=EVENT - timedelta(days=1)), "stopped"), time=EVENT)
+    play.result()
+    assert play.cloud.story() == ["read", "stop", "read"]

@@ -1,0 +1,100 @@
+"""What each function loads: its cold start pays for what is switched on, and for nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from handler.simulator import Simulator
+from tests.bench.stage import clean_environ
+from tests.conftest import ROOT
+
+_LOAD = """
+import json, sys
+import functions_framework, gunicorn.app.base, gunicorn.workers.gthread
+before = set(sys.modules)
+functions_framework.create_app(sys.argv[1], "handler/main.py")
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+_STOP = {
+    "handler",
+    "handler.cloud",
+    "handler.cloud.connect",
+    "handler.cloud.endpoint",
+    "handler.cloud.faults",
+    "handler.cloud.http",
+    "handler.cloud.keystone",
+    "handler.cloud.login",
+    "handler.cloud.rehearsal",
+    "handler.errors",
+    "handler.inbound",
+    "handler.inbound.answers",
+    "handler.inbound.caller",
+    "handler.inbound.decode",
+    "handler.inbound.door",
+    "handler.inbound.extract",
+    "handler.inbound.front",
+    "handler.inbound.strictjson",
+    "handler.login_settings",
+    "handler.outbound",
+    "handler.outbound.logs",
+    "handler.outbound.result",
+    "handler.outbound.sink",
+    "handler.rfc3339",
+    "handler.service",
+    "handler.settings",
+    "handler.shared_settings",
+    "handler.stop",
+    "handler.stop.case",
+    "handler.stop.crew",
+    "handler.stop.decide",
+    "handler.stop.evidence",
+    "handler.stop.model",
+    "handler.stop.ports",
+    "handler.stop.run",
+    "handler.values",
+    "handler.wire",
+}
+
+
+def loaded(target: str, environ: Mapping[str, str]) -> set[str]:
+    """The modules that a target needs on top of the framework that serves it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD, target],
+        cwd=ROOT,
+        env={**clean_environ(), **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def foreign(modules: set[str]) -> set[str]:
+    """The packages among them that are neither ours nor Python's."""
+    tops = {name.partition(".")[0] for name in modules}
+    return {top for top in tops if top not in sys.stdlib_module_names and top not in ("handler", "_user_function")}
+
+
+def test_stopping_servers_loads_this_and_no_more(cloud: Simulator) -> None:
+    """Whoever adds to this list makes every cold start longer."""
+    modules = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ()})
+    assert {name for name in modules if name.partition(".")[0] == "handler"} == _STOP
+    assert foreign(modules) == {"main", "urllib3"}
+
+
+@pytest.mark.parametrize("switch", [{}, {"AUTOSTOP_ALERTMANAGER_TOKEN": "t"}])
+def test_a_webhook_that_is_off_is_not_loaded(switch: dict[str, str]) -> None:
+    """Nor is anything that logs in to a cloud."""
+    modules = loaded("receive_webhook", {"AUTOSTOP_EVENT_SINK": "http://127.0.0.1:1/", **switch})
+    assert ("handler.inbound.webhooks.alertmanager" in modules) is bool(switch)
+    unwanted = ("slack", "grafana", "teams", "smn", "aodh")
+    assert not {name for name in modules if name.rpartition(".")[2] in unwanted}
+    assert not {name for name in modules if name.startswith("handler.cloud")}
+    assert not foreign(modules) & {"requests", "keystoneauth1", "jmespath", "cryptography", "jwt"}
