@@ -68,17 +68,19 @@ class Wire:
         body: bytes | None = None,
         timeout: float,
         head_only: bool = False,
+        largest: int | None = None,
     ) -> Answer:
         """Send one request and read its answer, once.
 
         Args:
             url: absolute, its query encoded.
+            largest: bytes that the answer may have; 64 MiB if not given.
             head_only: the answer's body is not waited for, as it means nothing and may be of any length.
             timeout: seconds for connection and answer together; a body that drips cannot outlast it. Only a head that
                 drips may, as it is read by `http.client`.
 
         Raises:
-            urllib3.exceptions.HTTPError, OSError: no whole answer, or one over 64 MiB.
+            urllib3.exceptions.HTTPError, OSError: no whole answer, or one that is too large.
         """
         deadline = self._monotonic() + timeout
         response = self._manager(url).urlopen(
@@ -86,7 +88,8 @@ class Wire:
             url,
             body=body,
             headers={"User-Agent": f"bms-autostop/{__version__}", "Accept-Encoding": "gzip, deflate", **headers},
-            timeout=urllib3.Timeout(connect=min(timeout, _CONNECT_TIMEOUT), read=timeout),
+            # In all: what the connection took is not there for the answer any more.
+            timeout=urllib3.Timeout(total=timeout, connect=min(timeout, _CONNECT_TIMEOUT)),
             redirect=False,
             retries=False,
             preload_content=False,
@@ -98,7 +101,9 @@ class Wire:
                 response.close()
             return Answer(response.status, response.headers, b"")
         try:
-            answer = Answer(response.status, response.headers, self._read(response, deadline))
+            answer = Answer(
+                response.status, response.headers, self._read(response, deadline, largest or _LARGEST_ANSWER)
+            )
         except BaseException:
             response.close()
             raise
@@ -110,13 +115,13 @@ class Wire:
         for manager in self._managers.values():
             manager.clear()
 
-    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float, largest: int) -> bytes:
         parts: list[bytes] = []
         size = 0
         while chunk := response.read1(65536, decode_content=True):
             parts.append(chunk)
             size += len(chunk)
-            if size > _LARGEST_ANSWER:
+            if size > largest:
                 raise urllib3.exceptions.ResponseError("the answer is too large")
             if self._monotonic() > deadline:
                 raise TimeoutError("the answer did not end in time")

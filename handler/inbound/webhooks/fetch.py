@@ -7,16 +7,14 @@ import re
 import time
 from collections.abc import Callable, Collection
 
-import requests
-import urllib3
-
 from handler.errors import ProducerUnreachable
+from handler.wire import FAILURES, Wire
 
 _LOG = logging.getLogger(__name__)
 
 # One way to read it for every parser: no user, no backslash, no upper-case scheme, no character beyond ASCII.
 _URL = re.compile(r"https://([A-Za-z0-9.-]+(?::\d{1,5})?)(/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)", re.ASCII)
-_MOST_BYTES = 64 * 1024
+_MOST_BYTES = 1024 * 1024
 _LONGEST_CALL = 4.0
 
 # URL and seconds in; status and body out.
@@ -40,28 +38,25 @@ def get(url: str, seconds: float) -> tuple[int, bytes]:
     """GET a URL; a redirect is an answer like any other, and is not followed.
 
     Returns:
-        Status, and as much of the body as anything sensible has.
+        Status and body.
 
     Raises:
-        ProducerUnreachable: no answer in time.
+        ProducerUnreachable: no answer in time, or one of no sensible size.
     """
     if seconds <= 0:
         raise ProducerUnreachable("There was no time left to ask the producer.")
+    # It is asked about once a day, so no connection is kept.
+    wire = Wire(pool=1)
     try:
-        with requests.Session() as wire:
-            wire.auth = _no_netrc
-            limit = urllib3.Timeout(total=min(seconds, _LONGEST_CALL))
-            with wire.get(url, timeout=limit, allow_redirects=False, stream=True) as answer:  # type: ignore[arg-type]
-                return answer.status_code, answer.raw.read(_MOST_BYTES, decode_content=True) or b""
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as failure:
+        answer = wire.send("GET", url, headers={}, timeout=min(seconds, _LONGEST_CALL), largest=_MOST_BYTES)
+    except FAILURES as failure:
         _LOG.warning("the producer gave no answer: %s", type(failure).__name__)
         raise ProducerUnreachable("The producer could not be asked.") from None
+    finally:
+        wire.close()
+    return answer.status, answer.body
 
 
 def left(until: float) -> float:
     """Seconds until a time on the monotonic clock."""
     return until - time.monotonic()
-
-
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request

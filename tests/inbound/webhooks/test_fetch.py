@@ -108,10 +108,11 @@ def test_a_redirect_is_not_followed(there: Host) -> None:
         assert elsewhere.got == []
 
 
-def test_a_long_body_is_cut(there: Host) -> None:
+def test_a_body_that_is_too_long_is_none(there: Host) -> None:
     """Nobody fills the memory."""
-    there.says["/a"] = (200, {}, b"x" * 1_000_000)
-    assert len(fetch.get(f"{there.url}/a", 5.0)[1]) == 65536
+    there.says["/a"] = (200, {}, b"x" * 3_000_000)
+    with pytest.raises(ProducerUnreachable):
+        fetch.get(f"{there.url}/a", 5.0)
 
 
 def test_a_host_that_is_not_trusted_or_not_there_is_unreachable(there: Host, monkeypatch: pytest.MonkeyPatch) -> None:
