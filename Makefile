@@ -38,9 +38,9 @@ readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 
 lock: $(VENV)/dev.stamp    ## pin all dependencies anew: versions and hashes, no URLs
 	$(PIP) install uv
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras \
 	    --upgrade --extra smn pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras \
 	    --upgrade --extra smn --group dev pyproject.toml -o requirements-dev.lock
 
 clean:           ## drop what was set up
