@@ -30,6 +30,9 @@ from handler.webhook_settings import WebhookSettings
 _LOG = logging.getLogger(__name__)
 
 _TEXTS = ("type", "message", "message_id", "topic_urn", "timestamp", "signature", "signing_cert_url")
+# All that is signed, the message left out: that one comes first in the signed text and may have lines.
+_ONE_LINE = ("message_id", "subject", "subscribe_url", "timestamp", "topic_urn", "type")
+_BREAKS = frozenset("\r\n")
 _HEADERS = {"x-smn-message-type": "type", "x-smn-message-id": "message_id", "x-smn-topic-urn": "topic_urn"}
 _OLDEST = timedelta(hours=1)
 # A subscription can be confirmed for this long.
@@ -141,6 +144,9 @@ def _fields(delivery: Delivery) -> Mapping[str, str]:
     odd = document.get("subject") is not None and not isinstance(document["subject"], str)
     if odd or not all(fields[name] for name in _TEXTS) or document.get("signature_version") != "v1":
         raise CallerUnproven("The message is not signed in the way that is known here.")
+    if any(set(fields[name]) & _BREAKS for name in _ONE_LINE):
+        # The signed text has a line for each: with a break in one of them, another message could have the same text.
+        raise CallerUnproven("A field has a line break where none may be.")
     for header, name in _HEADERS.items():
         # They are not signed, but two that differ cannot both be right.
         if delivery.headers.get(header, fields[name]) != fields[name]:

@@ -15,7 +15,16 @@ from handler.inbound.answers import Answer
 from handler.inbound.webhooks.smn import Smn
 from handler.webhook_settings import from_environ
 from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, refused, says
-from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, SENT, TOPIC, Vendor, certificate, new_key
+from tests.inbound.webhooks.vendor import (
+    CERT_URL,
+    CONFIRM_URL,
+    SENT,
+    TOPIC,
+    Vendor,
+    certificate,
+    new_key,
+    string_to_sign,
+)
 
 ENVIRON = {"AUTOSTOP_SMN_TOPICS": f"{TOPIC}-other, {TOPIC}"}
 
@@ -268,8 +277,6 @@ def test_a_confirmation_that_fails_is_503(vendor: Vendor, served: Any) -> None:
         CONFIRM_URL.replace("https://console.otc.t-systems.com", "https://console.otc.t-systems.com.evil.example"),
         CONFIRM_URL.replace("https://console.otc.t-systems.com", "https://console.otc.t-systems.com:8443"),
         CONFIRM_URL.replace("https://", "HTTPS://"),
-        CONFIRM_URL.replace("https://", "https:\n//"),
-        CONFIRM_URL + "\nx",
         "//console.otc.t-systems.com/x",
         "https://169.254.169.254/latest/meta-data/",
         "file:///etc/passwd",
@@ -281,6 +288,16 @@ def test_a_subscription_elsewhere_is_never_confirmed(vendor: Vendor, url: str) -
     here = scene(vendor)
     refused(send(here, vendor.confirmation(subscribe_url=url)), 403)
     assert vendor.asked == [CERT_URL]
+
+
+@pytest.mark.parametrize(
+    "url", [CONFIRM_URL.replace("https://", "https:\n//"), CONFIRM_URL + "\nx", CONFIRM_URL + "\r"]
+)
+def test_a_subscription_whose_url_has_a_line_break_proves_nothing(vendor: Vendor, url: str) -> None:
+    """Nothing is fetched for it, not even the certificate."""
+    here = scene(vendor)
+    refused(send(here, vendor.confirmation(subscribe_url=url)), 401)
+    assert vendor.asked == []
 
 
 def test_the_hosts_are_settings(vendor: Vendor) -> None:
@@ -331,6 +348,27 @@ def test_one_changed_bit_of_a_subscription_is_401(vendor: Vendor, name: str) -> 
     for at in range(len(message[name])):
         assert here.post("/smn", {**message, name: altered(message[name], at)}, JSON).status == 401
     assert CONFIRM_URL not in vendor.asked
+
+
+def test_lines_cannot_be_moved_from_one_field_to_another(vendor: Vendor) -> None:
+    """The signed text has no lengths in it: a message may look like the fields after it, and must not become them."""
+    here = scene(vendor)
+    alone = json.dumps({"server_ids": [ONE]})
+    signed = vendor.notification(f"{alone}\nmessage_id\nforged\nsubject\nx", message_id="real", subject="")
+    forged = {**signed, "message": alone, "message_id": "forged", "subject": "x\nmessage_id\nreal"}
+    assert string_to_sign(forged) == string_to_sign(signed)
+    refused(here.post("/smn", forged, JSON), 401)
+    assert (here.handed, vendor.asked) == ([], [])
+
+
+@pytest.mark.parametrize("name", ["message_id", "subject", "timestamp", "topic_urn"])
+@pytest.mark.parametrize("line_break", ["\n", "\r"])
+def test_a_line_break_in_a_field_of_one_line_is_401(vendor: Vendor, name: str, line_break: str) -> None:
+    """However well it is signed."""
+    here = scene(vendor)
+    message = vendor.notification(alarm())
+    refused(here.post("/smn", vendor.sign({**message, name: message[name] + line_break}), JSON), 401)
+    assert (here.handed, vendor.asked) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["X-SMN-MESSAGE-TYPE", "x-smn-message-id", "X-Smn-Topic-Urn"])
