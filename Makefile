@@ -36,12 +36,12 @@ prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repe
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme
 
-lock: $(VENV)/dev.stamp    ## pin all dependencies anew: versions and hashes, no URLs
+lock: $(VENV)/dev.stamp    ## pin the dependencies: versions and hashes, no URLs; UPGRADE=--upgrade for the newest
 	$(PIP) install uv
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras \
-	    --upgrade --extra smn pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras \
-	    --upgrade --extra smn --group dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
+	    --extra smn --extra oidc --extra otel pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
+	    --extra smn --extra oidc --extra otel --group dev pyproject.toml -o requirements-dev.lock
 
 clean:           ## drop what was set up
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
