@@ -6,12 +6,21 @@ import random
 
 import pytest
 
-from handler.errors import CallDenied, CloudError, CloudFault, CloudThrottled, CloudUnreachable, StateConflict
+from handler.errors import (
+    BudgetSpent,
+    CallDenied,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    CloudUnreachable,
+    StateConflict,
+)
 from handler.stop.model import Policy, Reason
 from handler.stop.ports import Pending, StopFailed, Taken
 from tests.stop.fakes import Play, Script
 
 OFF = "stopped"
+DOWN = CloudUnreachable("down", status=503)
 MANY = Policy(max_servers=1000)
 
 
@@ -50,6 +59,27 @@ def test_a_job_that_met_another_state_is_as_if_the_stop_had_been_refused() -> No
     assert "The job of our stop failed" in result.detail
 
 
+def test_a_second_stop_after_a_failed_job_is_watched_as_if_it_were_the_first() -> None:
+    """What was seen of the first stop says nothing about the second, which has not begun yet."""
+    read = Script(
+        "active",
+        StopFailed(StateConflict("BMS.0037")),
+        "active",
+        "active",
+        OFF,
+        stops=[Taken("req-1", "job-1"), Taken("req-2", "job-2")],
+    )
+    result = Play(read).result()
+    assert (result.reason, result.job_id) == (Reason.CONFIRMED, "job-2")
+
+
+def test_a_stop_that_its_job_took_back_is_no_sign_that_stops_of_others_are_taken() -> None:
+    """The one server's later stops meet a cloud that can't be reached: the event comes again."""
+    script = Script("active", StopFailed(StateConflict("BMS.0037")), "active", stops=[Taken("req-1", "job-1"), DOWN])
+    with pytest.raises(BudgetSpent, match="1 of 1"):
+        Play(script).result()
+
+
 def test_a_job_that_was_not_permitted_ends_the_matter() -> None:
     """As the answer to the stop itself would have."""
     assert Play(Script("active", StopFailed(CallDenied("BMS.0033")))).result().reason is Reason.FORBIDDEN
@@ -75,6 +105,15 @@ def test_servers_that_failed_together_are_looked_at_together_again() -> None:
     report = play.report(backoff=lambda attempt: random.uniform(0.2, 0.9) * attempt)
     assert {server.reason for server in report.servers} == {Reason.ALREADY_STOPPED}
     assert len({call.at for call in play.cloud.calls}) == 2
+
+
+def test_each_server_of_an_answer_has_the_pause_of_its_own_failures() -> None:
+    """The first failure of one and the second of another come in one answer; their next looks are not together."""
+    busy = StateConflict("busy", status=409, retry_after=0.5)
+    play = Play(Script(DOWN, DOWN, OFF), Script("active", DOWN, OFF, stops=[busy]), together=2)
+    play.results()
+    looks = [[call.at for call in play.cloud.of("read", id_)] for id_ in play.ids]
+    assert looks == [[0.0, 0.5, 1.5], [0.0, 0.5, 1.0]]
 
 
 def test_a_crowd_is_watched_with_few_looks() -> None:
