@@ -47,7 +47,7 @@ _MEANWHILE = st.sampled_from(
     [["reboot"], ["stop", "start"], ["start"], ["start-slowly"], ["lock"], ["protect"], ["keep"], ["break"], ["delete"]]
 )
 _SPOILT = st.sampled_from([None, 500, 503])
-_SHAPES = st.sampled_from([*["plain"] * 10, *["slow"] * 3, *SHAPES])
+_SHAPES = st.sampled_from([*["plain"] * 10, *["slow"] * 3, "virtual", *SHAPES])
 _ON = st.sampled_from(
     [CallKind.READ, CallKind.READ, CallKind.LIST, CallKind.STOP, CallKind.STOP, CallKind.STOP, CallKind.ACTIONS]
 )
@@ -144,11 +144,15 @@ class Machine(RuleBasedStateMachine):
     # --- deliveries ---
 
     @rule(
-        servers=_FEW | _ALL, pause=_PAUSES, order=_ORDERS, when=st.sampled_from(["now", "now", "now", "ahead", "none"])
+        servers=_FEW | _ALL,
+        pause=_PAUSES,
+        order=_ORDERS,
+        when=st.sampled_from(["now", "now", "now", "ahead", "none"]),
+        dry_run=st.sampled_from([False] * 5 + [True]),
     )
-    def ask(self, servers: list[int], pause: int | None, order: int, when: str) -> None:
+    def ask(self, servers: list[int], pause: int | None, order: int, when: str, dry_run: bool) -> None:
         """Somebody asks for servers to be stopped, and it is delivered at once."""
-        event = self._event(servers, "/b", when, Kind.GOOD, False, None)
+        event = self._event(servers, "/b", when, Kind.GOOD, dry_run, None)
         self.broker.publish(Message((event,), Mode.BINARY))
         self.deliver(len(self.broker.waiting) - 1, pause, order, acknowledged=True)
 
@@ -174,10 +178,27 @@ class Machine(RuleBasedStateMachine):
         self.person(which, before)
         if spoilt:
             self.refuse(CallKind.STOP, which, spoilt, None, 1)
-        self.ask([which % len(self.town.ids)], pause, 0, "now")
+        self.ask([which % len(self.town.ids)], pause, 0, "now", dry_run=False)
         self.person(which, acts)
         if self.under_way:
             self._go_on(self.under_way[-1], None, acknowledged=True)
+
+    @rule(
+        which=_SMALL,
+        acts=st.sampled_from([["reboot"], ["stop", "start"], ["start"], ["reboot-slowly"]]),
+        seconds=st.sampled_from([0.2, 6.0, 30.0]),
+        veil=st.sampled_from([None, None, 403, 500, 503]),
+        times=st.integers(1, 5),
+    )
+    def overtake(self, which: int, acts: list[str], seconds: float, veil: int | None, times: int) -> None:
+        """A person starts a server while an event to stop it is on its way; its history may be hard to get."""
+        event = self._event([which % len(self.town.ids)], "/b", "now", Kind.GOOD, False, None)
+        self.broker.publish(Message((event,), Mode.BINARY))
+        self.wait(seconds)
+        self.person(which, acts)
+        if veil:
+            self.refuse(CallKind.ACTIONS, which, veil, None, times)
+        self.deliver(len(self.broker.waiting) - 1, None, 0, acknowledged=True)
 
     @precondition(lambda self: self.under_way)
     @rule(which=_SMALL, pause=_PAUSES, acknowledged=st.sampled_from([True] * 5 + [False]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -42,9 +42,9 @@ def one(*reads: Any, wait: float = 20.0, budget: float = 50.0, time: Any = None,
     return lambda: Play(Script(*reads, **script), wait=wait, budget=budget, time=time)
 
 
-def beside(script: Script, other: Script) -> Callable[[], Play]:
-    """A run over two servers; the sentence of the first is the one that is looked at."""
-    return lambda: Play(script, other)
+def beside(other: Sequence[Any], *reads: Any, **script: Any) -> Callable[[], Play]:
+    """The same with a second server, which is read as `other`."""
+    return lambda: Play(Script(*reads, **script), Script(*other))
 
 
 def started(at: Any, user_id: str | None = None) -> Callable[[], Play]:
@@ -77,10 +77,10 @@ SENTENCES = [
     (one("active", stops=[CONFLICT]), "The cloud keeps turning the stop down though nothing stands against it."),
     (one("active", stops=[FAULT]), "The cloud failed each time it was to stop it."),
     (
-        beside(Script("active", stops=[DOWN]), Script("active", "stopped")),
+        beside(["active", "stopped"], "active", stops=[DOWN]),
         "The cloud takes the stops of other servers, but not of this one.",
     ),
-    (beside(Script(DOWN), Script("stopped")), "The cloud answers for other servers, not for this one."),
+    (beside(["stopped"], DOWN), "The cloud answers for other servers, not for this one."),
     (one(UPDATED, histories=[FAULT], time=EVENT), "The cloud shows the server, but fails to show its history."),
     (
         one("active/rebooting", budget=5),
