@@ -31,15 +31,14 @@ Messages name settings, attributes and situations; they never carry text that a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class AutostopError(Exception):
     """Something keeps an event from being handled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(NamedTuple):
     """One thing that is wrong with an event.
 
     Attributes:

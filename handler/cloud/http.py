@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from handler.cloud import faults
 from handler.cloud.login import Access, Login
@@ -13,8 +13,7 @@ from handler.errors import CloudConfused, CloudUnreachable, LoginRefused
 from handler.wire import FAILURES, Wire
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole answer with a 2xx status."""
 
     headers: Mapping[str, str]

@@ -12,8 +12,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from handler.errors import BudgetSpent, CloudUnreachable, InternalFault, LoginRefused
 from handler.stop.case import Case, Moment, Next, Step
@@ -36,8 +35,7 @@ _GRAIN = 0.001
 Answer = Seen | History | Taken | Rehearsed
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A call that came to an end.
 
     Attributes:
@@ -201,9 +199,9 @@ class _Rounds:
                     answers = {ids[0]: self._cloud.history(ids[0], timeout)}
                 case unreachable:
                     assert_never(unreachable)
-            return replace(ended, answers=answers)
+            return ended._replace(answers=answers)
         except Exception as failure:
-            return replace(ended, failure=failure)
+            return ended._replace(failure=failure)
 
     def _take_in(self, ended: Ended) -> None:
         self._in_flight -= 1
