@@ -19,14 +19,17 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self, what: str) -> dict[str, object]:
+    def json(self, what: str, hook: Callable[[dict[str, object]], object] | None = None) -> dict[str, object]:
         """The body as a JSON object.
+
+        Args:
+            hook: is given each object as soon as it is read; what it returns stands in its place.
 
         Raises:
             CloudConfused: it is something else, as from a proxy that answers in the cloud's place.
         """
         try:
-            document = json.loads(self.body)
+            document = json.loads(self.body, object_hook=hook)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
