@@ -105,7 +105,16 @@ class Service:
 
     def _deliver(self, events: Sequence[CloudEvent], as_batch: bool, deadline: float) -> Answer:
         if self._sink is not None:
-            for event in events:
-                self._sink.send(*binary(event), deadline)
+            self._hand_over(self._sink, events, deadline)
             return Answer(204)
         return Answer(200, *(batch(events) if as_batch else binary(events[0])))
+
+    @staticmethod
+    def _hand_over(sink: Sink, events: Sequence[CloudEvent], deadline: float) -> None:
+        if len(events) == 1:
+            return sink.send(*binary(events[0]), deadline)
+        # Side by side: one after the other, many results could never reach a slow sink in the time kept for them, and
+        # the batch would come again for ever.
+        with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="result") as results:
+            list(results.map(lambda event: sink.send(*binary(event), deadline), events))
+        return None

@@ -209,8 +209,7 @@ class SinkWire(wire.Wire):
     ) -> wire.Answer:
         """Take one event, or don't."""
         errand = fibers.current().errand
-        fibers.pause()
-        self._clock.advance(self._latency)
+        fibers.sleep(self._clock, self._latency)
         trouble = self.troubles.pop(0) if self.troubles else None
         if trouble:
             self._ledger.tally.add("faults", f"sink-{trouble}")
