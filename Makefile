@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove readme lock clean
+.PHONY: help demo test check format bench prove breakages mutants readme lock clean
 
 help:            ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
@@ -32,6 +32,13 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
+	@$(BIN)/python -m tests.prove.breakages
+
+breakages: $(VENV)/dev.stamp  ## break each guard once and see that `prove` finds it
+	@$(BIN)/python -m tests.prove.breakages
+
+mutants: $(VENV)/tools.stamp  ## change the heart line by line and see that a test notices
+	@$(BIN)/python -m tests.mutants
 
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme
@@ -42,9 +49,11 @@ lock: $(VENV)/dev.stamp    ## pin the dependencies: versions and hashes, no URLs
 	    --extra smn --extra oidc --extra otel pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
 	    --extra smn --extra oidc --extra otel --group dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
+	    --constraint requirements-dev.lock --group tools -o requirements-tools.lock
 
 clean:           ## drop what was set up
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage mutants
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say PYTHON=...")'
@@ -57,4 +66,8 @@ $(VENV)/run.stamp: $(BIN)/python requirements.lock pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
 	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/tools.stamp: $(VENV)/dev.stamp requirements-tools.lock
+	$(PIP) install --require-hashes -r requirements-tools.lock
 	@touch $@
