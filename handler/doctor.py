@@ -82,8 +82,22 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if reached.verdict is Verdict.WRONG:
         return
     yield from _permissions(clouds)
+    if settings.result_topic:
+        yield from _topic(clouds, settings)
     if settings.result_sink:
         yield _reach("sink", settings.result_sink, True)
+
+
+def _topic(clouds: Clouds, settings: Settings) -> Iterator[Finding]:
+    """Where the results are published. Whether the login may do that is not tried: subscribers would see it."""
+    topic = clouds.topic()
+    assert topic is not None
+    try:
+        url = topic.url(_TIMEOUT)
+    except CloudError as fault:
+        yield Finding("topic", Verdict.WRONG, str(fault), "Check OS_REGION_NAME, or set AUTOSTOP_SMN_URL.")
+        return
+    yield _reach("topic", url, settings.login.verify)
 
 
 def _reach(check: str, url: str, verify: bool | str) -> Finding:
