@@ -166,7 +166,9 @@ def _kind(reading: Reading) -> LoginKind:
         return LoginKind.CLOUDS_YAML if reading.get("OS_CLOUD") else LoginKind.PASSWORD
     kind = _NAMES.get(word.strip().lower().removeprefix("v3"))
     if kind is None:
-        reading.faults.append("OS_AUTH_TYPE: is none of password, token, v3applicationcredential, admin_token, aksk, functiongraph.")
+        reading.faults.append(
+            "OS_AUTH_TYPE: is none of password, token, v3applicationcredential, admin_token, aksk, functiongraph."
+        )
     return kind or LoginKind.PASSWORD
 
 
@@ -178,14 +180,16 @@ def _auth_url(reading: Reading, kind: LoginKind) -> str | None:
     explicit = reading.get("AUTOSTOP_COMPUTE_URL") or reading.get("AUTOSTOP_BMS_URL")
     if kind is LoginKind.FUNCTIONGRAPH:
         if reading.get("OS_REGION_NAME"):
-            return _iam_of_region(reading)
-        if not explicit:
-            reading.faults.append("OS_REGION_NAME: must be set on FunctionGraph, which does not tell it, such as eu-de.")
-        return None
+            url = _iam_of_region(reading)
+        elif not explicit:
+            reading.faults.append(
+                "OS_REGION_NAME: must be set on FunctionGraph, which does not tell it, such as eu-de."
+            )
+        return url
     no_login = kind is LoginKind.READY_TOKEN or (kind is LoginKind.ACCESS_KEY and reading.get("OS_PROJECT_ID"))
     if not (explicit and no_login):
         reading.faults.append("OS_AUTH_URL: must be set, such as https://iam.eu-de.otc.t-systems.com/v3.")
-    return None
+    return url
 
 
 def _iam_of_region(reading: Reading) -> str | None:

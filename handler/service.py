@@ -59,6 +59,11 @@ class Service:
                 other._send = other._new_send()
         return other
 
+    @property
+    def has_sink(self) -> bool:
+        """Whether results go to a sink, so that the answer is empty."""
+        return self._send is not None
+
     def door(self) -> Door:
         """The door of `stop_servers`."""
         return Door(self.settings, self.handle, self.ready)
@@ -74,7 +79,7 @@ class Service:
             PassingTrouble: at least one of them must come again; no result is returned.
         """
         events = self.results(requests, received)
-        if self._send is not None:
+        if self.has_sink:
             return Answer(204)
         return Answer(200, *(batch(events) if as_batch else binary(events[0])))
 

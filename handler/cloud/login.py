@@ -23,7 +23,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from handler.cloud import faults
-from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused
+from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginMissing, LoginRefused
 from handler.wire import Wire
 
 LOGIN_TIMEOUT = 10.0
@@ -163,9 +163,9 @@ class NoLogin(Login):
     renewable = False
 
     def _obtain(self) -> Access:
-        raise LoginRefused(
-            "logging in: this call brought neither a token nor temporary keys; give the function an agency (and a "
-            "container the keys in its headers), or set the OS_ variables of a login"
+        raise LoginMissing(
+            "This call brought neither a token nor temporary keys: give the function an agency (and a container the "
+            "keys in its headers), or set the OS_ variables of a login."
         )
 
 
