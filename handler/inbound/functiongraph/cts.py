@@ -27,7 +27,9 @@ from handler.stop.model import StopRequest
 
 _ACTS = {"startbaremetalservers", "rebootbaremetalservers"}
 _ECHO = "stopbaremetalservers"
-_FORMATTED = re.compile(r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d) GMT(?:([+-]\d\d):?(\d\d))?(?: \([A-Z]+\))?", re.ASCII)
+_FORMATTED = re.compile(
+    r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?) GMT(?:([+-]\d\d):?(\d\d))?(?: \([A-Z]+\))?", re.ASCII
+)
 # Seconds since the epoch stay below this until the year 5138, milliseconds were above it since 1973.
 _FIRST_MILLISECOND = 1e11
 
