@@ -95,9 +95,9 @@ def _topic(clouds: Clouds, settings: Settings) -> Iterator[Finding]:
     try:
         url = topic.url(_TIMEOUT)
     except CloudError as fault:
-        yield Finding("topic", Verdict.WRONG, str(fault), "Check OS_REGION_NAME, or set AUTOSTOP_SMN_URL.")
+        yield Finding("sink", Verdict.WRONG, str(fault), "Check OS_REGION_NAME, or set AUTOSTOP_SMN_URL.")
         return
-    yield _reach("topic", url, settings.login.verify)
+    yield _reach("sink", url, settings.login.verify)
 
 
 def _reach(check: str, url: str, verify: bool | str) -> Finding:

@@ -344,7 +344,7 @@ def test_what_can_never_succeed_names_its_faults(otc: Simulator, lines: Lines) -
     """Distinct from trouble, and without what was sent."""
     with pytest.raises(NeverPossible) as raised:
         functiongraph.handler(tick({"server_ids": ["marked"], "dry_run": "marked"}), StandIn(settings(otc), cloud=otc))
-    told = {"data.dry_run: is neither true nor false", "data.server_ids[0]: is no UUID"}
+    told = {"user_event.dry_run: is neither true nor false", "user_event.server_ids[0]: is no UUID"}
     assert set(str(raised.value).split("; ")) == told
     assert "marked" not in lines.text
     assert raised.value.__cause__ is None

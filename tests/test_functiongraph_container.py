@@ -12,7 +12,7 @@ import requests
 from handler.simulator import CallKind, Fault, Simulator
 from tests.conftest import serving
 from tests.functiongraph import alarm, notifications, passage, record, tick, trace
-from tests.outbound.capture import Lines, logged
+from tests.outbound.capture import logged
 from tests.outbound.sinkserver import SinkServer
 from tests.test_events_folder import faults
 

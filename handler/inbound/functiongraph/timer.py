@@ -44,9 +44,7 @@ class Tick:
         Raises:
             BadEvent: with every flaw; text that is not JSON is one.
         """
-        (name, time), request = both(
-            self._run, lambda: canonical(plain_event(self._data(), id_="tick", source=self.source))
-        )
+        (name, time), request = both(self._run, self._asked)
         return replace(
             request,
             id=identity(name, rfc3339.render(time)),
@@ -63,6 +61,13 @@ class Tick:
         except ValueError:
             raise BadEvent(Flaw("time", "is not an RFC 3339 timestamp with a zone")) from None
 
-    def _data(self) -> object:
+    def _asked(self) -> StopRequest:
+        """What the text asks for, before it has an identity."""
         said = self.document.get("user_event")
-        return None if isinstance(said, str) and not said.strip() else said
+        data = None if isinstance(said, str) and not said.strip() else said
+        try:
+            return canonical(plain_event(data, id_="tick", source=self.source))
+        except BadEvent as bad:
+            # Whoever wrote the text knows it by the platform's name.
+            told = [Flaw(f"user_event{flaw.at.removeprefix('data')}", flaw.fault) for flaw in bad.flaws]
+            raise BadEvent(*told) from None

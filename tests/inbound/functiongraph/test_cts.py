@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from handler.inbound.functiongraph.triggers import requests_of
-from tests.inbound.functiongraph.test_timer import SOURCE, asked, flaws
 from tests.functiongraph import ONE, trace
+from tests.inbound.functiongraph.test_timer import SOURCE, asked, flaws
 
 RECORDED = datetime(2026, 11, 20, 18, 0, 0, 900000, tzinfo=UTC)
 

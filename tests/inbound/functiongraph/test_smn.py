@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from handler.inbound.functiongraph.triggers import requests_of
+from tests.functiongraph import ONE, TWO, alarm, notifications, record
 from tests.inbound.functiongraph.test_timer import SOURCE, asked, flaws
 from tests.outbound.capture import logged
-from tests.functiongraph import ONE, TWO, alarm, notifications, record
 
 
 def test_an_alarm_that_fires_asks_for_its_server() -> None:

@@ -57,12 +57,12 @@ def test_no_text_at_all_asks_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "flaw"),
     [
-        ("stop", "data: is not JSON"),
-        ("[]", "data: is no JSON object"),
-        ('{"server_ids": ["ci-07"]}', "data.server_ids[0]: is no UUID"),
-        ('{"server_ids": []}', "data.server_ids: is no array with at least one id"),
-        ('{"dryRun": true}', "data.dry_run: is spelt differently"),
-        ("5", "data: is no JSON object"),
+        ("stop", "user_event: is not JSON"),
+        ("[]", "user_event: is no JSON object"),
+        ('{"server_ids": ["ci-07"]}', "user_event.server_ids[0]: is no UUID"),
+        ('{"server_ids": []}', "user_event.server_ids: is no array with at least one id"),
+        ('{"dryRun": true}', "user_event.dry_run: is spelt differently"),
+        ("5", "user_event: is no JSON object"),
     ],
 )
 def test_a_text_that_means_something_else_is_malformed(text: str, flaw: str) -> None:
@@ -73,7 +73,7 @@ def test_a_text_that_means_something_else_is_malformed(text: str, flaw: str) -> 
 def test_every_flaw_is_told() -> None:
     """Those of the tick and those of its text."""
     found = flaws(tick("stop", trigger_name="", time="20:00"))
-    assert found == ["trigger_name: is missing", "data: is not JSON"]
+    assert found == ["trigger_name: is missing", "user_event: is not JSON"]
     assert flaws(tick(time="2026-11-20T19:00:00")) == ["time: is not an RFC 3339 timestamp with a zone"]
     assert flaws(tick(time=None)) == ["time: is not an RFC 3339 timestamp with a zone"]
 
