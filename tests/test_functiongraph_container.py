@@ -253,6 +253,14 @@ def test_a_cloudevent_is_taken_on_any_path(otc: Simulator, url: str, path: str) 
     assert (again.status_code, again.headers["ce-id"]) == (200, answer.headers["ce-id"])
 
 
+def test_a_malformed_cloudevent_is_told_as_everywhere(otc: Simulator, url: str) -> None:
+    """Whichever path it comes to."""
+    for body in ("{", '{"specversion": "1.0"}'):
+        headers = {**ALWAYS, **agency(otc), "Content-Type": STRUCTURED}
+        answer = requests.post(f"{url}/invoke", data=body, headers=headers, timeout=10)
+        assert (answer.status_code, answer.json()["title"]) == (400, "The event can never succeed")
+
+
 def test_elsewhere_an_event_of_a_trigger_is_no_event(otc: Simulator, url: str) -> None:
     """Only `/invoke` is the platform's."""
     assert send(url, tick(""), "/", **agency(otc)).status_code == 415
