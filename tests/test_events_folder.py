@@ -306,7 +306,7 @@ def _data(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         pytest.param(_data("dry_run", 1), id="dry_run as number"),
         pytest.param(_data("dryRun", True), id="dry_run misspelt"),
         pytest.param(_data("dry-run", False), id="dry_run misspelt with a dash"),
-        pytest.param(_data("selector", {"tags": ["ci"]}), id="selector"),
+        pytest.param(_data("selector", {"tags": ["ci"]}), id="selector beside ids"),
         pytest.param(_data("reason", "x" * 501), id="long reason"),
         pytest.param(_data("requested_by", "x" * 201), id="long requested_by"),
         pytest.param(_data("reply_to", "x" * 2049), id="long reply_to"),
@@ -614,7 +614,7 @@ def test_summary_has_to_fit_the_type(name: str, outcome: str, count: int) -> Non
     assert f"$.data.summary.{outcome}" in paths("cloudevent-out.json", event)
 
 
-@pytest.mark.parametrize("key", ["source", "id", "type", "time", "reason", "requested_by", "reply_to"])
+@pytest.mark.parametrize("key", ["source", "id", "type", "time", "reason", "requested_by", "reply_to", "selector"])
 def test_result_says_what_it_was_asked(key: str) -> None:
     """The request in a result has all its members, and no others."""
     missing, extra = sample("out/failed.json"), sample("out/failed.json")
