@@ -80,7 +80,7 @@ def find(
     if len(totals) > 1 or any(total is not None and len(seen) < total for total in totals):
         raise CloudConfused(f"{_WHAT}: it changed while its pages were turned")
     if foreign:
-        _LOG.warning("servers of other projects are on the list of ours; they are left out", extra={"count": foreign})
+        _LOG.warning("%d servers of other projects are on the list of ours; they are left out", foreign)
     return list(found.values())
 
 

@@ -3,8 +3,8 @@
 Keys of every line: `time`, `level`, `message`, `logger`. Lines about an event add `event_source`, `event_id`,
 `event_type`, `trace_id`. `event handled` adds `result_type`, `refusal`, `dry_run`, `summary`, `duration_ms`, and
 `selector` if the event had one; `event not handled` adds `problem`; `server handled` adds `server_id`, `server_name`,
-`outcome`, `reason`, `detail`, `vm_state`, `task_state`, `previous_vm_state`, `request_id`, `job_id`. A line about a fault
-adds `problem` or `exception`.
+`outcome`, `reason`, `detail`, `vm_state`, `task_state`, `previous_vm_state`, `request_id`, `job_id`. A line about a
+fault adds `problem` or `exception`.
 """
 
 from __future__ import annotations
