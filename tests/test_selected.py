@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from handler import cli
 from handler.cloud import servers as servers_module
 from handler.simulator import CallKind, Fault, Simulator
 from handler.stop import run as run_module
-from tests.conftest import Function, StartFunction
+from tests.conftest import STOP, Function, StartFunction
 from tests.outbound.capture import logged
 from tests.outbound.sinkserver import SinkServer
 from tests.test_events_folder import faults as schema_faults
@@ -240,6 +242,14 @@ def test_all_pages_are_turned(cloud: Simulator, function: Function) -> None:
     assert 4 <= lists(cloud) <= 9
 
 
+@pytest.mark.parametrize("servers", [3, 4])
+def test_pages_that_the_cloud_makes_smaller_are_turned_as_well(start_function: StartFunction, servers: int) -> None:
+    """Nova caps what is asked for, and gives a full page a next link, also when nothing comes after it."""
+    with Simulator(max_limit=2) as cloud:
+        ids = [cloud.add_server(f"ci-{number}") for number in range(servers)]
+        assert came_out(sent(start_function(cloud), {"name": "ci-*"})) == dict.fromkeys(ids, "stopped/confirmed")
+
+
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 500}, {"status": 429, "headers": {"Retry-After": "0"}}])
 @pytest.mark.usefixtures("_small_pages", "_impatient")
 def test_a_page_that_fails_once_is_no_matter(cloud: Simulator, function: Function, fault: Mapping[str, Any]) -> None:
@@ -367,3 +377,44 @@ def test_no_part_of_a_selector_is_repeated_in_a_problem(function: Function) -> N
     answer = sent(function, {"marked": 1, "metadata": {"marked": 5}, "tags": ["marked", 5], "name": "marked["})
     assert answer.status_code == 400
     assert not re.search("marked", answer.text)
+
+
+# --- plan ---
+
+
+@pytest.mark.parametrize(
+    ("glob", "environ", "code", "told"),
+    [
+        ("ci-*", {}, 0, r"server .*\n{id} +ci-07 +active +stopped: It would be stopped; it is active\.\n.*"),
+        ("db-*", {}, 0, r"No server of the project fits the selector\.\n"),
+        (
+            "ci-*",
+            {"AUTOSTOP_MAX_SERVERS": "1"},
+            3,
+            r"The event would be refused as a whole: too-many-servers\. 2 servers fit the selector; at most 1 may be "
+            r"stopped at once\.\n",
+        ),
+    ],
+)
+def test_plan_shows_what_a_selector_fits(
+    api: str,
+    cloud: Simulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    glob: str,
+    environ: Mapping[str, str],
+    code: int,
+    told: str,
+) -> None:
+    """Before anything is touched; that none fits stands in nobody's way."""
+    for name, value in {**cloud.environ(), "AUTOSTOP_API": api, **environ}.items():
+        monkeypatch.setenv(name, value)
+    server = cloud.add_server("ci-07")
+    cloud.add_server("ci-08", vm_state="stopped")
+    event = {"specversion": "1.0", "id": "1", "source": "/me", "type": STOP, "data": {"selector": {"name": glob}}}
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(event))
+    assert cli.main(["plan", str(file)]) == code
+    assert re.fullmatch(told.replace("{id}", server), capsys.readouterr().out, re.DOTALL)
+    assert stops(cloud) == []

@@ -53,8 +53,7 @@ def find(
     until = monotonic() + timeout
     found: dict[str, Server] = {}
     seen: set[str] = set()
-    totals: set[int | None] = set()
-    foreign = 0
+    promised = foreign = 0
     try:
         for number, (rows, total) in enumerate(pages, start=1):
             if number > _MOST_PAGES:
@@ -71,13 +70,14 @@ def find(
                     found[id_] = server
             if rows and len(seen) == before:
                 raise CloudConfused(f"{_WHAT}: a page shows only servers of pages before it")
-            totals.add(total)
+            promised = max(promised, total or 0)
             if monotonic() > until:
                 raise CloudUnreachable(f"{_WHAT}: out of time between its pages")
     except (CallRejected, ServerNotFound) as fault:
         # It speaks of a page, not of a server: the one that the page was to begin after may be gone.
         raise CloudConfused(str(fault), request_id=fault.request_id, status=fault.status) from fault
-    if len(totals) > 1 or any(total is not None and len(seen) < total for total in totals):
+    if len(seen) < promised:
+        # Where pages are counted, a server that comes or goes meanwhile pushes another one over their edge.
         raise CloudConfused(f"{_WHAT}: it changed while its pages were turned")
     if foreign:
         _LOG.warning("%d servers of other projects are on the list of ours; they are left out", foreign)

@@ -150,7 +150,15 @@ def test_a_list_that_never_ends_is_left() -> None:
 
 @pytest.mark.parametrize(
     ("totals", "whole"),
-    [((3, 3), True), ((2, 2), True), ((None, None), True), ((4, 4), False), ((3, 4), False), ((4, 3), False)],
+    [
+        ((3, 3), True),
+        ((2, 2), True),
+        ((None, None), True),
+        ((2, 3), True),
+        ((4, 4), False),
+        ((3, 4), False),
+        ((4, 3), False),
+    ],
 )
 def test_a_list_that_moves_while_its_pages_are_turned_is_read_again(totals: tuple[int, int], whole: bool) -> None:
     """Where pages are counted, a server that comes or goes pushes another one over their edge."""

@@ -19,6 +19,7 @@ from handler.stop.model import Selector, StopRequest
 from tests.inbound.events import ONE, event, structured
 from tests.inbound.test_extract import faults
 from tests.test_events_folder import faults as schema_faults
+from tests.test_events_folder import sample
 
 EVERY_BMS = {"metering.resourcetype": "__type_baremetal"}
 NO_LITERAL = "has no character that stands for itself, so it could fit every server"
@@ -139,6 +140,14 @@ def test_a_selector_beside_a_wrong_id_is_ambiguous_as_well() -> None:
         "data.selector": BESIDE,
         "data.server_ids[0]": "is no UUID",
     }
+
+
+def test_the_sample_is_taken() -> None:
+    """What events/ shows as a good event with a selector is one."""
+    (found,) = decode(*structured(sample("in/selector.json"))).events
+    request = extract(found)
+    assert isinstance(request, StopRequest)
+    assert request.selector == Selector(name="ci-*")
 
 
 def test_a_subject_that_is_no_id_is_no_matter() -> None:
