@@ -49,7 +49,7 @@ def matches(selector: Selector, server: Server) -> bool:
     )
 
 
-def told(count: int, policy: Policy) -> str | None:
+def news(count: int, policy: Policy) -> str | None:
     """What a result says if the number of servers found is the news; else None."""
     if count == 0:
         return "No server of the project fits the selector."

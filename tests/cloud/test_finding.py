@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from handler.cloud.finding import find
+from handler.cloud.servers import slim
 from handler.errors import CallDenied, CallRejected, CloudConfused, CloudUnreachable, ServerNotFound
 from handler.stop.model import Server
 from tests.cloud.test_servers import IDS, body
@@ -48,6 +50,13 @@ def test_every_page_is_looked_at() -> None:
     assert found([row(0), row(1)], [row(2)], [row(3)]) == ["ci-0", "ci-1", "ci-2", "ci-3"]
     assert found([row(0), row(1)], [row(2)], wanted=lambda server: server.id == IDS[2]) == ["ci-2"]
     assert found() == found([]) == []
+
+
+def test_what_is_kept_of_a_listed_server_is_enough() -> None:
+    """The list is made smaller while it is read."""
+    document = json.loads(json.dumps({"servers": [row(0, addresses={}), row(1, tenant_id=THEIRS)]}), object_hook=slim)
+    assert "addresses" not in document["servers"][0]
+    assert found(document["servers"]) == ["ci-0"]
 
 
 def test_ids_are_lower_case_and_what_is_listed_twice_is_found_once() -> None:
