@@ -387,8 +387,8 @@ def test_inbound_auth_must_be_said_out_loud() -> None:
     """There is no default, and the fault says what each choice means."""
     (fault,) = faults(PASSWORD)
     assert fault == (
-        "AUTOSTOP_INBOUND_AUTH: must be set: `bearer` (with AUTOSTOP_BEARER_TOKENS), or `none` to let anybody who "
-        "reaches this function stop servers."
+        "AUTOSTOP_INBOUND_AUTH: must be set: `bearer` (with AUTOSTOP_BEARER_TOKENS), `oidc` (with "
+        "AUTOSTOP_OIDC_ISSUER), or `none` to let anybody who reaches this function stop servers."
     )
 
 
