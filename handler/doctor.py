@@ -101,7 +101,7 @@ def _issuer(settings: OidcSettings) -> Finding:
     except KeysUnreachable as failure:
         mend = "Check AUTOSTOP_OIDC_ISSUER; AUTOSTOP_OIDC_JWKS_URL, _CA and _TOKEN_FILE help where discovery cannot."
         return Finding("issuer", Verdict.WRONG, str(failure), mend)
-    return Finding("issuer", Verdict.OK, f"{len(keys)} keys for callers' tokens")
+    return Finding("issuer", Verdict.OK, f"it gives its keys, {len(keys)} of them usable")
 
 
 def _reach(check: str, url: str, verify: bool | str) -> Finding:

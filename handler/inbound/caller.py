@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from handler.errors import CallerForbidden, CallerUnproven
 from handler.settings import InboundAuth, Settings
@@ -51,6 +51,8 @@ def prove(headers: Mapping[str, str], settings: Callers) -> None:
                 raise CallerUnproven("A bearer token that is accepted here is needed.")
         case InboundAuth.OIDC:
             _oidc(settings).check(headers)
+        case unknown:
+            assert_never(unknown)
 
 
 def ready(settings: Callers) -> None:

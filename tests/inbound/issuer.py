@@ -16,6 +16,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from handler.inbound import oidc
+
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/keys"
 NOW = 1_800_000_000
@@ -142,6 +144,8 @@ class Issuer:
         }
 
     def __enter__(self) -> Self:
+        # An issuer of a test before may have had the same port.
+        oidc._made.clear()
         self._thread.start()
         return self
 
