@@ -10,6 +10,8 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from handler.errors import AutostopError, CallerForbidden, CallerUnproven, KeysUnreachable
@@ -330,8 +332,16 @@ def test_a_token_names_its_key(kid: object) -> None:
 
 @pytest.mark.parametrize("more", [{"crit": ["b64"], "b64": False}, {"crit": ["exp"]}, {"crit": []}], ids=str)
 def test_a_header_that_must_be_understood_is_not(more: dict[str, Any]) -> None:
-    """An unencoded payload would be another text than the one that was signed."""
-    assert verdict(f"{segment({'alg': 'RS256', 'kid': 'one', **more})}.{good().partition('.')[2]}") is CallerUnproven
+    """An unencoded payload would be another text than the one that was read; here all of it is signed."""
+    signed = f"{segment({'alg': 'RS256', 'kid': 'one', **more})}.{segment(claims())}"
+    signature = rsa_key("first").sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    assert verdict(f"{signed}.{segment(signature)}") is CallerUnproven
+
+
+def test_a_token_has_its_size() -> None:
+    """One that no server would take as a header is not looked into."""
+    assert verdict(good(more="x" * 10_000)) is None
+    assert verdict(good(more="x" * 20_000)) is CallerUnproven
 
 
 def test_keys_that_the_token_brings_along_are_not_looked_at() -> None:
@@ -393,5 +403,10 @@ def test_a_token_that_is_no_good_anyway_has_no_keys_fetched_for_it() -> None:
 
     settings = OidcSettings(ISSUER, frozenset({AUDIENCE}), frozenset({SUBJECT}))
     by = Proof(settings, Keys(fetch), lambda: NOW)
-    for sent in (good(exp=1), good(iss="x"), good(aud="x"), f"{segment({'alg': 'none'})}.{segment(claims())}.AAAA"):
+    for sent in (
+        good(exp=1),
+        good(iss="x"),
+        good(aud="x"),
+        f"{segment({'alg': 'none', 'kid': 'one'})}.{segment(claims())}.AAAA",
+    ):
         assert verdict(sent, by) is CallerUnproven

@@ -17,6 +17,7 @@ from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 from handler.errors import KeysUnreachable
 from handler.inbound.oidc_keyserver import KeyServer
 from handler.oidc_settings import OidcSettings
+from handler.wire import Wire
 from tests.inbound.issuer import DISCOVERY, JWKS, Issuer, Page, ec_key, jwk, rsa_key
 
 NO_ANSWER = "gave no answer"
@@ -195,9 +196,25 @@ def test_an_answer_that_is_cut_or_mislabelled_is_trouble(issuer: Issuer, headers
 
 
 def test_an_answer_that_does_not_come_is_not_waited_for(issuer: Issuer) -> None:
-    """The time is for both requests together."""
+    """It is trouble like any other."""
     issuer.open.clear()
     assert NO_ANSWER in refused(server(issuer), 0.2)
+
+
+def test_the_time_is_for_both_requests_together(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first one took is not there for the second."""
+    clock = iter([100.0, 100.5, 103.0])
+    given: list[float] = []
+    send = Wire.send
+
+    def watched(wire: Wire, *args: Any, timeout: float, **options: Any) -> Any:
+        given.append(timeout)
+        return send(Wire(), *args, timeout=5, **options)
+
+    monkeypatch.setattr(Wire, "send", watched)
+    settings = OidcSettings(issuer.url, frozenset(), frozenset())
+    assert set(KeyServer(settings, lambda: next(clock))(5)) == {"one"}
+    assert given == [4.5, 2.0]
 
 
 def test_an_answer_that_drips_is_not_waited_for() -> None:
