@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from handler.values import Secret
 
 
-class Callers(Protocol):
+class CallerSettings(Protocol):
     """What the settings of a function say about who may call it; `handler.settings.read_callers` reads it."""
 
     @property
@@ -28,7 +28,7 @@ class Callers(Protocol):
     def oidc(self) -> OidcSettings | None: ...
 
 
-def prove(headers: Mapping[str, str], settings: Callers) -> None:
+def prove(headers: Mapping[str, str], settings: CallerSettings) -> None:
     """Let the caller pass, or don't.
 
     Args:
@@ -55,7 +55,7 @@ def prove(headers: Mapping[str, str], settings: Callers) -> None:
             assert_never(unknown)
 
 
-def ready(settings: Callers) -> None:
+def ready(settings: CallerSettings) -> None:
     """Have what callers are proved with.
 
     Raises:
@@ -65,7 +65,7 @@ def ready(settings: Callers) -> None:
         _oidc(settings).ready()
 
 
-def _oidc(settings: Callers) -> Proof:
+def _oidc(settings: CallerSettings) -> Proof:
     # PyJWT and cryptography are loaded by who needs them.
     from handler.inbound.oidc import proof_by
 

@@ -209,7 +209,7 @@ def test_the_time_is_for_both_requests_together(issuer: Issuer, monkeypatch: pyt
 
     def watched(wire: Wire, *args: Any, timeout: float, **options: Any) -> Any:
         given.append(timeout)
-        return send(Wire(), *args, timeout=5, **options)
+        return send(wire, *args, timeout=5, **options)
 
     monkeypatch.setattr(Wire, "send", watched)
     settings = OidcSettings(issuer.url, frozenset(), frozenset())

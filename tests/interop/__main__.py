@@ -8,8 +8,6 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 from tests.conftest import ROOT
 from tests.interop.stage import BUILD, CAPTURE
 
@@ -27,10 +25,10 @@ def main() -> int:
     if missing:
         sys.exit("make interop needs " + " and ".join(missing) + ".")
     _set_up_sdk()
-    if asked.capture:
-        os.environ[CAPTURE] = "1"
     here = ROOT / "tests" / "interop"
-    return pytest.main(["--no-cov", "-rA", str(here / "javascript_sdk.py"), str(here / "alertmanager.py")])
+    suite = [sys.executable, "-m", "pytest", "--no-cov", "-v", here / "javascript_sdk.py", here / "alertmanager.py"]
+    environ = {**os.environ, CAPTURE: "1"} if asked.capture else dict(os.environ)
+    return subprocess.run(suite, cwd=ROOT, env=environ, check=False).returncode
 
 
 def _set_up_sdk() -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import requests
 
@@ -29,6 +29,8 @@ CAPTURED = ROOT / "tests" / "captured"
 # Set if what the programs send is to be written down anew.
 CAPTURE = "INTEROP_CAPTURE"
 PATIENCE = 60.0
+
+T = TypeVar("T")
 
 
 def captured(name: str, content: object) -> None:
@@ -46,12 +48,13 @@ def free_port() -> int:
         return port
 
 
-def until(happened: Callable[[], object], what: str) -> None:
-    """Wait for other programs; they have a minute."""
+def until(happened: Callable[[], T], what: str) -> T:
+    """Wait for other programs, for a minute at most; what came of it."""
     end = time.monotonic() + PATIENCE
-    while not happened():
+    while not (found := happened()):
         assert time.monotonic() < end, f"{what} did not happen"
         time.sleep(0.05)
+    return found
 
 
 def answers(url: str) -> bool:
@@ -134,8 +137,13 @@ class Relay:
                 self.end_headers()
                 self.wfile.write(answer)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """Programs that are ended break their connections."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 

@@ -11,7 +11,9 @@ async function exchange(url, { mode, event }) {
   const { bytes, ...attributes } = event;
   const made = {};
   const transport = async (message, options) => {
-    made.sent = { headers: message.headers, body: message.body };
+    // As Node writes them: each header as text, and a body of bytes as these bytes.
+    const headers = Object.entries(message.headers).map(([name, value]) => [name, String(value)]);
+    made.sent = { headers: Object.fromEntries(headers), body: Buffer.from(message.body).toString() };
     made.answer = await httpTransport(url)(message, options);
     return made.answer;
   };
