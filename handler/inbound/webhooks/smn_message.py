@@ -10,7 +10,7 @@ from handler.errors import BadEvent, Flaw
 from handler.inbound import strictjson
 from handler.inbound.extract import STOP_REQUESTED
 from handler.inbound.webhooks.cloudeye import CloudEyeAlarm
-from handler.inbound.webhooks.fields import canonical_request, identity
+from handler.inbound.webhooks.fields import canonical_request, identity, is_canonical
 from handler.inbound.webhooks.model import Nothing
 from handler.stop.model import StopRequest
 
@@ -40,7 +40,7 @@ class SmnMessage:
         document = self._document()
         if CloudEyeAlarm.is_one(document):
             return CloudEyeAlarm(document).gate()
-        if "server_ids" in document or "server_id" in document:
+        if is_canonical(document):
             return None
         return Nothing("neither an alarm nor a stop request")
 
