@@ -21,6 +21,7 @@
             ├── CloudThrottled    told to come back later
             ├── CloudConfused     an answer that makes no sense here
             ├── LoginRefused      the cloud refused the login
+            │   └── LoginMissing  there is nothing to log in with
             ├── CallDenied        logged in, but this call is not permitted
             ├── ServerNotFound    the cloud knows no such server
             ├── StateConflict     the server's state forbids it just now
@@ -193,6 +194,12 @@ class LoginRefused(CloudError):
 
     name = "login-refused"
     waiting_helps = False
+
+
+class LoginMissing(LoginRefused):
+    """There is nothing to log in with: the platform was to hand it over with the call, and did not."""
+
+    name = "login-missing"
 
 
 class CallDenied(CloudError):

@@ -42,6 +42,7 @@ EXPECTED = {
     errors.CloudThrottled: (503, "cloud-throttled"),
     errors.CloudConfused: (503, "cloud-confused"),
     errors.LoginRefused: (503, "login-refused"),
+    errors.LoginMissing: (503, "login-missing"),
     errors.CallDenied: (503, "call-denied"),
     errors.ServerNotFound: (503, "server-not-found"),
     errors.StateConflict: (503, "state-conflict"),
