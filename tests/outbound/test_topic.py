@@ -52,7 +52,7 @@ class Says:
 
 def hand_over(topic: Any, event: CloudEvent, clock: Clock, budget: float = 30.0) -> None:
     """Send one result to a topic."""
-    TopicSink(topic, sleep=clock.sleep, monotonic=clock.monotonic).send(event, clock.now + budget)
+    TopicSink(topic, sleep=clock.sleep, monotonic=clock.monotonic).deliver(event, clock.now + budget)
 
 
 def test_the_message_is_the_structured_event() -> None:
