@@ -134,10 +134,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     """
     reading = Reading(environ)
     _unknown_names(reading)
-    auth = _inbound_auth(reading)
-    tokens = reading.secrets("AUTOSTOP_BEARER_TOKENS")
-    if auth is InboundAuth.BEARER and not tokens:
-        reading.faults.append("AUTOSTOP_BEARER_TOKENS: must hold at least one token with AUTOSTOP_INBOUND_AUTH=bearer.")
+    auth, tokens = read_callers(reading)
     deadline = reading.value("AUTOSTOP_DEADLINE", duration, timedelta(seconds=50))
     # Who shortens the budget alone has not asked for a watch that is longer than it.
     wait = reading.value("AUTOSTOP_WAIT", duration, min(timedelta(seconds=20), deadline / 2))
@@ -180,14 +177,24 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     return made
 
 
+def read_callers(reading: Reading) -> tuple[InboundAuth, tuple[Secret, ...]]:
+    """Read who may call, which `notify_chat` asks as well; faults are left in `reading`."""
+    auth = _inbound_auth(reading)
+    tokens = reading.secrets("AUTOSTOP_BEARER_TOKENS")
+    if auth is InboundAuth.BEARER and not tokens:
+        reading.faults.append("AUTOSTOP_BEARER_TOKENS: must hold at least one token with AUTOSTOP_INBOUND_AUTH=bearer.")
+    return auth, tokens
+
+
 def _unknown_names(reading: Reading) -> None:
     known = [variable.name for variable in VARIABLES]
     strange = strange_names(reading.environ, known)
     if strange:
         # What is meant for another target does no harm here: one image and one Secret can serve all of them.
+        from handler.notify_variables import NOTIFY_VARIABLES
         from handler.webhook_variables import WEBHOOK_VARIABLES
 
-        known += [variable.name for variable in WEBHOOK_VARIABLES]
+        known += [variable.name for variable in (*WEBHOOK_VARIABLES, *NOTIFY_VARIABLES)]
         refuse(reading, strange_names(reading.environ, known), known)
 
 

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from typing import Protocol
 
 from handler.errors import CallerForbidden, CallerUnproven
-from handler.settings import InboundAuth, Settings
+from handler.settings import InboundAuth
+from handler.values import Secret
 
 
-def prove(headers: Mapping[str, str], settings: Settings) -> None:
+class Guarded(Protocol):
+    """The settings of a target that callers must prove themselves to."""
+
+    @property
+    def inbound_auth(self) -> InboundAuth: ...
+
+    @property
+    def bearer_tokens(self) -> tuple[Secret, ...]: ...
+
+    @property
+    def webhook_origins(self) -> frozenset[str]: ...
+
+
+def prove(headers: Mapping[str, str], settings: Guarded) -> None:
     """Let the caller pass, or don't.
 
     Args:
@@ -30,7 +45,7 @@ def prove(headers: Mapping[str, str], settings: Settings) -> None:
                 raise CallerUnproven("A bearer token that is accepted here is needed.")
 
 
-def consent(headers: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def consent(headers: Mapping[str, str], settings: Guarded) -> dict[str, str]:
     """Answer the handshake of the CloudEvents webhook profile.
 
     Returns:
