@@ -98,3 +98,14 @@ def test_a_webhook_that_is_off_is_not_loaded(switch: dict[str, str]) -> None:
     assert not {name for name in modules if name.rpartition(".")[2] in unwanted}
     assert not {name for name in modules if name.startswith("handler.cloud")}
     assert not foreign(modules) & {"requests", "keystoneauth1", "jmespath", "cryptography", "jwt"}
+
+
+def test_a_chat_is_not_loaded_before_it_is_posted_to() -> None:
+    """Nor is anything that logs in to a cloud, or takes webhooks."""
+    modules = loaded(
+        "notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_SLACK_URL": "http://127.0.0.1:1/"}
+    )
+    chats = {name for name in modules if name.startswith("handler.outbound.chat.")}
+    assert chats == {"handler.outbound.chat.post", "handler.outbound.chat.route"}
+    assert not {name for name in modules if name.startswith(("handler.cloud", "handler.inbound.webhooks"))}
+    assert foreign(modules) == {"main", "urllib3"}

@@ -38,8 +38,7 @@ def span(text: str) -> str:
 def _group(group: Group, bold: str) -> Iterator[str]:
     yield f"{bold}{group.title}{bold}  "
     yield group.meaning
-    if group.rows or group.rest:
-        yield ""
+    yield ""
     yield from (f"- {_row(row)}" for row in group.rows)
     if group.rest:
         yield f"- {group.rest}"

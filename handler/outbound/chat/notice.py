@@ -118,11 +118,11 @@ def notice(report: Report, most: int) -> Notice:
 
 def fitted(report: Report, make: Callable[[Notice], _Made], fits: Callable[[_Made], bool]) -> _Made:
     """The message with as many servers listed as fit into it."""
-    for most in _ROWS:
+    for most in _ROWS[:-1]:
         made = make(notice(report, most))
         if fits(made):
-            break
-    return made
+            return made
+    return make(notice(report, _ROWS[-1]))
 
 
 def one_line(text: str | None, longest: int) -> str:
