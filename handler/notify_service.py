@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from handler.errors import BadEvent, ChatUnreachable, Flaw
 from handler.inbound.result_door import ResultDoor
@@ -84,20 +85,27 @@ class NotifyService:
 
 
 class _Memory:
-    """The results that were told lately. Another process does not know them: then one is told twice."""
+    """The results that were told lately. Another process does not know them: then one is told twice.
+
+    A request that is handled once more has the same result id, and what came of it may differ: that is told.
+    """
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str, datetime], None] = OrderedDict()
         self._lock = threading.Lock()
 
     def __contains__(self, result: Told) -> bool:
-        return (result.source, result.id) in self._keys
+        return _key(result) in self._keys
 
     def add(self, result: Told) -> None:
         with self._lock:
-            self._keys[result.source, result.id] = None
+            self._keys[_key(result)] = None
             if len(self._keys) > _REMEMBERED:
                 self._keys.popitem(last=False)
+
+
+def _key(result: Told) -> tuple[str, str, datetime]:
+    return result.source, result.id, result.report.finished_at
 
 
 def _about(result: Told) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -147,12 +149,13 @@ def test_trouble_that_passes_is_503_and_the_next_time_it_is_told(serve: Serve, s
 
 
 def test_the_same_result_is_told_once_by_one_process(serve: Serve) -> None:
-    """A redelivery is a success and no second message; another result is told."""
+    """A redelivery is a success and no second message; another result is told, also that of the same event again."""
+    again = replace(REPORT, finished_at=REPORT.finished_at + timedelta(days=1))
     with SinkServer() as chat, logged() as lines:
         url = notify(serve, chat)
-        answers = [send(url, REPORT), send(url, REPORT), send(url, told(Reason.BUSY, id="event-2"))]
-    assert [answer.status_code for answer in answers] == [204, 204, 204]
-    assert len(chat.got) == 2
+        answers = [send(url, report) for report in (REPORT, REPORT, told(Reason.BUSY, id="event-2"), again)]
+    assert [answer.status_code for answer in answers] == [204] * 4
+    assert len(chat.got) == 3
     assert len(lines.of("result told before")) == 1
 
 

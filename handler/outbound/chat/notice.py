@@ -15,8 +15,8 @@ from typing import TypeVar
 from handler.stop.meanings import MEANINGS, REFUSALS
 from handler.stop.model import Outcome, Reason, Report, ServerResult
 
-_LONGEST_NAME, _LONGEST_REMARK, _LONGEST_FACT, _SHORTEST_FACT = 60, 160, 300, 80
-# Tried one after the other until the message fits into the chat; without any row, and with short facts, it always does.
+_LONGEST_NAME, _LONGEST_REMARK, _LONGEST_FACT = 60, 160, 300
+# Tried one after the other until the message fits into the chat; without any row it always does.
 _ROWS = (30, 20, 10, 5, 0)
 # What needs somebody's eye comes first: it is also what is listed if not everything can be.
 _WORDS: Mapping[Outcome, str] = {
@@ -102,7 +102,6 @@ def notice(report: Report, most: int) -> Notice:
         most: how many servers may be listed.
     """
     request = report.request
-    longest = _LONGEST_FACT if most else _SHORTEST_FACT
     facts = (
         ("Asked by", request.requested_by),
         ("Reason", request.reason),
@@ -110,7 +109,7 @@ def notice(report: Report, most: int) -> Notice:
     )
     return Notice(
         headline=_headline(report),
-        facts=tuple((label, line) for label, text in facts if (line := one_line(text, longest))),
+        facts=tuple((label, line) for label, text in facts if (line := one_line(text, _LONGEST_FACT))),
         groups=_groups(report, most),
         closing=_closing(report),
     )

@@ -129,12 +129,22 @@ def test_of_a_thousand_servers_the_failed_ones_are_listed_and_all_are_counted(ch
 
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("outside", ["plain", "evil", "long"])
+@pytest.mark.parametrize("outside", ["plain", "evil", "entities", "owls"])
 def test_a_message_stays_within_the_limits_of_its_chat(chat: str, size: str, outside: str) -> None:
     """At 1, 20 and 1000 servers with every reason there is, whatever they are called."""
-    text = {"plain": "ci-07", "evil": EVIL, "long": "&<>@`" * 400}[outside]
+    text = {"plain": "ci-07", "evil": EVIL, "entities": "&" * 2000, "owls": "\U0001f989" * 2000}[outside]
     report = told(*SIZES[size], name=text, detail=text, requested_by=text, reason=text, id=text, source=text)
     assert within(chat, document(chat, report, reply=True))
+
+
+@pytest.mark.parametrize("chat", ["slack", "mattermost", "teams", "rocketchat"])
+def test_a_message_gets_shorter_if_its_chat_takes_less(chat: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chat looks at its own limit."""
+    report = told(*[Reason.BUSY] * 30)
+    assert spoken(chat, report).count("ci-") == 30
+    name = {"slack": "_LONGEST_IN_ALL", "teams": "_LARGEST"}.get(chat, "_LONGEST")
+    monkeypatch.setattr(CHATS[chat], name, 2000)
+    assert 0 < spoken(chat, report).count("ci-") < 30
 
 
 def within(chat: str, made: Any) -> bool:
