@@ -18,7 +18,7 @@ demo-chat: $(VENV)/run.stamp  ## the same from a chat's command, and an alarm, t
 	@$(BIN)/bms-autostop demo-chat
 
 test: $(VENV)/dev.stamp    ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 4
 
 check: $(VENV)/dev.stamp   ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
