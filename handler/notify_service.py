@@ -35,7 +35,7 @@ class NotifyService:
     def door(self) -> ResultDoor:
         """The door of `notify_chat`."""
         if not self._settings.webhooks:
-            _LOG.warning("no webhook of a chat is set: only what a command asked for is told, where it was asked")
+            _LOG.warning("no webhook of a chat is set")
         return ResultDoor(self._settings, self.tell)
 
     def tell(self, results: Sequence[Told], received: float) -> None:
@@ -56,7 +56,7 @@ class NotifyService:
                 if not self._tell(result, deadline):
                     refused.append(Flaw("event", "is taken by no chat; the log tells more"))
             except ChatUnreachable as passing:
-                _LOG.warning("result not told: %s", passing, extra={**_about(result), "problem": passing.name})
+                _not_told(result, logging.WARNING, str(passing), problem=passing.name)
                 trouble = passing
         if trouble is not None:
             raise trouble
@@ -76,11 +76,11 @@ class NotifyService:
                 _LOG.info("result told", extra={**_about(result), "chat": where.chat.value, "reply": where.reply})
                 return True
         if wheres:
-            _LOG.warning("result not told: every chat refuses it", extra={**_about(result), "problem": "chat-refused"})
+            _not_told(result, logging.WARNING, "Every chat refuses it.", problem="chat-refused")
             return False
         # Somebody who asked in a chat expects an answer; a schedule does not.
         level = logging.WARNING if result.report.request.reply_to else logging.INFO
-        _LOG.log(level, "result not told: no chat is set for it", extra=_about(result))
+        _not_told(result, level, "No chat is set for it.")
         return True
 
 
@@ -106,6 +106,10 @@ class _Memory:
 
 def _key(result: Told) -> tuple[str, str, datetime]:
     return result.source, result.id, result.report.finished_at
+
+
+def _not_told(result: Told, level: int, detail: str, **more: str) -> None:
+    _LOG.log(level, "result not told", extra={**_about(result), "detail": detail, **more})
 
 
 def _about(result: Told) -> dict[str, str]:

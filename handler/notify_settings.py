@@ -12,7 +12,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from handler.notify_variables import NOTIFY_VARIABLES
-from handler.settings import VARIABLES, InboundAuth, read_callers
+from handler.settings import VARIABLES, Callers, read_callers
 from handler.shared_settings import SettingsError, read_shared, refuse, strange_names
 from handler.values import Reading, Secret, choice, duration, http_url
 from handler.webhook_variables import WEBHOOK_VARIABLES
@@ -41,7 +41,7 @@ class NotifySettings:
     """Everything that the environment says to `notify_chat`, checked.
 
     Attributes:
-        inbound_auth, bearer_tokens, webhook_origins: who may call, as for `stop_servers`.
+        callers, webhook_origins: who may call, and subscribe, as for `stop_servers`.
         webhooks: the URLs that are posted to. Whoever knows one can post, so they are secrets.
         default: which of them gets what no chat asked for; None if there is none.
         origins: for each chat whose commands bring an address for the answer, the origins it may have, lower case,
@@ -50,8 +50,7 @@ class NotifySettings:
         max_body: bytes.
     """
 
-    inbound_auth: InboundAuth
-    bearer_tokens: tuple[Secret, ...] = ()
+    callers: Callers
     webhook_origins: frozenset[str] = frozenset()
     webhooks: Mapping[ChatName, Secret] = field(default_factory=dict)
     default: ChatName | None = None
@@ -70,7 +69,7 @@ def from_environ(environ: Mapping[str, str]) -> NotifySettings:
     reading = Reading(environ)
     known = [variable.name for variable in (*NOTIFY_VARIABLES, *VARIABLES, *WEBHOOK_VARIABLES)]
     refuse(reading, strange_names(environ, known), known)
-    auth, tokens = read_callers(reading)
+    callers = read_callers(reading)
     shared = read_shared(reading)
     urls = {chat: reading.value(f"AUTOSTOP_NOTIFY_{chat.upper()}_URL", http_url, "") for chat in ChatName}
     webhooks = {chat: Secret(url) for chat, url in urls.items() if url}
@@ -81,8 +80,7 @@ def from_environ(environ: Mapping[str, str]) -> NotifySettings:
     if deadline < timedelta(seconds=1):
         reading.faults.append("AUTOSTOP_DEADLINE: must be at least 1s.")
     made = NotifySettings(
-        inbound_auth=auth,
-        bearer_tokens=tokens,
+        callers=callers,
         webhook_origins=frozenset(part.lower() for part in reading.parts("AUTOSTOP_WEBHOOK_ORIGINS")),
         webhooks=webhooks,
         default=_default(reading, webhooks),

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from handler.login_settings import CloudLogin, LoginKind, read_login
 from handler.shared_settings import SettingsError, Variable, read_shared, refuse, strange_names
@@ -18,6 +19,7 @@ from handler.values import Reading, Secret, boolean, choice, duration, event_typ
 __all__ = [
     "VARIABLES",
     "ApiName",
+    "Callers",
     "CloudLogin",
     "InboundAuth",
     "LoginKind",
@@ -26,6 +28,7 @@ __all__ = [
     "SettingsError",
     "Variable",
     "from_environ",
+    "read_callers",
 ]
 
 
@@ -41,6 +44,13 @@ class ApiName(StrEnum):
 
     NOVA = "nova"
     BMS = "bms"
+
+
+class Callers(NamedTuple):
+    """Who may call, and how they prove it."""
+
+    inbound_auth: InboundAuth
+    bearer_tokens: tuple[Secret, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +144,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     """
     reading = Reading(environ)
     _unknown_names(reading)
-    auth, tokens = read_callers(reading)
+    callers = read_callers(reading)
     deadline = reading.value("AUTOSTOP_DEADLINE", duration, timedelta(seconds=50))
     # Who shortens the budget alone has not asked for a watch that is longer than it.
     wait = reading.value("AUTOSTOP_WAIT", duration, min(timedelta(seconds=20), deadline / 2))
@@ -154,8 +164,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     shared = read_shared(reading)
     sink = reading.value("AUTOSTOP_RESULT_SINK", http_url, None) or reading.value("K_SINK", http_url, None)
     made = Settings(
-        inbound_auth=auth,
-        bearer_tokens=tokens,
+        inbound_auth=callers.inbound_auth,
+        bearer_tokens=callers.bearer_tokens,
         login=read_login(reading),
         policy=policy,
         api=ApiName(reading.value("AUTOSTOP_API", choice(*ApiName), ApiName.NOVA)),
@@ -177,13 +187,13 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     return made
 
 
-def read_callers(reading: Reading) -> tuple[InboundAuth, tuple[Secret, ...]]:
-    """Read who may call, which `notify_chat` asks as well; faults are left in `reading`."""
+def read_callers(reading: Reading) -> Callers:
+    """Read who may call; faults are left in `reading`."""
     auth = _inbound_auth(reading)
     tokens = reading.secrets("AUTOSTOP_BEARER_TOKENS")
     if auth is InboundAuth.BEARER and not tokens:
         reading.faults.append("AUTOSTOP_BEARER_TOKENS: must hold at least one token with AUTOSTOP_INBOUND_AUTH=bearer.")
-    return auth, tokens
+    return Callers(auth, tokens)
 
 
 def _unknown_names(reading: Reading) -> None:

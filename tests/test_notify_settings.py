@@ -38,8 +38,8 @@ def test_callers_must_prove_themselves_as_those_of_stop_servers() -> None:
         "AUTOSTOP_BEARER_TOKENS: must hold at least one token with AUTOSTOP_INBOUND_AUTH=bearer.",
     )
     made = from_environ({"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "a,b"})
-    assert made.inbound_auth is InboundAuth.BEARER
-    assert [token.reveal() for token in made.bearer_tokens] == ["a", "b"]
+    assert made.callers.inbound_auth is InboundAuth.BEARER
+    assert [token.reveal() for token in made.callers.bearer_tokens] == ["a", "b"]
 
 
 @pytest.mark.parametrize("chat", ChatName)

@@ -11,8 +11,8 @@ from handler.settings import InboundAuth
 from handler.values import Secret
 
 
-class Guarded(Protocol):
-    """The settings of a target that callers must prove themselves to."""
+class Callers(Protocol):
+    """What the settings of a function say about who may call it; `handler.settings.read_callers` reads it."""
 
     @property
     def inbound_auth(self) -> InboundAuth: ...
@@ -20,11 +20,15 @@ class Guarded(Protocol):
     @property
     def bearer_tokens(self) -> tuple[Secret, ...]: ...
 
+
+class Subscribable(Protocol):
+    """What the settings of a function say about who may subscribe it."""
+
     @property
     def webhook_origins(self) -> frozenset[str]: ...
 
 
-def prove(headers: Mapping[str, str], settings: Guarded) -> None:
+def prove(headers: Mapping[str, str], settings: Callers) -> None:
     """Let the caller pass, or don't.
 
     Args:
@@ -45,7 +49,7 @@ def prove(headers: Mapping[str, str], settings: Guarded) -> None:
                 raise CallerUnproven("A bearer token that is accepted here is needed.")
 
 
-def consent(headers: Mapping[str, str], settings: Guarded) -> dict[str, str]:
+def consent(headers: Mapping[str, str], settings: Subscribable) -> dict[str, str]:
     """Answer the handshake of the CloudEvents webhook profile.
 
     Returns:

@@ -43,7 +43,7 @@ class ResultDoor:
             case "OPTIONS", _:
                 return Answer(200, caller.consent(request.headers, self._settings))
             case "POST", _:
-                caller.prove(request.headers, self._settings)
+                caller.prove(request.headers, self._settings.callers)
                 results = _results(decode(request.headers, request.body))
                 if results:
                     self._tell(results, request.received)
@@ -66,8 +66,13 @@ def _results(delivery: Delivery) -> list[Told]:
         if event.dead_letter and not event.flaws:
             # A broker made this copy since it could not be told; telling it here again would go round in circles.
             _LOG.info(
-                "event ignored: dead-lettered copy",
-                extra={"event_source": event.source, "event_id": event.id, "event_type": event.type},
+                "event ignored",
+                extra={
+                    "event_source": event.source,
+                    "event_id": event.id,
+                    "event_type": event.type,
+                    "detail": "dead-lettered copy",
+                },
             )
             continue
         try:

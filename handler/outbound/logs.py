@@ -3,8 +3,8 @@
 Keys of every line: `time`, `level`, `message`, `logger`. Lines about an event add `event_source`, `event_id`,
 `event_type`, `trace_id`. `event handled` adds `result_type`, `refusal`, `dry_run`, `summary`, `duration_ms`; `event not
 handled` adds `problem`; `server handled` adds `server_id`, `server_name`, `outcome`, `reason`, `detail`, `vm_state`,
-`task_state`, `previous_vm_state`, `request_id`, `job_id`; `result told` adds `chat` and `reply`. A line about a fault
-adds `problem` or `exception`.
+`task_state`, `previous_vm_state`, `request_id`, `job_id`; `result told` adds `chat` and `reply`, `result not told`
+adds `detail`. A line about a fault adds `problem` or `exception`.
 """
 
 from __future__ import annotations

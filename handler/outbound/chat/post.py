@@ -54,7 +54,10 @@ class Poster:
             )
         except FAILURES as failure:
             # Its text would quote the URL, which is a secret.
-            _LOG.warning("the chat gave no answer: %s", type(failure).__name__)
+            _LOG.warning(
+                "the chat gave no answer",
+                extra={"chat": target.chat.value, "reply": target.reply, "detail": type(failure).__name__},
+            )
             raise ChatUnreachable("The chat gave no answer.") from None
         if answer.status >= 500 or answer.status in _PASSING or b"returned HTTP error 429" in answer.body:
             raise ChatUnreachable(
