@@ -1,4 +1,8 @@
-"""The rooms put together for `notify_chat`: settings in, a thing that answers requests out. No cloud, no login."""
+"""The rooms put together for `notify_chat`: settings in, a thing that answers requests out. No cloud, no login.
+
+Its lines in the log: `result told` with `chat` and `reply`, `result told before`, `result not told` with `detail` and,
+if it is to be told still, `problem`; each with `event_source`, `event_id` and `event_type`.
+"""
 
 from __future__ import annotations
 

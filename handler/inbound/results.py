@@ -59,6 +59,7 @@ def read(event: Event) -> Told:
         servers=servers,
         started_at=reading.time(data, "started_at"),
         finished_at=reading.time(data, "finished_at"),
+        detail=reading.optional(data, "detail", "data.detail", str),
     )
     if refusal and servers:
         reading.flaw("data.servers", "is not empty though the event was refused")

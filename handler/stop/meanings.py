@@ -35,6 +35,6 @@ MEANINGS: Mapping[Reason, str] = {
 REFUSALS: Mapping[Refusal, str] = {
     Refusal.TOO_OLD: "The event was older than is acted on here.",
     Refusal.EXPIRED: "The time until which the event was to be acted on had passed.",
-    Refusal.TOO_MANY_SERVERS: "The event names more servers than one event may.",
+    Refusal.TOO_MANY_SERVERS: "The event asks for more servers than one event may.",
     Refusal.NO_SERVER_IDS: "The event names no server.",
 }

@@ -51,7 +51,7 @@ def test_every_sample_of_a_result_is_read(name: str) -> None:
     "report",
     [
         told(*[reason for reason in Reason if reason is not Reason.DRY_RUN], requested_by="ada", reply_to="https://x/"),
-        told(Reason.DRY_RUN, reason="try"),
+        replace(told(Reason.DRY_RUN, reason="try"), detail="A sentence."),
         told(),
         *(told(refusal=refusal) for refusal in Refusal),
     ],
@@ -108,6 +108,7 @@ def _set(*path: str | int, value: object) -> Callable[[Any], None]:
         (_set("dry_run", value="no"), "dry_run", "is neither true nor false"),
         (_set("refusal", value="bored"), "refusal", "is not known here"),
         (_set("refusal", value="expired"), "servers", "is not empty though the event was refused"),
+        (_set("detail", value=7), "detail", "is no text"),
         (_set("api", value=None), "api", "is missing or no text"),
         (_set("started_at", value="2026-11-20T19:00:00"), "started_at", "is not an RFC 3339 timestamp with a zone"),
         (_set("finished_at", value=None), "finished_at", "is not an RFC 3339 timestamp with a zone"),

@@ -103,6 +103,7 @@ def notice(report: Report, most: int) -> Notice:
     """
     request = report.request
     facts = (
+        ("Note", report.detail),
         ("Asked by", request.requested_by),
         ("Reason", request.reason),
         ("Event", f"{request.id} from {request.source}"),

@@ -17,6 +17,7 @@ from handler.outbound.chat.notice import fitted, notice, one_line
 from handler.stop.decide import decide
 from handler.stop.meanings import MEANINGS, REFUSALS
 from handler.stop.model import Outcome, Policy, Reason, Refusal, Report, ServerResult
+from handler.stop.selection import news
 from tests.outbound.chat.reports import CHATS, document, spoken, told
 from tests.stop.fakes import NOW, asked, id_of, seen
 
@@ -102,6 +103,21 @@ def test_who_asked_why_and_when_is_told(chat: str) -> None:
 
 
 @pytest.mark.parametrize("chat", CHATS)
+@pytest.mark.parametrize("count", [0, 51])
+def test_what_a_selector_fits_calls_no_server_stopped(chat: str, count: int) -> None:
+    """The real sentences about the event as a whole are told as they are."""
+    report = replace(told(), detail=news(count, Policy()))
+    assert str(report.detail) in spoken(chat, report)
+    assert "stopped" not in spoken(chat, report)
+
+
+@pytest.mark.parametrize("chat", CHATS)
+def test_what_is_said_of_the_event_as_a_whole_is_told(chat: str) -> None:
+    """How many servers a selector fits may be the news."""
+    assert "No server fits." in spoken(chat, replace(told(), detail="No server fits."))
+
+
+@pytest.mark.parametrize("chat", CHATS)
 def test_no_servers_is_nothing_to_do(chat: str) -> None:
     """An event that was handled and came to nothing does not read like one that was lost."""
     assert "Asked to stop: 0 servers, so there was nothing to do." in spoken(chat, told())
@@ -134,6 +150,7 @@ def test_a_message_stays_within_the_limits_of_its_chat(chat: str, size: str, out
     """At 1, 20 and 1000 servers with every reason there is, whatever they are called."""
     text = {"plain": "ci-07", "evil": EVIL, "entities": "&" * 2000, "owls": "\U0001f989" * 2000}[outside]
     report = told(*SIZES[size], name=text, detail=text, requested_by=text, reason=text, id=text, source=text)
+    report = replace(report, detail=text)
     assert within(chat, document(chat, report, reply=True))
 
 
@@ -210,7 +227,7 @@ def hostile(draw: st.DrawFn) -> Report:
         for number, reason in enumerate(reasons)
     )
     request = replace(asked(), id=draw(outside), source=draw(outside), reason=draw(outside), requested_by=draw(outside))
-    return replace(told(), request=request, servers=rows)
+    return replace(told(), request=request, servers=rows, detail=draw(outside))
 
 
 @given(hostile())
