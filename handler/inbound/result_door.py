@@ -38,7 +38,8 @@ class ResultDoor:
             case (("GET" | "HEAD"), "/healthz"):
                 return answers.json_answer(200, {"status": "alive"})
             case (("GET" | "HEAD"), "/readyz"):
-                # The settings were valid at the start. Whether a chat takes messages is only known by posting one.
+                # Whether a chat takes messages is only known by posting one.
+                caller.ready(self._settings.callers)
                 return answers.json_answer(200, {"status": "ready"})
             case "OPTIONS", _:
                 return Answer(200, caller.consent(request.headers, self._settings))
