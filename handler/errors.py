@@ -14,6 +14,7 @@
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
+        ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
@@ -123,6 +124,12 @@ class ProducerUnreachable(PassingTrouble):
     """What a producer's message needs from the producer itself could not be had: its certificate, a confirmation."""
 
     name = "producer-unreachable"
+
+
+class KeysUnreachable(PassingTrouble):
+    """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
+
+    name = "keys-unreachable"
 
 
 class InternalFault(PassingTrouble):
