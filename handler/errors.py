@@ -14,8 +14,8 @@
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
-        ├── ChatUnreachable  a chat does not take a message just now
         ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
+        ├── ChatUnreachable  a chat does not take a message just now
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
@@ -128,16 +128,16 @@ class ProducerUnreachable(PassingTrouble):
     name = "producer-unreachable"
 
 
-class ChatUnreachable(PassingTrouble):
-    """A chat does not take a message just now, or did not answer."""
-
-    name = "chat-unreachable"
-
-
 class KeysUnreachable(PassingTrouble):
     """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
 
     name = "keys-unreachable"
+
+
+class ChatUnreachable(PassingTrouble):
+    """A chat does not take a message just now, or did not answer."""
+
+    name = "chat-unreachable"
 
 
 class InternalFault(PassingTrouble):

@@ -109,6 +109,16 @@ def test_a_webhook_that_is_off_is_not_loaded(switch: dict[str, str]) -> None:
     assert not foreign(modules) & {"requests", "keystoneauth1", "jmespath", "cryptography", "jwt"}
 
 
+def test_on_functiongraph_its_events_are_loaded_when_the_first_comes(cloud: Simulator) -> None:
+    """And no other login; a topic as the sink costs its two files."""
+    place = {"RUNTIME_PROJECT_ID": cloud.project_id, "OS_REGION_NAME": "eu-de", "AUTOSTOP_COMPUTE_URL": cloud.url}
+    modules = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place})
+    assert {name for name in modules if name.partition(".")[0] == "handler"} == _STOP - {"handler.cloud.keystone"}
+    sink = {"AUTOSTOP_RESULT_SINK": f"smn:urn:smn:eu-de:{cloud.project_id}:results"}
+    more = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place, **sink})
+    assert more - modules == {"handler.cloud.smn", "handler.outbound.topic"}
+
+
 def test_a_chat_is_not_loaded_before_it_is_posted_to() -> None:
     """Nor is anything that logs in to a cloud, or takes webhooks."""
     modules = loaded(
@@ -118,13 +128,3 @@ def test_a_chat_is_not_loaded_before_it_is_posted_to() -> None:
     assert chats == {"handler.outbound.chat.post", "handler.outbound.chat.route"}
     assert not {name for name in modules if name.startswith(("handler.cloud", "handler.inbound.webhooks"))}
     assert foreign(modules) == {"main", "urllib3"}
-
-
-def test_on_functiongraph_its_events_are_loaded_when_the_first_comes(cloud: Simulator) -> None:
-    """And no other login; a topic as the sink costs its two files."""
-    place = {"RUNTIME_PROJECT_ID": cloud.project_id, "OS_REGION_NAME": "eu-de", "AUTOSTOP_COMPUTE_URL": cloud.url}
-    modules = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place})
-    assert {name for name in modules if name.partition(".")[0] == "handler"} == _STOP - {"handler.cloud.keystone"}
-    sink = {"AUTOSTOP_RESULT_SINK": f"smn:urn:smn:eu-de:{cloud.project_id}:results"}
-    more = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place, **sink})
-    assert more - modules == {"handler.cloud.smn", "handler.outbound.topic"}

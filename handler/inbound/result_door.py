@@ -38,8 +38,8 @@ class ResultDoor:
             case (("GET" | "HEAD"), "/healthz"):
                 return answers.json_answer(200, {"status": "alive"})
             case (("GET" | "HEAD"), "/readyz"):
-                # Whether a chat takes messages is only known by posting one.
                 caller.ready(self._settings.callers)
+                # Whether a chat takes messages is only known by posting one.
                 return answers.json_answer(200, {"status": "ready"})
             case "OPTIONS", _:
                 return Answer(200, caller.consent(request.headers, self._settings))
