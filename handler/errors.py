@@ -14,6 +14,7 @@
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
+        ├── ShuttingDown     this process takes no more events
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
@@ -134,6 +135,12 @@ class ProducerUnreachable(PassingTrouble):
     """What a producer's message needs from the producer itself could not be had: its certificate, a confirmation."""
 
     name = "producer-unreachable"
+
+
+class ShuttingDown(PassingTrouble):
+    """This process is being ended and begins nothing new; another one may take the event at once."""
+
+    name = "shutting-down"
 
 
 class InternalFault(PassingTrouble):

@@ -7,7 +7,7 @@ import sys
 
 import flask
 
-from handler.inbound import front
+from handler.inbound import front, leaving
 from handler.outbound import logs
 from handler.shared_settings import SettingsError
 
@@ -28,6 +28,7 @@ try:
 
         _SETTINGS = settings.from_environ(os.environ)
         logs.configure(_SETTINGS.log_level)
+        leaving.give_time(_SETTINGS.deadline)
         _MAX_BODY, _ANSWER = _SETTINGS.max_body, Service(_SETTINGS).door().answer
 except SettingsError as fault:
     sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in fault.faults))

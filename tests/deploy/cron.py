@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 _DESCRIPTORS = {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"}
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
-_DAYS = "sun mon tue wed thu fri sat".split()
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 # Lowest, highest, names and their first number.
 _FIELDS = [(0, 59, [], 0), (0, 23, [], 0), (1, 31, [], 0), (1, 12, _MONTHS, 1), (0, 6, _DAYS, 0)]
 _SECONDS = (0, 59, [], 0)
@@ -29,7 +29,7 @@ def cron_fault(schedule: str) -> str | None:
             if found is None:
                 return f"{item!r} is no range"
             begin, end, step = found.groups()
-            if begin in ("*", "?") and end is not None or step == "0":
+            if (begin in ("*", "?") and end is not None) or step == "0":
                 return f"{item!r} is no range"
             bounds = [
                 names.index(text.lower()) + first if text.lower() in names else int(text) if text.isdecimal() else -1

@@ -152,6 +152,9 @@ class Ingress:
                 broker = ingress.broker
                 status = 400 if event is None else 202 if broker is not None and broker.publish(event) else 503
                 self.send_response_only(status)
+                if status == 503:
+                    # Nobody waits for it within one try.
+                    self.send_header("Retry-After", "120")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
