@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove readme lock clean
+.PHONY: help demo test check format bench prove flow load readme lock clean
 
 help:            ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
@@ -32,6 +32,12 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
+
+flow: $(VENV)/dev.stamp    ## replay many nights of trouble on Knative's manifests
+	@$(BIN)/python -m tests.deploy
+
+load: $(VENV)/dev.stamp    ## a thousand events in a minute, memory, and a SIGTERM in the middle
+	@$(BIN)/python -m tests.deploy.load
 
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme

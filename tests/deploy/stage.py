@@ -63,6 +63,12 @@ class Process:
         self._environ = {**base, **image, **environment(container), **environ}
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the server, whose child does the work."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it; it need not listen yet."""
         with self._log.open("ab") as log:
@@ -88,7 +94,8 @@ class Process:
 
     def kill(self) -> None:
         """End it and its children in the middle of whatever they do."""
-        assert self._process is not None
+        if self._process is None or self._process.poll() is not None:
+            return
         pid = self._process.pid
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
