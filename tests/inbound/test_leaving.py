@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +216,49 @@ def test_installing_twice_is_installing_once() -> None:
     once = ThreadWorker.set_accept_enabled
     leaving.install()
     assert ThreadWorker.set_accept_enabled is once
+
+
+class _Listener:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class _Worker:
+    """As much of gunicorn's worker as is looked at."""
+
+    def __init__(self, alive: bool) -> None:
+        self.alive = alive
+        self.sockets = [_Listener()]
+        self._accepting = False
+
+
+@pytest.mark.parametrize(
+    ("alive", "enabled", "leaves"), [(False, False, True), (True, False, False), (True, True, False)]
+)
+def test_only_a_worker_that_is_no_longer_alive_leaves(alive: bool, enabled: bool, leaves: bool) -> None:
+    """It also stops accepting for a while when it has too many connections."""
+    from gunicorn.workers.gthread import ThreadWorker
+
+    leaving.install()
+    worker = _Worker(alive)
+    # Nothing to change, so that gunicorn's own part does nothing.
+    worker._accepting = enabled
+    try:
+        ThreadWorker.set_accept_enabled(worker, enabled)
+        assert leaving.begun() is worker.sockets[0].closed is leaves
+    finally:
+        leaving._begun.clear()
+
+
+def test_without_gunicorn_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """functions-framework does without it where it is not to be had."""
+    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    monkeypatch.setitem(sys.modules, "gunicorn.workers.gthread", None)
+    leaving.install()
+    leaving.give_time(timedelta(hours=1))
+    monkeypatch.undo()
+    from gunicorn import config
+
+    assert config.GracefulTimeout.default < 3600
