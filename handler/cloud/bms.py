@@ -67,7 +67,7 @@ class BmsReader:
 
     def _get(self, what: str, path: str, timeout: float) -> dict[str, object]:
         url = self._endpoint.url(timeout) + path
-        return self._http.send(what, "GET", url, timeout=timeout, headers=_HEADERS).json(what)
+        return self._http.send(what, "GET", url, timeout=timeout, headers=_HEADERS).json(what, servers.slim)
 
 
 class BmsCloud(BmsReader):

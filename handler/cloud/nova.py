@@ -72,7 +72,7 @@ class NovaReader:
 
     def _get(self, what: str, path: str, timeout: float) -> dict[str, object]:
         url = self._endpoint.url(timeout) + path
-        return self._http.send(what, "GET", url, timeout=timeout, headers=_VERSION_HEADERS).json(what)
+        return self._http.send(what, "GET", url, timeout=timeout, headers=_VERSION_HEADERS).json(what, servers.slim)
 
 
 class NovaCloud(NovaReader):
