@@ -17,11 +17,12 @@ demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account,
 test: $(VENV)/dev.stamp    ## all tests
 	@$(BIN)/python -m pytest -n 4
 
-check: $(VENV)/dev.stamp   ## format, lint, types, import rules
+check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.deploy.validate
 
 format: $(VENV)/dev.stamp  ## mend what `check` can mend by itself
 	$(BIN)/ruff check --fix .
