@@ -43,7 +43,10 @@ def main() -> int:
     options = parser.parse_args()
     chance, count, broken, began = random.Random(options.seed), Counter[str](), 0, time.monotonic()
     print(f"seed {options.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as town:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder), AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="300ms") as town,
+    ):
         for number in range(options.nights):
             trouble = chance.choice([*Trouble])
             posting = trouble is Trouble.SINK or chance.random() < 0.5

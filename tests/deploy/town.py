@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from tests.deploy.stage import PRODUCTION, Ingress, Process, bound, tick
 from tests.outbound.sinkserver import SinkServer
 
 OBJECTS = kustomize.render(PRODUCTION)
-# Two seconds of the function's budget stand for 50.
-QUICK = {"AUTOSTOP_DRY_RUN": "false", "AUTOSTOP_DEADLINE": "2s", "AUTOSTOP_WAIT": "500ms", "THREADS": "8"}
+# Five seconds of the function's budget stand for 50.
+QUICK = {"AUTOSTOP_DRY_RUN": "false", "AUTOSTOP_DEADLINE": "5s", "AUTOSTOP_WAIT": "500ms", "THREADS": "8"}
 # A gateway says so when what is behind it is in trouble, and for so long that the function does not wait for it.
 OVERLOADED = [
     Fault(on=kind, status=503, headers={"Retry-After": "120"}, times=None)
@@ -40,13 +40,15 @@ class Town:
         posting: stop_servers whose results go to the sink, as in the overlay.
     """
 
-    def __init__(self, cloud: Simulator, ingress: Ingress, chat: SinkServer, folder: Path) -> None:
+    def __init__(
+        self, cloud: Simulator, ingress: Ingress, chat: SinkServer, folder: Path, settings: Mapping[str, str]
+    ) -> None:
         self.cloud, self._ingress, self._chat = cloud, ingress, chat
 
         def process(name: str, mark: str = "", **environ: str) -> Process:
             return Process(found("Service", name), environ, folder / f"{name}{mark}.log")
 
-        own = {**cloud.environ(), **QUICK}
+        own = {**cloud.environ(), **QUICK, **settings}
         self.stopper = process("bms-autostop", **own)
         self.posting = process(
             "bms-autostop", "-posting", **own, **bound(OBJECTS, "bms-autostop", ingress.url), AUTOSTOP_SOURCE="/posting"
@@ -112,11 +114,11 @@ def alarm(server_id: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Town]:
-    """All processes, until the end of the block."""
+def running(folder: Path, **settings: str) -> Iterator[Town]:
+    """All processes, until the end of the block; the settings are those of the two that stop servers."""
     with Simulator() as cloud, SinkServer() as chat:
         ingress = Ingress()
-        town = Town(cloud, ingress, chat, folder)
+        town = Town(cloud, ingress, chat, folder, settings)
         try:
             for process in town.all:
                 process.start()
