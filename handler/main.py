@@ -28,7 +28,6 @@ try:
 
         _SETTINGS = settings.from_environ(os.environ)
         logs.configure(_SETTINGS.log_level)
-        leaving.give_time(_SETTINGS.deadline)
         _MAX_BODY, _ANSWER = _SETTINGS.max_body, Service(_SETTINGS).door().answer
 except SettingsError as fault:
     sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in fault.faults))
@@ -49,6 +48,7 @@ if _TARGET == "receive_webhook":
         return _served(request)
 
 else:
+    leaving.give_time(_SETTINGS.deadline)
 
     def stop_servers(request: flask.Request) -> flask.Response:
         """Stop the servers that a CloudEvent names, and answer with the result event."""
