@@ -108,7 +108,7 @@ VARIABLES = (
     Variable("AUTOSTOP_DRY_RUN", "`false`", "never stop anything, only say what would be done"),
     Variable("AUTOSTOP_BARE_METAL_ONLY", "`true`", "leave servers alone that are no BMS"),
     Variable("AUTOSTOP_PROTECT", "`autostop=never`", "tag, or metadata key and value, that keeps a server running"),
-    Variable("AUTOSTOP_MAX_SERVERS", "`50`", "most servers one event may name; more and it is refused whole"),
+    Variable("AUTOSTOP_MAX_SERVERS", "`50`", "most servers one event may name or select; more and it is refused whole"),
     Variable("AUTOSTOP_MAX_EVENT_AGE", "`15m`", "oldest event `time` that is acted on; `0` = any"),
     Variable("AUTOSTOP_CLOCK_TOLERANCE", "`5s`", "how far the clocks of producer, function and cloud may differ"),
     Variable(

@@ -66,6 +66,14 @@ class Endpoint:
         self._known = (access, found)
         return found
 
+    def project(self, timeout: float) -> str | None:
+        """The project that the login is for; None if it does not say.
+
+        Raises:
+            CloudError: no token could be had.
+        """
+        return self._login.access(timeout).project_id
+
     def _find(self, access: Access) -> str:
         if self._explicit is not None:
             return self._fitted(self._explicit, access.project_id)
