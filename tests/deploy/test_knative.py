@@ -296,6 +296,11 @@ def test_oidc_says_the_same_on_both_sides(name: str) -> None:
     audience = found("Trigger", name, WITH_OIDC)["spec"]["subscriber"]["audience"]
     assert own["AUTOSTOP_INBOUND_AUTH"] == "oidc"
     assert own["AUTOSTOP_OIDC_AUDIENCE"] == audience == f"serving.knative.dev/service/bms-autostop/{name}"
+    mounts = {
+        mount["name"]: mount["mountPath"] for mount in container(found("Service", name, WITH_OIDC))["volumeMounts"]
+    }
+    files = {own["AUTOSTOP_OIDC_CA"], own["AUTOSTOP_OIDC_TOKEN_FILE"]}
+    assert files == {f"{mounts['issuer']}/ca.crt", f"{mounts['issuer']}/token"}
     subject = f"{name}-oidc-eventing.knative.dev-trigger"
     assert own["AUTOSTOP_OIDC_SUBJECTS"] == f"system:serviceaccount:bms-autostop:{subject}"
     assert len(subject) <= 63
