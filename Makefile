@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove flow load readme lock clean
+.PHONY: help demo test check format bench prove interop flow load readme lock clean
 
 help:            ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
@@ -33,6 +33,9 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
+
+interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
+	@$(BIN)/python -m tests.interop
 
 flow: $(VENV)/dev.stamp    ## replay many nights of trouble on Knative's manifests
 	@$(BIN)/python -m tests.deploy

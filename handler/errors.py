@@ -12,9 +12,10 @@
     └── PassingTrouble       sending the event again can help
         ├── BudgetSpent      not every server was handled in time
         ├── BodyIncomplete   the connection ended or stalled inside the body
+        ├── ShuttingDown     this process takes no more events
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
-        ├── ShuttingDown     this process takes no more events
+        ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
@@ -114,6 +115,12 @@ class BodyIncomplete(PassingTrouble):
     name = "body-incomplete"
 
 
+class ShuttingDown(PassingTrouble):
+    """This process is being ended and begins nothing new; another one may take the event at once."""
+
+    name = "shutting-down"
+
+
 class SinkUnreachable(PassingTrouble):
     """An event of ours could not be handed to the sink."""
 
@@ -126,10 +133,10 @@ class ProducerUnreachable(PassingTrouble):
     name = "producer-unreachable"
 
 
-class ShuttingDown(PassingTrouble):
-    """This process is being ended and begins nothing new; another one may take the event at once."""
+class KeysUnreachable(PassingTrouble):
+    """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
 
-    name = "shutting-down"
+    name = "keys-unreachable"
 
 
 class InternalFault(PassingTrouble):

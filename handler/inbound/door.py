@@ -62,6 +62,7 @@ class Door:
             case (("GET" | "HEAD"), "/healthz"):
                 return answers.json_answer(200, {"status": "alive"})
             case (("GET" | "HEAD"), "/readyz"):
+                caller.ready(self._settings)
                 self._ready()
                 return answers.json_answer(200, {"status": "ready"})
             case "OPTIONS", _:

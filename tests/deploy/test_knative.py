@@ -11,7 +11,7 @@ import pytest
 
 from handler import settings, webhook_settings
 from handler.inbound.extract import OWN_RESULTS, PING, STOP_REQUESTED
-from handler.settings import VARIABLES
+from handler.settings import VARIABLES, InboundAuth
 from handler.values import duration
 from handler.webhook_variables import WEBHOOK_VARIABLES
 from tests.deploy import kustomize
@@ -289,6 +289,13 @@ def test_program_in_the_log_service_compiles() -> None:
 # --- OIDC
 
 
+def test_oidc_settings_are_taken_by_the_function() -> None:
+    """None of them is misspelt or missing."""
+    (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
+    own = _own(found("Service", "bms-autostop", WITH_OIDC))
+    assert settings.from_environ({**secret["stringData"], **own}).inbound_auth is InboundAuth.OIDC
+
+
 @pytest.mark.parametrize("name", ["bms-autostop", "bms-autostop-chat"])
 def test_oidc_says_the_same_on_both_sides(name: str) -> None:
     """What the trigger asks a token for is what the function wants, and its subject is that trigger."""
@@ -311,4 +318,4 @@ def test_variables_have_names_that_the_code_knows() -> None:
     known = {variable.name for variable in (*VARIABLES, *WEBHOOK_VARIABLES)} | FRAMEWORK
     for service in FUNCTIONS + [each for each in WITH_OIDC if each["kind"] == "Service"]:
         for name in variables(service):
-            assert name in known or name.startswith("AUTOSTOP_OIDC_") or name == "ALERTMANAGER_URL"
+            assert name in known or name == "ALERTMANAGER_URL"
