@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import flask
 
-from handler.inbound import front
+from handler.inbound import front, leaving
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
 from handler.outbound import logs
@@ -25,6 +25,13 @@ try:
         _WEBHOOKS = webhook_settings.from_environ(os.environ)
         logs.configure(_WEBHOOKS.log_level)
         _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS).door().answer
+    elif _TARGET == "notify_chat":
+        from handler import notify_settings
+        from handler.notify_service import NotifyService
+
+        _NOTICES = notify_settings.from_environ(os.environ)
+        logs.configure(_NOTICES.log_level)
+        _MAX_BODY, _ANSWER = _NOTICES.max_body, NotifyService(_NOTICES).door().answer
     else:
         from handler import settings
         from handler.service import Service
@@ -51,7 +58,14 @@ if _TARGET == "receive_webhook":
         """Turn what a producer without CloudEvents sent into a stop request, and hand it on."""
         return _served(request)
 
+elif _TARGET == "notify_chat":
+
+    def notify_chat(request: flask.Request) -> flask.Response:
+        """Tell a chat what came of a stop request."""
+        return _served(request)
+
 else:
+    leaving.give_time(_SETTINGS.deadline)
 
     def stop_servers(request: flask.Request) -> flask.Response:
         """Stop the servers that a CloudEvent names, and answer with the result event."""
