@@ -6,22 +6,26 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove breakages mutants readme lock clean
+.PHONY: help demo demo-chat test check format bench prove breakages mutants interop flow load readme lock clean
 
 help:            ## show this list
-	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 20
 
 demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account, no cloud
 	@$(BIN)/bms-autostop demo
 
+demo-chat: $(VENV)/run.stamp  ## the same from a chat's command, and an alarm, to what the chat shows
+	@$(BIN)/bms-autostop demo-chat
+
 test: $(VENV)/dev.stamp    ## all tests
 	@$(BIN)/python -m pytest -n 4
 
-check: $(VENV)/dev.stamp   ## format, lint, types, import rules
+check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.deploy.validate
 
 format: $(VENV)/dev.stamp  ## mend what `check` can mend by itself
 	$(BIN)/ruff check --fix .
@@ -39,6 +43,15 @@ breakages: $(VENV)/dev.stamp  ## break each guard once and see that `prove` find
 
 mutants: $(VENV)/tools.stamp  ## change the heart line by line and see that a test notices
 	@$(BIN)/python -m tests.mutants
+
+interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
+	@$(BIN)/python -m tests.interop
+
+flow: $(VENV)/dev.stamp    ## replay many nights of trouble on Knative's manifests
+	@$(BIN)/python -m tests.deploy
+
+load: $(VENV)/dev.stamp    ## a thousand events in a minute, memory, and a SIGTERM in the middle
+	@$(BIN)/python -m tests.deploy.load
 
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme

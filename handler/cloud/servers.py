@@ -20,6 +20,7 @@ _MOST_PAGES = 100
 
 _READ = (
     "id",
+    "tenant_id",
     "name",
     "locked",
     "tags",
@@ -33,7 +34,7 @@ _READ = (
 
 
 def slim(document: dict[str, object]) -> dict[str, object]:
-    """A server body with nothing but what `parse` reads, and any other object as it is; for use while JSON is read.
+    """A server body with nothing but what is read here and in `finding`, any other object as it is; for `json.loads`.
 
     Of a list of 1000 servers most would be kept for nothing. Metadata that is itself an object tells a server body
     from anything that a user of the cloud may have written: theirs are texts.
