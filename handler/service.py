@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cloudevents.http import CloudEvent
 
@@ -18,21 +19,36 @@ from handler.outbound.result import batch, binary, result_event
 from handler.outbound.sink import Sink
 from handler.settings import Settings
 from handler.stop.crew import Threads
-from handler.stop.model import Report, StopRequest
+from handler.stop.model import Report, ServerResult, StopRequest
 from handler.stop.run import Ended, run
+from handler.wire import Wire
+
+if TYPE_CHECKING:
+    from handler.telemetry import Telemetry
 
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
 
 
 class Service:
-    """Everything that one process shares: the login, the connections, the threads."""
+    """Everything that one process shares: the login, the connections, the threads.
 
-    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        telemetry: is told what happens; None if nobody wants to know.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self.settings = settings
         self._monotonic = monotonic
-        self._sink = Sink(settings.result_sink, settings.sink_token) if settings.result_sink else None
-        self._clouds = Clouds(settings)
+        self._telemetry = telemetry
+        to_sink, to_cloud = (telemetry.wire("sink"), telemetry.wire("cloud")) if telemetry else (Wire, Wire)
+        self._sink = Sink(settings.result_sink, settings.sink_token, new_wire=to_sink) if settings.result_sink else None
+        self._clouds = Clouds(settings, new_wire=to_cloud)
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -41,7 +57,7 @@ class Service:
 
     def door(self) -> Door:
         """The door of `stop_servers`."""
-        return Door(self.settings, self.handle, self.ready)
+        return Door(self.settings, self.handle, self.ready, self._telemetry.ignored if self._telemetry else None)
 
     def ready(self) -> None:
         """Raise unless a token and the cloud's address can be had."""
@@ -53,6 +69,12 @@ class Service:
         Raises:
             PassingTrouble: at least one of them must come again; no result is returned.
         """
+        if self._telemetry is None:
+            return self._handle(requests, as_batch, received)
+        with self._telemetry.events(requests):
+            return self._handle(requests, as_batch, received)
+
+    def _handle(self, requests: Sequence[StopRequest], as_batch: bool, received: float) -> Answer:
         deadline = received + self.settings.deadline.total_seconds()
         try:
             reports = self._reports(requests, deadline - self._kept_for_result())
@@ -78,8 +100,16 @@ class Service:
         Raises:
             PassingTrouble: the event must come again.
         """
+        if self._telemetry is None:
+            return self._report(request, deadline, self._threads)
+        with self._telemetry.event(request):
+            report = self._report(request, deadline, self._telemetry.executor(self._threads))
+            self._telemetry.report(report)
+            return report
+
+    def _report(self, request: StopRequest, deadline: float, threads: Executor) -> Report:
         dry_run = request.dry_run or self.settings.policy.dry_run
-        crew: Threads[Ended] = Threads(self._threads)
+        crew: Threads[Ended] = Threads(threads)
         try:
             report = run(
                 request,
@@ -91,11 +121,16 @@ class Service:
                 dry_run=dry_run,
             )
         except BudgetSpent as spent:
-            logs.log_servers(request, spent.handled)
+            self._tell_servers(request, spent.handled)
             raise
         # Now, and not with the event's line: what was done to a server is told even if the batch must come again.
-        logs.log_servers(request, report.servers)
+        self._tell_servers(request, report.servers)
         return report
+
+    def _tell_servers(self, request: StopRequest, results: Sequence[ServerResult]) -> None:
+        logs.log_servers(request, results)
+        if self._telemetry is not None:
+            self._telemetry.servers(results)
 
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
         if len(requests) == 1:

@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 class Clouds:
     """Hands out clouds for events; all share one login and its connections. Nothing is sent before it is needed."""
 
-    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+        new_wire: Callable[..., Wire] = Wire,
+    ) -> None:
         login, plugin = settings.login, None
         if login.kind is LoginKind.CLOUDS_YAML:
             from handler.cloud import clouds_yaml
 
             login, plugin = clouds_yaml.entry(login)
-        self.wire = Wire(verify=login.verify, pool=settings.concurrency)
+        self.wire = new_wire(verify=login.verify, pool=settings.concurrency)
         if plugin is not None:
             self.login: Login = clouds_yaml.PluginLogin(plugin, login.verify, monotonic)
         else:

@@ -24,6 +24,7 @@ class Sink:
     Args:
         token: sent as a bearer token unless empty.
         sleep, monotonic: the clock.
+        new_wire: makes the connections.
     """
 
     def __init__(
@@ -33,12 +34,13 @@ class Sink:
         *,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
+        new_wire: Callable[..., Wire] = Wire,
     ) -> None:
         self._url = url
         self._headers = {"Authorization": f"Bearer {token.reveal()}"} if token else {}
         self._sleep = sleep
         self._monotonic = monotonic
-        self._wire = Wire(monotonic=monotonic)
+        self._wire = new_wire(monotonic=monotonic)
 
     def send(self, headers: Mapping[str, str], body: bytes, deadline: float) -> None:
         """POST the event until the sink takes it.
@@ -79,6 +81,6 @@ class Sink:
                 head_only=True,
             )
         except FAILURES as failure:
-            _LOG.warning("the sink gave no answer: %s", type(failure).__name__)
+            _LOG.warning("the sink gave no answer", extra={"detail": type(failure).__name__})
             return None, None
         return answer.status, retry_after(answer.headers)
