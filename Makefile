@@ -15,7 +15,7 @@ demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account,
 	@$(BIN)/bms-autostop demo
 
 test: $(VENV)/dev.stamp    ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 4
 
 check: $(VENV)/dev.stamp   ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -31,9 +31,7 @@ Messages name settings, attributes and situations; they never carry text that a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 class AutostopError(Exception):
@@ -122,17 +120,9 @@ class PassingTrouble(AutostopError):
 
 
 class BudgetSpent(PassingTrouble):
-    """The event's time budget ended before every server was handled.
-
-    Attributes:
-        handled: the results of those that were, for the log; no result event tells them.
-    """
+    """The event's time budget ended before every server was handled."""
 
     name = "budget-spent"
-
-    def __init__(self, message: str, *, retry_after: float | None = None, handled: Sequence[Any] = ()) -> None:
-        super().__init__(message, retry_after=retry_after)
-        self.handled = handled
 
 
 class BodyIncomplete(PassingTrouble):

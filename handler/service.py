@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cloudevents.http import CloudEvent
 
 from handler.cloud.connect import Clouds
-from handler.errors import BudgetSpent, PassingTrouble
+from handler.errors import PassingTrouble
 from handler.inbound.answers import Answer
 from handler.inbound.door import Door
 from handler.outbound import logs
@@ -110,27 +110,23 @@ class Service:
     def _report(self, request: StopRequest, deadline: float, threads: Executor) -> Report:
         dry_run = request.dry_run or self.settings.policy.dry_run
         crew: Threads[Ended] = Threads(threads)
-        try:
-            report = run(
-                request,
-                self.settings.policy,
-                self._clouds.cloud(dry_run=dry_run),
-                crew,
-                deadline=deadline,
-                width=self.settings.concurrency,
-                dry_run=dry_run,
-            )
-        except BudgetSpent as spent:
-            self._tell_servers(request, spent.handled)
-            raise
-        # Now, and not with the event's line: what was done to a server is told even if the batch must come again.
-        self._tell_servers(request, report.servers)
-        return report
 
-    def _tell_servers(self, request: StopRequest, results: Sequence[ServerResult]) -> None:
-        logs.log_servers(request, results)
-        if self._telemetry is not None:
-            self._telemetry.servers(results)
+        def told(server: ServerResult) -> None:
+            # At once, while others are waited for: what was done to a server is told whatever comes after it.
+            logs.log_server(request, server)
+            if self._telemetry is not None:
+                self._telemetry.server(server)
+
+        return run(
+            request,
+            self.settings.policy,
+            self._clouds.cloud(dry_run=dry_run),
+            crew,
+            deadline=deadline,
+            width=self.settings.concurrency,
+            dry_run=dry_run,
+            told=told,
+        )
 
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
         if len(requests) == 1:

@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from handler import rfc3339
@@ -65,12 +65,11 @@ def configure(level: str) -> None:
         logger.addHandler(to_stdout)
 
 
-def log_servers(request: StopRequest, servers: Iterable[ServerResult]) -> None:
-    """One line for each of these servers of the event."""
-    for server in servers:
-        row: dict[str, object] = dict(server_row(server))
-        row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
-        _LOG.info("server handled", extra={**about(request), **row})
+def log_server(request: StopRequest, server: ServerResult) -> None:
+    """One line for a server of the event."""
+    row: dict[str, object] = dict(server_row(server))
+    row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
+    _LOG.info("server handled", extra={**about(request), **row})
 
 
 def log_report(report: Report, result_type: str) -> None:

@@ -45,8 +45,8 @@ from handler.stop.ports import Pending, Rehearsed, Seen, StopFailed, Taken
 _STOPS_AT_MOST = 4
 # So many failed calls in a row for one server, while another can be read, are that server's own trouble.
 _PATIENCE = 4
-_FIRST_POLL = 0.03
-_POLL_GROWTH = 2.5
+_FIRST_POLL = 0.015
+_POLL_GROWTH = 3.0
 _LONGEST_POLL = 3.0
 # A crowd is watched with a list or a job: the larger it is, the more its servers wait for each other.
 _POLL_PER_SERVER = 0.002

@@ -69,6 +69,7 @@ def run(
     width: int,
     dry_run: bool,
     backoff: Callable[[int], float] = backoff,
+    told: Callable[[ServerResult], None] = lambda _: None,
 ) -> Report:
     """Handle one event.
 
@@ -78,6 +79,7 @@ def run(
         width: calls in flight at most.
         dry_run: what the report says about itself.
         backoff: seconds to wait after the n-th failure in a row.
+        told: is given each server's result as soon as there is one, also if the event must come again in the end.
 
     Returns:
         The report: a refusal, or a result for each server.
@@ -91,7 +93,7 @@ def run(
     refusal = refuse(request, policy, started_at)
     servers: tuple[ServerResult, ...] = ()
     if refusal is None:
-        servers = _Rounds(request, policy, cloud, crew, deadline, width, backoff).results()
+        servers = _Rounds(request, policy, cloud, crew, deadline, width, backoff, told).results()
     return Report(request, cloud.api, dry_run, refusal, servers, started_at, crew.now())
 
 
@@ -105,7 +107,9 @@ class _Rounds:
         deadline: float,
         width: int,
         backoff: Callable[[int], float],
+        told: Callable[[ServerResult], None],
     ) -> None:
+        self._told = told
         self._cloud = cloud
         self._crew = crew
         self._deadline = deadline
@@ -238,11 +242,16 @@ class _Rounds:
                 case _:
                     coming = case.on_read(answer, at)
             if coming is None:
-                self._open -= 1
+                self._ended(case)
             else:
                 heapq.heappush(self._later, (coming.due, next(self._order), coming, id_))
             if case.needs_witness:
                 self._call_witness(case)
+
+    def _ended(self, case: Case) -> None:
+        assert case.result is not None
+        self._open -= 1
+        self._told(case.result)
 
     def _note(self, ended: Ended) -> None:
         """Remember what this answer proves about the cloud: the two newest sightings tell of "another"."""
@@ -270,7 +279,14 @@ class _Rounds:
             self._start(Step.READ, (other,), witness=True)
 
     def _conclude(self) -> tuple[ServerResult, ...]:
-        undone = [case for case in self._cases.values() if case.result is None and not case.on_time_up()]
+        undone = []
+        for case in self._cases.values():
+            if case.result is not None:
+                continue
+            if case.on_time_up():
+                self._ended(case)
+            else:
+                undone.append(case)
         if undone:
             faults = [case.fault for case in undone if case.fault is not None]
             causes = sorted({fault.name for fault in faults}) or ["the time was too short"]
@@ -278,6 +294,5 @@ class _Rounds:
             raise BudgetSpent(
                 f"{len(undone)} of {len(self._cases)} servers not handled in time ({', '.join(causes)}).",
                 retry_after=max(told, default=None),
-                handled=[case.result for case in self._cases.values() if case.result is not None],
             ) from next(iter(faults), None)
         return tuple(case.result for case in self._cases.values() if case.result is not None)

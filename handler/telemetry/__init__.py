@@ -37,8 +37,8 @@ class Telemetry(Protocol):
         """The time in which one of them is current in this thread."""
         ...
 
-    def servers(self, results: Iterable[ServerResult]) -> None:
-        """What came of servers of the current event."""
+    def server(self, result: ServerResult) -> None:
+        """What came of a server of the current event."""
         ...
 
     def report(self, report: Report) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -64,26 +64,25 @@ class Watch:
                 return self.context
             return self._opened(id_, None).context
 
-    def results(self, results: Iterable[ServerResult]) -> None:
-        """End the spans of these servers with what came of them."""
-        for result in results:
-            with self._lock:
-                # One that was only read along with others has no call of its own.
-                span = self._opened(result.id, self._began_ns).span
-                del self._servers[result.id]
-            told: dict[str, AttributeValue | None] = {
-                Key.OUTCOME: result.outcome.value,
-                Key.REASON: result.reason.value,
-                "autostop.server.vm_state": result.vm_state,
-                "autostop.server.task_state": result.task_state,
-                "autostop.cloud.request_id": result.request_id,
-                "autostop.cloud.job_id": result.job_id,
-            }
-            span.set_attributes({name: value for name, value in told.items() if value is not None})
-            if result.outcome is Outcome.FAILED:
-                span.set_attribute(Key.ERROR, result.reason.value)
-                span.set_status(Status(StatusCode.ERROR))
-            span.end()
+    def result(self, result: ServerResult) -> None:
+        """End the span of a server with what came of it."""
+        with self._lock:
+            # One that was only read along with others has no call of its own.
+            span = self._opened(result.id, self._began_ns).span
+            del self._servers[result.id]
+        told: dict[str, AttributeValue | None] = {
+            Key.OUTCOME: result.outcome.value,
+            Key.REASON: result.reason.value,
+            "autostop.server.vm_state": result.vm_state,
+            "autostop.server.task_state": result.task_state,
+            "autostop.cloud.request_id": result.request_id,
+            "autostop.cloud.job_id": result.job_id,
+        }
+        span.set_attributes({name: value for name, value in told.items() if value is not None})
+        if result.outcome is Outcome.FAILED:
+            span.set_attribute(Key.ERROR, result.reason.value)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
 
     def end(self, error: str | None = None) -> Attributes:
         """End all spans of it.

@@ -17,7 +17,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 from handler.errors import PassingTrouble
 from handler.stop.model import Report, ServerResult, StopRequest
 from handler.telemetry.front import MeasuredFront
-from handler.telemetry.instruments import Key
+from handler.telemetry.instruments import Attributes, Key
 from handler.telemetry.signals import Signals
 from handler.telemetry.watch import Watch, current, working_for
 from handler.telemetry.wires import WatchedWire
@@ -82,14 +82,13 @@ class Watching:
         """The time in which one of them is current in this thread."""
         return working_for(self._watches.get(id(request)))
 
-    def servers(self, results: Iterable[ServerResult]) -> None:
-        """What came of servers of the current event."""
-        results = list(results)
+    def server(self, result: ServerResult) -> None:
+        """What came of a server of the current event."""
         watch = current()
         if watch is not None:
-            watch.results(results)
-        for result in results:
-            self._signals().instruments.server({Key.OUTCOME: result.outcome.value, Key.REASON: result.reason.value})
+            watch.result(result)
+        labels: Attributes = {Key.OUTCOME: result.outcome.value, Key.REASON: result.reason.value}
+        self._signals().instruments.server(labels)
 
     def report(self, report: Report) -> None:
         """What came of the current event."""
@@ -101,8 +100,8 @@ class Watching:
 
     def ignored(self, type_: str, why: str) -> None:
         """An event that was rightly not acted on."""
-        labels = {Key.TYPE: _type(type_), Key.EVENT_OUTCOME: "ignored", Key.EVENT_REASON: why}
-        self._signals().instruments.event({key.value: value for key, value in labels.items()})
+        labels: Attributes = {Key.TYPE: _type(type_), Key.EVENT_OUTCOME: "ignored", Key.EVENT_REASON: why}
+        self._signals().instruments.event(labels)
 
     def _end(self, watches: Sequence[Watch], error: str | None) -> None:
         for watch in watches:
