@@ -142,7 +142,7 @@ def from_login(failure: BaseException) -> CloudError:
 def from_login_answer(
     status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
 ) -> CloudError:
-    """Turn an answer to a login that is not a success into the exception that fits it; `secrets` as in `from_answer`."""
+    """Turn an answer to a login that is not a success into the exception that fits it, as `from_answer` does."""
     said = f"logging in: HTTP {status}"
     if status in (400, 401, 403) or wants_new_login(status, body):
         return LoginRefused(said, status=status, request_id=request_id(headers))

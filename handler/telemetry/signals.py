@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from opentelemetry.metrics import Meter, NoOpMeter
 from opentelemetry.sdk.resources import Resource
@@ -27,6 +27,9 @@ _SCOPE = "bms-autostop"
 # All that a collector which does not answer can delay the end of the process.
 _CLOSING = 5.0
 _REPEAT = 300.0
+
+
+_Made = TypeVar("_Made")
 
 
 class Signals(NamedTuple):
@@ -68,20 +71,22 @@ class Late:
 
     def _make(self) -> Signals:
         _tame_complaints()
-        tracer: Tracer = NoOpTracer()
-        meter: Meter = NoOpMeter(_SCOPE)
-        try:
-            resource = _resource(self._environ)
-            if "traces" in self._wanted:
-                tracer = self._tracer(resource)
-            if "metrics" in self._wanted:
-                meter = self._meter(resource)
-        except Exception as failure:
-            # Its message may quote a variable, and those of OpenTelemetry hold passwords too.
-            detail = f"OpenTelemetry cannot be set up ({type(failure).__name__}); check its OTEL_ variables."
-            _LOG.error("telemetry is off", extra={"detail": detail})
+        resource = _resource(self._environ)
+        tracer = self._try("traces", lambda: self._tracer(resource)) or NoOpTracer()
+        meter = self._try("metrics", lambda: self._meter(resource)) or NoOpMeter(_SCOPE)
         atexit.register(self.close)
         return Signals(tracer, Instruments(meter))
+
+    def _try(self, signal: str, make: Callable[[], _Made]) -> _Made | None:
+        if signal not in self._wanted:
+            return None
+        try:
+            return make()
+        except Exception as failure:
+            # Its message may quote a variable, and those of OpenTelemetry hold passwords too.
+            detail = f"No {signal}: OpenTelemetry cannot be set up ({type(failure).__name__}); check its variables."
+            _LOG.error("telemetry is off", extra={"detail": detail})
+            return None
 
     def _tracer(self, resource: Resource) -> Tracer:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter

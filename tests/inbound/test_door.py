@@ -155,7 +155,7 @@ def test_a_refusal_leaves_a_line_in_the_log() -> None:
     assert (of_event["problem"], of_event["trace_id"]) == ("bad-event", TRACE.split("-")[1])
     assert (of_request["message"], of_request["level"]) == ("request not handled", "WARNING")
     assert (of_request["problem"], of_request["status"]) == ("bad-event", 400)
-    assert of_event["detail"] == of_request["detail"] == "id: must not be empty; type: is not accepted here"
+    assert of_event["detail"] == of_request["detail"] == "id: is empty; type: is not accepted here"
     assert MARK not in lines.text
 
 
