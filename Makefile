@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove readme lock clean
+.PHONY: help demo test check format bench prove observability readme lock clean
 
 help:            ## show this list
-	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 22
 
 demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account, no cloud
 	@$(BIN)/bms-autostop demo
@@ -32,6 +32,9 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
+
+observability: $(VENV)/dev.stamp   ## have promtool check alerts and dashboard (Debian: prometheus)
+	@$(BIN)/python -m tests.observability
 
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme
