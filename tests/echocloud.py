@@ -39,13 +39,14 @@ class EchoCloud:
     """A Keystone, a Nova and a BMS v1, each as far as it is needed.
 
     Attributes:
-        login_status, status: what logins, and all other calls, are answered with; below 300 as is decent.
+        login_status, stop_status, status: what logins, stops, and all other calls are answered with; below 300 as is
+            decent.
         raw: faults are plain text instead of JSON.
     """
 
     def __init__(self) -> None:
         self.login_status = 201
-        self.status = 200
+        self.status = self.stop_status = 200
         self.raw = False
         cloud = self
 
@@ -56,9 +57,12 @@ class EchoCloud:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 is_login = "/auth/" in self.path or "/projects" in self.path
                 status = cloud.login_status if is_login else cloud.status
+                if self.path.endswith("action"):
+                    status = cloud.stop_status
                 headers, document = {}, cloud._decent(self.path)
                 if status >= 300:
                     # What stands last is most often what lets in, and messages are cut off somewhere.
+                    headers = {"X-Request-Id": self.headers.get("X-Auth-Token") or ""}
                     carried = [value for name, value in self.headers.items() if name.lower() != "accept"]
                     echo = " ".join([*reversed(_texts(json.loads(body or b"0"))), *reversed(carried)])
                     document = {"error": {"code": status, "message": echo, "title": echo}}

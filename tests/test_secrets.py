@@ -272,11 +272,12 @@ def test_stopping_servers_shows_no_secret(kind: str, raw: bool) -> None:
     codes: set[int] = set()
     with everything() as (seen, lines), EchoCloud() as cloud:
         cloud.raw = raw
-        for login, status in [
-            *((201, status) for status in (200, 400, 401, 403, 404, 409, 429, 500, 503)),
-            *((status, 200) for status in (400, 401, 403, 404, 500, 503)),
+        for login, status, stop in [
+            *((201, status, status) for status in (200, 401, 403, 429, 500)),
+            *((201, 200, stop) for stop in (400, 403, 500)),
+            *((status, 200, 200) for status in (403, 500)),
         ]:
-            cloud.login_status, cloud.status = login, status
+            cloud.login_status, cloud.status, cloud.stop_status = login, status, stop
             with SinkServer(Say(503), Say(202)) as sink:
                 environ = stop_environ(cloud, kind, AUTOSTOP_RESULT_SINK=f"{sink.url}")
                 door = Service(from_environ(environ)).door()
@@ -359,7 +360,7 @@ def test_doctor_and_plan_show_no_secret(
     event = tmp_path / "event.json"
     monkeypatch.setattr(cli, "_PLAN_BUDGET", 0.5)
     with everything() as (seen, _), EchoCloud() as cloud:
-        cloud.status = status
+        cloud.status = cloud.stop_status = status
         for name, value in stop_environ(cloud, kind).items():
             monkeypatch.setenv(name, value)
         for data in ({"server_ids": [ONE]}, *MALFORMED[:2]):

@@ -99,9 +99,10 @@ def from_answer(
             kind = CloudConfused
         case _:
             kind = CallRejected
+    id_ = request_id(headers) or gateway_id
     return kind(
         said,
-        request_id=request_id(headers) or gateway_id,
+        request_id=None if id_ in secrets else id_,
         status=status,
         retry_after=retry_after(headers),
         maybe_acted=maybe_acted,
@@ -184,7 +185,6 @@ def _fault_of(body: bytes, secrets: Collection[str] = ()) -> tuple[str, str, str
     id_ = fault.get("request_id")
     for secret in filter(None, secrets):
         code, message = (part.replace(secret, "***") if isinstance(part, str) else part for part in (code, message))
-        id_ = None if isinstance(id_, str) and secret in id_ else id_
     return key, _code(code), _short(message), id_ if isinstance(id_, str) and is_safe(id_) else None
 
 
