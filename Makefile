@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove observability readme lock clean
+.PHONY: help demo test check format bench prove observability interop readme lock clean
 
 help:            ## show this list
 	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 22
@@ -35,6 +35,9 @@ prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repe
 
 observability: $(VENV)/dev.stamp   ## have promtool check alerts and dashboard (Debian: prometheus)
 	@$(BIN)/python -m tests.observability
+
+interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
+	@$(BIN)/python -m tests.interop
 
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme

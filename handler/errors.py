@@ -14,12 +14,14 @@
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
+        ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
             ├── CloudThrottled    told to come back later
             ├── CloudConfused     an answer that makes no sense here
             ├── LoginRefused      the cloud refused the login
+            │   └── LoginMissing  there is nothing to log in with
             ├── CallDenied        logged in, but this call is not permitted
             ├── ServerNotFound    the cloud knows no such server
             ├── StateConflict     the server's state forbids it just now
@@ -31,7 +33,7 @@ Messages name settings, attributes and situations; they never carry text that a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class AutostopError(Exception):
@@ -44,8 +46,7 @@ class AutostopError(Exception):
     name = "internal-fault"
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(NamedTuple):
     """One thing that is wrong with an event.
 
     Attributes:
@@ -143,6 +144,12 @@ class ProducerUnreachable(PassingTrouble):
     name = "producer-unreachable"
 
 
+class KeysUnreachable(PassingTrouble):
+    """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
+
+    name = "keys-unreachable"
+
+
 class InternalFault(PassingTrouble):
     """A bug of ours got in the way; the log has the traceback."""
 
@@ -204,6 +211,12 @@ class LoginRefused(CloudError):
 
     name = "login-refused"
     waiting_helps = False
+
+
+class LoginMissing(LoginRefused):
+    """There is nothing to log in with: the platform was to hand it over with the call, and did not."""
+
+    name = "login-missing"
 
 
 class CallDenied(CloudError):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import flask
 
 from handler.inbound import front
+from handler.inbound.answers import Answer
+from handler.inbound.door import HttpRequest
 from handler.outbound import logs
 from handler.shared_settings import SettingsError, wanted_signals
 
@@ -48,7 +51,8 @@ try:
         _SETTINGS = settings.from_environ(os.environ)
         logs.configure(_SETTINGS.log_level)
         _TELEMETRY = _telemetry()
-        _MAX_BODY, _ANSWER = _SETTINGS.max_body, Service(_SETTINGS, telemetry=_TELEMETRY).door().answer
+        _SERVICE = Service(_SETTINGS, telemetry=_TELEMETRY)
+        _MAX_BODY, _ANSWER = _SETTINGS.max_body, _SERVICE.door().answer
 except SettingsError as fault:
     sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in fault.faults))
 
@@ -58,8 +62,8 @@ if flask.has_app_context():
         _TELEMETRY.install(flask.current_app, _ROUTES)
 
 
-def _served(request: flask.Request) -> flask.Response:
-    answer = _ANSWER(front.request_of(request.environ))
+def _served(request: flask.Request, answering: Callable[[HttpRequest], Answer] = _ANSWER) -> flask.Response:
+    answer = answering(front.request_of(request.environ))
     return flask.Response(answer.body, answer.status, dict(answer.headers))
 
 
@@ -73,4 +77,9 @@ else:
 
     def stop_servers(request: flask.Request) -> flask.Response:
         """Stop the servers that a CloudEvent names, and answer with the result event."""
+        path = front.request_of(request.environ).path
+        if path in ("/invoke", "/init") or _SETTINGS.login.kind is settings.LoginKind.FUNCTIONGRAPH:
+            from handler.functiongraph_container import Container
+
+            return _served(request, Container(_SERVICE).answer)
         return _served(request)

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 
 from handler.settings import VARIABLES
 from handler.shared_settings import SettingsError, read_shared, refuse, strange_names
-from handler.values import Reading, Secret, boolean, http_url, token
+from handler.values import SMN_TOPIC, Reading, Secret, boolean, http_url, token
 from handler.webhook_variables import WEBHOOK_VARIABLES
 
 _SMN_HOSTS = ("smn.eu-de.otc.t-systems.com", "smn.eu-nl.otc.t-systems.com", "smn.eu-ch2.sc.otc.t-systems.com")
@@ -22,7 +22,6 @@ _SMN_HOSTS = ("smn.eu-de.otc.t-systems.com", "smn.eu-nl.otc.t-systems.com", "smn
 _CONFIRM_HOSTS = ("console.otc.t-systems.com", *_SMN_HOSTS)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?", re.ASCII)
-_TOPIC = re.compile(r"urn:smn:[A-Za-z0-9_-]+:[A-Za-z0-9]+:[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,8 @@ class WebhookSettings:
     aodh_token: Secret = field(default_factory=Secret)
     azure_token: Secret = field(default_factory=Secret)
     eventbridge_token: Secret = field(default_factory=Secret)
+    gitlab_token: Secret = field(default_factory=Secret)
+    gitlab_signing_token: Secret = field(default_factory=Secret)
     slack_signing_secret: Secret = field(default_factory=Secret)
     slack_people: People = field(default_factory=People)
     mattermost_tokens: tuple[Secret, ...] = ()
@@ -90,7 +91,7 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
     reading = Reading(environ)
     known = [variable.name for variable in (*WEBHOOK_VARIABLES, *VARIABLES)]
     refuse(reading, strange_names(environ, known), known)
-    named, injected = (reading.value(name, http_url, None) for name in ("AUTOSTOP_EVENT_SINK", "K_SINK"))
+    named, injected = (reading.value(name, _event_sink, None) for name in ("AUTOSTOP_EVENT_SINK", "K_SINK"))
     if reading.get("AUTOSTOP_EVENT_SINK") is None and reading.get("K_SINK") is None:
         reading.faults.append("AUTOSTOP_EVENT_SINK: must be set (or K_SINK): stop requests are posted there.")
     shared = read_shared(reading)
@@ -98,7 +99,7 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
     timestamp_header = reading.value("AUTOSTOP_GRAFANA_TIMESTAMP_HEADER", _header_name, "")
     if timestamp_header and not grafana_hmac_secret:
         reading.faults.append("AUTOSTOP_GRAFANA_TIMESTAMP_HEADER: needs AUTOSTOP_GRAFANA_HMAC_SECRET.")
-    topics = _each(reading, "AUTOSTOP_SMN_TOPICS", _TOPIC, "has what is no URN of an SMN topic")
+    topics = _each(reading, "AUTOSTOP_SMN_TOPICS", SMN_TOPIC, "has what is no URN of an SMN topic")
     if topics and find_spec("cryptography") is None:
         reading.faults.append("AUTOSTOP_SMN_TOPICS: needs the extra `smn`: pip install 'bms-autostop[smn]'.")
     made = WebhookSettings(
@@ -117,6 +118,8 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         aodh_token=_token(reading, "AUTOSTOP_AODH_TOKEN"),
         azure_token=_token(reading, "AUTOSTOP_AZURE_TOKEN"),
         eventbridge_token=_token(reading, "AUTOSTOP_EVENTBRIDGE_TOKEN"),
+        gitlab_token=_token(reading, "AUTOSTOP_GITLAB_TOKEN"),
+        gitlab_signing_token=Secret(reading.value("AUTOSTOP_GITLAB_SIGNING_TOKEN", _webhook_key, "")),
         slack_signing_secret=_token(reading, "AUTOSTOP_SLACK_SIGNING_SECRET"),
         slack_people=_people(reading, "SLACK"),
         mattermost_tokens=reading.secrets("AUTOSTOP_MATTERMOST_TOKENS"),
@@ -132,6 +135,12 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
     if reading.faults:
         raise SettingsError(tuple(reading.faults))
     return made
+
+
+def _event_sink(text: str) -> str:
+    if text.strip().startswith("smn:"):
+        raise ValueError("cannot be an SMN topic: webhooks have no login at the cloud")
+    return http_url(text)
 
 
 def _token(reading: Reading, name: str) -> Secret:
@@ -168,4 +177,10 @@ def _base64(text: str) -> str:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("is no base64") from None
+    return text
+
+
+def _webhook_key(text: str) -> str:
+    if not _base64(text.removeprefix("whsec_")):
+        raise ValueError("has no key after whsec_")
     return text

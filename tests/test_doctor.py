@@ -12,6 +12,7 @@ import pytest
 from handler import cli, doctor, settings
 from handler.doctor import Finding, Verdict
 from handler.simulator import CallKind, Fault, Simulator
+from tests.inbound.issuer import Issuer
 
 
 def examined(cloud: Simulator, **environ: str) -> dict[str, Finding]:
@@ -174,6 +175,17 @@ def test_a_sink_that_cannot_be_reached_is_found(cloud: Simulator, refused: str) 
     assert {finding.verdict for finding in found.values()} == {Verdict.OK}
 
 
+def test_a_topic_as_the_sink_is_looked_for_and_not_published_to() -> None:
+    """Where it is, and whether that can be reached; subscribers would see a message."""
+    with Simulator.otc() as cloud:
+        found = examined(cloud, AUTOSTOP_RESULT_SINK=f"smn:{cloud.add_topic()}")
+        assert found["sink"].verdict is Verdict.OK
+        assert cloud.published == []
+    with Simulator() as plain:
+        lost = examined(plain, AUTOSTOP_RESULT_SINK=f"smn:urn:smn:eu-de:{plain.project_id}:x")["sink"]
+    assert (lost.verdict, "AUTOSTOP_SMN_URL" in lost.mend) == (Verdict.WRONG, True)
+
+
 def test_a_host_behind_a_proxy_is_not_judged(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the proxy can reach it."""
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
@@ -181,6 +193,26 @@ def test_a_host_behind_a_proxy_is_not_judged(cloud: Simulator, monkeypatch: pyte
     found = examined(cloud, AUTOSTOP_RESULT_SINK="http://sink.invalid/events")
     assert found["sink"].verdict is Verdict.OK
     assert "proxy" in found["sink"].said
+
+
+def test_an_issuer_that_gives_its_keys_is_fine(cloud: Simulator) -> None:
+    """It is looked at first, and the keys are counted."""
+    with Issuer() as issuer:
+        found = examined(cloud, **issuer.environ())
+    assert next(iter(found)) == "issuer"
+    assert found["issuer"] == Finding("issuer", Verdict.OK, "it gives its keys, 1 of them usable")
+    assert set(verdicts(found).values()) == {"ok"}
+
+
+def test_an_issuer_that_does_not_is_found(cloud: Simulator) -> None:
+    """With the settings to look at; the rest is looked at all the same."""
+    with Issuer() as issuer:
+        issuer.pages.clear()
+        found = examined(cloud, **issuer.environ())
+    assert found["issuer"].verdict is Verdict.WRONG
+    assert "HTTP 404" in found["issuer"].said
+    assert "AUTOSTOP_OIDC_ISSUER" in found["issuer"].mend
+    assert found["stop"].verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,15 @@ def test_telemetry_that_is_off_is_not_loaded(
     assert ("handler.telemetry" in modules) is wanted
 
 
+def test_a_proof_that_is_off_is_not_loaded(cloud: Simulator) -> None:
+    """Only the settings of OIDC are there before its first token, and with bearer tokens not even they."""
+    bearer = loaded(
+        "stop_servers", {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "t", **cloud.environ()}
+    )
+    assert not {name for name in bearer if "oidc" in name}
+    assert not foreign(bearer) & {"jwt", "cryptography"}
+
+
 @pytest.mark.parametrize("switch", [{}, {"AUTOSTOP_ALERTMANAGER_TOKEN": "t"}])
 def test_a_webhook_that_is_off_is_not_loaded(switch: dict[str, str]) -> None:
     """Nor is anything that logs in to a cloud."""
@@ -117,3 +126,13 @@ def test_a_webhook_that_is_off_is_not_loaded(switch: dict[str, str]) -> None:
     assert not {name for name in modules if name.rpartition(".")[2] in unwanted}
     assert not {name for name in modules if name.startswith("handler.cloud")}
     assert not foreign(modules) & {"requests", "keystoneauth1", "jmespath", "cryptography", "jwt"}
+
+
+def test_on_functiongraph_its_events_are_loaded_when_the_first_comes(cloud: Simulator) -> None:
+    """And no other login; a topic as the sink costs its two files."""
+    place = {"RUNTIME_PROJECT_ID": cloud.project_id, "OS_REGION_NAME": "eu-de", "AUTOSTOP_COMPUTE_URL": cloud.url}
+    modules = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place})
+    assert {name for name in modules if name.partition(".")[0] == "handler"} == _STOP - {"handler.cloud.keystone"}
+    sink = {"AUTOSTOP_RESULT_SINK": f"smn:urn:smn:eu-de:{cloud.project_id}:results"}
+    more = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place, **sink})
+    assert more - modules == {"handler.cloud.smn", "handler.outbound.topic"}

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 from handler.cloud.nova import NovaReader
-from handler.errors import ProducerUnreachable, SinkUnreachable
+from handler.errors import CloudThrottled, KeysUnreachable, ProducerUnreachable, SinkUnreachable
+from handler.functiongraph_call import Call
+from handler.functiongraph_service import NeverPossible, NotHandled, invoke
+from handler.inbound.functiongraph.triggers import requests_of
 from handler.inbound.webhooks import fetch
 from handler.outbound.sink import Sink
 from handler.service import Service
@@ -26,8 +29,12 @@ from handler.telemetry.start import start
 from handler.values import Secret
 from handler.webhook_service import WebhookService
 from handler.webhook_settings import from_environ as webhook_settings
+from tests.cloud.test_finding import THEIRS, found
+from tests.cloud.test_finding import row as server_row
 from tests.conftest import ROOT
+from tests.functiongraph import StandIn, tick, trace
 from tests.inbound.events import Behind, binary, event, knock, structured
+from tests.inbound.test_oidc_keys import Server as KeyServer
 from tests.inbound.webhooks.scene import JSON, ONE, Scene, bearer
 from tests.inbound.webhooks.test_smn import scene as smn_scene
 from tests.inbound.webhooks.test_smn import send as smn_send
@@ -35,6 +42,9 @@ from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certifi
 from tests.outbound.capture import logged
 from tests.outbound.sinkserver import Say, SinkServer
 from tests.outbound.test_result import REQUEST
+from tests.outbound.test_sink import Clock
+from tests.outbound.test_topic import Says, hand_over
+from tests.outbound.test_topic import result as topic_result
 
 EVERY_LINE = {"time", "level", "message", "logger"}
 OF_AN_EVENT = {"event_source", "event_id", "event_type", "trace_id"}
@@ -49,6 +59,7 @@ class Line:
 
     levels: set[str]
     keys: set[str]
+    sometimes: set[str]
 
 
 def _table() -> dict[str, Line]:
@@ -58,8 +69,11 @@ def _table() -> dict[str, Line]:
         if "`" in row:
             message, levels, about, keys = (cell.strip() for cell in row.strip("|").split("|"))
             of_event = OF_AN_EVENT if about == "yes" else set()
-            names = set(re.findall("`(.*?)`", keys))
-            found[message.strip("`")] = Line({level.strip() for level in levels.split(",")}, names | of_event)
+            always, _, more = keys.partition("(")
+            names, sometimes = (set(re.findall("`(.*?)`", part)) for part in (always, more))
+            found[message.strip("`")] = Line(
+                {level.strip() for level in levels.split(",")}, names | of_event, sometimes
+            )
     return found
 
 
@@ -144,6 +158,50 @@ class Scenes:
         with SinkServer(Say(0)) as sink:
             Sink(sink.url, Secret(), sleep=lambda _: None).send({}, b"", time.monotonic() + 5)
 
+    def selected(self) -> None:
+        self.service()({"selector": {"name": "no-*"}})
+
+    def selector_failed(self) -> None:
+        def broken(*_: object) -> None:
+            raise RuntimeError(MARK)
+
+        self.monkeypatch.setattr(NovaReader, "find", broken)
+        self.service()({"selector": {"name": "no-*"}})
+
+    def other_projects(self) -> None:
+        found([server_row(0, tenant_id=THEIRS)])
+
+    def topic_silent(self) -> None:
+        hand_over(Says(CloudThrottled("x")), topic_result(), Clock())
+
+    def keys_kept(self) -> None:
+        issuer = KeyServer("one")
+        issuer.down = KeysUnreachable("The key server gave no answer.")
+        with pytest.raises(KeysUnreachable):
+            issuer.keys().find("one")
+
+    def called(self, event: object) -> None:
+        """A call of FunctionGraph."""
+        service = Service(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()}))
+        with pytest.raises((NotHandled, NeverPossible)):
+            invoke(service, event, Call.of_context(StandIn({}, cloud=self.cloud), {}), time.monotonic())
+
+    def call_not_handled(self) -> None:
+        self.called({"no": "trigger"})
+
+    def call_crashed(self) -> None:
+        def broken(*_: object) -> None:
+            raise RuntimeError(MARK)
+
+        self.monkeypatch.setattr("handler.functiongraph_service.requests_of", broken)
+        self.called(tick())
+
+    def trigger_ignored(self) -> None:
+        assert requests_of(trace(code=500, trace_status="incident"), "/s") == []
+
+    def context_silent(self) -> None:
+        Call.of_context(object(), {})  # type: ignore[arg-type]
+
     def telemetry_off(self) -> None:
         environ = {"OTEL_TRACES_EXPORTER": "zipkin"}
         start(wanted_signals(environ), environ)
@@ -182,6 +240,14 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "no webhook is switched on": Scenes.nothing_switched_on,
     "a call of the run failed": Scenes.run_failed,
     "a bug kept the request from being handled": Scenes.bug,
+    "the look for a selector's servers failed": Scenes.selector_failed,
+    "servers of other projects are on the list of ours": Scenes.other_projects,
+    "the topic did not take the result": Scenes.topic_silent,
+    "the issuer's keys were not renewed": Scenes.keys_kept,
+    "call not handled": Scenes.call_not_handled,
+    "a bug kept the event from being handled": Scenes.call_crashed,
+    "trigger ignored": Scenes.trigger_ignored,
+    "the context does not answer": Scenes.context_silent,
     "telemetry is off": Scenes.telemetry_off,
     "telemetry is in trouble": Scenes.telemetry_trouble,
 }
@@ -202,9 +268,17 @@ def test_each_line_is_as_the_table_has_it(scenes: Scenes, message: str) -> None:
     for line in lines.all:
         row = TABLE[line["message"]]
         assert line["level"] in row.levels
-        assert set(line) == EVERY_LINE | row.keys, line
+        assert set(line) - row.sometimes == EVERY_LINE | row.keys, line
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
         assert MARK not in json.dumps(line)
+
+
+def test_a_selector_is_in_the_line_of_its_event(scenes: Scenes) -> None:
+    """And in no other."""
+    with logged() as lines:
+        scenes.selected()
+        scenes.handled()
+    assert ["selector" in line for line in lines.of("event handled")] == [True, False]
 
 
 def test_a_trace_is_named_only_if_it_is_one(scenes: Scenes) -> None:

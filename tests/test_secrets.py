@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 
@@ -38,6 +38,7 @@ from tests.telemetry.collector import Collector
 
 ONE = "95bf2490-5428-432c-ad9b-5e3406f869dd"
 _TEAMS = base64.b64encode(b"marked-autostop-teams-secret").decode()
+_GITLAB = "whsec_" + base64.b64encode(b"marked-autostop-gitlab-secret-32b").decode()
 # Every setting that is a secret, with its mark. What is a list takes one.
 LOGIN_MARKS = {
     "OS_PASSWORD": "marked-os-password",
@@ -59,6 +60,8 @@ WEBHOOK_MARKS = {
     "AUTOSTOP_MATTERMOST_TOKENS": "marked-mattermost-token",
     "AUTOSTOP_TEAMS_SECRET": _TEAMS,
     "AUTOSTOP_ROCKETCHAT_TOKENS": "marked-rocketchat-token",
+    "AUTOSTOP_GITLAB_TOKEN": "marked-gitlab-token",
+    "AUTOSTOP_GITLAB_SIGNING_TOKEN": _GITLAB,
 }
 MARKS = {**LOGIN_MARKS, **STOP_MARKS, **WEBHOOK_MARKS}
 WRONG = "marked-wrong-token"
@@ -114,19 +117,26 @@ class Seen:
         assert not {(where, text) for where, text in self.texts if "marked-" in text}
 
 
-ALL = {*MARKS.values(), *CARRIED.values(), WRONG, TOKEN, "marked-autostop-teams-secret"}
+ALL = {
+    *MARKS.values(),
+    *CARRIED.values(),
+    WRONG,
+    TOKEN,
+    "marked-autostop-teams-secret",
+    "marked-autostop-gitlab-secret-32b",
+}
 
 
 def secrets_of(settings: Any) -> Iterator[tuple[str, Secret]]:
     """Every Secret in a settings object, however deep, by the field that holds it."""
-    for name, kind in get_type_hints(type(settings)).items():
-        value = getattr(settings, name)
-        if dataclasses.is_dataclass(kind):
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
             yield from secrets_of(value)
-        elif kind is Secret:
-            yield name, value
-        elif Secret in get_args(kind):
-            yield from ((name, secret) for secret in value or (Secret(),))
+        elif "Secret" in str(field.type):
+            yield from (
+                (field.name, secret) for secret in ([value] if isinstance(value, Secret) else value or [Secret()])
+            )
 
 
 def stop_environ(cloud: EchoCloud, kind: str = "password", **more: str) -> dict[str, str]:
@@ -207,10 +217,10 @@ def test_every_secret_setting_is_marked_here(settings: Any, environ: str) -> Non
 def test_what_is_called_like_a_secret_is_one() -> None:
     """A field for a token, a password, a secret or a key that is a plain text would be shown by `repr`."""
     for kind in (Settings, CloudLogin, WebhookSettings):
-        for name, hint in get_type_hints(kind).items():
-            if re.search("token|password|secret", name):
-                assert hint is Secret or Secret in get_args(hint), name
-    named = {v.name for v in (*VARIABLES, *WEBHOOK_VARIABLES) if re.search("TOKEN|PASSWORD|SECRET", v.name)}
+        for field in dataclasses.fields(kind):
+            if re.search("token|password|secret", field.name):
+                assert "Secret" in str(field.type), field.name
+    named = {v.name for v in (*VARIABLES, *WEBHOOK_VARIABLES) if re.search("(TOKEN|PASSWORD|SECRET)S?$", v.name)}
     assert named == set(MARKS) - set(LOGIN_MARKS)
 
 
@@ -388,6 +398,7 @@ PATHS = [
     "/teams",
     "/rocketchat",
     "/smn",
+    "/gitlab",
 ]
 TOPIC = "urn:smn:eu-de:0123456789abcdef0123456789abcdef:stop"
 
@@ -399,6 +410,7 @@ def _proofs(secret: str) -> Iterator[tuple[Mapping[str, str], str, bytes]]:
     form = "&".join(f"{name}={value}" for name, value in said.items()).encode()
     for headers in (bearer(secret), basic(secret), {"authorization": f"Token {secret}"}, {"authorization": secret}):
         yield {**JSON, **headers}, "", body
+    yield {**JSON, "x-gitlab-token": secret}, "", body
     yield JSON, f"token={secret}", body
     yield JSON, "", body
     yield FORM, "", form

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from handler.cloud.login import Access, Login
@@ -12,8 +12,7 @@ from handler.errors import CloudConfused
 _OTC_IAM = re.compile(r"iam(?:-pub)?\.((?:[a-z0-9-]+)\.(?:sc\.)?otc\.t-systems\.com)")
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
+class Api(NamedTuple):
     """How an API names itself.
 
     Attributes:
@@ -21,16 +20,21 @@ class Api:
         version: the path segment that our calls are written for.
         versions: what stands there in catalogues, to be replaced by `version`.
         otc_host: first label of its host name on Open Telekom Cloud.
+        otc_only: no other cloud has it. Its path always has the project in it, whatever the catalogue says, and its
+            host is derived also where a catalogue leaves it out.
     """
 
     service_type: str
     version: str
     versions: re.Pattern[str]
     otc_host: str
+    otc_only: bool = False
 
 
 NOVA = Api("compute", "v2.1", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "ecs")
 BMS = Api("bms", "v1", re.compile(r"/v1(?:\.\d+)?(?=/|$)"), "bms")
+# Seen in a token's catalogue as type `smn`, with a URL that ends in `/v2/`.
+SMN = Api("smn", "v2", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "smn", otc_only=True)
 
 
 class Endpoint:
@@ -67,15 +71,23 @@ class Endpoint:
         self._known = (access, found)
         return found
 
+    def project(self, timeout: float) -> str | None:
+        """The project that the login is for; None if it does not say.
+
+        Raises:
+            CloudError: no token could be had.
+        """
+        return self._login.access(timeout).project_id
+
     def _find(self, access: Access) -> str:
         if self._explicit is not None:
             return self._fitted(self._explicit, access.project_id)
         found = self._from_catalogue(access)
         if found is not None:
             # Upstream's catalogue leaves the project out where it is not wanted.
-            return self._fitted(found, None)
+            return self._fitted(found, access.project_id if self._api.otc_only else None)
         host = _OTC_IAM.fullmatch(urlsplit(self._auth_url).hostname or "")
-        if access.catalogue is None and host is not None:
+        if host is not None and (access.catalogue is None or self._api.otc_only):
             return self._fitted(f"https://{self._api.otc_host}.{host[1]}", access.project_id)
         lacks = "this login brings no catalogue" if access.catalogue is None else "the catalogue does not have it"
         raise CloudConfused(f"finding the {self._api.service_type} API: {lacks}; it may need an explicit URL")

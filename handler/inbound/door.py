@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from handler.errors import BadEvent, Flaw, WrongMethod
 from handler.inbound import answers, caller
@@ -17,8 +17,7 @@ from handler.stop.model import StopRequest
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """What came over HTTP.
 
     Attributes:
@@ -60,7 +59,7 @@ class Door:
         self._settings = settings
         self._handle = handle
         self._ready = ready
-        self._tell_ignored = ignored
+        self._ignored = ignored
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
@@ -71,6 +70,7 @@ class Door:
             case (("GET" | "HEAD"), "/healthz"):
                 return answers.json_answer(200, {"status": "alive"})
             case (("GET" | "HEAD"), "/readyz"):
+                caller.ready(self._settings)
                 self._ready()
                 return answers.json_answer(200, {"status": "ready"})
             case "OPTIONS", _:
@@ -83,38 +83,49 @@ class Door:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
     def _deliver(self, delivery: Delivery, received: float) -> Answer:
-        requests: dict[tuple[str, str], StopRequest] = {}
-        flaws: list[Flaw] = []
-        ignored: list[tuple[Event, Ignored]] = []
-        for index, event in enumerate(delivery.events):
-            prefix = f"[{index}]." if delivery.batch else ""
-            found = [*event.flaws]
-            asked: StopRequest | Ignored | None = None
-            try:
-                asked = extract(event, self._settings.event_types)
-            except BadEvent as bad:
-                found += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
-            if isinstance(asked, StopRequest) and not found:
-                # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
-                if requests.setdefault((asked.source, asked.id), asked) != asked:
-                    found.append(Flaw(f"{prefix}id", "names another event of this batch too"))
-            elif isinstance(asked, Ignored):
-                ignored.append((event, asked))
-            if found:
-                _log_malformed(event, found)
-                flaws += found
-        if flaws:
-            raise BadEvent(*flaws)
-        for event, why in ignored:
-            self._ignore(event, why)
-        if not requests:
-            return Answer(204)
-        return self._handle(list(requests.values()), delivery.batch, received)
+        requests = requests_of(delivery, self._settings.event_types, self._ignored)
+        return self._handle(requests, delivery.batch, received) if requests else Answer(204)
 
-    def _ignore(self, event: Event, ignored: Ignored) -> None:
-        _LOG.info("event ignored", extra={**_about(event), "detail": ignored.why})
-        if self._tell_ignored is not None:
-            self._tell_ignored(event.type, ignored.why)
+
+def requests_of(
+    delivery: Delivery, event_types: Mapping[str, str], told: Callable[[str, str], None] | None = None
+) -> list[StopRequest]:
+    """What the events of a delivery ask for, all of them or none; those that are rightly ignored are left out.
+
+    Args:
+        event_types: further types that are accepted, as the settings have them.
+        told: is given the type of each event that is ignored, and why.
+
+    Raises:
+        BadEvent: with every flaw of every event.
+    """
+    requests: dict[tuple[str, str], StopRequest] = {}
+    ignored: list[tuple[Event, Ignored]] = []
+    flaws: list[Flaw] = []
+    for index, event in enumerate(delivery.events):
+        prefix = f"[{index}]." if delivery.batch else ""
+        found = [*event.flaws]
+        asked: StopRequest | Ignored | None = None
+        try:
+            asked = extract(event, event_types)
+        except BadEvent as bad:
+            found += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
+        if isinstance(asked, StopRequest) and not found:
+            # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
+            if requests.setdefault((asked.source, asked.id), asked) != asked:
+                found.append(Flaw(f"{prefix}id", "names another event of this batch too"))
+        elif isinstance(asked, Ignored):
+            ignored.append((event, asked))
+        if found:
+            _log_malformed(event, found)
+            flaws += found
+    if flaws:
+        raise BadEvent(*flaws)
+    for event, why in ignored:
+        _LOG.info("event ignored", extra={**_about(event), "detail": why.why})
+        if told is not None:
+            told(event.type, why.why)
+    return list(requests.values())
 
 
 def _log_malformed(event: Event, flaws: Sequence[Flaw]) -> None:

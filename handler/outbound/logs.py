@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from handler import rfc3339
 from handler.errors import AutostopError, PassingTrouble
-from handler.outbound.result import server_row
+from handler.outbound.result import selector_row, server_row
 from handler.stop.model import Outcome, Report, ServerResult, StopRequest
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ def log_report(report: Report, result_type: str) -> None:
             "dry_run": report.dry_run,
             "summary": {outcome.value: report.count(outcome) for outcome in Outcome},
             "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
+            **({"selector": selector_row(report.request.selector)} if report.request.selector else {}),
         },
     )
 

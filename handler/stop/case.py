@@ -13,10 +13,10 @@ It makes no call itself and reads no clock; the run tells it what came back and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from handler.errors import (
     CallDenied,
@@ -66,8 +66,7 @@ class Step(StrEnum):
     HISTORY = "history"
 
 
-@dataclass(frozen=True, slots=True)
-class Next:
+class Next(NamedTuple):
     """A call to make at `due` (on the crew's monotonic clock); not before, unless `early` allows it."""
 
     step: Step
@@ -75,8 +74,7 @@ class Next:
     early: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """When something was learnt, and what the rest of the event knew by then.
 
     Attributes:

@@ -12,8 +12,8 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import assert_never
+from dataclasses import replace
+from typing import NamedTuple, assert_never
 
 from handler.errors import BudgetSpent, CloudUnreachable, InternalFault, LoginRefused
 from handler.stop.case import Case, Moment, Next, Step
@@ -36,8 +36,7 @@ _GRAIN = 0.001
 Answer = Seen | History | Taken | Rehearsed
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A call that came to an end.
 
     Attributes:
@@ -87,14 +86,25 @@ def run(
     Raises:
         BudgetSpent: not every server could be handled; what was done stays done, and a redelivery finds it.
         LoginRefused: the cloud refused the login.
+        CallDenied: the login may not list servers, so there is no telling which ones the selector fits.
         InternalFault: a bug.
     """
     started_at = crew.now()
     refusal = refuse(request, policy, started_at)
     servers: tuple[ServerResult, ...] = ()
+    detail, look = None, None
+    if refusal is None and request.selector is not None:
+        from handler.stop.selection import news, select
+
+        found = select(request.selector, cloud, crew, deadline=deadline, backoff=backoff)
+        detail = news(len(found.servers), policy)
+        chosen = replace(request, server_ids=tuple(found.servers))
+        refusal = refuse(chosen, policy, crew.now())
+        if refusal is None:
+            request, look = chosen, Ended(Step.READ, chosen.server_ids, found.began, found.servers)
     if refusal is None:
-        servers = _Rounds(request, policy, cloud, crew, deadline, width, backoff, told).results()
-    return Report(request, cloud.api, dry_run, refusal, servers, started_at, crew.now())
+        servers = _Rounds(request, policy, cloud, crew, deadline, width, backoff, told).results(look)
+    return Report(request, cloud.api, dry_run, refusal, servers, started_at, crew.now(), detail)
 
 
 class _Rounds:
@@ -128,9 +138,16 @@ class _Rounds:
         self._newest_seen: list[tuple[float, str]] = []
         self._taken_ids: set[str] = set()
 
-    def results(self) -> tuple[ServerResult, ...]:
-        """Go over the servers until each has a result or the budget ends."""
-        self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._cases)))
+    def results(self, look: Ended | None) -> tuple[ServerResult, ...]:
+        """Go over the servers until each has a result or the budget ends.
+
+        Args:
+            look: a read that showed all of them; None if there was none.
+        """
+        if look is None:
+            self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._cases)))
+        else:
+            self._learn(look)
         while self._open:
             now = self._crew.monotonic()
             if now >= self._deadline:
@@ -201,9 +218,9 @@ class _Rounds:
                     answers = {ids[0]: self._cloud.history(ids[0], timeout)}
                 case unreachable:
                     assert_never(unreachable)
-            return replace(ended, answers=answers)
+            return ended._replace(answers=answers)
         except Exception as failure:
-            return replace(ended, failure=failure)
+            return ended._replace(failure=failure)
 
     def _take_in(self, ended: Ended) -> None:
         self._in_flight -= 1
@@ -216,7 +233,11 @@ class _Rounds:
         self._pauses.clear()
         if ended.witness:
             self._witness_called = False
-            return
+        else:
+            self._learn(ended)
+
+    def _learn(self, ended: Ended) -> None:
+        """Tell each server's case what came back, and note what it needs next."""
         time_ended, now = self._crew.monotonic(), self._crew.now()
         for id_ in ended.ids:
             case, answer = self._cases[id_], ended.answers.get(id_)

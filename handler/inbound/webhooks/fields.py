@@ -134,6 +134,11 @@ def both(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
     return made, second()
 
 
+def is_canonical(document: Mapping[str, object]) -> bool:
+    """Whether a document that came without an envelope of CloudEvents is meant as canonical data."""
+    return not {"server_ids", "server_id", "selector"}.isdisjoint(document)
+
+
 def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requested_by: str) -> StopRequest:
     """The stop request of canonical data that came without an envelope of CloudEvents; its time is not set.
 
@@ -143,7 +148,15 @@ def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requ
     Raises:
         BadEvent: with every flaw of the data.
     """
-    event = Event(
+    request = canonical(plain_event(data, id_=id_, source=source))
+    if not request.server_ids and request.selector is None:
+        raise BadEvent(Flaw("data.server_ids", "is missing"))
+    return replace(request, requested_by=request.requested_by or requested_by)
+
+
+def plain_event(data: object, *, id_: str, source: str) -> Event:
+    """The stop request that data without an envelope stands for."""
+    return Event(
         id=id_,
         source=source,
         type=STOP_REQUESTED,
@@ -157,7 +170,3 @@ def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requ
         dead_letter=False,
         data=data,
     )
-    request = canonical(event)
-    if not request.server_ids:
-        raise BadEvent(Flaw("data.server_ids", "is missing"))
-    return replace(request, requested_by=request.requested_by or requested_by)
