@@ -22,7 +22,7 @@ from tests.conftest import ROOT, StartFunction
 POLICIES = ROOT / "deploy" / "policies"
 CALLS: Mapping[str, Any] = json.loads((POLICIES / "calls.json").read_text())
 GONE = "00000000-0000-4000-8000-000000000000"
-_NAMED = {"servers": "{server_id}", "baremetalservers": "{server_id}", "jobs": "{job_id}"}
+_NAMED = {"servers": "{server_id}", "baremetalservers": "{server_id}", "jobs": "{job_id}", "topics": "{topic_urn}"}
 _WORDS = {"detail", "action"}
 
 
@@ -69,13 +69,15 @@ def use_everything(start_function: StartFunction, cloud: Simulator, api: str, *l
 
 def test_every_call_is_written_down_and_every_one_of_them_is_made(start_function: StartFunction) -> None:
     """Over all features, on both APIs, as the clouds themselves recorded it."""
-    made: dict[str, set[str]] = {"nova": set(), "bms": set(), "identity": set()}
+    made: dict[str, set[str]] = {"nova": set(), "bms": set(), "smn": set(), "identity": set()}
     with clouds() as (upstream, otc):
         use_everything(start_function, upstream, "nova")
         # An access key brings no catalogue, and must look up its project.
         key = otc.key_environ(otc.add_access_key())
         use_everything(start_function, otc, "bms", {**key, "AUTOSTOP_BMS_URL": otc.bms_url})
         use_everything(start_function, otc, "nova", {**key, "AUTOSTOP_COMPUTE_URL": f"{otc.url}/v2.1"})
+        function = start_function(otc, AUTOSTOP_RESULT_SINK=f"smn:{otc.add_topic()}")
+        assert function.stop(otc.add_server()).status_code == 204
         for call in [*upstream.calls, *otc.calls]:
             made["identity" if call.api is Api.KEYSTONE else call.api.value].add(name_of(call))
     assert made == {api: known(api) for api in made}
@@ -104,6 +106,7 @@ def test_a_policy_holds_exactly_the_actions_of_the_calls(api: str) -> None:
 def test_the_policy_of_a_topic_publishes_and_no_more() -> None:
     """SMN is another service, so it is a file of its own."""
     document = json.loads((POLICIES / "smn.json").read_text())
+    assert [call["iam"] for call in CALLS["smn"]["calls"]] == ["smn:topic:publish"]
     assert document == {"Version": "1.1", "Statement": [{"Effect": "Allow", "Action": ["smn:topic:publish"]}]}
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import re
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,8 @@ import pytest
 
 from handler import cli
 from handler.cloud.nova import NovaReader
+from handler.functiongraph_call import Call
+from handler.functiongraph_service import NeverPossible, NotHandled, invoke
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
 from handler.login_settings import CloudLogin
@@ -31,6 +34,7 @@ from handler.webhook_settings import from_environ as webhook_settings
 from handler.webhook_variables import WEBHOOK_VARIABLES
 from tests.conftest import STOP
 from tests.echocloud import PROJECT, TOKEN, EchoCloud
+from tests.functiongraph import StandIn, passage, tick
 from tests.inbound.webhooks.scene import FORM, JSON, basic, bearer
 from tests.outbound.capture import Lines, logged
 from tests.outbound.sinkserver import Say, SinkServer
@@ -383,6 +387,42 @@ def test_doctor_and_plan_show_no_secret(
         out = capsys.readouterr()
         seen.add("output", out.out, out.err)
     assert ("***" in out.out) is (status != 200)
+
+
+# --- FunctionGraph
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 500])
+def test_functiongraph_shows_no_secret(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the agency's token or keys, nor what a gateway hands through, whatever the cloud says to them."""
+    with everything() as (seen, _), EchoCloud() as cloud:
+        cloud.status = cloud.stop_status = status
+        environ = stop_environ(cloud, "functiongraph", AUTOSTOP_COMPUTE_URL=f"{cloud.url}/v2.1", OS_PROJECT_ID=PROJECT)
+        service = Service(from_environ(environ))
+        for token, key in ((MARKS["OS_TOKEN"], ""), ("", MARKS["OS_SECRET_KEY"])):
+            context = StandIn(environ)
+            monkeypatch.setattr(context, "getToken", lambda token=token: token)
+            monkeypatch.setattr(context, "getSecurityAccessKey", lambda key=key: key and "AKEXAMPLE")
+            monkeypatch.setattr(context, "getSecuritySecretKey", lambda key=key: key)
+            monkeypatch.setattr(context, "getSecurityToken", lambda key=key: key and MARKS["OS_SECURITY_TOKEN"])
+            call = Call.of_context(context, {})
+            seen.add("call", repr(call))
+            carried = {**CARRIED, "authorization": f"Bearer {WRONG}"}
+            for event in (
+                tick({"server_ids": [ONE]}),
+                tick({"server_ids": [WRONG]}),
+                {"no": WRONG},
+                passage({"server_ids": [ONE]}, carried),
+                passage(
+                    {"server_ids": [WRONG]}, {**carried, "authorization": f"Bearer {MARKS['AUTOSTOP_BEARER_TOKENS']}"}
+                ),
+            ):
+                try:
+                    seen.add("result", json.dumps(invoke(service, event, call, time.monotonic())))
+                except (NotHandled, NeverPossible) as raised:
+                    seen.add("raised", raised, repr(raised), "".join(traceback.format_exception(raised)))
+        # It was no use looking, had nothing been done.
+        assert ("accepted" in str(seen.texts)) is (status == 200)
 
 
 # --- receive_webhook
