@@ -15,6 +15,7 @@
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
         ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
+        ├── ChatUnreachable  a chat does not take a message just now
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
@@ -148,6 +149,12 @@ class KeysUnreachable(PassingTrouble):
     """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
 
     name = "keys-unreachable"
+
+
+class ChatUnreachable(PassingTrouble):
+    """A chat does not take a message just now, or did not answer."""
+
+    name = "chat-unreachable"
 
 
 class InternalFault(PassingTrouble):

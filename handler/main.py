@@ -44,6 +44,14 @@ try:
         _TELEMETRY = _telemetry()
         _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS, _TELEMETRY).door().answer
         _ROUTES += SWITCHES
+    elif _TARGET == "notify_chat":
+        from handler import notify_settings
+        from handler.notify_service import NotifyService
+
+        _NOTICES = notify_settings.from_environ(os.environ)
+        logs.configure(_NOTICES.log_level)
+        _TELEMETRY = _telemetry()
+        _MAX_BODY, _ANSWER = _NOTICES.max_body, NotifyService(_NOTICES).door().answer
     else:
         from handler import settings
         from handler.service import Service
@@ -71,6 +79,12 @@ if _TARGET == "receive_webhook":
 
     def receive_webhook(request: flask.Request) -> flask.Response:
         """Turn what a producer without CloudEvents sent into a stop request, and hand it on."""
+        return _served(request)
+
+elif _TARGET == "notify_chat":
+
+    def notify_chat(request: flask.Request) -> flask.Response:
+        """Tell a chat what came of a stop request."""
         return _served(request)
 
 else:

@@ -264,9 +264,10 @@ def _unknown_names(reading: Reading) -> None:
     strange = strange_names(reading.environ, known)
     if strange:
         # What is meant for another target does no harm here: one image and one Secret can serve all of them.
+        from handler.notify_variables import NOTIFY_VARIABLES
         from handler.webhook_variables import WEBHOOK_VARIABLES
 
-        known += [variable.name for variable in WEBHOOK_VARIABLES]
+        known += [variable.name for variable in (*WEBHOOK_VARIABLES, *NOTIFY_VARIABLES)]
         refuse(reading, strange_names(reading.environ, known), known)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
+from handler.notify_variables import NOTIFY_VARIABLES
 from handler.settings import VARIABLES
 from handler.shared_settings import SettingsError, read_shared, refuse, strange_names
 from handler.values import SMN_TOPIC, Reading, Secret, boolean, http_url, token
@@ -89,7 +90,7 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         SettingsError: with every fault there is.
     """
     reading = Reading(environ)
-    known = [variable.name for variable in (*WEBHOOK_VARIABLES, *VARIABLES)]
+    known = [variable.name for variable in (*WEBHOOK_VARIABLES, *VARIABLES, *NOTIFY_VARIABLES)]
     refuse(reading, strange_names(environ, known), known)
     named, injected = (reading.value(name, _event_sink, None) for name in ("AUTOSTOP_EVENT_SINK", "K_SINK"))
     if reading.get("AUTOSTOP_EVENT_SINK") is None and reading.get("K_SINK") is None:

@@ -136,3 +136,14 @@ def test_on_functiongraph_its_events_are_loaded_when_the_first_comes(cloud: Simu
     sink = {"AUTOSTOP_RESULT_SINK": f"smn:urn:smn:eu-de:{cloud.project_id}:results"}
     more = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place, **sink})
     assert more - modules == {"handler.cloud.smn", "handler.outbound.topic"}
+
+
+def test_a_chat_is_not_loaded_before_it_is_posted_to() -> None:
+    """Nor is anything that logs in to a cloud, or takes webhooks."""
+    modules = loaded(
+        "notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_SLACK_URL": "http://127.0.0.1:1/"}
+    )
+    chats = {name for name in modules if name.startswith("handler.outbound.chat.")}
+    assert chats == {"handler.outbound.chat.post", "handler.outbound.chat.route"}
+    assert not {name for name in modules if name.startswith(("handler.cloud", "handler.inbound.webhooks"))}
+    assert foreign(modules) == {"main", "urllib3"}

@@ -17,8 +17,13 @@ from handler.cloud.nova import NovaReader
 from handler.errors import CloudThrottled, KeysUnreachable, ProducerUnreachable, SinkUnreachable
 from handler.functiongraph_call import Call
 from handler.functiongraph_service import NeverPossible, NotHandled, invoke
+from handler.inbound.door import HttpRequest
 from handler.inbound.functiongraph.triggers import requests_of
 from handler.inbound.webhooks import fetch
+from handler.notify_service import NotifyService
+from handler.notify_settings import from_environ as notify_settings
+from handler.outbound.result import binary as binary_result
+from handler.outbound.result import result_event
 from handler.outbound.sink import Sink
 from handler.service import Service
 from handler.settings import from_environ
@@ -41,7 +46,8 @@ from tests.inbound.webhooks.test_smn import send as smn_send
 from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certificate
 from tests.outbound.capture import logged
 from tests.outbound.sinkserver import Say, SinkServer
-from tests.outbound.test_result import REQUEST
+from tests.outbound.test_result import REQUEST, report
+from tests.outbound.test_result import row as server_result
 from tests.outbound.test_sink import Clock
 from tests.outbound.test_topic import Says, hand_over
 from tests.outbound.test_topic import result as topic_result
@@ -202,6 +208,37 @@ class Scenes:
     def context_silent(self) -> None:
         Call.of_context(object(), {})  # type: ignore[arg-type]
 
+    def chat(self, *said: Say, again: bool = False, **environ: str) -> None:
+        """`notify_chat` before a chat that says these."""
+        with SinkServer(*said) as chat:
+            wanted = {"AUTOSTOP_NOTIFY_TEXT_URL": chat.url, **environ}
+            service = NotifyService(notify_settings({"AUTOSTOP_INBOUND_AUTH": "none", **wanted}))
+            door = service.door()
+            message = binary_result(
+                result_event(report(server_result(), traceparent=TRACE), source="/s", extensions={})
+            )
+            for _ in range(1 + again):
+                door.answer(HttpRequest("POST", "/", *message, time.monotonic()))
+
+    def told(self) -> None:
+        self.chat(Say(200))
+
+    def told_before(self) -> None:
+        self.chat(Say(200), again=True)
+
+    def not_told(self) -> None:
+        self.chat(Say(503))
+        self.chat(AUTOSTOP_NOTIFY_TEXT_URL="")
+
+    def chat_silent(self) -> None:
+        self.chat(Say(0))
+
+    def chat_refuses(self) -> None:
+        self.chat(Say(400))
+
+    def no_chat(self) -> None:
+        self.chat(AUTOSTOP_NOTIFY_TEXT_URL="")
+
     def telemetry_off(self) -> None:
         environ = {"OTEL_TRACES_EXPORTER": "zipkin"}
         start(wanted_signals(environ), environ)
@@ -248,6 +285,12 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "a bug kept the event from being handled": Scenes.call_crashed,
     "trigger ignored": Scenes.trigger_ignored,
     "the context does not answer": Scenes.context_silent,
+    "result told": Scenes.told,
+    "result told before": Scenes.told_before,
+    "result not told": Scenes.not_told,
+    "the chat gave no answer": Scenes.chat_silent,
+    "the chat refuses the message": Scenes.chat_refuses,
+    "no webhook of a chat is set": Scenes.no_chat,
     "telemetry is off": Scenes.telemetry_off,
     "telemetry is in trouble": Scenes.telemetry_trouble,
 }
@@ -303,6 +346,8 @@ def _log_calls() -> Iterator[tuple[str, str, ast.expr]]:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="_LOG"), attr="log"), args=[_, message]):
+                    yield str(path.relative_to(ROOT)), "", message
                 case ast.Call(func=ast.Attribute(value=ast.Name(id="_LOG"), attr=level), args=[message, *_]):
                     yield str(path.relative_to(ROOT)), level, message
 
@@ -313,5 +358,7 @@ def test_every_line_in_the_code_is_in_the_table() -> None:
     for where, level, message in _log_calls():
         assert isinstance(message, ast.Constant), f"{where}: the message is no fixed text"
         assert "%" not in str(message.value), f"{where}: what changes belongs into keys"
-        called.setdefault(str(message.value), set()).add({"exception": "error"}.get(level, level).upper())
+        levels = called.setdefault(str(message.value), set())
+        # Where the level is worked out, the table has to know which come of it.
+        levels |= {{"exception": "error"}.get(level, level).upper()} if level else TABLE[str(message.value)].levels
     assert called == {message: line.levels for message, line in TABLE.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import inspect
 import json
 import re
 import time
@@ -22,6 +23,11 @@ from handler.functiongraph_service import NeverPossible, NotHandled, invoke
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
 from handler.login_settings import CloudLogin
+from handler.notify_service import NotifyService
+from handler.notify_settings import NotifySettings
+from handler.notify_settings import from_environ as notify_settings
+from handler.notify_variables import NOTIFY_VARIABLES
+from handler.outbound.result import binary, result_event
 from handler.service import Service
 from handler.settings import VARIABLES, Settings, SettingsError, from_environ
 from handler.shared_settings import wanted_signals
@@ -38,6 +44,8 @@ from tests.functiongraph import StandIn, passage, tick
 from tests.inbound.webhooks.scene import FORM, JSON, basic, bearer
 from tests.outbound.capture import Lines, logged
 from tests.outbound.sinkserver import Say, SinkServer
+from tests.outbound.test_result import report
+from tests.outbound.test_result import row as server_result
 from tests.telemetry.collector import Collector
 
 ONE = "95bf2490-5428-432c-ad9b-5e3406f869dd"
@@ -67,7 +75,12 @@ WEBHOOK_MARKS = {
     "AUTOSTOP_GITLAB_TOKEN": "marked-gitlab-token",
     "AUTOSTOP_GITLAB_SIGNING_TOKEN": _GITLAB,
 }
-MARKS = {**LOGIN_MARKS, **STOP_MARKS, **WEBHOOK_MARKS}
+# Whoever knows the URL may post.
+NOTIFY_MARKS = {
+    f"AUTOSTOP_NOTIFY_{chat}_URL": f"https://127.0.0.1:1/marked-hook-of-{chat.lower()}"
+    for chat in ("SLACK", "MATTERMOST", "TEAMS", "ROCKETCHAT", "TEXT")
+}
+MARKS = {**LOGIN_MARKS, **STOP_MARKS, **WEBHOOK_MARKS, **NOTIFY_MARKS}
 WRONG = "marked-wrong-token"
 PLACE = {
     "OS_USERNAME": "operator",
@@ -121,6 +134,7 @@ class Seen:
         assert not {(where, text) for where, text in self.texts if "marked-" in text}
 
 
+READ = (from_environ, webhook_settings, notify_settings)
 ALL = {
     *MARKS.values(),
     *CARRIED.values(),
@@ -133,14 +147,13 @@ ALL = {
 
 def secrets_of(settings: Any) -> Iterator[tuple[str, Secret]]:
     """Every Secret in a settings object, however deep, by the field that holds it."""
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if dataclasses.is_dataclass(value):
+    for name, kind in inspect.get_annotations(type(settings)).items():
+        value = getattr(settings, name)
+        if inspect.get_annotations(type(value)):
             yield from secrets_of(value)
-        elif "Secret" in str(field.type):
-            yield from (
-                (field.name, secret) for secret in ([value] if isinstance(value, Secret) else value or [Secret()])
-            )
+        elif "Secret" in str(kind):
+            value = list(value.values()) if isinstance(value, Mapping) else value
+            yield from ((name, secret) for secret in ([value] if isinstance(value, Secret) else value or [Secret()]))
 
 
 def stop_environ(cloud: EchoCloud, kind: str = "password", **more: str) -> dict[str, str]:
@@ -158,6 +171,7 @@ def stop_environ(cloud: EchoCloud, kind: str = "password", **more: str) -> dict[
         "AUTOSTOP_WAIT": "0",
         "AUTOSTOP_EVENT_SINK": "http://127.0.0.1:1/",
         "AUTOSTOP_LOG_LEVEL": "DEBUG",
+        "AUTOSTOP_NOTIFY_DEFAULT": "text",
         **more,
     }
 
@@ -200,13 +214,15 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize(
-    ("settings", "environ"),
+    ("settings", "wanted"),
     [
-        (lambda environ: from_environ(environ), "stop"),
-        (lambda environ: webhook_settings(environ), "webhook"),
+        (from_environ, {**LOGIN_MARKS, **STOP_MARKS}),
+        (webhook_settings, WEBHOOK_MARKS),
+        (notify_settings, {**NOTIFY_MARKS, "AUTOSTOP_BEARER_TOKENS": MARKS["AUTOSTOP_BEARER_TOKENS"]}),
     ],
+    ids=["stop_servers", "receive_webhook", "notify_chat"],
 )
-def test_every_secret_setting_is_marked_here(settings: Any, environ: str) -> None:
+def test_every_secret_setting_is_marked_here(settings: Any, wanted: dict[str, str]) -> None:
     """Whoever adds a field of the type Secret adds its variable to the table above, and so to every test below."""
     with EchoCloud() as cloud:
         made = settings(stop_environ(cloud))
@@ -214,18 +230,22 @@ def test_every_secret_setting_is_marked_here(settings: Any, environ: str) -> Non
     unmarked = {name for name, secret in found if secret.reveal() not in MARKS.values()}
     assert not unmarked
     marked = {secret.reveal() for _, secret in found}
-    wanted = {**LOGIN_MARKS, **STOP_MARKS} if environ == "stop" else WEBHOOK_MARKS
     assert marked == set(wanted.values())
 
 
 def test_what_is_called_like_a_secret_is_one() -> None:
     """A field for a token, a password, a secret or a key that is a plain text would be shown by `repr`."""
-    for kind in (Settings, CloudLogin, WebhookSettings):
+    for kind in (Settings, CloudLogin, WebhookSettings, NotifySettings):
         for field in dataclasses.fields(kind):
             if re.search("token|password|secret", field.name):
                 assert "Secret" in str(field.type), field.name
-    named = {v.name for v in (*VARIABLES, *WEBHOOK_VARIABLES) if re.search("(TOKEN|PASSWORD|SECRET)S?$", v.name)}
-    assert named == set(MARKS) - set(LOGIN_MARKS)
+    named = {
+        v.name
+        for v in (*VARIABLES, *WEBHOOK_VARIABLES, *NOTIFY_VARIABLES)
+        if re.search("(TOKEN|PASSWORD|SECRET)S?$", v.name)
+    }
+    assert named == set(MARKS) - set(LOGIN_MARKS) - set(NOTIFY_MARKS)
+    assert set(NOTIFY_MARKS) == {v.name for v in NOTIFY_VARIABLES if v.name.endswith("_URL")}
 
 
 # --- settings
@@ -235,8 +255,8 @@ def test_settings_show_no_secret() -> None:
     """Neither as they are nor inside of other texts."""
     seen = Seen()
     with EchoCloud() as cloud:
-        for made in (from_environ(stop_environ(cloud)), webhook_settings(stop_environ(cloud))):
-            seen.add("repr", repr(made), str(made), f"{made}", [made], dataclasses.asdict(made))
+        for made in (read(stop_environ(cloud)) for read in READ):
+            seen.add("repr", repr(made), str(made), f"{made}", [made])
             seen.add("secret", *(format(secret) for _, secret in secrets_of(made)))
     seen.none_of(ALL)
 
@@ -247,7 +267,7 @@ def test_a_malformed_secret_is_not_quoted(spoilt: str) -> None:
     seen = Seen()
     with EchoCloud() as cloud:
         environ = {**stop_environ(cloud), **{name: f"{mark}{spoilt}{mark}" for name, mark in MARKS.items()}}
-        for read in (from_environ, webhook_settings):
+        for read in READ:
             try:
                 seen.add("settings", repr(read(environ)))
             except SettingsError as error:
@@ -260,7 +280,7 @@ def test_a_secret_in_the_wrong_variable_is_not_quoted() -> None:
     seen = Seen()
     with EchoCloud() as cloud:
         good = stop_environ(cloud)
-        others = {variable.name for variable in (*VARIABLES, *WEBHOOK_VARIABLES)} | {
+        others = {variable.name for variable in (*VARIABLES, *WEBHOOK_VARIABLES, *NOTIFY_VARIABLES)} | {
             "OS_AUTH_URL",
             "OS_AUTH_TYPE",
             "OS_INSECURE",
@@ -268,7 +288,7 @@ def test_a_secret_in_the_wrong_variable_is_not_quoted() -> None:
             "K_CE_OVERRIDES",
         }
         for value in (WRONG, f"https://user:{WRONG}@host/", f"https://{WRONG}\u20ac/", f'{{"extensions": "{WRONG}"}}'):
-            for read in (from_environ, webhook_settings):
+            for read in READ:
                 with pytest.raises(SettingsError) as error:
                     read({**good, **dict.fromkeys(others, value)})
                 seen.add("faults", error.value, repr(error.value))
@@ -398,6 +418,7 @@ def test_functiongraph_shows_no_secret(status: int, monkeypatch: pytest.MonkeyPa
     with everything() as (seen, _), EchoCloud() as cloud:
         cloud.status = cloud.stop_status = status
         environ = stop_environ(cloud, "functiongraph", AUTOSTOP_COMPUTE_URL=f"{cloud.url}/v2.1", OS_PROJECT_ID=PROJECT)
+        environ["AUTOSTOP_MAX_EVENT_AGE"] = "0"
         service = Service(from_environ(environ))
         for token, key in ((MARKS["OS_TOKEN"], ""), ("", MARKS["OS_SECRET_KEY"])):
             context = StandIn(environ)
@@ -422,7 +443,7 @@ def test_functiongraph_shows_no_secret(status: int, monkeypatch: pytest.MonkeyPa
                 except (NotHandled, NeverPossible) as raised:
                     seen.add("raised", raised, repr(raised), "".join(traceback.format_exception(raised)))
         # It was no use looking, had nothing been done.
-        assert ("accepted" in str(seen.texts)) is (status == 200)
+        assert any('"outcome": "accepted"' in text for _, text in seen.texts) is (status == 200)
 
 
 # --- receive_webhook
@@ -504,6 +525,26 @@ def test_a_crash_of_a_producer_shows_no_secret(monkeypatch: pytest.MonkeyPatch) 
                 body = json.dumps({"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}).encode()
                 request = HttpRequest("POST", "/alertmanager", headers, body, time.monotonic())
                 assert seen.answer("answer", door.answer(request)).status == 503
+
+
+# --- notify_chat
+
+
+@pytest.mark.parametrize("said", [Say(200), Say(400), Say(503), Say(0)])
+def test_telling_chats_shows_no_secret(said: Say) -> None:
+    """Neither the chat's URL nor what callers bring, whatever the chat says."""
+    with everything() as (seen, _), EchoCloud() as cloud:
+        with SinkServer(said) as chat:
+            environ = stop_environ(cloud, AUTOSTOP_NOTIFY_TEXT_URL=f"{chat.url}/marked-hook")
+            service = NotifyService(notify_settings(environ))
+            door = service.door()
+            headers, body = binary(result_event(report(server_result()), source="/s", extensions={}))
+            for token in (MARKS["AUTOSTOP_BEARER_TOKENS"], WRONG):
+                sent = {**headers, **CARRIED, "authorization": f"Bearer {token}"}
+                for content in (body, f"{{{WRONG}".encode()):
+                    seen.answer("answer", door.answer(HttpRequest("POST", "/", sent, content, time.monotonic(), WRONG)))
+        assert len(chat.got) == 1
+        seen.add("chat", chat.got[0].headers, chat.got[0].body)
 
 
 # --- telemetry

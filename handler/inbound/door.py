@@ -122,7 +122,7 @@ def requests_of(
     if flaws:
         raise BadEvent(*flaws)
     for event, why in ignored:
-        _LOG.info("event ignored", extra={**_about(event), "detail": why.why})
+        _LOG.info("event ignored", extra={**about(event), "detail": why.why})
         if told is not None:
             told(event.type, why.why)
     return list(requests.values())
@@ -131,10 +131,11 @@ def requests_of(
 def _log_malformed(event: Event, flaws: Sequence[Flaw]) -> None:
     """One line for an event that can never succeed, with as much of its identity as could be made out."""
     bad = BadEvent(*flaws)
-    _LOG.warning("event malformed", extra={**_about(event), "problem": bad.name, "detail": str(bad)})
+    _LOG.warning("event malformed", extra={**about(event), "problem": bad.name, "detail": str(bad)})
 
 
-def _about(event: Event) -> dict[str, str | None]:
+def about(event: Event) -> dict[str, str | None]:
+    """The keys of every line about an event, as far as they could be made out."""
     parent = traced(event.traceparent, None)["traceparent"]
     return {
         "event_source": event.source or None,

@@ -36,6 +36,7 @@ EXPECTED = {
     errors.SinkUnreachable: (503, "sink-unreachable"),
     errors.ProducerUnreachable: (503, "producer-unreachable"),
     errors.KeysUnreachable: (503, "keys-unreachable"),
+    errors.ChatUnreachable: (503, "chat-unreachable"),
     errors.InternalFault: (503, "internal-fault"),
     errors.CloudError: (503, "cloud-error"),
     errors.CloudUnreachable: (503, "cloud-unreachable"),
