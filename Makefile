@@ -6,7 +6,11 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help demo demo-chat test check format bench prove observability interop readme lock clean
+=======
+.PHONY: help demo demo-chat test check format bench prove interop flow load readme lock clean
+>>>>>>> main
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 22
@@ -20,11 +24,12 @@ demo-chat: $(VENV)/run.stamp  ## the same from a chat's command, and an alarm, t
 test: $(VENV)/dev.stamp    ## all tests
 	@$(BIN)/python -m pytest -n 4
 
-check: $(VENV)/dev.stamp   ## format, lint, types, import rules
+check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.deploy.validate
 
 format: $(VENV)/dev.stamp  ## mend what `check` can mend by itself
 	$(BIN)/ruff check --fix .
@@ -41,6 +46,12 @@ observability: $(VENV)/dev.stamp   ## have promtool check alerts and dashboard (
 
 interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
 	@$(BIN)/python -m tests.interop
+
+flow: $(VENV)/dev.stamp    ## replay many nights of trouble on Knative's manifests
+	@$(BIN)/python -m tests.deploy
+
+load: $(VENV)/dev.stamp    ## a thousand events in a minute, memory, and a SIGTERM in the middle
+	@$(BIN)/python -m tests.deploy.load
 
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme

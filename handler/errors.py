@@ -12,6 +12,7 @@
     └── PassingTrouble       sending the event again can help
         ├── BudgetSpent      not every server was handled in time
         ├── BodyIncomplete   the connection ended or stalled inside the body
+        ├── ShuttingDown     this process takes no more events
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
         ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
@@ -131,6 +132,12 @@ class BodyIncomplete(PassingTrouble):
     """The connection ended, or stood still, before the whole body was here."""
 
     name = "body-incomplete"
+
+
+class ShuttingDown(PassingTrouble):
+    """This process is being ended and begins nothing new; another one may take the event at once."""
+
+    name = "shutting-down"
 
 
 class SinkUnreachable(PassingTrouble):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import flask
 
-from handler.inbound import front
+from handler.inbound import front, leaving
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
 from handler.outbound import logs
@@ -88,6 +88,7 @@ elif _TARGET == "notify_chat":
         return _served(request)
 
 else:
+    leaving.give_time(_SETTINGS.deadline)
 
     def stop_servers(request: flask.Request) -> flask.Response:
         """Stop the servers that a CloudEvent names, and answer with the result event."""

@@ -38,6 +38,7 @@ _STOP = {
     "handler.inbound.door",
     "handler.inbound.extract",
     "handler.inbound.front",
+    "handler.inbound.leaving",
     "handler.inbound.strictjson",
     "handler.login_settings",
     "handler.outbound",
