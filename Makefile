@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test check format bench prove interop flow load readme lock clean
+.PHONY: help demo demo-chat test check format bench prove interop flow load observability readme lock clean
 
 help:            ## show this list
-	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 22
 
 demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account, no cloud
 	@$(BIN)/bms-autostop demo
@@ -36,6 +36,9 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
+
+observability: $(VENV)/dev.stamp   ## have promtool check alerts and dashboard (Debian: prometheus)
+	@$(BIN)/python -m tests.observability
 
 interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
 	@$(BIN)/python -m tests.interop

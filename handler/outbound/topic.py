@@ -72,7 +72,7 @@ class TopicSink:
         except LoginRefused:
             raise
         except CloudError as failure:
-            _LOG.warning("the topic did not take the result: %s", failure, extra={"problem": failure.name})
+            _LOG.warning("the topic did not take the result", extra={"problem": failure.name, "detail": str(failure)})
             return Said(failure.status, failure.retry_after)
         return Said(200)
 

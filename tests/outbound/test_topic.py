@@ -226,4 +226,4 @@ def test_a_topic_that_is_not_there_is_told(otc: Simulator, start_client: StartCl
     topic = topic_of(start_client, otc, f"urn:smn:eu-de:{otc.project_id}:nobody")
     with logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
         hand_over(topic, result(), Clock(), budget=2.0)
-    assert "HTTP 404 SMN.0006" in lines.all[0]["message"]
+    assert "HTTP 404 SMN.0006" in lines.all[0]["detail"]
