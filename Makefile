@@ -6,13 +6,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove interop flow load readme lock clean
+.PHONY: help demo demo-chat test check format bench prove interop flow load readme lock clean
 
 help:            ## show this list
-	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 20
 
 demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account, no cloud
 	@$(BIN)/bms-autostop demo
+
+demo-chat: $(VENV)/run.stamp  ## the same from a chat's command, and an alarm, to what the chat shows
+	@$(BIN)/bms-autostop demo-chat
 
 test: $(VENV)/dev.stamp    ## all tests
 	@$(BIN)/python -m pytest -n 4

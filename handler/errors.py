@@ -16,12 +16,14 @@
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
         ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
+        ├── ChatUnreachable  a chat does not take a message just now
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
             ├── CloudThrottled    told to come back later
             ├── CloudConfused     an answer that makes no sense here
             ├── LoginRefused      the cloud refused the login
+            │   └── LoginMissing  there is nothing to log in with
             ├── CallDenied        logged in, but this call is not permitted
             ├── ServerNotFound    the cloud knows no such server
             ├── StateConflict     the server's state forbids it just now
@@ -139,6 +141,12 @@ class KeysUnreachable(PassingTrouble):
     name = "keys-unreachable"
 
 
+class ChatUnreachable(PassingTrouble):
+    """A chat does not take a message just now, or did not answer."""
+
+    name = "chat-unreachable"
+
+
 class InternalFault(PassingTrouble):
     """A bug of ours got in the way; the log has the traceback."""
 
@@ -200,6 +208,12 @@ class LoginRefused(CloudError):
 
     name = "login-refused"
     waiting_helps = False
+
+
+class LoginMissing(LoginRefused):
+    """There is nothing to log in with: the platform was to hand it over with the call, and did not."""
+
+    name = "login-missing"
 
 
 class CallDenied(CloudError):
