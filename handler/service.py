@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cloudevents.http import CloudEvent
 
@@ -22,11 +23,11 @@ from handler.stop.crew import Threads
 from handler.stop.model import Report, StopRequest
 from handler.stop.run import Ended, run
 
+if TYPE_CHECKING:
+    from handler.outbound.topic import TopicSink
+
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
-
-Send = Callable[[CloudEvent, float], None]
-"""Gives an event to the sink before a time on the monotonic clock, or raises SinkUnreachable."""
 
 
 class Service:
@@ -36,7 +37,7 @@ class Service:
         self.settings = settings
         self._monotonic = monotonic
         self._clouds = Clouds(settings)
-        self._send = self._new_send()
+        self._sink = self._new_sink()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -56,13 +57,13 @@ class Service:
         if settings.login is not self.settings.login:
             other._clouds = Clouds(settings, self._monotonic, self._clouds.wire)
             if settings.result_topic is not None:
-                other._send = other._new_send()
+                other._sink = other._new_sink()
         return other
 
     @property
     def has_sink(self) -> bool:
         """Whether results go to a sink, so that the answer is empty."""
-        return self._send is not None
+        return self._sink is not None
 
     def door(self) -> Door:
         """The door of `stop_servers`."""
@@ -102,9 +103,9 @@ class Service:
                 result_event(report, source=self.settings.source, extensions=self.settings.extensions)
                 for report in reports
             ]
-            if self._send is not None:
+            if self._sink is not None:
                 for event in events:
-                    self._send(event, deadline)
+                    self._sink.deliver(event, deadline)
         except PassingTrouble as trouble:
             for request in requests:
                 logs.log_unhandled(request, trouble)
@@ -144,17 +145,16 @@ class Service:
 
     def _kept_for_result(self) -> float:
         """Seconds of the budget that the run must leave for the result's own way."""
-        share = self.settings.deadline.total_seconds() * (0.2 if self._send else 0.02)
+        share = self.settings.deadline.total_seconds() * (0.2 if self._sink else 0.02)
         return min(share, 5.0)
 
-    def _new_send(self) -> Send | None:
-        """The way to the sink; None if the answer is the result."""
+    def _new_sink(self) -> Sink | TopicSink | None:
+        """Where results go; None if the answer is the result."""
         if self.settings.result_sink is not None:
-            sink = Sink(self.settings.result_sink, self.settings.sink_token)
-            return lambda event, deadline: sink.send(*binary(event), deadline)
+            return Sink(self.settings.result_sink, self.settings.sink_token)
         topic = self._clouds.topic()
         if topic is None:
             return None
         from handler.outbound.topic import TopicSink
 
-        return TopicSink(topic).send
+        return TopicSink(topic)

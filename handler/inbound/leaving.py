@@ -43,8 +43,9 @@ def install() -> None:
         from gunicorn.workers.gthread import ThreadWorker
     except ImportError:
         return
-    set_accept_enabled = ThreadWorker.set_accept_enabled
-    if set_accept_enabled.__module__ == __name__:
+    # Not every version has it; without it the server leaves in gunicorn's own way.
+    set_accept_enabled = getattr(ThreadWorker, "set_accept_enabled", None)
+    if set_accept_enabled is None or set_accept_enabled.__module__ == __name__:
         return
 
     def told(self: Any, enabled: bool) -> None:

@@ -8,7 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from cloudevents.http import CloudEvent
+
 from handler.errors import SinkUnreachable
+from handler.outbound.result import binary
 from handler.values import Secret
 from handler.wire import FAILURES, Wire, retry_after
 
@@ -97,6 +100,10 @@ class Sink:
         self._headers = {"Authorization": f"Bearer {token.reveal()}"} if token else {}
         self._delivery = Delivery(sleep=sleep, monotonic=monotonic)
         self._wire = Wire(monotonic=monotonic)
+
+    def deliver(self, event: CloudEvent, deadline: float) -> None:
+        """POST the event in binary mode until the sink takes it; see `send`."""
+        self.send(*binary(event), deadline)
 
     def send(self, headers: Mapping[str, str], body: bytes, deadline: float) -> None:
         """POST the event until the sink takes it.

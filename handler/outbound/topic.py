@@ -50,7 +50,7 @@ class TopicSink:
         self._publisher = publisher
         self._delivery = Delivery(sleep=sleep, monotonic=monotonic)
 
-    def send(self, event: CloudEvent, deadline: float) -> None:
+    def deliver(self, event: CloudEvent, deadline: float) -> None:
         """Publish the event until the topic takes it.
 
         Args:
