@@ -43,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="show it work on a simulated cloud; no account needed")
     simulate = commands.add_parser("simulate", help="run the simulated cloud alone")
+    simulate.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="name or address to listen on, which its catalogue gives to clients; who reaches it can do all it can",
+    )
     simulate.add_argument("--port", type=_port, default=8774)
     simulate.add_argument("--servers", type=int, default=3, help="how many active servers it begins with")
     simulate.add_argument("--power-off-delay", type=float, default=2.0, metavar="SECONDS")
@@ -70,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return demo()
         case "simulate":
-            return _simulate(chosen.port, chosen.servers, chosen.power_off_delay)
+            return _simulate(chosen.host, chosen.port, chosen.servers, chosen.power_off_delay)
         case "serve":
             return _serve(chosen.host, chosen.port)
         case "doctor":
@@ -85,11 +90,14 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _simulate(port: int, servers: int, power_off_delay: float) -> int:
+def _simulate(host: str, port: int, servers: int, power_off_delay: float) -> int:
     from handler.simulator import Simulator
 
+    cannot = "The simulated cloud cannot run:"
+    if host in ("", "0.0.0.0", "::"):
+        return _complain(cannot, ["--host: must be a name or address that clients can call"], Exit.SETTINGS)
     try:
-        with Simulator(port=port, power_off_delay=power_off_delay) as cloud:
+        with Simulator(host=host, port=port, power_off_delay=power_off_delay) as cloud:
             print("# A simulated cloud. Log in with:")
             for name, value in cloud.environ().items():
                 print(f"export {name}='{value}'")
@@ -101,7 +109,7 @@ def _simulate(port: int, servers: int, power_off_delay: float) -> int:
     except KeyboardInterrupt:
         return Exit.FINE
     except OSError as failure:
-        return _complain("The simulated cloud cannot run:", [f"port {port}: {failure}"], Exit.SETTINGS)
+        return _complain(cannot, [f"{host}, port {port}: {failure}"], Exit.SETTINGS)
 
 
 def _serve(host: str, port: int) -> int:

@@ -331,6 +331,44 @@ def test_simulate_says_that_its_port_is_taken(cloud: Simulator, capsys: pytest.C
     assert f"port {number}: " in capsys.readouterr().err
 
 
+def test_simulate_listens_where_it_is_told_and_gives_that_to_its_clients(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that other containers of a network can use it; the name that they know it by is the one in the catalogue."""
+    found: list[str] = []
+
+    def asked(_: float) -> None:
+        told = dict(re.findall(r"export (\w+)='(.*)'", capsys.readouterr().out))
+        identity = {
+            "methods": ["password"],
+            "password": {
+                "user": {
+                    "name": told["OS_USERNAME"],
+                    "password": told["OS_PASSWORD"],
+                    "domain": {"name": told["OS_USER_DOMAIN_NAME"]},
+                }
+            },
+        }
+        project = {"name": told["OS_PROJECT_NAME"], "domain": {"name": told["OS_PROJECT_DOMAIN_NAME"]}}
+        login = {"auth": {"identity": identity, "scope": {"project": project}}}
+        answer = requests.post(f"{told['OS_AUTH_URL']}/auth/tokens", json=login, timeout=5)
+        catalogue = answer.json()["token"]["catalog"]
+        found.extend(point["url"] for entry in catalogue for point in entry["endpoints"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.time, "sleep", asked)
+    assert cli.main(["simulate", "--host", "localhost", "--port", "0"]) == 0
+    assert found
+    assert all(url.startswith("http://localhost:") for url in found)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_simulate_refuses_an_address_that_no_client_can_call(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The catalogue would name it, and every client would look for the cloud at home."""
+    assert cli.main(["simulate", "--host", host]) == 2
+    assert "--host: must be a name or address that clients can call" in capsys.readouterr().err
+
+
 # --- serve ---
 
 

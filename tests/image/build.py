@@ -24,14 +24,14 @@ class Image:
     """What was built.
 
     Attributes:
-        id: digest of its configuration; the same for the same contents.
+        layers: digests of what it is stacked from; the same for the same contents.
         root: where its file system is.
         environ, command, user, folder: as the image says.
         health: the health check's command.
         labels: names of its labels.
     """
 
-    id: str
+    layers: list[str]
     root: Path
     environ: dict[str, str]
     command: list[str]
@@ -88,9 +88,9 @@ class Builder:
             )
         (self._work / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
 
-    def image(self) -> str:
-        """Build, from nothing, and return the image's id."""
-        return self._build(
+    def image(self) -> Image:
+        """Build, from nothing, and mount the image's file system."""
+        self._build(
             "localhost/bms-autostop",
             ROOT / "deploy" / "Dockerfile",
             ROOT,
@@ -99,14 +99,12 @@ class Builder:
             *("--volume", f"{self._work / 'pip.conf'}:/etc/pip.conf:ro"),
         )
 
-    def unpack(self) -> Image:
-        """Mount the image's file system and read its configuration."""
         container = _run([*self._buildah, "from", "--pull-never", "localhost/bms-autostop"]).strip()
         root = Path(_run([*self._buildah, "mount", container]).strip())
         told = json.loads(_run([*self._buildah, "inspect", "--type", "image", "localhost/bms-autostop"]))
         config = told["Docker"]["config"]
         return Image(
-            id=told["FromImageID"],
+            layers=told["Docker"]["rootfs"]["diff_ids"],
             root=root,
             environ=dict(entry.split("=", 1) for entry in config["Env"]),
             command=config["Cmd"],
@@ -120,15 +118,14 @@ class Builder:
         """Let go of the mounted file systems."""
         _run([*self._buildah, "umount", "--all"])
 
-    def _build(self, name: str, file: Path, context: Path, *options: str) -> str:
-        said = _run(
+    def _build(self, name: str, file: Path, context: Path, *options: str) -> None:
+        _run(
             [
                 *(*self._buildah, "build", "--isolation", "chroot", "--timestamp", "0", *options),
                 *("-t", name, "-f", str(file), str(context)),
             ],
             quiet=True,
         )
-        return said.splitlines()[-1]
 
 
 def _run(command: Sequence[str], *, quiet: bool = False) -> str:
