@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove readme lock clean
+.PHONY: help demo test check format bench prove readme lock clean functiongraph-zip image-test wheel sbom audit
 
 help:            ## show this list
-	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 28
 
 demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account, no cloud
 	@$(BIN)/bms-autostop demo
@@ -17,11 +17,14 @@ demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account,
 test: $(VENV)/dev.stamp    ## all tests
 	@$(BIN)/python -m pytest
 
-check: $(VENV)/dev.stamp   ## format, lint, types, import rules
+check: $(VENV)/dev.stamp   ## format, lint, types, import rules, Dockerfile, compose file, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 format: $(VENV)/dev.stamp  ## mend what `check` can mend by itself
 	$(BIN)/ruff check --fix .
@@ -33,6 +36,24 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
 
+functiongraph-zip: $(VENV)/dev.stamp  ## dist/functiongraph.zip for the Open Telekom Cloud; EXTRAS="--with otel" for tracing
+	@$(BIN)/python -m deploy.functiongraph.package $(EXTRAS)
+
+image-test: $(VENV)/dev.stamp functiongraph-zip  ## build the image and start it and the zip, without Docker; needs root, buildah, debootstrap
+	@$(BIN)/python -m tests.image --zip dist/functiongraph.zip $(BASE)
+
+wheel: $(VENV)/dev.stamp   ## dist/*.whl, built with what requirements-build.lock pins
+	$(PIP) install --require-hashes -r requirements-build.lock
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+sbom: $(VENV)/tools.stamp  ## dist/sbom.cdx.json: the parts of image and zip (CycloneDX), validated
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --validate \
+	    --output-format JSON --output-file dist/sbom.cdx.json
+
+audit: $(VENV)/tools.stamp ## ask the database of Python's advisories about every locked version; needs the network
+	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements.lock -r requirements-dev.lock -r requirements-build.lock
+
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme
 
@@ -43,7 +64,7 @@ lock: $(VENV)/dev.stamp    ## pin the dependencies: versions and hashes, no URLs
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
 	    --extra smn --extra oidc --extra otel --group dev pyproject.toml -o requirements-dev.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --group build -o requirements-build.lock
+	    --group build -c requirements-dev.lock -o requirements-build.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
 	    --group tools -c requirements-dev.lock -o requirements-tools.lock
 
@@ -61,4 +82,8 @@ $(VENV)/run.stamp: $(BIN)/python requirements.lock pyproject.toml
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
 	$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(VENV)/tools.stamp: $(VENV)/dev.stamp requirements-tools.lock
+	$(PIP) install --require-hashes -r requirements-tools.lock
 	@touch $@

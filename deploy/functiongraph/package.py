@@ -1,7 +1,7 @@
 """Pack the zip for FunctionGraph's Python 3.12: our code, what it needs from the lock, and nothing else.
 
-The same input gives the same bytes: names are sorted, times and permissions fixed, and nothing depends on the machine
-that packs. `make functiongraph-zip` runs it.
+The same input gives the same bytes: names are sorted, times and permissions fixed. (Another version of zlib may compress
+otherwise; what is in the zip stays the same.) `make functiongraph-zip` runs it.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.image", description=__doc__)
     parser.add_argument("--suite", default="bookworm", help="which Debian the base is")
     parser.add_argument("--python", type=Path, metavar="PREFIX", help="a Python installation to put into the base")
+    parser.add_argument("--zip", type=Path, help="a zip for FunctionGraph, to be called in the bare base")
     chosen = parser.parse_args()
     missing = [name for name in ("buildah", "debootstrap", "unshare", "ip") if not shutil.which(name)]
     if missing or os.geteuid():
@@ -47,7 +48,8 @@ def main() -> int:
             print("second build ...", flush=True)
             image = builder.image()
             _look_at(image, first)
-            _start(image)
+            zipped = builder.unpack(chosen.zip) if chosen.zip else None
+            _start(image, zipped)
         finally:
             builder.close()
     return 0
@@ -60,20 +62,20 @@ def _look_at(image: Image, first: Image) -> None:
     print(f"  the same twice: {image.layers[-1]} and those below it")
     loose = [
         path
-        for top in ("app", "opt/venv")
+        for top in ("app", "opt/venv", "opt/bytecode")
         for path in (image.root / top).rglob("*")
         if not path.is_symlink() and path.lstat().st_mode & 0o022
     ]
     if loose:
         raise SystemExit(f"others may write: {loose[:3]}")
-    size = sum(path.lstat().st_size for path in (image.root / "opt/venv").rglob("*")) / 2**20
+    size = sum(path.lstat().st_size for path in (image.root / "opt").rglob("*")) / 2**20
     bare = [path.name for path in (image.root / "opt/venv/lib").glob("python3.*/site-packages/*") if path.stem == "pip"]
-    if bare or image.user != "65532:65532" or not any((image.root / "opt/venv").rglob("*.pyc")):
+    if bare or image.user != "65532:65532" or not any((image.root / "opt/bytecode").rglob("*.pyc")):
         raise SystemExit(f"not as it should be: pip {bare}, user {image.user}, or no bytecode")
     print(f"  {size:.0f} MiB over the base; runs as {image.user}; labels: {', '.join(sorted(image.labels))}")
 
 
-def _start(image: Image) -> None:
+def _start(image: Image, zipped: Path | None) -> None:
     told = {
         "root": str(image.root),
         "uids": _UIDS,
@@ -81,6 +83,7 @@ def _start(image: Image) -> None:
         "command": image.command,
         "health": image.health,
         "folder": image.folder,
+        "zip": zipped and str(zipped),
     }
     print("start, with a read-only root and no network but loopback ...", flush=True)
     subprocess.run(

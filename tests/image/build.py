@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _LOCKS = ("requirements.lock", "requirements-build.lock")
 # Debian has no `python`, which the image's own base has.
 _BASE = "FROM scratch\nADD rootfs.tar /\nRUN ln -s python3 /usr/bin/python\n"
-_OWN = "FROM scratch\nADD rootfs.tar /\nCOPY python /usr/local\nRUN ln -sf python3 /usr/local/bin/python\n"
+_OWN = "FROM scratch\nADD rootfs.tar /\nCOPY python /usr/local\nRUN ldconfig && ln -sf python3 /usr/local/bin/python\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Builder:
         (context / "Dockerfile").write_text(_OWN if python else _BASE)
         if python:
             shutil.copytree(python, context / "python", symlinks=True, ignore=shutil.ignore_patterns("test", "tests"))
+        # With the files' own times: else Python would take its library's bytecode for outdated.
         self._build("localhost/base", context / "Dockerfile", context)
 
     def wheels(self, python: Path | None) -> None:
@@ -94,18 +96,16 @@ class Builder:
             "localhost/bms-autostop",
             ROOT / "deploy" / "Dockerfile",
             ROOT,
-            *("--no-cache", "--format", "docker", "--build-arg", "PYTHON_IMAGE=localhost/base"),
+            *("--timestamp", "0", "--no-cache", "--format", "docker", "--build-arg", "PYTHON_IMAGE=localhost/base"),
             *("--volume", f"{self._work / 'wheels'}:/wheels:ro"),
             *("--volume", f"{self._work / 'pip.conf'}:/etc/pip.conf:ro"),
         )
 
-        container = _run([*self._buildah, "from", "--pull-never", "localhost/bms-autostop"]).strip()
-        root = Path(_run([*self._buildah, "mount", container]).strip())
         told = json.loads(_run([*self._buildah, "inspect", "--type", "image", "localhost/bms-autostop"]))
         config = told["Docker"]["config"]
         return Image(
             layers=told["Docker"]["rootfs"]["diff_ids"],
-            root=root,
+            root=self._mount("localhost/bms-autostop"),
             environ=dict(entry.split("=", 1) for entry in config["Env"]),
             command=config["Cmd"],
             user=config["User"],
@@ -114,14 +114,25 @@ class Builder:
             labels=frozenset(config["Labels"]),
         )
 
+    def unpack(self, archive: Path) -> Path:
+        """Put a zip where FunctionGraph does, on the bare base, and mount that."""
+        root = self._mount("localhost/base")
+        with zipfile.ZipFile(archive) as files:
+            files.extractall(root / "opt" / "function" / "code")
+        return root
+
     def close(self) -> None:
         """Let go of the mounted file systems."""
         _run([*self._buildah, "umount", "--all"])
 
+    def _mount(self, name: str) -> Path:
+        container = _run([*self._buildah, "from", "--pull-never", name]).strip()
+        return Path(_run([*self._buildah, "mount", container]).strip())
+
     def _build(self, name: str, file: Path, context: Path, *options: str) -> None:
         _run(
             [
-                *(*self._buildah, "build", "--isolation", "chroot", "--timestamp", "0", *options),
+                *(*self._buildah, "build", "--isolation", "chroot", *options),
                 *("-t", name, "-f", str(file), str(context)),
             ],
             quiet=True,

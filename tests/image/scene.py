@@ -1,4 +1,4 @@
-"""The contents of an image, started as a platform starts them: any user, nothing to write but /tmp, only loopback.
+"""The contents of an image, and of FunctionGraph's zip, started as a platform starts them: any user, nothing to write but /tmp, only loopback.
 
 Runs in namespaces of its own (`unshare --net --mount --pid --fork`), which end with it.
 """
@@ -20,7 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handler.simulator import Simulator
 from tests.bench.stage import STOP, memory
+from tests.deploy.platform import call, timer
 
 _PATIENCE = 60.0
 _CLOUD_PORT, _STOP_PORT, _HOOK_PORT = 8774, 8080, 8081
@@ -89,7 +91,6 @@ def mounted(root: Path) -> Path:
         ("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(place / "tmp")),
         ("mount", "-t", "proc", "proc", str(place / "proc")),
         ("mount", "--rbind", "/dev", str(place / "dev")),
-        ("ip", "link", "set", "lo", "up"),
     ):
         subprocess.run(command, check=True)
     return place
@@ -201,18 +202,50 @@ def _hooked(room: Room, image: Mapping[str, Any], server: str) -> None:
         expect("SIGTERM ends it well", hook.wait(_PATIENCE) == 0, hook.returncode)
 
 
+def play_zip(room: Room) -> None:
+    """Call the zip as FunctionGraph does, in a Debian with Python and nothing else."""
+    with Simulator.otc() as cloud:
+        servers = [cloud.add_server(f"bms-{number}") for number in range(2)]
+        settings = {
+            "AUTOSTOP_INBOUND_AUTH": "none",
+            "OS_AUTH_URL": cloud.auth_url,
+            "OS_REGION_NAME": "eu-de",
+            "AUTOSTOP_COMPUTE_URL": f"{cloud.url}/v2.1/{cloud.project_id}",
+        }
+        for entry, server in zip(("index.handler", "handler/functiongraph.handler"), servers, strict=True):
+            called = call(
+                "/opt/function/code",
+                entry,
+                [timer(server)],
+                on_path=False,
+                user_data=settings,
+                token=cloud.token(),
+                project=cloud.project_id,
+                python=room.command(["python3"]),
+            )
+            expect("the server is stopped", cloud.server(server).vm_state == "stopped", called)
+            expect("all that was loaded is the zip's or Python's own", not called.strangers, called.strangers)
+            print(
+                f"  user {room.uid}, {entry}: {called.seconds:.2f} s from the start of Python to the end of the first"
+                f" event, {called.memory:.0f} MiB at most",
+                flush=True,
+            )
+
+
 def main() -> None:
     """Play it for the users in the image that standard input describes, and print what it cost."""
     image = json.load(sys.stdin)
-    root = mounted(Path(image["root"]))
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     for uid in image["uids"]:
-        figures = play(Room(root, uid, image["environ"], image["folder"]), image)
+        figures = play(Room(mounted(Path(image["root"])), uid, image["environ"], image["folder"]), image)
         print(
             f"  user {uid}: first answer after {figures.first_answer:.2f} s, first server stopped {figures.first_stop:.2f} s"
             f" later (0.1 s of it powering off), {figures.idle:.0f} MiB before and {figures.after:.0f} MiB after,"
             f" ended {figures.ending:.2f} s after SIGTERM",
             flush=True,
         )
+    if image["zip"]:
+        play_zip(Room(mounted(Path(image["zip"])), 1003, {}, "/"))
 
 
 if __name__ == "__main__":
