@@ -52,7 +52,7 @@ sbom: $(VENV)/tools.stamp  ## dist/sbom.cdx.json: the parts of image and zip (Cy
 	    --output-format JSON --output-file dist/sbom.cdx.json
 
 audit: $(VENV)/tools.stamp ## ask the database of Python's advisories about every locked version; needs the network
-	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements.lock -r requirements-dev.lock -r requirements-build.lock
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-dev.lock -r requirements-build.lock
 
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme

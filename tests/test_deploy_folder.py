@@ -90,7 +90,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
-YAML_FILES = sorted(DEPLOY.rglob("*.yaml"))
+YAML_FILES = sorted(KNATIVE.rglob("*.yaml"))
 KUSTOMIZATION = documents(KNATIVE / "kustomization.yaml")[0]
 OBJECTS = [document for name in KUSTOMIZATION["resources"] for document in documents(KNATIVE / name)]
 
@@ -338,13 +338,12 @@ def test_image_has_two_stages_and_a_pinned_python() -> None:
 
 
 def test_image_checks_the_hashes_of_its_dependencies() -> None:
-    """Dependencies come from the lock, hashes checked; the project adds none; no index is named."""
-    installs = [rest for name, rest in DOCKERFILE if name == "RUN" and "install" in rest]
-    locked = [rest for rest in installs if "requirements.lock" in rest]
-    assert len(locked) == 1
-    assert "--require-hashes" in locked[0]
-    assert len(installs) == 2
-    for rest in installs:
+    """All comes from the locks, hashes checked, or is built here without an index; no index is named."""
+    runs = [part for name, rest in DOCKERFILE if name == "RUN" for part in rest.split("&&")]
+    pips = [part for part in runs if " pip " in part]
+    assert [part.split()[-1] for part in pips] == ["requirements.lock", "requirements-build.lock", ".", "bms-autostop"]
+    for rest in pips:
+        assert "--require-hashes" in rest or "--no-index" in rest
         assert "--no-deps" in rest
         assert "index-url" not in rest
         assert "--trusted-host" not in rest
@@ -377,7 +376,9 @@ def test_image_writes_only_to_the_temporary_folder() -> None:
     """No bytecode is written at run time, since it is all there, and HOME is a place that is writable."""
     assert environment()["PYTHONDONTWRITEBYTECODE"] == "1"
     assert environment()["HOME"] == "/tmp"
-    assert any("compileall" in rest for name, rest in DOCKERFILE if name == "RUN")
+    place = environment()["PYTHONPYCACHEPREFIX"]
+    assert any(f"PYTHONPYCACHEPREFIX={place} " in rest and "compileall" in rest for _, rest in DOCKERFILE)
+    assert f"--from=build {place} {place}" in [rest for name, rest in FINAL if name == "COPY"]
 
 
 def test_image_health_check_needs_no_shell() -> None:
