@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove readme lock clean functiongraph-zip image-test wheel sbom audit
+.PHONY: help demo test check format bench prove interop readme lock clean
+.PHONY: functiongraph-zip image-test wheel sbom audit
 
 help:            ## show this list
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 28
@@ -15,7 +16,7 @@ demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account,
 	@$(BIN)/bms-autostop demo
 
 test: $(VENV)/dev.stamp    ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 4
 
 check: $(VENV)/dev.stamp   ## format, lint, types, import rules, Dockerfile, compose file, workflows
 	$(BIN)/ruff format --check .
@@ -36,6 +37,23 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
 
+interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
+	@$(BIN)/python -m tests.interop
+
+readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
+	@$(BIN)/python -m tests.readme
+
+lock: $(VENV)/dev.stamp    ## pin the dependencies: versions and hashes, no URLs; UPGRADE=--upgrade for the newest
+	$(PIP) install uv
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
+	    --extra smn --extra oidc --extra otel pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
+	    --extra smn --extra oidc --extra otel --group dev pyproject.toml -o requirements-dev.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
+	    --group build -c requirements-dev.lock -o requirements-build.lock
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
+	    --group tools -c requirements-dev.lock -o requirements-tools.lock
+
 functiongraph-zip: $(VENV)/dev.stamp  ## dist/functiongraph.zip for the Open Telekom Cloud; EXTRAS="--with otel" for tracing
 	@$(BIN)/python -m deploy.functiongraph.package $(EXTRAS)
 
@@ -53,20 +71,6 @@ sbom: $(VENV)/tools.stamp  ## dist/sbom.cdx.json: the parts of image and zip (Cy
 
 audit: $(VENV)/tools.stamp ## ask the database of Python's advisories about every locked version; needs the network
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-dev.lock -r requirements-build.lock
-
-readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
-	@$(BIN)/python -m tests.readme
-
-lock: $(VENV)/dev.stamp    ## pin the dependencies: versions and hashes, no URLs; UPGRADE=--upgrade for the newest
-	$(PIP) install uv
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --extra smn --extra oidc --extra otel pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --extra smn --extra oidc --extra otel --group dev pyproject.toml -o requirements-dev.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --group build -c requirements-dev.lock -o requirements-build.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --group tools -c requirements-dev.lock -o requirements-tools.lock
 
 clean:           ## drop what was set up
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage

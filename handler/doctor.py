@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import requests
@@ -19,10 +20,13 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from handler.cloud import servers
 from handler.cloud.connect import Clouds
-from handler.errors import CallDenied, CloudConfused, CloudError, LoginRefused, ServerNotFound
+from handler.errors import CallDenied, CloudConfused, CloudError, KeysUnreachable, LoginRefused, ServerNotFound
 from handler.settings import ApiName, Settings
 from handler.stop.decide import is_bare_metal
 from handler.stop.model import Server
+
+if TYPE_CHECKING:
+    from handler.oidc_settings import OidcSettings
 
 # A version 4 UUID in form, so that it passes every check, but none that a random generator would make.
 _NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -57,6 +61,8 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Check one thing after the other; ends early where the rest would only repeat the same trouble."""
+    if settings.oidc is not None:
+        yield _issuer(settings.oidc)
     iam = settings.login.auth_url
     if iam:
         yield (reached := _reach("IAM", iam, settings.login.verify))
@@ -84,6 +90,18 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _permissions(clouds)
     if settings.result_sink:
         yield _reach("sink", settings.result_sink, True)
+
+
+def _issuer(settings: OidcSettings) -> Finding:
+    """Fetch the keys that callers' tokens are checked with, as the function does."""
+    from handler.inbound.oidc_keyserver import KeyServer
+
+    try:
+        keys = KeyServer(settings)(_TIMEOUT)
+    except KeysUnreachable as failure:
+        mend = "Check AUTOSTOP_OIDC_ISSUER; AUTOSTOP_OIDC_JWKS_URL, _CA and _TOKEN_FILE help where discovery cannot."
+        return Finding("issuer", Verdict.WRONG, str(failure), mend)
+    return Finding("issuer", Verdict.OK, f"it gives its keys, {len(keys)} of them usable")
 
 
 def _reach(check: str, url: str, verify: bool | str) -> Finding:

@@ -14,6 +14,7 @@
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
+        ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
@@ -31,17 +32,14 @@ Messages name settings, attributes and situations; they never carry text that a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 
 class AutostopError(Exception):
     """Something keeps an event from being handled."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flaw:
+class Flaw(NamedTuple):
     """One thing that is wrong with an event.
 
     Attributes:
@@ -105,17 +103,9 @@ class PassingTrouble(AutostopError):
 
 
 class BudgetSpent(PassingTrouble):
-    """The event's time budget ended before every server was handled.
-
-    Attributes:
-        handled: the results of those that were, for the log; no result event tells them.
-    """
+    """The event's time budget ended before every server was handled."""
 
     name = "budget-spent"
-
-    def __init__(self, message: str, *, retry_after: float | None = None, handled: Sequence[Any] = ()) -> None:
-        super().__init__(message, retry_after=retry_after)
-        self.handled = handled
 
 
 class BodyIncomplete(PassingTrouble):
@@ -134,6 +124,12 @@ class ProducerUnreachable(PassingTrouble):
     """What a producer's message needs from the producer itself could not be had: its certificate, a confirmation."""
 
     name = "producer-unreachable"
+
+
+class KeysUnreachable(PassingTrouble):
+    """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
+
+    name = "keys-unreachable"
 
 
 class InternalFault(PassingTrouble):

@@ -10,7 +10,7 @@ from functools import cached_property
 from cloudevents.http import CloudEvent
 
 from handler.cloud.connect import Clouds
-from handler.errors import BudgetSpent, PassingTrouble
+from handler.errors import PassingTrouble
 from handler.inbound.answers import Answer
 from handler.inbound.door import Door
 from handler.outbound import logs
@@ -80,22 +80,17 @@ class Service:
         """
         dry_run = request.dry_run or self.settings.policy.dry_run
         crew: Threads[Ended] = Threads(self._threads)
-        try:
-            report = run(
-                request,
-                self.settings.policy,
-                self._clouds.cloud(dry_run=dry_run),
-                crew,
-                deadline=deadline,
-                width=self.settings.concurrency,
-                dry_run=dry_run,
-            )
-        except BudgetSpent as spent:
-            logs.log_servers(request, spent.handled)
-            raise
-        # Now, and not with the event's line: what was done to a server is told even if the batch must come again.
-        logs.log_servers(request, report.servers)
-        return report
+        return run(
+            request,
+            self.settings.policy,
+            self._clouds.cloud(dry_run=dry_run),
+            crew,
+            deadline=deadline,
+            width=self.settings.concurrency,
+            dry_run=dry_run,
+            # At once, while others are waited for: what was done to a server is told whatever comes after it.
+            told=lambda server: logs.log_server(request, server),
+        )
 
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
         if len(requests) == 1:

@@ -9,15 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
 
 from handler.login_settings import CloudLogin, LoginKind, read_login
 from handler.shared_settings import SettingsError, Variable, read_shared, refuse, strange_names
 from handler.stop.model import Policy
 from handler.values import Reading, Secret, boolean, choice, duration, event_types, http_url, pair, whole
 
+if TYPE_CHECKING:
+    from handler.oidc_settings import OidcSettings
+
 __all__ = [
     "VARIABLES",
     "ApiName",
+    "Callers",
     "CloudLogin",
     "InboundAuth",
     "LoginKind",
@@ -26,6 +31,7 @@ __all__ = [
     "SettingsError",
     "Variable",
     "from_environ",
+    "read_callers",
 ]
 
 
@@ -34,6 +40,7 @@ class InboundAuth(StrEnum):
 
     NONE = "none"
     BEARER = "bearer"
+    OIDC = "oidc"
 
 
 class ApiName(StrEnum):
@@ -43,12 +50,20 @@ class ApiName(StrEnum):
     BMS = "bms"
 
 
+class Callers(NamedTuple):
+    """Who may call, and how they prove it."""
+
+    inbound_auth: InboundAuth
+    bearer_tokens: tuple[Secret, ...]
+    oidc: OidcSettings | None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the environment says, checked.
 
     Attributes:
-        inbound_auth, bearer_tokens: who may call.
+        inbound_auth, bearer_tokens, oidc: who may call.
         policy: what the heart may do.
         deadline: whole budget for one event.
         concurrency: calls to the cloud at once, in the whole process.
@@ -64,6 +79,7 @@ class Settings:
     login: CloudLogin
     policy: Policy
     bearer_tokens: tuple[Secret, ...] = ()
+    oidc: OidcSettings | None = None
     api: ApiName = ApiName.NOVA
     compute_url: str | None = None
     bms_url: str | None = None
@@ -80,12 +96,24 @@ class Settings:
 
 
 VARIABLES = (
-    Variable("AUTOSTOP_INBOUND_AUTH", "none: must be set", "who may call: `none` (said out loud) or `bearer`"),
+    Variable("AUTOSTOP_INBOUND_AUTH", "none: must be set", "who may call: `none` (said out loud), `bearer` or `oidc`"),
     Variable(
         "AUTOSTOP_BEARER_TOKENS",
         "none",
         "tokens accepted with `bearer`, comma-separated, so that they can rotate",
     ),
+    Variable("AUTOSTOP_OIDC_ISSUER", "none", "with `oidc`: what `iss` says in the callers' tokens"),
+    Variable("AUTOSTOP_OIDC_AUDIENCE", "none", "with `oidc`: what `aud` says; several comma-separated"),
+    Variable(
+        "AUTOSTOP_OIDC_SUBJECTS",
+        "none",
+        "with `oidc`: who may call, comma-separated: `sub`, verified `email`, or `azp:` and an application of Entra",
+    ),
+    Variable(
+        "AUTOSTOP_OIDC_JWKS_URL", "by discovery", "`https:` or `file:` URL of the issuer's keys, if it has no discovery"
+    ),
+    Variable("AUTOSTOP_OIDC_CA", "certifi's", "CA bundle for the issuer's certificate"),
+    Variable("AUTOSTOP_OIDC_TOKEN_FILE", "none", "file with the token that the issuer's keys are asked for with"),
     Variable(
         "AUTOSTOP_API",
         "`nova`",
@@ -108,7 +136,7 @@ VARIABLES = (
     Variable("AUTOSTOP_DRY_RUN", "`false`", "never stop anything, only say what would be done"),
     Variable("AUTOSTOP_BARE_METAL_ONLY", "`true`", "leave servers alone that are no BMS"),
     Variable("AUTOSTOP_PROTECT", "`autostop=never`", "tag, or metadata key and value, that keeps a server running"),
-    Variable("AUTOSTOP_MAX_SERVERS", "`50`", "most servers one event may name; more and it is refused whole"),
+    Variable("AUTOSTOP_MAX_SERVERS", "`50`", "most servers one event may name or select; more and it is refused whole"),
     Variable("AUTOSTOP_MAX_EVENT_AGE", "`15m`", "oldest event `time` that is acted on; `0` = any"),
     Variable("AUTOSTOP_CLOCK_TOLERANCE", "`5s`", "how far the clocks of producer, function and cloud may differ"),
     Variable(
@@ -134,10 +162,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     """
     reading = Reading(environ)
     _unknown_names(reading)
-    auth = _inbound_auth(reading)
-    tokens = reading.secrets("AUTOSTOP_BEARER_TOKENS")
-    if auth is InboundAuth.BEARER and not tokens:
-        reading.faults.append("AUTOSTOP_BEARER_TOKENS: must hold at least one token with AUTOSTOP_INBOUND_AUTH=bearer.")
+    callers = read_callers(reading)
     deadline = reading.value("AUTOSTOP_DEADLINE", duration, timedelta(seconds=50))
     # Who shortens the budget alone has not asked for a watch that is longer than it.
     wait = reading.value("AUTOSTOP_WAIT", duration, min(timedelta(seconds=20), deadline / 2))
@@ -151,14 +176,15 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         dry_run=reading.value("AUTOSTOP_DRY_RUN", boolean, False),
         max_servers=reading.value("AUTOSTOP_MAX_SERVERS", whole(1, 1000), 50),
         max_event_age=reading.value("AUTOSTOP_MAX_EVENT_AGE", duration, timedelta(minutes=15)),
-        clock_tolerance=reading.value("AUTOSTOP_CLOCK_TOLERANCE", duration, timedelta(seconds=5)),
+        clock_tolerance=_tolerance(reading),
         wait=wait,
     )
     shared = read_shared(reading)
     sink = reading.value("AUTOSTOP_RESULT_SINK", http_url, None) or reading.value("K_SINK", http_url, None)
     made = Settings(
-        inbound_auth=auth,
-        bearer_tokens=tokens,
+        inbound_auth=callers.inbound_auth,
+        bearer_tokens=callers.bearer_tokens,
+        oidc=callers.oidc,
         login=read_login(reading),
         policy=policy,
         api=ApiName(reading.value("AUTOSTOP_API", choice(*ApiName), ApiName.NOVA)),
@@ -180,6 +206,29 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     return made
 
 
+def read_callers(reading: Reading) -> Callers:
+    """Read who may call; faults are left in `reading`."""
+    auth = _inbound_auth(reading)
+    tokens = reading.secrets("AUTOSTOP_BEARER_TOKENS")
+    oidc = None
+    match auth:
+        case InboundAuth.BEARER if not tokens:
+            reading.faults.append(
+                "AUTOSTOP_BEARER_TOKENS: must hold at least one token with AUTOSTOP_INBOUND_AUTH=bearer."
+            )
+        case InboundAuth.OIDC:
+            from handler.oidc_settings import read_oidc
+
+            # Producer, issuer and function may differ by the same for a token's times as for an event's.
+            oidc = read_oidc(reading, _tolerance(reading))
+    return Callers(auth, tokens, oidc)
+
+
+def _tolerance(reading: Reading) -> timedelta:
+    found: timedelta = reading.value("AUTOSTOP_CLOCK_TOLERANCE", duration, timedelta(seconds=5))
+    return found
+
+
 def _unknown_names(reading: Reading) -> None:
     known = [variable.name for variable in VARIABLES]
     strange = strange_names(reading.environ, known)
@@ -195,8 +244,8 @@ def _inbound_auth(reading: Reading) -> InboundAuth:
     name = "AUTOSTOP_INBOUND_AUTH"
     if reading.get(name) is None:
         reading.faults.append(
-            f"{name}: must be set: `bearer` (with AUTOSTOP_BEARER_TOKENS), or `none` to let anybody who reaches "
-            "this function stop servers."
+            f"{name}: must be set: `bearer` (with AUTOSTOP_BEARER_TOKENS), `oidc` (with AUTOSTOP_OIDC_ISSUER), or "
+            "`none` to let anybody who reaches this function stop servers."
         )
         return InboundAuth.NONE
     return InboundAuth(reading.value(name, choice(*InboundAuth), InboundAuth.NONE))

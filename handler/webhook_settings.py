@@ -68,6 +68,8 @@ class WebhookSettings:
     aodh_token: Secret = field(default_factory=Secret)
     azure_token: Secret = field(default_factory=Secret)
     eventbridge_token: Secret = field(default_factory=Secret)
+    gitlab_token: Secret = field(default_factory=Secret)
+    gitlab_signing_token: Secret = field(default_factory=Secret)
     slack_signing_secret: Secret = field(default_factory=Secret)
     slack_people: People = field(default_factory=People)
     mattermost_tokens: tuple[Secret, ...] = ()
@@ -117,6 +119,8 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         aodh_token=_token(reading, "AUTOSTOP_AODH_TOKEN"),
         azure_token=_token(reading, "AUTOSTOP_AZURE_TOKEN"),
         eventbridge_token=_token(reading, "AUTOSTOP_EVENTBRIDGE_TOKEN"),
+        gitlab_token=_token(reading, "AUTOSTOP_GITLAB_TOKEN"),
+        gitlab_signing_token=Secret(reading.value("AUTOSTOP_GITLAB_SIGNING_TOKEN", _webhook_key, "")),
         slack_signing_secret=_token(reading, "AUTOSTOP_SLACK_SIGNING_SECRET"),
         slack_people=_people(reading, "SLACK"),
         mattermost_tokens=reading.secrets("AUTOSTOP_MATTERMOST_TOKENS"),
@@ -168,4 +172,10 @@ def _base64(text: str) -> str:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("is no base64") from None
+    return text
+
+
+def _webhook_key(text: str) -> str:
+    if not _base64(text.removeprefix("whsec_")):
+        raise ValueError("has no key after whsec_")
     return text

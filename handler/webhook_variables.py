@@ -19,7 +19,7 @@ def _people(chat: str) -> tuple[Variable, Variable]:
 
 WEBHOOK_VARIABLES = (
     Variable("AUTOSTOP_EVENT_SINK", "`K_SINK`", "`http(s)://` URL that stop requests are posted to; one must be set"),
-    Variable("AUTOSTOP_ID_LABEL", "`server_id`", "label, property or dimension of an alarm that holds the server's id"),
+    Variable("AUTOSTOP_ID_LABEL", "`server_id`", "label, property, dimension or variable that holds the server's id"),
     Variable("AUTOSTOP_ALERTMANAGER_TOKEN", "none", "switches `/alertmanager` on: bearer token or basic-auth password"),
     Variable("AUTOSTOP_GRAFANA_TOKEN", "none", "switches `/grafana` on: bearer token or basic-auth password"),
     Variable("AUTOSTOP_GRAFANA_HMAC_SECRET", "none", "switches `/grafana` on: signature. Both set: both needed"),
@@ -27,6 +27,10 @@ WEBHOOK_VARIABLES = (
     Variable("AUTOSTOP_AODH_TOKEN", "none", "switches `/aodh` on: query parameter `token` of the alarm action's URL"),
     Variable("AUTOSTOP_AZURE_TOKEN", "none", "switches `/azure-monitor` on: bearer token, or query parameter `token`"),
     Variable("AUTOSTOP_EVENTBRIDGE_TOKEN", "none", "switches `/eventbridge` on: bearer token or basic-auth password"),
+    Variable("AUTOSTOP_GITLAB_TOKEN", "none", "switches `/gitlab` on: the webhook's secret token"),
+    Variable(
+        "AUTOSTOP_GITLAB_SIGNING_TOKEN", "none", "switches `/gitlab` on: signature (`whsec_…`). Both set: both needed"
+    ),
     Variable("AUTOSTOP_SLACK_SIGNING_SECRET", "none", "switches `/slack` on"),
     *_people("SLACK"),
     Variable("AUTOSTOP_MATTERMOST_TOKENS", "none", "switches `/mattermost` on: tokens of its commands and webhooks"),

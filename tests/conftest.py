@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ settings.register_profile("house", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("house")
 
 _ids = itertools.count(1)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name no case after a secret that was made for this run: each worker of one run must find the same names."""
+    return argname if re.search("[0-9a-f]{24}", str(val)) else None
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import pytest
 from handler import cli, doctor, settings
 from handler.doctor import Finding, Verdict
 from handler.simulator import CallKind, Fault, Simulator
+from tests.inbound.issuer import Issuer
 
 
 def examined(cloud: Simulator, **environ: str) -> dict[str, Finding]:
@@ -181,6 +182,26 @@ def test_a_host_behind_a_proxy_is_not_judged(cloud: Simulator, monkeypatch: pyte
     found = examined(cloud, AUTOSTOP_RESULT_SINK="http://sink.invalid/events")
     assert found["sink"].verdict is Verdict.OK
     assert "proxy" in found["sink"].said
+
+
+def test_an_issuer_that_gives_its_keys_is_fine(cloud: Simulator) -> None:
+    """It is looked at first, and the keys are counted."""
+    with Issuer() as issuer:
+        found = examined(cloud, **issuer.environ())
+    assert next(iter(found)) == "issuer"
+    assert found["issuer"] == Finding("issuer", Verdict.OK, "it gives its keys, 1 of them usable")
+    assert set(verdicts(found).values()) == {"ok"}
+
+
+def test_an_issuer_that_does_not_is_found(cloud: Simulator) -> None:
+    """With the settings to look at; the rest is looked at all the same."""
+    with Issuer() as issuer:
+        issuer.pages.clear()
+        found = examined(cloud, **issuer.environ())
+    assert found["issuer"].verdict is Verdict.WRONG
+    assert "HTTP 404" in found["issuer"].said
+    assert "AUTOSTOP_OIDC_ISSUER" in found["issuer"].mend
+    assert found["stop"].verdict is Verdict.OK
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def _data(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         pytest.param(_data("dry_run", 1), id="dry_run as number"),
         pytest.param(_data("dryRun", True), id="dry_run misspelt"),
         pytest.param(_data("dry-run", False), id="dry_run misspelt with a dash"),
-        pytest.param(_data("selector", {"tags": ["ci"]}), id="selector"),
+        pytest.param(_data("selector", {"tags": ["ci"]}), id="selector beside ids"),
         pytest.param(_data("reason", "x" * 501), id="long reason"),
         pytest.param(_data("requested_by", "x" * 201), id="long requested_by"),
         pytest.param(_data("reply_to", "x" * 2049), id="long reply_to"),
@@ -591,6 +591,9 @@ def test_result_data_needs_each_member(name: str, key: str) -> None:
         ("refused-expired.json", {"servers": [row("skipped", "locked")]}),
         ("completed.json", {"dry_run": True}),
         ("completed-dry-run.json", {"dry_run": False}),
+        ("completed-none-fit.json", {"detail": None}),
+        ("completed-selector.json", {"detail": "A sentence."}),
+        ("failed.json", {"detail": "A sentence."}),
         ("completed.json", {"started_at": "2026-11-20T19:00:00Z"}),
         ("completed.json", {"finished_at": "2026-11-20T19:00:00.000+00:00"}),
     ],
@@ -614,7 +617,7 @@ def test_summary_has_to_fit_the_type(name: str, outcome: str, count: int) -> Non
     assert f"$.data.summary.{outcome}" in paths("cloudevent-out.json", event)
 
 
-@pytest.mark.parametrize("key", ["source", "id", "type", "time", "reason", "requested_by", "reply_to"])
+@pytest.mark.parametrize("key", ["source", "id", "type", "time", "reason", "requested_by", "reply_to", "selector"])
 def test_result_says_what_it_was_asked(key: str) -> None:
     """The request in a result has all its members, and no others."""
     missing, extra = sample("out/failed.json"), sample("out/failed.json")

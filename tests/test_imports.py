@@ -89,6 +89,15 @@ def test_stopping_servers_loads_this_and_no_more(cloud: Simulator) -> None:
     assert foreign(modules) == {"main", "urllib3"}
 
 
+def test_a_proof_that_is_off_is_not_loaded(cloud: Simulator) -> None:
+    """Only the settings of OIDC are there before its first token, and with bearer tokens not even they."""
+    bearer = loaded(
+        "stop_servers", {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "t", **cloud.environ()}
+    )
+    assert not {name for name in bearer if "oidc" in name}
+    assert not foreign(bearer) & {"jwt", "cryptography"}
+
+
 @pytest.mark.parametrize("switch", [{}, {"AUTOSTOP_ALERTMANAGER_TOKEN": "t"}])
 def test_a_webhook_that_is_off_is_not_loaded(switch: dict[str, str]) -> None:
     """Nor is anything that logs in to a cloud."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from handler import values
+from handler import oidc_settings, values
+from handler.oidc_settings import OidcSettings
 from handler.settings import (
     VARIABLES,
     CloudLogin,
@@ -387,8 +388,8 @@ def test_inbound_auth_must_be_said_out_loud() -> None:
     """There is no default, and the fault says what each choice means."""
     (fault,) = faults(PASSWORD)
     assert fault == (
-        "AUTOSTOP_INBOUND_AUTH: must be set: `bearer` (with AUTOSTOP_BEARER_TOKENS), or `none` to let anybody who "
-        "reaches this function stop servers."
+        "AUTOSTOP_INBOUND_AUTH: must be set: `bearer` (with AUTOSTOP_BEARER_TOKENS), `oidc` (with "
+        "AUTOSTOP_OIDC_ISSUER), or `none` to let anybody who reaches this function stop servers."
     )
 
 
@@ -633,3 +634,122 @@ def test_the_process_does_not_start_open_by_accident(tmp_path: Path) -> None:
     ended = _start(tmp_path, **PASSWORD)
     assert ended.returncode == 1
     assert "AUTOSTOP_INBOUND_AUTH: must be set" in ended.stderr
+
+
+# --- callers with tokens of an issuer
+
+OIDC = {
+    **PASSWORD,
+    "AUTOSTOP_INBOUND_AUTH": "oidc",
+    "AUTOSTOP_OIDC_ISSUER": "https://issuer.example",
+    "AUTOSTOP_OIDC_AUDIENCE": "https://function.example, second",
+    "AUTOSTOP_OIDC_SUBJECTS": "system:serviceaccount:ops:nightly, trigger@project.iam.gserviceaccount.com,",
+}
+
+
+def test_oidc_is_read() -> None:
+    """Issuer, audiences and subjects; the leeway is the tolerance for clocks."""
+    assert from_environ(OIDC).oidc == OidcSettings(
+        issuer="https://issuer.example",
+        audiences=frozenset({"https://function.example", "second"}),
+        subjects=frozenset({"system:serviceaccount:ops:nightly", "trigger@project.iam.gserviceaccount.com"}),
+        leeway=timedelta(seconds=5),
+    )
+    assert read().oidc is None
+
+
+@pytest.mark.parametrize(("tolerance", "leeway"), [("0", 0), ("500ms", 0.5), ("30s", 30), ("1m", 60), ("2d", 60)])
+def test_a_token_is_never_good_for_long_after_its_end(tolerance: str, leeway: float) -> None:
+    """A tolerance for clocks may be large; of it a minute counts for tokens."""
+    oidc = from_environ({**OIDC, "AUTOSTOP_CLOCK_TOLERANCE": tolerance}).oidc
+    assert oidc is not None
+    assert oidc.leeway == timedelta(seconds=leeway)
+
+
+@pytest.mark.parametrize("empty", ["", " ", ",", " , "])
+@pytest.mark.parametrize("name", ["AUTOSTOP_OIDC_ISSUER", "AUTOSTOP_OIDC_AUDIENCE", "AUTOSTOP_OIDC_SUBJECTS"])
+def test_oidc_needs_an_issuer_an_audience_and_somebody_who_may_call(name: str, empty: str) -> None:
+    """Nobody on the list is a mistake, and not everybody."""
+    told = faults({**OIDC, name: empty})
+    assert {fault.partition(":")[0] for fault in told} == {name}
+    assert any("must be set" in fault for fault in told)
+
+
+def test_all_that_oidc_needs_is_told_at_once() -> None:
+    """One start for all three."""
+    named = [fault.partition(":")[0] for fault in faults({**PASSWORD, "AUTOSTOP_INBOUND_AUTH": "oidc"})]
+    assert named == ["AUTOSTOP_OIDC_ISSUER", "AUTOSTOP_OIDC_AUDIENCE", "AUTOSTOP_OIDC_SUBJECTS"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://issuer.example",
+        "https://issuer.example/a/",
+        "http://127.0.0.1:8000",
+        "http://localhost",
+        "http://[::1]/",
+    ],
+)
+def test_an_issuer_is_reached_safely(url: str) -> None:
+    """By https, or on this machine."""
+    for name in ("AUTOSTOP_OIDC_ISSUER", "AUTOSTOP_OIDC_JWKS_URL"):
+        assert from_environ({**OIDC, name: url}).oidc is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://issuer.example",
+        "http://10.0.0.1/",
+        "http://127.0.0.1.evil.example",
+        "ftp://issuer.example",
+        "accounts.google.com",
+        "https://",
+        "https://user:word@issuer.example",
+    ],
+)
+def test_another_issuer_is_refused(url: str) -> None:
+    """What could be changed on its way, or fails with the first event, fails at the start."""
+    for name in ("AUTOSTOP_OIDC_ISSUER", "AUTOSTOP_OIDC_JWKS_URL"):
+        (fault,) = faults({**OIDC, name: url})
+        assert fault.startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("url", ["https://issuer.example/?a=b", "https://issuer.example/#a"])
+def test_an_issuer_has_no_query(url: str) -> None:
+    """Nothing could be put behind it."""
+    assert faults({**OIDC, "AUTOSTOP_OIDC_ISSUER": url}) == (
+        "AUTOSTOP_OIDC_ISSUER: must have neither query nor fragment.",
+    )
+
+
+def test_with_the_keys_from_elsewhere_an_issuer_is_only_a_name() -> None:
+    """As an old cluster has it."""
+    for place in ("https://10.0.0.1:6443/openid/v1/jwks", "file:///keys/jwks.json"):
+        oidc = from_environ(
+            {**OIDC, "AUTOSTOP_OIDC_ISSUER": "kubernetes/serviceaccount", "AUTOSTOP_OIDC_JWKS_URL": place}
+        ).oidc
+        assert oidc is not None
+        assert (oidc.issuer, oidc.jwks_url) == ("kubernetes/serviceaccount", place)
+
+
+@pytest.mark.parametrize("place", ["file:keys.json", "file://host/keys.json", "file:"])
+def test_a_file_of_keys_has_a_whole_path(place: str) -> None:
+    """On this machine."""
+    (fault,) = faults({**OIDC, "AUTOSTOP_OIDC_JWKS_URL": place})
+    assert fault.startswith("AUTOSTOP_OIDC_JWKS_URL: is no URL of a file")
+
+
+@pytest.mark.parametrize("missing", ["jwt", "cryptography"])
+def test_oidc_needs_its_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault says how to get it."""
+    real = oidc_settings.find_spec
+    monkeypatch.setattr(oidc_settings, "find_spec", lambda name: None if name == missing else real(name))
+    (fault,) = faults(OIDC)
+    assert "pip install 'bms-autostop[oidc]'" in fault
+
+
+def test_settings_of_oidc_do_no_harm_without_it() -> None:
+    """One Secret can serve several deployments."""
+    assert read(**{name: value for name, value in OIDC.items() if name.startswith("AUTOSTOP_OIDC")}).oidc is None

@@ -1,7 +1,7 @@
 """Pack the zip for FunctionGraph's Python 3.12: our code, what it needs from the lock, and nothing else.
 
-The same input gives the same bytes: names are sorted, times and permissions fixed. (Another version of zlib may compress
-otherwise; what is in the zip stays the same.) `make functiongraph-zip` runs it.
+The same input gives the same bytes: names are sorted, times and permissions fixed. (Another version of zlib may
+compress otherwise; what is in the zip stays the same.) `make functiongraph-zip` runs it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ENVIRONMENT = {
     "python_version": PYTHON,
     "sys_platform": "linux",
 }
-_INDEX = '''"""`index.handler` and `index.initializer`: what they need lies beside this file, and comes before what the platform has."""
+_INDEX = '''"""`index.handler`, `index.initializer`: what they need lies beside this file, and goes before what the platform has."""
 
 import os
 import sys

@@ -6,7 +6,7 @@ The service answers most of its refusals with HTTP 400 and a code of its own; `f
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 
 from handler.cloud import faults, servers
@@ -41,6 +41,12 @@ class BmsReader:
         """`GET /baremetalservers/{id}`, or pages of `GET /baremetalservers/detail`."""
         return self._reading.read(ids, timeout)
 
+    def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
+        """All pages of `GET /baremetalservers/detail`, with no filter."""
+        from handler.cloud.finding import find
+
+        return find(self._counted(timeout), self._endpoint.project(timeout), wanted, timeout, idle=None)
+
     def history(self, server_id: str, timeout: float) -> History | CloudError:
         """BMS v1 keeps none."""
         del server_id, timeout
@@ -54,20 +60,25 @@ class BmsReader:
         return self._get("reading the server", f"/baremetalservers/{server_id}", timeout).get("server")
 
     def _pages(self, timeout: float) -> Iterator[Sequence[object]]:
-        """The list, page by page; `offset` counts pages, from 1."""
+        """The list, page by page."""
+        return (page for page, _ in self._counted(timeout))
+
+    def _counted(self, timeout: float) -> Iterator[tuple[Sequence[object], int | None]]:
+        """The list, page by page, and how long each says that it is; `offset` counts pages, from 1."""
         what, seen = "listing servers", 0
         for number in count(1):
             document = self._get(what, f"/baremetalservers/detail?limit={servers.PAGE}&offset={number}", timeout)
             page = servers.listed(document, what)
-            yield page
-            seen += len(page)
             total = document.get("count")
-            if not page or (isinstance(total, int) and seen >= total):
+            total = total if isinstance(total, int) else None
+            yield page, total
+            seen += len(page)
+            if not page or (total is not None and seen >= total):
                 return
 
     def _get(self, what: str, path: str, timeout: float) -> dict[str, object]:
         url = self._endpoint.url(timeout) + path
-        return self._http.send(what, "GET", url, timeout=timeout, headers=_HEADERS).json(what)
+        return self._http.send(what, "GET", url, timeout=timeout, headers=_HEADERS).json(what, servers.slim)
 
 
 class BmsCloud(BmsReader):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from handler.cloud.login import Access, Login
@@ -12,8 +12,7 @@ from handler.errors import CloudConfused
 _OTC_IAM = re.compile(r"iam(?:-pub)?\.((?:[a-z0-9-]+)\.(?:sc\.)?otc\.t-systems\.com)")
 
 
-@dataclass(frozen=True, slots=True)
-class Api:
+class Api(NamedTuple):
     """How an API names itself.
 
     Attributes:
@@ -66,6 +65,14 @@ class Endpoint:
         found = self._find(access)
         self._known = (access, found)
         return found
+
+    def project(self, timeout: float) -> str | None:
+        """The project that the login is for; None if it does not say.
+
+        Raises:
+            CloudError: no token could be had.
+        """
+        return self._login.access(timeout).project_id
 
     def _find(self, access: Access) -> str:
         if self._explicit is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from handler.cloud import faults
 from handler.cloud.login import Access, Login
@@ -13,21 +13,23 @@ from handler.errors import CloudConfused, CloudUnreachable, LoginRefused
 from handler.wire import FAILURES, Wire
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole answer with a 2xx status."""
 
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self, what: str) -> dict[str, object]:
+    def json(self, what: str, hook: Callable[[dict[str, object]], object] | None = None) -> dict[str, object]:
         """The body as a JSON object.
+
+        Args:
+            hook: is given each object as soon as it is read; what it returns stands in its place.
 
         Raises:
             CloudConfused: it is something else, as from a proxy that answers in the cloud's place.
         """
         try:
-            document = json.loads(self.body)
+            document = json.loads(self.body, object_hook=hook)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):

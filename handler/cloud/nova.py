@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from handler.cloud import servers
 from handler.cloud.endpoint import Endpoint
@@ -39,6 +39,13 @@ class NovaReader:
         """`GET /servers/{id}`, or pages of `GET /servers/detail`."""
         return self._reading.read(ids, timeout)
 
+    def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
+        """All pages of `GET /servers/detail`, with no filter: Nova passes over those that it does not know."""
+        from handler.cloud.finding import find
+
+        pages = ((page, None) for page in self._pages(timeout))
+        return find(pages, self._endpoint.project(timeout), wanted, timeout)
+
     def history(self, server_id: str, timeout: float) -> History | CloudError:
         """`GET /servers/{id}/os-instance-actions`, newest first."""
         try:
@@ -72,7 +79,7 @@ class NovaReader:
 
     def _get(self, what: str, path: str, timeout: float) -> dict[str, object]:
         url = self._endpoint.url(timeout) + path
-        return self._http.send(what, "GET", url, timeout=timeout, headers=_VERSION_HEADERS).json(what)
+        return self._http.send(what, "GET", url, timeout=timeout, headers=_VERSION_HEADERS).json(what, servers.slim)
 
 
 class NovaCloud(NovaReader):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from handler.errors import CloudError
 from handler.stop.evidence import History
+from handler.stop.model import Server
 from handler.stop.ports import CloudReader, Rehearsed, Seen
 
 
@@ -30,6 +31,10 @@ class Rehearsal:
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         """As the reader shows them."""
         return self._reader.read(ids, timeout)
+
+    def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
+        """As the reader finds them."""
+        return self._reader.find(wanted, timeout)
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
         """As the reader tells it."""

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from handler.errors import CallerForbidden, CallerUnproven
 from handler.settings import InboundAuth, Settings
 
+if TYPE_CHECKING:
+    from handler.inbound.oidc import Proof
+    from handler.oidc_settings import OidcSettings
+    from handler.values import Secret
 
-def prove(headers: Mapping[str, str], settings: Settings) -> None:
+
+class CallerSettings(Protocol):
+    """What the settings of a function say about who may call it; `handler.settings.read_callers` reads it."""
+
+    @property
+    def inbound_auth(self) -> InboundAuth: ...
+
+    @property
+    def bearer_tokens(self) -> tuple[Secret, ...]: ...
+
+    @property
+    def oidc(self) -> OidcSettings | None: ...
+
+
+def prove(headers: Mapping[str, str], settings: CallerSettings) -> None:
     """Let the caller pass, or don't.
 
     Args:
         headers: lower-case names.
 
     Raises:
-        CallerUnproven: with `bearer`, no token or none of ours.
+        CallerUnproven: with `bearer`, no token or none of ours; with `oidc`, none or a bad one.
+        CallerForbidden: with `oidc`, a good token of somebody who may not call.
+        KeysUnreachable: with `oidc`, whether the token is good cannot be told now.
     """
     match settings.inbound_auth:
         case InboundAuth.NONE:
@@ -28,6 +49,28 @@ def prove(headers: Mapping[str, str], settings: Settings) -> None:
             hits = [hmac.compare_digest(sent, known.reveal().encode()) for known in settings.bearer_tokens]
             if scheme.lower() != "bearer" or not any(hits):
                 raise CallerUnproven("A bearer token that is accepted here is needed.")
+        case InboundAuth.OIDC:
+            _oidc(settings).check(headers)
+        case unknown:
+            assert_never(unknown)
+
+
+def ready(settings: CallerSettings) -> None:
+    """Have what callers are proved with.
+
+    Raises:
+        KeysUnreachable: with `oidc`, no keys of the issuer are here, and none can be had.
+    """
+    if settings.inbound_auth is InboundAuth.OIDC:
+        _oidc(settings).ready()
+
+
+def _oidc(settings: CallerSettings) -> Proof:
+    # PyJWT and cryptography are loaded by who needs them.
+    from handler.inbound.oidc import proof_by
+
+    assert settings.oidc is not None
+    return proof_by(settings.oidc)
 
 
 def consent(headers: Mapping[str, str], settings: Settings) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from handler.errors import BadEvent, Flaw, WrongMethod
 from handler.inbound import answers, caller
@@ -17,8 +17,7 @@ from handler.stop.model import StopRequest
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """What came over HTTP.
 
     Attributes:
@@ -63,6 +62,7 @@ class Door:
             case (("GET" | "HEAD"), "/healthz"):
                 return answers.json_answer(200, {"status": "alive"})
             case (("GET" | "HEAD"), "/readyz"):
+                caller.ready(self._settings)
                 self._ready()
                 return answers.json_answer(200, {"status": "ready"})
             case "OPTIONS", _:

@@ -73,7 +73,7 @@ def extract(event: Event, more: Mapping[str, str] = _NO_MORE) -> StopRequest | I
 
 
 def canonical(event: Event) -> StopRequest:
-    """The canonical data: `server_ids`, or `server_id`, or a `subject` that is one UUID.
+    """The canonical data: `server_ids`, or `server_id`, or a `subject` that is one UUID; or a `selector`.
 
     Raises:
         BadEvent: with every flaw of the data.
@@ -89,8 +89,13 @@ def canonical(event: Event) -> StopRequest:
     if any(name != "dry_run" and re.sub(r"[-_ ]", "", name).lower() == "dryrun" for name in data):
         # Somebody who misspells it expects a rehearsal and would get a power cut.
         flaws.append(Flaw("data.dry_run", "is spelt differently"))
+    selector = None
     if data.get("selector") is not None:
-        flaws.append(Flaw("data.selector", "is not supported by this version"))
+        from handler.inbound.selector import parse
+
+        selector = parse(data["selector"], flaws)
+        if ids or data.get("server_ids") is not None or data.get("server_id") is not None:
+            flaws.append(Flaw("data.selector", "is there beside ids of servers, so it is ambiguous which are meant"))
     texts = {name: _text(data, name, longest, flaws) for name, longest in _LONGEST.items()}
     if flaws:
         raise BadEvent(*flaws[:_MOST_FLAWS])
@@ -106,6 +111,7 @@ def canonical(event: Event) -> StopRequest:
         requested_by=texts["requested_by"],
         reply_to=texts["reply_to"],
         correlationid=event.correlationid,
+        selector=selector,
         **traced(event.traceparent, event.tracestate),
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from cloudevents.http import CloudEvent
 
 from handler import rfc3339
+from handler.outbound.result import selector_row
 from handler.stop.model import StopRequest
 
 
@@ -32,7 +33,8 @@ def stop_request_event(request: StopRequest, extensions: Mapping[str, str]) -> C
         **extensions,
     }
     data: dict[str, object] = {
-        "server_ids": list(request.server_ids),
+        "server_ids": list(request.server_ids) or None,
+        "selector": selector_row(request.selector),
         "dry_run": request.dry_run,
         "reason": request.reason,
         "requested_by": request.requested_by,

@@ -1,9 +1,10 @@
 """The log as an interface: JSON lines on stdout with stable keys; one an event, one a server.
 
 Keys of every line: `time`, `level`, `message`, `logger`. Lines about an event add `event_source`, `event_id`,
-`event_type`, `trace_id`. `event handled` adds `result_type`, `refusal`, `dry_run`, `summary`, `duration_ms`; `event not
-handled` adds `problem`; `server handled` adds `server_id`, `server_name`, `outcome`, `reason`, `detail`, `vm_state`,
-`task_state`, `previous_vm_state`, `request_id`, `job_id`. A line about a fault adds `problem` or `exception`.
+`event_type`, `trace_id`. `event handled` adds `result_type`, `refusal`, `dry_run`, `summary`, `duration_ms`, and
+`selector` if the event had one; `event not handled` adds `problem`; `server handled` adds `server_id`, `server_name`,
+`outcome`, `reason`, `detail`, `vm_state`, `task_state`, `previous_vm_state`, `request_id`, `job_id`. A line about a
+fault adds `problem` or `exception`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from handler import rfc3339
 from handler.errors import PassingTrouble
-from handler.outbound.result import server_row
+from handler.outbound.result import selector_row, server_row
 from handler.stop.model import Outcome, Report, ServerResult, StopRequest
 
 _LOG = logging.getLogger(__name__)
@@ -51,12 +51,11 @@ def configure(level: str) -> None:
         logger.addHandler(to_stdout)
 
 
-def log_servers(request: StopRequest, servers: Iterable[ServerResult]) -> None:
-    """One line for each of these servers of the event."""
-    for server in servers:
-        row: dict[str, object] = dict(server_row(server))
-        row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
-        _LOG.info("server handled", extra={**_about(request), **row})
+def log_server(request: StopRequest, server: ServerResult) -> None:
+    """One line for a server of the event."""
+    row: dict[str, object] = dict(server_row(server))
+    row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
+    _LOG.info("server handled", extra={**_about(request), **row})
 
 
 def log_report(report: Report, result_type: str) -> None:
@@ -70,6 +69,7 @@ def log_report(report: Report, result_type: str) -> None:
             "dry_run": report.dry_run,
             "summary": {outcome.value: report.count(outcome) for outcome in Outcome},
             "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
+            **({"selector": selector_row(report.request.selector)} if report.request.selector else {}),
         },
     )
 

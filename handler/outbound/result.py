@@ -13,7 +13,7 @@ from cloudevents.http import CloudEvent
 
 from handler import rfc3339
 from handler.stop.evidence import Evidence
-from handler.stop.model import Outcome, Report, ServerResult
+from handler.stop.model import Outcome, Report, Selector, ServerResult
 
 _PREFIX = "io.github.bms-autostop.stop."
 # One fixed namespace, so that the same request gives the same result id in every deployment.
@@ -84,10 +84,12 @@ def result_data(report: Report) -> dict[str, object]:
             "reason": request.reason,
             "requested_by": request.requested_by,
             "reply_to": request.reply_to,
+            "selector": selector_row(request.selector),
         },
         "dry_run": report.dry_run,
         "api": report.api,
         "refusal": report.refusal.value if report.refusal else None,
+        "detail": report.detail,
         "summary": {outcome.value: report.count(outcome) for outcome in Outcome},
         "servers": [
             {**server_row(server), "evidence": evidence_row(server.evidence) if server.evidence else None}
@@ -96,6 +98,14 @@ def result_data(report: Report) -> dict[str, object]:
         "started_at": rfc3339.render(report.started_at),
         "finished_at": rfc3339.render(report.finished_at),
     }
+
+
+def selector_row(selector: Selector | None) -> dict[str, object] | None:
+    """A selector as canonical data has it: the parts that are given, and no others."""
+    if selector is None:
+        return None
+    parts = {"tags": list(selector.tags), "metadata": dict(selector.metadata), "name": selector.name}
+    return {name: part for name, part in parts.items() if part}
 
 
 def server_row(server: ServerResult) -> dict[str, str | None]:

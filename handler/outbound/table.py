@@ -18,7 +18,10 @@ _ABOVE = frozenset({"vm_state", "task_state"})
 def table(report: Report) -> str:
     """What an event would do, as `bms-autostop plan` prints it."""
     if report.refusal:
-        return f"The event would be refused as a whole: {report.refusal}."
+        why = f" {report.detail}" if report.detail else ""
+        return f"The event would be refused as a whole: {report.refusal}.{why}"
+    if report.detail:
+        return report.detail
     lines = [f"{'server':<38}{'name':<16}{'state':<22}would be"]
     for server in report.servers:
         state = f"{server.vm_state or '-'}{f' ({server.task_state})' if server.task_state else ''}"

@@ -23,9 +23,7 @@ class Accounts:
         password: of `operator`; None for a random one, as the others have.
     """
 
-    def __init__(
-        self, identity: Identity, project_name: str, domain_name: str, password: str | None = None
-    ) -> None:
+    def __init__(self, identity: Identity, project_name: str, domain_name: str, password: str | None = None) -> None:
         self._identity = identity
         self.keys = AccessKeys(identity.clock)
         domain = Domain(uuid.uuid4().hex, domain_name)
@@ -35,9 +33,7 @@ class Accounts:
         identity.projects += [self.project, self.other, own]
         here = self.project.id
         self._users = {
-            "operator": identity.add_user(
-                "operator", domain, self.project, {here: ("reader", "member")}, password
-            ),
+            "operator": identity.add_user("operator", domain, self.project, {here: ("reader", "member")}, password),
             "watcher": identity.add_user("watcher", domain, self.project, {here: ("reader",)}),
             "admin": identity.add_user("admin", domain, own, {here: _EVERY_ROLE, own.id: _EVERY_ROLE}),
         }

@@ -13,10 +13,10 @@ It makes no call itself and reads no clock; the run tells it what came back and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from handler.errors import (
     CallDenied,
@@ -45,8 +45,8 @@ from handler.stop.ports import Pending, Rehearsed, Seen, StopFailed, Taken
 _STOPS_AT_MOST = 4
 # So many failed calls in a row for one server, while another can be read, are that server's own trouble.
 _PATIENCE = 4
-_FIRST_POLL = 0.03
-_POLL_GROWTH = 2.5
+_FIRST_POLL = 0.015
+_POLL_GROWTH = 3.0
 _LONGEST_POLL = 3.0
 # A crowd is watched with a list or a job: the larger it is, the more its servers wait for each other.
 _POLL_PER_SERVER = 0.002
@@ -66,8 +66,7 @@ class Step(StrEnum):
     HISTORY = "history"
 
 
-@dataclass(frozen=True, slots=True)
-class Next:
+class Next(NamedTuple):
     """A call to make at `due` (on the crew's monotonic clock); not before, unless `early` allows it."""
 
     step: Step
@@ -75,8 +74,7 @@ class Next:
     early: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """When something was learnt, and what the rest of the event knew by then.
 
     Attributes:

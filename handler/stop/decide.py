@@ -20,7 +20,7 @@ KEEP_UNTIL = "autostop-keep-until"
 _DELETING = frozenset({"deleting", "soft-deleting"})
 _BRINGING_UP = frozenset({"powering-on", "unshelving", "unpausing", "resuming", "restoring", "unrescuing"})
 # What makes a server run, in the words of Nova's instance actions. `create` is not among them: an event cannot
-# name a server that did not exist yet.
+# name a server that did not exist yet. A selector can fit one, though.
 _STARTS = frozenset(
     {
         "start",
@@ -35,6 +35,7 @@ _STARTS = frozenset(
         "recover",
     }
 )
+_CREATE = "create"
 # Nova takes an image of a stopped server without starting it; it stays stopped all the while.
 _HARMLESS_WHEN_STOPPED = frozenset(
     {"image_snapshot", "image_snapshot_pending", "image_pending_upload", "image_uploading", "image_backup"}
@@ -55,7 +56,7 @@ def refuse(request: StopRequest, policy: Policy, now: datetime) -> Refusal | Non
         return Refusal.EXPIRED
     if policy.max_event_age and request.time is not None and now - request.time > policy.max_event_age:
         return Refusal.TOO_OLD
-    if not request.server_ids:
+    if not request.server_ids and request.selector is None:
         return Refusal.NO_SERVER_IDS
     if len(request.server_ids) > policy.max_servers:
         return Refusal.TOO_MANY_SERVERS
@@ -146,13 +147,15 @@ def _started_since(server: Server, request: StopRequest, policy: Policy, stop: D
         detail = f"{stop.detail} Its history could not be read, so only the event's age counts."
         return replace(stop, detail=detail, history=server.history.gap)
     for action in server.history.actions:
-        if action.name in _STARTS and action.at >= in_doubt_from:
+        new = action.name == _CREATE and request.selector is not None
+        if (new or action.name in _STARTS) and action.at >= in_doubt_from:
+            did = "created" if new else "started again"
             doubt = "" if action.at > request.time + policy.clock_tolerance else ", too close to the event to tell"
             who = f" by user {action.user_id}" if action.user_id else ""
             return Decision(
                 Move.LEAVE,
                 Reason.STARTED_SINCE,
-                f"It was started again ({action.name}{who} at {rfc3339.render(action.at)}{doubt}).",
+                f"It was {did} ({action.name}{who} at {rfc3339.render(action.at)}{doubt}).",
                 history=Lookup.FOUND,
                 action=action,
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 from handler.stop.evidence import Action, Evidence, History, Lookup
 
@@ -88,18 +89,36 @@ class Refusal(StrEnum):
     NO_SERVER_IDS = "no-server-ids"
 
 
+class Selector(NamedTuple):
+    """Which servers an event means without naming them: those that all the given parts fit; an empty part is not given.
+
+    No dataclass, since few events have one and every cold start would pay for it.
+
+    Attributes:
+        tags: each of them is on the server.
+        metadata: key and value; each of them is on the server.
+        name: a glob that the server's whole name fits.
+    """
+
+    tags: tuple[str, ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
+    name: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class StopRequest:
     """What one event asks for.
 
     Attributes:
         source, id, type: the incoming CloudEvent's identity and type.
-        server_ids: lower-case UUIDs, no duplicates, in the order given; may be empty.
+        server_ids: lower-case UUIDs, no duplicates, in the order given; may be empty. In a report of an event with a
+            selector: the servers that were found, by name.
         time: when the producer says it happened (aware); None if the event does not say.
         expires: the event's `expirytime` (aware), or None.
         dry_run: the event asks only what would happen.
         reason, requested_by, reply_to: carried through to the result.
         correlationid, traceparent, tracestate: passed on to the result event.
+        selector: stands in place of ids; None if there are any, or neither.
     """
 
     source: str
@@ -115,6 +134,7 @@ class StopRequest:
     correlationid: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    selector: Selector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +174,7 @@ class Policy:
         protect: tag `key=value`, or metadata of that key and value, that keeps a server running.
         bare_metal_only: leave servers alone that are no BMS.
         dry_run: never send a stop, whatever the event says.
-        max_servers: most servers one event may name.
+        max_servers: most servers one event may name, or its selector may fit.
         max_event_age: oldest real `time` that is acted on; zero switches the rule off.
         clock_tolerance: how far the clocks of producer, function and cloud may differ.
         wait: how long an accepted stop is watched; zero means not at all.
@@ -234,8 +254,9 @@ class Report:
     Attributes:
         dry_run: nothing was sent because the event or the deployment wanted a rehearsal.
         api: which cloud API was used, `nova` or `bms`.
-        servers: in the order of the request; empty if refused.
+        servers: in the order of the request; empty if refused, or if no server fits the selector.
         started_at, finished_at: aware, UTC.
+        detail: one plain sentence of the event as a whole, where the rows do not say it all; or None.
     """
 
     request: StopRequest
@@ -245,6 +266,7 @@ class Report:
     servers: tuple[ServerResult, ...]
     started_at: datetime
     finished_at: datetime
+    detail: str | None = None
 
     @property
     def failed(self) -> bool:

@@ -55,7 +55,7 @@ class CloudReader(Protocol):
     """The half of a cloud that only looks.
 
     Each method is one bounded exchange (`timeout` in seconds bounds the whole of it) and may run in many threads at
-    once. What concerns one server comes back as a value; LoginRefused, which concerns all, is raised.
+    once. What concerns one server comes back as a value; what concerns all, as LoginRefused does, is raised.
     """
 
     @property
@@ -69,6 +69,14 @@ class CloudReader(Protocol):
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         """Show each of `ids` as it is now, or say why it can't be shown. Answers for these ids and no other."""
+        ...
+
+    def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
+        """All servers of the login's project that are wanted, as they are now; it asks the whole list.
+
+        Raises:
+            CloudError: the list could not be had whole; part of it is worth nothing.
+        """
         ...
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:

@@ -12,8 +12,8 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import assert_never
+from dataclasses import replace
+from typing import NamedTuple, assert_never
 
 from handler.errors import BudgetSpent, CloudUnreachable, InternalFault, LoginRefused
 from handler.stop.case import Case, Moment, Next, Step
@@ -36,8 +36,7 @@ _GRAIN = 0.001
 Answer = Seen | History | Taken | Rehearsed
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """A call that came to an end.
 
     Attributes:
@@ -69,6 +68,7 @@ def run(
     width: int,
     dry_run: bool,
     backoff: Callable[[int], float] = backoff,
+    told: Callable[[ServerResult], None] = lambda _: None,
 ) -> Report:
     """Handle one event.
 
@@ -78,6 +78,7 @@ def run(
         width: calls in flight at most.
         dry_run: what the report says about itself.
         backoff: seconds to wait after the n-th failure in a row.
+        told: is given each server's result as soon as there is one, also if the event must come again in the end.
 
     Returns:
         The report: a refusal, or a result for each server.
@@ -85,14 +86,25 @@ def run(
     Raises:
         BudgetSpent: not every server could be handled; what was done stays done, and a redelivery finds it.
         LoginRefused: the cloud refused the login.
+        CallDenied: the login may not list servers, so there is no telling which ones the selector fits.
         InternalFault: a bug.
     """
     started_at = crew.now()
     refusal = refuse(request, policy, started_at)
     servers: tuple[ServerResult, ...] = ()
+    detail, look = None, None
+    if refusal is None and request.selector is not None:
+        from handler.stop.selection import news, select
+
+        found = select(request.selector, cloud, crew, deadline=deadline, backoff=backoff)
+        detail = news(len(found.servers), policy)
+        chosen = replace(request, server_ids=tuple(found.servers))
+        refusal = refuse(chosen, policy, crew.now())
+        if refusal is None:
+            request, look = chosen, Ended(Step.READ, chosen.server_ids, found.began, found.servers)
     if refusal is None:
-        servers = _Rounds(request, policy, cloud, crew, deadline, width, backoff).results()
-    return Report(request, cloud.api, dry_run, refusal, servers, started_at, crew.now())
+        servers = _Rounds(request, policy, cloud, crew, deadline, width, backoff, told).results(look)
+    return Report(request, cloud.api, dry_run, refusal, servers, started_at, crew.now(), detail)
 
 
 class _Rounds:
@@ -105,7 +117,9 @@ class _Rounds:
         deadline: float,
         width: int,
         backoff: Callable[[int], float],
+        told: Callable[[ServerResult], None],
     ) -> None:
+        self._told = told
         self._cloud = cloud
         self._crew = crew
         self._deadline = deadline
@@ -124,9 +138,16 @@ class _Rounds:
         self._newest_seen: list[tuple[float, str]] = []
         self._taken_ids: set[str] = set()
 
-    def results(self) -> tuple[ServerResult, ...]:
-        """Go over the servers until each has a result or the budget ends."""
-        self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._cases)))
+    def results(self, look: Ended | None) -> tuple[ServerResult, ...]:
+        """Go over the servers until each has a result or the budget ends.
+
+        Args:
+            look: a read that showed all of them; None if there was none.
+        """
+        if look is None:
+            self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._cases)))
+        else:
+            self._learn(look)
         while self._open:
             now = self._crew.monotonic()
             if now >= self._deadline:
@@ -197,9 +218,9 @@ class _Rounds:
                     answers = {ids[0]: self._cloud.history(ids[0], timeout)}
                 case unreachable:
                     assert_never(unreachable)
-            return replace(ended, answers=answers)
+            return ended._replace(answers=answers)
         except Exception as failure:
-            return replace(ended, failure=failure)
+            return ended._replace(failure=failure)
 
     def _take_in(self, ended: Ended) -> None:
         self._in_flight -= 1
@@ -212,7 +233,11 @@ class _Rounds:
         self._pauses.clear()
         if ended.witness:
             self._witness_called = False
-            return
+        else:
+            self._learn(ended)
+
+    def _learn(self, ended: Ended) -> None:
+        """Tell each server's case what came back, and note what it needs next."""
         time_ended, now = self._crew.monotonic(), self._crew.now()
         for id_ in ended.ids:
             case, answer = self._cases[id_], ended.answers.get(id_)
@@ -238,11 +263,16 @@ class _Rounds:
                 case _:
                     coming = case.on_read(answer, at)
             if coming is None:
-                self._open -= 1
+                self._ended(case)
             else:
                 heapq.heappush(self._later, (coming.due, next(self._order), coming, id_))
             if case.needs_witness:
                 self._call_witness(case)
+
+    def _ended(self, case: Case) -> None:
+        assert case.result is not None
+        self._open -= 1
+        self._told(case.result)
 
     def _note(self, ended: Ended) -> None:
         """Remember what this answer proves about the cloud: the two newest sightings tell of "another"."""
@@ -270,7 +300,14 @@ class _Rounds:
             self._start(Step.READ, (other,), witness=True)
 
     def _conclude(self) -> tuple[ServerResult, ...]:
-        undone = [case for case in self._cases.values() if case.result is None and not case.on_time_up()]
+        undone = []
+        for case in self._cases.values():
+            if case.result is not None:
+                continue
+            if case.on_time_up():
+                self._ended(case)
+            else:
+                undone.append(case)
         if undone:
             faults = [case.fault for case in undone if case.fault is not None]
             causes = sorted({fault.name for fault in faults}) or ["the time was too short"]
@@ -278,6 +315,5 @@ class _Rounds:
             raise BudgetSpent(
                 f"{len(undone)} of {len(self._cases)} servers not handled in time ({', '.join(causes)}).",
                 retry_after=max(told, default=None),
-                handled=[case.result for case in self._cases.values() if case.result is not None],
             ) from next(iter(faults), None)
         return tuple(case.result for case in self._cases.values() if case.result is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handler.cloud.servers import Reading, listed, parse, stamp
+from handler.cloud.servers import Reading, listed, parse, slim, stamp
 from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused, ServerNotFound
 from handler.stop.model import Server
 
@@ -175,3 +176,29 @@ def test_a_task_state_that_is_left_out_means_idle_only_where_the_api_says_so() -
 def test_times_of_the_cloud_are_utc(value: object, expected: datetime | None) -> None:
     """With or without a zone; what is no time is none."""
     assert stamp(value) == expected
+
+
+def test_a_slim_body_parses_as_the_whole_one() -> None:
+    """Nothing that a guard looks at is lost on the way."""
+    whole = body(
+        IDS[0],
+        name="db-1",
+        flavor={"id": "physical.o2.medium", "links": []},
+        updated="2026-11-20T19:00:00Z",
+        tags=["autostop=never"],
+        metadata={"autostop": "never", "metadata": "x", "tags": "y"},
+        addresses={"net": [{"addr": "192.0.2.1"}]},
+        **{"OS-SRV-USG:launched_at": "2026-11-20T18:00:00.000000"},
+    )
+    text = json.dumps({"servers": [whole], "servers_links": [{"rel": "next", "href": "x"}]})
+    read = json.loads(text, object_hook=slim)
+    assert parse(read["servers"][0], IDS[0]) == parse(whole, IDS[0])
+    assert "addresses" not in read["servers"][0]
+    assert read["servers_links"] == [{"rel": "next", "href": "x"}]
+
+
+def test_metadata_is_never_slimmed() -> None:
+    """Whatever names somebody gave to its entries, or a guard would not see the one that protects."""
+    names = ("metadata", "tags", "id", "OS-EXT-STS:vm_state", "autostop")
+    odd = dict.fromkeys(names, "x")
+    assert json.loads(json.dumps(body(IDS[0], metadata=odd)), object_hook=slim)["metadata"] == odd

@@ -1,4 +1,4 @@
-"""FunctionGraph's part in calling a zip: unpack it, load the entry by its path in an otherwise empty Python, call it."""
+"""FunctionGraph's part in calling a zip: load the entry by its path in an otherwise empty Python, and call it."""
 
 from __future__ import annotations
 

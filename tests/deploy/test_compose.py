@@ -1,4 +1,4 @@
-"""deploy/compose: the file is valid, and the playground plays: its services, as processes, with the README's requests."""
+"""deploy/compose: the file is valid, and the playground plays: its services as processes, the README's requests."""
 
 from __future__ import annotations
 

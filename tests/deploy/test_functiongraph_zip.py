@@ -102,7 +102,9 @@ def test_everything_may_be_read_by_anybody_and_has_one_time(tmp_path: Path) -> N
 def test_what_no_event_reaches_is_left_out(files: dict[str, bytes]) -> None:
     """No bytecode, no tests, no commands, no simulated cloud, no HTTP framework, no tracing."""
     tops = {name.partition("/")[0] for name in files}
-    assert tops.isdisjoint({"flask", "werkzeug", "gunicorn", "functions_framework", "opentelemetry", "uvicorn", "google"})
+    assert tops.isdisjoint(
+        {"flask", "werkzeug", "gunicorn", "functions_framework", "opentelemetry", "uvicorn", "google"}
+    )
     assert not [name for name in files if "__pycache__" in name or name.endswith(".pyc") or "/tests/" in name]
     assert not [name for name in files if name.startswith(("handler/simulator", "handler/cli", "handler/main"))]
     assert {"index.py", "handler/__init__.py", "handler/service.py"} <= set(files)

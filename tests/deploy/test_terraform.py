@@ -1,4 +1,4 @@
-"""deploy/functiongraph as Terraform will read it: each argument is one of the provider's, and the parts fit together."""
+"""deploy/functiongraph as Terraform will read it: each argument is one of the provider's, and the parts fit."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def _plan(module: Path, **variables: object) -> str:
 
 @terraform
 def test_terraform_takes_the_example_and_refuses_what_cannot_work(module: Path) -> None:
-    """Wrong ids, schedules without a zone, images from elsewhere, and too much environment are told before anything is made."""
+    """Wrong ids, schedules without a zone, foreign images, too much environment: told before anything is made."""
     assert "Error" not in _plan(module)
     assert "each a UUID" in _plan(module, server_ids=["web-1"])
     assert "each a UUID" in _plan(module, server_ids=[])

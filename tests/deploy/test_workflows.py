@@ -72,7 +72,10 @@ def test_release_proves_where_files_and_image_come_from() -> None:
     """Both are signed with the workflow's identity, and the parts list is among the files."""
     steps = WORKFLOWS["release.yml"]["jobs"]["release"]["steps"]
     proved = [step["with"] for step in steps if step.get("uses", "").startswith("actions/attest-build-provenance@")]
-    assert [sorted(each) for each in proved] == [["push-to-registry", "subject-digest", "subject-name"], ["subject-path"]]
+    assert [sorted(each) for each in proved] == [
+        ["push-to-registry", "subject-digest", "subject-name"],
+        ["subject-path"],
+    ]
     assert any("sbom" in step.get("run", "") for step in steps)
 
 

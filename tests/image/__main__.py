@@ -1,7 +1,7 @@
 """`make image-test`: build the image twice, compare, start it as a platform would, tell what it costs.
 
-It needs root, the Debian packages buildah and debootstrap, a gigabyte of disk and a few minutes. The base is a Debian of
-our own making, since no registry is asked: with Debian's Python, or with the one that `--python` names.
+It needs root, the Debian packages buildah and debootstrap, a gigabyte of disk and a few minutes. The base is a Debian
+of our own making, since no registry is asked: with Debian's Python, or with the one that `--python` names.
 """
 
 from __future__ import annotations

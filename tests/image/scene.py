@@ -1,4 +1,6 @@
-"""The contents of an image, and of FunctionGraph's zip, started as a platform starts them: any user, nothing to write but /tmp, only loopback.
+"""The contents of an image, and of FunctionGraph's zip, started as a platform does.
+
+That is: as any user, with nothing to write to but /tmp, and no network but loopback.
 
 Runs in namespaces of its own (`unshare --net --mount --pid --fork`), which end with it.
 """
@@ -184,7 +186,12 @@ def _stopped(server: str) -> float:
 
 def _hooked(room: Room, image: Mapping[str, Any], server: str) -> None:
     """The same image as `receive_webhook`: an alarm becomes an event, and the event a stop."""
-    alert = {"status": "firing", "labels": {"server_id": server}, "fingerprint": "1", "startsAt": "2026-01-01T00:00:00Z"}
+    alert = {
+        "status": "firing",
+        "labels": {"server_id": server},
+        "fingerprint": "1",
+        "startsAt": "2026-01-01T00:00:00Z",
+    }
     group = {"version": "4", "groupKey": "k", "status": "firing", "alerts": [alert]}
     settings = {
         "FUNCTION_TARGET": "receive_webhook",
@@ -239,8 +246,8 @@ def main() -> None:
     for uid in image["uids"]:
         figures = play(Room(mounted(Path(image["root"])), uid, image["environ"], image["folder"]), image)
         print(
-            f"  user {uid}: first answer after {figures.first_answer:.2f} s, first server stopped {figures.first_stop:.2f} s"
-            f" later (0.1 s of it powering off), {figures.idle:.0f} MiB before and {figures.after:.0f} MiB after,"
+            f"  user {uid}: first answer after {figures.first_answer:.2f} s, first server stopped"
+            f" {figures.first_stop:.2f} s later (0.1 s of it powering off), {figures.idle:.0f} MiB before and {figures.after:.0f} MiB after,"
             f" ended {figures.ending:.2f} s after SIGTERM",
             flush=True,
         )

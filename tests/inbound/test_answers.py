@@ -35,6 +35,7 @@ EXPECTED = {
     errors.BodyIncomplete: (503, "body-incomplete"),
     errors.SinkUnreachable: (503, "sink-unreachable"),
     errors.ProducerUnreachable: (503, "producer-unreachable"),
+    errors.KeysUnreachable: (503, "keys-unreachable"),
     errors.InternalFault: (503, "internal-fault"),
     errors.CloudError: (503, "cloud-error"),
     errors.CloudUnreachable: (503, "cloud-unreachable"),

@@ -146,14 +146,6 @@ def test_a_misspelt_dry_run_is_refused(name: str) -> None:
     assert faults(data={"server_ids": [ONE], name: True}) == {"data.dry_run": "is spelt differently"}
 
 
-@pytest.mark.parametrize("value", [{"tags": ["a"]}, {}, "all", True])
-def test_a_selector_is_refused(value: object) -> None:
-    """What is not built yet is not silently passed over."""
-    assert faults(data={"server_ids": [ONE], "selector": value}) == {
-        "data.selector": "is not supported by this version"
-    }
-
-
 @pytest.mark.parametrize(("name", "longest"), [("reason", 500), ("requested_by", 200), ("reply_to", 2048)])
 def test_texts_have_their_limits(name: str, longest: int) -> None:
     """Texts are carried through up to their length, counted in characters."""

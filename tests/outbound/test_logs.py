@@ -72,7 +72,8 @@ def test_each_server_is_one_line() -> None:
     """With the same keys as its row in the result, and the event it belongs to."""
     with logged() as lines:
         made = report(row(), row(Reason.BUSY, TWO))
-        logs.log_servers(made.request, made.servers)
+        for server in made.servers:
+            logs.log_server(made.request, server)
     first, second = lines.all
     keys = {"server_id", "server_name", "outcome", "reason", "detail", "vm_state", "task_state"}
     assert set(first) == OF_AN_EVENT | keys | {"previous_vm_state", "request_id", "job_id"}

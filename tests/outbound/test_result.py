@@ -164,6 +164,7 @@ def test_the_data_says_what_was_asked() -> None:
         "reason": "nightly",
         "requested_by": "ops",
         "reply_to": "https://chat.example/1",
+        "selector": None,
     }
     assert (data["api"], data["dry_run"]) == ("nova", False)
     assert (data["started_at"], data["finished_at"]) == ("2026-11-20T19:00:00.120Z", "2026-11-20T19:00:04.910Z")

@@ -17,7 +17,7 @@ from handler.errors import (
     LoginRefused,
     ServerNotFound,
 )
-from handler.stop.model import Reason
+from handler.stop.model import Reason, ServerResult
 from handler.stop.ports import Taken
 from handler.stop.run import backoff
 from tests.stop.fakes import NOW, START, HeldCrew, Play, Raised, Script, id_of, seconds, seen
@@ -148,6 +148,40 @@ def test_causes_are_named_once_each_and_in_order() -> None:
         play.report()
     assert caught.value.retry_after is None
     assert isinstance(caught.value.__cause__, CloudError)
+
+
+def test_each_result_is_told_as_soon_as_it_is_there() -> None:
+    """What was done is told while others are still waited for, also if the event must come again, and only once."""
+    heard: list[tuple[str, Reason, float]] = []
+    slow = CloudThrottled("slow", status=429, retry_after=60.0)
+    play = Play(Script(slow), quick(), Script("active", OFF), budget=30.0)
+
+    def told(server: ServerResult) -> None:
+        heard.append((server.id, server.reason, play.elapsed))
+
+    with pytest.raises(BudgetSpent):
+        play.report(told=told)
+    (second, third) = heard
+    assert second[:2] == (TWO, Reason.CONFIRMED)
+    assert second[2] < 1.0
+    assert third[:2] == (THREE, Reason.ACCEPTED)
+
+
+def test_what_ends_with_the_budget_is_told_too() -> None:
+    """A server that was still watched then has a result as well."""
+    heard: list[ServerResult] = []
+    play = Play(quick(), Script("active", OFF), budget=10.0)
+    report = play.report(told=heard.append)
+    assert heard == list(report.servers)
+
+
+def test_what_was_done_before_a_refused_login_is_told() -> None:
+    """The event comes again; the log knows already."""
+    heard: list[str] = []
+    play = Play(quick(), Script("active", Raised(LoginRefused("No.")), lasts=2.0))
+    with pytest.raises(LoginRefused):
+        play.report(told=lambda server: heard.append(server.id))
+    assert heard == [ONE]
 
 
 def test_a_budget_that_is_spent_before_the_start_makes_no_call() -> None:

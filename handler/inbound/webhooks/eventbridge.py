@@ -22,6 +22,7 @@ from handler.inbound.webhooks.fields import (
     canonical_request,
     cut,
     identity,
+    is_canonical,
     json_object,
     member,
     server_ids,
@@ -62,7 +63,7 @@ class EventBridge(Alarm):
         """An alarm must be in the state `ALARM` and name a server; constant input always acts."""
         document = message.document
         if not _is_envelope(document):
-            return None if _is_canonical(document) else Nothing("neither an envelope nor a stop request")
+            return None if is_canonical(document) else Nothing("neither an envelope nor a stop request")
         if document.get("detail-type") != _ALARM:
             return Nothing("an event of another kind")
         if member(document, "detail", "state").get("value") != "ALARM":
@@ -105,10 +106,6 @@ class EventBridge(Alarm):
 
 def _is_envelope(document: Mapping[str, object]) -> bool:
     return "detail-type" in document
-
-
-def _is_canonical(document: Mapping[str, object]) -> bool:
-    return "server_ids" in document or "server_id" in document
 
 
 def _time(document: Mapping[str, object]) -> datetime | None:

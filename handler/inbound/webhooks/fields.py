@@ -134,6 +134,11 @@ def both(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
     return made, second()
 
 
+def is_canonical(document: Mapping[str, object]) -> bool:
+    """Whether a document that came without an envelope of CloudEvents is meant as canonical data."""
+    return not {"server_ids", "server_id", "selector"}.isdisjoint(document)
+
+
 def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requested_by: str) -> StopRequest:
     """The stop request of canonical data that came without an envelope of CloudEvents; its time is not set.
 
@@ -158,6 +163,6 @@ def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requ
         data=data,
     )
     request = canonical(event)
-    if not request.server_ids:
+    if not request.server_ids and request.selector is None:
         raise BadEvent(Flaw("data.server_ids", "is missing"))
     return replace(request, requested_by=request.requested_by or requested_by)

@@ -16,6 +16,7 @@ SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {
     "/aodh": lambda settings: settings.aodh_token,
     "/azure-monitor": lambda settings: settings.azure_token,
     "/eventbridge": lambda settings: settings.eventbridge_token,
+    "/gitlab": lambda settings: settings.gitlab_token or settings.gitlab_signing_token,
     "/smn": lambda settings: settings.smn_topics,
     "/slack": lambda settings: settings.slack_signing_secret,
     "/mattermost": lambda settings: settings.mattermost_tokens,

@@ -21,7 +21,7 @@ from handler.inbound.answers import Answer
 from handler.inbound.extract import STOP_REQUESTED
 from handler.inbound.webhooks import fetch
 from handler.inbound.webhooks.cloudeye import CloudEyeAlarm
-from handler.inbound.webhooks.fields import canonical_request, identity, proving_json, text
+from handler.inbound.webhooks.fields import canonical_request, identity, is_canonical, proving_json, text
 from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
 from handler.inbound.webhooks.smn_signature import Certificates, signed_text
 from handler.stop.model import StopRequest
@@ -105,7 +105,7 @@ class Smn(Alarm):
         document = message.document()
         if CloudEyeAlarm.is_one(document):
             return CloudEyeAlarm(document).gate()
-        if "server_ids" in document or "server_id" in document:
+        if is_canonical(document):
             return None
         return Nothing("neither an alarm nor a stop request")
 

@@ -29,6 +29,8 @@ HEADERS = [
     "x-slack-request-timestamp",
     "x-grafana-alerting-signature",
     "x-grafana-time",
+    "x-gitlab-token",
+    "webhook-signature",
     "x-smn-message-type",
     "x-openstack-request-id",
     "traceparent",

@@ -29,6 +29,7 @@ ENVIRON = {
     "AUTOSTOP_AODH_TOKEN": SECRET,
     "AUTOSTOP_AZURE_TOKEN": SECRET,
     "AUTOSTOP_EVENTBRIDGE_TOKEN": SECRET,
+    "AUTOSTOP_GITLAB_TOKEN": SECRET,
     "AUTOSTOP_SLACK_SIGNING_SECRET": SECRET,
     "AUTOSTOP_MATTERMOST_TOKENS": SECRET,
     "AUTOSTOP_TEAMS_SECRET": base64.b64encode(SECRET.encode()).decode(),
@@ -54,6 +55,10 @@ def _grafana(pair: Any, _: Vendor) -> tuple[bytes, dict[str, str], str]:
     body = _as_json(pair)
     signed = mac(SECRET, f"{SENT}:".encode() + body).hex()
     return body, {"x-grafana-time": SENT, "x-grafana-alerting-signature": signed}, ""
+
+
+def _gitlab(pair: Any, _: Vendor) -> tuple[bytes, dict[str, str], str]:
+    return _as_json(pair), {"x-gitlab-token": SECRET}, ""
 
 
 def _slack(pair: Any, _: Vendor) -> tuple[bytes, dict[str, str], str]:
@@ -91,6 +96,7 @@ SIGN: dict[str, Callable[[Any, Vendor], tuple[bytes, dict[str, str], str]]] = {
     "/aodh": _aodh,
     "/azure-monitor": _by_token,
     "/eventbridge": _by_token,
+    "/gitlab": _gitlab,
     "/slack": _slack,
     "/mattermost": _mattermost,
     "/teams": _teams,
@@ -124,7 +130,7 @@ def test_each_golden_pair_comes_true(name: str, vendor: Vendor) -> None:
     assert status == pair["status"]
     assert events == ([] if pair["event"] is None else [pair["event"]])
     for event in events:
-        assert not set(pair["decoys"]) & set(event["data"]["server_ids"])
+        assert not set(pair["decoys"]) & set(event["data"].get("server_ids", []))
 
 
 def test_each_producer_has_a_pair_that_acts_and_one_that_does_not() -> None:

@@ -1,0 +1,96 @@
+"""The `selector` of canonical data. Loaded when an event has one.
+
+It is read more strictly than the rest: a part that is empty, null or misspelt would let it fit more servers than
+somebody meant.
+"""
+
+from __future__ import annotations
+
+import re
+
+from handler.errors import Flaw
+from handler.stop.model import Selector
+
+_AT = "data.selector"
+_PARTS = frozenset({"tags", "metadata", "name"})
+_LONGEST = 255
+# A server has no more of them: Nova takes 50 tags, Open Telekom Cloud 128 entries of metadata.
+_MOST_TAGS, _MOST_ENTRIES = 50, 128
+# A set of a glob, as fnmatch reads it: what comes first after `[` or `[!` belongs to it, even if it is `]`.
+_SET = re.compile(r"\[(?:!.|[^!])[^\]]*\]", re.DOTALL)
+# What the cloud itself puts on every bare metal server: with nothing else beside it, it means all of them.
+_ON_EVERY_ONE = {"__type_baremetal", ("metering.resourcetype", "__type_baremetal")}
+
+
+def parse(value: object, flaws: list[Flaw]) -> Selector:
+    """Read a selector.
+
+    Args:
+        value: what stands in the data, and is not null.
+        flaws: gets everything that is wrong with it; then what is returned is worth nothing.
+    """
+    if not isinstance(value, dict):
+        flaws.append(Flaw(_AT, "is no object"))
+        return Selector()
+    if not value:
+        flaws.append(Flaw(_AT, "is empty; it never means all servers"))
+    if not _PARTS.issuperset(value):
+        flaws.append(Flaw(_AT, "has a member other than tags, metadata and name"))
+    found = Selector(
+        tags=_tags(value["tags"], flaws) if "tags" in value else (),
+        metadata=_metadata(value["metadata"], flaws) if "metadata" in value else (),
+        name=_name(value["name"], flaws) if "name" in value else "",
+    )
+    labels = {*found.tags, *found.metadata}
+    if labels and not found.name and labels <= _ON_EVERY_ONE:
+        flaws.append(Flaw(_AT, "fits every bare metal server"))
+    return found
+
+
+def _tags(value: object, flaws: list[Flaw]) -> tuple[str, ...]:
+    at = f"{_AT}.tags"
+    if not isinstance(value, list) or not 0 < len(value) <= _MOST_TAGS:
+        flaws.append(Flaw(at, f"is no array of 1 to {_MOST_TAGS} tags"))
+        return ()
+    for index, tag in enumerate(value):
+        if fault := _fault(tag):
+            flaws.append(Flaw(f"{at}[{index}]", fault))
+    return tuple(tag for tag in value if isinstance(tag, str))
+
+
+def _metadata(value: object, flaws: list[Flaw]) -> tuple[tuple[str, str], ...]:
+    at = f"{_AT}.metadata"
+    if not isinstance(value, dict) or not 0 < len(value) <= _MOST_ENTRIES:
+        flaws.append(Flaw(at, f"is no object of 1 to {_MOST_ENTRIES} entries"))
+        return ()
+    for key, entry in value.items():
+        # Which entry it is cannot be said: its key is the sender's own text. An empty value is one that servers have.
+        if fault := _fault(key) or (_fault(entry) if entry != "" else None):
+            flaws.append(Flaw(at, f"has a key or a value that {fault}"))
+    return tuple((key, entry) for key, entry in value.items() if isinstance(entry, str))
+
+
+def _name(value: object, flaws: list[Flaw]) -> str:
+    at = f"{_AT}.name"
+    if fault := _fault(value):
+        flaws.append(Flaw(at, fault))
+        return ""
+    glob = str(value)
+    rest = _SET.sub("", glob)
+    if "[" in rest:
+        flaws.append(Flaw(at, "has a [ without its ]"))
+    elif not rest.strip("*?"):
+        flaws.append(Flaw(at, "has no character that stands for itself, so it could fit every server"))
+    if any(found.startswith("[^") for found in _SET.findall(glob)):
+        # Some shells take it for "none of these", fnmatch for "one of these".
+        flaws.append(Flaw(at, "has [^ where [! is meant"))
+    return glob
+
+
+def _fault(value: object) -> str | None:
+    """What is wrong with a text that the cloud is to know; None if nothing is."""
+    if not isinstance(value, str):
+        return "is no text"
+    if not value.strip():
+        return "is blank"
+    return f"is longer than {_LONGEST} characters" if len(value) > _LONGEST else None

@@ -1,0 +1,200 @@
+"""The selector of canonical data: what is taken, and that nothing which could mean all servers is."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from handler.errors import Flaw
+from handler.inbound.decode import decode
+from handler.inbound.extract import extract
+from handler.inbound.selector import parse
+from handler.outbound.ask import stop_request_event
+from handler.stop.model import Selector, StopRequest
+from tests.inbound.events import ONE, event, structured
+from tests.inbound.test_extract import faults
+from tests.test_events_folder import faults as schema_faults
+from tests.test_events_folder import sample
+
+EVERY_BMS = {"metering.resourcetype": "__type_baremetal"}
+NO_LITERAL = "has no character that stands for itself, so it could fit every server"
+BESIDE = "is there beside ids of servers, so it is ambiguous which are meant"
+
+
+def asked(selector: object, more: dict[str, str] | None = None, **attributes: Any) -> StopRequest:
+    """What a good event with this selector asks for."""
+    (found,) = decode(*structured(event(data={"selector": selector}, **attributes))).events
+    request = extract(found, more or {})
+    assert isinstance(request, StopRequest)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ({"tags": ["env=ci"]}, Selector(tags=("env=ci",))),
+        ({"tags": ["a", "b", "a"]}, Selector(tags=("a", "b", "a"))),
+        ({"tags": ["__type_baremetal", "env=ci"]}, Selector(tags=("__type_baremetal", "env=ci"))),
+        ({"metadata": {"team": "build"}}, Selector(metadata=(("team", "build"),))),
+        ({"metadata": {"team": ""}}, Selector(metadata=(("team", ""),))),
+        ({"metadata": {**EVERY_BMS, "a": "b"}}, Selector(metadata=(*EVERY_BMS.items(), ("a", "b")))),
+        ({"metadata": EVERY_BMS, "name": "ci-*"}, Selector(metadata=(*EVERY_BMS.items(),), name="ci-*")),
+        ({"name": "ci-0?"}, Selector(name="ci-0?")),
+        (
+            {"tags": [" x "], "metadata": {"k": "1"}, "name": "büro *"},
+            Selector((" x ",), (("k", "1"),), "büro *"),
+        ),
+        ({"name": "x" * 255}, Selector(name="x" * 255)),
+        (None, None),
+    ],
+)
+def test_a_selector_is_taken_as_it_is_written(selector: object, expected: Selector | None) -> None:
+    """Spaces, case and order are kept; null stands for none."""
+    request = asked(selector)
+    assert (request.selector, request.server_ids) == (expected, ())
+
+
+@pytest.mark.parametrize("type_", ["dev.knative.sources.ping", "com.example.ticket", "pubsub"])
+def test_whoever_carries_canonical_data_can_select(type_: str) -> None:
+    """A schedule, a type of the settings, and what is inside of a message of Pub/Sub."""
+    expected = Selector(tags=("env=ci",))
+    if type_ == "pubsub":
+        inner = base64.b64encode(b'{"selector": {"tags": ["env=ci"]}}').decode()
+        given = event(type="google.cloud.pubsub.topic.v1.messagePublished", data={"message": {"data": inner}})
+        request = extract(decode(*structured(given)).events[0])
+        assert isinstance(request, StopRequest)
+        assert request.selector == expected
+    else:
+        assert asked({"tags": ["env=ci"]}, {"com.example.ticket": ""}, type=type_).selector == expected
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        ({}, {"": "is empty; it never means all servers"}),
+        ("all", {"": "is no object"}),
+        (["ci-07"], {"": "is no object"}),
+        (True, {"": "is no object"}),
+        ({"tag": ["env=ci"]}, {"": "has a member other than tags, metadata and name"}),
+        ({"name": "ci-*", "not": "x"}, {"": "has a member other than tags, metadata and name"}),
+        *(({"tags": tags}, {".tags": "is no array of 1 to 50 tags"}) for tags in ([], None, "env=ci", {}, ["x"] * 51)),
+        ({"tags": [" ", "", 5, None, "x" * 256]}, {
+            ".tags[0]": "is blank",
+            ".tags[1]": "is blank",
+            ".tags[2]": "is no text",
+            ".tags[3]": "is no text",
+            ".tags[4]": "is longer than 255 characters",
+        }),
+        *(({"metadata": metadata}, {".metadata": "is no object of 1 to 128 entries"})
+          for metadata in ({}, None, [], "team=build", {str(number): "x" for number in range(129)})),
+        *(({"metadata": metadata}, {".metadata": f"has a key or a value that {fault}"})
+          for metadata, fault in (
+              ({"shard": 3}, "is no text"), ({"on": True}, "is no text"), ({"k": None}, "is no text"),
+              ({"": "x"}, "is blank"), ({"k": " "}, "is blank"),
+              ({"k" * 256: "x"}, "is longer than 255 characters"), ({"k": "x" * 256}, "is longer than 255 characters"),
+          )),
+        *(({"name": name}, {".name": "is blank"}) for name in ("", " ", "\t\n")),
+        *(({"name": name}, {".name": "is no text"}) for name in (None, 5, ["ci-*"])),
+        ({"name": "x" * 256}, {".name": "is longer than 255 characters"}),
+        *(({"name": name}, {".name": NO_LITERAL})
+          for name in ("*", "**", "?", "?*", "*?*", "???", "[a-z]*", "[!x]*", "*[!]]", "[]]*", "[*]", "[ -~]*")),
+        *(({"name": name}, {".name": "has a [ without its ]"}) for name in ("ci-[0", "[", "[]", "[!]", "a[!]*", "[]*")),
+        ({"name": "ci-[^0]"}, {".name": "has [^ where [! is meant"}),
+        ({"tags": ["__type_baremetal"]}, {"": "fits every bare metal server"}),
+        ({"metadata": EVERY_BMS}, {"": "fits every bare metal server"}),
+        ({"tags": ["__type_baremetal"] * 2, "metadata": EVERY_BMS}, {"": "fits every bare metal server"}),
+        ({"tags": [], "metadata": {}, "name": "*"}, {
+            ".tags": "is no array of 1 to 50 tags",
+            ".metadata": "is no object of 1 to 128 entries",
+            ".name": NO_LITERAL,
+        }),
+    ],
+)  # fmt: skip
+def test_a_selector_that_is_wrong_or_could_mean_all_is_refused(selector: object, expected: dict[str, str]) -> None:
+    """Every fault is named; a part that is empty, null or misspelt does not just drop out."""
+    assert faults(data={"selector": selector}) == {f"data.selector{at}": fault for at, fault in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"data": {"selector": {"name": "ci-*"}, "server_ids": [ONE]}},
+        {"data": {"selector": {"name": "ci-*"}, "server_id": ONE}},
+        {"data": {"selector": {"name": "ci-*"}}, "subject": ONE},
+    ],
+)
+def test_a_selector_beside_ids_is_ambiguous(given: dict[str, Any]) -> None:
+    """Whether both or either was meant cannot be known; the subject counts too if it is an id."""
+    assert faults(**given) == {"data.selector": BESIDE}
+    assert schema_faults("cloudevent-in.json", event(**given)) != []
+
+
+def test_a_selector_beside_a_wrong_id_is_ambiguous_as_well() -> None:
+    """Both faults are named."""
+    assert faults(data={"selector": {"name": "ci-*"}, "server_ids": ["ci-07"]}) == {
+        "data.selector": BESIDE,
+        "data.server_ids[0]": "is no UUID",
+    }
+
+
+def test_the_sample_is_taken() -> None:
+    """What events/ shows as a good event with a selector is one."""
+    (found,) = decode(*structured(sample("in/selector.json"))).events
+    request = extract(found)
+    assert isinstance(request, StopRequest)
+    assert request.selector == Selector(name="ci-*")
+
+
+def test_a_subject_that_is_no_id_is_no_matter() -> None:
+    """It says something else, as a subject may."""
+    assert asked({"name": "ci-*"}, subject="the build farm").selector == Selector(name="ci-*")
+
+
+def test_no_fault_repeats_what_was_sent() -> None:
+    """Keys of metadata and unknown members are the sender's own text."""
+    found: list[Flaw] = []
+    parse({"marked": 1, "metadata": {"marked": 5}, "tags": [["marked"]], "name": "marked["}, found)
+    assert len(found) == 4
+    assert "marked" not in repr(found)
+
+
+_texts = st.sampled_from(["", " ", "a", "env=ci", "__type_baremetal", "metering.resourcetype", "é*", "x" * 256])
+_globs = st.text(st.sampled_from("ab*?[]!^-]["), max_size=6)
+_selectors = st.dictionaries(
+    st.sampled_from(["tags", "metadata", "name", "more"]),
+    st.one_of(
+        _texts,
+        _globs,
+        st.lists(_texts, max_size=3),
+        st.dictionaries(_texts, _texts, max_size=3),
+        st.sampled_from([None, 5]),
+    ),
+    max_size=3,
+)
+
+
+@given(_selectors | st.builds(lambda name: {"name": name}, _globs))
+@example({"name": "[!]"})
+@example({"name": "a[]]"})
+@example({"name": "[!]]a"})
+@example({"name": "[^]a"})
+@example({"name": "a\n"})
+def test_the_schema_agrees_with_the_code(selector: dict[str, Any]) -> None:
+    """What events/ calls a good selector is one, and nothing else."""
+    found: list[Flaw] = []
+    parse(selector, found)
+    told = schema_faults("common.json#/$defs/selector", selector)
+    assert (found == []) is (told == []), (found, told)
+
+
+def test_a_selector_goes_on_to_the_event_sink_as_it_came() -> None:
+    """What `receive_webhook` posts says the same again."""
+    for selector in ({"tags": ["a"]}, {"metadata": {"k": ""}, "name": "ci-*"}):
+        sent = stop_request_event(asked(selector), {})
+        assert sent.data == {"selector": selector, "dry_run": False}
+        assert asked(json.loads(json.dumps(sent.data))["selector"]).selector == asked(selector).selector

@@ -1,0 +1,205 @@
+"""GitLab: a pipeline that succeeded is the clock, and its variable names the servers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from handler.inbound.answers import Answer
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, flip, fresh_secret, mac, refused, says
+
+TOKEN = fresh_secret()
+KEY = secrets.token_bytes(32)
+SIGNING = f"whsec_{base64.b64encode(KEY).decode()}"
+ID = "0b9ee6a1-7ba3-4f8e-bd0e-5a8f4bd0a001"
+
+
+def hook(variables: Any = None, *, kind: str = "pipeline", **attributes: Any) -> dict[str, Any]:
+    """A pipeline that has run."""
+    return {
+        "object_kind": kind,
+        "object_attributes": {
+            "id": 31,
+            "status": "success",
+            "source": "schedule",
+            "finished_at": "2026-11-20 18:00:03 UTC",
+            "variables": [{"key": "SERVER_IDS", "value": f"{ONE},{TWO}"}] if variables is None else variables,
+            **attributes,
+        },
+        "user": {"id": 7, "username": "night"},
+        "project": {"id": 1, "path_with_namespace": "ops/night"},
+        "commit": {"id": THREE, "title": f"stop {THREE}"},
+    }
+
+
+def by_token(**environ: str) -> Scene:
+    """GitLab proves itself by its token."""
+    return Scene(**{"AUTOSTOP_GITLAB_TOKEN": TOKEN, **environ})
+
+
+def by_signature(**environ: str) -> Scene:
+    """GitLab proves itself by its signature."""
+    return Scene(**{"AUTOSTOP_GITLAB_SIGNING_TOKEN": SIGNING, **environ})
+
+
+def send(here: Scene, body: Any) -> Answer:
+    """A delivery with the right token."""
+    return here.post("/gitlab", body, {**JSON, "x-gitlab-token": TOKEN})
+
+
+def signed(body: bytes, *, id_: str = ID, at: int = int(NOW.timestamp()) - 5) -> dict[str, str]:
+    """The headers of a signed delivery."""
+    made = base64.b64encode(mac(KEY, f"{id_}.{at}.".encode() + body)).decode()
+    return {"webhook-id": id_, "webhook-timestamp": str(at), "webhook-signature": f"v1,{made}"}
+
+
+def test_a_pipeline_that_succeeded_names_its_servers() -> None:
+    """And no other id of the message is one; without a signature its time is the receipt."""
+    here = by_token()
+    answer = send(here, hook())
+    request = here.only()
+    assert (answer.status, says(answer)) == (200, {"status": "handed-on", "id": request.id})
+    assert (request.server_ids, request.time, request.source) == ((ONE, TWO), NOW, "/bms-autostop/gitlab")
+    assert (request.reason, request.requested_by) == ("GitLab pipeline 31 of ops/night", "GitLab: night")
+
+
+def test_the_least_that_a_pipeline_says_is_enough() -> None:
+    """Without user, project and time of its end."""
+    here = by_token()
+    least = {"object_kind": "pipeline", "object_attributes": {"id": 31, "status": "success"}}
+    least["object_attributes"]["variables"] = [{"key": "server_id", "value": ONE}]  # type: ignore[index]
+    assert send(here, least).status == 200
+    request = here.only()
+    assert (request.reason, request.requested_by) == ("GitLab pipeline 31", "GitLab")
+
+
+@pytest.mark.parametrize("key", ["SERVER_ID", "SERVER_IDS", "server_ids", "Server_Id"])
+def test_case_and_number_of_the_variable_do_not_count(key: str) -> None:
+    """As GitLab's people write them in capitals."""
+    here = by_token()
+    send(here, hook([{"key": "OTHER", "value": THREE}, "odd", {"key": key, "value": ONE}]))
+    assert here.only().server_ids == (ONE,)
+
+
+def test_the_name_of_the_variable_is_a_setting() -> None:
+    """The same as for labels."""
+    here = by_token(AUTOSTOP_ID_LABEL="bms")
+    send(here, hook([{"key": "BMS", "value": TWO}, {"key": "SERVER_ID", "value": ONE}]))
+    assert here.only().server_ids == (TWO,)
+
+
+def test_one_bad_id_refuses_all() -> None:
+    """Half of what was meant is not what was meant."""
+    here = by_token()
+    problem = refused(send(here, hook([{"key": "SERVER_IDS", "value": f"{ONE},db-1"}])), 400)
+    assert problem["faults"] == [{"at": "object_attributes.variables[0].value", "fault": "is no UUID"}]
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("id_", [None, "31", {}])
+def test_a_pipeline_without_a_number_is_400(id_: Any) -> None:
+    """Nothing would make its redelivery recognisable."""
+    problem = refused(send(by_token(), hook(id=id_)), 400)
+    assert problem["faults"] == [{"at": "object_attributes.id", "fault": "is missing or no number"}]
+
+
+@pytest.mark.parametrize(
+    "status", ["created", "pending", "running", "failed", "canceled", "skipped", "manual", None, 1]
+)
+def test_no_other_state_acts(status: Any) -> None:
+    """GitLab tells of each."""
+    here = by_token()
+    assert send(here, hook(status=status)).status == 204
+    assert here.handed == []
+
+
+@pytest.mark.parametrize(
+    "body", [hook(kind="build"), hook(kind="push"), hook([]), hook("odd"), hook([{"key": "X", "value": ONE}]), {}]
+)
+def test_what_names_no_server_is_nothing(body: Any) -> None:
+    """Other messages, and pipelines that are about something else."""
+    here = by_token()
+    assert send(here, body).status == 204
+    assert here.handed == []
+
+
+def test_a_redelivery_is_recognisable_and_another_run_is_not_it() -> None:
+    """A pipeline that was started again ends at another time."""
+    here = by_token()
+    for body in (hook(), hook(), hook(id=32), hook(finished_at="2026-11-20 19:00:03 UTC")):
+        send(here, body)
+    first, again, *others = (request.id for request in here.handed)
+    assert first == again
+    assert len({first, *others}) == 3
+
+
+@pytest.mark.parametrize("sent", ["", flip(TOKEN), flip(TOKEN, 0), TOKEN[:-1], "é", f"Bearer {TOKEN}"])
+def test_any_other_token_is_401(sent: str) -> None:
+    """One bit is enough."""
+    here = by_token()
+    refused(here.post("/gitlab", hook(), {**JSON, "x-gitlab-token": sent}), 401)
+    assert here.handed == []
+
+
+def test_a_signed_time_is_the_events_time() -> None:
+    """And the plain token is not asked for."""
+    here, body = by_signature(), json.dumps(hook()).encode()
+    assert here.post("/gitlab", body, signed(body)).status == 200
+    assert here.only().time == NOW - timedelta(seconds=5)
+
+
+def test_one_right_signature_of_several_is_enough() -> None:
+    """While keys are changed there is one for each."""
+    here, body = by_signature(), json.dumps(hook()).encode()
+    headers = signed(body)
+    headers["webhook-signature"] = f"v1,{base64.b64encode(b'x' * 32).decode()} {headers['webhook-signature']} v2,x"
+    assert here.post("/gitlab", body, headers).status == 200
+
+
+@pytest.mark.parametrize("changed", ["webhook-id", "webhook-timestamp", "webhook-signature", "body"])
+@pytest.mark.parametrize("at", [0, -1])
+def test_one_changed_bit_is_401(changed: str, at: int) -> None:
+    """Of anything that is signed."""
+    here, body = by_signature(), json.dumps(hook()).encode()
+    headers = signed(body)
+    if changed == "body":
+        body = flip(body.decode(), at).encode()
+    else:
+        headers[changed] = flip(headers[changed], at)
+    refused(here.post("/gitlab", body, headers), 401)
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("missing", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+def test_a_missing_header_is_401(missing: str) -> None:
+    """Nothing of the proof can be left out."""
+    here, body = by_signature(), json.dumps(hook()).encode()
+    headers = signed(body)
+    del headers[missing]
+    refused(here.post("/gitlab", body, headers), 401)
+
+
+@pytest.mark.parametrize(("age", "status"), [(300, 200), (301, 401), (-300, 200), (-301, 401)])
+def test_a_signed_time_lies_in_the_window(age: int, status: int) -> None:
+    """Five minutes on either side."""
+    here, body = by_signature(), json.dumps(hook()).encode()
+    assert here.post("/gitlab", body, signed(body, at=int(NOW.timestamp()) - age)).status == status
+
+
+def test_both_set_both_are_needed() -> None:
+    """The token without the signature, or the other way round, proves too little."""
+    here, body = by_token(AUTOSTOP_GITLAB_SIGNING_TOKEN=SIGNING), json.dumps(hook()).encode()
+    refused(here.post("/gitlab", body, {"x-gitlab-token": TOKEN}), 401)
+    refused(here.post("/gitlab", body, signed(body)), 401)
+    assert here.post("/gitlab", body, {"x-gitlab-token": TOKEN, **signed(body)}).status == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"a": NaN}'])
+def test_what_is_no_object_is_400(body: bytes) -> None:
+    """It is proven, and cannot be read."""
+    refused(by_token().post("/gitlab", body, {"x-gitlab-token": TOKEN}), 400)

@@ -1,0 +1,457 @@
+"""Which servers a selector fits, and how they are looked up before anything is done to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler.errors import (
+    BudgetSpent,
+    CallDenied,
+    CloudConfused,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    CloudUnreachable,
+    InternalFault,
+    LoginRefused,
+)
+from handler.stop.decide import decide, refuse
+from handler.stop.evidence import Action, Lookup
+from handler.stop.model import Move, Policy, Reason, Refusal, Report, Selector, Server
+from handler.stop.run import run
+from handler.stop.selection import matches
+from tests.stop.fakes import (
+    ID,
+    NOW,
+    START,
+    HeldCrew,
+    Play,
+    Script,
+    ScriptedCloud,
+    acts,
+    asked,
+    fixed_backoff,
+    id_of,
+    seconds,
+    seen,
+)
+
+CI = Selector(tags=("env=ci",))
+NIGHT = {"k": "v", "team": "build"}
+
+
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        (Selector(), False),
+        (Selector(tags=("env=ci",)), True),
+        (Selector(tags=("env=ci", "night")), True),
+        (Selector(tags=("env=ci", "absent")), False),
+        (Selector(tags=("env",)), False),
+        (Selector(tags=("ENV=CI",)), False),
+        (Selector(tags=("env=ci ",)), False),
+        (Selector(tags=("env=*",)), False),
+        (Selector(metadata=(("team", "build"),)), True),
+        (Selector(metadata=(("team", "build"), ("k", "v"))), True),
+        (Selector(metadata=(("team", "build"), ("k", "w"))), False),
+        (Selector(metadata=(("team", "Build"),)), False),
+        (Selector(metadata=(("Team", "build"),)), False),
+        (Selector(metadata=(("team", "*"),)), False),
+        (Selector(metadata=(("absent", ""),)), False),
+        (Selector(metadata=(("blank", ""),)), True),
+        (Selector(name="ci-07"), True),
+        (Selector(name="ci-*"), True),
+        (Selector(name="*-07"), True),
+        (Selector(name="ci-??"), True),
+        (Selector(name="ci-?"), False),
+        (Selector(name="ci-0[5-7]"), True),
+        (Selector(name="ci-0[!5-7]"), False),
+        (Selector(name="ci-"), False),
+        (Selector(name="i-07"), False),
+        (Selector(name="CI-07"), False),
+        (Selector(name="ci.*"), False),
+        (Selector(name="ci-07*"), True),
+        (Selector(tags=("night",), metadata=(("k", "v"),), name="ci-*"), True),
+        (Selector(tags=("absent",), metadata=(("k", "v"),), name="ci-*"), False),
+        (Selector(tags=("night",), metadata=(("k", "absent"),), name="ci-*"), False),
+        (Selector(tags=("night",), metadata=(("k", "v"),), name="db-*"), False),
+    ],
+)
+def test_every_part_of_a_selector_must_fit(selector: Selector, fits: bool) -> None:
+    """Tags and metadata as they are written, the name as a glob for all of it; no part at all fits nothing."""
+    server = seen("active", name="ci-07", tags=frozenset({"env=ci", "night"}), metadata={**NIGHT, "blank": ""})
+    assert matches(selector, server) is fits
+
+
+@pytest.mark.parametrize(
+    ("name", "glob", "fits"),
+    [
+        ("bürö-01", "bürö-*", True),
+        ("bürö-01", "b?r?-01", True),
+        ("bu\u0308ro", "büro", False),
+        ("机器-7", "机?-[5-9]", True),
+        ("🖥-1", "?-1", True),
+        ("Straße", "STRASSE", False),
+        ("a\nb", "a*b", True),
+        ("a*b", "a[*]b", True),
+        ("axb", "a[*]b", False),
+        ("a]b", "a[]]b", True),
+        ("a\\b", "a\\b", True),
+        ("a.b", "a.b", True),
+        ("axb", "a.b", False),
+        ("(a|b)", "(a|b)", True),
+        (None, "a*", False),
+        ("", "a*", False),
+    ],
+)
+def test_a_name_is_any_text(name: str | None, glob: str, fits: bool) -> None:
+    """Whatever script it is in, character by character; nothing in it is a regular expression."""
+    assert matches(Selector(name=glob), seen("active", name=name)) is fits
+
+
+def _by_hand(glob: str, name: str) -> bool:
+    """The glob again, written the slow way."""
+    if not glob:
+        return not name
+    if glob[0] == "*":
+        return any(_by_hand(glob[1:], name[skipped:]) for skipped in range(len(name) + 1))
+    if not name:
+        return False
+    if glob[0] == "?":
+        return _by_hand(glob[1:], name[1:])
+    if glob[0] == "[":
+        end = glob.index("]", 3 if glob[1] == "!" else 2)
+        negated = glob[1] == "!"
+        return (name[0] in glob[1 + negated : end]) is not negated and _by_hand(glob[end + 1 :], name[1:])
+    return glob[0] == name[0] and _by_hand(glob[1:], name[1:])
+
+
+_parts = st.sampled_from(["a", "b", "]", "!", "*", "?", "[ab]", "[!a]", "[]a]", "[!]]", "[*?]"])
+
+
+@given(st.lists(_parts, max_size=6).map("".join), st.text(st.sampled_from("ab]!*?"), max_size=8))
+def test_a_glob_means_what_the_readme_says(glob: str, name: str) -> None:
+    """Against a matcher that knows nothing but `*`, `?` and sets."""
+    expected = bool(glob) and _by_hand(glob, name)
+    assert matches(Selector(name=glob), seen("active", name=name)) is expected
+
+
+_labels = st.sets(st.sampled_from("abcd"), max_size=4)
+
+
+@given(_labels, _labels, st.dictionaries(st.sampled_from("kl"), st.sampled_from("xy")), st.booleans())
+def test_more_parts_never_fit_more_servers(
+    tags: set[str], on_it: set[str], metadata: dict[str, str], named: bool
+) -> None:
+    """Each part only narrows."""
+    server = seen("active", name="ab", tags=frozenset(on_it), metadata={"k": "x", "l": "y"})
+    whole = Selector(tuple(tags), tuple(metadata.items()), "a?" if named else "")
+    expected = bool(tags or metadata or named) and tags <= on_it and metadata.items() <= server.metadata.items()
+    assert matches(whole, server) is expected
+    for fewer in (whole._replace(tags=()), whole._replace(metadata=()), whole._replace(name="")):
+        assert not matches(whole, server) or matches(fewer, server) or not any(fewer)
+
+
+# --- the look ---
+
+
+@dataclass
+class Town(ScriptedCloud):
+    """A scripted cloud with a list; each look at it goes by the next line, the last one for ever.
+
+    Attributes:
+        listed: for each look the servers shown, or what is raised.
+        lasts: seconds that each look takes.
+        looks: when each look was made, and the time it was given.
+    """
+
+    listed: Sequence[Sequence[Server] | Exception] = ((),)
+    lasts: float = 0.0
+    looks: list[tuple[float, float]] = field(default_factory=list)
+
+    def find(self, wanted: Callable[[Server], bool], timeout: float) -> list[Server]:
+        self.looks.append((self.crew.monotonic() - START, timeout))
+        self.crew.takes(min(self.lasts, timeout))
+        if self.lasts > timeout:
+            raise CloudUnreachable("no answer")
+        line = self.listed[min(len(self.looks), len(self.listed)) - 1]
+        if isinstance(line, Exception):
+            raise line
+        found = [server for server in line if wanted(server)]
+        self._last_look.update((server.id, server) for server in found)
+        return found
+
+
+def town(*listed: Sequence[Server] | Exception, lasts: float = 0.0, scripts: Sequence[Script] = ()) -> Town:
+    """A cloud with these lists; servers that are looked at again are as the scripts have them, or stopped."""
+    crew = HeldCrew()
+    told = dict(enumerate(scripts, 1))
+    known = {id_of(number): told.get(number, Script("stopped")) for number in range(1, 100)}
+    return Town(known, crew, listed=listed, lasts=lasts)
+
+
+def ci(number: int, state: str = "active", **facts: Any) -> Server:
+    """The n-th server, tagged as CI's."""
+    return seen(state, id_of(number), **{"name": f"ci-{number:02}", "tags": frozenset({"env=ci"}), **facts})
+
+
+def played(
+    cloud: Town, selector: Selector = CI, policy: Policy | None = None, *, budget: float = 50.0, **facts: Any
+) -> Report:
+    """The run of an event with a selector."""
+    crew: Any = cloud.crew
+    try:
+        return run(
+            asked(selector=selector, **facts),
+            policy or Policy(),
+            cloud,
+            crew,
+            deadline=START + budget,
+            width=4,
+            dry_run=False,
+            backoff=fixed_backoff,
+        )
+    finally:
+        assert not cloud.broken_promises
+
+
+def test_what_fits_is_stopped_and_what_does_not_is_never_touched() -> None:
+    """By the look at the list alone: nothing is read again before the stop."""
+    cloud = town([ci(2), seen("active", id_of(7), name="db-07"), ci(1, "error"), ci(3, "stopped")])
+    report = played(cloud)
+    assert [(server.id, server.reason) for server in report.servers] == [
+        (id_of(1), Reason.CONFIRMED),
+        (id_of(2), Reason.CONFIRMED),
+        (id_of(3), Reason.ALREADY_STOPPED),
+    ]
+    assert (report.refusal, report.detail, report.request.selector) == (None, None, CI)
+    assert report.request.server_ids == (id_of(1), id_of(2), id_of(3))
+    assert len(cloud.looks) == 1
+    assert cloud.story(id_of(1)) == cloud.story(id_of(2)) == ["stop", "read"]
+    assert cloud.story(id_of(3)) == cloud.story(id_of(7)) == []
+
+
+def test_rows_are_in_the_order_of_names() -> None:
+    """However the cloud lists them; the id decides between two of one name, and one without comes first."""
+    listed = [ci(4, name="b"), ci(3, name="a"), ci(2, name="b"), ci(1, name=None)]
+    assert [server.id for server in played(town(listed)).servers] == [id_of(1), id_of(3), id_of(2), id_of(4)]
+
+
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [
+        ({"locked": True}, Reason.LOCKED),
+        ({"flavor": "s3.medium.2"}, Reason.NOT_BARE_METAL),
+        ({"tags": frozenset({"env=ci", "autostop=never"})}, Reason.PROTECTED),
+        ({"metadata": {"autostop-keep-until": "2999-01-01T00:00:00Z"}}, Reason.KEPT_UNTIL),
+        ({"state": "active/deleting"}, Reason.DELETING),
+        ({"state": "paused"}, Reason.WRONG_STATE),
+        ({"state": "stopped/powering-on"}, Reason.STARTED_SINCE),
+    ],
+)
+def test_every_guard_counts_for_a_selected_server(server: dict[str, Any], reason: Reason) -> None:
+    """To be selected is no more than to be asked for."""
+    cloud = town([ci(1, **server)])
+    (result,) = played(cloud).servers
+    assert result.reason is reason
+    assert cloud.of("stop") == []
+
+
+def test_a_server_that_was_busy_is_read_again_and_stopped() -> None:
+    """From the first look on it goes the usual way."""
+    cloud = town([ci(1, "active/rebooting"), ci(2)], scripts=[Script("active", "stopped")])
+    assert {server.reason for server in played(cloud).servers} == {Reason.CONFIRMED}
+    assert cloud.story(id_of(1)) == ["read", "stop", "read"]
+
+
+def test_nothing_that_fits_is_a_report_that_says_so() -> None:
+    """No fault, no refusal, no server, and nothing done."""
+    cloud = town([seen("active", id_of(7))])
+    report = played(cloud)
+    assert (report.refusal, report.servers, report.failed) == (None, (), False)
+    assert report.detail == "No server of the project fits the selector."
+    assert cloud.calls == []
+
+
+@pytest.mark.parametrize(("most", "refusal"), [(3, None), (2, Refusal.TOO_MANY_SERVERS)])
+def test_more_than_the_limit_refuses_the_event_whole(most: int, refusal: Refusal | None) -> None:
+    """No server is touched, and how many would have been is said; those that need no stop count as well."""
+    cloud = town([ci(1), ci(2), ci(3, "stopped"), seen("active", id_of(4))])
+    report = played(cloud, policy=Policy(max_servers=most))
+    assert report.refusal is refusal
+    if refusal:
+        assert (report.servers, report.request.server_ids, cloud.calls) == ((), (), [])
+        assert report.detail == "3 servers fit the selector; at most 2 may be stopped at once."
+    else:
+        assert (len(report.servers), report.detail) == (3, None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "refusal"),
+    [({"time": NOW - timedelta(hours=1)}, Refusal.TOO_OLD), ({"expires": NOW}, Refusal.EXPIRED)],
+)
+def test_an_event_that_is_refused_for_its_age_makes_no_look(facts: dict[str, Any], refusal: Refusal) -> None:
+    """It costs the cloud nothing."""
+    cloud = town([ci(1)])
+    assert (played(cloud, **facts).refusal, cloud.looks) == (refusal, [])
+
+
+def test_an_event_that_expires_during_the_look_is_refused() -> None:
+    """The list took its time, and by then it was too late."""
+    cloud = town([ci(1)], lasts=8.0)
+    report = played(cloud, expires=NOW + seconds(5))
+    assert (report.refusal, report.servers, cloud.calls) == (Refusal.EXPIRED, (), [])
+
+
+def test_a_selector_is_enough_for_an_event_to_name_servers() -> None:
+    """And without one it still needs ids."""
+    assert refuse(asked(selector=CI), Policy(), NOW) is None
+    assert refuse(asked(), Policy(), NOW) is Refusal.NO_SERVER_IDS
+
+
+# --- trouble ---
+
+
+@pytest.mark.parametrize("fault", [CloudUnreachable, CloudThrottled, CloudConfused, CloudFault])
+def test_a_list_that_fails_is_asked_for_again(fault: type[CloudError]) -> None:
+    """After a pause that grows, as with any call; once it is there, all goes on."""
+    cloud = town(fault("no"), fault("no"), [ci(1)])
+    assert [server.reason for server in played(cloud).servers] == [Reason.CONFIRMED]
+    assert [at for at, _ in cloud.looks] == [0.0, 0.5, 1.5]
+
+
+def test_a_list_is_asked_for_when_the_cloud_says() -> None:
+    """Not before."""
+    cloud = town(CloudThrottled("later", retry_after=7.0), [ci(1)])
+    assert len(played(cloud).servers) == 1
+    assert [at for at, _ in cloud.looks] == [0.0, 7.0]
+
+
+def test_a_list_that_keeps_failing_must_come_again() -> None:
+    """Nothing was sent to any server, and the event is not lost."""
+    cloud = town(CloudUnreachable("no", retry_after=3.0))
+    with pytest.raises(BudgetSpent, match=r"could not be listed in time \(cloud-unreachable\)") as raised:
+        played(cloud, budget=10.0)
+    assert (raised.value.retry_after, cloud.calls) == (3.0, [])
+    assert [at for at, _ in cloud.looks] == [0.0, 3.0, 6.0, 9.0]
+    assert cloud.crew.monotonic() - START <= 10.0
+
+
+def test_a_pause_longer_than_the_budget_is_not_waited_for() -> None:
+    """Whoever sends it again is told when."""
+    cloud = town(CloudThrottled("later", retry_after=60.0))
+    with pytest.raises(BudgetSpent) as raised:
+        played(cloud)
+    assert (raised.value.retry_after, cloud.crew.monotonic()) == (60.0, START)
+
+
+@pytest.mark.parametrize("refused", [LoginRefused("no"), CallDenied("no")])
+def test_what_waiting_does_not_mend_is_told_at_once(refused: CloudError) -> None:
+    """By its own name, so that somebody can mend it; the event comes again."""
+    cloud = town(refused)
+    with pytest.raises(type(refused)) as raised:
+        played(cloud)
+    assert raised.value is refused
+    assert len(cloud.looks) == 1
+
+
+def test_a_bug_is_told_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    """And the log has the traceback."""
+    with pytest.raises(InternalFault):
+        played(town(ValueError("a bug")))
+    assert "ValueError: a bug" in caplog.text
+
+
+@pytest.mark.parametrize(("budget", "given"), [(50.0, 25.0), (12.0, 10.0), (4.0, 4.0)])
+def test_a_look_leaves_time_for_another(budget: float, given: float) -> None:
+    """Half of what is left, but not so little that a large project cannot be listed."""
+    cloud = town([ci(1)])
+    played(cloud, budget=budget)
+    assert cloud.looks == [(0.0, given)]
+
+
+def test_a_list_that_hangs_is_tried_again_and_then_left() -> None:
+    """Within the budget, whatever a single look takes."""
+    cloud = town([ci(1)], lasts=1000.0)
+    with pytest.raises(BudgetSpent, match="cloud-unreachable"):
+        played(cloud)
+    assert len(cloud.looks) >= 3
+    assert cloud.crew.monotonic() - START <= 50.0
+    assert cloud.calls == []
+
+
+def test_a_look_that_does_not_even_end_is_not_waited_for() -> None:
+    """The run ends in time; what the look brings later is nobody's."""
+
+    class Stubborn(Town):
+        def find(self, wanted: Callable[[Server], bool], timeout: float) -> list[Server]:
+            self.crew.takes(1000.0)
+            return super().find(wanted, timeout)
+
+    cloud = Stubborn({}, HeldCrew(), listed=[[ci(1)]])
+    with pytest.raises(BudgetSpent, match="the time was too short"):
+        played(cloud)
+    assert (cloud.crew.monotonic() - START, cloud.calls) == (50.0, [])
+
+
+def test_an_event_that_came_too_late_makes_no_look() -> None:
+    """Its budget was spent before it began."""
+    cloud = town([ci(1)])
+    with pytest.raises(BudgetSpent):
+        played(cloud, budget=0.0)
+    assert cloud.looks == []
+
+
+def test_a_look_that_begins_after_the_deadline_has_no_time() -> None:
+    """Where a call waits for a free thread, its time may run out before it begins."""
+    cloud = town([ci(1)], lasts=1.0)
+    cloud.crew = HeldCrew(handover=60.0)
+    with pytest.raises(BudgetSpent):
+        played(cloud)
+    assert [timeout for _, timeout in cloud.looks] == [0.0]
+
+
+# --- started since ---
+
+
+@pytest.mark.parametrize(
+    ("selected", "action", "move"),
+    [
+        (True, Action("create", NOW + seconds(60), "req-1", "u-7"), Move.LEAVE),
+        (True, Action("create", NOW, "req-1", "u-7"), Move.LEAVE),
+        (True, Action("create", NOW - seconds(6)), Move.STOP),
+        (True, Action("start", NOW + seconds(60)), Move.LEAVE),
+        (True, Action("stop", NOW + seconds(60)), Move.STOP),
+        (False, Action("create", NOW + seconds(60)), Move.STOP),
+    ],
+)
+def test_a_server_that_was_created_after_the_event_is_left_alone(selected: bool, action: Action, move: Move) -> None:
+    """It fits the selector, and whoever sent the event could not know it. An id can only name what there was."""
+    request = replace(asked(ID, time=NOW), selector=CI if selected else None)
+    decision = decide(seen("active", history=acts(action)), request, Policy(), NOW + seconds(90))
+    assert decision.move is move
+    if move is Move.LEAVE and action.name == "create":
+        assert (decision.reason, decision.history, decision.action) == (Reason.STARTED_SINCE, Lookup.FOUND, action)
+        assert re.match(r"It was created \(create by user u-7 at 2026-11-20T19:0\d:00\.000Z", decision.detail)
+
+
+def test_a_redelivery_finds_the_same_servers_and_leaves_them() -> None:
+    """A stopped server still fits; nothing is stopped twice."""
+    cloud = town([ci(1, "stopped"), ci(2, "active/powering-off")])
+    assert [server.reason for server in played(cloud).servers] == [Reason.ALREADY_STOPPED, Reason.ALREADY_STOPPING]
+    assert cloud.of("stop") == []
+
+
+def test_ids_are_never_looked_up_on_the_list() -> None:
+    """An event without a selector goes the way it always went; its cloud need not have a list."""
+    play = Play(Script("active", "stopped"))
+    assert play.result().reason is Reason.CONFIRMED
+    assert not hasattr(play.cloud, "find")

@@ -1,0 +1,127 @@
+"""What programs that were not written here have sent once, played again; `make interop` talks with them themselves."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.inbound.events import Behind, faults_of, knock
+from tests.inbound.webhooks.scene import Scene, basic, bearer, fresh_secret, says
+
+CAPTURED = ROOT / "tests" / "captured"
+JAVASCRIPT = ROOT / "tests" / "interop" / "javascript"
+SDK = json.loads((CAPTURED / "javascript-sdk.json").read_text())
+ALERTMANAGER = json.loads((CAPTURED / "alertmanager.json").read_text())
+TOKEN = fresh_secret()
+PROOFS = {"bearer": bearer(TOKEN), "basic": basic(TOKEN, "alertmanager")}
+UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+# The two that ask for nothing, or for nothing that can be read.
+NO_REQUESTS = {"latin-binary": 400, "own-result": 204}
+
+
+def played(name: str, behind: Behind) -> Any:
+    """Bring one message of the SDK to the door, as WSGI would."""
+    sent = SDK["messages"][name]["sent"]
+    headers = {key.lower(): value for key, value in sent["headers"].items()}
+    return knock((headers, sent["body"].encode()), behind)
+
+
+@pytest.mark.parametrize("name", sorted(set(SDK["messages"]) - set(NO_REQUESTS)))
+def test_what_the_javascript_sdk_sends_is_understood(name: str) -> None:
+    """In either mode: the one server, with the id and the time of the event."""
+    behind = Behind()
+    assert played(name, behind).status == 200
+    (request,) = behind.requests
+    sent = SDK["messages"][name]["sent"]
+    text = sent["body"] + sent["headers"].get("ce-subject", "")
+    if name == "bytes-structured":
+        text = base64.b64decode(json.loads(text)["data_base64"]).decode()
+    assert list(request.server_ids) == UUID.findall(text)
+    assert request.source == "/javascript"
+    assert request.id.startswith("js-")
+    assert request.time is not None
+
+
+def test_odd_values_of_the_javascript_sdk_arrive_as_they_were() -> None:
+    """Any text in structured mode; in binary mode what was encoded by hand is decoded once, and no more."""
+    structured, percent = Behind(), Behind()
+    played("unicode-structured", structured)
+    played("percent-binary", percent)
+    assert (structured.requests[0].id, structured.requests[0].reason) == ("js-ünï %41", "Übung ✓ 100 %")
+    assert percent.requests[0].id == "js-100% ü"
+
+
+def test_what_asks_for_nothing_comes_to_nothing() -> None:
+    """The SDK's unencoded Latin-1 is refused by name, and a result of ours that comes back is ignored."""
+    for name, status in NO_REQUESTS.items():
+        behind = Behind()
+        answer = played(name, behind)
+        assert (answer.status, behind.requests) == (status, [])
+        if status == 400:
+            assert faults_of(answer) == {"subject": "is not UTF-8 once percent-decoded"}
+
+
+@pytest.mark.parametrize("name", sorted(ALERTMANAGER["messages"]))
+def test_what_alertmanager_sends_is_understood(name: str) -> None:
+    """Of each group what fires, and nothing that is resolved; sent again it is the same event."""
+    message = ALERTMANAGER["messages"][name]
+    here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN)
+    headers = {**message["headers"], **PROOFS[message["proof"]]}
+    answers = [here.post("/alertmanager", message["body"], headers) for _ in range(2)]
+    firing = [
+        alert["labels"]["server_id"] for alert in json.loads(message["body"])["alerts"] if alert["status"] == "firing"
+    ]
+    assert [answer.status for answer in answers] == [200 if firing else 204] * 2
+    assert [list(request.server_ids) for request in here.handed] == ([firing] * 2 if firing else [])
+    assert len({request.id for request in here.handed}) <= 1
+    if firing:
+        assert says(answers[0]) == says(answers[1])
+        assert here.handed[0].reason == f"Alertmanager alarm BareMetalIdle: {firing[0]} is idle: 0 % - ✓ stop it"
+
+
+def test_alertmanagers_notifications_are_all_there() -> None:
+    """Firing, resolved and both in one, with each proof; so a new capture cannot lose one unnoticed."""
+    states = ("firing", "firing-and-resolved", "resolved")
+    assert set(ALERTMANAGER["messages"]) == {f"{state}-{proof}" for state in states for proof in PROOFS}
+
+
+def test_nothing_of_a_machine_is_in_what_was_captured() -> None:
+    """No port, no address, no secret."""
+    for path in CAPTURED.iterdir():
+        text = path.read_text()
+        assert not re.search(r"localhost|127\.0\.0\.1|authorization|:\d{4,5}/", text.lower())
+
+
+def test_the_sdk_is_pinned_without_addresses() -> None:
+    """By version and hash; where packages come from is the business of who installs them."""
+    lock = json.loads((JAVASCRIPT / "package-lock.json").read_text())
+    pinned = json.loads((JAVASCRIPT / "package.json").read_text())["dependencies"]
+    assert pinned == {"cloudevents": lock["packages"]["node_modules/cloudevents"]["version"]}
+    assert SDK["program"] == f"cloudevents {pinned['cloudevents']} (npm)"
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert all("integrity" in package and "resolved" not in package for package in packages.values())
+
+
+def test_a_missing_program_is_told_with_its_package() -> None:
+    """Before anything is installed or run."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.interop"],
+        cwd=ROOT,
+        env={"PATH": "/nowhere", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "make interop needs `node` (Debian package nodejs) and `npm` (Debian package npm) and "
+        "`prometheus-alertmanager` (Debian package prometheus-alertmanager)."
+    ]
