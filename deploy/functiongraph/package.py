@@ -46,7 +46,7 @@ _ENVIRONMENT = {
     "python_version": PYTHON,
     "sys_platform": "linux",
 }
-_INDEX = '''"""`index.handler`, `index.initializer`: what they need lies beside this file, and goes before what the platform has."""
+_INDEX = '''"""What they need lies beside this file, and goes before what the platform has."""
 
 import os
 import sys

@@ -247,7 +247,8 @@ def main() -> None:
         figures = play(Room(mounted(Path(image["root"])), uid, image["environ"], image["folder"]), image)
         print(
             f"  user {uid}: first answer after {figures.first_answer:.2f} s, first server stopped"
-            f" {figures.first_stop:.2f} s later (0.1 s of it powering off), {figures.idle:.0f} MiB before and {figures.after:.0f} MiB after,"
+            f" {figures.first_stop:.2f} s later (0.1 s of it powering off), {figures.idle:.0f} MiB before and"
+            f" {figures.after:.0f} MiB after,"
             f" ended {figures.ending:.2f} s after SIGTERM",
             flush=True,
         )
