@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove interop readme lock clean
+.PHONY: help demo demo-chat test check format bench prove interop flow load readme lock clean
 .PHONY: functiongraph-zip image-test wheel sbom audit
 
 help:            ## show this list
@@ -15,14 +15,18 @@ help:            ## show this list
 demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account, no cloud
 	@$(BIN)/bms-autostop demo
 
+demo-chat: $(VENV)/run.stamp  ## the same from a chat's command, and an alarm, to what the chat shows
+	@$(BIN)/bms-autostop demo-chat
+
 test: $(VENV)/dev.stamp    ## all tests
 	@$(BIN)/python -m pytest -n 4
 
-check: $(VENV)/dev.stamp   ## format, lint, types, import rules, Dockerfile, compose file, workflows
+check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests, Dockerfile, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.deploy.validate
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/compose.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
@@ -39,6 +43,12 @@ prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repe
 
 interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
 	@$(BIN)/python -m tests.interop
+
+flow: $(VENV)/dev.stamp    ## replay many nights of trouble on Knative's manifests
+	@$(BIN)/python -m tests.deploy
+
+load: $(VENV)/dev.stamp    ## a thousand events in a minute, memory, and a SIGTERM in the middle
+	@$(BIN)/python -m tests.deploy.load
 
 readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
 	@$(BIN)/python -m tests.readme

@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"bms-autostop {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="show it work on a simulated cloud; no account needed")
+    commands.add_parser("demo-chat", help="the same from a command in a chat, and an alarm, to what the chat is told")
     simulate = commands.add_parser("simulate", help="run the simulated cloud alone")
     simulate.add_argument(
         "--host",
@@ -75,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from handler.demo import demo
 
             return demo()
+        case "demo-chat":
+            from handler.demo_chat import demo_chat
+
+            return demo_chat()
         case "simulate":
             return _simulate(chosen.host, chosen.port, chosen.servers, chosen.power_off_delay, chosen.password)
         case "serve":

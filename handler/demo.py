@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,12 +22,12 @@ from handler import rfc3339
 from handler.simulator import Simulator
 
 _PACKAGE = Path(__file__).parent
-_WIRE = requests.Session()
+WIRE = requests.Session()
 # All of it is on this machine, where no proxy of the person's leads.
-_WIRE.trust_env = False
+WIRE.trust_env = False
 # The function ends at once when nobody holds a connection to it.
-_WIRE.headers["Connection"] = "close"
-_WIDTH = 100
+WIRE.headers["Connection"] = "close"
+WIDTH = 100
 
 CI_07 = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
 CI_08 = "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21"
@@ -132,7 +132,7 @@ def demo() -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    print(_wrapped("bms-autostop, on a simulated cloud: no account is used, and nothing leaves this machine."))
+    print(wrapped("bms-autostop, on a simulated cloud: no account is used, and nothing leaves this machine."))
     with Simulator(power_off_delay=0.7) as cloud:
         _fill(cloud)
         _show_fleet(cloud, "The fleet before")
@@ -188,9 +188,14 @@ def _fill(cloud: Simulator) -> None:
         )
 
 
+def _function(cloud: Simulator) -> AbstractContextManager[str]:
+    """`stop_servers` before this cloud."""
+    return function("stop_servers", {**cloud.environ(), "AUTOSTOP_INBOUND_AUTH": "none"})
+
+
 @contextmanager
-def _function(cloud: Simulator) -> Iterator[str]:
-    """The function as it runs in production, in a process of its own."""
+def function(target: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """A function as it runs in production, in a process of its own that ends with the block; gives its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -202,9 +207,9 @@ def _function(cloud: Simulator) -> Iterator[str]:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "functions_framework", "--source", str(_PACKAGE / "main.py")),
-            *("--target", "stop_servers", "--host", "127.0.0.1", "--port", str(port)),
+            *("--target", target, "--host", "127.0.0.1", "--port", str(port)),
         ],
-        env={**kept, **cloud.environ(), "AUTOSTOP_INBOUND_AUTH": "none"},
+        env={**kept, **environ},
         stdout=subprocess.DEVNULL,
     )
     url = f"http://127.0.0.1:{port}/"
@@ -220,7 +225,7 @@ def _await(url: str, process: subprocess.Popen[bytes]) -> None:
     give_up = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < give_up:
         try:
-            if _WIRE.get(f"{url}healthz", timeout=5).ok:
+            if WIRE.get(f"{url}healthz", timeout=5).ok:
                 return
         except requests.RequestException:
             time.sleep(0.05)
@@ -232,11 +237,11 @@ def _play(scene: Scene, url: str) -> list[str]:
     event = json.loads((samples() / scene.sample).read_text())
     if scene.stamped:
         event["time"] = rfc3339.render(datetime.now(UTC))
-    print(f"\n{'─' * _WIDTH}\n{_wrapped(scene.title)}\n")
+    print(f"\n{'─' * WIDTH}\n{wrapped(scene.title)}\n")
     asked = event.get("data", {}).get("server_ids", [])
     print(f"  event    {event.get('type')}  from {event.get('source', 'nobody')}")
     print(f"           {scene.sample}, {len(asked)} server{'s' * (len(asked) != 1)}")
-    answer = _WIRE.post(
+    answer = WIRE.post(
         url, data=json.dumps(event), headers={"Content-Type": "application/cloudevents+json"}, timeout=90
     )
     print(f"  answer   HTTP {answer.status_code}")
@@ -266,11 +271,12 @@ def _judge(scene: Scene, status: int, type_: str | None, rows: Mapping[str, Mapp
 
 
 def _show_fleet(cloud: Simulator, title: str) -> None:
-    print(f"\n{'─' * _WIDTH}\n{title}\n")
+    print(f"\n{'─' * WIDTH}\n{title}\n")
     for server_id, (name, remark) in _FLEET.items():
         told = f"({remark})" if title.endswith("before") else f"stops sent: {cloud.stops_sent(server_id)}"
         print(f"  {name:<8}{server_id}  {cloud.server(server_id).vm_state:<9}{told}")
 
 
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, _WIDTH)
+def wrapped(text: str) -> str:
+    """A text in lines that fit a terminal."""
+    return textwrap.fill(text, WIDTH)

@@ -88,6 +88,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if reached.verdict is Verdict.WRONG:
         return
     yield from _permissions(clouds)
+    if settings.result_topic:
+        yield from _topic(clouds, settings)
     if settings.result_sink:
         yield _reach("sink", settings.result_sink, True)
 
@@ -102,6 +104,18 @@ def _issuer(settings: OidcSettings) -> Finding:
         mend = "Check AUTOSTOP_OIDC_ISSUER; AUTOSTOP_OIDC_JWKS_URL, _CA and _TOKEN_FILE help where discovery cannot."
         return Finding("issuer", Verdict.WRONG, str(failure), mend)
     return Finding("issuer", Verdict.OK, f"it gives its keys, {len(keys)} of them usable")
+
+
+def _topic(clouds: Clouds, settings: Settings) -> Iterator[Finding]:
+    """Where the results are published. Whether the login may do that is not tried: subscribers would see it."""
+    topic = clouds.topic()
+    assert topic is not None
+    try:
+        url = topic.url(_TIMEOUT)
+    except CloudError as fault:
+        yield Finding("sink", Verdict.WRONG, str(fault), "Check OS_REGION_NAME, or set AUTOSTOP_SMN_URL.")
+        return
+    yield _reach("sink", url, settings.login.verify)
 
 
 def _reach(check: str, url: str, verify: bool | str) -> Finding:

@@ -12,15 +12,18 @@
     └── PassingTrouble       sending the event again can help
         ├── BudgetSpent      not every server was handled in time
         ├── BodyIncomplete   the connection ended or stalled inside the body
+        ├── ShuttingDown     this process takes no more events
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
         ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
+        ├── ChatUnreachable  a chat does not take a message just now
         ├── InternalFault    a bug of ours
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
             ├── CloudThrottled    told to come back later
             ├── CloudConfused     an answer that makes no sense here
             ├── LoginRefused      the cloud refused the login
+            │   └── LoginMissing  there is nothing to log in with
             ├── CallDenied        logged in, but this call is not permitted
             ├── ServerNotFound    the cloud knows no such server
             ├── StateConflict     the server's state forbids it just now
@@ -114,6 +117,12 @@ class BodyIncomplete(PassingTrouble):
     name = "body-incomplete"
 
 
+class ShuttingDown(PassingTrouble):
+    """This process is being ended and begins nothing new; another one may take the event at once."""
+
+    name = "shutting-down"
+
+
 class SinkUnreachable(PassingTrouble):
     """An event of ours could not be handed to the sink."""
 
@@ -130,6 +139,12 @@ class KeysUnreachable(PassingTrouble):
     """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
 
     name = "keys-unreachable"
+
+
+class ChatUnreachable(PassingTrouble):
+    """A chat does not take a message just now, or did not answer."""
+
+    name = "chat-unreachable"
 
 
 class InternalFault(PassingTrouble):
@@ -193,6 +208,12 @@ class LoginRefused(CloudError):
 
     name = "login-refused"
     waiting_helps = False
+
+
+class LoginMissing(LoginRefused):
+    """There is nothing to log in with: the platform was to hand it over with the call, and did not."""
+
+    name = "login-missing"
 
 
 class CallDenied(CloudError):

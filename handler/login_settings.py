@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ class LoginKind(StrEnum):
     READY_TOKEN = "ready_token"
     ACCESS_KEY = "access_key"
     CLOUDS_YAML = "clouds_yaml"
+    FUNCTIONGRAPH = "functiongraph"
 
 
 # What `OS_AUTH_TYPE` may say, beside a leading `v3`. `admin_token` is keystoneauth's name for a token that is used
@@ -28,7 +30,22 @@ _NAMES = {
     "applicationcredential": LoginKind.APPLICATION_CREDENTIAL,
     "admin_token": LoginKind.READY_TOKEN,
     "aksk": LoginKind.ACCESS_KEY,
+    "functiongraph": LoginKind.FUNCTIONGRAPH,
 }
+# Any of these says that somebody else than the function's agency is to log in.
+_OTHERS = (
+    "OS_USERNAME",
+    "OS_USER_ID",
+    "OS_PASSWORD",
+    "OS_TOKEN",
+    "OS_ACCESS_KEY",
+    "OS_SECRET_KEY",
+    "OS_APPLICATION_CREDENTIAL_ID",
+    "OS_APPLICATION_CREDENTIAL_NAME",
+    "OS_APPLICATION_CREDENTIAL_SECRET",
+    "OS_CLOUD",
+)
+_REGION = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +79,15 @@ class CloudLogin:
 def read_login(reading: Reading) -> CloudLogin:
     """Read the `OS_*` variables; what is wrong or missing is noted in `reading`."""
     kind = _kind(reading)
-    url = reading.value("OS_AUTH_URL", http_url, None)
-    explicit = reading.get("AUTOSTOP_COMPUTE_URL") or reading.get("AUTOSTOP_BMS_URL")
-    needs_url = kind is not LoginKind.CLOUDS_YAML and not (
-        explicit and (kind is LoginKind.READY_TOKEN or (kind is LoginKind.ACCESS_KEY and reading.get("OS_PROJECT_ID")))
-    )
-    if needs_url and url is None and not reading.get("OS_AUTH_URL"):
-        reading.faults.append("OS_AUTH_URL: must be set, such as https://iam.eu-de.otc.t-systems.com/v3.")
+    url = _auth_url(reading, kind)
     user = (reading.get("OS_USERNAME"), reading.get("OS_USER_ID"))
     user_domain = (
         reading.get("OS_USER_DOMAIN_NAME") or reading.get("OS_DOMAIN_NAME"),
         reading.get("OS_USER_DOMAIN_ID") or reading.get("OS_DOMAIN_ID"),
     )
     project = (reading.get("OS_PROJECT_NAME") or reading.get("OS_TENANT_NAME"), reading.get("OS_PROJECT_ID"))
+    if kind is LoginKind.FUNCTIONGRAPH:
+        project = (project[0], project[1] or reading.get("RUNTIME_PROJECT_ID"))
     project_domain = (
         reading.get("OS_PROJECT_DOMAIN_NAME") or user_domain[0],
         reading.get("OS_PROJECT_DOMAIN_ID") or user_domain[1],
@@ -105,6 +118,8 @@ def read_login(reading: Reading) -> CloudLogin:
         case LoginKind.CLOUDS_YAML:
             if find_spec("openstack") is None:
                 reading.faults.append("OS_CLOUD: needs the extra `clouds`: pip install 'bms-autostop[clouds]'.")
+        case LoginKind.FUNCTIONGRAPH:
+            reading.need("RUNTIME_PROJECT_ID", project[1])
     if kind in (LoginKind.PASSWORD, LoginKind.TOKEN, LoginKind.ACCESS_KEY):
         reading.need("OS_PROJECT_NAME", *project)
     insecure = reading.value("OS_INSECURE", boolean, False)
@@ -146,8 +161,43 @@ def _kind(reading: Reading) -> LoginKind:
             return LoginKind.ACCESS_KEY
         if reading.get("OS_TOKEN"):
             return LoginKind.TOKEN
+        if reading.get("RUNTIME_PROJECT_ID") and not any(reading.get(name) for name in _OTHERS):
+            return LoginKind.FUNCTIONGRAPH
         return LoginKind.CLOUDS_YAML if reading.get("OS_CLOUD") else LoginKind.PASSWORD
     kind = _NAMES.get(word.strip().lower().removeprefix("v3"))
     if kind is None:
-        reading.faults.append("OS_AUTH_TYPE: is none of password, token, v3applicationcredential, admin_token, aksk.")
+        reading.faults.append(
+            "OS_AUTH_TYPE: is none of password, token, v3applicationcredential, admin_token, aksk, functiongraph."
+        )
     return kind or LoginKind.PASSWORD
+
+
+def _auth_url(reading: Reading, kind: LoginKind) -> str | None:
+    """Where IAM is. It can be left out where the API's own URL is given and no login has to be made there."""
+    url: str | None = reading.value("OS_AUTH_URL", http_url, None)
+    if url is not None or reading.get("OS_AUTH_URL") or kind is LoginKind.CLOUDS_YAML:
+        return url
+    explicit = reading.get("AUTOSTOP_COMPUTE_URL") or reading.get("AUTOSTOP_BMS_URL")
+    if kind is LoginKind.FUNCTIONGRAPH:
+        if reading.get("OS_REGION_NAME"):
+            url = _iam_of_region(reading)
+        elif not explicit:
+            reading.faults.append(
+                "OS_REGION_NAME: must be set on FunctionGraph, which does not tell it, such as eu-de."
+            )
+        return url
+    no_login = kind is LoginKind.READY_TOKEN or (kind is LoginKind.ACCESS_KEY and reading.get("OS_PROJECT_ID"))
+    if not (explicit and no_login):
+        reading.faults.append("OS_AUTH_URL: must be set, such as https://iam.eu-de.otc.t-systems.com/v3.")
+    return url
+
+
+def _iam_of_region(reading: Reading) -> str | None:
+    """Where Open Telekom Cloud's IAM is in the region: its host tells those of the other services."""
+    region = reading.get("OS_REGION_NAME") or ""
+    if not _REGION.fullmatch(region):
+        reading.faults.append("OS_REGION_NAME: is no name of a region, such as eu-de.")
+        return None
+    # The Swiss cloud is one of its own, and has another domain.
+    iam, domain = ("iam-pub", "sc.otc") if region == "eu-ch2" else ("iam", "otc")
+    return f"https://{iam}.{region}.{domain}.t-systems.com/v3"

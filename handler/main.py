@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import flask
 
-from handler.inbound import front
+from handler.inbound import front, leaving
+from handler.inbound.answers import Answer
+from handler.inbound.door import HttpRequest
 from handler.outbound import logs
 from handler.shared_settings import SettingsError
 
@@ -22,13 +25,21 @@ try:
         _WEBHOOKS = webhook_settings.from_environ(os.environ)
         logs.configure(_WEBHOOKS.log_level)
         _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS).door().answer
+    elif _TARGET == "notify_chat":
+        from handler import notify_settings
+        from handler.notify_service import NotifyService
+
+        _NOTICES = notify_settings.from_environ(os.environ)
+        logs.configure(_NOTICES.log_level)
+        _MAX_BODY, _ANSWER = _NOTICES.max_body, NotifyService(_NOTICES).door().answer
     else:
         from handler import settings
         from handler.service import Service
 
         _SETTINGS = settings.from_environ(os.environ)
         logs.configure(_SETTINGS.log_level)
-        _MAX_BODY, _ANSWER = _SETTINGS.max_body, Service(_SETTINGS).door().answer
+        _SERVICE = Service(_SETTINGS)
+        _MAX_BODY, _ANSWER = _SETTINGS.max_body, _SERVICE.door().answer
 except SettingsError as fault:
     sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in fault.faults))
 
@@ -36,8 +47,8 @@ if flask.has_app_context():
     front.install(flask.current_app, _MAX_BODY)
 
 
-def _served(request: flask.Request) -> flask.Response:
-    answer = _ANSWER(front.request_of(request.environ))
+def _served(request: flask.Request, answering: Callable[[HttpRequest], Answer] = _ANSWER) -> flask.Response:
+    answer = answering(front.request_of(request.environ))
     return flask.Response(answer.body, answer.status, dict(answer.headers))
 
 
@@ -47,8 +58,20 @@ if _TARGET == "receive_webhook":
         """Turn what a producer without CloudEvents sent into a stop request, and hand it on."""
         return _served(request)
 
+elif _TARGET == "notify_chat":
+
+    def notify_chat(request: flask.Request) -> flask.Response:
+        """Tell a chat what came of a stop request."""
+        return _served(request)
+
 else:
+    leaving.give_time(_SETTINGS.deadline)
 
     def stop_servers(request: flask.Request) -> flask.Response:
         """Stop the servers that a CloudEvent names, and answer with the result event."""
+        path = front.request_of(request.environ).path
+        if path in ("/invoke", "/init") or _SETTINGS.login.kind is settings.LoginKind.FUNCTIONGRAPH:
+            from handler.functiongraph_container import Container
+
+            return _served(request, Container(_SERVICE).answer)
         return _served(request)

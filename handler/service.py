@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cloudevents.http import CloudEvent
 
@@ -21,6 +23,9 @@ from handler.stop.crew import Threads
 from handler.stop.model import Report, StopRequest
 from handler.stop.run import Ended, run
 
+if TYPE_CHECKING:
+    from handler.outbound.topic import TopicSink
+
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
 
@@ -31,13 +36,34 @@ class Service:
     def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.settings = settings
         self._monotonic = monotonic
-        self._sink = Sink(settings.result_sink, settings.sink_token) if settings.result_sink else None
         self._clouds = Clouds(settings)
+        self._sink = self._new_sink()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         # Made on first use, so that a server that forks after loading the function has them in the right process.
         return ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="cloud")
+
+    def lent(self, settings: Settings) -> Service:
+        """The same for one call that has a login and a budget of its own; connections and threads are shared.
+
+        Args:
+            settings: as of this service, but for `login`, `deadline` and `policy`.
+        """
+        # Made now, so that the copy finds them.
+        _ = self._threads
+        other = copy.copy(self)
+        other.settings = settings
+        if settings.login is not self.settings.login:
+            other._clouds = Clouds(settings, self._monotonic, self._clouds.wire)
+            if settings.result_topic is not None:
+                other._sink = other._new_sink()
+        return other
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether results go to a sink, so that the answer is empty."""
+        return self._sink is not None
 
     def door(self) -> Door:
         """The door of `stop_servers`."""
@@ -53,6 +79,23 @@ class Service:
         Raises:
             PassingTrouble: at least one of them must come again; no result is returned.
         """
+        events = self.results(requests, received)
+        if self.has_sink:
+            return Answer(204)
+        return Answer(200, *(batch(events) if as_batch else binary(events[0])))
+
+    def results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
+        """Handle events within one budget, and give their results to the sink, if there is one.
+
+        Args:
+            received: when they were here, on the monotonic clock.
+
+        Returns:
+            The result of each, whether there is a sink or not.
+
+        Raises:
+            PassingTrouble: at least one of them must come again.
+        """
         deadline = received + self.settings.deadline.total_seconds()
         try:
             reports = self._reports(requests, deadline - self._kept_for_result())
@@ -60,14 +103,16 @@ class Service:
                 result_event(report, source=self.settings.source, extensions=self.settings.extensions)
                 for report in reports
             ]
-            answer = self._deliver(events, as_batch, deadline)
+            if self._sink is not None:
+                for event in events:
+                    self._sink.deliver(event, deadline)
         except PassingTrouble as trouble:
             for request in requests:
                 logs.log_unhandled(request, trouble)
             raise
         for report, event in zip(reports, events, strict=True):
             logs.log_report(report, event["type"])
-        return answer
+        return events
 
     def report(self, request: StopRequest, deadline: float) -> Report:
         """Handle one event.
@@ -103,9 +148,13 @@ class Service:
         share = self.settings.deadline.total_seconds() * (0.2 if self._sink else 0.02)
         return min(share, 5.0)
 
-    def _deliver(self, events: Sequence[CloudEvent], as_batch: bool, deadline: float) -> Answer:
-        if self._sink is not None:
-            for event in events:
-                self._sink.send(*binary(event), deadline)
-            return Answer(204)
-        return Answer(200, *(batch(events) if as_batch else binary(events[0])))
+    def _new_sink(self) -> Sink | TopicSink | None:
+        """Where results go; None if the answer is the result."""
+        if self.settings.result_sink is not None:
+            return Sink(self.settings.result_sink, self.settings.sink_token)
+        topic = self._clouds.topic()
+        if topic is None:
+            return None
+        from handler.outbound.topic import TopicSink
+
+        return TopicSink(topic)

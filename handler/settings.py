@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from handler.login_settings import CloudLogin, LoginKind, read_login
 from handler.shared_settings import SettingsError, Variable, read_shared, refuse, strange_names
 from handler.stop.model import Policy
-from handler.values import Reading, Secret, boolean, choice, duration, event_types, http_url, pair, whole
+from handler.values import (
+    Reading,
+    Secret,
+    boolean,
+    choice,
+    duration,
+    event_types,
+    http_url,
+    pair,
+    smn_topic,
+    whole,
+)
 
 if TYPE_CHECKING:
     from handler.oidc_settings import OidcSettings
@@ -33,6 +44,10 @@ __all__ = [
     "from_environ",
     "read_callers",
 ]
+
+
+# A message of SMN holds 256 KB, and a server's row with its evidence takes about one.
+_MOST_IN_MESSAGE = 150
 
 
 class InboundAuth(StrEnum):
@@ -70,9 +85,10 @@ class Settings:
         max_body: bytes.
         webhook_origins: lower case; `*` allows any.
         source: `source` of the events sent.
-        result_sink: URL, or None to answer with the result.
+        result_sink: URL, or None.
+        result_topic: URN of the SMN topic that results are published to, or None. Neither: the answer is the result.
         extensions: attributes put on every event sent (`K_CE_OVERRIDES`).
-        compute_url, bms_url: explicit base URLs, or None for the catalogue's.
+        compute_url, bms_url, smn_url: explicit base URLs, or None for the catalogue's.
     """
 
     inbound_auth: InboundAuth
@@ -83,12 +99,14 @@ class Settings:
     api: ApiName = ApiName.NOVA
     compute_url: str | None = None
     bms_url: str | None = None
+    smn_url: str | None = None
     deadline: timedelta = timedelta(seconds=50)
     concurrency: int = 16
     max_body: int = 1024 * 1024
     webhook_origins: frozenset[str] = frozenset()
     source: str = "/bms-autostop"
     result_sink: str | None = None
+    result_topic: str | None = None
     sink_token: Secret = field(default_factory=Secret)
     extensions: Mapping[str, str] = field(default_factory=dict)
     event_types: Mapping[str, str] = field(default_factory=dict)
@@ -125,7 +143,12 @@ VARIABLES = (
         "explicit base URL of Nova, with or without version and project",
     ),
     Variable("AUTOSTOP_BMS_URL", "from the catalogue", "the same for BMS v1"),
-    Variable("AUTOSTOP_RESULT_SINK", "`K_SINK`, else reply", "`http(s)://` URL that result events are posted to"),
+    Variable(
+        "AUTOSTOP_RESULT_SINK",
+        "`K_SINK`, else reply",
+        "`http(s)://` URL that result events are posted to, or `smn:` and the URN of an SMN topic",
+    ),
+    Variable("AUTOSTOP_SMN_URL", "from the catalogue", "explicit base URL of SMN, if a topic is the sink"),
     Variable("AUTOSTOP_SINK_TOKEN", "none", "bearer token sent along to the sink"),
     Variable("AUTOSTOP_SOURCE", "`/bms-autostop`", "`source` of the events sent"),
     Variable(
@@ -180,7 +203,12 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         wait=wait,
     )
     shared = read_shared(reading)
-    sink = reading.value("AUTOSTOP_RESULT_SINK", http_url, None) or reading.value("K_SINK", http_url, None)
+    topic, sink = _result_sink(reading)
+    if topic and policy.max_servers > _MOST_IN_MESSAGE:
+        reading.faults.append(
+            f"AUTOSTOP_MAX_SERVERS: must be at most {_MOST_IN_MESSAGE} with an SMN topic as the sink, or the result "
+            "is too large for a message."
+        )
     made = Settings(
         inbound_auth=callers.inbound_auth,
         bearer_tokens=callers.bearer_tokens,
@@ -190,12 +218,14 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         api=ApiName(reading.value("AUTOSTOP_API", choice(*ApiName), ApiName.NOVA)),
         compute_url=reading.value("AUTOSTOP_COMPUTE_URL", http_url, None),
         bms_url=reading.value("AUTOSTOP_BMS_URL", http_url, None),
+        smn_url=reading.value("AUTOSTOP_SMN_URL", http_url, None),
         deadline=deadline,
         concurrency=reading.value("AUTOSTOP_CONCURRENCY", whole(1, 256), 16),
         max_body=shared.max_body,
         webhook_origins=frozenset(part.lower() for part in reading.parts("AUTOSTOP_WEBHOOK_ORIGINS")),
         source=shared.source,
         result_sink=sink,
+        result_topic=topic,
         sink_token=shared.sink_token,
         extensions=shared.extensions,
         event_types=reading.value("AUTOSTOP_EVENT_TYPES", event_types, {}),
@@ -234,10 +264,18 @@ def _unknown_names(reading: Reading) -> None:
     strange = strange_names(reading.environ, known)
     if strange:
         # What is meant for another target does no harm here: one image and one Secret can serve all of them.
+        from handler.notify_variables import NOTIFY_VARIABLES
         from handler.webhook_variables import WEBHOOK_VARIABLES
 
-        known += [variable.name for variable in WEBHOOK_VARIABLES]
+        known += [variable.name for variable in (*WEBHOOK_VARIABLES, *NOTIFY_VARIABLES)]
         refuse(reading, strange_names(reading.environ, known), known)
+
+
+def _result_sink(reading: Reading) -> tuple[str | None, str | None]:
+    """The topic and the URL that results go to; one of them at most."""
+    if (reading.get("AUTOSTOP_RESULT_SINK") or "").startswith("smn:"):
+        return reading.value("AUTOSTOP_RESULT_SINK", smn_topic, None), None
+    return None, reading.value("AUTOSTOP_RESULT_SINK", http_url, None) or reading.value("K_SINK", http_url, None)
 
 
 def _inbound_auth(reading: Reading) -> InboundAuth:

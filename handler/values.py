@@ -28,6 +28,7 @@ _CORE_ATTRIBUTES = {
     "data",
 }
 _OWN_EXTENSIONS = {"causationid", "correlationid", "traceparent", "tracestate"}
+SMN_TOPIC = re.compile(r"urn:smn:[A-Za-z0-9_-]+:[A-Za-z0-9]+:[A-Za-z0-9_-]+", re.ASCII)
 _URI_REFERENCE = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+", re.ASCII)
 
 
@@ -103,6 +104,14 @@ def http_url(text: str) -> str:
     if parts.username or parts.password:
         raise ValueError("must not carry credentials")
     return text.strip()
+
+
+def smn_topic(text: str) -> str:
+    """`smn:` and the URN of a topic of Open Telekom Cloud's Simple Message Notification; gives the URN."""
+    urn = text.strip().removeprefix("smn:")
+    if not SMN_TOPIC.fullmatch(urn):
+        raise ValueError("is not of the form smn:urn:smn:<region>:<project id>:<topic>")
+    return urn
 
 
 def token(text: str) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
+from handler.notify_variables import NOTIFY_VARIABLES
 from handler.settings import VARIABLES
 from handler.shared_settings import SettingsError, read_shared, refuse, strange_names
-from handler.values import Reading, Secret, boolean, http_url, token
+from handler.values import SMN_TOPIC, Reading, Secret, boolean, http_url, token
 from handler.webhook_variables import WEBHOOK_VARIABLES
 
 _SMN_HOSTS = ("smn.eu-de.otc.t-systems.com", "smn.eu-nl.otc.t-systems.com", "smn.eu-ch2.sc.otc.t-systems.com")
@@ -22,7 +23,6 @@ _SMN_HOSTS = ("smn.eu-de.otc.t-systems.com", "smn.eu-nl.otc.t-systems.com", "smn
 _CONFIRM_HOSTS = ("console.otc.t-systems.com", *_SMN_HOSTS)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:\d{1,5})?", re.ASCII)
-_TOPIC = re.compile(r"urn:smn:[A-Za-z0-9_-]+:[A-Za-z0-9]+:[A-Za-z0-9_-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,9 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         SettingsError: with every fault there is.
     """
     reading = Reading(environ)
-    known = [variable.name for variable in (*WEBHOOK_VARIABLES, *VARIABLES)]
+    known = [variable.name for variable in (*WEBHOOK_VARIABLES, *VARIABLES, *NOTIFY_VARIABLES)]
     refuse(reading, strange_names(environ, known), known)
-    named, injected = (reading.value(name, http_url, None) for name in ("AUTOSTOP_EVENT_SINK", "K_SINK"))
+    named, injected = (reading.value(name, _event_sink, None) for name in ("AUTOSTOP_EVENT_SINK", "K_SINK"))
     if reading.get("AUTOSTOP_EVENT_SINK") is None and reading.get("K_SINK") is None:
         reading.faults.append("AUTOSTOP_EVENT_SINK: must be set (or K_SINK): stop requests are posted there.")
     shared = read_shared(reading)
@@ -100,7 +100,7 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
     timestamp_header = reading.value("AUTOSTOP_GRAFANA_TIMESTAMP_HEADER", _header_name, "")
     if timestamp_header and not grafana_hmac_secret:
         reading.faults.append("AUTOSTOP_GRAFANA_TIMESTAMP_HEADER: needs AUTOSTOP_GRAFANA_HMAC_SECRET.")
-    topics = _each(reading, "AUTOSTOP_SMN_TOPICS", _TOPIC, "has what is no URN of an SMN topic")
+    topics = _each(reading, "AUTOSTOP_SMN_TOPICS", SMN_TOPIC, "has what is no URN of an SMN topic")
     if topics and find_spec("cryptography") is None:
         reading.faults.append("AUTOSTOP_SMN_TOPICS: needs the extra `smn`: pip install 'bms-autostop[smn]'.")
     made = WebhookSettings(
@@ -136,6 +136,12 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
     if reading.faults:
         raise SettingsError(tuple(reading.faults))
     return made
+
+
+def _event_sink(text: str) -> str:
+    if text.strip().startswith("smn:"):
+        raise ValueError("cannot be an SMN topic: webhooks have no login at the cloud")
+    return http_url(text)
 
 
 def _token(reading: Reading, name: str) -> Secret:

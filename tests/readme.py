@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from handler.notify_variables import NOTIFY_VARIABLES
 from handler.settings import VARIABLES
 from handler.shared_settings import Variable
 from handler.stop.meanings import MEANINGS
@@ -33,6 +34,7 @@ def _reasons() -> Iterator[str]:
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
     "settings": _settings,
     "webhook settings": lambda: _settings(WEBHOOK_VARIABLES),
+    "notify settings": lambda: _settings(NOTIFY_VARIABLES),
     "reasons": _reasons,
 }
 

@@ -175,6 +175,17 @@ def test_a_sink_that_cannot_be_reached_is_found(cloud: Simulator, refused: str) 
     assert {finding.verdict for finding in found.values()} == {Verdict.OK}
 
 
+def test_a_topic_as_the_sink_is_looked_for_and_not_published_to() -> None:
+    """Where it is, and whether that can be reached; subscribers would see a message."""
+    with Simulator.otc() as cloud:
+        found = examined(cloud, AUTOSTOP_RESULT_SINK=f"smn:{cloud.add_topic()}")
+        assert found["sink"].verdict is Verdict.OK
+        assert cloud.published == []
+    with Simulator() as plain:
+        lost = examined(plain, AUTOSTOP_RESULT_SINK=f"smn:urn:smn:eu-de:{plain.project_id}:x")["sink"]
+    assert (lost.verdict, "AUTOSTOP_SMN_URL" in lost.mend) == (Verdict.WRONG, True)
+
+
 def test_a_host_behind_a_proxy_is_not_judged(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the proxy can reach it."""
     monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")

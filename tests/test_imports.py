@@ -38,6 +38,7 @@ _STOP = {
     "handler.inbound.door",
     "handler.inbound.extract",
     "handler.inbound.front",
+    "handler.inbound.leaving",
     "handler.inbound.strictjson",
     "handler.login_settings",
     "handler.outbound",
@@ -107,3 +108,24 @@ def test_a_webhook_that_is_off_is_not_loaded(switch: dict[str, str]) -> None:
     assert not {name for name in modules if name.rpartition(".")[2] in unwanted}
     assert not {name for name in modules if name.startswith("handler.cloud")}
     assert not foreign(modules) & {"requests", "keystoneauth1", "jmespath", "cryptography", "jwt"}
+
+
+def test_on_functiongraph_its_events_are_loaded_when_the_first_comes(cloud: Simulator) -> None:
+    """And no other login; a topic as the sink costs its two files."""
+    place = {"RUNTIME_PROJECT_ID": cloud.project_id, "OS_REGION_NAME": "eu-de", "AUTOSTOP_COMPUTE_URL": cloud.url}
+    modules = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place})
+    assert {name for name in modules if name.partition(".")[0] == "handler"} == _STOP - {"handler.cloud.keystone"}
+    sink = {"AUTOSTOP_RESULT_SINK": f"smn:urn:smn:eu-de:{cloud.project_id}:results"}
+    more = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place, **sink})
+    assert more - modules == {"handler.cloud.smn", "handler.outbound.topic"}
+
+
+def test_a_chat_is_not_loaded_before_it_is_posted_to() -> None:
+    """Nor is anything that logs in to a cloud, or takes webhooks."""
+    modules = loaded(
+        "notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_SLACK_URL": "http://127.0.0.1:1/"}
+    )
+    chats = {name for name in modules if name.startswith("handler.outbound.chat.")}
+    assert chats == {"handler.outbound.chat.post", "handler.outbound.chat.route"}
+    assert not {name for name in modules if name.startswith(("handler.cloud", "handler.inbound.webhooks"))}
+    assert foreign(modules) == {"main", "urllib3"}

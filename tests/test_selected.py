@@ -201,7 +201,7 @@ def test_more_than_the_limit_are_refused_and_nothing_is_sent(cloud: Simulator, s
     answer = sent(start(AUTOSTOP_MAX_SERVERS="3"), {"name": "ci-*"})
     assert answer.headers["ce-type"] == "io.github.bms-autostop.stop.refused.v1"
     assert (answer.json()["refusal"], answer.json()["servers"]) == ("too-many-servers", [])
-    assert answer.json()["detail"] == "4 servers fit the selector; at most 3 may be stopped at once."
+    assert answer.json()["detail"] == "4 servers fit the selector; at most 3 are taken at once."
     assert stops(cloud) == []
 
 
@@ -391,8 +391,8 @@ def test_no_part_of_a_selector_is_repeated_in_a_problem(function: Function) -> N
             "ci-*",
             {"AUTOSTOP_MAX_SERVERS": "1"},
             3,
-            r"The event would be refused as a whole: too-many-servers\. 2 servers fit the selector; at most 1 may be "
-            r"stopped at once\.\n",
+            r"The event would be refused as a whole: too-many-servers\. 2 servers fit the selector; at most 1 are "
+            r"taken at once\.\n",
         ),
     ],
 )

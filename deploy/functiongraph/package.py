@@ -34,7 +34,7 @@ EXTRAS = ("oidc",)
 # It serves HTTP, which the platform does here. Whatever only it needs is left out with it.
 _NOT_HERE = {"functions-framework"}
 # Parts of ours that no event reaches: commands, the simulated cloud, and the entry of functions-framework.
-_NOT_OURS = ("cli.py", "demo.py", "doctor.py", "main.py", "simulator/")
+_NOT_OURS = ("cli.py", "demo", "doctor.py", "main.py", "simulator/")
 _JUNK = re.compile(r"(^|/)(__pycache__|tests?)/|\.py[cio]$|\.dist-info/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$")
 _ENVIRONMENT = {
     "implementation_name": "cpython",

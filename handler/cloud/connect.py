@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-from handler.cloud.endpoint import BMS, NOVA, Endpoint
+from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
 from handler.cloud.http import Http
-from handler.cloud.login import KeyLogin, Login, ReadyToken
+from handler.cloud.login import KeyLogin, Login, NoLogin, ReadyToken
 from handler.cloud.rehearsal import Rehearsal
 from handler.login_settings import CloudLogin
 from handler.settings import ApiName, LoginKind, Settings
@@ -19,18 +19,25 @@ from handler.wire import Wire
 if TYPE_CHECKING:
     from handler.cloud.bms import BmsReader
     from handler.cloud.nova import NovaReader
+    from handler.cloud.smn import Topic
 
 
 class Clouds:
-    """Hands out clouds for events; all share one login and its connections. Nothing is sent before it is needed."""
+    """Hands out clouds for events; all share one login and its connections. Nothing is sent before it is needed.
 
-    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        wire: connections that are there already; they were made for the same settings, but perhaps another login.
+    """
+
+    def __init__(
+        self, settings: Settings, monotonic: Callable[[], float] = time.monotonic, wire: Wire | None = None
+    ) -> None:
         login, plugin = settings.login, None
         if login.kind is LoginKind.CLOUDS_YAML:
             from handler.cloud import clouds_yaml
 
             login, plugin = clouds_yaml.entry(login)
-        self.wire = Wire(verify=login.verify, pool=settings.concurrency)
+        self.wire = wire or Wire(verify=login.verify, pool=settings.concurrency)
         if plugin is not None:
             self.login: Login = clouds_yaml.PluginLogin(plugin, login.verify, monotonic)
         else:
@@ -38,14 +45,9 @@ class Clouds:
         self.http = Http(self.login, self.wire)
         self._api = settings.api
         api, explicit = (BMS, settings.bms_url) if settings.api is ApiName.BMS else (NOVA, settings.compute_url)
-        self.endpoint = Endpoint(
-            self.login,
-            api,
-            explicit=explicit,
-            region=login.region,
-            interface=login.interface,
-            auth_url=login.auth_url,
-        )
+        self._place = login
+        self.endpoint = self._endpoint(api, explicit)
+        self._smn_url, self._topic_urn = settings.smn_url, settings.result_topic
 
     def reader(self) -> BmsReader | NovaReader:
         """The half of the cloud that only looks."""
@@ -57,6 +59,25 @@ class Clouds:
         from handler.cloud.nova import NovaReader
 
         return NovaReader(self.http, self.endpoint)
+
+    def topic(self) -> Topic | None:
+        """The topic that the settings name, to be published to with the same login; None if they name none."""
+        if self._topic_urn is None:
+            return None
+        from handler.cloud.smn import Topic
+
+        return Topic(self.http, self._endpoint(SMN, self._smn_url), self._topic_urn)
+
+    def _endpoint(self, api: Api, explicit: str | None) -> Endpoint:
+        place = self._place
+        return Endpoint(
+            self.login,
+            api,
+            explicit=explicit,
+            region=place.region,
+            interface=place.interface,
+            auth_url=place.auth_url,
+        )
 
     def cloud(self, *, dry_run: bool) -> Cloud:
         """A cloud for one event; for a dry run one that has nothing to write with."""
@@ -84,6 +105,9 @@ def _new_login(login: CloudLogin, wire: Wire, monotonic: Callable[[], float]) ->
             return _key_login(login, wire, monotonic)
         case LoginKind.CLOUDS_YAML:
             raise AssertionError("its login is made by its plugin")
+        case LoginKind.FUNCTIONGRAPH:
+            # Each call brings its own, by `handler/functiongraph_call.py`.
+            return NoLogin(monotonic)
         case unreachable:
             assert_never(unreachable)
 

@@ -20,16 +20,21 @@ class Api(NamedTuple):
         version: the path segment that our calls are written for.
         versions: what stands there in catalogues, to be replaced by `version`.
         otc_host: first label of its host name on Open Telekom Cloud.
+        otc_only: no other cloud has it. Its path always has the project in it, whatever the catalogue says, and its
+            host is derived also where a catalogue leaves it out.
     """
 
     service_type: str
     version: str
     versions: re.Pattern[str]
     otc_host: str
+    otc_only: bool = False
 
 
 NOVA = Api("compute", "v2.1", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "ecs")
 BMS = Api("bms", "v1", re.compile(r"/v1(?:\.\d+)?(?=/|$)"), "bms")
+# Seen in a token's catalogue as type `smn`, with a URL that ends in `/v2/`.
+SMN = Api("smn", "v2", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "smn", otc_only=True)
 
 
 class Endpoint:
@@ -80,9 +85,9 @@ class Endpoint:
         found = self._from_catalogue(access)
         if found is not None:
             # Upstream's catalogue leaves the project out where it is not wanted.
-            return self._fitted(found, None)
+            return self._fitted(found, access.project_id if self._api.otc_only else None)
         host = _OTC_IAM.fullmatch(urlsplit(self._auth_url).hostname or "")
-        if access.catalogue is None and host is not None:
+        if host is not None and (access.catalogue is None or self._api.otc_only):
             return self._fitted(f"https://{self._api.otc_host}.{host[1]}", access.project_id)
         lacks = "this login brings no catalogue" if access.catalogue is None else "the catalogue does not have it"
         raise CloudConfused(f"finding the {self._api.service_type} API: {lacks}; it may need an explicit URL")

@@ -1,8 +1,8 @@
 """What the cloud answers, or fails to answer, as our exceptions: the one place that knows the shapes of its faults.
 
 Shapes seen on OTC and upstream: `{"conflictingRequest": {"code": 409, "message": ...}}` (Nova), `{"error": {...}}`
-(Keystone, BMS v1), `{"error_code": ..., "error_msg": ..., "request_id": ...}` (API gateway), HTML or nothing at all
-(load balancers).
+(Keystone, BMS v1), `{"error_code": ..., "error_msg": ..., "request_id": ...}` (API gateway),
+`{"code": ..., "message": ...}` (SMN, jobs of BMS v1), HTML or nothing at all (load balancers).
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _fault_of(body: bytes) -> tuple[str, str, str, str | None]:
     if not isinstance(fault, dict):
         return "", "", "", None
     key, inner = "", fault
-    if "error_code" not in fault:
+    if not {"error_code", "code"} & fault.keys():
         key, inner = next(((k, v) for k, v in fault.items() if isinstance(v, dict)), ("", {}))
     code = inner.get("error_code", inner.get("code", ""))
     message = inner.get("error_msg", inner.get("message", ""))

@@ -6,7 +6,8 @@
     ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM (keystone.py)
     ├── PluginLogin    an entry of clouds.yaml (clouds_yaml.py)
     ├── KeyLogin       OTC access key: no token, every request is signed
-    └── ReadyToken     a token that somebody else has got, such as FunctionGraph's agency
+    ├── ReadyToken     a token that somebody else has got, such as FunctionGraph's agency
+    └── NoLogin        on FunctionGraph, a call that brought neither token nor keys
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from handler.cloud import faults
-from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused
+from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginMissing, LoginRefused
 from handler.wire import Wire
 
 LOGIN_TIMEOUT = 10.0
@@ -154,6 +155,18 @@ class ReadyToken(Login):
 
     def _obtain(self) -> Access:
         return self._given
+
+
+class NoLogin(Login):
+    """Nothing to log in with: FunctionGraph hands a login to each call, and this one came without."""
+
+    renewable = False
+
+    def _obtain(self) -> Access:
+        raise LoginMissing(
+            "This call brought neither a token nor temporary keys: give the function an agency (and a container the "
+            "keys in its headers), or set the OS_ variables of a login."
+        )
 
 
 class KeyLogin(Login):

@@ -15,6 +15,7 @@ from handler.errors import (
     CallerUnproven,
     CloudError,
     InternalFault,
+    LoginMissing,
     LoginRefused,
     NotAnEvent,
     PassingTrouble,
@@ -67,9 +68,7 @@ def problem(error: AutostopError) -> Answer:
             status, name, title = 415, "not-an-event", "This is no event"
         case PassingTrouble():
             status, name, title = 503, error.name, "Not handled; send it again"
-            if isinstance(error, CloudError):
-                # Its message quotes the cloud, which is for the log alone.
-                members = {"detail": f"The cloud did not do what was asked ({name})."}
+            members = {"detail": told(error)}
             default = _REFUSED_RETRY_AFTER if isinstance(error, LoginRefused) else _DEFAULT_RETRY_AFTER
             wait = default if error.retry_after is None else error.retry_after
             headers["Retry-After"] = str(max(1, math.ceil(wait)))
@@ -77,6 +76,14 @@ def problem(error: AutostopError) -> Answer:
             return problem(InternalFault("Something unexpected happened; the log tells more."))
     document = {"type": f"urn:bms-autostop:problem:{name}", "title": title, "status": status, **members}
     return json_answer(status, document, {**headers, "Content-Type": "application/problem+json"})
+
+
+def told(trouble: PassingTrouble) -> str:
+    """What may be said of trouble outside of the log."""
+    if isinstance(trouble, CloudError) and not isinstance(trouble, LoginMissing):
+        # Its message quotes the cloud, which is for the log alone.
+        return f"The cloud did not do what was asked ({trouble.name})."
+    return str(trouble)
 
 
 def always(make: Callable[[], Answer]) -> Answer:

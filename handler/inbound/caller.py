@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 from handler.errors import CallerForbidden, CallerUnproven
-from handler.settings import InboundAuth, Settings
+from handler.settings import InboundAuth
 
 if TYPE_CHECKING:
     from handler.inbound.oidc import Proof
@@ -26,6 +26,13 @@ class CallerSettings(Protocol):
 
     @property
     def oidc(self) -> OidcSettings | None: ...
+
+
+class Subscribable(Protocol):
+    """What the settings of a function say about who may subscribe it."""
+
+    @property
+    def webhook_origins(self) -> frozenset[str]: ...
 
 
 def prove(headers: Mapping[str, str], settings: CallerSettings) -> None:
@@ -73,7 +80,7 @@ def _oidc(settings: CallerSettings) -> Proof:
     return proof_by(settings.oidc)
 
 
-def consent(headers: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def consent(headers: Mapping[str, str], settings: Subscribable) -> dict[str, str]:
     """Answer the handshake of the CloudEvents webhook profile.
 
     Returns:

@@ -75,30 +75,41 @@ class Door:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
     def _deliver(self, delivery: Delivery, received: float) -> Answer:
-        requests: dict[tuple[str, str], StopRequest] = {}
-        flaws: list[Flaw] = []
-        for index, event in enumerate(delivery.events):
-            prefix = f"[{index}]." if delivery.batch else ""
-            flaws += event.flaws
-            try:
-                asked = extract(event, self._settings.event_types)
-            except BadEvent as bad:
-                flaws += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
-                continue
-            if event.flaws:
-                continue
-            if isinstance(asked, Ignored):
-                _ignored(event, asked)
-                continue
-            # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
-            known = requests.setdefault((asked.source, asked.id), asked)
-            if known != asked:
-                flaws.append(Flaw(f"{prefix}id", "names another event of this batch too"))
-        if flaws:
-            raise BadEvent(*flaws)
-        if not requests:
-            return Answer(204)
-        return self._handle(list(requests.values()), delivery.batch, received)
+        requests = requests_of(delivery, self._settings.event_types)
+        return self._handle(requests, delivery.batch, received) if requests else Answer(204)
+
+
+def requests_of(delivery: Delivery, event_types: Mapping[str, str]) -> list[StopRequest]:
+    """What the events of a delivery ask for, all of them or none; those that are rightly ignored are left out.
+
+    Args:
+        event_types: further types that are accepted, as the settings have them.
+
+    Raises:
+        BadEvent: with every flaw of every event.
+    """
+    requests: dict[tuple[str, str], StopRequest] = {}
+    flaws: list[Flaw] = []
+    for index, event in enumerate(delivery.events):
+        prefix = f"[{index}]." if delivery.batch else ""
+        flaws += event.flaws
+        try:
+            asked = extract(event, event_types)
+        except BadEvent as bad:
+            flaws += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
+            continue
+        if event.flaws:
+            continue
+        if isinstance(asked, Ignored):
+            _ignored(event, asked)
+            continue
+        # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
+        known = requests.setdefault((asked.source, asked.id), asked)
+        if known != asked:
+            flaws.append(Flaw(f"{prefix}id", "names another event of this batch too"))
+    if flaws:
+        raise BadEvent(*flaws)
+    return list(requests.values())
 
 
 def _ignored(event: Event, ignored: Ignored) -> None:

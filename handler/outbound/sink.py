@@ -6,8 +6,12 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from cloudevents.http import CloudEvent
 
 from handler.errors import SinkUnreachable
+from handler.outbound.result import binary
 from handler.values import Secret
 from handler.wire import FAILURES, Wire, retry_after
 
@@ -16,6 +20,64 @@ _LOG = logging.getLogger(__name__)
 _ATTEMPT_TIMEOUT = 5.0
 # As Knative's delivery contract has it; any other 4xx will not change by asking again.
 _WORTH_ANOTHER_TRY = frozenset({404, 408, 409, 429})
+
+
+class Said(NamedTuple):
+    """What a sink answered to one attempt.
+
+    Attributes:
+        status: as in HTTP; None if no answer came.
+        retry_after: seconds after which it wants to be asked again, or None.
+    """
+
+    status: int | None
+    retry_after: float | None = None
+
+
+class Delivery:
+    """The patience with a sink, of whatever kind.
+
+    Args:
+        sleep, monotonic: the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sleep = sleep
+        self._monotonic = monotonic
+
+    def until_taken(self, attempt: Callable[[float], Said], deadline: float) -> None:
+        """Make attempts until one is answered with 2xx.
+
+        Args:
+            attempt: tries once within so many seconds.
+            deadline: on the monotonic clock.
+
+        Raises:
+            SinkUnreachable: it was not taken in time, or never will be like this.
+        """
+        attempts = 0
+        while True:
+            attempts += 1
+            left = deadline - self._monotonic()
+            if left <= 0:
+                raise SinkUnreachable("The sink did not take the event in time.")
+            status, told = attempt(min(left, _ATTEMPT_TIMEOUT))
+            if status is not None and 200 <= status < 300:
+                return
+            if status is not None and status < 500 and status not in _WORTH_ANOTHER_TRY:
+                raise SinkUnreachable(f"The sink refuses the event (HTTP {status}).")
+            pause = min(0.2 * 2.0 ** min(attempts - 1, 5), 4.0) * random.uniform(0.5, 1.0)
+            if told is not None:
+                # At least the own pause, or `Retry-After: 0` would make this a hammer.
+                pause = max(pause, told)
+            if self._monotonic() + pause >= deadline:
+                raise SinkUnreachable("The sink did not take the event in time.", retry_after=told)
+            self._sleep(pause)
 
 
 class Sink:
@@ -36,9 +98,12 @@ class Sink:
     ) -> None:
         self._url = url
         self._headers = {"Authorization": f"Bearer {token.reveal()}"} if token else {}
-        self._sleep = sleep
-        self._monotonic = monotonic
+        self._delivery = Delivery(sleep=sleep, monotonic=monotonic)
         self._wire = Wire(monotonic=monotonic)
+
+    def deliver(self, event: CloudEvent, deadline: float) -> None:
+        """POST the event in binary mode until the sink takes it; see `send`."""
+        self.send(*binary(event), deadline)
 
     def send(self, headers: Mapping[str, str], body: bytes, deadline: float) -> None:
         """POST the event until the sink takes it.
@@ -49,26 +114,9 @@ class Sink:
         Raises:
             SinkUnreachable: it was not taken in time, or never will be like this.
         """
-        attempt = 0
-        while True:
-            attempt += 1
-            left = deadline - self._monotonic()
-            if left <= 0:
-                raise SinkUnreachable("The sink did not take the event in time.")
-            status, told = self._post(headers, body, min(left, _ATTEMPT_TIMEOUT))
-            if status is not None and 200 <= status < 300:
-                return
-            if status is not None and status < 500 and status not in _WORTH_ANOTHER_TRY:
-                raise SinkUnreachable(f"The sink refuses the event (HTTP {status}).")
-            pause = min(0.2 * 2.0 ** min(attempt - 1, 5), 4.0) * random.uniform(0.5, 1.0)
-            if told is not None:
-                # At least the own pause, or `Retry-After: 0` would make this a hammer.
-                pause = max(pause, told)
-            if self._monotonic() + pause >= deadline:
-                raise SinkUnreachable("The sink did not take the event in time.", retry_after=told)
-            self._sleep(pause)
+        self._delivery.until_taken(lambda timeout: self._post(headers, body, timeout), deadline)
 
-    def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> tuple[int | None, float | None]:
+    def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> Said:
         try:
             answer = self._wire.send(
                 "POST",
@@ -80,5 +128,5 @@ class Sink:
             )
         except FAILURES as failure:
             _LOG.warning("the sink gave no answer: %s", type(failure).__name__)
-            return None, None
-        return answer.status, retry_after(answer.headers)
+            return Said(None)
+        return Said(answer.status, retry_after(answer.headers))

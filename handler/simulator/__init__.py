@@ -8,6 +8,7 @@ from handler.simulator.faults import ConflictKind, Cut, Fault
 from handler.simulator.servers import Action, ServerFault, ServerState
 from handler.simulator.simserver import SimServer
 from handler.simulator.simulator import Simulator
+from handler.simulator.smn import Published
 from handler.simulator.world import Conflict, NotFound, Refusal
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Cut",
     "Fault",
     "NotFound",
+    "Published",
     "Refusal",
     "ServerFault",
     "ServerState",

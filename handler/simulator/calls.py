@@ -12,6 +12,7 @@ class Api(StrEnum):
     KEYSTONE = "keystone"
     NOVA = "nova"
     BMS = "bms"
+    SMN = "smn"
 
 
 class CallKind(StrEnum):
@@ -25,6 +26,7 @@ class CallKind(StrEnum):
     VERSION = "version"
     REVOKE = "revoke"
     JOB = "job"
+    PUBLISH = "publish"
     OTHER = "other"
 
 

@@ -29,12 +29,14 @@ class Catalog:
         region: the id of the region.
         compute: the form of the compute URL.
         bms: the form of the URL of the BMS API; empty if the cloud has none.
+        smn: whether there is SMN; its URL has no project in it, as on Open Telekom Cloud.
     """
 
-    def __init__(self, region: str, compute: str, bms: str = "") -> None:
+    def __init__(self, region: str, compute: str, bms: str = "", *, smn: bool = False) -> None:
         self.region = region
         self.compute = compute
         self.bms = bms
+        self.smn = smn
         self.base_url = ""
         self._ids: dict[str, str] = {}
 
@@ -46,6 +48,8 @@ class Catalog:
         services = [("compute", "nova", compute), *_OTHERS, ("identity", "keystone", "/v3")]
         if self.bms:
             services.insert(1, ("bms", "bms", self.bms.format(project_id=token.project.id)))
+        if self.smn:
+            services.append(("smn", "SimpleMessageNotification", "/v2/"))
         return [self._service(kind, name, path) for kind, name, path in services]
 
     def _service(self, kind: str, name: str, path: str) -> dict[str, object]:

@@ -23,6 +23,7 @@ from handler.simulator.messages import Answer, Request
 from handler.simulator.nova import Nova
 from handler.simulator.nova_replies import unauthenticated
 from handler.simulator.signing import Authorization, is_signed
+from handler.simulator.smn import Smn
 from handler.simulator.world import Actor, Refusal, World
 
 _SECRET_HEADERS = frozenset({"x-auth-token", "x-subject-token", "x-security-token", "authorization"})
@@ -50,6 +51,7 @@ class Cloud:
     Args:
         default_limit: the length of a page of Nova's list of servers if the caller names none; None for the longest.
         bms: the manners of the BMS API; None if the cloud has no such API.
+        smn: the topics; None if the cloud has no such API.
         otc: logins and refused tokens are as on Open Telekom Cloud.
         keys: those with which requests can be signed.
         wait: called with seconds to let pass; returns True if the cloud is shutting down and nothing is to be
@@ -70,6 +72,7 @@ class Cloud:
         wait: Callable[[float], bool],
         default_limit: int | None = None,
         bms: BmsManners | None = None,
+        smn: Smn | None = None,
         otc: bool = False,
         keys: AccessKeys | None = None,
     ) -> None:
@@ -93,6 +96,7 @@ class Cloud:
             refuse_token=partial(gateway.refuse_token, identity) if otc else unauthenticated,
         )
         self._bms = Bms(world, identity, bms) if bms else None
+        self._smn = smn
 
     def handle(self, request: Request) -> Delivery:
         """Do what a request asks, or what the first fault that it meets makes of it."""
@@ -131,6 +135,9 @@ class Cloud:
     def api_of(self, request: Request) -> Api:
         """Return the API that a request goes to."""
         api = api_of(request)
+        if api is Api.SMN:
+            # Elsewhere its paths look like those of the old Nova.
+            return Api.NOVA if self._smn is None else api
         return Api.KEYSTONE if api is Api.BMS and self._bms is None else api
 
     def classify(self, request: Request) -> tuple[CallKind, str | None]:
@@ -202,6 +209,8 @@ class Cloud:
             return self._nova.answer(request, request_id)
         if api is Api.BMS and self._bms:
             return self._bms.answer(request, request_id)
+        if api is Api.SMN and self._smn:
+            return self._smn.answer(request, request_id)
         return self._keystone.answer(request)
 
     def _refusal(
@@ -221,6 +230,8 @@ class Cloud:
         message = fault.message.replace("{id}", ", ".join(server_ids)) if fault.message else None
         if api is Api.BMS and self._bms:
             return self._bms.refuse(request_id, status, message, fault.bms_code)
+        if api is Api.SMN and self._smn:
+            return self._smn.refuse(request_id, status, message)
         if api is Api.NOVA:
             if status == 401 and self._otc:
                 return gateway.refuse_token(self.identity, request, request_id)

@@ -5,10 +5,13 @@ from handler.simulator.calls import Api, CallKind
 from handler.simulator.messages import Request
 from handler.simulator.nova import is_stop
 from handler.simulator.routes import Resource, base_of, route
+from handler.simulator.smn import is_publish, is_smn
 
 
 def api_of(request: Request) -> Api:
     """Return the API that a request goes to in a cloud that has them all."""
+    if is_smn(request.path):
+        return Api.SMN
     if base_of(request.path):
         return Api.NOVA
     return Api.BMS if is_bms(request.path) else Api.KEYSTONE
@@ -21,6 +24,8 @@ def kind_of(api: Api, request: Request) -> CallKind:
             return _nova_kind(request)
         case Api.BMS:
             return _bms_kind(request)
+        case Api.SMN:
+            return CallKind.PUBLISH if is_publish(request) else CallKind.OTHER
     return _keystone_kind(request)
 
 

@@ -27,6 +27,7 @@ from handler.simulator.identity import Identity, User
 from handler.simulator.server import Server
 from handler.simulator.servers import Action, new_server
 from handler.simulator.simserver import SimServer
+from handler.simulator.smn import Published, Smn
 from handler.simulator.world import Actor, World
 
 
@@ -49,6 +50,7 @@ class Simulator:
         domain_name: the domain of users and projects.
         default_limit: the length of a page of Nova's list of servers if the caller names none; None for the longest.
         bms: whether there is a BMS API, in the catalogue too; or its manners. See the attribute `bms`.
+        smn: whether there are topics to publish to, in the catalogue too.
         otc_iam: logins are as on Open Telekom Cloud: a project's name needs no domain beside the user's, projects can
             be asked for by name, and a token that is not good is refused by the gateway in its own form.
         long_tokens: tokens are of some kilobytes.
@@ -76,6 +78,7 @@ class Simulator:
         domain_name: str = "Default",
         default_limit: int | None = None,
         bms: bool | BmsManners = False,
+        smn: bool = False,
         otc_iam: bool = False,
         long_tokens: bool = False,
         password: str | None = None,
@@ -84,9 +87,10 @@ class Simulator:
         self.bms = bms if isinstance(bms, BmsManners) else BmsManners()
         self._identity = Identity(clock, token_ttl, long_tokens=long_tokens)
         self._world = World(clock, power_off_delay)
-        self._catalog = Catalog(region, compute_path, BMS_PREFIX + "/{project_id}" if bms else "")
+        self._catalog = Catalog(region, compute_path, BMS_PREFIX + "/{project_id}" if bms else "", smn=smn)
         self._accounts = Accounts(self._identity, project_name, domain_name, password)
         self._otc_iam = otc_iam
+        self._smn = Smn(self._identity, region)
         self._cloud = Cloud(
             self._world,
             self._identity,
@@ -98,6 +102,7 @@ class Simulator:
             wait=stopping.wait,
             default_limit=default_limit,
             bms=self.bms if bms else None,
+            smn=self._smn if smn else None,
             otc=otc_iam,
             keys=self._accounts.keys,
         )
@@ -115,6 +120,7 @@ class Simulator:
             "stop_status": 204,
             "default_limit": 25,
             "bms": True,
+            "smn": True,
             "otc_iam": True,
             "long_tokens": True,
             "token_ttl": 86400.0,
@@ -228,6 +234,15 @@ class Simulator:
         """
         credential = self._accounts.add_application_credential(name, user, roles)
         return credential.id, credential.secret
+
+    def add_topic(self, name: str = "results") -> str:
+        """Add a topic of SMN and return its URN; messages to it are kept in `published`."""
+        return self._smn.add_topic(name, self.project_id)
+
+    @property
+    def published(self) -> list[Published]:
+        """Every message that was published to a topic so far, in the order in which they came."""
+        return self._smn.published
 
     def add_server(
         self,

@@ -1,14 +1,17 @@
-"""Each reason in one plain sentence, for people; the README's table is made from it. A run does not need it."""
+"""Each reason and each refusal in one plain sentence, for people; a run does not need them.
+
+The README's table is made from it, and so is what a chat is told: the word "stopped" stands only where it is true.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from handler.stop.model import Reason
+from handler.stop.model import Reason, Refusal
 
 MEANINGS: Mapping[Reason, str] = {
     Reason.CONFIRMED: "Our stop was sent, and then the server was seen stopped.",
-    Reason.ACCEPTED: "The cloud took our stop, but the server was not seen stopped in the waiting time.",
+    Reason.ACCEPTED: "The cloud took our stop, but the server was not seen off in the waiting time.",
     Reason.ALREADY_STOPPED: "The server was stopped when we looked.",
     Reason.ALREADY_STOPPING: "The server was powering off when we looked.",
     Reason.PROTECTED: "It carries the protect tag or metadata, or a keep-until that is no valid time.",
@@ -17,7 +20,7 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.NOT_BARE_METAL: "Neither tag, metadata nor flavor says that it is a bare metal server.",
     Reason.STARTED_SINCE: "Somebody started it after the event, or is starting it now.",
     Reason.NOT_FOUND: "The cloud knows no such server in this project, or it has been deleted.",
-    Reason.WRONG_STATE: "It is in a state that cannot be stopped, such as paused, shelved or building.",
+    Reason.WRONG_STATE: "It is in a state that allows no stop, such as paused, shelved or building.",
     Reason.BUSY: "Another operation, such as a reboot, still ran on it when the time budget ended.",
     Reason.DELETING: "It is being deleted.",
     Reason.NEVER_LAUNCHED: "It is in error and never ran, so there is nothing to stop.",
@@ -27,4 +30,11 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.REVERTED: "The cloud took our stop, but the server was not off after it, or it recorded the stop as failed.",
     Reason.CLOUD_ERROR: "The cloud kept failing for this server, while it answered otherwise.",
     Reason.DRY_RUN: "A stop would have been sent; it was a rehearsal.",
+}
+
+REFUSALS: Mapping[Refusal, str] = {
+    Refusal.TOO_OLD: "The event was older than is acted on here.",
+    Refusal.EXPIRED: "The time until which the event was to be acted on had passed.",
+    Refusal.TOO_MANY_SERVERS: "The event asks for more servers than one event may.",
+    Refusal.NO_SERVER_IDS: "The event names no server.",
 }

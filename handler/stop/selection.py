@@ -54,7 +54,7 @@ def news(count: int, policy: Policy) -> str | None:
     if count == 0:
         return "No server of the project fits the selector."
     if count > policy.max_servers:
-        return f"{count} servers fit the selector; at most {policy.max_servers} may be stopped at once."
+        return f"{count} servers fit the selector; at most {policy.max_servers} are taken at once."
     return None
 
 

@@ -192,6 +192,25 @@ def test_the_schema_agrees_with_the_code(selector: dict[str, Any]) -> None:
     assert (found == []) is (told == []), (found, told)
 
 
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["tags", "metadata", "name", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(_json)
+def test_any_json_is_a_selector_or_a_named_fault(value: object) -> None:
+    """Never an accident; and what is taken has a part, each with something in it."""
+    found: list[Flaw] = []
+    selector = parse(value, found)
+    assert bool(found) is (schema_faults("common.json#/$defs/selector", value) != [])
+    assert found or any(selector)
+
+
 def test_a_selector_goes_on_to_the_event_sink_as_it_came() -> None:
     """What `receive_webhook` posts says the same again."""
     for selector in ({"tags": ["a"]}, {"metadata": {"k": ""}, "name": "ci-*"}):

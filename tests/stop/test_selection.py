@@ -289,7 +289,7 @@ def test_more_than_the_limit_refuses_the_event_whole(most: int, refusal: Refusal
     assert report.refusal is refusal
     if refusal:
         assert (report.servers, report.request.server_ids, cloud.calls) == ((), (), [])
-        assert report.detail == "3 servers fit the selector; at most 2 may be stopped at once."
+        assert report.detail == "3 servers fit the selector; at most 2 are taken at once."
     else:
         assert (len(report.servers), report.detail) == (3, None)
 

@@ -148,7 +148,15 @@ def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requ
     Raises:
         BadEvent: with every flaw of the data.
     """
-    event = Event(
+    request = canonical(plain_event(data, id_=id_, source=source))
+    if not request.server_ids and request.selector is None:
+        raise BadEvent(Flaw("data.server_ids", "is missing"))
+    return replace(request, requested_by=request.requested_by or requested_by)
+
+
+def plain_event(data: object, *, id_: str, source: str) -> Event:
+    """The stop request that data without an envelope stands for."""
+    return Event(
         id=id_,
         source=source,
         type=STOP_REQUESTED,
@@ -162,7 +170,3 @@ def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requ
         dead_letter=False,
         data=data,
     )
-    request = canonical(event)
-    if not request.server_ids and request.selector is None:
-        raise BadEvent(Flaw("data.server_ids", "is missing"))
-    return replace(request, requested_by=request.requested_by or requested_by)

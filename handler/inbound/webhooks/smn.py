@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from handler import rfc3339
-from handler.errors import BadEvent, CallerForbidden, CallerUnproven, Flaw, ProducerUnreachable
-from handler.inbound import strictjson
+from handler.errors import CallerForbidden, CallerUnproven, ProducerUnreachable
 from handler.inbound.answers import Answer
-from handler.inbound.extract import STOP_REQUESTED
 from handler.inbound.webhooks import fetch
-from handler.inbound.webhooks.cloudeye import CloudEyeAlarm
-from handler.inbound.webhooks.fields import canonical_request, identity, is_canonical, proving_json, text
+from handler.inbound.webhooks.fields import proving_json, text
 from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.smn_message import SmnMessage
 from handler.inbound.webhooks.smn_signature import Certificates, signed_text
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
@@ -54,20 +52,6 @@ class Message:
     fields: Mapping[str, str]
     time: datetime
     until: float
-
-    def document(self) -> Mapping[str, object]:
-        """The JSON inside.
-
-        Raises:
-            BadEvent: there is none.
-        """
-        try:
-            document = strictjson.loads(self.fields["message"])
-        except ValueError as fault:
-            raise BadEvent(Flaw("message", str(fault))) from None
-        if not isinstance(document, dict):
-            raise BadEvent(Flaw("message", "is no JSON object"))
-        return document
 
 
 class Smn(Alarm):
@@ -102,30 +86,14 @@ class Smn(Alarm):
             return self._confirm(message)
         if kind != "Notification":
             return Nothing("no notification", Answer(200))
-        document = message.document()
-        if CloudEyeAlarm.is_one(document):
-            return CloudEyeAlarm(document).gate()
-        if is_canonical(document):
-            return None
-        return Nothing("neither an alarm nor a stop request")
+        return self._said(message).gate()
 
     def extract(self, message: Message) -> StopRequest:
         """What Cloud Eye's alarm is about, or canonical data."""
-        document, id_ = message.document(), identity(message.fields["message_id"])
-        if not CloudEyeAlarm.is_one(document):
-            request = canonical_request(document, id_=id_, source=self._source, requested_by="SMN")
-        else:
-            alarm = CloudEyeAlarm(document)
-            request = StopRequest(
-                source=self._source,
-                id=id_,
-                type=STOP_REQUESTED,
-                server_ids=alarm.server_ids(),
-                reason=alarm.reason(),
-                requested_by="Cloud Eye",
-                correlationid=alarm.alarm_id(),
-            )
-        return replace(request, time=message.time)
+        return self._said(message).extract()
+
+    def _said(self, message: Message) -> SmnMessage:
+        return SmnMessage(message.fields["message_id"], message.fields["message"], message.time, self._source)
 
     def _confirm(self, message: Message) -> Nothing:
         url = message.fields["subscribe_url"]

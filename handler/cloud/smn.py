@@ -1,0 +1,48 @@
+"""Open Telekom Cloud's Simple Message Notification, as far as results need it: publish a message to a topic.
+
+`POST /v2/{project_id}/notifications/topics/{topic_urn}/publish`; its answer has a `message_id` once SMN keeps it.
+"""
+
+from __future__ import annotations
+
+import time
+
+from handler.cloud.endpoint import Endpoint
+from handler.cloud.http import Http
+
+_HEADERS = {"Accept": "application/json"}
+
+
+class Topic:
+    """One topic, published to with the login that stops servers."""
+
+    def __init__(self, http: Http, endpoint: Endpoint, urn: str) -> None:
+        self._http = http
+        self._endpoint = endpoint
+        self._urn = urn
+
+    def url(self, timeout: float) -> str:
+        """Where the topic is published to.
+
+        Raises:
+            CloudError: there is no telling, or no token could be had.
+        """
+        return f"{self._endpoint.url(timeout)}/notifications/topics/{self._urn}/publish"
+
+    def publish(self, subject: str, message: str, timeout: float) -> None:
+        """Publish a message, once.
+
+        Args:
+            subject: at most 512 characters.
+            message: at most 256 KB as UTF-8.
+            timeout: seconds for all of it.
+
+        Raises:
+            CloudError: SMN did not take it, or the answer was lost.
+        """
+        until = time.monotonic() + timeout
+        url = self.url(timeout)
+        body = {"subject": subject, "message": message}
+        self._http.send(
+            "publishing the result", "POST", url, timeout=until - time.monotonic(), headers=_HEADERS, body=body
+        )

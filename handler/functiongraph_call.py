@@ -1,0 +1,201 @@
+"""What one call of FunctionGraph brings along: settings, a login, and how much time is left.
+
+The platform gives a function's agency a token and temporary keys that are good for 24 hours, and hands the present
+ones to each call; so a call logs in with its own, and they are not kept after it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Protocol
+from urllib.parse import quote
+
+from handler import values
+from handler.errors import BudgetSpent, LoginRefused
+from handler.login_settings import CloudLogin, LoginKind
+from handler.settings import Settings
+from handler.values import Secret
+
+_LOG = logging.getLogger(__name__)
+
+# The platform ends the process when the time is over, so the answer has to be out before.
+_MARGIN = 2.0
+_LARGEST_MARGIN = 0.2
+_LONGEST_NAME = 100
+
+
+class Context(Protocol):
+    """The platform's second argument, as far as it is used here."""
+
+    def getUserData(self, key: str) -> str | None: ...
+
+    def getToken(self) -> str: ...
+
+    def getSecurityAccessKey(self) -> str: ...
+
+    def getSecuritySecretKey(self) -> str: ...
+
+    def getSecurityToken(self) -> str: ...
+
+    def getProjectID(self) -> str: ...
+
+    def getFunctionName(self) -> str: ...
+
+    def getRemainingTimeInMilliSeconds(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call.
+
+    Attributes:
+        function: the function's name as it can stand in a path; empty if nobody says.
+        seconds: how long the platform lets it run from now on, or None if it does not say.
+        token: the agency's token; empty if there is none.
+        access_key, secret_key, security_token: its temporary keys; empty if there are none.
+    """
+
+    function: str = ""
+    seconds: float | None = None
+    token: Secret = field(default_factory=Secret)
+    access_key: Secret = field(default_factory=Secret)
+    secret_key: Secret = field(default_factory=Secret)
+    security_token: Secret = field(default_factory=Secret)
+
+    @classmethod
+    def of_context(cls, context: Context, environ: Mapping[str, str]) -> Call:
+        """The call of a function that was uploaded as code."""
+        left = _asked(context, "getRemainingTimeInMilliSeconds")
+        known = isinstance(left, int | float) and not isinstance(left, bool)
+        return cls(
+            function=_name(_text(context, "getFunctionName") or environ.get("RUNTIME_FUNC_NAME", "")),
+            seconds=float(str(left)) / 1000 if known else None,
+            token=Secret(_text(context, "getToken")),
+            access_key=Secret(_text(context, "getSecurityAccessKey")),
+            secret_key=Secret(_text(context, "getSecuritySecretKey")),
+            security_token=Secret(_text(context, "getSecurityToken")),
+        )
+
+    @classmethod
+    def of_headers(cls, headers: Mapping[str, str], environ: Mapping[str, str]) -> Call:
+        """The call of a container.
+
+        Args:
+            headers: lower-case names. The project and the region in them are constants that mean nothing.
+        """
+        timeout = headers.get("x-cff-timeout", "").strip()
+        known = timeout.isascii() and timeout.isdigit() and 0 < len(timeout) < 10 and int(timeout) > 0
+        return cls(
+            function=_name(environ.get("RUNTIME_FUNC_NAME", "") or headers.get("x-cff-func-name", "")),
+            seconds=float(timeout) if known else None,
+            token=Secret(_clean(headers.get("x-cff-auth-token"))),
+            access_key=Secret(_clean(headers.get("x-cff-security-access-key"))),
+            secret_key=Secret(_clean(headers.get("x-cff-security-secret-key"))),
+            security_token=Secret(_clean(headers.get("x-cff-security-token"))),
+        )
+
+    def settings(self, settings: Settings) -> Settings:
+        """The settings as they are for this call: with its login, if no other is set, and within its time.
+
+        Raises:
+            BudgetSpent: there is no time left.
+            LoginRefused: the login it brought cannot be one.
+        """
+        return self._in_time(self._logged_in(settings))
+
+    def _logged_in(self, settings: Settings) -> Settings:
+        own = settings.login.kind is not LoginKind.FUNCTIONGRAPH
+        return settings if own else replace(settings, login=self._login(settings.login))
+
+    def _login(self, login: CloudLogin) -> CloudLogin:
+        keys = (self.access_key, self.secret_key, self.security_token)
+        for secret in (self.token, *keys):
+            try:
+                _ = secret and values.token(secret.reveal())
+            except ValueError:
+                # It would end in a header; what refuses it there quotes it.
+                raise LoginRefused("logging in: the token or the keys of this call are malformed") from None
+        if self.token:
+            return replace(login, kind=LoginKind.READY_TOKEN, token=self.token)
+        if all(keys):
+            return replace(
+                login,
+                kind=LoginKind.ACCESS_KEY,
+                access_key=self.access_key.reveal(),
+                secret_key=self.secret_key,
+                security_token=self.security_token,
+            )
+        return login
+
+    def _in_time(self, settings: Settings) -> Settings:
+        if self.seconds is None:
+            return settings
+        left = self.seconds - min(_MARGIN, self.seconds * _LARGEST_MARGIN)
+        if left <= 0:
+            raise BudgetSpent("The platform has left this call no time.")
+        if left >= settings.deadline.total_seconds():
+            return settings
+        budget = timedelta(seconds=left)
+        return replace(
+            settings, deadline=budget, policy=replace(settings.policy, wait=min(settings.policy.wait, budget / 2))
+        )
+
+
+class UserData(Mapping[str, str]):
+    """The environment as a function sees it: user variables by the context first, then those of the process."""
+
+    def __init__(self, context: Context, environ: Mapping[str, str]) -> None:
+        self._context = context
+        project = _text(context, "getProjectID")
+        # The context cannot list the variables; `RUNTIME_USERDATA` can, so that a misspelt one is noticed.
+        self._environ = {
+            **({"RUNTIME_PROJECT_ID": project} if project else {}),
+            **environ,
+            **_listed(environ.get("RUNTIME_USERDATA", "")),
+        }
+
+    def __getitem__(self, name: str) -> str:
+        given = _asked(self._context, "getUserData", name)
+        return given if isinstance(given, str) and given else self._environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
+
+
+def _listed(userdata: str) -> dict[str, str]:
+    try:
+        found = json.loads(userdata)
+    except (ValueError, RecursionError):
+        return {}
+    return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _asked(context: Context, method: str, *arguments: str) -> object:
+    """What a method of the context says; None if it has none, or fails, as some do without an agency."""
+    try:
+        return getattr(context, method)(*arguments)
+    except Exception as failure:
+        _LOG.debug("the context does not answer %s: %s", method, type(failure).__name__)
+        return None
+
+
+def _text(context: Context, method: str) -> str:
+    said = _asked(context, method)
+    return _clean(said if isinstance(said, str) else None)
+
+
+def _clean(value: str | None) -> str:
+    # The platform writes the word where it has nothing.
+    text = (value or "").strip()
+    return "" if text == "null" else text
+
+
+def _name(text: str) -> str:
+    return quote(text, safe="")[:_LONGEST_NAME]

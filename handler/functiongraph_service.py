@@ -1,0 +1,145 @@
+"""The rooms put together for Open Telekom Cloud's FunctionGraph: an event of any trigger in, result events out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from cloudevents.conversion import to_dict
+from cloudevents.http import CloudEvent
+
+from handler.errors import AutostopError, BadEvent, Flaw, InternalFault, PassingTrouble
+from handler.functiongraph_call import Call
+from handler.inbound import answers, caller, strictjson
+from handler.inbound.answers import Answer
+from handler.inbound.decode import decode
+from handler.inbound.door import requests_of as asked_by
+from handler.inbound.functiongraph.apig import Passage, reply
+from handler.inbound.functiongraph.triggers import requests_of
+from handler.service import Service
+from handler.stop.model import StopRequest
+
+_LOG = logging.getLogger(__name__)
+
+Document = Mapping[str, object]
+"""A JSON object."""
+
+
+class NotHandled(Exception):
+    """The event was not handled, and sending it again can help."""
+
+
+class NeverPossible(Exception):
+    """The event can never succeed; the message names its faults."""
+
+
+class Invocation:
+    """One event, handled with the login and within the time of the call that brought it.
+
+    Args:
+        service: of the process.
+        received: when the event was here, on the monotonic clock.
+
+    Raises:
+        PassingTrouble: the call has no time left, or brought a login that cannot be one.
+    """
+
+    def __init__(self, service: Service, call: Call, received: float) -> None:
+        self._service = service.lent(call.settings(service.settings))
+        # Two functions of one project may have timers of the same name.
+        parts = (service.settings.source.rstrip("/"), "functiongraph", call.function)
+        self._source = "/".join(part for part in parts if part)
+        self._received = received
+
+    def results(self, document: Document) -> Sequence[CloudEvent]:
+        """The results of an event that did not come through the gateway; the sink has got them too, if there is one.
+
+        Raises:
+            BadEvent: it can never succeed.
+            PassingTrouble: it must come again.
+        """
+        requests = self._requests(document)
+        return self._service.results(requests, self._received) if requests else []
+
+    def answer(self, document: Document) -> Answer:
+        """What an event of the gateway is to be answered with, once its caller has proved itself.
+
+        Raises:
+            AutostopError: what `handler.inbound.answers` makes an answer of.
+        """
+        passage = Passage(document, f"{self._source}/apig", self._received)
+        http = passage.http(self._service.settings.max_body)
+        if http.method == "POST":
+            caller.prove(http.headers, self._service.settings)
+            asked = passage.extract(http, datetime.now(UTC))
+            if asked is not None:
+                return self._service.handle([asked], False, self._received)
+        return self._service.door().answer(http)
+
+    def _requests(self, document: Document) -> list[StopRequest]:
+        if "specversion" not in document:
+            return requests_of(document, self._source)
+        # Whoever calls the function by the platform's API can send the event itself.
+        headers = {"content-type": "application/cloudevents+json"}
+        return asked_by(decode(headers, json.dumps(document).encode()), self._service.settings.event_types)
+
+
+def invoke(service: Service, event: object, call: Call, received: float) -> object:
+    """Handle one event of a function that the platform calls as code.
+
+    Args:
+        event: as the platform hands it over: a JSON object, or the text of one.
+
+    Returns:
+        The result as a CloudEvent in the JSON format; for an event with several records a list of them; the gateway's
+        answer for an event of the gateway; None if there was rightly nothing to act on.
+
+    Raises:
+        NotHandled: it must come again.
+        NeverPossible: it never can succeed.
+    """
+    try:
+        document = parsed(event)
+        if Passage.is_one(document):
+            return through_gateway(service, document, call, received)
+        results = structured(Invocation(service, call, received).results(document))
+        records = document.get("record")
+        several = isinstance(records, list) and len(records) > 1
+        return results if several and results else next(iter(results), None)
+    except PassingTrouble as trouble:
+        _LOG.warning("not handled: %s", trouble, extra={"problem": type(trouble).__name__})
+        raise NotHandled(f"{trouble.name}: {answers.told(trouble)}") from None
+    except AutostopError as error:
+        _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
+        raise NeverPossible(str(error)) from None
+    except Exception:
+        _LOG.exception("a bug kept the event from being handled")
+        raise NotHandled(f"{InternalFault.name}: Something unexpected happened; the log tells more.") from None
+
+
+def through_gateway(service: Service, document: Document, call: Call, received: float) -> Document:
+    """What the gateway is to make an HTTP answer of, whatever happens. Never raises."""
+    return reply(answers.always(lambda: Invocation(service, call, received).answer(document)))
+
+
+def parsed(event: object) -> Document:
+    """An event as the platform hands it over: parsed, or the JSON text of it.
+
+    Raises:
+        BadEvent: it is no JSON object.
+    """
+    if isinstance(event, str | bytes):
+        try:
+            event = strictjson.loads(event)
+        except ValueError as fault:
+            raise BadEvent(Flaw("event", str(fault))) from None
+    if not isinstance(event, dict):
+        raise BadEvent(Flaw("event", "is no JSON object"))
+    return event
+
+
+def structured(events: Sequence[CloudEvent]) -> list[Document]:
+    """Events in the JSON format."""
+    return [dict(to_dict(event)) for event in events]

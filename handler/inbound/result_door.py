@@ -1,0 +1,88 @@
+"""The door of `notify_chat`: result events in, 204 out once they are told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from handler.errors import BadEvent, Flaw, WrongMethod
+from handler.inbound import answers, caller
+from handler.inbound.answers import Answer
+from handler.inbound.decode import Delivery, decode
+from handler.inbound.door import HttpRequest
+from handler.inbound.results import Told, read
+from handler.notify_settings import NotifySettings
+
+_LOG = logging.getLogger(__name__)
+
+Tell = Callable[[Sequence[Told], float], None]
+
+
+class ResultDoor:
+    """Answers requests to `notify_chat`.
+
+    Args:
+        tell: tells the results of one request, given when it was here, or raises.
+    """
+
+    def __init__(self, settings: NotifySettings, tell: Tell) -> None:
+        self._settings = settings
+        self._tell = tell
+
+    def answer(self, request: HttpRequest) -> Answer:
+        """Answer one request. Never raises."""
+        return answers.always(lambda: self._answer(request))
+
+    def _answer(self, request: HttpRequest) -> Answer:
+        match request.method, request.path:
+            case (("GET" | "HEAD"), "/healthz"):
+                return answers.json_answer(200, {"status": "alive"})
+            case (("GET" | "HEAD"), "/readyz"):
+                caller.ready(self._settings.callers)
+                # Whether a chat takes messages is only known by posting one.
+                return answers.json_answer(200, {"status": "ready"})
+            case "OPTIONS", _:
+                return Answer(200, caller.consent(request.headers, self._settings))
+            case "POST", _:
+                caller.prove(request.headers, self._settings.callers)
+                results = _results(decode(request.headers, request.body))
+                if results:
+                    self._tell(results, request.received)
+                return Answer(204)
+            case _:
+                raise WrongMethod("Only POST and OPTIONS are served here.")
+
+
+def _results(delivery: Delivery) -> list[Told]:
+    """What the events tell.
+
+    Raises:
+        BadEvent: with the flaws of all events; one malformed event and none is told.
+    """
+    results: dict[tuple[str, str], Told] = {}
+    flaws: list[Flaw] = []
+    for index, event in enumerate(delivery.events):
+        prefix = f"[{index}]." if delivery.batch else ""
+        flaws += event.flaws
+        if event.dead_letter and not event.flaws:
+            # A broker made this copy since it could not be told; telling it here again would go round in circles.
+            _LOG.info(
+                "event ignored",
+                extra={
+                    "event_source": event.source,
+                    "event_id": event.id,
+                    "event_type": event.type,
+                    "detail": "dead-lettered copy",
+                },
+            )
+            continue
+        try:
+            told = read(event)
+        except BadEvent as bad:
+            flaws += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
+            continue
+        if results.setdefault((told.source, told.id), told) != told:
+            flaws.append(Flaw(f"{prefix}id", "names another event of this batch too"))
+    if flaws:
+        raise BadEvent(*flaws)
+    return list(results.values())

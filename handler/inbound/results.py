@@ -1,0 +1,160 @@
+"""From a result event back to the report that it tells: what `notify_chat` takes.
+
+Strict where a message could say something untrue: an outcome must be the one of its reason, and a refused event has no
+servers. Members that are not needed for a message are not looked at, so that they may be added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from handler import rfc3339
+from handler.errors import BadEvent, Flaw
+from handler.inbound.decode import Event
+from handler.inbound.extract import OWN_RESULTS, TYPE_PREFIX, UUID
+from handler.stop.model import Reason, Refusal, Report, ServerResult, StopRequest
+
+_MOST_FLAWS = 50
+_MOST_SERVERS = 1000
+_LONGEST = 4096
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A result event.
+
+    Attributes:
+        source, id, type: its identity, and what it is.
+    """
+
+    source: str
+    id: str
+    type: str
+    report: Report
+
+
+def read(event: Event) -> Told:
+    """Read the report that a result event tells.
+
+    Raises:
+        BadEvent: it is no result event, or its data is not that of one; with every flaw.
+    """
+    if event.type not in OWN_RESULTS and event.type.strip():
+        raise BadEvent(Flaw("type", "is no result event"))
+    if not isinstance(event.data, dict):
+        raise BadEvent(Flaw("data", "is no JSON object"))
+    data, reading = event.data, _Reading()
+    refusal = reading.optional(data, "refusal", "data.refusal", Refusal)
+    servers = reading.servers(data)
+    report = Report(
+        request=reading.request(data),
+        api=reading.text(data, "api", "data.api"),
+        dry_run=reading.flag(data, "dry_run", "data.dry_run"),
+        refusal=refusal,
+        servers=servers,
+        started_at=reading.time(data, "started_at"),
+        finished_at=reading.time(data, "finished_at"),
+        detail=reading.optional(data, "detail", "data.detail", str),
+    )
+    if refusal and servers:
+        reading.flaw("data.servers", "is not empty though the event was refused")
+    if not reading.flaws and event.type in OWN_RESULTS and event.type != _type(report):
+        reading.flaw("type", "does not fit the data")
+    if reading.flaws:
+        raise BadEvent(*reading.flaws)
+    return Told(event.source, event.id, event.type, report)
+
+
+def _type(report: Report) -> str:
+    """The type that the result event of a report has."""
+    word = "refused" if report.refusal else "failed" if report.failed else "completed"
+    return f"{TYPE_PREFIX}stop.{word}.v1"
+
+
+class _Reading:
+    """What was found wrong so far. A value that is wrong is replaced by one that is never used."""
+
+    def __init__(self) -> None:
+        self.flaws: list[Flaw] = []
+
+    def flaw(self, at: str, fault: str) -> None:
+        if len(self.flaws) < _MOST_FLAWS:
+            self.flaws.append(Flaw(at, fault))
+
+    def text(self, document: Mapping[str, object], name: str, at: str) -> str:
+        value = document.get(name)
+        if isinstance(value, str) and value:
+            return value[:_LONGEST]
+        self.flaw(at, "is missing or no text")
+        return ""
+
+    def optional(
+        self, document: Mapping[str, object], name: str, at: str, kind: Callable[[str], _Value]
+    ) -> _Value | None:
+        value = document.get(name)
+        if value is not None and not isinstance(value, str):
+            self.flaw(at, "is no text")
+        elif value is not None:
+            try:
+                return kind(value[:_LONGEST])
+            except ValueError:
+                self.flaw(at, "is not known here")
+        return None
+
+    def flag(self, document: Mapping[str, object], name: str, at: str) -> bool:
+        value = document.get(name)
+        if not isinstance(value, bool):
+            self.flaw(at, "is neither true nor false")
+        return value is True
+
+    def time(self, data: Mapping[str, object], name: str) -> datetime:
+        try:
+            return rfc3339.parse(str(data.get(name)))
+        except ValueError:
+            self.flaw(f"data.{name}", "is not an RFC 3339 timestamp with a zone")
+            return datetime.min
+
+    def request(self, data: Mapping[str, object]) -> StopRequest:
+        asked = data.get("request")
+        if not isinstance(asked, dict):
+            self.flaw("data.request", "is no JSON object")
+            return StopRequest("", "", "", ())
+        return StopRequest(
+            source=self.text(asked, "source", "data.request.source"),
+            id=self.text(asked, "id", "data.request.id"),
+            type=self.text(asked, "type", "data.request.type"),
+            server_ids=(),
+            reason=self.optional(asked, "reason", "data.request.reason", str),
+            requested_by=self.optional(asked, "requested_by", "data.request.requested_by", str),
+            reply_to=self.optional(asked, "reply_to", "data.request.reply_to", str),
+        )
+
+    def servers(self, data: Mapping[str, object]) -> tuple[ServerResult, ...]:
+        rows = data.get("servers")
+        if not isinstance(rows, list) or len(rows) > _MOST_SERVERS:
+            self.flaw("data.servers", f"is no array of at most {_MOST_SERVERS} servers")
+            return ()
+        return tuple(self._server(row, f"data.servers[{index}]") for index, row in enumerate(rows))
+
+    def _server(self, row: object, at: str) -> ServerResult:
+        if not isinstance(row, dict):
+            self.flaw(at, "is no JSON object")
+            row = {}
+        id_ = self.text(row, "id", f"{at}.id")
+        if id_ and not UUID.fullmatch(id_):
+            self.flaw(f"{at}.id", "is no UUID")
+        reason = self.optional(row, "reason", f"{at}.reason", Reason)
+        if reason is None or row.get("outcome") != reason.outcome:
+            self.flaw(f"{at}.outcome", "is not the one of its reason")
+        return ServerResult(
+            id=id_.lower(),
+            reason=reason or Reason.CLOUD_ERROR,
+            detail=self.optional(row, "detail", f"{at}.detail", str) or "",
+            name=self.optional(row, "name", f"{at}.name", str),
+            vm_state=self.optional(row, "vm_state", f"{at}.vm_state", str),
+        )

@@ -1,0 +1,76 @@
+"""What a notification of SMN says, whichever way it came: Cloud Eye's alarm, or canonical data as JSON text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from handler.errors import BadEvent, Flaw
+from handler.inbound import strictjson
+from handler.inbound.extract import STOP_REQUESTED
+from handler.inbound.webhooks.cloudeye import CloudEyeAlarm
+from handler.inbound.webhooks.fields import canonical_request, identity, is_canonical
+from handler.inbound.webhooks.model import Nothing
+from handler.stop.model import StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SmnMessage:
+    """One notification.
+
+    Attributes:
+        message_id: SMN's; a message that is sent again keeps it.
+        text: the message itself.
+        time: when it was first sent (aware).
+        source: of the request that may come of it.
+    """
+
+    message_id: str
+    text: str
+    time: datetime
+    source: str
+
+    def gate(self) -> Nothing | None:
+        """Of Cloud Eye only an alarm that fires; else only canonical data.
+
+        Raises:
+            BadEvent: it is no JSON object.
+        """
+        document = self._document()
+        if CloudEyeAlarm.is_one(document):
+            return CloudEyeAlarm(document).gate()
+        if is_canonical(document):
+            return None
+        return Nothing("neither an alarm nor a stop request")
+
+    def extract(self) -> StopRequest:
+        """What Cloud Eye's alarm is about, or canonical data.
+
+        Raises:
+            BadEvent: with every flaw.
+        """
+        document, id_ = self._document(), identity(self.message_id)
+        if not CloudEyeAlarm.is_one(document):
+            request = canonical_request(document, id_=id_, source=self.source, requested_by="SMN")
+        else:
+            alarm = CloudEyeAlarm(document)
+            request = StopRequest(
+                source=self.source,
+                id=id_,
+                type=STOP_REQUESTED,
+                server_ids=alarm.server_ids(),
+                reason=alarm.reason(),
+                requested_by="Cloud Eye",
+                correlationid=alarm.alarm_id(),
+            )
+        return replace(request, time=self.time)
+
+    def _document(self) -> Mapping[str, object]:
+        try:
+            document = strictjson.loads(self.text)
+        except ValueError as fault:
+            raise BadEvent(Flaw("message", str(fault))) from None
+        if not isinstance(document, dict):
+            raise BadEvent(Flaw("message", "is no JSON object"))
+        return document

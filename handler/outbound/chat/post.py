@@ -1,0 +1,87 @@
+"""Posts a message to a chat, once, and understands what the chat says to it.
+
+A status alone is not enough: some chats answer 200 and say in the body that nothing was posted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from importlib import import_module
+
+from handler.errors import ChatUnreachable
+from handler.outbound.chat.route import Target
+from handler.stop.model import Report
+from handler.wire import FAILURES, Wire, retry_after
+
+_LOG = logging.getLogger(__name__)
+
+_LARGEST_ANSWER = 64 * 1024
+# Asking for less time, too early, too often, or the chat is in trouble: the same message may be taken later.
+_PASSING = frozenset({408, 425, 429})
+_MODULES = {"text": "plain"}
+
+
+class Poster:
+    """Keeps the connections, and loads what a chat needs when it is first posted to."""
+
+    def __init__(self) -> None:
+        self._wire = Wire()
+
+    def post(self, report: Report, target: Target, seconds: float) -> bool:
+        """Tell a report.
+
+        Args:
+            seconds: for the whole of it.
+
+        Returns:
+            Whether the chat has taken it. If not, it never will.
+
+        Raises:
+            ChatUnreachable: it may take it later. It may also have posted it already, and its answer got lost.
+        """
+        if seconds <= 0:
+            raise ChatUnreachable("There was no time left to tell the chat.")
+        chat = import_module(f"{__package__}.{_MODULES.get(target.chat, target.chat)}")
+        try:
+            answer = self._wire.send(
+                "POST",
+                target.url.reveal(),
+                headers={"Content-Type": chat.CONTENT_TYPE},
+                body=chat.message(report, target.reply),
+                timeout=seconds,
+                largest=_LARGEST_ANSWER,
+            )
+        except FAILURES as failure:
+            # Its text would quote the URL, which is a secret.
+            _LOG.warning(
+                "the chat gave no answer",
+                extra={"chat": target.chat.value, "reply": target.reply, "detail": type(failure).__name__},
+            )
+            raise ChatUnreachable("The chat gave no answer.") from None
+        if answer.status >= 500 or answer.status in _PASSING or b"returned HTTP error 429" in answer.body:
+            raise ChatUnreachable(
+                f"The chat does not take messages just now (HTTP {answer.status}).",
+                retry_after=retry_after(answer.headers),
+            )
+        taken = 200 <= answer.status < 300 and not _denied(answer.body)
+        if not taken:
+            _LOG.warning(
+                "the chat refuses the message",
+                extra={"chat": target.chat.value, "reply": target.reply, "status": answer.status},
+            )
+        return taken
+
+
+def _denied(body: bytes) -> bool:
+    """Whether a chat that answers 2xx says that it has posted nothing.
+
+    Slack and Rocket.Chat say so in JSON; the connectors of Teams in words.
+    """
+    if body.startswith(b"Webhook message delivery failed"):
+        return True
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and (said.get("ok") is False or said.get("success") is False)

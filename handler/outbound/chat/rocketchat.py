@@ -1,0 +1,22 @@
+"""Rocket.Chat: Markdown, for an incoming webhook.
+
+Limit: `Message_MaxAllowedSize`, which is 5000 characters unless an administrator says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+
+from handler.outbound.chat.markdown import markdown
+from handler.outbound.chat.notice import fitted
+from handler.stop.model import Report
+
+CONTENT_TYPE = "application/json"
+
+_LONGEST = 4_800
+
+
+def message(report: Report, _reply: bool) -> bytes:
+    """The body to POST."""
+    text = fitted(report, lambda told: markdown(told, "*"), lambda made: len(made) <= _LONGEST)
+    return json.dumps({"text": text, "parseUrls": False}).encode()

@@ -1,0 +1,84 @@
+"""Slack: Block Kit, for an incoming webhook or the `response_url` of a command.
+
+Text from outside stands in `plain_text` objects only, in which Slack knows neither markup, mentions nor links; its
+three control characters are written as entities as everywhere. Limits: 50 blocks, 3000 characters a text, 150 a header
+(Slack's reference of blocks); all blocks together are refused from about 13,000 characters on, which is not written
+down there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from handler.outbound.chat.notice import Group, Notice, fitted, notice
+from handler.outbound.chat.plain import row_text
+from handler.stop.model import Report
+
+CONTENT_TYPE = "application/json"
+
+_MOST_BLOCKS, _LONGEST_TEXT, _LONGEST_IN_ALL = 50, 2900, 11_000
+
+_Block = dict[str, object]
+
+
+def message(report: Report, reply: bool) -> bytes:
+    """The body to POST.
+
+    Args:
+        reply: it goes to a `response_url`. There everybody in the channel is told: a power cut is no private matter.
+    """
+    blocks = fitted(report, lambda told: list(_blocks(told)), _fits)
+    document: dict[str, object] = {
+        # For notifications, and for clients that know no blocks.
+        "text": _escaped(notice(report, 0).headline),
+        "blocks": blocks,
+        "unfurl_links": False,
+        "unfurl_media": False,
+    }
+    if reply:
+        document |= {"response_type": "in_channel", "replace_original": False}
+    return json.dumps(document).encode()
+
+
+def _fits(blocks: list[_Block]) -> bool:
+    return len(blocks) <= _MOST_BLOCKS and len(json.dumps(blocks, ensure_ascii=False)) <= _LONGEST_IN_ALL
+
+
+def _blocks(told: Notice) -> Iterator[_Block]:
+    yield _section(f"*{_escaped(told.headline)}*", "mrkdwn")
+    lines = [*(f"{label}: {text}" for label, text in told.facts), told.closing]
+    yield {"type": "context", "elements": [_text(_escaped(line)) for line in lines]}
+    for group in told.groups:
+        yield _section(f"*{_escaped(group.title)}*\n{_escaped(group.meaning)}", "mrkdwn")
+        yield from (_section(text) for text in _texts(_rows(group)))
+
+
+def _rows(group: Group) -> Iterator[str]:
+    yield from (_escaped(f"• {row_text(row)}") for row in group.rows)
+    if group.rest:
+        yield _escaped(f"• {group.rest}")
+
+
+def _texts(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, in as few texts as hold them."""
+    text = ""
+    for line in lines:
+        if text and len(text) + 1 + len(line) > _LONGEST_TEXT:
+            yield text
+            text = ""
+        text = f"{text}\n{line}" if text else line
+    yield text
+
+
+def _section(text: str, kind: str = "plain_text") -> _Block:
+    return {"type": "section", "text": _text(text, kind)}
+
+
+def _text(text: str, kind: str = "plain_text") -> _Block:
+    # `verbatim` keeps Slack from making links of what looks like one, `emoji` from making pictures.
+    return {"type": kind, "text": text, **({"verbatim": True} if kind == "mrkdwn" else {"emoji": False})}
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,62 @@
+"""Microsoft Teams: an Adaptive Card, for a webhook of a workflow or of a channel.
+
+Text from outside stands in `TextRun`s only, in which Markdown is not read (Adaptive Cards' reference); a mention would
+need an entity beside it, and there is none. Limit: 28 KB for the whole message (Teams' documentation of webhooks).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from handler.outbound.chat.notice import Group, Notice, fitted
+from handler.outbound.chat.plain import row_text
+from handler.stop.model import Report
+
+CONTENT_TYPE = "application/json"
+
+_LARGEST = 26 * 1024
+
+_Element = dict[str, object]
+
+
+def message(report: Report, _reply: bool) -> bytes:
+    """The body to POST."""
+    return fitted(report, _made, lambda body: len(body) <= _LARGEST)
+
+
+def _made(told: Notice) -> bytes:
+    card = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "msteams": {"width": "Full"},
+        "body": list(_elements(told)),
+    }
+    attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+    return json.dumps({"type": "message", "attachments": [attachment]}).encode()
+
+
+def _elements(told: Notice) -> Iterator[_Element]:
+    yield {**_ours(told.headline), "weight": "Bolder", "size": "Medium"}
+    for label, text in told.facts:
+        yield _outside(f"{label}: {text}")
+    yield {**_ours(told.closing), "isSubtle": True, "spacing": "None"}
+    for group in told.groups:
+        yield from _group(group)
+
+
+def _group(group: Group) -> Iterator[_Element]:
+    yield {**_ours(group.title), "weight": "Bolder", "separator": True}
+    yield {**_ours(group.meaning), "isSubtle": True, "spacing": "None"}
+    yield from (_outside(f"• {row_text(row)}") for row in group.rows)
+    if group.rest:
+        yield _outside(f"• {group.rest}")
+
+
+def _ours(text: str) -> _Element:
+    return {"type": "TextBlock", "text": text, "wrap": True}
+
+
+def _outside(text: str) -> _Element:
+    return {"type": "RichTextBlock", "spacing": "None", "inlines": [{"type": "TextRun", "text": text}]}

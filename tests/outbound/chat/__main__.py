@@ -1,0 +1,9 @@
+"""`python -m tests.outbound.chat`: write the golden messages anew, to be looked at before they are committed."""
+
+from __future__ import annotations
+
+from tests.outbound.chat.test_golden import PAIRS, kept, written
+
+if __name__ == "__main__":
+    for chat, sample in PAIRS:
+        kept(chat, sample).write_text(written(chat, sample))

@@ -1,0 +1,69 @@
+"""Reports to tell, and the messages of every chat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+from handler.inbound.decode import decode
+from handler.inbound.results import read
+from handler.outbound.chat import mattermost, plain, rocketchat, slack, teams
+from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult
+from tests.stop.fakes import NOW, asked, id_of
+from tests.test_events_folder import EVENTS
+
+CHATS: dict[str, ModuleType] = {
+    "slack": slack,
+    "mattermost": mattermost,
+    "teams": teams,
+    "rocketchat": rocketchat,
+    "text": plain,
+}
+
+
+def sampled(name: str) -> Report:
+    """The report that a sample of `events/samples/out` tells."""
+    body = (EVENTS / "samples" / "out" / f"{name}.json").read_bytes()
+    (event,) = decode({"content-type": "application/cloudevents+json"}, body).events
+    return read(event).report
+
+
+def told(*reasons: Reason, refusal: Refusal | None = None, detail: str = "", name: str = "", **request: str) -> Report:
+    """A report with one server for each reason."""
+    rows = tuple(
+        ServerResult(id_of(number), reason, detail or f"Detail of {reason.name}.", name=name or f"ci-{number:02}")
+        for number, reason in enumerate(reasons)
+    )
+    dry_run = any(reason.outcome is Outcome.PLANNED for reason in reasons)
+    return Report(replace(asked(), **request), "nova", dry_run, refusal, rows, NOW, NOW)
+
+
+def texts(node: object) -> Iterator[str]:
+    """All the text in a message that a person gets to see."""
+    match node:
+        case {"type": "mrkdwn" | "plain_text" | "TextBlock" | "TextRun", "text": str(text)}:
+            yield text
+        case dict():
+            for name, value in node.items():
+                if name == "text" and isinstance(value, str):
+                    yield value
+                elif name not in ("type", "contentType", "$schema"):
+                    yield from texts(value)
+        case list():
+            for value in node:
+                yield from texts(value)
+
+
+def spoken(chat: str, report: Report, reply: bool = False) -> str:
+    """What a person reads of a report in a chat."""
+    body = CHATS[chat].message(report, reply)
+    return body.decode() if chat == "text" else "\n".join(texts(json.loads(body)))
+
+
+def document(chat: str, report: Report, reply: bool = False) -> Any:
+    """The message, as it would be kept in a file: JSON, or text."""
+    body: bytes = CHATS[chat].message(report, reply)
+    return body.decode() if chat == "text" else json.loads(body)

@@ -1,0 +1,138 @@
+"""Posting to a chat over real HTTP: what it says decides whether the result is told, comes again, or never will be."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from handler.errors import ChatUnreachable
+from handler.notify_settings import ChatName
+from handler.outbound.chat.post import Poster
+from handler.outbound.chat.route import Target
+from handler.stop.model import Reason
+from handler.values import Secret
+from tests.outbound.capture import logged
+from tests.outbound.chat.reports import document, told
+from tests.outbound.sinkserver import Say, SinkServer
+
+REPORT = told(Reason.CONFIRMED, Reason.ACCEPTED)
+CONNECTORS_429 = (
+    b"Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429 with ..."
+)
+
+
+def post(sink: SinkServer, chat: ChatName = ChatName.SLACK, *, reply: bool = False, seconds: float = 5.0) -> bool:
+    """Tell a report to a chat that runs here."""
+    return Poster().post(REPORT, Target(chat, Secret(f"{sink.url}/very-secret"), reply), seconds)
+
+
+@pytest.mark.parametrize("chat", ChatName)
+def test_each_chat_gets_its_message_as_what_it_is(chat: ChatName) -> None:
+    """JSON, or text in UTF-8; once, to the URL as it stands."""
+    with SinkServer(Say(200, body=b"ok")) as sink:
+        assert post(sink, chat, reply=True) is True
+    (got,) = sink.got
+    assert (got.method, got.path) == ("POST", "/results/very-secret")
+    kind = "text/plain; charset=utf-8" if chat is ChatName.TEXT else "application/json"
+    assert got.headers["content-type"] == kind
+    said = got.body.decode() if chat is ChatName.TEXT else json.loads(got.body)
+    assert said == document(chat.value, REPORT, reply=True)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Say(200, body=b"ok"),
+        Say(200, body=b'{"ok":true}'),
+        Say(200, body=b'{"success":true}'),
+        Say(200, body=b"1"),
+        Say(200, body=b"[" * 50_000),
+        Say(202),
+        Say(204),
+    ],
+)
+def test_what_means_taken(said: Say) -> None:
+    """Whatever else a chat says along with a 2xx."""
+    with SinkServer(said) as sink:
+        assert post(sink) is True
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 422, 301, 302, 307])
+def test_what_means_never(status: int) -> None:
+    """The message is wrong, the address is gone, or it leads elsewhere; a redirect is not followed."""
+    with SinkServer() as elsewhere, SinkServer(Say(status, {"Location": elsewhere.url})) as sink, logged() as lines:
+        assert post(sink) is False
+    assert (len(sink.got), elsewhere.got) == (1, [])
+    (line,) = lines.of("the chat refuses the message")
+    assert (line["chat"], line["status"], line["reply"]) == ("slack", status, False)
+    assert "very-secret" not in lines.text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"ok":false,"error":"expired_url"}',
+        b'{"success":false,"error":"x"}',
+        b"Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 413.",
+    ],
+)
+def test_a_200_that_says_no_is_a_no(body: bytes) -> None:
+    """Some chats say in the body only that nothing was posted."""
+    with SinkServer(Say(200, body=body)) as sink:
+        assert post(sink, ChatName.TEAMS) is False
+
+
+@pytest.mark.parametrize(
+    "said",
+    [*(Say(status) for status in (408, 425, 429, 500, 502, 503, 504)), Say(200, body=CONNECTORS_429), Say(0)],
+)
+def test_what_means_later(said: Say) -> None:
+    """Asked once; whoever sent the event sends it again."""
+    with SinkServer(said) as sink, logged() as lines, pytest.raises(ChatUnreachable) as caught:
+        post(sink)
+    assert len(sink.got) == 1
+    assert caught.value.retry_after is None
+    assert "very-secret" not in lines.text + str(caught.value)
+
+
+def test_the_chat_says_when_to_come_again() -> None:
+    """As Slack does when it is too much for it."""
+    with SinkServer(Say(429, {"Retry-After": "30"})) as sink, pytest.raises(ChatUnreachable) as caught:
+        post(sink)
+    assert caught.value.retry_after == 30
+
+
+def test_an_answer_without_end_is_none() -> None:
+    """It would fill the memory."""
+    with SinkServer(Say(200, body=b"x" * 65537)) as sink, pytest.raises(ChatUnreachable):
+        post(sink)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A chat that takes a connection and says nothing."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/very-secret"
+
+
+def test_a_silent_chat_is_left_in_time(silent: str) -> None:
+    """Its time is bounded, and its URL is not in the log."""
+    began = time.monotonic()
+    with logged() as lines, pytest.raises(ChatUnreachable):
+        Poster().post(REPORT, Target(ChatName.SLACK, Secret(silent), False), 0.2)
+    assert time.monotonic() - began < 5
+    assert "very-secret" not in lines.text
+    (line,) = lines.of("the chat gave no answer")
+    assert line["detail"] == "ReadTimeoutError"
+
+
+def test_without_time_nothing_is_sent() -> None:
+    """A message that cannot be waited for might be posted twice."""
+    with SinkServer() as sink, pytest.raises(ChatUnreachable):
+        post(sink, seconds=0)
+    assert sink.got == []
