@@ -159,7 +159,7 @@ def pack(files: Mapping[str, bytes], target: Path) -> str:
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
             entry.external_attr = 0o100644 << 16
-            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED, 9)
+            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED, 6)
     if half.stat().st_size > LIMIT:
         raise ValueError(f"{half.stat().st_size} bytes are more than the {LIMIT} that the console takes")
     half.rename(target)

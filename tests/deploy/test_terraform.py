@@ -14,6 +14,8 @@ from typing import Any
 import hcl2
 import pytest
 
+from handler import settings
+from handler.login_settings import LoginKind
 from tests.conftest import ROOT
 from tests.deploy.provider import COMMON, KINDS, PROVIDER
 
@@ -169,6 +171,23 @@ def test_function_gives_up_before_the_platform_does() -> None:
     (values,) = TERRAFORM["locals"]
     deadline = int(re.search(r'AUTOSTOP_DEADLINE\s*=\s*"(\d+)s"', values["settings"])[1])  # type: ignore[index]
     assert deadline < FUNCTION["timeout"] <= 90
+
+
+@pytest.mark.parametrize("container", [False, True])
+def test_environment_starts_the_function_on_the_platform(container: bool) -> None:
+    """With either form the settings are valid, nothing is missing, and the agency's login is the one that counts."""
+    (values,) = TERRAFORM["locals"]
+    pairs = re.findall(r'\b([A-Z_]+) = (?:tostring\()?("[^"]*"|var\.\w+)', values["settings"])
+    defaults = {name: body.get("default") for block in TERRAFORM["variable"] for name, body in block.items()}
+    environ = {"RUNTIME_PROJECT_ID": "0123456789abcdef0123456789abcdef"}
+    for name, value in pairs:
+        text = str(defaults[value[4:]]) if value.startswith("var.") else value.strip('"')
+        environ[name] = text.replace("${var.region}", str(defaults["region"])).lower()
+    port = environ.pop("PORT")
+    assert port == "8000"
+    found = settings.from_environ(environ | ({"PORT": port} if container else {}))
+    assert found.login.kind is LoginKind.FUNCTIONGRAPH
+    assert found.policy.dry_run
 
 
 def test_zip_is_the_one_that_make_packs() -> None:
