@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +32,20 @@ def last(name: str) -> str:
 
 def environment() -> dict[str, str]:
     return dict(pair.split("=", 1) for name, rest in FINAL if name == "ENV" for pair in rest.split())
+
+
+def hadolint(text: str) -> str:
+    """What the linter says of a Dockerfile."""
+    command = [str(Path(sys.executable).with_name("hadolint")), "--no-color", "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60).stdout
+
+
+def test_dockerfile_is_as_the_linter_wants_it() -> None:
+    """It finds nothing; a base without a version, and a command that is no exec form, it finds."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert hadolint(text) == ""
+    assert "DL3006" in hadolint(text.replace(":3.12-slim-trixie", "").replace("FROM ${PYTHON_IMAGE}", "FROM python"))
+    assert "DL3025" in hadolint(text.replace('CMD ["functions-framework"]', "CMD functions-framework"))
 
 
 def test_image_has_two_stages_and_a_pinned_python() -> None:
