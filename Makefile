@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test check format bench prove interop flow load observability readme lock clean
+.PHONY: help demo demo-chat test check format bench prove breakages mutants interop flow load observability readme lock clean
 .PHONY: functiongraph-zip image-test wheel sbom audit
 
 help:            ## show this list
@@ -40,6 +40,13 @@ bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
 
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
 	@$(BIN)/python -m tests.prove --deliveries 10000
+	@$(BIN)/python -m tests.prove.breakages
+
+breakages: $(VENV)/dev.stamp  ## break each guard once and see that `prove` finds it
+	@$(BIN)/python -m tests.prove.breakages
+
+mutants: $(VENV)/tools.stamp  ## change the heart line by line and see that a test notices
+	@$(BIN)/python -m tests.mutants
 
 observability: $(VENV)/dev.stamp   ## have promtool check alerts and dashboard (Debian: prometheus)
 	@$(BIN)/python -m tests.observability
@@ -86,7 +93,7 @@ audit: $(VENV)/tools.stamp ## ask the database of Python's advisories about ever
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-dev.lock -r requirements-build.lock
 
 clean:           ## drop what was set up
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage mutants
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say PYTHON=...")'
