@@ -122,8 +122,7 @@ class Service:
                 for report in reports
             ]
             if self._sink is not None:
-                for event in events:
-                    self._sink.deliver(event, deadline)
+                self._hand_over(self._sink, events, deadline)
         except PassingTrouble as trouble:
             for request in requests:
                 logs.log_unhandled(request, trouble)
@@ -191,3 +190,13 @@ class Service:
         from handler.outbound.topic import TopicSink
 
         return TopicSink(topic)
+
+    @staticmethod
+    def _hand_over(sink: Sink | TopicSink, events: Sequence[CloudEvent], deadline: float) -> None:
+        if len(events) == 1:
+            return sink.deliver(events[0], deadline)
+        # Side by side: one after the other, many results could never reach a slow sink in the time kept for them, and
+        # the batch would come again for ever.
+        with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="result") as results:
+            list(results.map(lambda event: sink.deliver(event, deadline), events))
+        return None
