@@ -103,6 +103,16 @@ def test_a_policy_holds_exactly_the_actions_of_the_calls(api: str) -> None:
     assert _verbs(calls["Action"]) == {"get", "list", "stop"}
 
 
+@pytest.mark.parametrize("api", ["nova", "bms"])
+def test_terraform_grants_what_the_policy_does(api: str) -> None:
+    """The agency of FunctionGraph is no exception."""
+    terraform = (ROOT / "deploy" / "functiongraph" / "main.tf").read_text()
+    granted = re.search(rf"\n    {api} = \[(.*?)\]", terraform, re.DOTALL)
+    assert granted is not None
+    first, second = json.loads((POLICIES / f"{api}.json").read_text())["Statement"]
+    assert sorted(re.findall('"(.*?)"', granted[1])) == sorted([*first["Action"], *second["Action"]])
+
+
 def test_the_policy_of_a_topic_publishes_and_no_more() -> None:
     """SMN is another service, so it is a file of its own."""
     document = json.loads((POLICIES / "smn.json").read_text())

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from handler.simulator import Simulator
+from handler.simulator.calls import CallKind
+from handler.simulator.faults import Fault
 from handler.telemetry.instruments import METRICS
 from tests.conftest import STOP
 from tests.telemetry.collector import Collector
@@ -41,13 +43,14 @@ def test_events_and_servers_are_counted_by_what_came_of_them(
     """Completed, failed, refused, ignored, must come again; each server by outcome and reason."""
     one, two = cloud.add_server(), cloud.add_server(locked=True)
     before = time.time()
-    with watched(monkeypatch, cloud, collector.url, AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="500ms") as here:
+    with watched(monkeypatch, cloud, collector.url) as here:
         here.stop(one, two)
         here.stop(GONE)
         here.send({})
         here.send({}, type=OWN)
         here.send({"server_ids": [one]}, knativeerrordest="http://x/")
-        cloud.stop()
+        cloud.revoke_tokens()
+        cloud.inject(Fault(on=CallKind.LOGIN, status=401, times=None))
         here.stop(one)
     assert counts(collector, "autostop.events", "autostop.event.outcome", "autostop.event.reason", "error.type") == {
         ("completed", None, None): 1,
@@ -55,7 +58,7 @@ def test_events_and_servers_are_counted_by_what_came_of_them(
         ("refused", "no-server-ids", None): 1,
         ("ignored", "own result event", None): 1,
         ("ignored", "dead-lettered copy", None): 1,
-        ("unhandled", None, "budget-spent"): 1,
+        ("unhandled", None, "login-refused"): 1,
     }
     assert counts(collector, "autostop.servers", "autostop.server.outcome", "autostop.server.reason") == {
         ("stopped", "confirmed"): 1,
@@ -71,7 +74,6 @@ def test_events_and_servers_are_counted_by_what_came_of_them(
     last = collector.of("autostop.event.last_time")
     assert len(last) == 6
     assert all(before <= point.value <= time.time() for point in last)
-    cloud.start()
 
 
 def test_calls_are_measured_by_status(collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
