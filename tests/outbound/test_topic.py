@@ -204,6 +204,16 @@ def test_a_lost_answer_is_published_again_as_the_same_event(otc: Simulator, star
     assert [json.loads(message.message)["id"] for message in otc.published] == ["1", "1"]
 
 
+@pytest.mark.parametrize("body", ["<html>Please sign in</html>", "{}", '{"message_id": ""}', "[]", ""])
+def test_a_success_without_the_id_of_a_message_is_none(otc: Simulator, start_client: StartClient, body: str) -> None:
+    """A proxy that answers in SMN's place has published nothing."""
+    otc.inject(Fault(on=CallKind.PUBLISH, status=200, body=body))
+    with logged() as lines:
+        hand_over(topic_of(start_client, otc, otc.add_topic()), result(), Clock())
+    assert len(otc.published) == 1
+    assert [line["problem"] for line in lines.all] == ["cloud-confused"]
+
+
 def test_a_token_that_is_over_is_renewed(otc: Simulator, start_client: StartClient) -> None:
     """By the same login as for the stops."""
     topic = topic_of(start_client, otc, otc.add_topic())
