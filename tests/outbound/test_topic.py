@@ -64,6 +64,13 @@ def test_the_message_is_the_structured_event() -> None:
     assert "bär" in message
 
 
+def test_half_of_a_character_does_not_keep_a_result_back() -> None:
+    """Names that somebody cut come that way out of JSON; they are no text that SMN could keep."""
+    topic = Says()
+    hand_over(topic, result(row("stopped", "confirmed", name="ci-\ud83d")), Clock())
+    assert json.loads(topic.took[0][1])["data"]["servers"][0]["name"] == "ci-?"
+
+
 def test_the_subject_of_a_refusal_is_its_reason() -> None:
     """There is nothing to count."""
     topic = Says()
