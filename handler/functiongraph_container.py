@@ -10,11 +10,12 @@ from cloudevents.http import CloudEvent
 
 from handler.errors import BadEvent
 from handler.functiongraph_call import Call
-from handler.functiongraph_service import Invocation, parsed, structured, through_gateway
+from handler.functiongraph_service import Invocation, structured, through_gateway
 from handler.inbound import answers, caller
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
 from handler.inbound.functiongraph.apig import Passage, is_cloudevent
+from handler.inbound.webhooks.fields import json_object
 from handler.outbound.result import batch
 from handler.service import Service
 
@@ -40,7 +41,7 @@ class Container:
             caller.prove(request.headers, settings)
             return Answer(200)
         try:
-            document = parsed(request.body)
+            document = json_object(request.body, "event")
         except BadEvent:
             caller.prove(request.headers, settings)
             raise
