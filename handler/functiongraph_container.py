@@ -37,18 +37,19 @@ class Container:
         call = Call.of_headers(request.headers, os.environ)
         if request.method != "POST" or request.path not in (_INVOKE, _INIT) or is_cloudevent(request):
             return self._service.lent(call.settings(settings)).door().answer(request)
+        until = request.received + call.budget(settings)
         if request.path == _INIT:
-            caller.prove(request.headers, settings)
+            caller.prove(request.headers, settings, until)
             return Answer(200)
         try:
             document = json_object(request.body, "event")
         except BadEvent:
-            caller.prove(request.headers, settings)
+            caller.prove(request.headers, settings, until)
             raise
         if Passage.is_one(document):
             # The platform has nothing to prove itself with; who is before the gateway has.
             return answers.json_answer(200, through_gateway(self._service, document, call, request.received))
-        caller.prove(request.headers, settings)
+        caller.prove(request.headers, settings, until)
         results = Invocation(self._service, call, request.received).results(document)
         return _as_answer(results, sent=self._service.has_sink)
 

@@ -73,7 +73,8 @@ class Invocation:
         passage = Passage(document, f"{self._source}/apig", self._received)
         http = passage.http(self._service.settings.max_body)
         if http.method == "POST":
-            caller.prove(http.headers, self._service.settings)
+            settings = self._service.settings
+            caller.prove(http.headers, settings, self._received + settings.deadline.total_seconds())
             asked = passage.extract(http, datetime.now(UTC))
             if asked is not None:
                 return self._service.handle([asked], False, self._received)

@@ -17,6 +17,7 @@ from handler.shared_settings import SettingsError
 from handler.simulator import CallKind, Fault, Simulator
 from tests.conftest import ROOT
 from tests.functiongraph import StandIn, alarm, notifications, passage, record, tick, trace
+from tests.inbound.issuer import Issuer, bearer, claims, rsa_key, token
 from tests.outbound.capture import Lines, logged
 from tests.outbound.sinkserver import Say, SinkServer
 from tests.test_events_folder import faults
@@ -381,6 +382,21 @@ def test_a_bug_is_trouble_and_not_a_loss(otc: Simulator, lines: Lines, monkeypat
         functiongraph.handler(tick(), StandIn(settings(otc), cloud=otc))
     assert "marked" not in str(raised.value)
     assert "RuntimeError" in lines.of("a bug kept the event from being handled")[0]["exception"]
+
+
+def test_the_issuer_is_not_waited_for_beyond_the_time_of_the_call(otc: Simulator) -> None:
+    """The platform would end the process, and with it whatever else runs there."""
+    with Issuer() as issuer:
+        issuer.open.clear()
+        variables = settings(otc, **issuer.environ())
+        now = int(time.time())
+        said = claims(iss=issuer.url, iat=now, nbf=now, exp=now + 600)
+        event = passage({"server_id": otc.add_server()}, bearer(token(said, rsa_key("first"))))
+        began = time.monotonic()
+        answer: Any = functiongraph.handler(event, StandIn(variables, cloud=otc, remaining=1000))
+        assert time.monotonic() - began < 4
+    assert answer["statusCode"] == 503
+    assert json.loads(answer["body"])["type"].endswith(":keys-unreachable")
 
 
 # --- results
