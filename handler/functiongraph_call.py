@@ -187,7 +187,7 @@ def _asked(context: Context, method: str, *arguments: str) -> object:
     try:
         return getattr(context, method)(*arguments)
     except Exception as failure:
-        _LOG.debug("the context does not answer %s: %s", method, type(failure).__name__)
+        _LOG.debug("the context does not answer", extra={"method": method, "detail": type(failure).__name__})
         return None
 
 

@@ -111,10 +111,10 @@ def invoke(service: Service, event: object, call: Call, received: float) -> obje
         several = isinstance(records, list) and len(records) > 1
         return results if several and results else next(iter(results), None)
     except PassingTrouble as trouble:
-        _LOG.warning("not handled: %s", trouble, extra={"problem": type(trouble).__name__})
+        _LOG.warning("call not handled", extra={"problem": trouble.name, "detail": str(trouble)})
         raise NotHandled(f"{trouble.name}: {answers.told(trouble)}") from None
     except AutostopError as error:
-        _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
+        _LOG.warning("call not handled", extra={"problem": error.name, "detail": str(error)})
         raise NeverPossible(str(error)) from None
     except Exception:
         _LOG.exception("a bug kept the event from being handled")

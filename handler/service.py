@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cloudevents.http import CloudEvent
 
@@ -19,24 +20,36 @@ from handler.outbound.result import batch, binary, result_event
 from handler.outbound.sink import Sink
 from handler.settings import Settings
 from handler.stop.crew import Threads
-from handler.stop.model import Report, StopRequest
+from handler.stop.model import Report, ServerResult, StopRequest
 from handler.stop.run import Ended, run
+from handler.wire import Wire
+
+if TYPE_CHECKING:
+    from handler.outbound.topic import TopicSink
+    from handler.telemetry import Telemetry
 
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
 
-Send = Callable[[CloudEvent, float], None]
-"""Gives an event to the sink before a time on the monotonic clock, or raises SinkUnreachable."""
-
 
 class Service:
-    """Everything that one process shares: the login, the connections, the threads."""
+    """Everything that one process shares: the login, the connections, the threads.
 
-    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        telemetry: is told what happens; None if nobody wants to know.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self.settings = settings
         self._monotonic = monotonic
-        self._clouds = Clouds(settings)
-        self._send = self._new_send()
+        self._telemetry = telemetry
+        self._clouds = Clouds(settings, new_wire=telemetry.wire("cloud") if telemetry else Wire)
+        self._sink = self._new_sink()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -56,17 +69,17 @@ class Service:
         if settings.login is not self.settings.login:
             other._clouds = Clouds(settings, self._monotonic, self._clouds.wire)
             if settings.result_topic is not None:
-                other._send = other._new_send()
+                other._sink = other._new_sink()
         return other
 
     @property
     def has_sink(self) -> bool:
         """Whether results go to a sink, so that the answer is empty."""
-        return self._send is not None
+        return self._sink is not None
 
     def door(self) -> Door:
         """The door of `stop_servers`."""
-        return Door(self.settings, self.handle, self.ready)
+        return Door(self.settings, self.handle, self.ready, self._telemetry.ignored if self._telemetry else None)
 
     def ready(self) -> None:
         """Raise unless a token and the cloud's address can be had."""
@@ -95,6 +108,12 @@ class Service:
         Raises:
             PassingTrouble: at least one of them must come again.
         """
+        if self._telemetry is None:
+            return self._results(requests, received)
+        with self._telemetry.events(requests):
+            return self._results(requests, received)
+
+    def _results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
         deadline = received + self.settings.deadline.total_seconds()
         try:
             reports = self._reports(requests, deadline - self._kept_for_result())
@@ -102,9 +121,8 @@ class Service:
                 result_event(report, source=self.settings.source, extensions=self.settings.extensions)
                 for report in reports
             ]
-            if self._send is not None:
-                for event in events:
-                    self._send(event, deadline)
+            if self._sink is not None:
+                self._hand_over(self._sink, events, deadline)
         except PassingTrouble as trouble:
             for request in requests:
                 logs.log_unhandled(request, trouble)
@@ -122,8 +140,23 @@ class Service:
         Raises:
             PassingTrouble: the event must come again.
         """
+        if self._telemetry is None:
+            return self._report(request, deadline, self._threads)
+        with self._telemetry.event(request):
+            report = self._report(request, deadline, self._telemetry.executor(self._threads))
+            self._telemetry.report(report)
+            return report
+
+    def _report(self, request: StopRequest, deadline: float, threads: Executor) -> Report:
         dry_run = request.dry_run or self.settings.policy.dry_run
-        crew: Threads[Ended] = Threads(self._threads)
+        crew: Threads[Ended] = Threads(threads)
+
+        def told(server: ServerResult) -> None:
+            # At once, while others are waited for: what was done to a server is told whatever comes after it.
+            logs.log_server(request, server)
+            if self._telemetry is not None:
+                self._telemetry.server(server)
+
         return run(
             request,
             self.settings.policy,
@@ -132,8 +165,7 @@ class Service:
             deadline=deadline,
             width=self.settings.concurrency,
             dry_run=dry_run,
-            # At once, while others are waited for: what was done to a server is told whatever comes after it.
-            told=lambda server: logs.log_server(request, server),
+            told=told,
         )
 
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
@@ -144,17 +176,27 @@ class Service:
 
     def _kept_for_result(self) -> float:
         """Seconds of the budget that the run must leave for the result's own way."""
-        share = self.settings.deadline.total_seconds() * (0.2 if self._send else 0.02)
+        share = self.settings.deadline.total_seconds() * (0.2 if self._sink else 0.02)
         return min(share, 5.0)
 
-    def _new_send(self) -> Send | None:
-        """The way to the sink; None if the answer is the result."""
+    def _new_sink(self) -> Sink | TopicSink | None:
+        """Where results go; None if the answer is the result."""
         if self.settings.result_sink is not None:
-            sink = Sink(self.settings.result_sink, self.settings.sink_token)
-            return lambda event, deadline: sink.send(*binary(event), deadline)
+            new_wire = self._telemetry.wire("sink") if self._telemetry else Wire
+            return Sink(self.settings.result_sink, self.settings.sink_token, new_wire=new_wire)
         topic = self._clouds.topic()
         if topic is None:
             return None
         from handler.outbound.topic import TopicSink
 
-        return TopicSink(topic).send
+        return TopicSink(topic)
+
+    @staticmethod
+    def _hand_over(sink: Sink | TopicSink, events: Sequence[CloudEvent], deadline: float) -> None:
+        if len(events) == 1:
+            return sink.deliver(events[0], deadline)
+        # Side by side: one after the other, many results could never reach a slow sink in the time kept for them, and
+        # the batch would come again for ever.
+        with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="result") as results:
+            list(results.map(lambda event: sink.deliver(event, deadline), events))
+        return None

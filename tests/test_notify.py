@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -23,6 +24,7 @@ from handler.outbound.result import binary, result_event
 from handler.simulator import Simulator
 from handler.stop.model import Reason, Report
 from tests.conftest import serving
+from tests.inbound.issuer import Issuer, bearer, claims, rsa_key, token
 from tests.inbound.webhooks.scene import fresh_secret
 from tests.outbound.capture import logged
 from tests.outbound.chat.reports import told
@@ -184,6 +186,27 @@ def test_callers_prove_themselves(serve: Serve) -> None:
         headers, body = binary(result_event(REPORT, source="/x", extensions={}))
         answer = requests.post(url, data=body, headers={**headers, "Authorization": f"Bearer {TOKEN}"}, timeout=30)
     assert (answer.status_code, len(chat.got)) == (204, 1)
+
+
+def test_callers_may_prove_themselves_by_openid_connect(serve: Serve) -> None:
+    """With the same settings as at `stop_servers`; it is ready once the issuer's keys are here."""
+    now = int(time.time())
+    with Issuer() as issuer, SinkServer() as chat:
+        url = notify(serve, chat, **issuer.environ())
+        assert requests.get(f"{url}/readyz", timeout=30).status_code == 200
+        problem(send(url, REPORT), 401)
+        opens = bearer(token(claims(iss=issuer.url, iat=now, nbf=now, exp=now + 600), rsa_key("first"), "one"))
+        headers, body = binary(result_event(REPORT, source="/x", extensions={}))
+        answer = requests.post(url, data=body, headers={**headers, **opens}, timeout=30)
+    assert (answer.status_code, len(chat.got)) == (204, 1)
+
+
+def test_it_is_not_ready_without_the_issuers_keys(serve: Serve) -> None:
+    """Nobody could prove anything."""
+    with Issuer() as issuer:
+        environ = issuer.environ()
+    document = problem(requests.get(f"{notify(serve, **environ)}/readyz", timeout=30), 503)
+    assert document["type"] == "urn:bms-autostop:problem:keys-unreachable"
 
 
 def test_health_handshake_and_other_methods(serve: Serve) -> None:

@@ -461,6 +461,21 @@ def test_a_batch_that_went_wrong_once_is_seen_through(otc: Simulator, bms: Funct
     assert {otc.stops_taken(id_) for id_ in ids} == {1}
 
 
+# --- what it costs the cloud ---
+
+
+def test_an_event_costs_bms_no_more_than_it_must(otc: Simulator, bms: Function) -> None:
+    """One login, one look, one stop, one look at its job, one look; whatever the event says of its time."""
+    first, second, stopped = otc.add_server(), otc.add_server(), otc.add_server(vm_state="stopped")
+    bms.stop(first)
+    found = [call.kind for call in otc.calls]
+    assert found == [CallKind.LOGIN, CallKind.READ, CallKind.STOP, CallKind.JOB, CallKind.READ]
+    bms.stop(second, time=at(1))
+    assert [call.kind for call in otc.calls[5:]] == found[1:]
+    bms.stop(stopped, time=at(1))
+    assert [call.kind for call in otc.calls[9:]] == [CallKind.READ]
+
+
 # --- many ---
 
 

@@ -82,7 +82,7 @@ def find(
         # Where pages are counted, a server that comes or goes meanwhile pushes another one over their edge.
         raise CloudConfused(f"{_WHAT}: it changed while its pages were turned")
     if foreign:
-        _LOG.warning("%d servers of other projects are on the list of ours; they are left out", foreign)
+        _LOG.warning("servers of other projects are on the list of ours", extra={"left_out": foreign})
     return list(found.values())
 
 

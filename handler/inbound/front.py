@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from handler.errors import AutostopError, BadEvent, BodyIncomplete, Flaw, InternalFault, TooLarge
-from handler.inbound import answers
+from handler.errors import AutostopError, BadEvent, BodyIncomplete, Flaw, InternalFault, ShuttingDown, TooLarge
+from handler.inbound import answers, leaving
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-_LOG = logging.getLogger(__name__)
 
 _KEY = "autostop.request"
 # A sender that stands still in the middle of a body holds a thread for no longer than this.
@@ -56,9 +53,8 @@ class Front:
         try:
             request = self._request(environ)
         except AutostopError as error:
-            _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
-            sent = _send(answers.problem(error), environ, start_response)
-            return _then_drop_rest(sent, environ) if isinstance(error, TooLarge) else sent
+            sent = _send(answers.refused(error), environ, start_response)
+            return _then_drop_rest(sent, environ) if isinstance(error, TooLarge | ShuttingDown) else sent
         plain: WSGIEnvironment = {
             **environ,
             _KEY: request,
@@ -74,6 +70,8 @@ class Front:
 
     def _request(self, environ: WSGIEnvironment) -> HttpRequest:
         received = time.monotonic()
+        if leaving.begun() and environ.get("PATH_INFO") != "/healthz":
+            raise ShuttingDown("This process is being ended.", retry_after=1.0)
         headers = {
             key[5:].replace("_", "-").lower(): str(value) for key, value in environ.items() if key.startswith("HTTP_")
         }
@@ -126,8 +124,9 @@ def request_of(environ: Mapping[str, Any]) -> HttpRequest:
 
 
 def install(app: Any, max_body: int) -> None:
-    """Put the front before a Flask application, and silence gunicorn's error page."""
+    """Put the front before a Flask application, silence gunicorn's error page, and let it leave in order."""
     app.wsgi_app = Front(app.wsgi_app, max_body)
+    leaving.install()
     _quiet_gunicorn()
 
 

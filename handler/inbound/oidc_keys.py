@@ -122,7 +122,7 @@ class Keys:
         try:
             keys = self._fetch(min(until - now, _FETCH_TIMEOUT))
         except KeysUnreachable as failure:
-            _LOG.warning("the issuer's keys were not renewed: %s", failure, extra={"problem": failure.name})
+            _LOG.warning("the issuer's keys were not renewed", extra={"problem": failure.name, "detail": str(failure)})
             pause = max(_PAUSE_AFTER_FAILURE, min(failure.retry_after or 0.0, _LONGEST_PAUSE))
             self._not_before = self._monotonic() + pause
         else:

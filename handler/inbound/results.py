@@ -15,7 +15,7 @@ from typing import TypeVar
 from handler import rfc3339
 from handler.errors import BadEvent, Flaw
 from handler.inbound.decode import Event
-from handler.inbound.extract import OWN_RESULTS, TYPE_PREFIX, UUID
+from handler.inbound.extract import OWN_RESULTS, TYPE_PREFIX, UUID, traced
 from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult, StopRequest
 
 _MOST_FLAWS = 50
@@ -33,12 +33,14 @@ class Told:
 
     Attributes:
         source, id, type: its identity, and what it is.
+        trace_id: of the trace that it belongs to, or None.
     """
 
     source: str
     id: str
     type: str
     report: Report
+    trace_id: str | None = None
 
 
 def read(event: Event) -> Told:
@@ -72,7 +74,8 @@ def read(event: Event) -> Told:
         reading.flaw("type", "does not fit the data")
     if reading.flaws:
         raise BadEvent(*reading.flaws)
-    return Told(event.source, event.id, event.type, report)
+    parent = traced(event.traceparent, None)["traceparent"]
+    return Told(event.source, event.id, event.type, report, parent.split("-")[1] if parent else None)
 
 
 def _type(report: Report) -> str:

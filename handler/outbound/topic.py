@@ -50,7 +50,7 @@ class TopicSink:
         self._publisher = publisher
         self._delivery = Delivery(sleep=sleep, monotonic=monotonic)
 
-    def send(self, event: CloudEvent, deadline: float) -> None:
+    def deliver(self, event: CloudEvent, deadline: float) -> None:
         """Publish the event until the topic takes it.
 
         Args:
@@ -73,7 +73,7 @@ class TopicSink:
         except LoginRefused:
             raise
         except CloudError as failure:
-            _LOG.warning("the topic did not take the result: %s", failure, extra={"problem": failure.name})
+            _LOG.warning("the topic did not take the result", extra={"problem": failure.name, "detail": str(failure)})
             return Said(failure.status, failure.retry_after)
         return Said(200)
 

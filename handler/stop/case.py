@@ -235,17 +235,16 @@ class Case:
             case Move.LEAVE:
                 detail = self._decision.detail
                 if self._stop_fault is not None:
-                    detail += f" {self._answered()}"
+                    detail += f" {self._answered(self._stop_fault)}"
                 return self._end(self._decision.reason, detail)
             case unreachable:
                 assert_never(unreachable)
 
-    def _answered(self) -> str:
+    def _answered(self, fault: CloudError) -> str:
         """What became of a stop of ours that was not taken."""
         if self._job_failed:
             return "The job of our stop failed on it."
-        said = self._stop_fault.status if self._stop_fault else None
-        return "Our stop had no answer." if said is None else f"Our stop was answered with {said}."
+        return "Our stop had no answer." if fault.status is None else f"Our stop was answered with {fault.status}."
 
     def _watch(self, at: Moment) -> Next | None:
         """Judge a server for which our stop was taken, or may have been."""

@@ -174,12 +174,16 @@ class _Rounds:
             due, _, coming, id_ = entry
             if due > now and not coming.early:
                 not_yet.append(entry)
-            elif coming.step is Step.STOP:
-                stops.append(id_)
-            elif coming.step is Step.HISTORY:
-                self._asks.append((coming.step, (id_,)))
-            else:
-                reads.append(id_)
+                continue
+            match coming.step:
+                case Step.READ:
+                    reads.append(id_)
+                case Step.STOP:
+                    stops.append(id_)
+                case Step.HISTORY:
+                    self._asks.append((coming.step, (id_,)))
+                case unreachable:
+                    assert_never(unreachable)
         for entry in not_yet:
             heapq.heappush(self._later, entry)
         self._stops.extend(self._cloud.stop_groups(stops) if stops else ())
@@ -288,7 +292,7 @@ class _Rounds:
         return next((began for began, seen in self._newest_seen if seen != id_), float("-inf"))
 
     def _others_taken(self, id_: str) -> bool:
-        return bool(self._taken_ids - {id_}) if len(self._taken_ids) < 2 else True
+        return any(taken != id_ for taken in self._taken_ids)
 
     def _call_witness(self, case: Case) -> None:
         """Read another server, to learn whether the cloud is down or just this one server can't be shown."""

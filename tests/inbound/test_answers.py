@@ -33,6 +33,7 @@ EXPECTED = {
     errors.PassingTrouble: (503, "trouble"),
     errors.BudgetSpent: (503, "budget-spent"),
     errors.BodyIncomplete: (503, "body-incomplete"),
+    errors.ShuttingDown: (503, "shutting-down"),
     errors.SinkUnreachable: (503, "sink-unreachable"),
     errors.ProducerUnreachable: (503, "producer-unreachable"),
     errors.KeysUnreachable: (503, "keys-unreachable"),

@@ -195,7 +195,8 @@ def test_why_keys_were_not_renewed_stands_in_the_log() -> None:
         unreachable(keys, "one")
         unreachable(keys, "one")
     (line,) = lines.all
-    assert line["message"] == "the issuer's keys were not renewed: The key server gave no answer."
+    assert line["message"] == "the issuer's keys were not renewed"
+    assert line["detail"] == "The key server gave no answer."
     assert (line["level"], line["problem"]) == ("WARNING", "keys-unreachable")
 
 

@@ -36,9 +36,14 @@ class Got:
 
 
 class SinkServer:
-    """Says each of `answers` once, then 202 to everything."""
+    """Says each of `answers` once, then 202 to everything.
 
-    def __init__(self, *answers: Say) -> None:
+    Args:
+        together: so many requests must be there before any is answered.
+    """
+
+    def __init__(self, *answers: Say, together: int = 1) -> None:
+        crowd = threading.Barrier(together, timeout=10)
         self.got: list[Got] = []
         waiting = list(answers)
         got = self.got
@@ -54,6 +59,7 @@ class SinkServer:
                 with lock:
                     got.append(Got(self.command, self.path, headers, body))
                     said = waiting.pop(0) if waiting else Say()
+                crowd.wait()
                 if said.status == 0:
                     self.close_connection = True
                     return

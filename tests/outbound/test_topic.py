@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from cloudevents.http import CloudEvent
 
+from handler.cloud.endpoint import SMN, Endpoint
+from handler.cloud.login import Access, Login, Place
 from handler.cloud.smn import Topic
 from handler.errors import CloudConfused, CloudError, LoginMissing, LoginRefused, SinkUnreachable
 from handler.outbound.topic import TopicSink
@@ -50,7 +52,7 @@ class Says:
 
 def hand_over(topic: Any, event: CloudEvent, clock: Clock, budget: float = 30.0) -> None:
     """Send one result to a topic."""
-    TopicSink(topic, sleep=clock.sleep, monotonic=clock.monotonic).send(event, clock.now + budget)
+    TopicSink(topic, sleep=clock.sleep, monotonic=clock.monotonic).deliver(event, clock.now + budget)
 
 
 def test_the_message_is_the_structured_event() -> None:
@@ -182,26 +184,32 @@ def test_a_cloud_without_topics_is_found_out(start_client: StartClient) -> None:
         topic_of(start_client, plain, f"urn:smn:eu-de:{plain.project_id}:x").url(5.0)
 
 
-def test_otcs_host_is_derived_where_the_catalogue_leaves_it_out(start_client: StartClient) -> None:
+class Brings(Login):
+    """A login with this catalogue."""
+
+    def __init__(self, catalogue: tuple[Place, ...] | None) -> None:
+        super().__init__()
+        self._brings = Access(project_id="p", token="t", catalogue=catalogue)
+
+    def _obtain(self) -> Access:
+        return self._brings
+
+
+@pytest.mark.parametrize("catalogue", [None, (), (Place("compute", "public", "eu-nl", "https://n/"),)])
+@pytest.mark.parametrize(("iam", "smn"), [("iam.eu-nl", "smn.eu-nl"), ("iam-pub.eu-ch2.sc", "smn.eu-ch2.sc")])
+def test_otcs_host_is_derived_where_the_catalogue_leaves_it_out(
+    catalogue: tuple[Place, ...] | None, iam: str, smn: str
+) -> None:
     """Or where there is no catalogue at all."""
-    with Simulator() as plain:
-        client = start_client(plain)
-        found = client.clouds.login.access(5.0)
-        assert found.catalogue
-        for region, host in (("iam.eu-nl", "smn.eu-nl"), ("iam-pub.eu-ch2.sc", "smn.eu-ch2.sc")):
-            topic = _elsewhere(start_client, plain, f"https://{region}.otc.t-systems.com/v3")
-            assert topic.url(5.0).startswith(f"https://{host}.otc.t-systems.com/v2/{plain.project_id}/notifications/")
-
-
-def _elsewhere(start_client: StartClient, cloud: Simulator, auth_url: str) -> Topic:
-    environ = {
-        **dict.fromkeys(cloud.environ(), ""),
-        "OS_AUTH_TYPE": "admin_token",
-        "OS_TOKEN": cloud.token(),
-        "OS_PROJECT_ID": cloud.project_id,
-        "OS_AUTH_URL": auth_url,
-    }
-    return topic_of(start_client, cloud, f"urn:smn:eu-de:{cloud.project_id}:x", **environ)
+    place = Endpoint(
+        Brings(catalogue),
+        SMN,
+        explicit=None,
+        region="eu-nl",
+        interface="public",
+        auth_url=f"https://{iam}.otc.t-systems.com/v3",
+    )
+    assert place.url(5.0) == f"https://{smn}.otc.t-systems.com/v2/p"
 
 
 def test_a_lost_answer_is_published_again_as_the_same_event(otc: Simulator, start_client: StartClient) -> None:
@@ -235,4 +243,4 @@ def test_a_topic_that_is_not_there_is_told(otc: Simulator, start_client: StartCl
     topic = topic_of(start_client, otc, f"urn:smn:eu-de:{otc.project_id}:nobody")
     with logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
         hand_over(topic, result(), Clock(), budget=2.0)
-    assert "HTTP 404 SMN.0006" in lines.all[0]["message"]
+    assert "HTTP 404 SMN.0006" in lines.all[0]["detail"]

@@ -15,6 +15,7 @@ from tests.prove.events import Asked, Key, Mode
 from tests.prove.fibers import Fiber
 from tests.prove.function import Function
 from tests.prove.ledger import Ledger
+from tests.prove.town import Town
 
 _PREFIX = "io.github.bms-autostop.stop."
 # A call may end a little after its time-out: what it takes to get there and back.
@@ -27,20 +28,34 @@ class Delivery:
     """A copy of a message in the hands of the function.
 
     Args:
+        town: the cloud that it is about.
         order: in which order calls are made and seen; see `Fiber`.
         calm: nothing is to go wrong in it, so the model can foretell what comes out.
     """
 
     def __init__(
-        self, function: Function, copy: Copy, clock: Clock, ledger: Ledger, *, order: int = 0, calm: bool = False
+        self,
+        function: Function,
+        copy: Copy,
+        clock: Clock,
+        ledger: Ledger,
+        town: Town,
+        *,
+        order: int = 0,
+        calm: bool = False,
     ) -> None:
         self.copy = copy
         self.undisturbed = True
         self.stepped = False
         self._clock = clock
         self._ledger = ledger
+        self._town = town
         self._began = clock.monotonic()
         self._errand = Errand(copy.message.acting, clock.time())
+        if town.bms:
+            # It keeps no history, so nobody can see a start in it.
+            for event in copy.message.acting:
+                self._errand.of(event).blind |= set(event.server_ids)
         self._foretold = self._foretell() if calm else {}
         headers, body = copy.message.wire()
         self.fiber = Fiber(lambda: function.answer(headers, body), self._errand, order)
@@ -81,11 +96,13 @@ class Delivery:
             faults.append(f"an answer came {late:.1f} s after the deadline")
         if message.impossible or not message.acting:
             wanted = 400 if message.impossible else 204
-            if answer.status != wanted or self._errand.stops:
+            if answer.status != wanted or self._errand.stops or self._errand.posted:
                 faults.append(f"an event with nothing to do was answered {answer.status} instead of {wanted}")
             return faults
         if answer.status == 503:
             document = json.loads(answer.body)
+            if self._errand.posted and not document["type"].endswith("sink-unreachable"):
+                faults.append(f"results went out for what was answered 503 ({document['type']})")
             if document["type"].endswith("internal-fault"):
                 faults.append("a bug showed itself (internal-fault)")
             if "Retry-After" not in answer.headers:
@@ -158,7 +175,12 @@ class Delivery:
         foretold = {}
         for event in self.copy.message.acting:
             for id_ in event.server_ids:
-                reasons = law.expected(event, self._ledger.state(id_), self._ledger.actions(id_), now)
+                state, actions = self._ledger.state(id_), self._ledger.actions(id_)
+                if state and not self._town.shows(state):
+                    state = None
+                bms = self._town.bms
+                veiled = bms is not None and not bms.job_server_ids
+                reasons = law.expected(event, state, None if bms else actions, now, veiled=veiled)
                 if reasons and everything.count(id_) == 1:
                     foretold[(event.key, id_)] = reasons
         return foretold

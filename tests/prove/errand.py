@@ -8,6 +8,7 @@ from typing import Any
 
 from handler.simulator import Action
 from handler.simulator.servers import ServerState
+from handler.stop.model import StopRequest
 from tests.prove.events import Asked
 
 
@@ -71,9 +72,9 @@ class Errand:
         self.troubled: set[str] = set()
         self.posted: list[tuple[Mapping[str, str], bytes]] = []
 
-    def part(self, request: Any) -> Errand:
-        """The errand of one of several requests."""
-        return self.parts[(request.source, request.id)]
+    def part(self, item: Any) -> Errand:
+        """The errand of one of several requests; of anything else, such as a result, it is the whole."""
+        return self.parts[(item.source, item.id)] if isinstance(item, StopRequest) else self
 
     def of(self, event: Asked) -> Errand:
         """The errand of one of its events."""

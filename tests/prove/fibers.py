@@ -7,6 +7,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from tests.prove.clock import Clock
+
 _here = threading.local()
 
 
@@ -98,8 +100,17 @@ def pause() -> None:
     current()._pause()
 
 
+def sleep(clock: Clock, seconds: float) -> None:
+    """Let time pass for this fiber; others may use the same time."""
+    fiber = current()
+    fiber.wake = clock.monotonic() + seconds
+    pause()
+    clock.advance(fiber.wake - clock.monotonic())
+    fiber.wake = 0.0
+
+
 class Pool:
-    """Stands in for the executor on which a service handles the events of a batch: fibers instead of threads."""
+    """Stands in for the executors of a service for the events and the results of a batch: fibers, not threads."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass

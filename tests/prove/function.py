@@ -42,10 +42,7 @@ class HeldCrew:
         fiber = fibers.current()
         if not self._waiting and not self._ended:
             # A little more, or rounding might leave the run waiting for the last bit for ever.
-            fiber.wake = self._clock.monotonic() + timeout + 1e-6
-            fibers.pause()
-            self._clock.advance(fiber.wake - self._clock.monotonic())
-            fiber.wake = 0.0
+            fibers.sleep(self._clock, timeout + 1e-6)
             return None
         fibers.pause()
         while self._waiting and (not self._ended or fiber.choose(2)):

@@ -46,7 +46,7 @@ def objection(errand: Errand, server_id: str, sent: Sent, earlier: Sequence[Sent
     Args:
         earlier: stops for the same event that brought this server down before.
     """
-    asked = errand.asked
+    asked, here = errand.asked, errand.stops.get(server_id, ())
     if asked is None or asked.kind != "good":
         return "for no event"
     if server_id not in asked.server_ids:
@@ -62,6 +62,8 @@ def objection(errand: Errand, server_id: str, sent: Sent, earlier: Sequence[Sent
         return f"that is {' and '.join(sorted(against))}"
     if fault := _unfit(look.state):
         return f"that is {fault}"
+    if any(other.taken_at is not None and other.answer is not None and other.answer < 300 for other in here):
+        return "that this delivery had stopped already"
     known = asked.time is not None and server_id not in errand.blind
     if known and started(asked, look.actions, 0.0):
         return "that was started after the event"
@@ -121,8 +123,16 @@ def _unfit(state: ServerState) -> str | None:
     return None if state.launched_at is not None else "one that never ran"
 
 
-def expected(asked: Asked, state: ServerState | None, actions: Sequence[Action], now: float) -> set[str] | None:
-    """The reasons that a result may give for a server if nothing disturbs the delivery; None if that can't be told."""
+def expected(
+    asked: Asked, state: ServerState | None, actions: Sequence[Action] | None, now: float, *, veiled: bool = False
+) -> set[str] | None:
+    """The reasons that a result may give for a server if nothing disturbs the delivery; None if that can't be told.
+
+    Args:
+        state: None if the API that is spoken shows no such server.
+        actions: None if the API keeps no history.
+        veiled: stops are told by a job that does not say which server it means.
+    """
     if state is None or state.deleted:
         return {"not-found"}
     if state.task_state == "powering-on" and not guards(state, now) and state.due and state.due.at - now > DEADLINE / 2:
@@ -145,11 +155,15 @@ def expected(asked: Asked, state: ServerState | None, actions: Sequence[Action],
         return {"wrong-state"}
     if state.launched_at is None:
         return {"never-launched"}
-    if started(asked, actions, 0.0):
+    stopping = _stopping(asked, state)
+    if veiled and not asked.dry_run:
+        # It may run on because of another server until the waiting time is up.
+        stopping |= {"accepted"}
+    if actions and started(asked, actions, 0.0):
         return {"started-since"}
-    if started(asked, actions, TOLERANCE + 4.0 + 2 * _GRAIN):
-        return {"started-since", *_stopping(asked, state)}
-    return _stopping(asked, state)
+    if actions and started(asked, actions, TOLERANCE + 4.0 + 2 * _GRAIN):
+        return {"started-since", *stopping}
+    return stopping
 
 
 def _stopping(asked: Asked, state: ServerState) -> set[str]:
@@ -175,7 +189,7 @@ def misstatement(
         return f"{row['outcome']} for the reason {reason}"
     if row["vm_state"] is not None and row["vm_state"] not in {look.state.vm_state for look in looks}:
         return f"{row['vm_state']}, which nobody saw"
-    told = any(sent.answer is not None and sent.answer < 300 for sent in stops)
+    told = any(sent.answer is not None and sent.answer < 300 and sent.taken_at is not None for sent in stops)
     if row["outcome"] == "skipped" and told:
         return "skipped, though its stop was taken"
     if row["outcome"] == "planned" and stops:

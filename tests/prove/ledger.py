@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from handler.simulator import Action, CallKind
 from handler.simulator.servers import ServerState
@@ -21,29 +21,34 @@ class Broken(AssertionError):
 class Ledger:
     """Everything that happened in one world.
 
+    Args:
+        shows: whether the API that is spoken shows a server.
+
     Attributes:
         broken: sentences about laws that were broken.
     """
 
-    def __init__(self, world: World, tally: Tally, clock: Clock) -> None:
+    def __init__(self, world: World, tally: Tally, clock: Clock, shows: Callable[[ServerState], bool]) -> None:
         self.tally = tally
         self.broken: list[str] = []
         self._world = world
         self._clock = clock
+        self._shows = shows
         self._shown: dict[int, dict[str, Look]] = {}
         self._taken: dict[tuple[Key, str], list[Sent]] = {}
         self._result_ids: dict[Key, str] = {}
 
-    def look(self, errand: Errand, server_id: str | None) -> None:
-        """Remember a server as it is while the cloud answers a read of it; None for all those of the errand."""
+    def look(self, errand: Errand, ids: Sequence[str]) -> None:
+        """Remember servers as they are while the cloud answers a read of them; no ids for all those of the errand."""
         asked = errand.asked.server_ids if errand.asked else ()
+        shown = [(id_, self._world.get(id_)) for id_ in ids or asked if self._world.known(id_)]
         self._shown[id(errand)] = {
-            id_: Look(self._clock.time(), self._world.get(id_), tuple(self._world.actions(id_)))
-            for id_ in ([server_id] if server_id else asked)
-            if self._world.known(id_) and not self._world.get(id_).deleted
+            id_: Look(self._clock.time(), state, tuple(self._world.actions(id_)))
+            for id_, state in shown
+            if not state.deleted and self._shows(state)
         }
 
-    def answered(self, errand: Errand, kind: CallKind, server_id: str | None, status: int, *, whole: bool) -> None:
+    def answered(self, errand: Errand, kind: CallKind, ids: Sequence[str], status: int, *, whole: bool) -> None:
         """Note that an answer reached the function; not `whole` if it is of no use to anybody."""
         self.tally.add("calls", kind)
         good = whole and status < 300
@@ -52,30 +57,33 @@ class Ledger:
                 errand.reads.setdefault(id_, []).append(look)
                 errand.fresh[id_] = look
         if not good:
-            errand.troubled |= {server_id} if server_id else set(errand.asked.server_ids if errand.asked else ())
-        if kind is CallKind.ACTIONS and server_id:
+            errand.troubled |= set(ids or (errand.asked.server_ids if errand.asked else ()))
+        if kind is CallKind.ACTIONS:
             if good:
-                errand.blind.discard(server_id)
+                errand.blind -= set(ids)
             elif 400 <= status < 500 and status not in (408, 413, 429):
-                errand.blind.add(server_id)
-        if kind is CallKind.STOP and server_id:
-            sent = errand.stops[server_id][-1]
-            sent.answer = status if whole else None
-            if sent.answer == 401:
-                # Refused before anybody looked at it: the same stop goes out again with a new token.
-                errand.fresh[server_id] = sent.basis
+                errand.blind |= set(ids)
+        if kind is CallKind.STOP:
+            for id_ in ids:
+                sent = errand.stops[id_][-1]
+                sent.answer = status if whole else None
+                if sent.answer == 401:
+                    # Refused before anybody looked at it: the same stop goes out again with a new token.
+                    errand.fresh[id_] = sent.basis
 
-    def stop_sent(self, errand: Errand, server_id: str | None) -> None:
-        """Judge a stop on its arrival at the cloud."""
-        assert server_id is not None
-        sent = Sent(self._clock.time(), errand.fresh.get(server_id))
-        fault = law.objection(errand, server_id, sent, self._earlier(errand, server_id))
-        if fault:
-            self.broken.append(f"a stop was sent to {self._name(server_id)} {fault}")
-        errand.stops.setdefault(server_id, []).append(sent)
-        errand.fresh[server_id] = None
-        errand.troubled.add(server_id)
-        self.tally.add("stops sent")
+    def stop_sent(self, errand: Errand, ids: Sequence[str]) -> None:
+        """Judge a stop, of one server or of several, on its arrival at the cloud."""
+        if not ids:
+            self.broken.append("a stop was sent that names no server")
+        for server_id in ids:
+            sent = Sent(self._clock.time(), errand.fresh.get(server_id))
+            fault = law.objection(errand, server_id, sent, self._earlier(errand, server_id))
+            if fault:
+                self.broken.append(f"a stop was sent to {self._name(server_id)} {fault}")
+            errand.stops.setdefault(server_id, []).append(sent)
+            errand.fresh[server_id] = None
+            errand.troubled.add(server_id)
+            self.tally.add("stops sent")
 
     def stop_taken(self, errand: Errand, server_id: str) -> None:
         """Note that the cloud took the stop just sent."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from handler.simulator import CallKind, Cut, Fault
-from handler.simulator.catalog import ComputePath
+from handler.simulator import BatchPolicy, BmsManners, CallKind, Cut, Fault
 from tests.prove import law
 from tests.prove.broker import Broker
 from tests.prove.clock import Clock
@@ -40,7 +38,7 @@ _MANY = st.lists(st.integers(0, _UNKNOWN), min_size=1, max_size=law.MAX_SERVERS 
 _ALL = st.just(list(range(_MOST_SERVERS)))
 _IDS = st.one_of(_FEW, _FEW, _MANY, _ALL)
 _ORDERS = st.just(0) | st.integers(0, 1000)
-_PAUSES = st.none() | st.integers(1, 12)
+_PAUSES = st.none() | st.integers(1, 12) | st.integers(1, 40)
 _KINDS = st.sampled_from([*[Kind.GOOD] * 8, *Kind])
 _TIMES = st.sampled_from([*["now"] * 6, *_STAMPS, "none"])
 _ACTS = st.lists(st.sampled_from(ACTS), min_size=1, max_size=3)
@@ -49,9 +47,25 @@ _MEANWHILE = st.sampled_from(
     [["reboot"], ["stop", "start"], ["start"], ["start-slowly"], ["lock"], ["protect"], ["keep"], ["break"], ["delete"]]
 )
 _SPOILT = st.sampled_from([None, 500, 503])
-_SHAPES = st.sampled_from([*["plain"] * 10, *["slow"] * 3, *SHAPES])
+_SHAPES = st.sampled_from([*["plain"] * 10, *["slow"] * 3, "virtual", *SHAPES])
 _ON = st.sampled_from(
     [CallKind.READ, CallKind.READ, CallKind.LIST, CallKind.STOP, CallKind.STOP, CallKind.STOP, CallKind.ACTIONS]
+)
+_WIRED = st.sampled_from(
+    [CallKind.READ, CallKind.LIST, CallKind.STOP, CallKind.STOP, CallKind.ACTIONS, CallKind.LOGIN, CallKind.LOGIN]
+)
+# What the BMS API may call the reason: states, unknown servers, rights, the cloud's own failures, our mistakes.
+_CODES = st.sampled_from(
+    ["BMS.0035", "BMS.0037", "BMS.0039", "BMS.0040", "BMS.0033", "BMS.1007", "BMS.0018", "BMS.0212", "Ecs.0605", "X.1"]
+)
+_MANNERS = st.none() | st.builds(
+    BmsManners,
+    batch_policy=st.sampled_from(BatchPolicy),
+    mixed_status=st.sampled_from(["FAIL", "SUCCESS"]),
+    missing_status=st.sampled_from([400, 404]),
+    job_server_ids=st.sampled_from([True, True, False]),
+    job_error_wrapped=st.booleans(),
+    idle_task_state=st.booleans(),
 )
 _STATUSES = st.sampled_from([400, 403, 404, 409, 413, 429, 500, 502, 503, 504])
 
@@ -70,22 +84,25 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(
         shapes=st.lists(_SHAPES, min_size=1, max_size=_MOST_SERVERS),
-        latency=st.sampled_from([0.01, 0.1, 0.5]),
+        latency=st.sampled_from([0.01, 0.1, 0.5, 2.0]),
         sink=st.booleans(),
         otc=st.booleans(),
+        bms=_MANNERS,
+        hands=st.sampled_from([16, 16, 16, 2, 1]),
     )
-    def begin(self, shapes: list[str], latency: float, sink: bool, otc: bool) -> None:
+    def begin(
+        self, shapes: list[str], latency: float, sink: bool, otc: bool, bms: BmsManners | None, hands: int
+    ) -> None:
         """Set up a cloud with servers, and a function."""
-        TALLY.add("worlds")
-        form = {"compute_path": ComputePath.PROJECT, "stop_status": 204} if otc else {}
-        self.town = Town(self.clock, **form)  # type: ignore[arg-type]
+        self.town = Town(self.clock, otc=otc, bms=bms)
+        TALLY.add("worlds", "bms" if bms else "nova")
         for shape in shapes:
             self.town.add(shape)
-        self.ledger = Ledger(self.town.world, TALLY, self.clock)
+        self.ledger = Ledger(self.town.world, TALLY, self.clock, self.town.shows)
         self.wire = Wire(self.clock, self.town.cloud, self.ledger, latency)
         self.sink_wire = SinkWire(self.clock, self.ledger, latency)
         self.clock.passed = self.wire.time_passed
-        self._sink = sink
+        self._sink, self._hands = sink, hands
         self.function = self._new_function()
 
     # --- events ---
@@ -127,11 +144,15 @@ class Machine(RuleBasedStateMachine):
     # --- deliveries ---
 
     @rule(
-        servers=_FEW | _ALL, pause=_PAUSES, order=_ORDERS, when=st.sampled_from(["now", "now", "now", "ahead", "none"])
+        servers=_FEW | _ALL,
+        pause=_PAUSES,
+        order=_ORDERS,
+        when=st.sampled_from(["now", "now", "now", "ahead", "none"]),
+        dry_run=st.sampled_from([False] * 5 + [True]),
     )
-    def ask(self, servers: list[int], pause: int | None, order: int, when: str) -> None:
+    def ask(self, servers: list[int], pause: int | None, order: int, when: str, dry_run: bool) -> None:
         """Somebody asks for servers to be stopped, and it is delivered at once."""
-        event = self._event(servers, "/b", when, Kind.GOOD, False, None)
+        event = self._event(servers, "/b", when, Kind.GOOD, dry_run, None)
         self.broker.publish(Message((event,), Mode.BINARY))
         self.deliver(len(self.broker.waiting) - 1, pause, order, acknowledged=True)
 
@@ -143,7 +164,7 @@ class Machine(RuleBasedStateMachine):
         calm = pause is None and not self.under_way and self._quiet()
         TALLY.add("deliveries", "first" if copy.tries == 1 else "repeated")
         TALLY.add("events delivered", times=len(copy.message.events))
-        delivery = Delivery(self.function, copy, self.clock, self.ledger, order=order, calm=calm)
+        delivery = Delivery(self.function, copy, self.clock, self.ledger, self.town, order=order, calm=calm)
         self.under_way.append(delivery)
         if self.under_way[:-1]:
             TALLY.add("deliveries at once")
@@ -157,10 +178,27 @@ class Machine(RuleBasedStateMachine):
         self.person(which, before)
         if spoilt:
             self.refuse(CallKind.STOP, which, spoilt, None, 1)
-        self.ask([which % len(self.town.ids)], pause, 0, "now")
+        self.ask([which % len(self.town.ids)], pause, 0, "now", dry_run=False)
         self.person(which, acts)
         if self.under_way:
             self._go_on(self.under_way[-1], None, acknowledged=True)
+
+    @rule(
+        which=_SMALL,
+        acts=st.sampled_from([["reboot"], ["stop", "start"], ["start"], ["reboot-slowly"]]),
+        seconds=st.sampled_from([0.2, 6.0, 30.0]),
+        veil=st.sampled_from([None, None, 403, 500, 503]),
+        times=st.integers(1, 5),
+    )
+    def overtake(self, which: int, acts: list[str], seconds: float, veil: int | None, times: int) -> None:
+        """A person starts a server while an event to stop it is on its way; its history may be hard to get."""
+        event = self._event([which % len(self.town.ids)], "/b", "now", Kind.GOOD, False, None)
+        self.broker.publish(Message((event,), Mode.BINARY))
+        self.wait(seconds)
+        self.person(which, acts)
+        if veil:
+            self.refuse(CallKind.ACTIONS, which, veil, None, times)
+        self.deliver(len(self.broker.waiting) - 1, None, 0, acknowledged=True)
 
     @precondition(lambda self: self.under_way)
     @rule(which=_SMALL, pause=_PAUSES, acknowledged=st.sampled_from([True] * 5 + [False]))
@@ -218,7 +256,14 @@ class Machine(RuleBasedStateMachine):
     def refuse(self, on: CallKind, which: int | None, status: int, told: int | None, times: int) -> None:
         """The cloud will answer some calls with an error."""
         headers = {} if told is None else {"Retry-After": str(told)}
+        on = self._meant(on)
         self._inject(Fault(on=on, server_id=self._name(which), status=status, headers=headers, times=times))
+
+    @precondition(lambda self: hasattr(self, "town") and self.town.bms)
+    @rule(on=_ON, which=st.none() | _SMALL, code=_CODES, times=st.integers(1, 5))
+    def refuse_by_code(self, on: CallKind, which: int | None, code: str, times: int) -> None:
+        """The BMS API will answer some calls with a code of its own."""
+        self._inject(Fault.bms(self._meant(on), code, server_id=self._name(which), times=times))
 
     @rule(which=st.none() | _SMALL, status=st.sampled_from([502, 504]))
     def act_and_fail(self, which: int | None, status: int) -> None:
@@ -228,19 +273,24 @@ class Machine(RuleBasedStateMachine):
     @rule(on=_ON, which=st.none() | _SMALL, cut=st.sampled_from(Cut))
     def cut(self, on: CallKind, which: int | None, cut: Cut) -> None:
         """A connection will be cut before, after or in the middle of the answer."""
-        self._inject(Fault(on=on, server_id=self._name(which), cut=cut))
+        self._inject(Fault(on=self._meant(on), server_id=self._name(which), cut=cut))
 
     @rule(which=st.none() | _SMALL)
     def rival(self, which: int | None) -> None:
         """Somebody else's stop will be quicker by a hair, and ours ends in a 500."""
         self._inject(Fault.two_stops_at_once(self._name(which)))
 
-    @rule(on=_ON, which=st.none() | _SMALL, trouble=st.sampled_from(Trouble), seconds=st.sampled_from([0.5, 4.0, 25.0]))
+    @rule(
+        on=_WIRED, which=st.none() | _SMALL, trouble=st.sampled_from(Trouble), seconds=st.sampled_from([0.5, 4.0, 25.0])
+    )
     def hitch(self, on: CallKind, which: int | None, trouble: Trouble, seconds: float) -> None:
         """Something will go wrong on the way."""
-        if trouble in (Trouble.STRIPPED, Trouble.WRONG):
+        if trouble in (Trouble.STRIPPED, Trouble.WRONG) or (trouble is Trouble.PAGE and on is CallKind.STOP):
             on = CallKind.READ
-        self.wire.hitches.append(Hitch(on, trouble, self._name(which), seconds))
+        if on is CallKind.LOGIN:
+            self.town.end_tokens()
+        about = None if on in (CallKind.LOGIN, CallKind.ACTIONS) else self._name(which)
+        self.wire.hitches.append(Hitch(self._meant(on), trouble, about, seconds))
 
     @rule(status=st.sampled_from([401, 403, 500, 503]), times=st.integers(1, 2))
     def forget(self, status: int, times: int) -> None:
@@ -251,7 +301,7 @@ class Machine(RuleBasedStateMachine):
     @rule(on=_ON)
     def revoke(self, on: CallKind) -> None:
         """The token ends with the next call of a kind."""
-        self._inject(Fault.token_expired(on))
+        self._inject(Fault.token_expired(self._meant(on)))
 
     @precondition(lambda self: getattr(self, "_sink", False))
     @rule(troubles=st.lists(st.sampled_from(SinkTrouble), min_size=1, max_size=3))
@@ -358,9 +408,17 @@ class Machine(RuleBasedStateMachine):
     def _stopped(self) -> list[int]:
         return [n for n, id_ in enumerate(self.town.ids) if self.town.world.get(id_).vm_state == "stopped"]
 
+    def _meant(self, on: CallKind) -> CallKind:
+        """The API without a history has jobs in its place."""
+        return CallKind.JOB if on is CallKind.ACTIONS and self.town.bms else on
+
     def _name(self, which: int | None) -> str | None:
         return None if which is None else self.town.ids[which % len(self.town.ids)]
 
     def _new_function(self) -> Function:
-        extra: dict[str, Any] = {"AUTOSTOP_MAX_SERVERS": str(law.MAX_SERVERS), "AUTOSTOP_LOG_LEVEL": "ERROR"}
+        extra = {
+            "AUTOSTOP_MAX_SERVERS": str(law.MAX_SERVERS),
+            "AUTOSTOP_CONCURRENCY": str(self._hands),
+            "AUTOSTOP_LOG_LEVEL": "ERROR",
+        }
         return Function(self.town.environ(), extra, self.clock, self.wire, self.sink_wire, self._sink)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from handler.simulator import ComputePath, Refusal, Simulator
+from handler.simulator import BmsManners, ComputePath, Refusal, Simulator
+from handler.simulator.bms_views import is_bare_metal
 from handler.simulator.cloud import Cloud
+from handler.simulator.servers import ServerState
 from handler.simulator.world import Actor
 from tests.prove.clock import Clock
 from tests.prove.events import stamp
@@ -62,28 +64,38 @@ class Town:
     """A cloud with people in it.
 
     Args:
-        compute_path: as the simulator's.
-        stop_status: what a stop taken is answered with.
+        otc: paths and answers are as on Open Telekom Cloud.
+        bms: how its BMS API behaves; None if there is none, and Nova is spoken.
     """
 
-    def __init__(self, clock: Clock, *, compute_path: str = ComputePath.PLAIN, stop_status: int = 202) -> None:
+    def __init__(self, clock: Clock, *, otc: bool = False, bms: BmsManners | None = None) -> None:
         self._clock = clock
         self._simulator = Simulator(
-            clock=clock.time, compute_path=compute_path, max_microversion="2.60", stop_status=stop_status
+            clock=clock.time,
+            compute_path=ComputePath.PROJECT if otc else ComputePath.PLAIN,
+            max_microversion="2.60",
+            stop_status=204 if otc else 202,
+            bms=bms or False,
         )
+        self.bms = bms
         # The seam behind its port: requests go in here, and what is to be sent back comes out.
         self.cloud: Cloud = self._simulator._cloud
         self.cloud.catalog.base_url = CLOUD
         self.world = self.cloud.world
         self.ids: list[str] = []
 
+    def shows(self, state: ServerState) -> bool:
+        """Whether the API that is spoken shows a server."""
+        return self.bms is None or is_bare_metal(state)
+
     def end_tokens(self) -> None:
         """Let every token given out so far end."""
         self._simulator.revoke_tokens()
 
     def environ(self) -> dict[str, str]:
-        """The `OS_*` variables of a login that works."""
-        return {**self._simulator.environ(), "OS_AUTH_URL": f"{CLOUD}/v3"}
+        """The variables of a login that works, and of the API that is spoken."""
+        api = "nova" if self.bms is None else "bms"
+        return {**self._simulator.environ(), "OS_AUTH_URL": f"{CLOUD}/v3", "AUTOSTOP_API": api}
 
     def add(self, shape: str) -> str:
         """Put a server there that is of one of the `SHAPES` and has not been touched for an hour."""

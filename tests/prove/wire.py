@@ -42,6 +42,8 @@ class Trouble(StrEnum):
     """The answer to a read lacks locks, tags and metadata, as of an old microversion."""
     WRONG = "wrong"
     """The answer to a read shows another server."""
+    PAGE = "page"
+    """A portal answers a read with 200 and a page of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Wire(wire.Wire):
         self._cloud = cloud
         self._ledger = ledger
         self._latency = latency
-        self.limbo: list[tuple[float, Request, str | None, Errand]] = []
+        self.limbo: list[tuple[float, Request, Errand]] = []
 
     def send(
         self,
@@ -89,16 +91,16 @@ class Wire(wire.Wire):
         patience = timeout
         began = self._clock.monotonic()
         asked = _asked(method, url, headers, body)
-        kind, server_id = self._cloud.classify(asked)
+        (kind, server_id), ids = self._cloud.classify(asked), self._cloud.servers_of(asked)
         errand = fibers.current().errand
-        self._clock.advance(self._latency / 2)
-        hitch = self._strike(kind, server_id)
+        self._clock.advance(min(self._latency / 2, patience))
+        hitch = self._strike(kind, ids)
         trouble = hitch.trouble if hitch else None
         if trouble is Trouble.REFUSED:
             raise urllib3.exceptions.NewConnectionError(None, "Connection refused")  # type: ignore[arg-type]
-        with self._sent(errand, kind, server_id):
+        with self._sent(errand, kind, ids):
             if hitch and trouble is Trouble.LATE:
-                self.limbo.append((self._clock.monotonic() + patience + hitch.seconds, asked, server_id, errand))
+                self.limbo.append((self._clock.monotonic() + patience + hitch.seconds, asked, errand))
                 delivery = None
             else:
                 if trouble is Trouble.WRONG and server_id is not None:
@@ -112,13 +114,13 @@ class Wire(wire.Wire):
                 self._clock.advance(patience)
                 raise urllib3.exceptions.ReadTimeoutError(_POOL, url, "no answer")
             self._clock.advance(hitch.seconds)
-        answer = self._back(delivery, strip=trouble is Trouble.STRIPPED)
+        answer = self._back(delivery, trouble)
         self._clock.advance(self._latency / 2)
         in_time = self._clock.monotonic() - began <= patience
         # Of an answer without a body nothing can get lost.
         torn = bool(delivery.answer and delivery.answer.body) and (delivery.half or not in_time)
-        whole = not torn and trouble not in (Trouble.STRIPPED, Trouble.WRONG)
-        self._ledger.answered(errand, kind, server_id, answer.status, whole=whole)
+        whole = not torn and trouble not in (Trouble.STRIPPED, Trouble.WRONG, Trouble.PAGE)
+        self._ledger.answered(errand, kind, ids, answer.status, whole=whole)
         if torn:
             raise urllib3.exceptions.ProtocolError("cut in the body")
         return answer
@@ -127,27 +129,28 @@ class Wire(wire.Wire):
         """Let the cloud get to what lay about until now."""
         due = [late for late in self.limbo if late[0] <= self._clock.monotonic()]
         self.limbo = [late for late in self.limbo if late not in due]
-        for _, asked, server_id, errand in due:
+        for _, asked, errand in due:
             self._cloud.handle(asked)
-            if server_id is not None and self._cloud.calls.all()[-1].acted:
+            for server_id in self._cloud.calls.all()[-1].acted_on:
                 self._ledger.taken_late(errand, server_id)
 
     @contextmanager
-    def _sent(self, errand: Errand, kind: CallKind, server_id: str | None) -> Iterator[None]:
+    def _sent(self, errand: Errand, kind: CallKind, ids: tuple[str, ...]) -> Iterator[None]:
         # The law looks at a stop as it arrives, before the cloud has had its say.
         if kind is CallKind.STOP:
-            self._ledger.stop_sent(errand, server_id)
+            self._ledger.stop_sent(errand, ids)
         before = len(self._cloud.calls.all())
         yield
         calls = self._cloud.calls.all()
-        if kind is CallKind.STOP and server_id is not None and len(calls) > before and calls[-1].acted:
-            self._ledger.stop_taken(errand, server_id)
+        if kind is CallKind.STOP and len(calls) > before:
+            for server_id in calls[-1].acted_on:
+                self._ledger.stop_taken(errand, server_id)
         if kind in (CallKind.READ, CallKind.LIST):
-            self._ledger.look(errand, server_id)
+            self._ledger.look(errand, ids)
 
-    def _strike(self, kind: CallKind, server_id: str | None) -> Hitch | None:
+    def _strike(self, kind: CallKind, ids: tuple[str, ...]) -> Hitch | None:
         for hitch in self.hitches:
-            if hitch.on is kind and hitch.server_id in (None, server_id):
+            if hitch.on is kind and hitch.server_id in (None, *ids):
                 self.hitches.remove(hitch)
                 self._ledger.tally.add("faults", f"{hitch.on}-{hitch.trouble}")
                 return hitch
@@ -158,12 +161,14 @@ class Wire(wire.Wire):
         # A lone server can't be mistaken for another; the answer is then no use in another way.
         return target.replace(server_id, others[0]) if others else "/v2.1/nowhere"
 
-    def _back(self, delivery: Delivery, *, strip: bool) -> wire.Answer:
+    def _back(self, delivery: Delivery, trouble: Trouble | None) -> wire.Answer:
         answer = delivery.answer
         if answer is None:
             raise urllib3.exceptions.ProtocolError("Connection aborted.", RemoteDisconnected("closed"))
         body = answer.body
-        if strip and answer.status == 200:
+        if trouble is Trouble.PAGE:
+            return wire.Answer(200, urllib3.HTTPHeaderDict({"Content-Type": "text/html"}), b"<html>")
+        if trouble is Trouble.STRIPPED and answer.status == 200:
             document = json.loads(body)
             for name in ("locked", "tags", "metadata"):
                 document["server"].pop(name, None)
@@ -204,8 +209,7 @@ class SinkWire(wire.Wire):
     ) -> wire.Answer:
         """Take one event, or don't."""
         errand = fibers.current().errand
-        fibers.pause()
-        self._clock.advance(self._latency)
+        fibers.sleep(self._clock, self._latency)
         trouble = self.troubles.pop(0) if self.troubles else None
         if trouble:
             self._ledger.tally.add("faults", f"sink-{trouble}")

@@ -169,6 +169,7 @@ class ScriptedCloud:
     _last_look: dict[str, Any] = field(default_factory=dict)
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
+        assert ids, "nothing to read"
         return [tuple(ids[at : at + self.together]) for at in range(0, len(ids), self.together)]
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | CloudError]:
@@ -181,6 +182,7 @@ class ScriptedCloud:
         return answer
 
     def stop_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
+        assert ids, "nothing to stop"
         return [(id_,) for id_ in ids]
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | CloudError]:

@@ -22,10 +22,11 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
+from handler.stop import case
 from handler.stop.evidence import Action, History
 from handler.stop.model import Outcome, Policy, Reason, ServerResult
 from handler.stop.ports import Taken
-from tests.stop.fakes import ID, NOW, Play, Script, acts, seconds, seen
+from tests.stop.fakes import ID, NOW, START, Play, Script, acts, seconds, seen
 from tests.stop.test_model import TABLE
 
 CONFLICT = StateConflict("busy", status=409, request_id="req-409")
@@ -37,6 +38,7 @@ REJECTED = CallRejected("what?", status=400, request_id="req-400")
 GONE = ServerNotFound("none", status=404, request_id="req-404")
 CONFUSED = CloudConfused("page not found", status=404)
 OFF = "active/powering-off"
+MANY = Policy(max_servers=1000)
 
 
 def ends(*reads: Any, **script: Any) -> ServerResult:
@@ -147,6 +149,39 @@ def test_the_looks_grow_apart() -> None:
     assert 1.0 <= gaps[-1] <= 5.0
 
 
+def _rhythm(servers: int) -> list[float]:
+    """The pauses between the looks at servers that never stop."""
+    play = Play(*(Script("active", OFF) for _ in range(servers)), wait=40.0, together=servers, policy=MANY)
+    play.results()
+    looks = [call.at for call in play.cloud.of("read")][:-1]
+    return [later - earlier for earlier, later in itertools.pairwise(looks)]
+
+
+@pytest.mark.parametrize(("servers", "longest"), [(1, 3.0), (15, 3.0), (99, 3.0), (100, 5.0), (200, 5.0)])
+def test_the_larger_the_crowd_the_longer_the_pauses(servers: int, longest: float) -> None:
+    """Each pause is so many times the one before, up to three seconds, or five from a hundred servers on."""
+    first = max(case._FIRST_POLL, servers * case._POLL_PER_SERVER)
+    wanted = [min(first * case._POLL_GROWTH**number, longest) for number in range(8)]
+    assert _rhythm(servers)[:8] == pytest.approx(wanted)
+
+
+def test_a_crowd_that_has_gone_home_is_none() -> None:
+    """Only servers that are still open make the looks rarer."""
+    others = [Script("stopped") for _ in range(199)]
+    play = Play(*others, Script("active/rebooting"), together=1000, policy=MANY)
+    assert play.results()[-1].reason is Reason.BUSY
+    looks = [call.at for call in play.cloud.of("read", play.ids[-1])]
+    assert looks[1] == pytest.approx(case._FIRST_POLL)
+
+
+def test_busy_servers_are_looked_at_a_little_early_to_save_calls() -> None:
+    """Their operations began one after the other, yet each look shows all of them."""
+    scripts = [Script("active", *["active/rebooting"] * 4, "stopped", stops=[CONFLICT], lasts=0.01) for _ in range(200)]
+    play = Play(*scripts, together=1000, width=8, policy=MANY)
+    assert {result.reason for result in play.results()} == {Reason.ALREADY_STOPPED}
+    assert len({call.at for call in play.cloud.calls if call.kind == "read"}) <= 60
+
+
 @pytest.mark.parametrize("state", ["active", "error"])
 def test_a_server_that_falls_back_after_powering_off_is_reverted(state: str) -> None:
     """Seen powering off and then running, or in error: the stop came to nothing."""
@@ -229,9 +264,19 @@ def test_trouble_in_the_watch_may_pass() -> None:
     assert ends("active", DOWN, FAULT, OFF, "stopped").reason is Reason.CONFIRMED
 
 
-def test_another_task_after_our_stop_is_watched_on() -> None:
+@pytest.mark.parametrize("reads", [("active/reboot_started", OFF), (OFF, "active/reboot_started"), (OFF, "paused")])
+def test_another_task_after_our_stop_is_watched_on(reads: tuple[str, ...]) -> None:
     """Whatever the cloud does on the way to stopped, only the end counts."""
-    assert ends("active", "active/reboot_started", OFF, "stopped").reason is Reason.CONFIRMED
+    assert ends("active", *reads, "stopped").reason is Reason.CONFIRMED
+
+
+def test_a_look_that_is_due_at_the_very_end_of_the_watch_is_made() -> None:
+    """The cloud asked to be left alone for exactly as long as the watch still lasts."""
+    first_look = START + case._FIRST_POLL
+    told = CloudThrottled("slow", status=429, retry_after=START + 20.0 - first_look)
+    play = Play(Script("active", told, "stopped"), wait=20.0)
+    assert play.result().reason is Reason.CONFIRMED
+    assert play.elapsed == 20.0
 
 
 # --- a stop that was turned down ---
@@ -539,6 +584,14 @@ def test_a_history_that_always_fails_is_this_servers_own_trouble(fault: CloudErr
     assert (result.reason, result.vm_state, result.request_id) == (Reason.CLOUD_ERROR, "active", fault.request_id)
     assert play.cloud.story() == ["read", "history"] * 4
     assert [call.at for call in play.cloud.of("history")] == [0.0, 0.5, 1.5, 3.5]
+
+
+def test_a_history_that_fails_to_the_end_of_the_budget_is_named_as_the_cause() -> None:
+    """Whoever reads the answer learns that the cloud could not be had."""
+    play = Play(Script(seen("active", updated=RECENT), histories=[DOWN]), time=EVENT, budget=1.0)
+    with pytest.raises(BudgetSpent, match="cloud-unreachable") as caught:
+        play.result()
+    assert caught.value.__cause__ is DOWN
 
 
 def test_a_throttled_history_is_never_held_against_the_server() -> None:

@@ -193,12 +193,23 @@ def test_a_budget_that_is_spent_before_the_start_makes_no_call() -> None:
     assert (caught.value.retry_after, caught.value.__cause__) == (None, None)
 
 
-def test_a_call_that_gets_its_hand_only_after_the_deadline_is_not_made() -> None:
+@pytest.mark.parametrize("handover", [2.5, 3.0])
+def test_a_call_that_gets_its_hand_only_at_the_deadline_is_not_made(handover: float) -> None:
     """All hands were busy with other events; the stop that was decided long ago is not sent any more."""
-    play = Play(quick(), budget=5.0, crew=HeldCrew(handover=3.0))
+    play = Play(quick(), budget=5.0, crew=HeldCrew(handover=handover))
     with pytest.raises(BudgetSpent):
         play.report()
     assert play.cloud.story() == ["read"]
+
+
+def test_the_end_of_the_budget_cuts_off_one_server_of_an_answer_and_not_the_next() -> None:
+    """A list was read as far as time allowed: who is on it is handled."""
+    cut_off = CloudUnreachable("no answer")
+    play = Play(Script(cut_off, lasts=1.0), Script("stopped"), together=2, budget=1.0)
+    told: list[ServerResult] = []
+    with pytest.raises(BudgetSpent, match="1 of 2"):
+        play.report(told=told.append)
+    assert [result.id for result in told] == [TWO]
 
 
 def test_the_run_ends_at_the_deadline_even_if_a_call_does_not() -> None:
@@ -263,6 +274,13 @@ def test_a_server_is_no_witness_for_itself() -> None:
     assert reasons(play) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
     assert len(play.cloud.of("read", TWO)) == 2
     assert len(play.cloud.of("read", ONE)) == 3 + 4
+
+
+def test_a_sighting_since_the_first_failure_makes_a_witness_needless() -> None:
+    """The trouble began with the first failed read, not with the second."""
+    play = Play(Script(DOWN, lasts=0.1), Script("stopped"), width=1)
+    assert reasons(play) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
+    assert len(play.cloud.of("read", TWO)) == 1
 
 
 def test_one_witness_at_a_time_serves_all() -> None:
@@ -389,12 +407,13 @@ def test_the_taken_stop_of_another_server_proves_nothing() -> None:
         play.report()
 
 
-def test_a_server_that_the_cloud_says_nothing_about_is_not_handled() -> None:
-    """The others are; the event comes again for it."""
-    play = Play(quick(), Script(...))
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_server_that_the_cloud_says_nothing_about_is_not_handled(together: int) -> None:
+    """The others are, also those behind it in the same answer; the event comes again for it."""
+    play = Play(Script(...), quick(), together=together)
     with pytest.raises(BudgetSpent, match="1 of 2"):
         play.report()
-    assert play.cloud.story(ONE) == ["read", "stop", "read"]
+    assert play.cloud.story(TWO) == ["read", "stop", "read"]
 
 
 # --- the pauses ---

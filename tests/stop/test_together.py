@@ -6,12 +6,22 @@ import random
 
 import pytest
 
-from handler.errors import CallDenied, CloudError, CloudFault, CloudThrottled, CloudUnreachable, StateConflict
+from handler.errors import (
+    BudgetSpent,
+    CallDenied,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    CloudUnreachable,
+    StateConflict,
+)
+from handler.stop import case
 from handler.stop.model import Policy, Reason
 from handler.stop.ports import Pending, StopFailed, Taken
 from tests.stop.fakes import Play, Script
 
 OFF = "stopped"
+DOWN = CloudUnreachable("down", status=503)
 MANY = Policy(max_servers=1000)
 
 
@@ -50,6 +60,27 @@ def test_a_job_that_met_another_state_is_as_if_the_stop_had_been_refused() -> No
     assert "The job of our stop failed" in result.detail
 
 
+def test_a_second_stop_after_a_failed_job_is_watched_as_if_it_were_the_first() -> None:
+    """What was seen of the first stop says nothing about the second, which has not begun yet."""
+    read = Script(
+        "active",
+        StopFailed(StateConflict("BMS.0037")),
+        "active",
+        "active",
+        OFF,
+        stops=[Taken("req-1", "job-1"), Taken("req-2", "job-2")],
+    )
+    result = Play(read).result()
+    assert (result.reason, result.job_id) == (Reason.CONFIRMED, "job-2")
+
+
+def test_a_stop_that_its_job_took_back_is_no_sign_that_stops_of_others_are_taken() -> None:
+    """The one server's later stops meet a cloud that can't be reached: the event comes again."""
+    script = Script("active", StopFailed(StateConflict("BMS.0037")), "active", stops=[Taken("req-1", "job-1"), DOWN])
+    with pytest.raises(BudgetSpent, match="1 of 1"):
+        Play(script).result()
+
+
 def test_a_job_that_was_not_permitted_ends_the_matter() -> None:
     """As the answer to the stop itself would have."""
     assert Play(Script("active", StopFailed(CallDenied("BMS.0033")))).result().reason is Reason.FORBIDDEN
@@ -77,6 +108,15 @@ def test_servers_that_failed_together_are_looked_at_together_again() -> None:
     assert len({call.at for call in play.cloud.calls}) == 2
 
 
+def test_each_server_of_an_answer_has_the_pause_of_its_own_failures() -> None:
+    """The first failure of one and the second of another come in one answer; their next looks are not together."""
+    busy = StateConflict("busy", status=409, retry_after=0.5)
+    play = Play(Script(DOWN, DOWN, OFF), Script("active", DOWN, OFF, stops=[busy]), together=2)
+    play.results()
+    looks = [[call.at for call in play.cloud.of("read", id_)] for id_ in play.ids]
+    assert looks == [[0.0, 0.5, 1.5], [0.0, 0.5, 1.0]]
+
+
 def test_a_crowd_is_watched_with_few_looks() -> None:
     """Their stops are taken one after the other, yet each look shows all of them."""
     scripts = [
@@ -97,6 +137,17 @@ def test_a_told_wait_is_kept_even_if_others_are_looked_at_just_before() -> None:
     play.report()
     first, second = play.cloud.of("read")
     assert second.at - first.at >= 2.5
+
+
+def test_a_told_wait_between_two_looks_does_not_part_them() -> None:
+    """Two servers whose looks are almost due are looked at together, past a third one that must be left alone still."""
+    poll = case._FIRST_POLL
+    told = CloudThrottled("later", retry_after=poll + 0.003)
+    busy, left_alone, also_busy = Script("active/rebooting"), Script(told, OFF), Script("active/rebooting", lasts=0.006)
+    play = Play(busy, left_alone, also_busy, budget=5.0)
+    play.results()
+    first, second, third = (play.cloud.of("read", id_)[1].at for id_ in play.ids)
+    assert (first, second, third) == pytest.approx((poll, poll + 0.003, poll))
 
 
 def test_a_call_about_many_may_take_longer() -> None:

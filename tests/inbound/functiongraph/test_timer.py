@@ -90,3 +90,10 @@ def test_a_tick_that_is_sent_again_is_the_same_event() -> None:
 def test_any_version_of_the_event_is_read(version: str) -> None:
     """Both are in the vendor's samples."""
     assert asked(tick({"server_id": ONE}, version=version, trigger_type="Timer")).server_ids == (ONE,)
+
+
+def test_the_text_may_hold_a_selector() -> None:
+    """As canonical data may everywhere."""
+    found = asked(tick({"selector": {"tags": ["env=dev"]}}))
+    assert found.server_ids == ()
+    assert found.selector is not None

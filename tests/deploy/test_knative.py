@@ -1,0 +1,327 @@
+"""The manifests hold together: they say what the function needs, and agree with each other and with the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler import notify_settings, settings, webhook_settings
+from handler.inbound.extract import OWN_RESULTS, PING, STOP_REQUESTED
+from handler.settings import VARIABLES, InboundAuth
+from handler.values import duration
+from handler.webhook_variables import WEBHOOK_VARIABLES
+from tests.deploy import kustomize
+from tests.deploy.broker import matches
+from tests.deploy.rules import budget_faults, environment, iso_duration
+from tests.deploy.schemas import label
+from tests.deploy.stage import KNATIVE, OIDC, OVERLAYS, PRODUCTION
+
+OBJECTS = kustomize.render(PRODUCTION)
+WITH_OIDC = kustomize.render(OIDC)
+SERVICES = [document for document in OBJECTS if document["kind"] == "Service"]
+TRIGGERS = [document for document in OBJECTS if document["kind"] == "Trigger"]
+FUNCTIONS = [document for document in SERVICES if document["metadata"]["name"] != "bms-autostop-log"]
+# What functions-framework itself reads.
+FRAMEWORK = {"THREADS", "WORKERS", "FUNCTION_TARGET", "FUNCTION_SOURCE"}
+OUTAGE = timedelta(minutes=10)
+
+
+def found(kind: str, name: str, objects: list[dict[str, Any]] = OBJECTS) -> dict[str, Any]:
+    return next(document for document in objects if label(document) == f"{kind}/{name}")
+
+
+SERVICE = found("Service", "bms-autostop")
+TRIGGER = found("Trigger", "bms-autostop")
+
+
+def container(service: dict[str, Any]) -> dict[str, Any]:
+    (only,) = service["spec"]["template"]["spec"]["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def variables(service: dict[str, Any]) -> dict[str, str]:
+    return environment(container(service))
+
+
+def deadline(service: dict[str, Any]) -> timedelta:
+    return duration(variables(service).get("AUTOSTOP_DEADLINE", "50s"))
+
+
+def references(node: object) -> Iterator[dict[str, str]]:
+    match node:
+        case {"ref": dict(ref)}:
+            yield ref
+        case {"subject": dict(ref), **rest}:
+            yield ref
+            yield from references(rest)
+        case dict():
+            for value in node.values():
+                yield from references(value)
+        case list():
+            for value in node:
+                yield from references(value)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_references_lead_to_objects(overlay: Path) -> None:
+    """Sinks, subjects, subscribers and brokers exist, under the apiVersion that they are named with."""
+    objects = kustomize.render(overlay)
+    known = {(other["apiVersion"], other["kind"], other["metadata"]["name"]) for other in objects}
+    for document in objects:
+        spec = document.get("spec", {})
+        for ref in references(spec):
+            assert (ref["apiVersion"], ref["kind"], ref["name"]) in known
+        if document["kind"] == "Trigger":
+            assert ("eventing.knative.dev/v1", "Broker", spec["broker"]) in known
+
+
+# --- times
+
+
+@pytest.mark.parametrize("trigger", [each for each in TRIGGERS if "delivery" in each["spec"]], ids=label)
+def test_time_budgets_are_nested(trigger: dict[str, Any]) -> None:
+    """The function gives up before the broker does, and the broker before the platform cuts the request."""
+    service = found("Service", trigger["spec"]["subscriber"]["ref"]["name"])
+    assert budget_faults(service, trigger, timedelta(seconds=50)) == []
+
+
+@pytest.mark.parametrize(("budget", "attempt", "whole"), [("60s", "PT60S", 90), ("50s", "PT90S", 90)])
+def test_time_budgets_out_of_step_are_found(budget: str, attempt: str, whole: int) -> None:
+    """Each pair of neighbours is compared."""
+    service = {"kind": "Service", "spec": {"template": {"spec": {"timeoutSeconds": whole, "containers": [{}]}}}}
+    service["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "AUTOSTOP_DEADLINE", "value": budget}]  # type: ignore[index]
+    trigger = {"kind": "Trigger", "spec": {"delivery": {"timeout": attempt}}}
+    assert len(budget_faults(service, trigger, timedelta(0))) == 1
+
+
+def _pauses(delivery: dict[str, Any], first: int) -> timedelta:
+    """All waits together, if the broker counts from `first`: the one made of channels does from 0, others from 1."""
+    assert delivery["backoffPolicy"] == "linear"
+    counts = range(first, first + int(delivery["retry"]))
+    return sum((iso_duration(delivery["backoffDelay"]) * count for count in counts), timedelta(0))
+
+
+@pytest.mark.parametrize("document", [*TRIGGERS, found("Broker", "bms-autostop")], ids=label)
+def test_retries_outlast_an_outage(document: dict[str, Any]) -> None:
+    """Even if each try fails at once, the last one comes more than ten minutes after the first."""
+    delivery = document["spec"].get("delivery") or found("Broker", "bms-autostop")["spec"]["delivery"]
+    assert _pauses(delivery, first=0) > OUTAGE
+
+
+def test_retries_end_before_the_event_is_too_old() -> None:
+    """Even if every try takes its whole time, the last one ends while the event may be acted on."""
+    delivery = TRIGGER["spec"]["delivery"]
+    whole = _pauses(delivery, first=1) + (delivery["retry"] + 1) * iso_duration(delivery["timeout"])
+    assert whole < duration(variables(SERVICE)["AUTOSTOP_MAX_EVENT_AGE"])
+
+
+# --- loops
+
+
+def _reached(type_: str, **attributes: str) -> set[str]:
+    event = {"specversion": "1.0", "id": "1", "source": "/x", "type": type_, **attributes}
+    return {each["metadata"]["name"] for each in TRIGGERS if matches(each["spec"].get("filters", []), event)}
+
+
+@pytest.mark.parametrize("type_", sorted({STOP_REQUESTED, PING}))
+def test_requests_reach_the_function_alone(type_: str) -> None:
+    """What asks for a stop is shown to nobody else."""
+    assert _reached(type_) == {"bms-autostop"}
+
+
+@pytest.mark.parametrize("type_", sorted(OWN_RESULTS))
+def test_results_reach_chat_and_log_and_never_the_function(type_: str) -> None:
+    """It cannot call itself; what somebody must look at raises an alert besides."""
+    wanted = {"bms-autostop-chat", "bms-autostop-results"}
+    if not type_.endswith("completed.v1"):
+        wanted.add("bms-autostop-failures")
+    assert _reached(type_) == wanted
+
+
+@pytest.mark.parametrize("type_", ["io.github.bms-autostop.other.v1", "com.example.thing", "dev.knative.sources.ping2"])
+def test_other_events_reach_nobody(type_: str) -> None:
+    """A broker may be shared."""
+    assert _reached(type_) == set()
+
+
+@pytest.mark.parametrize("document", [*TRIGGERS, found("Broker", "bms-autostop")], ids=label)
+def test_dead_letters_do_not_come_back(document: dict[str, Any]) -> None:
+    """The dead letter sink is the log, not the function or a broker, so a dead letter can't start again."""
+    delivery = document["spec"].get("delivery") or found("Broker", "bms-autostop")["spec"]["delivery"]
+    sink = delivery["deadLetterSink"]
+    assert (sink["ref"]["kind"], sink["ref"]["name"], sink["uri"]) == ("Service", "bms-autostop-log", "/dead-letters")
+
+
+# --- services
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=label)
+def test_service_is_visible_in_the_cluster_only(service: dict[str, Any]) -> None:
+    """Nothing of this is reachable from outside the cluster."""
+    assert service["metadata"]["labels"]["networking.knative.dev/visibility"] == "cluster-local"
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=label)
+def test_container_has_no_more_rights_than_it_needs(service: dict[str, Any]) -> None:
+    """No root, no new privileges, no capabilities, nothing to write but what is mounted, no API token."""
+    revision = service["spec"]["template"]["spec"]
+    assert container(service)["securityContext"] == {
+        "runAsNonRoot": True,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert revision["automountServiceAccountToken"] is False
+    assert revision["serviceAccountName"] == "bms-autostop"
+    assert "memory" in container(service)["resources"]["limits"]
+    assert int(service["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"]) >= 1
+
+
+@pytest.mark.parametrize("service", FUNCTIONS, ids=label)
+def test_function_can_write_its_temporary_files(service: dict[str, Any]) -> None:
+    """The server needs a temporary folder, and the root file system is read-only."""
+    mounts = {mount["name"]: mount["mountPath"] for mount in container(service)["volumeMounts"]}
+    assert {volume["name"] for volume in service["spec"]["template"]["spec"]["volumes"]} == set(mounts)
+    assert list(mounts.values()) == ["/tmp"]
+
+
+@pytest.mark.parametrize("service", FUNCTIONS, ids=label)
+def test_probes_ask_the_right_paths_at_a_gentle_pace_and_find_a_thread(service: dict[str, Any]) -> None:
+    """Readiness asks for what the function needs, liveness only whether the process lives; neither is frantic."""
+    ready, alive = container(service)["readinessProbe"], container(service)["livenessProbe"]
+    assert (ready["httpGet"], alive["httpGet"]) == ({"path": "/readyz"}, {"path": "/healthz"})
+    assert min(ready["periodSeconds"], alive["periodSeconds"]) >= 10
+    assert int(variables(service)["THREADS"]) > service["spec"]["template"]["spec"]["containerConcurrency"]
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=label)
+def test_network_policy_names_the_service(service: dict[str, Any]) -> None:
+    """No pod is forgotten, on the way in or out."""
+    for name in ("bms-autostop-in", "bms-autostop-out"):
+        (expression,) = found("NetworkPolicy", name)["spec"]["podSelector"]["matchExpressions"]
+        assert expression["key"] == "serving.knative.dev/service"
+        assert service["metadata"]["name"] in expression["values"]
+
+
+def test_metadata_services_are_out_of_reach() -> None:
+    """Their addresses hand out a machine's credentials."""
+    blocks = [
+        peer["ipBlock"]
+        for rule in found("NetworkPolicy", "bms-autostop-out")["spec"]["egress"]
+        for peer in rule.get("to", [])
+        if "ipBlock" in peer
+    ]
+    assert blocks
+    assert all("169.254.0.0/16" in block["except"] for block in blocks)
+
+
+# --- settings
+
+
+def test_settings_are_taken_by_the_function() -> None:
+    """The process would start with what the manifests, the example secret and the binding give it."""
+    (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
+    told = settings.from_environ({**secret["stringData"], **_own(SERVICE), "K_SINK": "http://broker.example/"})
+    assert told.deadline == deadline(SERVICE)
+
+
+def test_settings_are_taken_by_the_webhook() -> None:
+    """Before anybody has filled its secret as well: all producers are off then."""
+    own = _own(found("Service", "bms-autostop-webhook"))
+    assert webhook_settings.from_environ({**own, "K_SINK": "http://broker.example/"})
+
+
+@pytest.mark.parametrize("objects", [OBJECTS, WITH_OIDC], ids=["production", "oidc"])
+def test_settings_are_taken_by_the_chat(objects: list[dict[str, Any]]) -> None:
+    """Before anybody has filled its secret as well."""
+    assert notify_settings.from_environ(_own(found("Service", "bms-autostop-chat", objects)))
+
+
+def _own(service: dict[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in variables(service).items() if name not in FRAMEWORK}
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=label)
+def test_values_are_text(service: dict[str, Any]) -> None:
+    """Kubernetes refuses numbers and booleans here."""
+    assert all(isinstance(value, str) for value in variables(service).values())
+
+
+def test_the_first_deployment_stops_nothing() -> None:
+    """Whoever applies an overlay as it is gets a rehearsal."""
+    for overlay in OVERLAYS:
+        assert variables(found("Service", "bms-autostop", kustomize.render(overlay)))["AUTOSTOP_DRY_RUN"] == "true"
+
+
+def test_example_secrets_are_those_the_services_read_and_hold_no_secret() -> None:
+    """They have the name that the service asks for, and placeholders under names that it knows."""
+    (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
+    (external,) = kustomize.documents((KNATIVE / "external-secret.example.yaml").read_text())
+    assert container(SERVICE)["envFrom"] == [{"secretRef": {"name": secret["metadata"]["name"]}}]
+    assert external["spec"]["target"]["name"] == secret["metadata"]["name"]
+    for name, value in secret["stringData"].items():
+        assert name.startswith("OS_")
+        assert value == "REPLACE-ME" or (name == "OS_AUTH_URL" and "example.invalid" in value)
+
+
+def test_secrets_of_producers_and_chats_are_optional() -> None:
+    """Their functions start without."""
+    for name in ("bms-autostop-webhook", "bms-autostop-chat"):
+        assert container(found("Service", name))["envFrom"] == [{"secretRef": {"name": name, "optional": True}}]
+
+
+def test_image_is_named_in_one_place_and_never_latest() -> None:
+    """The base leaves the image to the overlay, which gives it a version."""
+    for service in SERVICES:
+        name, _, tag = container(service)["image"].rpartition(":")
+        assert name == "example.invalid/bms-autostop"
+        assert tag != "latest"
+
+
+def test_program_in_the_log_service_compiles() -> None:
+    """The small program that logs events is Python."""
+    log = container(found("Service", "bms-autostop-log"))
+    assert log["command"] == ["python", "-c"]
+    (program,) = log["args"]
+    compile(program, "event-log.yaml", "exec")
+
+
+# --- OIDC
+
+
+def test_oidc_settings_are_taken_by_the_function() -> None:
+    """None of them is misspelt or missing."""
+    (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
+    own = _own(found("Service", "bms-autostop", WITH_OIDC))
+    assert settings.from_environ({**secret["stringData"], **own}).inbound_auth is InboundAuth.OIDC
+
+
+@pytest.mark.parametrize("name", ["bms-autostop", "bms-autostop-chat"])
+def test_oidc_says_the_same_on_both_sides(name: str) -> None:
+    """What the trigger asks a token for is what the function wants, and its subject is that trigger."""
+    own = variables(found("Service", name, WITH_OIDC))
+    audience = found("Trigger", name, WITH_OIDC)["spec"]["subscriber"]["audience"]
+    assert own["AUTOSTOP_INBOUND_AUTH"] == "oidc"
+    assert own["AUTOSTOP_OIDC_AUDIENCE"] == audience == f"serving.knative.dev/service/bms-autostop/{name}"
+    mounts = {
+        mount["name"]: mount["mountPath"] for mount in container(found("Service", name, WITH_OIDC))["volumeMounts"]
+    }
+    files = {own["AUTOSTOP_OIDC_CA"], own["AUTOSTOP_OIDC_TOKEN_FILE"]}
+    assert files == {f"{mounts['issuer']}/ca.crt", f"{mounts['issuer']}/token"}
+    subject = f"{name}-oidc-eventing.knative.dev-trigger"
+    assert own["AUTOSTOP_OIDC_SUBJECTS"] == f"system:serviceaccount:bms-autostop:{subject}"
+    assert len(subject) <= 63
+
+
+def test_variables_have_names_that_the_code_knows() -> None:
+    """No setting of the functions is misspelt, with OIDC or without."""
+    known = {variable.name for variable in (*VARIABLES, *WEBHOOK_VARIABLES)} | FRAMEWORK
+    for service in FUNCTIONS + [each for each in WITH_OIDC if each["kind"] == "Service"]:
+        for name in variables(service):
+            assert name in known or name == "ALERTMANAGER_URL"

@@ -1,0 +1,156 @@
+"""What a result says to a person: every ending of a server has one full sentence, and this is the whole table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from handler.errors import (
+    BudgetSpent,
+    CallDenied,
+    CallRejected,
+    CloudFault,
+    CloudUnreachable,
+    InternalFault,
+    ServerNotFound,
+    StateConflict,
+)
+from handler.stop.evidence import Action, History
+from handler.stop.ports import Pending, StopFailed, Taken
+from tests.stop.fakes import NOW, Play, Script, acts, seconds, seen
+
+CONFLICT = StateConflict("busy", status=409)
+FAULT = CloudFault("broken", status=500)
+DOWN = CloudUnreachable("down", status=503)
+LOST = CloudUnreachable("no answer", maybe_acted=True)
+DENIED = CallDenied("no", status=403)
+REJECTED = CallRejected("what?", status=400)
+GONE = ServerNotFound("none", status=404)
+OFF = "active/powering-off"
+EVENT = NOW - timedelta(minutes=2)
+UPDATED = seen("active", updated=NOW)
+NO_HISTORY = {"histories": [History(None)]}
+AGE_ALONE = "Its history could not be read, so only the event's age counted."
+
+
+def one(*reads: Any, wait: float = 20.0, budget: float = 50.0, time: Any = None, **script: Any) -> Callable[[], Play]:
+    """A run over one server; its sentence is the one that is looked at."""
+    return lambda: Play(Script(*reads, **script), wait=wait, budget=budget, time=time)
+
+
+def beside(other: Sequence[Any], *reads: Any, **script: Any) -> Callable[[], Play]:
+    """The same with a second server, which is read as `other`."""
+    return lambda: Play(Script(*reads, **script), Script(*other))
+
+
+def started(at: Any, user_id: str | None = None) -> Callable[[], Play]:
+    """A run over a server that somebody started."""
+    return one(UPDATED, histories=[acts(Action("start", at, user_id=user_id))], time=EVENT)
+
+
+SENTENCES = [
+    (one("active", "stopped"), "Stopped; it was active."),
+    (one("error", "stopped"), "Stopped; it was error."),
+    (one("active", OFF), "The cloud took the stop; it was not seen stopped in time."),
+    (one("active", OFF, wait=99, budget=5), "The cloud took the stop; it was not seen stopped in time."),
+    (one("active", DOWN, wait=3), "The cloud took the stop; it was not seen stopped in time."),
+    (one("active", Pending(), wait=3), "The cloud took the stop; it was not seen stopped in time."),
+    (one("active", OFF, "deleted"), "The cloud took the stop; the server has been deleted since."),
+    (one("active", OFF, GONE), "The cloud took the stop; the server is gone since."),
+    (one("active", OFF, DENIED), "The cloud took the stop; it does not show the server any more."),
+    (one("active", OFF, REJECTED), "The cloud took the stop; it does not show the server any more."),
+    (one("active", OFF, "active"), "The cloud took the stop, but the server is active after it."),
+    (one("active", OFF, "error"), "The cloud took the stop, but the server is error after it."),
+    (
+        one("active", stops=[Taken("req-1")], histories=[acts(Action("stop", NOW, "req-1", failed=True))]),
+        "The cloud took the stop, then recorded that it failed.",
+    ),
+    (one(GONE), "The cloud knows no such server in this project."),
+    (one(DENIED), "The login may not read it."),
+    (one(REJECTED), "The cloud calls the request to read it wrong."),
+    (one("active", stops=[DENIED]), "The login may not stop it."),
+    (one("active", stops=[REJECTED]), "The cloud calls the request to stop it wrong."),
+    (one("active", stops=[CONFLICT]), "The cloud keeps turning the stop down though nothing stands against it."),
+    (one("active", stops=[FAULT]), "The cloud failed each time it was to stop it."),
+    (
+        beside(["active", "stopped"], "active", stops=[DOWN]),
+        "The cloud takes the stops of other servers, but not of this one.",
+    ),
+    (beside(["stopped"], DOWN), "The cloud answers for other servers, not for this one."),
+    (one(UPDATED, histories=[FAULT], time=EVENT), "The cloud shows the server, but fails to show its history."),
+    (
+        one("active/rebooting", budget=5),
+        "Another operation is running on it (task rebooting). It was still running when the time was up.",
+    ),
+    (one("active", "stopped", stops=[CONFLICT]), "It was already stopped. Our stop was answered with 409."),
+    (one("active", seen("active", locked=True), stops=[LOST]), "It is locked. Our stop had no answer."),
+    (
+        one("active", StopFailed(StateConflict("BMS.0039")), "stopped"),
+        "It was already stopped. The job of our stop failed on it.",
+    ),
+    (one(UPDATED, "stopped", time=EVENT, **NO_HISTORY), f"Stopped; it was active. {AGE_ALONE}"),
+    (one(UPDATED, "stopped", time=EVENT, stops=[LOST], **NO_HISTORY), f"Stopped; it was active. {AGE_ALONE}"),
+    (
+        one(UPDATED, OFF, time=EVENT, wait=3, **NO_HISTORY),
+        f"The cloud took the stop; it was not seen stopped in time. {AGE_ALONE}",
+    ),
+    (
+        one(UPDATED, seen("active", locked=True), time=EVENT, stops=[LOST], **NO_HISTORY),
+        "It is locked. Our stop had no answer.",
+    ),
+    (started(NOW, "u-7"), "It was started again (start by user u-7 at 2026-11-20T19:00:00.000Z)."),
+    (started(NOW), "It was started again (start at 2026-11-20T19:00:00.000Z)."),
+    (
+        started(EVENT + seconds(1), "u-7"),
+        "It was started again (start by user u-7 at 2026-11-20T18:58:01.000Z, too close to the event to tell).",
+    ),
+    (one("stopped/powering-on"), "Somebody is starting it just now (task powering-on)."),
+    (one("deleted"), "It has been deleted."),
+    (one("active/deleting"), "It is being deleted."),
+    (one(OFF), "It was already powering off."),
+    (one("stopped"), "It was already stopped."),
+    (one("building"), "It is still being built."),
+    (one("paused"), "It is paused; only active or error can be stopped."),
+    (one(seen("error", launched=False)), "It is in error and never ran, so there is nothing to stop."),
+    (one(seen("active", tags=frozenset({"autostop=never"}))), "It is protected by autostop=never."),
+    (
+        one(seen("active", metadata={"autostop-keep-until": "2099-01-01T01:00:00+01:00"})),
+        "It is to be kept running until 2099-01-01T00:00:00.000Z.",
+    ),
+    (
+        one(seen("active", tags=frozenset({"autostop-keep-until=2099-01-01T00:00:00"}))),
+        "Its autostop-keep-until is not an RFC 3339 time with a zone, so it is treated as protected.",
+    ),
+    (one(seen("active", locked=True)), "It is locked."),
+    (one(seen("active", flavor="s3.large.2")), "It does not look like a bare metal server."),
+]
+
+
+@pytest.mark.parametrize(
+    ("play", "sentence"), SENTENCES, ids=[f"{number:02}" for number, _ in enumerate(SENTENCES, start=1)]
+)
+def test_the_row_says_it_word_for_word(play: Callable[[], Play], sentence: str) -> None:
+    """Nothing is cut off, put twice, or said of another ending."""
+    assert play().results()[0].detail == sentence
+
+
+def test_the_trouble_of_an_event_that_must_come_again_counts_servers_and_names_causes() -> None:
+    """It stands in the problem document and in the log."""
+    with pytest.raises(BudgetSpent) as caught:
+        Play(Script(DOWN), Script("stopped"), budget=0.4).report()
+    assert str(caught.value) == "1 of 2 servers not handled in time (cloud-unreachable)."
+    with pytest.raises(BudgetSpent) as caught:
+        Play(Script("active"), budget=0.0).report()
+    assert str(caught.value) == "1 of 1 servers not handled in time (the time was too short)."
+
+
+def test_a_bug_is_told_without_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
+    """Outside, that something unexpected happened; in the log, that and the traceback."""
+    with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
+        Play(Script(KeyError("secret"))).report()
+    assert str(caught.value) == "a call to the cloud failed in an unexpected way"
+    assert [record.message for record in caplog.records] == ["a call of the run failed"]

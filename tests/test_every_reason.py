@@ -1,0 +1,151 @@
+"""Every reason and every refusal, given by the whole function: over HTTP, on either API of the simulated cloud."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from handler import rfc3339
+from handler.cloud import servers as servers_module
+from handler.simulator import Api, CallKind, ConflictKind, Fault, Simulator
+from handler.stop import run as run_module
+from handler.stop.model import Reason, Refusal
+from tests.conftest import StartFunction
+
+UNKNOWN = "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21"
+SHORT = {"AUTOSTOP_DEADLINE": "2s", "AUTOSTOP_WAIT": "0.2s"}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the function is brought to give a reason for a server.
+
+    Attributes:
+        server: what the server is like; None if there is none.
+        fault: what goes wrong in the cloud, with this server alone.
+        then: what happens to the server before the event is delivered.
+        environ: settings beside the usual ones.
+        user: whose login it is.
+        data, time: of the event, beside the server's id.
+        beside: whether a second, healthy server is named too.
+        nova_only: BMS v1 can't lead there: it shows bare metal servers only, and keeps no history.
+    """
+
+    server: Mapping[str, Any] | None = field(default_factory=dict)
+    fault: Callable[[str], Fault] | None = None
+    then: Callable[[Simulator, str], None] | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+    user: str = "operator"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    time: timedelta | None = None
+    beside: bool = False
+    nova_only: bool = False
+
+
+WAYS = {
+    Reason.CONFIRMED: Way(),
+    Reason.ACCEPTED: Way(server={"power_off_delay": math.inf}, environ=SHORT),
+    Reason.ALREADY_STOPPED: Way(server={"vm_state": "stopped"}),
+    Reason.ALREADY_STOPPING: Way(server={"task_state": "powering-off"}),
+    Reason.PROTECTED: Way(server={"tags": ["autostop=never"]}),
+    Reason.KEPT_UNTIL: Way(server={"tags": ["autostop-keep-until=2999-01-01T00:00:00Z"]}),
+    Reason.LOCKED: Way(server={"locked": True}),
+    Reason.NOT_BARE_METAL: Way(server={"flavor": "s3.medium.2", "tags": []}, nova_only=True),
+    Reason.STARTED_SINCE: Way(
+        server={"vm_state": "stopped"},
+        then=lambda cloud, id_: cloud.start_server(id_),
+        time=timedelta(minutes=2),
+        nova_only=True,
+    ),
+    Reason.NOT_FOUND: Way(server=None),
+    Reason.WRONG_STATE: Way(server={"vm_state": "paused"}),
+    Reason.BUSY: Way(then=lambda cloud, id_: cloud.reboot_server(id_, delay=math.inf), environ=SHORT),
+    Reason.DELETING: Way(server={"task_state": "deleting"}),
+    Reason.NEVER_LAUNCHED: Way(server={"vm_state": "error", "launched": False}),
+    Reason.FORBIDDEN: Way(user="watcher"),
+    Reason.CONFLICT: Way(fault=lambda id_: Fault.conflict(ConflictKind.NOT_READY, id_, times=None)),
+    Reason.REJECTED: Way(fault=lambda id_: Fault(on=CallKind.READ, status=400, server_id=id_, times=None)),
+    Reason.REVERTED: Way(server={"power_off_fails": True}),
+    Reason.CLOUD_ERROR: Way(
+        fault=lambda id_: Fault(on=CallKind.READ, status=500, server_id=id_, times=None), beside=True
+    ),
+    Reason.DRY_RUN: Way(data={"dry_run": True}),
+}
+REFUSALS = {
+    Refusal.TOO_OLD: {"time": "2020-01-01T00:00:00Z"},
+    Refusal.EXPIRED: {"expirytime": "2020-01-01T00:00:00Z"},
+    Refusal.TOO_MANY_SERVERS: {"ids": 3},
+    Refusal.NO_SERVER_IDS: {"ids": 0},
+}
+
+
+@pytest.fixture(params=["nova", "bms"])
+def api(request: pytest.FixtureRequest) -> Api:
+    """The API that is spoken."""
+    return Api(request.param)
+
+
+@pytest.fixture
+def simulated(api: Api) -> Iterator[Simulator]:
+    """The cloud that has this API."""
+    with Simulator.otc() if api is Api.BMS else Simulator() as simulator:
+        yield simulator
+
+
+def test_there_is_a_way_to_each_reason_and_refusal() -> None:
+    """A new word in the vocabulary needs a scenario for the whole function here."""
+    assert list(WAYS) == list(Reason)
+    assert set(REFUSALS) == set(Refusal)
+
+
+@pytest.mark.parametrize(
+    ("api", "reason"),
+    [(api, reason) for reason, way in WAYS.items() for api in ("nova", "bms") if api == "nova" or not way.nova_only],
+    indirect=["api"],
+)
+def test_every_reason_is_given_by_the_whole_function(
+    simulated: Simulator, start_function: StartFunction, monkeypatch: pytest.MonkeyPatch, api: Api, reason: Reason
+) -> None:
+    """What happens to a server in the cloud ends as this reason in the result event, with its outcome and a sentence.
+
+    A server that was seen brings the evidence for it.
+    """
+    way = WAYS[reason]
+    # What is tried again is tried again soon, and servers are read singly, so that a fault can meet one alone.
+    monkeypatch.setitem(run_module.run.__kwdefaults__, "backoff", lambda attempt: 0.002 * 2 ** min(attempt, 7))
+    monkeypatch.setattr(servers_module, "_FEW", 1000)
+    id_ = UNKNOWN if way.server is None else simulated.add_server("ci-07", **way.server)
+    ids = [id_, *([simulated.add_server()] if way.beside else [])]
+    if way.then:
+        way.then(simulated, id_)
+    if way.fault:
+        simulated.inject(way.fault(id_))
+    function = start_function(simulated, AUTOSTOP_API=str(api), **simulated.environ(way.user), **way.environ)
+    stamp = {} if way.time is None else {"time": rfc3339.render(datetime.now(UTC) - way.time)}
+    answer = function.send({"server_ids": ids, **way.data}, **stamp)
+    assert answer.status_code == 200, answer.text
+    row = answer.json()["servers"][0]
+    assert (row["id"], row["reason"], row["outcome"]) == (id_, reason, reason.outcome)
+    assert row["detail"].endswith(".")
+    seen = reason not in (Reason.NOT_FOUND, Reason.REJECTED, Reason.CLOUD_ERROR)
+    assert (row["evidence"] is not None) == seen
+    assert simulated.stops_taken(id_) == (reason in (Reason.CONFIRMED, Reason.ACCEPTED, Reason.REVERTED))
+
+
+@pytest.mark.parametrize("refusal", Refusal)
+def test_every_refusal_is_given_by_the_whole_function(
+    simulated: Simulator, start_function: StartFunction, api: Api, refusal: Refusal
+) -> None:
+    """The result is a refusal of this name, and the cloud hears of no server."""
+    attributes = dict(REFUSALS[refusal])
+    ids = [simulated.add_server() for _ in range(attributes.pop("ids", 1))]
+    function = start_function(simulated, AUTOSTOP_API=str(api), AUTOSTOP_MAX_SERVERS="2")
+    answer = function.send({"server_ids": ids} if ids else None, **attributes)
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["refusal"], answer.json()["servers"]) == (refusal, [])
+    assert {call.kind for call in simulated.calls} <= {CallKind.LOGIN}
