@@ -62,6 +62,8 @@ def find(
             for row in rows:
                 id_, owner = _identity(row)
                 seen.add(id_)
+                # One that is listed again may have changed between: the last look counts.
+                found.pop(id_, None)
                 if _plain(owner) != _plain(project_id):
                     foreign += 1
                     continue

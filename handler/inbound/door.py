@@ -76,7 +76,8 @@ class Door:
             case "OPTIONS", _:
                 return Answer(200, caller.consent(request.headers, self._settings))
             case "POST", _:
-                caller.prove(request.headers, self._settings)
+                until = request.received + self._settings.deadline.total_seconds()
+                caller.prove(request.headers, self._settings, until)
                 delivery = decode(request.headers, request.body)
                 return self._deliver(delivery, request.received)
             case _:

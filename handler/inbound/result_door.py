@@ -44,7 +44,8 @@ class ResultDoor:
             case "OPTIONS", _:
                 return Answer(200, caller.consent(request.headers, self._settings))
             case "POST", _:
-                caller.prove(request.headers, self._settings.callers)
+                until = request.received + self._settings.deadline.total_seconds()
+                caller.prove(request.headers, self._settings.callers, until)
                 results = _results(decode(request.headers, request.body))
                 if results:
                     self._tell(results, request.received)

@@ -66,6 +66,13 @@ def test_the_message_is_the_structured_event() -> None:
     assert "bär" in message
 
 
+def test_half_of_a_character_does_not_keep_a_result_back() -> None:
+    """Names that somebody cut come that way out of JSON; they are no text that SMN could keep."""
+    topic = Says()
+    hand_over(topic, result(row("stopped", "confirmed", name="ci-\ud83d")), Clock())
+    assert json.loads(topic.took[0][1])["data"]["servers"][0]["name"] == "ci-?"
+
+
 def test_the_subject_of_a_refusal_is_its_reason() -> None:
     """There is nothing to count."""
     topic = Says()
@@ -210,6 +217,16 @@ def test_a_lost_answer_is_published_again_as_the_same_event(otc: Simulator, star
     otc.inject(Fault(on=CallKind.PUBLISH, cut=Cut.AFTER))
     hand_over(topic_of(start_client, otc, otc.add_topic()), result(), Clock())
     assert [json.loads(message.message)["id"] for message in otc.published] == ["1", "1"]
+
+
+@pytest.mark.parametrize("body", ["<html>Please sign in</html>", "{}", '{"message_id": ""}', "[]", ""])
+def test_a_success_without_the_id_of_a_message_is_none(otc: Simulator, start_client: StartClient, body: str) -> None:
+    """A proxy that answers in SMN's place has published nothing."""
+    otc.inject(Fault(on=CallKind.PUBLISH, status=200, body=body))
+    with logged() as lines:
+        hand_over(topic_of(start_client, otc, otc.add_topic()), result(), Clock())
+    assert len(otc.published) == 1
+    assert [line["problem"] for line in lines.all] == ["cloud-confused"]
 
 
 def test_a_token_that_is_over_is_renewed(otc: Simulator, start_client: StartClient) -> None:
