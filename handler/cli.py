@@ -44,8 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("demo", help="show it work on a simulated cloud; no account needed")
     commands.add_parser("demo-chat", help="the same from a command in a chat, and an alarm, to what the chat is told")
     simulate = commands.add_parser("simulate", help="run the simulated cloud alone")
+    simulate.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="name or address to listen on, which its catalogue gives to clients; who reaches it can do all it can",
+    )
     simulate.add_argument("--port", type=_port, default=8774)
     simulate.add_argument("--servers", type=int, default=3, help="how many active servers it begins with")
+    simulate.add_argument("--password", help="of its user `operator`, so that others know it; else a random one")
     simulate.add_argument("--power-off-delay", type=float, default=2.0, metavar="SECONDS")
     serve = commands.add_parser("serve", help="serve the function, with settings from the environment")
     serve.add_argument("--host", default="127.0.0.1")
@@ -75,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return demo_chat()
         case "simulate":
-            return _simulate(chosen.port, chosen.servers, chosen.power_off_delay)
+            return _simulate(chosen.host, chosen.port, chosen.servers, chosen.power_off_delay, chosen.password)
         case "serve":
             return _serve(chosen.host, chosen.port)
         case "doctor":
@@ -90,23 +96,30 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _simulate(port: int, servers: int, power_off_delay: float) -> int:
+def _simulate(host: str, port: int, servers: int, power_off_delay: float, password: str | None) -> int:
+    import uuid
+
     from handler.simulator import Simulator
 
+    cannot = "The simulated cloud cannot run:"
+    if host in ("", "0.0.0.0", "::"):
+        return _complain(cannot, ["--host: must be a name or address that clients can call"], Exit.SETTINGS)
     try:
-        with Simulator(port=port, power_off_delay=power_off_delay) as cloud:
+        with Simulator(host=host, port=port, power_off_delay=power_off_delay, password=password) as cloud:
             print("# A simulated cloud. Log in with:")
             for name, value in cloud.environ().items():
                 print(f"export {name}='{value}'")
             for number in range(1, servers + 1):
-                print(f"# bms-{number:02} {cloud.add_server(f'bms-{number:02}')} active")
+                name = f"bms-{number:02}"
+                # The same at each start, so that what names them can be kept.
+                print(f"# {name} {cloud.add_server(name, id=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)))} active")
             print("# Ctrl-C ends it.", flush=True)
             while True:
                 time.sleep(3600)
     except KeyboardInterrupt:
         return Exit.FINE
     except OSError as failure:
-        return _complain("The simulated cloud cannot run:", [f"port {port}: {failure}"], Exit.SETTINGS)
+        return _complain(cannot, [f"{host}, port {port}: {failure}"], Exit.SETTINGS)
 
 
 def _serve(host: str, port: int) -> int:

@@ -39,7 +39,13 @@ from typing import NamedTuple
 
 
 class AutostopError(Exception):
-    """Something keeps an event from being handled."""
+    """Something keeps an event from being handled.
+
+    Attributes:
+        name: a stable word for logs, problem documents, metrics and `/readyz`.
+    """
+
+    name = "internal-fault"
 
 
 class Flaw(NamedTuple):
@@ -57,6 +63,8 @@ class Flaw(NamedTuple):
 class BadEvent(AutostopError):
     """The event is malformed or asks for something unknown: it can never succeed."""
 
+    name = "bad-event"
+
     def __init__(self, *flaws: Flaw) -> None:
         super().__init__("; ".join(f"{flaw.at}: {flaw.fault}" for flaw in flaws))
         self.flaws = flaws
@@ -65,9 +73,13 @@ class BadEvent(AutostopError):
 class NotAnEvent(AutostopError):
     """The request is neither a CloudEvent nor another form that is accepted."""
 
+    name = "not-an-event"
+
 
 class TooLarge(AutostopError):
     """The body is larger than `AUTOSTOP_MAX_BODY`."""
+
+    name = "too-large"
 
 
 class WrongMethod(AutostopError):
@@ -77,6 +89,8 @@ class WrongMethod(AutostopError):
         allow: the methods that are served.
     """
 
+    name = "wrong-method"
+
     def __init__(self, message: str, *, allow: str = "POST, OPTIONS") -> None:
         super().__init__(message)
         self.allow = allow
@@ -85,16 +99,19 @@ class WrongMethod(AutostopError):
 class CallerUnproven(AutostopError):
     """The caller did not prove who it is."""
 
+    name = "caller-unproven"
+
 
 class CallerForbidden(AutostopError):
     """The caller is known, or need not be, but may not do this."""
+
+    name = "caller-forbidden"
 
 
 class PassingTrouble(AutostopError):
     """The event was not handled, and sending it again can help.
 
     Attributes:
-        name: a stable word for logs, problem documents and `/readyz`.
         retry_after: seconds the other side asked us to wait, or None if it said nothing.
     """
 

@@ -107,6 +107,13 @@ class Call:
         """
         return self._in_time(self._logged_in(settings))
 
+    def budget(self, settings: Settings) -> float:
+        """Seconds that it may take; none are left if it is zero or less."""
+        deadline = settings.deadline.total_seconds()
+        if self.seconds is None:
+            return deadline
+        return min(deadline, self.seconds - min(_MARGIN, self.seconds * _LARGEST_MARGIN))
+
     def _logged_in(self, settings: Settings) -> Settings:
         own = settings.login.kind is not LoginKind.FUNCTIONGRAPH
         return settings if own else replace(settings, login=self._login(settings.login))
@@ -132,9 +139,7 @@ class Call:
         return login
 
     def _in_time(self, settings: Settings) -> Settings:
-        if self.seconds is None:
-            return settings
-        left = self.seconds - min(_MARGIN, self.seconds * _LARGEST_MARGIN)
+        left = self.budget(settings)
         if left <= 0:
             raise BudgetSpent("The platform has left this call no time.")
         if left >= settings.deadline.total_seconds():
@@ -182,7 +187,7 @@ def _asked(context: Context, method: str, *arguments: str) -> object:
     try:
         return getattr(context, method)(*arguments)
     except Exception as failure:
-        _LOG.debug("the context does not answer %s: %s", method, type(failure).__name__)
+        _LOG.debug("the context does not answer", extra={"method": method, "detail": type(failure).__name__})
         return None
 
 

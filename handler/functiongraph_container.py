@@ -10,11 +10,12 @@ from cloudevents.http import CloudEvent
 
 from handler.errors import BadEvent
 from handler.functiongraph_call import Call
-from handler.functiongraph_service import Invocation, parsed, structured, through_gateway
+from handler.functiongraph_service import Invocation, structured, through_gateway
 from handler.inbound import answers, caller
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
 from handler.inbound.functiongraph.apig import Passage, is_cloudevent
+from handler.inbound.webhooks.fields import json_object
 from handler.outbound.result import batch
 from handler.service import Service
 
@@ -36,18 +37,19 @@ class Container:
         call = Call.of_headers(request.headers, os.environ)
         if request.method != "POST" or request.path not in (_INVOKE, _INIT) or is_cloudevent(request):
             return self._service.lent(call.settings(settings)).door().answer(request)
+        until = request.received + call.budget(settings)
         if request.path == _INIT:
-            caller.prove(request.headers, settings)
+            caller.prove(request.headers, settings, until)
             return Answer(200)
         try:
-            document = parsed(request.body)
+            document = json_object(request.body, "event")
         except BadEvent:
-            caller.prove(request.headers, settings)
+            caller.prove(request.headers, settings, until)
             raise
         if Passage.is_one(document):
             # The platform has nothing to prove itself with; who is before the gateway has.
             return answers.json_answer(200, through_gateway(self._service, document, call, request.received))
-        caller.prove(request.headers, settings)
+        caller.prove(request.headers, settings, until)
         results = Invocation(self._service, call, request.received).results(document)
         return _as_answer(results, sent=self._service.has_sink)
 

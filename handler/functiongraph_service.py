@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from cloudevents.conversion import to_dict
 from cloudevents.http import CloudEvent
 
-from handler.errors import AutostopError, BadEvent, Flaw, InternalFault, PassingTrouble
+from handler.errors import AutostopError, InternalFault, PassingTrouble
 from handler.functiongraph_call import Call
-from handler.inbound import answers, caller, strictjson
+from handler.inbound import answers, caller
 from handler.inbound.answers import Answer
 from handler.inbound.decode import decode
 from handler.inbound.door import requests_of as asked_by
 from handler.inbound.functiongraph.apig import Passage, reply
 from handler.inbound.functiongraph.triggers import requests_of
+from handler.inbound.webhooks.fields import json_object
 from handler.service import Service
 from handler.stop.model import StopRequest
 
@@ -72,7 +73,8 @@ class Invocation:
         passage = Passage(document, f"{self._source}/apig", self._received)
         http = passage.http(self._service.settings.max_body)
         if http.method == "POST":
-            caller.prove(http.headers, self._service.settings)
+            settings = self._service.settings
+            caller.prove(http.headers, settings, self._received + settings.deadline.total_seconds())
             asked = passage.extract(http, datetime.now(UTC))
             if asked is not None:
                 return self._service.handle([asked], False, self._received)
@@ -101,7 +103,7 @@ def invoke(service: Service, event: object, call: Call, received: float) -> obje
         NeverPossible: it never can succeed.
     """
     try:
-        document = parsed(event)
+        document = json_object(event, "event")
         if Passage.is_one(document):
             return through_gateway(service, document, call, received)
         results = structured(Invocation(service, call, received).results(document))
@@ -109,10 +111,10 @@ def invoke(service: Service, event: object, call: Call, received: float) -> obje
         several = isinstance(records, list) and len(records) > 1
         return results if several and results else next(iter(results), None)
     except PassingTrouble as trouble:
-        _LOG.warning("not handled: %s", trouble, extra={"problem": type(trouble).__name__})
+        _LOG.warning("call not handled", extra={"problem": trouble.name, "detail": str(trouble)})
         raise NotHandled(f"{trouble.name}: {answers.told(trouble)}") from None
     except AutostopError as error:
-        _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
+        _LOG.warning("call not handled", extra={"problem": error.name, "detail": str(error)})
         raise NeverPossible(str(error)) from None
     except Exception:
         _LOG.exception("a bug kept the event from being handled")
@@ -122,22 +124,6 @@ def invoke(service: Service, event: object, call: Call, received: float) -> obje
 def through_gateway(service: Service, document: Document, call: Call, received: float) -> Document:
     """What the gateway is to make an HTTP answer of, whatever happens. Never raises."""
     return reply(answers.always(lambda: Invocation(service, call, received).answer(document)))
-
-
-def parsed(event: object) -> Document:
-    """An event as the platform hands it over: parsed, or the JSON text of it.
-
-    Raises:
-        BadEvent: it is no JSON object.
-    """
-    if isinstance(event, str | bytes):
-        try:
-            event = strictjson.loads(event)
-        except ValueError as fault:
-            raise BadEvent(Flaw("event", str(fault))) from None
-    if not isinstance(event, dict):
-        raise BadEvent(Flaw("event", "is no JSON object"))
-    return event
 
 
 def structured(events: Sequence[CloudEvent]) -> list[Document]:

@@ -131,7 +131,7 @@ def read_login(reading: Reading) -> CloudLogin:
         user_domain_name=user_domain[0],
         user_domain_id=user_domain[1],
         password=Secret(reading.get("OS_PASSWORD") or ""),
-        token=Secret(reading.get("OS_TOKEN") or ""),
+        token=Secret(reading.value("OS_TOKEN", token, "")),
         application_credential_name=credential[0],
         application_credential_id=credential[1],
         application_credential_secret=Secret(reading.get("OS_APPLICATION_CREDENTIAL_SECRET") or ""),

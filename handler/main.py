@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import flask
 
@@ -12,25 +13,44 @@ from handler.inbound import front, leaving
 from handler.inbound.answers import Answer
 from handler.inbound.door import HttpRequest
 from handler.outbound import logs
-from handler.shared_settings import SettingsError
+from handler.shared_settings import SettingsError, wanted_signals
+
+if TYPE_CHECKING:
+    from handler.telemetry import Telemetry
 
 # functions-framework sets it before it loads this file, whichever way the target was given.
 _TARGET = os.environ.get("FUNCTION_TARGET") or "stop_servers"
 
+
+def _telemetry() -> Telemetry | None:
+    signals = wanted_signals(os.environ)
+    if not signals:
+        return None
+    from handler.telemetry.start import start
+
+    return start(signals, os.environ)
+
+
+_ROUTES = ["/healthz", "/readyz"]
+
 try:
     if _TARGET == "receive_webhook":
         from handler import webhook_settings
+        from handler.inbound.webhooks.registry import SWITCHES
         from handler.webhook_service import WebhookService
 
         _WEBHOOKS = webhook_settings.from_environ(os.environ)
         logs.configure(_WEBHOOKS.log_level)
-        _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS).door().answer
+        _TELEMETRY = _telemetry()
+        _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS, _TELEMETRY).door().answer
+        _ROUTES += SWITCHES
     elif _TARGET == "notify_chat":
         from handler import notify_settings
         from handler.notify_service import NotifyService
 
         _NOTICES = notify_settings.from_environ(os.environ)
         logs.configure(_NOTICES.log_level)
+        _TELEMETRY = _telemetry()
         _MAX_BODY, _ANSWER = _NOTICES.max_body, NotifyService(_NOTICES).door().answer
     else:
         from handler import settings
@@ -38,13 +58,16 @@ try:
 
         _SETTINGS = settings.from_environ(os.environ)
         logs.configure(_SETTINGS.log_level)
-        _SERVICE = Service(_SETTINGS)
+        _TELEMETRY = _telemetry()
+        _SERVICE = Service(_SETTINGS, telemetry=_TELEMETRY)
         _MAX_BODY, _ANSWER = _SETTINGS.max_body, _SERVICE.door().answer
 except SettingsError as fault:
     sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in fault.faults))
 
 if flask.has_app_context():
     front.install(flask.current_app, _MAX_BODY)
+    if _TELEMETRY is not None:
+        _TELEMETRY.install(flask.current_app, _ROUTES)
 
 
 def _served(request: flask.Request, answering: Callable[[HttpRequest], Answer] = _ANSWER) -> flask.Response:

@@ -116,5 +116,10 @@ def _not_told(result: Told, level: int, detail: str, **more: str) -> None:
     _LOG.log(level, "result not told", extra={**_about(result), "detail": detail, **more})
 
 
-def _about(result: Told) -> dict[str, str]:
-    return {"event_source": result.source, "event_id": result.id, "event_type": result.type}
+def _about(result: Told) -> dict[str, str | None]:
+    return {
+        "event_source": result.source,
+        "event_id": result.id,
+        "event_type": result.type,
+        "trace_id": result.trace_id,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,23 +20,35 @@ from handler.outbound.result import batch, binary, result_event
 from handler.outbound.sink import Sink
 from handler.settings import Settings
 from handler.stop.crew import Threads
-from handler.stop.model import Report, StopRequest
+from handler.stop.model import Report, ServerResult, StopRequest
 from handler.stop.run import Ended, run
+from handler.wire import Wire
 
 if TYPE_CHECKING:
     from handler.outbound.topic import TopicSink
+    from handler.telemetry import Telemetry
 
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
 
 
 class Service:
-    """Everything that one process shares: the login, the connections, the threads."""
+    """Everything that one process shares: the login, the connections, the threads.
 
-    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        telemetry: is told what happens; None if nobody wants to know.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self.settings = settings
         self._monotonic = monotonic
-        self._clouds = Clouds(settings)
+        self._telemetry = telemetry
+        self._clouds = Clouds(settings, new_wire=telemetry.wire("cloud") if telemetry else Wire)
         self._sink = self._new_sink()
 
     @cached_property
@@ -67,7 +79,7 @@ class Service:
 
     def door(self) -> Door:
         """The door of `stop_servers`."""
-        return Door(self.settings, self.handle, self.ready)
+        return Door(self.settings, self.handle, self.ready, self._telemetry.ignored if self._telemetry else None)
 
     def ready(self) -> None:
         """Raise unless a token and the cloud's address can be had."""
@@ -96,6 +108,12 @@ class Service:
         Raises:
             PassingTrouble: at least one of them must come again.
         """
+        if self._telemetry is None:
+            return self._results(requests, received)
+        with self._telemetry.events(requests):
+            return self._results(requests, received)
+
+    def _results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
         deadline = received + self.settings.deadline.total_seconds()
         try:
             reports = self._reports(requests, deadline - self._kept_for_result())
@@ -122,8 +140,23 @@ class Service:
         Raises:
             PassingTrouble: the event must come again.
         """
+        if self._telemetry is None:
+            return self._report(request, deadline, self._threads)
+        with self._telemetry.event(request):
+            report = self._report(request, deadline, self._telemetry.executor(self._threads))
+            self._telemetry.report(report)
+            return report
+
+    def _report(self, request: StopRequest, deadline: float, threads: Executor) -> Report:
         dry_run = request.dry_run or self.settings.policy.dry_run
-        crew: Threads[Ended] = Threads(self._threads)
+        crew: Threads[Ended] = Threads(threads)
+
+        def told(server: ServerResult) -> None:
+            # At once, while others are waited for: what was done to a server is told whatever comes after it.
+            logs.log_server(request, server)
+            if self._telemetry is not None:
+                self._telemetry.server(server)
+
         return run(
             request,
             self.settings.policy,
@@ -132,8 +165,7 @@ class Service:
             deadline=deadline,
             width=self.settings.concurrency,
             dry_run=dry_run,
-            # At once, while others are waited for: what was done to a server is told whatever comes after it.
-            told=lambda server: logs.log_server(request, server),
+            told=told,
         )
 
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
@@ -150,7 +182,8 @@ class Service:
     def _new_sink(self) -> Sink | TopicSink | None:
         """Where results go; None if the answer is the result."""
         if self.settings.result_sink is not None:
-            return Sink(self.settings.result_sink, self.settings.sink_token)
+            new_wire = self._telemetry.wire("sink") if self._telemetry else Wire
+            return Sink(self.settings.result_sink, self.settings.sink_token, new_wire=new_wire)
         topic = self._clouds.topic()
         if topic is None:
             return None

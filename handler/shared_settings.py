@@ -82,3 +82,16 @@ def refuse(reading: Reading, strange: Iterable[str], known: Iterable[str]) -> No
         near = get_close_matches(name, names, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         reading.faults.append(f"{name}: there is no such setting.{hint}")
+
+
+def wanted_signals(environ: Mapping[str, str]) -> frozenset[str]:
+    """Which of `traces` and `metrics` OpenTelemetry's own variables ask for; nothing of it is loaded otherwise."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return frozenset()
+    wanted = set()
+    for signal in ("traces", "metrics"):
+        exporter = environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower()
+        endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+        if exporter != "none" and (exporter or any(environ.get(name, "").strip() for name in endpoints)):
+            wanted.add(signal)
+    return frozenset(wanted)

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
+from handler.errors import SinkUnreachable
 from handler.inbound.webhooks.door import WebhookDoor
 from handler.inbound.webhooks.registry import switched_on
+from handler.outbound import logs
 from handler.outbound.ask import stop_request_event
 from handler.outbound.result import binary
 from handler.outbound.sink import Sink
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
+from handler.wire import Wire
+
+if TYPE_CHECKING:
+    from handler.telemetry import Telemetry
 
 _LOG = logging.getLogger(__name__)
 
 
 class WebhookService:
-    """What one process shares: the producers that are switched on, and the connections to the sink."""
+    """What one process shares: the producers that are switched on, and the connections to the sink.
 
-    def __init__(self, settings: WebhookSettings) -> None:
+    Args:
+        telemetry: measures the calls to the sink; None if nobody wants to know.
+    """
+
+    def __init__(self, settings: WebhookSettings, telemetry: Telemetry | None = None) -> None:
         self._settings = settings
-        self._sink = Sink(settings.event_sink, settings.sink_token)
+        new_wire = telemetry.wire("sink") if telemetry else Wire
+        self._sink = Sink(settings.event_sink, settings.sink_token, new_wire=new_wire)
         self._producers = switched_on(settings)
 
     def door(self) -> WebhookDoor:
         """The door of `receive_webhook`."""
         if not self._producers:
-            _LOG.warning("no webhook is switched on: none has its secret")
+            _LOG.warning("no webhook is switched on")
         return WebhookDoor(self._producers, self.hand_on, dry_run=self._settings.dry_run)
 
     def hand_on(self, request: StopRequest, deadline: float) -> None:
@@ -38,15 +50,16 @@ class WebhookService:
         Raises:
             SinkUnreachable: it was not taken in time, or never will be like this.
         """
-        self._sink.send(*binary(stop_request_event(request, self._settings.extensions)), deadline)
-        _LOG.info(
-            "stop request handed on",
-            extra={
-                "event_source": request.source,
-                "event_id": request.id,
-                "event_type": request.type,
-                "server_ids": request.server_ids,
-                "dry_run": request.dry_run,
-                "requested_by": request.requested_by,
-            },
-        )
+        told = {
+            **logs.about(request),
+            "server_ids": request.server_ids,
+            "dry_run": request.dry_run,
+            "requested_by": request.requested_by,
+        }
+        try:
+            self._sink.send(*binary(stop_request_event(request, self._settings.extensions)), deadline)
+        except SinkUnreachable as trouble:
+            extra = {**told, "problem": trouble.name, "detail": str(trouble)}
+            _LOG.warning("stop request not handed on", extra=extra)
+            raise
+        _LOG.info("stop request handed on", extra=told)

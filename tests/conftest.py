@@ -37,7 +37,7 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings, the login or the proxies of the person who runs it."""
     for name in list(os.environ):
-        if name.startswith(("AUTOSTOP_", "OS_", "K_")) or name.lower().endswith("_proxy"):
+        if name.startswith(("AUTOSTOP_", "OS_", "K_", "OTEL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 

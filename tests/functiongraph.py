@@ -163,6 +163,17 @@ def trace(name: str = "startBareMetalServers", **changes: object) -> dict[str, A
     return {"cts": {key: value for key, value in {**cts, **changes}.items() if value is not None}}
 
 
+def requested(server: str = ONE) -> dict[str, Any]:
+    """A CloudEvent as somebody sends it who needs no trigger."""
+    return {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "/ops",
+        "type": "io.github.bms-autostop.stop.requested.v1",
+        "data": {"server_ids": [server]},
+    }
+
+
 def passage(
     body: bytes | str | object = b"",
     headers: Mapping[str, object] | None = None,

@@ -292,7 +292,8 @@ def test_simulate_prints_a_login_that_works_and_ends_on_ctrl_c(cloud: Simulator)
     assert set(exported) == set(cloud.environ())
     assert exported["OS_AUTH_URL"] == f"http://127.0.0.1:{port}/v3"
     servers = [line.split()[2] for line in lines if line.startswith("# bms-")]
-    assert len(servers) == 2
+    # The same at each start, and as deploy/compose/README.md has them.
+    assert servers == ["ec9dd12e-8aa1-5aea-8ea1-b2848e01c31b", "9f73f00b-939e-5bc5-a0e5-d4b7fde1aa5a"]
     event = json.dumps({"specversion": "1.0", "id": "1", "source": "/t", "type": STOP, "data": {"server_ids": servers}})
     planned = subprocess.run(
         [sys.executable, "-m", "handler.cli", "plan", "-"],
@@ -329,6 +330,47 @@ def test_simulate_says_that_its_port_is_taken(cloud: Simulator, capsys: pytest.C
     number = cloud.url.rpartition(":")[2]
     assert cli.main(["simulate", "--port", number]) == 2
     assert f"port {number}: " in capsys.readouterr().err
+
+
+def test_simulate_listens_where_it_is_told_and_gives_that_to_its_clients(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that other containers of a network can use it: by the name that they know it by, and with a known password."""
+    found: list[str] = []
+    passwords: list[str] = []
+
+    def asked(_: float) -> None:
+        told = dict(re.findall(r"export (\w+)='(.*)'", capsys.readouterr().out))
+        passwords.append(told["OS_PASSWORD"])
+        identity = {
+            "methods": ["password"],
+            "password": {
+                "user": {
+                    "name": told["OS_USERNAME"],
+                    "password": told["OS_PASSWORD"],
+                    "domain": {"name": told["OS_USER_DOMAIN_NAME"]},
+                }
+            },
+        }
+        project = {"name": told["OS_PROJECT_NAME"], "domain": {"name": told["OS_PROJECT_DOMAIN_NAME"]}}
+        login = {"auth": {"identity": identity, "scope": {"project": project}}}
+        answer = requests.post(f"{told['OS_AUTH_URL']}/auth/tokens", json=login, timeout=5)
+        catalogue = answer.json()["token"]["catalog"]
+        found.extend(point["url"] for entry in catalogue for point in entry["endpoints"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.time, "sleep", asked)
+    assert cli.main(["simulate", "--host", "localhost", "--port", "0", "--password", "not-a-secret"]) == 0
+    assert passwords == ["not-a-secret"]
+    assert found
+    assert all(url.startswith("http://localhost:") for url in found)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_simulate_refuses_an_address_that_no_client_can_call(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The catalogue would name it, and every client would look for the cloud at home."""
+    assert cli.main(["simulate", "--host", host]) == 2
+    assert "--host: must be a name or address that clients can call" in capsys.readouterr().err
 
 
 # --- serve ---

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from handler.functiongraph_service import NeverPossible, NotHandled
 from handler.shared_settings import SettingsError
 from handler.simulator import CallKind, Fault, Simulator
 from tests.conftest import ROOT
-from tests.functiongraph import StandIn, alarm, notifications, passage, record, tick, trace
+from tests.functiongraph import StandIn, alarm, notifications, passage, record, requested, tick, trace
+from tests.inbound.issuer import AUDIENCE, SUBJECT, bearer, claims, rsa_key, token
 from tests.outbound.capture import Lines, logged
 from tests.outbound.sinkserver import Say, SinkServer
 from tests.test_events_folder import faults
@@ -141,14 +144,7 @@ def test_records_that_ask_for_nothing_give_nothing(otc: Simulator) -> None:
 
 def test_a_cloudevent_is_taken_as_it_is(otc: Simulator) -> None:
     """From whoever calls the function by the platform's API; also as text."""
-    server = otc.add_server()
-    event = {
-        "specversion": "1.0",
-        "id": "1",
-        "source": "/ops",
-        "type": "io.github.bms-autostop.stop.requested.v1",
-        "data": {"server_ids": [server]},
-    }
+    event = requested(otc.add_server())
     result = stopped_by(event, StandIn(settings(otc), cloud=otc))
     again = stopped_by(json.dumps(event), StandIn(settings(otc), cloud=otc))
     assert (result["causationid"], result["id"]) == ("1", again["id"])
@@ -381,6 +377,26 @@ def test_a_bug_is_trouble_and_not_a_loss(otc: Simulator, lines: Lines, monkeypat
         functiongraph.handler(tick(), StandIn(settings(otc), cloud=otc))
     assert "marked" not in str(raised.value)
     assert "RuntimeError" in lines.of("a bug kept the event from being handled")[0]["exception"]
+
+
+def test_the_issuer_is_not_waited_for_beyond_the_time_of_the_call(otc: Simulator) -> None:
+    """The platform would end the process, and with it whatever else runs there."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        variables = {
+            "AUTOSTOP_INBOUND_AUTH": "oidc",
+            "AUTOSTOP_OIDC_ISSUER": url,
+            "AUTOSTOP_OIDC_AUDIENCE": AUDIENCE,
+            "AUTOSTOP_OIDC_SUBJECTS": SUBJECT,
+        }
+        said = claims(iss=url, exp=time.time() + 600, iat=time.time(), nbf=time.time())
+        event = passage({"server_id": otc.add_server()}, bearer(token(said, rsa_key("first"))))
+        context = StandIn(settings(otc, **variables), cloud=otc, remaining=1000)
+        began = time.monotonic()
+        answer: Any = functiongraph.handler(event, context)
+        assert time.monotonic() - began < 4
+    assert answer["statusCode"] == 503
+    assert json.loads(answer["body"])["type"].endswith(":keys-unreachable")
 
 
 # --- results

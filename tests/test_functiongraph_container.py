@@ -11,7 +11,7 @@ import requests
 
 from handler.simulator import CallKind, Fault, Simulator
 from tests.conftest import serving
-from tests.functiongraph import alarm, notifications, passage, record, tick, trace
+from tests.functiongraph import alarm, notifications, passage, record, requested, tick, trace
 from tests.outbound.capture import logged
 from tests.outbound.sinkserver import SinkServer
 from tests.test_events_folder import faults
@@ -238,14 +238,7 @@ def test_headers_inside_of_a_gateways_request_are_no_login(otc: Simulator, url: 
 @pytest.mark.parametrize("path", ["/invoke", "/init", "/", "/anything"])
 def test_a_cloudevent_is_taken_on_any_path(otc: Simulator, url: str, path: str) -> None:
     """In any mode, with the login of the headers; the answer is as everywhere, in binary mode."""
-    server = otc.add_server()
-    event = {
-        "specversion": "1.0",
-        "id": "1",
-        "source": "/ops",
-        "type": "io.github.bms-autostop.stop.requested.v1",
-        "data": {"server_ids": [server]},
-    }
+    event = requested(otc.add_server())
     answer = send(url, event, path, **{**agency(otc), "Content-Type": STRUCTURED})
     assert (answer.status_code, answer.headers["ce-type"]) == (200, COMPLETED)
     binary = {f"ce-{name}": str(value) for name, value in event.items() if name != "data"}

@@ -191,4 +191,8 @@ def test_it_is_as_alive_as_before(target: Target) -> None:
     assert target.cloud.server(SERVER).vm_state == "active"
     lines = target.wire.log_lines()
     assert not [line for line in lines if line["level"] == "ERROR" or "exception" in line]
-    assert not re.search(r"mark[0-9a-f]{16}", target.wire.output())
+    # What a malformed event calls itself is told, so that its sender can be found; nothing else that was sent is.
+    for line in lines:
+        for name in ("event_source", "event_id", "event_type"):
+            line.pop(name, None)
+    assert not re.search(r"mark[0-9a-f]{16}", json.dumps(lines))

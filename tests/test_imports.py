@@ -90,6 +90,25 @@ def test_stopping_servers_loads_this_and_no_more(cloud: Simulator) -> None:
     assert foreign(modules) == {"main", "urllib3"}
 
 
+@pytest.mark.parametrize("target", ["stop_servers", "receive_webhook"])
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({"OTEL_SERVICE_NAME": "stopper"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}, True),
+    ],
+)
+def test_telemetry_that_is_off_is_not_loaded(
+    cloud: Simulator, target: str, environ: dict[str, str], wanted: bool
+) -> None:
+    """Nothing of OpenTelemetry, and nothing of ours that knows it."""
+    settings = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_EVENT_SINK": "http://127.0.0.1:1/", **cloud.environ()}
+    modules = loaded(target, {**settings, **environ})
+    assert ("opentelemetry" in foreign(modules)) is wanted
+    assert ("handler.telemetry" in modules) is wanted
+
+
 def test_a_proof_that_is_off_is_not_loaded(cloud: Simulator) -> None:
     """Only the settings of OIDC are there before its first token, and with bearer tokens not even they."""
     bearer = loaded(

@@ -27,17 +27,22 @@ class Clouds:
 
     Args:
         wire: connections that are there already; they were made for the same settings, but perhaps another login.
+        new_wire: makes connections otherwise.
     """
 
     def __init__(
-        self, settings: Settings, monotonic: Callable[[], float] = time.monotonic, wire: Wire | None = None
+        self,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+        wire: Wire | None = None,
+        new_wire: Callable[..., Wire] = Wire,
     ) -> None:
         login, plugin = settings.login, None
         if login.kind is LoginKind.CLOUDS_YAML:
             from handler.cloud import clouds_yaml
 
             login, plugin = clouds_yaml.entry(login)
-        self.wire = wire or Wire(verify=login.verify, pool=settings.concurrency)
+        self.wire = wire or new_wire(verify=login.verify, pool=settings.concurrency)
         if plugin is not None:
             self.login: Login = clouds_yaml.PluginLogin(plugin, login.verify, monotonic)
         else:

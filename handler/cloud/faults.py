@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import urllib3
 
@@ -56,14 +56,17 @@ def request_id(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def from_answer(what: str, status: int, headers: Mapping[str, str], body: bytes) -> CloudError:
+def from_answer(
+    what: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
+) -> CloudError:
     """Turn an answer that is not a success into the exception that fits it.
 
     Args:
         what: the call in a few words, for the message ("reading the server").
         status: HTTP status, anything but 2xx and 401 (which the login deals with).
+        secrets: what the request carried and the message must not: a gateway may repeat what it was sent.
     """
-    key, code, message, gateway_id = _fault_of(body)
+    key, code, message, gateway_id = _fault_of(body, secrets)
     said = f"{what}: HTTP {status}"
     if code:
         said += f" {code}"
@@ -96,13 +99,20 @@ def from_answer(what: str, status: int, headers: Mapping[str, str], body: bytes)
             kind = CloudConfused
         case _:
             kind = CallRejected
+    id_ = request_id(headers) or gateway_id
     return kind(
         said,
-        request_id=request_id(headers) or gateway_id,
+        request_id=None if id_ in secrets else id_,
         status=status,
         retry_after=retry_after(headers),
         maybe_acted=maybe_acted,
     )
+
+
+def carried(headers: Mapping[str, str]) -> list[str]:
+    """The secrets in the headers of a request to the cloud, for `from_answer`."""
+    found = [headers[name] for name in ("X-Auth-Token", "X-Security-Token") if name in headers]
+    return [*found, *headers.get("Authorization", "").partition("Signature=")[2:]]
 
 
 def wants_new_login(status: int, body: bytes) -> bool:
@@ -130,12 +140,14 @@ def from_login(failure: BaseException) -> CloudError:
     return fault
 
 
-def from_login_answer(status: int, headers: Mapping[str, str], body: bytes) -> CloudError:
-    """Turn an answer to a login that is not a success into the exception that fits it."""
+def from_login_answer(
+    status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
+) -> CloudError:
+    """Turn an answer to a login that is not a success into the exception that fits it, as `from_answer` does."""
     said = f"logging in: HTTP {status}"
     if status in (400, 401, 403) or wants_new_login(status, body):
         return LoginRefused(said, status=status, request_id=request_id(headers))
-    fault = from_answer("logging in", status, headers, body)
+    fault = from_answer("logging in", status, headers, body, secrets)
     fault.maybe_acted = False
     if fault.waiting_helps and not isinstance(fault, StateConflict):
         return fault
@@ -156,7 +168,7 @@ def _never_sent(failure: BaseException) -> bool:
             return False
 
 
-def _fault_of(body: bytes) -> tuple[str, str, str, str | None]:
+def _fault_of(body: bytes, secrets: Collection[str] = ()) -> tuple[str, str, str, str | None]:
     """Key, code and message of a fault body, empty text for what it does not have; and the gateway's request id."""
     try:
         fault = json.loads(body)
@@ -171,6 +183,8 @@ def _fault_of(body: bytes) -> tuple[str, str, str, str | None]:
     message = inner.get("error_msg", inner.get("message", ""))
     # The API gateway gives its id here, and in no header.
     id_ = fault.get("request_id")
+    for secret in filter(None, secrets):
+        code, message = (part.replace(secret, "***") if isinstance(part, str) else part for part in (code, message))
     return key, _code(code), _short(message), id_ if isinstance(id_, str) and is_safe(id_) else None
 
 

@@ -62,6 +62,8 @@ def find(
             for row in rows:
                 id_, owner = _identity(row)
                 seen.add(id_)
+                # One that is listed again may have changed between: the last look counts.
+                found.pop(id_, None)
                 if _plain(owner) != _plain(project_id):
                     foreign += 1
                     continue
@@ -80,7 +82,7 @@ def find(
         # Where pages are counted, a server that comes or goes meanwhile pushes another one over their edge.
         raise CloudConfused(f"{_WHAT}: it changed while its pages were turned")
     if foreign:
-        _LOG.warning("%d servers of other projects are on the list of ours; they are left out", foreign)
+        _LOG.warning("servers of other projects are on the list of ours", extra={"left_out": foreign})
     return list(found.values())
 
 

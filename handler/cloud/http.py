@@ -79,7 +79,7 @@ class Http:
         deadline = self._monotonic() + timeout
         for attempt in (1, 2):
             access = self._login.access(self._left(deadline, what))
-            status, answer = self._exchange(what, method, url, headers, access, body, deadline)
+            status, answer, secrets = self._exchange(what, method, url, headers, access, body, deadline)
             if 200 <= status < 300:
                 return answer
             if not faults.wants_new_login(status, answer.body):
@@ -89,7 +89,7 @@ class Http:
                 self._login.hold(refused, self._left(deadline, what))
                 raise refused
             self._login.drop(access, self._left(deadline, what))
-        raise faults.from_answer(what, status, answer.headers, answer.body)
+        raise faults.from_answer(what, status, answer.headers, answer.body, secrets)
 
     def _left(self, deadline: float, what: str) -> float:
         left = deadline - self._monotonic()
@@ -106,7 +106,8 @@ class Http:
         access: Access,
         body: object,
         deadline: float,
-    ) -> tuple[int, Reply]:
+    ) -> tuple[int, Reply, list[str]]:
+        """Status, answer, and the secrets that the request carried."""
         left = self._left(deadline, what)
         sent = dict(headers)
         payload = None
@@ -121,4 +122,4 @@ class Http:
             status, received, answer = self._wire.send(method, url, headers=sent, body=payload, timeout=left)
         except FAILURES as failure:
             raise faults.from_failure(what, failure) from failure
-        return status, Reply(received, answer)
+        return status, Reply(received, answer), faults.carried(sent)

@@ -30,7 +30,9 @@ class KeystoneLogin(Login):
             timeout=LOGIN_TIMEOUT,
         )
         if not 200 <= status < 300:
-            raise faults.from_login_answer(status, headers, body)
+            login = self._login
+            sent = (login.password, login.token, login.application_credential_secret)
+            raise faults.from_login_answer(status, headers, body, [secret.reveal() for secret in sent])
         return granted(headers["X-Subject-Token"], json.loads(body)["token"])
 
 

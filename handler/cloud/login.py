@@ -206,7 +206,7 @@ class KeyLogin(Login):
         headers |= self._signer("")("GET", url, headers, None)
         status, received, body = self._wire.send("GET", url, headers=headers, timeout=LOGIN_TIMEOUT)
         if not 200 <= status < 300:
-            raise faults.from_login_answer(status, received, body)
+            raise faults.from_login_answer(status, received, body, faults.carried(headers))
         projects = json.loads(body).get("projects", [])
         ids = [project["id"] for project in projects if project.get("name") == self._project_name]
         if len(ids) != 1 or not isinstance(ids[0], str):

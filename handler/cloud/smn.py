@@ -9,7 +9,9 @@ import time
 
 from handler.cloud.endpoint import Endpoint
 from handler.cloud.http import Http
+from handler.errors import CloudConfused
 
+_WHAT = "publishing the result"
 _HEADERS = {"Accept": "application/json"}
 
 
@@ -43,6 +45,8 @@ class Topic:
         until = time.monotonic() + timeout
         url = self.url(timeout)
         body = {"subject": subject, "message": message}
-        self._http.send(
-            "publishing the result", "POST", url, timeout=until - time.monotonic(), headers=_HEADERS, body=body
-        )
+        reply = self._http.send(_WHAT, "POST", url, timeout=until - time.monotonic(), headers=_HEADERS, body=body)
+        id_ = reply.json(_WHAT).get("message_id")
+        if not isinstance(id_, str) or not id_:
+            # Somebody else may answer in SMN's place; what nobody keeps would be lost.
+            raise CloudConfused(f"{_WHAT}: the answer has no message_id", request_id=reply.request_id)

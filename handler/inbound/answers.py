@@ -49,32 +49,32 @@ def problem(error: AutostopError) -> Answer:
     members: dict[str, object] = {"detail": str(error)}
     match error:
         case BadEvent():
-            status, name, title = 400, "bad-event", "The event can never succeed"
+            status, title = 400, "The event can never succeed"
             members = {
                 "detail": f"The event has {len(error.flaws)} fault{'s' if len(error.flaws) != 1 else ''}.",
                 "faults": [{"at": flaw.at, "fault": flaw.fault} for flaw in error.flaws],
             }
         case CallerUnproven():
-            status, name, title = 401, "caller-unproven", "The caller did not prove itself"
+            status, title = 401, "The caller did not prove itself"
             headers["WWW-Authenticate"] = 'Bearer realm="bms-autostop"'
         case CallerForbidden():
-            status, name, title = 403, "caller-forbidden", "The caller may not do this"
+            status, title = 403, "The caller may not do this"
         case WrongMethod():
-            status, name, title = 405, "wrong-method", "Events are POSTed"
+            status, title = 405, "Events are POSTed"
             headers["Allow"] = error.allow
         case TooLarge():
-            status, name, title = 413, "too-large", "The body is too large"
+            status, title = 413, "The body is too large"
         case NotAnEvent():
-            status, name, title = 415, "not-an-event", "This is no event"
+            status, title = 415, "This is no event"
         case PassingTrouble():
-            status, name, title = 503, error.name, "Not handled; send it again"
+            status, title = 503, "Not handled; send it again"
             members = {"detail": told(error)}
             default = _REFUSED_RETRY_AFTER if isinstance(error, LoginRefused) else _DEFAULT_RETRY_AFTER
             wait = default if error.retry_after is None else error.retry_after
             headers["Retry-After"] = str(max(1, math.ceil(wait)))
         case _:
             return problem(InternalFault("Something unexpected happened; the log tells more."))
-    document = {"type": f"urn:bms-autostop:problem:{name}", "title": title, "status": status, **members}
+    document = {"type": f"urn:bms-autostop:problem:{error.name}", "title": title, "status": status, **members}
     return json_answer(status, document, {**headers, "Content-Type": "application/problem+json"})
 
 
@@ -91,11 +91,18 @@ def always(make: Callable[[], Answer]) -> Answer:
     try:
         return make()
     except AutostopError as error:
-        _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
-        return problem(error)
+        return refused(error)
     except Exception:
         _LOG.exception("a bug kept the request from being handled")
         return problem(InternalFault("Something unexpected happened; the log tells more."))
+
+
+def refused(error: AutostopError) -> Answer:
+    """The answer for an exception, and a line in the log."""
+    answer = problem(error)
+    extra = {"status": answer.status, "problem": error.name, "detail": str(error)}
+    _LOG.warning("request not handled", extra=extra)
+    return answer
 
 
 def json_answer(status: int, document: object, headers: Mapping[str, str] | None = None) -> Answer:

@@ -35,11 +35,12 @@ class Subscribable(Protocol):
     def webhook_origins(self) -> frozenset[str]: ...
 
 
-def prove(headers: Mapping[str, str], settings: CallerSettings) -> None:
+def prove(headers: Mapping[str, str], settings: CallerSettings, until: float = float("inf")) -> None:
     """Let the caller pass, or don't.
 
     Args:
         headers: lower-case names.
+        until: how long what proves it may be waited for, on the monotonic clock: the end of the event's budget.
 
     Raises:
         CallerUnproven: with `bearer`, no token or none of ours; with `oidc`, none or a bad one.
@@ -57,7 +58,7 @@ def prove(headers: Mapping[str, str], settings: CallerSettings) -> None:
             if scheme.lower() != "bearer" or not any(hits):
                 raise CallerUnproven("A bearer token that is accepted here is needed.")
         case InboundAuth.OIDC:
-            _oidc(settings).check(headers)
+            _oidc(settings).check(headers, until)
         case unknown:
             assert_never(unknown)
 

@@ -10,7 +10,7 @@ from handler.errors import BadEvent, Flaw, WrongMethod
 from handler.inbound import answers, caller
 from handler.inbound.answers import Answer
 from handler.inbound.decode import Delivery, Event, decode
-from handler.inbound.extract import Ignored, extract
+from handler.inbound.extract import Ignored, extract, traced
 from handler.settings import Settings
 from handler.stop.model import StopRequest
 
@@ -46,12 +46,20 @@ class Door:
     Args:
         handle: handles requests, given whether they came as a batch and when; makes the answer.
         ready: raises if no token can be had.
+        ignored: is told the type of each event that is rightly not acted on, and why.
     """
 
-    def __init__(self, settings: Settings, handle: Handle, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        handle: Handle,
+        ready: Callable[[], None],
+        ignored: Callable[[str, str], None] | None = None,
+    ) -> None:
         self._settings = settings
         self._handle = handle
         self._ready = ready
+        self._ignored = ignored
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
@@ -68,53 +76,71 @@ class Door:
             case "OPTIONS", _:
                 return Answer(200, caller.consent(request.headers, self._settings))
             case "POST", _:
-                caller.prove(request.headers, self._settings)
+                until = request.received + self._settings.deadline.total_seconds()
+                caller.prove(request.headers, self._settings, until)
                 delivery = decode(request.headers, request.body)
                 return self._deliver(delivery, request.received)
             case _:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
     def _deliver(self, delivery: Delivery, received: float) -> Answer:
-        requests = requests_of(delivery, self._settings.event_types)
+        requests = requests_of(delivery, self._settings.event_types, self._ignored)
         return self._handle(requests, delivery.batch, received) if requests else Answer(204)
 
 
-def requests_of(delivery: Delivery, event_types: Mapping[str, str]) -> list[StopRequest]:
+def requests_of(
+    delivery: Delivery, event_types: Mapping[str, str], told: Callable[[str, str], None] | None = None
+) -> list[StopRequest]:
     """What the events of a delivery ask for, all of them or none; those that are rightly ignored are left out.
 
     Args:
         event_types: further types that are accepted, as the settings have them.
+        told: is given the type of each event that is ignored, and why.
 
     Raises:
         BadEvent: with every flaw of every event.
     """
     requests: dict[tuple[str, str], StopRequest] = {}
+    ignored: list[tuple[Event, Ignored]] = []
     flaws: list[Flaw] = []
     for index, event in enumerate(delivery.events):
         prefix = f"[{index}]." if delivery.batch else ""
-        flaws += event.flaws
+        found = [*event.flaws]
+        asked: StopRequest | Ignored | None = None
         try:
             asked = extract(event, event_types)
         except BadEvent as bad:
-            flaws += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
-            continue
-        if event.flaws:
-            continue
-        if isinstance(asked, Ignored):
-            _ignored(event, asked)
-            continue
-        # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
-        known = requests.setdefault((asked.source, asked.id), asked)
-        if known != asked:
-            flaws.append(Flaw(f"{prefix}id", "names another event of this batch too"))
+            found += [Flaw(f"{prefix}{flaw.at}", flaw.fault) for flaw in bad.flaws]
+        if isinstance(asked, StopRequest) and not found:
+            # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
+            if requests.setdefault((asked.source, asked.id), asked) != asked:
+                found.append(Flaw(f"{prefix}id", "names another event of this batch too"))
+        elif isinstance(asked, Ignored):
+            ignored.append((event, asked))
+        if found:
+            _log_malformed(event, found)
+            flaws += found
     if flaws:
         raise BadEvent(*flaws)
+    for event, why in ignored:
+        _LOG.info("event ignored", extra={**about(event), "detail": why.why})
+        if told is not None:
+            told(event.type, why.why)
     return list(requests.values())
 
 
-def _ignored(event: Event, ignored: Ignored) -> None:
-    _LOG.info(
-        "event ignored: %s",
-        ignored.why,
-        extra={"event_source": event.source, "event_id": event.id, "event_type": event.type},
-    )
+def _log_malformed(event: Event, flaws: Sequence[Flaw]) -> None:
+    """One line for an event that can never succeed, with as much of its identity as could be made out."""
+    bad = BadEvent(*flaws)
+    _LOG.warning("event malformed", extra={**about(event), "problem": bad.name, "detail": str(bad)})
+
+
+def about(event: Event) -> dict[str, str | None]:
+    """The keys of every line about an event, as far as they could be made out."""
+    parent = traced(event.traceparent, None)["traceparent"]
+    return {
+        "event_source": event.source or None,
+        "event_id": event.id or None,
+        "event_type": event.type or None,
+        "trace_id": parent.split("-")[1] if parent else None,
+    }

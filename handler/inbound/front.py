@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,8 +21,6 @@ from handler.inbound.door import HttpRequest
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-_LOG = logging.getLogger(__name__)
 
 _KEY = "autostop.request"
 # A sender that stands still in the middle of a body holds a thread for no longer than this.
@@ -56,8 +53,7 @@ class Front:
         try:
             request = self._request(environ)
         except AutostopError as error:
-            _LOG.warning("not handled: %s", error, extra={"problem": type(error).__name__})
-            sent = _send(answers.problem(error), environ, start_response)
+            sent = _send(answers.refused(error), environ, start_response)
             return _then_drop_rest(sent, environ) if isinstance(error, TooLarge | ShuttingDown) else sent
         plain: WSGIEnvironment = {
             **environ,

@@ -45,11 +45,12 @@ class Proof:
         self._issuers = {settings.issuer, _OTHER_NAMES.get(settings.issuer, settings.issuer)}
         self._jws = PyJWS(ALGORITHMS)
 
-    def check(self, headers: Mapping[str, str]) -> None:
+    def check(self, headers: Mapping[str, str], until: float = float("inf")) -> None:
         """Let the caller pass, or don't.
 
         Args:
             headers: lower-case names.
+            until: how long keys may be waited for, on the monotonic clock.
 
         Raises:
             CallerUnproven: no token, or a bad one.
@@ -69,7 +70,7 @@ class Proof:
             raise CallerUnproven("The token is not signed in a way that is accepted here.")
         # Before the signature, so that a token that is no good either way has no keys fetched for it.
         self._check_claims(claims)
-        key = self._keys.find(kid)
+        key = self._keys.find(kid, until)
         if key is None:
             raise CallerUnproven("The token is signed with a key that the issuer does not have.")
         try:

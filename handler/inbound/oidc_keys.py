@@ -54,8 +54,11 @@ class Keys:
         self._not_before = float("-inf")
         self._missing: set[str] = set()
 
-    def find(self, kid: str) -> PyJWK | None:
+    def find(self, kid: str, until: float = float("inf")) -> PyJWK | None:
         """The key of this id, or None if the issuer has no such key.
+
+        Args:
+            until: how long it may be waited for, on the monotonic clock.
 
         Raises:
             KeysUnreachable: that cannot be told now.
@@ -69,8 +72,8 @@ class Keys:
         # Who has a key that still counts does not wait for somebody who fetches newer ones.
         if spare is not None and self._lock.locked():
             return spare
-        with self._alone():
-            return self._look(kid, asked)
+        with self._alone(until):
+            return self._look(kid, asked, until)
 
     def ready(self) -> None:
         """Have keys that count.
@@ -81,22 +84,22 @@ class Keys:
         asked = self._monotonic()
         if self._kept.since > asked - _KEPT_FOR:
             return
-        with self._alone():
+        with self._alone(float("inf")):
             self._renew(asked)
             if self._kept.since < asked:
                 raise self._unreachable()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=_LONGEST_WAIT):
+    def _alone(self, until: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=max(min(until - self._monotonic(), _LONGEST_WAIT), 0.0)):
             raise KeysUnreachable("The issuer's keys are being fetched, and that takes too long.")
         try:
             yield
         finally:
             self._lock.release()
 
-    def _look(self, kid: str, asked: float) -> PyJWK | None:
-        self._renew(asked)
+    def _look(self, kid: str, asked: float, until: float) -> PyJWK | None:
+        self._renew(asked, until)
         now = self._monotonic()
         found = self._kept.find(kid, now - _KEPT_FOR)
         if found is not None:
@@ -109,17 +112,17 @@ class Keys:
         self._missing.add(kid)
         return None
 
-    def _renew(self, asked: float) -> None:
-        """Fetch, unless somebody has done so since it was asked for, or it is too early to do so again."""
+    def _renew(self, asked: float, until: float = float("inf")) -> None:
+        """Fetch, unless somebody has done so since it was asked for, or it is too early or too late to do so."""
         now = self._monotonic()
-        if self._kept.since >= asked or now < self._not_before:
+        if self._kept.since >= asked or now < self._not_before or now >= until:
             return
         self._missing = set()
         self._not_before = now + _PAUSE_AFTER_FAILURE
         try:
-            keys = self._fetch(_FETCH_TIMEOUT)
+            keys = self._fetch(min(until - now, _FETCH_TIMEOUT))
         except KeysUnreachable as failure:
-            _LOG.warning("the issuer's keys were not renewed: %s", failure, extra={"problem": failure.name})
+            _LOG.warning("the issuer's keys were not renewed", extra={"problem": failure.name, "detail": str(failure)})
             pause = max(_PAUSE_AFTER_FAILURE, min(failure.retry_after or 0.0, _LONGEST_PAUSE))
             self._not_before = self._monotonic() + pause
         else:

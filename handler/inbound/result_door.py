@@ -9,7 +9,7 @@ from handler.errors import BadEvent, Flaw, WrongMethod
 from handler.inbound import answers, caller
 from handler.inbound.answers import Answer
 from handler.inbound.decode import Delivery, decode
-from handler.inbound.door import HttpRequest
+from handler.inbound.door import HttpRequest, about
 from handler.inbound.results import Told, read
 from handler.notify_settings import NotifySettings
 
@@ -44,7 +44,8 @@ class ResultDoor:
             case "OPTIONS", _:
                 return Answer(200, caller.consent(request.headers, self._settings))
             case "POST", _:
-                caller.prove(request.headers, self._settings.callers)
+                until = request.received + self._settings.deadline.total_seconds()
+                caller.prove(request.headers, self._settings.callers, until)
                 results = _results(decode(request.headers, request.body))
                 if results:
                     self._tell(results, request.received)
@@ -66,15 +67,7 @@ def _results(delivery: Delivery) -> list[Told]:
         flaws += event.flaws
         if event.dead_letter and not event.flaws:
             # A broker made this copy since it could not be told; telling it here again would go round in circles.
-            _LOG.info(
-                "event ignored",
-                extra={
-                    "event_source": event.source,
-                    "event_id": event.id,
-                    "event_type": event.type,
-                    "detail": "dead-lettered copy",
-                },
-            )
+            _LOG.info("event ignored", extra={**about(event), "detail": "dead-lettered copy"})
             continue
         try:
             told = read(event)

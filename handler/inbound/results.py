@@ -1,7 +1,8 @@
 """From a result event back to the report that it tells: what `notify_chat` takes.
 
-Strict where a message could say something untrue: an outcome must be the one of its reason, and a refused event has no
-servers. Members that are not needed for a message are not looked at, so that they may be added to.
+Strict where a message could say something untrue: an outcome must be the one of its reason, a rehearsal stops nothing,
+and a refused event has no servers. Members that are not needed for a message are not looked at, so that they may be
+added to.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from typing import TypeVar
 from handler import rfc3339
 from handler.errors import BadEvent, Flaw
 from handler.inbound.decode import Event
-from handler.inbound.extract import OWN_RESULTS, TYPE_PREFIX, UUID
-from handler.stop.model import Reason, Refusal, Report, ServerResult, StopRequest
+from handler.inbound.extract import OWN_RESULTS, TYPE_PREFIX, UUID, traced
+from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult, StopRequest
 
 _MOST_FLAWS = 50
 _MOST_SERVERS = 1000
 _LONGEST = 4096
+# A rehearsal sends nothing, and what is no rehearsal plans nothing.
+_UNLIKE = {True: (Outcome.STOPPED, Outcome.ACCEPTED), False: (Outcome.PLANNED,)}
 
 _Value = TypeVar("_Value")
 
@@ -30,12 +33,14 @@ class Told:
 
     Attributes:
         source, id, type: its identity, and what it is.
+        trace_id: of the trace that it belongs to, or None.
     """
 
     source: str
     id: str
     type: str
     report: Report
+    trace_id: str | None = None
 
 
 def read(event: Event) -> Told:
@@ -63,11 +68,14 @@ def read(event: Event) -> Told:
     )
     if refusal and servers:
         reading.flaw("data.servers", "is not empty though the event was refused")
+    if any(server.outcome in _UNLIKE[report.dry_run] for server in servers):
+        reading.flaw("data.dry_run", "does not fit the servers")
     if not reading.flaws and event.type in OWN_RESULTS and event.type != _type(report):
         reading.flaw("type", "does not fit the data")
     if reading.flaws:
         raise BadEvent(*reading.flaws)
-    return Told(event.source, event.id, event.type, report)
+    parent = traced(event.traceparent, None)["traceparent"]
+    return Told(event.source, event.id, event.type, report, parent.split("-")[1] if parent else None)
 
 
 def _type(report: Report) -> str:

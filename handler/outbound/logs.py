@@ -1,10 +1,7 @@
 """The log as an interface: JSON lines on stdout with stable keys; one an event, one a server.
 
-Keys of every line: `time`, `level`, `message`, `logger`. Lines about an event add `event_source`, `event_id`,
-`event_type`, `trace_id`. `event handled` adds `result_type`, `refusal`, `dry_run`, `summary`, `duration_ms`, and
-`selector` if the event had one; `event not handled` adds `problem`; `server handled` adds `server_id`, `server_name`,
-`outcome`, `reason`, `detail`, `vm_state`, `task_state`, `previous_vm_state`, `request_id`, `job_id`. A line about a
-fault adds `problem` or `exception`.
+Every message is a fixed text; what changes is in keys of its own. `deploy/observability/README.md` has the table of all
+lines and their keys, and a test holds it against the code.
 """
 
 from __future__ import annotations
@@ -12,10 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from handler import rfc3339
-from handler.errors import PassingTrouble
+from handler.errors import AutostopError, PassingTrouble
 from handler.outbound.result import selector_row, server_row
 from handler.stop.model import Outcome, Report, ServerResult, StopRequest
 
@@ -36,8 +35,23 @@ class JsonLines(logging.Formatter):
         }
         line |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = "".join(_traceback(record.exc_info[1]))
         return json.dumps(line, default=str)
+
+
+def _traceback(failure: BaseException | None) -> Iterator[str]:
+    """Where an exception came from, and what it was; its text only if it is ours.
+
+    Others quote what they stumbled over: http.client a header's value, which may be a password.
+    """
+    if failure is None:
+        return
+    cause = failure.__cause__ or (None if failure.__suppress_context__ else failure.__context__)
+    if cause is not None:
+        yield from _traceback(cause)
+        yield "\nThen:\n\n"
+    yield from traceback.format_tb(failure.__traceback__)
+    yield f"{type(failure).__name__}{f': {failure}' if isinstance(failure, AutostopError) else ''}\n"
 
 
 def configure(level: str) -> None:
@@ -55,7 +69,7 @@ def log_server(request: StopRequest, server: ServerResult) -> None:
     """One line for a server of the event."""
     row: dict[str, object] = dict(server_row(server))
     row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
-    _LOG.info("server handled", extra={**_about(request), **row})
+    _LOG.info("server handled", extra={**about(request), **row})
 
 
 def log_report(report: Report, result_type: str) -> None:
@@ -63,7 +77,7 @@ def log_report(report: Report, result_type: str) -> None:
     _LOG.info(
         "event handled",
         extra={
-            **_about(report.request),
+            **about(report.request),
             "result_type": result_type,
             "refusal": report.refusal,
             "dry_run": report.dry_run,
@@ -76,10 +90,12 @@ def log_report(report: Report, result_type: str) -> None:
 
 def log_unhandled(request: StopRequest, trouble: PassingTrouble) -> None:
     """One line for an event that must come again."""
-    _LOG.warning("event not handled: %s", trouble, extra={**_about(request), "problem": trouble.name})
+    extra = {**about(request), "problem": trouble.name, "detail": str(trouble)}
+    _LOG.warning("event not handled", extra=extra)
 
 
-def _about(request: StopRequest) -> dict[str, str | None]:
+def about(request: StopRequest) -> dict[str, str | None]:
+    """The keys of every line about an event."""
     return {
         "event_source": request.source,
         "event_id": request.id,

@@ -86,6 +86,7 @@ class Sink:
     Args:
         token: sent as a bearer token unless empty.
         sleep, monotonic: the clock.
+        new_wire: makes the connections.
     """
 
     def __init__(
@@ -95,11 +96,12 @@ class Sink:
         *,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
+        new_wire: Callable[..., Wire] = Wire,
     ) -> None:
         self._url = url
         self._headers = {"Authorization": f"Bearer {token.reveal()}"} if token else {}
         self._delivery = Delivery(sleep=sleep, monotonic=monotonic)
-        self._wire = Wire(monotonic=monotonic)
+        self._wire = new_wire(monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
         """POST the event in binary mode until the sink takes it; see `send`."""
@@ -127,6 +129,6 @@ class Sink:
                 head_only=True,
             )
         except FAILURES as failure:
-            _LOG.warning("the sink gave no answer: %s", type(failure).__name__)
+            _LOG.warning("the sink gave no answer", extra={"detail": type(failure).__name__})
             return Said(None)
         return Said(answer.status, retry_after(answer.headers))

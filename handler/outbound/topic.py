@@ -60,10 +60,11 @@ class TopicSink:
             SinkUnreachable: it was not taken in time, or never will be like this.
             LoginRefused: the cloud refused the login.
         """
-        message = json.dumps(dict(to_dict(event)), ensure_ascii=False)
-        if len(message.encode()) > _LARGEST_MESSAGE:
+        # Half of a surrogate pair is none that could be written: better a `?` than no result.
+        encoded = json.dumps(dict(to_dict(event)), ensure_ascii=False).encode(errors="replace")
+        if len(encoded) > _LARGEST_MESSAGE:
             raise SinkUnreachable("The result is larger than a message of SMN may be; name fewer servers in one event.")
-        subject = _subject(event)
+        subject, message = _subject(event), encoded.decode()
         self._delivery.until_taken(lambda timeout: self._publish(subject, message, timeout), deadline)
 
     def _publish(self, subject: str, message: str, timeout: float) -> Said:
@@ -72,7 +73,7 @@ class TopicSink:
         except LoginRefused:
             raise
         except CloudError as failure:
-            _LOG.warning("the topic did not take the result: %s", failure, extra={"problem": failure.name})
+            _LOG.warning("the topic did not take the result", extra={"problem": failure.name, "detail": str(failure)})
             return Said(failure.status, failure.retry_after)
         return Said(200)
 

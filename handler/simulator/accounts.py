@@ -20,9 +20,10 @@ class Accounts:
         identity: where they are put.
         project_name: the project.
         domain_name: the domain of all of them.
+        password: of `operator`; None for a random one, as the others have.
     """
 
-    def __init__(self, identity: Identity, project_name: str, domain_name: str) -> None:
+    def __init__(self, identity: Identity, project_name: str, domain_name: str, password: str | None = None) -> None:
         self._identity = identity
         self.keys = AccessKeys(identity.clock)
         domain = Domain(uuid.uuid4().hex, domain_name)
@@ -32,7 +33,7 @@ class Accounts:
         identity.projects += [self.project, self.other, own]
         here = self.project.id
         self._users = {
-            "operator": identity.add_user("operator", domain, self.project, {here: ("reader", "member")}),
+            "operator": identity.add_user("operator", domain, self.project, {here: ("reader", "member")}, password),
             "watcher": identity.add_user("watcher", domain, self.project, {here: ("reader",)}),
             "admin": identity.add_user("admin", domain, own, {here: _EVERY_ROLE, own.id: _EVERY_ROLE}),
         }

@@ -100,10 +100,15 @@ class Identity:
         self._lock = threading.Lock()
 
     def add_user(
-        self, name: str, domain: Domain, default: Project | None, roles: Mapping[str, tuple[str, ...]]
+        self,
+        name: str,
+        domain: Domain,
+        default: Project | None,
+        roles: Mapping[str, tuple[str, ...]],
+        password: str | None = None,
     ) -> User:
-        """Add a user with a random password, who holds `roles` (by project id)."""
-        user = User(uuid.uuid4().hex, name, secrets.token_urlsafe(16), domain, default, roles)
+        """Add a user, with a random password unless one is given, who holds `roles` (by project id)."""
+        user = User(uuid.uuid4().hex, name, password or secrets.token_urlsafe(16), domain, default, roles)
         self.users.append(user)
         return user
 

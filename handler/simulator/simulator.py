@@ -54,6 +54,7 @@ class Simulator:
         otc_iam: logins are as on Open Telekom Cloud: a project's name needs no domain beside the user's, projects can
             be asked for by name, and a token that is not good is refused by the gateway in its own form.
         long_tokens: tokens are of some kilobytes.
+        password: of the user `operator`; None for a random one.
 
     Attributes:
         bms: the manners of the BMS API, which can be changed at any time; of no effect without that API.
@@ -80,13 +81,14 @@ class Simulator:
         smn: bool = False,
         otc_iam: bool = False,
         long_tokens: bool = False,
+        password: str | None = None,
     ) -> None:
         stopping = threading.Event()
         self.bms = bms if isinstance(bms, BmsManners) else BmsManners()
         self._identity = Identity(clock, token_ttl, long_tokens=long_tokens)
         self._world = World(clock, power_off_delay)
         self._catalog = Catalog(region, compute_path, BMS_PREFIX + "/{project_id}" if bms else "", smn=smn)
-        self._accounts = Accounts(self._identity, project_name, domain_name)
+        self._accounts = Accounts(self._identity, project_name, domain_name, password)
         self._otc_iam = otc_iam
         self._smn = Smn(self._identity, region)
         self._cloud = Cloud(

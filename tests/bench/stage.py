@@ -137,7 +137,9 @@ def served(
 
 def clean_environ() -> dict[str, str]:
     """Our environment without what would be taken for settings of the function or of a client."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("AUTOSTOP_", "OS_", "K_"))}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("AUTOSTOP_", "OS_", "K_", "OTEL_"))
+    }
 
 
 def until_answer(post: Callable[[], requests.Response]) -> requests.Response:

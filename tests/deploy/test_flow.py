@@ -140,18 +140,21 @@ def test_the_function_is_killed_in_the_middle_and_comes_back(town: Town) -> None
     broker, event = town.broker(), night(server)
 
     def kill() -> None:
-        while not town.cloud.stops_taken(server):
+        give_up = time.monotonic() + 30
+        while not town.cloud.stops_taken(server) and time.monotonic() < give_up:
             time.sleep(0.005)
         town.stopper.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
+    # Never a second process beside one that is still to be killed.
+    broker.at(30.0, killer.join)
     broker.at(30.0, town.stopper.restart)
     broker.publish(event)
     broker.run()
-    killer.join()
     tried = broker.tried(event.attributes["id"])
-    assert (tried[0], tried[-1]) == (None, 200)
+    assert None in tried
+    assert tried[-1] == 200
     assert town.cloud.stops_taken(server) == 1
     (line,) = town.logged("/results", event)
     assert '"already-stopping"' in line["data"]

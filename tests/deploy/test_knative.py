@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from handler import settings, webhook_settings
+from handler import notify_settings, settings, webhook_settings
 from handler.inbound.extract import OWN_RESULTS, PING, STOP_REQUESTED
 from handler.settings import VARIABLES, InboundAuth
 from handler.values import duration
@@ -235,6 +235,12 @@ def test_settings_are_taken_by_the_webhook() -> None:
     """Before anybody has filled its secret as well: all producers are off then."""
     own = _own(found("Service", "bms-autostop-webhook"))
     assert webhook_settings.from_environ({**own, "K_SINK": "http://broker.example/"})
+
+
+@pytest.mark.parametrize("objects", [OBJECTS, WITH_OIDC], ids=["production", "oidc"])
+def test_settings_are_taken_by_the_chat(objects: list[dict[str, Any]]) -> None:
+    """Before anybody has filled its secret as well."""
+    assert notify_settings.from_environ(_own(found("Service", "bms-autostop-chat", objects)))
 
 
 def _own(service: dict[str, Any]) -> dict[str, str]:

@@ -97,12 +97,13 @@ def knock(
     method: str = "POST",
     path: str = "/",
     headers: Mapping[str, str] | None = None,
+    received: float = 12.5,
     **environ: str,
 ) -> Answer:
     """Bring one message to a door with these settings."""
     behind = behind or Behind()
     door = Door(settings(**environ), behind.handle, behind.ready)
-    return door.answer(HttpRequest(method, path, {**message[0], **(headers or {})}, message[1], 12.5))
+    return door.answer(HttpRequest(method, path, {**message[0], **(headers or {})}, message[1], received))
 
 
 def faults_of(answer: Answer) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tests.test_events_folder import faults, sample
 from tests.test_events_folder import structured as sample_event
 
 MARK = "marked-by-the-sender"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -132,23 +133,43 @@ def test_trouble_behind_the_door_is_503() -> None:
 
 
 def test_a_bug_behind_the_door_is_503_and_says_nothing() -> None:
-    """The answer has no word of the exception; the log has the traceback."""
+    """The answer has no word of the exception; the log has where it came from, but not what it quotes."""
     with logged() as lines:
         answer = knock(binary(), Behind(RuntimeError("secret words")))
     assert (answer.status, b"secret" in answer.body) == (503, False)
     assert faults("problem.json", json.loads(answer.body)) == []
     (line,) = lines.all
     assert line["level"] == "ERROR"
-    assert "RuntimeError: secret words" in line["exception"]
+    assert line["exception"].endswith("RuntimeError\n")
+    assert "in handle" in line["exception"]
+    assert "secret words" not in line["exception"]
 
 
 def test_a_refusal_leaves_a_line_in_the_log() -> None:
-    """Its line names the problem, and nothing of what was sent."""
+    """One line for the event, with what could be made out of its identity, and one for the request that it came in."""
     with logged() as lines:
-        knock(structured(event(id="", type=MARK)))
-    (line,) = lines.all
-    assert (line["level"], line["problem"]) == ("WARNING", "BadEvent")
-    assert MARK not in json.dumps(line)
+        knock(structured(event(id="", type="what.ever", data={"server_ids": [MARK]}, traceparent=TRACE)))
+    of_event, of_request = lines.all
+    assert (of_event["message"], of_event["level"]) == ("event malformed", "WARNING")
+    assert (of_event["event_source"], of_event["event_id"], of_event["event_type"]) == ("/tests", None, "what.ever")
+    assert (of_event["problem"], of_event["trace_id"]) == ("bad-event", TRACE.split("-")[1])
+    assert (of_request["message"], of_request["level"]) == ("request not handled", "WARNING")
+    assert (of_request["problem"], of_request["status"]) == ("bad-event", 400)
+    assert of_event["detail"] == of_request["detail"] == "id: is empty; type: is not accepted here"
+    assert MARK not in lines.text
+
+
+def test_each_malformed_event_of_a_batch_is_a_line() -> None:
+    """And what was right in that batch, or would have been ignored, is none: nothing was done with it."""
+    own = event(id="own", type="io.github.bms-autostop.stop.failed.v1")
+    with logged() as lines:
+        knock(batch(own, event(id="good"), event(id="bad", data={"server_ids": [MARK]}), event(id="worse", time="x")))
+    assert [(line["message"], line.get("event_id")) for line in lines.all] == [
+        ("event malformed", "bad"),
+        ("event malformed", "worse"),
+        ("request not handled", None),
+    ]
+    assert lines.all[0]["detail"] == "[2].data.server_ids[0]: is no UUID"
 
 
 def _marked_everywhere() -> list[Message]:

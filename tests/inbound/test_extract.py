@@ -252,4 +252,5 @@ def test_the_log_says_what_was_ignored() -> None:
     with logged() as lines:
         knock(structured(event(type="io.github.bms-autostop.stop.completed.v1")))
     (line,) = lines.all
-    assert (line["message"], line["event_id"]) == ("event ignored: own result event", "event-1")
+    assert line["message"] == "event ignored"
+    assert (line["event_id"], line["detail"]) == ("event-1", "own result event")

@@ -243,7 +243,7 @@ def test_every_line_of_the_process_is_json(wire: Wire) -> None:
 def test_too_large_a_body_leaves_a_line_in_the_log(wire: Wire) -> None:
     """Also what the front turns away is seen by the operator."""
     wire.exchange(request(headers=EVENT_HEADERS, body=b"x" * (MAX_BODY + 1)))
-    assert any(line.get("problem") == "TooLarge" for line in wire.log_lines())
+    assert any(line.get("problem") == "too-large" for line in wire.log_lines())
 
 
 def _chunks(body: bytes) -> bytes:

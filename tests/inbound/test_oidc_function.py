@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from handler import notify_settings
+from handler.inbound.door import HttpRequest
+from handler.inbound.result_door import ResultDoor
 from handler.simulator import CallKind, Simulator
 from tests.conftest import StartFunction
 from tests.inbound.events import Behind, binary, knock
@@ -144,5 +148,16 @@ def test_an_unproven_caller_learns_nothing_about_its_body(issuer: Issuer) -> Non
     behind = Behind()
     answer = knock(({"content-type": "text/plain"}, b"hello"), behind, **issuer.environ())
     assert (answer.status, behind.requests) == (401, [])
-    answer = knock(binary(), behind, headers=proof(issuer), **issuer.environ())
+    answer = knock(binary(), behind, headers=proof(issuer), received=time.monotonic(), **issuer.environ())
     assert (answer.status, len(behind.requests)) == (200, 1)
+
+
+def test_the_issuer_is_not_waited_for_beyond_the_budget(issuer: Issuer) -> None:
+    """An event that has used its time up is answered, and nobody is asked for keys any more."""
+    late = {"received": time.monotonic() - 51, "headers": proof(issuer)}
+    answer = knock(binary(), **late, **issuer.environ())
+    assert (answer.status, json.loads(answer.body)["type"].rpartition(":")[2]) == (503, "keys-unreachable")
+    settings = notify_settings.from_environ(issuer.environ())
+    request = HttpRequest("POST", "/", {**binary()[0], **proof(issuer)}, b"", time.monotonic() - 51)
+    assert ResultDoor(settings, lambda *_: None).answer(request).status == 503
+    assert issuer.asked == []

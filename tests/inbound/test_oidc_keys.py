@@ -27,11 +27,13 @@ class Server:
         self.has = set(names)
         self.down: Exception | None = None
         self.fetched = 0
+        self.seconds: list[float] = []
         self.takes = 0.0
 
     def fetch(self, seconds: float) -> Mapping[str, PyJWK]:
         """The keys, or the trouble."""
         assert 0 < seconds <= 5
+        self.seconds.append(seconds)
         self.fetched += 1
         self.now += self.takes
         if self.down is not None:
@@ -159,6 +161,31 @@ def test_a_bug_is_no_flood_either() -> None:
     assert server.fetched == 1
 
 
+def test_nobody_waits_for_keys_longer_than_there_is_time() -> None:
+    """The fetch is cut short for who began it; without any time left there is none, and no pause comes of that."""
+    server = Server("one")
+    keys = server.keys()
+    for left in (0.0, -1.0):
+        with pytest.raises(KeysUnreachable):
+            keys.find("one", server.now + left)
+    assert server.fetched == 0
+    assert keys.find("one", server.now + 1.5) == ONE
+    assert server.seconds == [1.5]
+    server.now += 601
+    assert keys.find("one", server.now + 100) == ONE
+    assert server.seconds == [1.5, 5.0]
+    assert keys.find("one", server.now - 1) == ONE
+
+
+def test_who_waits_for_somebody_elses_fetch_leaves_in_time() -> None:
+    """With the time of its own event."""
+    server = Server("one")
+    keys = server.keys()
+    with keys._alone(server.now + 1), pytest.raises(KeysUnreachable, match="takes too long"):
+        keys.find("one", server.now + 0.01)
+    assert keys.find("one") == ONE
+
+
 def test_why_keys_were_not_renewed_stands_in_the_log() -> None:
     """Once a try."""
     server = Server("one")
@@ -168,7 +195,8 @@ def test_why_keys_were_not_renewed_stands_in_the_log() -> None:
         unreachable(keys, "one")
         unreachable(keys, "one")
     (line,) = lines.all
-    assert line["message"] == "the issuer's keys were not renewed: The key server gave no answer."
+    assert line["message"] == "the issuer's keys were not renewed"
+    assert line["detail"] == "The key server gave no answer."
     assert (line["level"], line["problem"]) == ("WARNING", "keys-unreachable")
 
 

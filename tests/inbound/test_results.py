@@ -76,6 +76,15 @@ def test_members_that_are_not_told_may_come_and_go() -> None:
     assert reading(document).report == reading(sample("out/completed.json")).report
 
 
+@pytest.mark.parametrize(
+    ("reason", "dry_run"), [(Reason.CONFIRMED, True), (Reason.ACCEPTED, True), (Reason.DRY_RUN, False)]
+)
+def test_a_rehearsal_stops_nothing_and_nothing_else_is_only_planned(reason: Reason, dry_run: bool) -> None:
+    """A message would say both that nothing was sent and that a server was stopped."""
+    event = result_event(replace(told(reason), dry_run=dry_run), source="/bms-autostop", extensions={})
+    assert flaws(dict(to_dict(event))) == {"data.dry_run": "does not fit the servers"}
+
+
 @pytest.mark.parametrize("type_", ["io.github.bms-autostop.stop.requested.v1", "com.example.other", "stop.failed.v1"])
 def test_what_is_no_result_is_refused(type_: str) -> None:
     """A stop request is none: whoever sends it here has mixed up two addresses, and must be told."""

@@ -105,7 +105,7 @@ def problem(answer: bytes) -> Any:
 
 
 @contextmanager
-def running(cloud: Simulator, folder: Path, **environ: str) -> Iterator[Wire]:
+def running(cloud: Simulator, folder: Path, ended_by: signal.Signals = signal.SIGINT, **environ: str) -> Iterator[Wire]:
     """Run the function in a process of its own, in front of this cloud."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -124,7 +124,7 @@ def running(cloud: Simulator, folder: Path, **environ: str) -> Iterator[Wire]:
             yield wire
         finally:
             # SIGINT is gunicorn's quick way out; SIGTERM waits for connections to end.
-            process.send_signal(signal.SIGINT)
+            process.send_signal(ended_by)
             try:
                 process.wait(HANG)
             finally:

@@ -126,3 +126,10 @@ def test_other_loggers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.getLogger("urllib3.connectionpool").debug("marked")
         assert (stdout.getvalue(), logging.getLogger().level) == ("", before)
         assert not logger.propagate
+
+
+def test_an_exception_that_is_none_is_an_empty_text() -> None:
+    """Whoever asks for the traceback where there is none loses no line."""
+    with logged() as lines:
+        logging.getLogger("handler.test").error("odd", exc_info=True)
+    assert lines.all[0]["exception"] == ""

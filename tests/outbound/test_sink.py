@@ -78,7 +78,7 @@ def test_a_cut_connection_is_tried_again() -> None:
         hand_over(server.url, Clock())
     assert len(server.got) == 2
     (line,) = lines.all
-    assert line["message"] == "the sink gave no answer: ProtocolError"
+    assert (line["message"], line["detail"]) == ("the sink gave no answer", "ProtocolError")
 
 
 @pytest.mark.parametrize("status", [429, 503])

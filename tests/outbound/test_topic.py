@@ -66,6 +66,13 @@ def test_the_message_is_the_structured_event() -> None:
     assert "bär" in message
 
 
+def test_half_of_a_character_does_not_keep_a_result_back() -> None:
+    """Names that somebody cut come that way out of JSON; they are no text that SMN could keep."""
+    topic = Says()
+    hand_over(topic, result(row("stopped", "confirmed", name="ci-\ud83d")), Clock())
+    assert json.loads(topic.took[0][1])["data"]["servers"][0]["name"] == "ci-?"
+
+
 def test_the_subject_of_a_refusal_is_its_reason() -> None:
     """There is nothing to count."""
     topic = Says()
@@ -212,6 +219,16 @@ def test_a_lost_answer_is_published_again_as_the_same_event(otc: Simulator, star
     assert [json.loads(message.message)["id"] for message in otc.published] == ["1", "1"]
 
 
+@pytest.mark.parametrize("body", ["<html>Please sign in</html>", "{}", '{"message_id": ""}', "[]", ""])
+def test_a_success_without_the_id_of_a_message_is_none(otc: Simulator, start_client: StartClient, body: str) -> None:
+    """A proxy that answers in SMN's place has published nothing."""
+    otc.inject(Fault(on=CallKind.PUBLISH, status=200, body=body))
+    with logged() as lines:
+        hand_over(topic_of(start_client, otc, otc.add_topic()), result(), Clock())
+    assert len(otc.published) == 1
+    assert [line["problem"] for line in lines.all] == ["cloud-confused"]
+
+
 def test_a_token_that_is_over_is_renewed(otc: Simulator, start_client: StartClient) -> None:
     """By the same login as for the stops."""
     topic = topic_of(start_client, otc, otc.add_topic())
@@ -226,4 +243,4 @@ def test_a_topic_that_is_not_there_is_told(otc: Simulator, start_client: StartCl
     topic = topic_of(start_client, otc, f"urn:smn:eu-de:{otc.project_id}:nobody")
     with logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
         hand_over(topic, result(), Clock(), budget=2.0)
-    assert "HTTP 404 SMN.0006" in lines.all[0]["message"]
+    assert "HTTP 404 SMN.0006" in lines.all[0]["detail"]

@@ -52,7 +52,7 @@ def requests_of(document: Mapping[str, object], source: str) -> list[StopRequest
         try:
             nothing = said.gate()
             if nothing is not None:
-                _LOG.info("event ignored: %s", nothing.why, extra={"trigger": type(said).__name__.lower()})
+                _LOG.info("trigger ignored", extra={"trigger": type(said).__name__.lower(), "detail": nothing.why})
                 continue
             asked = said.extract()
         except BadEvent as bad:

@@ -53,7 +53,7 @@ class Group:
     def gate(self) -> Nothing | None:
         """Say whether there is anything to act on; None if there is."""
         if self.cut_off:
-            _LOG.warning("the producer left %d alerts out; raise its limit", self.cut_off)
+            _LOG.warning("the producer left alerts out; raise its limit", extra={"left_out": self.cut_off})
         return None if self.alerts else Nothing("no alert fires that names a server")
 
     def identity(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ class WebhookDoor:
         message = producer.verify(delivery)
         nothing = producer.gate(message)
         if nothing is not None:
-            _LOG.info("delivery ignored: %s", nothing.why, extra={"webhook": request.path})
+            _LOG.info("delivery ignored", extra={"webhook": request.path, "detail": nothing.why})
             return nothing.answer
         asked = producer.extract(message)
         asked = replace(
@@ -84,10 +84,9 @@ class WebhookDoor:
         )
         try:
             self._hand_on(asked, until)
-        except SinkUnreachable as trouble:
+        except SinkUnreachable:
             answer = producer.not_handed_on(message, asked)
             if answer is None:
                 raise
-            _LOG.warning("not handed on: %s", trouble, extra={"webhook": request.path, "problem": trouble.name})
             return answer
         return producer.handed_on(message, asked)

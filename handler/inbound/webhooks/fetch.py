@@ -50,7 +50,7 @@ def get(url: str, seconds: float) -> tuple[int, bytes]:
     try:
         answer = wire.send("GET", url, headers={}, timeout=min(seconds, _LONGEST_CALL), largest=_MOST_BYTES)
     except FAILURES as failure:
-        _LOG.warning("the producer gave no answer: %s", type(failure).__name__)
+        _LOG.warning("the producer gave no answer", extra={"detail": type(failure).__name__})
         raise ProducerUnreachable("The producer could not be asked.") from None
     finally:
         wire.close()

@@ -27,19 +27,23 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 
-def json_object(body: bytes | str) -> Mapping[str, object]:
-    """The body as a JSON object.
+def json_object(body: object, at: str = "body") -> Mapping[str, object]:
+    """A JSON object, or the text of one.
+
+    Args:
+        at: what a flaw calls it.
 
     Raises:
         BadEvent: it is none.
     """
-    try:
-        document = strictjson.loads(body)
-    except ValueError as fault:
-        raise BadEvent(Flaw("body", str(fault))) from None
-    if not isinstance(document, dict):
-        raise BadEvent(Flaw("body", "is no JSON object"))
-    return document
+    if isinstance(body, bytes | str):
+        try:
+            body = strictjson.loads(body)
+        except ValueError as fault:
+            raise BadEvent(Flaw(at, str(fault))) from None
+    if not isinstance(body, dict):
+        raise BadEvent(Flaw(at, "is no JSON object"))
+    return body
 
 
 def proving_json(body: bytes) -> Mapping[str, object]:

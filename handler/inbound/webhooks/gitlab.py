@@ -1,9 +1,10 @@
 """GitLab's pipeline webhook: a scheduled pipeline is the clock, and a variable of it names the servers.
 
 GitLab tells of each change of a pipeline's state, so only `success` acts, which comes once a run. A run has an id, and
-the time at which it finished tells one that was started again from the one before; a redelivery repeats both. The
-signing token, which newer versions have, signs the delivery's id and time in the manner of Standard Webhooks; the
-plain token proves the sender alone, so that the event's time is then the receipt.
+the time at which it finished tells one that was started again from the one before; a redelivery repeats both. That
+is also the event's time, since anybody can have GitLab send an old delivery again, which it signs and sends as of now.
+The signing token, which newer versions have, signs the delivery's id and time in the manner of Standard Webhooks; the
+plain token proves the sender alone.
 
 GitLab writes variables in capitals by custom, so case does not count, nor an `s` at the end of the name.
 """
@@ -11,10 +12,12 @@ GitLab writes variables in capitals by custom, so case does not count, nor an `s
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from handler import rfc3339
 from handler.errors import BadEvent, CallerUnproven, Flaw
 from handler.inbound.extract import STOP_REQUESTED
 from handler.inbound.webhooks import proofs
@@ -32,13 +35,16 @@ from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
 
+# Ruby's way of writing a time, in the time zone of the instance.
+_RUBYS = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:UTC|([+-]\d\d)(\d\d))", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What GitLab says, and when it was sent as far as that is signed."""
+    """What GitLab says, and when it was sent, or else received if that is not signed."""
 
     document: Mapping[str, object]
-    time: datetime | None
+    sent: datetime
 
     @property
     def pipeline(self) -> Mapping[str, object]:
@@ -49,6 +55,17 @@ class Notification:
         """The values of the variable of this name, and where each stands."""
         names = (label.casefold(), f"{label.casefold()}s")
         return [(at, value) for at, key, value in self._variables() if key.casefold() in names]
+
+    def time(self) -> datetime:
+        """When the pipeline ended, and no later than the message; that of the message if it does not say."""
+        written = text(self.pipeline, "finished_at")
+        if found := _RUBYS.fullmatch(written):
+            day, clock, hours, minutes = found.groups()
+            written = f"{day}T{clock}{f'{hours}:{minutes}' if hours else 'Z'}"
+        try:
+            return min(rfc3339.parse(written), self.sent)
+        except ValueError:
+            return self.sent
 
     def _variables(self) -> Iterator[tuple[str, str, object]]:
         variables = self.pipeline.get("variables")
@@ -71,7 +88,7 @@ class Gitlab(Alarm):
         sent = delivery.headers.get("x-gitlab-token", "").encode("latin-1", "replace")
         if self._token and not proofs.is_one_of(sent, [self._token]):
             raise CallerUnproven("The token of this webhook is needed.")
-        time = self._signed(delivery) if self._key else None
+        time = self._signed(delivery) if self._key else delivery.now
         return Notification(json_object(delivery.body), time)
 
     def _signed(self, delivery: Delivery) -> datetime:
@@ -106,7 +123,7 @@ class Gitlab(Alarm):
             id=identity("gitlab", str(project.get("id", name)), str(number), text(pipeline, "finished_at")),
             type=STOP_REQUESTED,
             server_ids=server_ids(message.variables(self._label)),
-            time=message.time,
+            time=message.time(),
             reason=cut(f"GitLab pipeline {number} of {name}" if name else f"GitLab pipeline {number}", LONGEST_REASON),
             requested_by=cut(f"GitLab: {user}" if user else "GitLab", LONGEST_REQUESTER),
         )

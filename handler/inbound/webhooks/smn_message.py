@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from handler.errors import BadEvent, Flaw
-from handler.inbound import strictjson
 from handler.inbound.extract import STOP_REQUESTED
 from handler.inbound.webhooks.cloudeye import CloudEyeAlarm
-from handler.inbound.webhooks.fields import canonical_request, identity, is_canonical
+from handler.inbound.webhooks.fields import canonical_request, identity, is_canonical, json_object
 from handler.inbound.webhooks.model import Nothing
 from handler.stop.model import StopRequest
 
@@ -67,10 +65,4 @@ class SmnMessage:
         return replace(request, time=self.time)
 
     def _document(self) -> Mapping[str, object]:
-        try:
-            document = strictjson.loads(self.text)
-        except ValueError as fault:
-            raise BadEvent(Flaw("message", str(fault))) from None
-        if not isinstance(document, dict):
-            raise BadEvent(Flaw("message", "is no JSON object"))
-        return document
+        return json_object(self.text, "message")

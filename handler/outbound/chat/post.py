@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from importlib import import_module
 
 from handler.errors import ChatUnreachable
+from handler.notify_settings import ChatName
 from handler.outbound.chat.route import Target
 from handler.stop.model import Report
 from handler.wire import FAILURES, Wire, retry_after
@@ -20,6 +22,9 @@ _LARGEST_ANSWER = 64 * 1024
 # Asking for less time, too early, too often, or the chat is in trouble: the same message may be taken later.
 _PASSING = frozenset({408, 425, 429})
 _MODULES = {"text": "plain"}
+# What may stand before a page: spaces, and the marks of UTF-8.
+_BLANK = b" \t\r\n\xef\xbb\xbf"
+_FAULT_OF_SLACK = re.compile(rb"[a-z]+(_[a-z]+)+")
 
 
 class Poster:
@@ -64,7 +69,7 @@ class Poster:
                 f"The chat does not take messages just now (HTTP {answer.status}).",
                 retry_after=retry_after(answer.headers),
             )
-        taken = 200 <= answer.status < 300 and not _denied(answer.body)
+        taken = 200 <= answer.status < 300 and not _denied(target.chat, answer.body)
         if not taken:
             _LOG.warning(
                 "the chat refuses the message",
@@ -73,12 +78,17 @@ class Poster:
         return taken
 
 
-def _denied(body: bytes) -> bool:
+def _denied(chat: ChatName, body: bytes) -> bool:
     """Whether a chat that answers 2xx says that it has posted nothing.
 
-    Slack and Rocket.Chat say so in JSON; the connectors of Teams in words.
+    Slack and Rocket.Chat say so in JSON; the connectors of Teams in words; Slack's words for faults, such as
+    `invalid_payload`, come with other statuses as a rule. A page is from somebody who answers in the chat's place.
     """
+    if chat is not ChatName.TEXT and body.lstrip(_BLANK).startswith(b"<"):
+        return True
     if body.startswith(b"Webhook message delivery failed"):
+        return True
+    if chat is ChatName.SLACK and _FAULT_OF_SLACK.fullmatch(body.strip()):
         return True
     try:
         said = json.loads(body)

@@ -10,16 +10,10 @@ import pytest
 from handler.errors import BadEvent, TooLarge
 from handler.inbound.answers import Answer
 from handler.inbound.functiongraph.apig import Passage, reply
-from tests.functiongraph import ONE, TWO, passage
+from tests.functiongraph import ONE, TWO, passage, requested
 
 NOW = datetime(2026, 11, 20, 18, 0, 5, tzinfo=UTC)
-EVENT = {
-    "specversion": "1.0",
-    "id": "1",
-    "source": "/ops",
-    "type": "io.github.bms-autostop.stop.requested.v1",
-    "data": {"server_ids": [ONE]},
-}
+EVENT = requested()
 
 
 def through(event: dict[str, object]) -> Passage:

@@ -16,6 +16,7 @@ from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, flip
 TOKEN = fresh_secret()
 KEY = secrets.token_bytes(32)
 SIGNING = f"whsec_{base64.b64encode(KEY).decode()}"
+ENDED = NOW - timedelta(seconds=2)
 ID = "0b9ee6a1-7ba3-4f8e-bd0e-5a8f4bd0a001"
 
 
@@ -59,12 +60,12 @@ def signed(body: bytes, *, id_: str = ID, at: int = int(NOW.timestamp()) - 5) ->
 
 
 def test_a_pipeline_that_succeeded_names_its_servers() -> None:
-    """And no other id of the message is one; without a signature its time is the receipt."""
+    """And no other id of the message is one; its time is when the pipeline ended."""
     here = by_token()
     answer = send(here, hook())
     request = here.only()
     assert (answer.status, says(answer)) == (200, {"status": "handed-on", "id": request.id})
-    assert (request.server_ids, request.time, request.source) == ((ONE, TWO), NOW, "/bms-autostop/gitlab")
+    assert (request.server_ids, request.time, request.source) == ((ONE, TWO), ENDED, "/bms-autostop/gitlab")
     assert (request.reason, request.requested_by) == ("GitLab pipeline 31 of ops/night", "GitLab: night")
 
 
@@ -151,6 +152,26 @@ def test_a_signed_time_is_the_events_time() -> None:
     here, body = by_signature(), json.dumps(hook()).encode()
     assert here.post("/gitlab", body, signed(body)).status == 200
     assert here.only().time == NOW - timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("finished_at", "earlier"),
+    [
+        ("2026-10-20 18:00:05 UTC", timedelta(days=31)),
+        ("2026-11-20 20:00:02 +0200", timedelta(seconds=3)),
+        ("2026-11-20T18:00:01.500Z", timedelta(seconds=3.5)),
+        ("2026-11-20 18:00:06 UTC", timedelta()),
+        ("2026-11-31 18:00:01 UTC", timedelta()),
+        ("yesterday", timedelta()),
+        (None, timedelta()),
+        (1795197600, timedelta()),
+    ],
+)
+def test_a_message_that_comes_late_is_as_old_as_its_pipeline(finished_at: Any, earlier: timedelta) -> None:
+    """Somebody may send a delivery of last month again; what cannot be read, or is yet to come, is the receipt."""
+    here = by_token()
+    assert send(here, hook(finished_at=finished_at)).status == 200
+    assert here.only().time == NOW - earlier
 
 
 def test_one_right_signature_of_several_is_enough() -> None:

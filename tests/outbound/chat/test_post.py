@@ -87,6 +87,27 @@ def test_a_200_that_says_no_is_a_no(body: bytes) -> None:
         assert post(sink, ChatName.TEAMS) is False
 
 
+@pytest.mark.parametrize("chat", [chat for chat in ChatName if chat is not ChatName.TEXT])
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Sign in</title>", b"\xef\xbb\xbf\r\n <html>"])
+def test_a_page_is_no_answer_of_a_chat(chat: ChatName, page: bytes) -> None:
+    """A portal that asks for a login answers in its place, with 200."""
+    with SinkServer(Say(200, body=page)) as sink:
+        assert post(sink, chat) is False
+
+
+def test_plain_text_may_be_answered_with_a_page() -> None:
+    """Nobody knows what takes it."""
+    with SinkServer(Say(200, body=b"<html>Thank you</html>")) as sink:
+        assert post(sink, ChatName.TEXT) is True
+
+
+@pytest.mark.parametrize("word", [b"invalid_payload", b"no_text", b"channel_is_archived\n", b"too_many_attachments"])
+def test_a_word_of_slack_for_a_fault_is_a_no(word: bytes) -> None:
+    """It says `ok` of what it has posted; its words for faults are told with other statuses, as a rule."""
+    with SinkServer(Say(200, body=word)) as sink:
+        assert post(sink) is False
+
+
 @pytest.mark.parametrize(
     "said",
     [*(Say(status) for status in (408, 425, 429, 500, 502, 503, 504)), Say(200, body=CONNECTORS_429), Say(0)],

@@ -1,0 +1,197 @@
+"""Pack the zip for FunctionGraph's Python 3.12: our code, what it needs from the lock, and nothing else.
+
+The same input gives the same bytes: names are sorted, times and permissions fixed. (Another version of zlib may
+compress otherwise; what is in the zip stays the same.) `make functiongraph-zip` runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = ROOT / "dist" / "functiongraph.zip"
+LIMIT = 40 * 2**20
+"""Bytes that the console takes."""
+PYTHON = "3.12"
+PLATFORM = "manylinux2014_x86_64"
+EXTRAS = ("oidc",)
+"""What a caller through API Gateway may want; tracing is packed when asked for."""
+
+# It serves HTTP, which the platform does here. Whatever only it needs is left out with it.
+_NOT_HERE = {"functions-framework"}
+# Parts of ours that no event reaches: commands, the simulated cloud, and the entry of functions-framework.
+_NOT_OURS = ("cli.py", "demo", "doctor.py", "main.py", "simulator/")
+_JUNK = re.compile(r"(^|/)(__pycache__|tests?)/|\.py[cio]$|\.dist-info/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$")
+_ENVIRONMENT = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_machine": "x86_64",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "python_full_version": f"{PYTHON}.0",
+    "python_version": PYTHON,
+    "sys_platform": "linux",
+}
+_INDEX = '''"""What they need lies beside this file, and goes before what the platform has."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from handler.functiongraph import handler, initializer
+
+__all__ = ["handler", "initializer"]
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """One distribution: its files, and what it requires.
+
+    Attributes:
+        name: normalised.
+        requires: as in its metadata.
+        files: contents by path.
+    """
+
+    name: str
+    requires: tuple[Requirement, ...]
+    files: Mapping[str, bytes]
+
+
+def wheel(path: Path) -> Distribution:
+    """Read a wheel.
+
+    Raises:
+        ValueError: it brings files that only an installer puts into place.
+    """
+    with zipfile.ZipFile(path) as archive:
+        files = {entry.filename: archive.read(entry) for entry in archive.infolist() if not entry.is_dir()}
+    (metadata,) = (text for name, text in files.items() if name.endswith(".dist-info/METADATA"))
+    fields = HeaderParser().parsestr(metadata.decode())
+    odd = [name for name in files if re.match(r"[^/]+\.data/(purelib|platlib)/", name)]
+    if odd:
+        raise ValueError(f"{path.name}: {odd[0]} must be installed, not unpacked")
+    kept = {name: text for name, text in files.items() if not re.match(r"[^/]+\.data/", name)}
+    return Distribution(
+        canonicalize_name(fields["Name"]), tuple(map(Requirement, fields.get_all("Requires-Dist", []))), kept
+    )
+
+
+def roots(project: Path, extras: Collection[str]) -> list[Requirement]:
+    """What our own code requires here."""
+    about = tomllib.loads(project.read_text())["project"]
+    lines = [*about["dependencies"], *(line for extra in extras for line in about["optional-dependencies"][extra])]
+    return [wanted for wanted in map(Requirement, lines) if canonicalize_name(wanted.name) not in _NOT_HERE]
+
+
+def needed(wanted: Iterable[Requirement], available: Iterable[Distribution]) -> list[Distribution]:
+    """Choose what is wanted, and what that requires in turn, on the platform.
+
+    Raises:
+        ValueError: something is missing.
+    """
+    by_name = {each.name: each for each in available}
+    seen: set[tuple[str, str]] = set()
+    waiting = [(requirement, extra) for requirement in wanted for extra in ("", *requirement.extras)]
+    while waiting:
+        requirement, extra = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, extra) in seen:
+            continue
+        seen.add((name, extra))
+        if name not in by_name:
+            raise ValueError(f"{name} is needed, and the lock has no wheel of it for this platform")
+        for further in by_name[name].requires:
+            if further.marker is None or further.marker.evaluate(_ENVIRONMENT | {"extra": extra}):
+                waiting += [(further, each) for each in ("", *further.extras)]
+    return [by_name[name] for name in sorted({name for name, _ in seen})]
+
+
+def ours(package: Path) -> Iterator[tuple[str, bytes]]:
+    """Our own files, by path in the archive."""
+    for path in package.rglob("*"):
+        name = path.relative_to(package).as_posix()
+        if path.is_file() and not _JUNK.search(name) and not name.startswith(_NOT_OURS):
+            yield f"{package.name}/{name}", path.read_bytes()
+
+
+def contents(distributions: Iterable[Distribution], package: Path) -> dict[str, bytes]:
+    """Everything that is packed, by path.
+
+    Raises:
+        ValueError: two parts bring the same file.
+    """
+    found: dict[str, bytes] = {"index.py": _INDEX.encode()}
+    parts = [part for each in distributions for part in each.files.items() if not _JUNK.search(part[0])]
+    for name, text in [*parts, *ours(package)]:
+        if found.setdefault(name, text) != text:
+            raise ValueError(f"{name} comes twice, and differs")
+    return found
+
+
+def pack(files: Mapping[str, bytes], target: Path) -> str:
+    """Write the archive and return the SHA-256 of its bytes.
+
+    Raises:
+        ValueError: it is larger than the platform takes.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    half = target.with_suffix(".part")
+    with zipfile.ZipFile(half, "w") as archive:
+        for name in sorted(files):
+            # The earliest time that the format knows. Anybody may read, for the platform's user is no owner.
+            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, files[name], zipfile.ZIP_DEFLATED, 6)
+    if half.stat().st_size > LIMIT:
+        raise ValueError(f"{half.stat().st_size} bytes are more than the {LIMIT} that the console takes")
+    half.rename(target)
+    return hashlib.sha256(target.read_bytes()).hexdigest()
+
+
+def fetch(lock: Path, folder: Path) -> None:
+    """Have pip fetch the lock's wheels for the platform, and check their hashes."""
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *("--require-hashes", "--no-deps", "--only-binary=:all:", "--implementation", "cp"),
+        *("--python-version", PYTHON, "--platform", PLATFORM, "-r", str(lock), "-d", str(folder)),
+    ]
+    subprocess.run(command, check=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--with", dest="extras", action="append", default=[], metavar="EXTRA", help="such as otel")
+    parser.add_argument("--output", type=Path, default=TARGET)
+    chosen = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        fetch(ROOT / "requirements.lock", Path(folder))
+        available = [wheel(path) for path in sorted(Path(folder).glob("*.whl"))]
+    packed = needed(roots(ROOT / "pyproject.toml", (*EXTRAS, *chosen.extras)), available)
+    digest = pack(contents(packed, ROOT / "handler"), chosen.output)
+    size = chosen.output.stat().st_size
+    print(f"{chosen.output}: {size / 2**20:.1f} MiB of {LIMIT / 2**20:.0f}, sha256 {digest}")
+    print(f"with {', '.join(each.name for each in packed)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

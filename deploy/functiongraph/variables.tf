@@ -1,0 +1,93 @@
+variable "region" {
+  description = "Region of function and servers. The platform does not tell the function, so it is passed on."
+  type        = string
+  default     = "eu-de"
+}
+
+variable "domain_name" {
+  description = "Name of the account, such as OTC00000000001000000123"
+  type        = string
+}
+
+variable "project_name" {
+  description = "The one project whose servers may be stopped, such as eu-de or eu-de_lab"
+  type        = string
+}
+
+variable "name" {
+  description = "Name of the function, and beginning of all other names"
+  type        = string
+  default     = "bms-autostop"
+
+  validation {
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9_-]{0,38}[A-Za-z0-9]$", var.name))
+    error_message = "2 to 40 of letters, digits, - and _; first a letter, last a letter or digit."
+  }
+}
+
+variable "image" {
+  description = "Address of the image in SWR (begins with swr.) to run the container in place of the zip; null for the zip"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.image == null || can(regex("^swr\\.", var.image))
+    error_message = "The platform pulls from SWR only: the address must begin with swr."
+  }
+}
+
+variable "dry_run" {
+  description = "Only say what would be done. Set to false once the results of a rehearsal are what you want."
+  type        = bool
+  default     = true
+}
+
+variable "server_ids" {
+  description = "UUIDs of the servers that the schedule stops"
+  type        = list(string)
+
+  validation {
+    condition     = length(var.server_ids) > 0 && alltrue([for id in var.server_ids : can(regex("^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", id))])
+    error_message = "At least one, each a UUID."
+  }
+}
+
+variable "schedule" {
+  description = "When: the zone, then second minute hour day month weekday. Without the zone it is not documented which counts."
+  type        = string
+  default     = "CRON_TZ=Europe/Berlin 0 0 20 ? * MON-FRI"
+
+  validation {
+    condition     = can(regex("^CRON_TZ=[A-Za-z]+(/[A-Za-z_+-]+)* (\\S+ ){4,5}\\S+$", var.schedule))
+    error_message = "Must be CRON_TZ=<zone>, and five or six fields."
+  }
+}
+
+variable "api" {
+  description = "nova, or bms: the role allows exactly what that one needs"
+  type        = string
+  default     = "nova"
+
+  validation {
+    condition     = contains(["nova", "bms"], var.api)
+    error_message = "nova or bms."
+  }
+}
+
+variable "settings" {
+  description = "Further settings of the function (AUTOSTOP_...). No secrets: they are kept readable in the state and the console."
+  type        = map(string)
+  default     = {}
+}
+
+variable "alert_email" {
+  description = "Who is told of events that could not be handled; must confirm within 48 hours. null for nobody"
+  type        = string
+  default     = null
+}
+
+variable "log_days" {
+  description = "How long the log is kept"
+  type        = number
+  default     = 30
+}

@@ -1,0 +1,150 @@
+"""deploy/compose: the file is valid, and the playground plays: its services as processes, the README's requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from tests.bench.stage import clean_environ
+from tests.conftest import ROOT
+from tests.deploy.schema import schema_says
+
+FOLDER = ROOT / "deploy" / "compose"
+COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+
+
+def test_compose_file_is_valid() -> None:
+    """As the specification of compose files has it."""
+    assert schema_says("compose-spec", FOLDER / "compose.yaml") == ""
+
+
+def test_wrong_field_in_a_compose_file_is_found(tmp_path: Path) -> None:
+    """The check can fail."""
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text((FOLDER / "compose.yaml").read_text().replace("depends_on:", "depend_on:"))
+    assert "'depend_on'" in schema_says("compose-spec", wrong)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_has_no_more_rights_than_it_needs(name: str) -> None:
+    """Nothing to write but /tmp, no capabilities, and nobody but this machine reaches it."""
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["tmpfs"] == ["/tmp"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+
+
+# --- the playground, without containers
+
+
+@dataclass(frozen=True, slots=True)
+class Playground:
+    """The services as processes.
+
+    Attributes:
+        ports: of this machine, by those that the README names.
+        logs: what each service said.
+    """
+
+    ports: Mapping[str, int]
+    logs: Mapping[str, Path]
+
+    def request(self, command: str) -> requests.Response:
+        """Do what a curl command of the README would."""
+        words = shlex.split(command.replace("'$(date -u +%FT%TZ)'", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())))
+        assert words[:2] == ["curl", "-i"]
+        url = re.sub(r"^localhost:(\d+)", lambda match: f"http://127.0.0.1:{self.ports[match[1]]}", words[2])
+        headers = dict(words[at + 1].split(": ", 1) for at, word in enumerate(words) if word == "-H")
+        return requests.post(url, data=words[words.index("-d") + 1], headers=headers, timeout=60)
+
+
+def _free() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> None:
+    while True:
+        assert process.poll() is None, "it ended"
+        try:
+            requests.get(url, timeout=5)
+            return
+        except requests.ConnectionError:
+            time.sleep(0.02)
+
+
+@contextmanager
+def _running(command: list[str], environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, env=clean_environ() | environ, stdout=file, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
+    """Each service's command and environment as in the file; its name and port stand for one of this machine."""
+    folder = tmp_path_factory.mktemp("compose")
+    ports = {service["ports"][0].split(":")[1]: _free() for service in SERVICES.values()}
+    inside = {"cloud:8774": f"localhost:{ports['8774']}", "stop:8080": f"localhost:{ports['8080']}"}
+    logs = {name: folder / name for name in SERVICES}
+    binaries = Path(sys.executable).parent
+    with ExitStack() as stack:
+        for name, service in SERVICES.items():
+            environ = {key: str(value) for key, value in service.get("environment", {}).items()}
+            for there, here in inside.items():
+                environ = {key: value.replace(there, here) for key, value in environ.items()}
+            port = ports[service["ports"][0].split(":")[1]]
+            environ |= {"PORT": str(port), "FUNCTION_SOURCE": str(ROOT / "handler" / "main.py")}
+            environ.setdefault("FUNCTION_TARGET", "stop_servers")
+            command = service.get("command", ["functions-framework"])
+            command = ["localhost" if word == "cloud" else str(port) if word == "8774" else word for word in command]
+            process = stack.enter_context(
+                _running([str(binaries / command[0]), *command[1:]], environ | {"HOME": str(folder)}, logs[name])
+            )
+            _answers(f"http://localhost:{port}/v3" if name == "cloud" else f"http://127.0.0.1:{port}/healthz", process)
+        yield Playground(ports, logs)
+
+
+def _commands() -> list[str]:
+    text = (FOLDER / "README.md").read_text()
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
+    return re.findall(r"^curl .*?(?<!\\)\n(?=curl|docker|echo|export|\Z)", blocks + "\n", re.DOTALL | re.MULTILINE)
+
+
+def test_playground_does_what_its_readme_says(playground: Playground) -> None:
+    """The event stops its server and then finds it stopped; the alarm becomes an event, which the log tells of."""
+    event, alarm = _commands()
+    first = playground.request(event)
+    assert first.status_code == 200
+    assert [row["outcome"] for row in first.json()["servers"]] == ["stopped"]
+    again = playground.request(event)
+    assert [row["outcome"] for row in again.json()["servers"]] == ["unchanged"]
+    assert again.headers["ce-id"] == first.headers["ce-id"]
+    taken = playground.request(alarm)
+    assert taken.status_code in (200, 202, 204)
+    lines = [json.loads(line) for line in playground.logs["stop"].read_text().splitlines() if line.startswith("{")]
+    asked = json.dumps(lines)
+    assert "9f73f00b-939e-5bc5-a0e5-d4b7fde1aa5a" in asked
+    assert os.path.getsize(playground.logs["cloud"]) > 0

@@ -1,0 +1,196 @@
+"""The zip for FunctionGraph: the same bytes each time, nothing too much, and it runs where nothing else is.
+
+Here it is packed from what is installed, for the Python that runs the tests. `make functiongraph-zip` packs the wheels
+for the platform's Python 3.12, and `make image-test` calls that one.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from deploy.functiongraph import package
+from deploy.functiongraph.package import Distribution
+from handler.simulator import Simulator
+from tests.conftest import ROOT
+from tests.deploy.platform import call, installed, timer
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    """What is packed, by path."""
+    wanted = package.roots(ROOT / "pyproject.toml", package.EXTRAS)
+    return package.contents(package.needed(wanted, installed(ROOT / "requirements.lock")), ROOT / "handler")
+
+
+@pytest.fixture(scope="module")
+def unpacked(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The zip, unpacked as the platform does."""
+    folder = tmp_path_factory.mktemp("function")
+    package.pack(files, folder / "code.zip")
+    with zipfile.ZipFile(folder / "code.zip") as archive:
+        archive.extractall(folder / "code")
+    return folder / "code"
+
+
+# --- it runs
+
+
+@pytest.mark.parametrize("on_path", [True, False], ids=["root on the path", "root not on the path"])
+@pytest.mark.parametrize("entry", ["index.handler", "handler/functiongraph.handler"])
+def test_zip_stops_a_server_where_nothing_else_is(unpacked: Path, entry: str, on_path: bool) -> None:
+    """In a Python with nothing but its standard library, by either entry, the agency's token stops the server."""
+    with Simulator.otc() as cloud:
+        server = cloud.add_server("db-1")
+        called = call(
+            str(unpacked),
+            entry,
+            [timer(server)],
+            on_path=on_path,
+            user_data={
+                "AUTOSTOP_INBOUND_AUTH": "none",
+                "OS_AUTH_URL": cloud.auth_url,
+                "OS_REGION_NAME": "eu-de",
+                "AUTOSTOP_COMPUTE_URL": f"{cloud.url}/v2.1/{cloud.project_id}",
+            },
+            token=cloud.token(),
+            project=cloud.project_id,
+        )
+        assert cloud.server(server).vm_state == "stopped"
+    (result,) = called.results
+    assert result["type"] == "io.github.bms-autostop.stop.completed.v1"
+    assert [(row["id"], row["outcome"]) for row in result["data"]["servers"]] == [(server, "stopped")]
+    assert called.strangers == []
+
+
+def test_zip_has_what_proves_callers_and_reads_paths(files: dict[str, bytes]) -> None:
+    """What is imported only when a setting asks for it is packed too."""
+    for name in ("jmespath/__init__.py", "jwt/__init__.py", "cryptography/__init__.py", "certifi/cacert.pem"):
+        assert name in files
+
+
+# --- the same bytes
+
+
+def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Whatever the order in which the files are found, and whenever it is."""
+    one = package.pack({"b.py": b"b", "a/c.py": b"c"}, tmp_path / "one.zip")
+    os.utime(tmp_path / "one.zip", (0, 0))
+    other = package.pack({"a/c.py": b"c", "b.py": b"b"}, tmp_path / "other.zip")
+    assert one == other
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "other.zip").read_bytes()
+    assert package.pack({"a/c.py": b"c", "b.py": b"B"}, tmp_path / "third.zip") != one
+
+
+def test_everything_may_be_read_by_anybody_and_has_one_time(tmp_path: Path) -> None:
+    """The platform's user is not the one that packed."""
+    package.pack({"index.py": b"", "a/b.so": b""}, tmp_path / "x.zip")
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        entries = archive.infolist()
+    assert [entry.filename for entry in entries] == ["a/b.so", "index.py"]
+    assert {entry.external_attr >> 16 for entry in entries} == {0o100644}
+    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
+
+
+# --- nothing too much, nothing too little
+
+
+def test_what_no_event_reaches_is_left_out(files: dict[str, bytes]) -> None:
+    """No bytecode, no tests, no commands, no simulated cloud, no HTTP framework, no tracing."""
+    tops = {name.partition("/")[0] for name in files}
+    assert tops.isdisjoint(
+        {"flask", "werkzeug", "gunicorn", "functions_framework", "opentelemetry", "uvicorn", "google"}
+    )
+    assert not [name for name in files if "__pycache__" in name or name.endswith(".pyc") or "/tests/" in name]
+    assert not [name for name in files if name.startswith(("handler/simulator", "handler/cli", "handler/main"))]
+    assert {"index.py", "handler/__init__.py", "handler/service.py"} <= set(files)
+
+
+def test_licences_go_along(files: dict[str, bytes]) -> None:
+    """Whoever passes the zip on passes on the terms of what is in it."""
+    folders = {name.partition("/")[0] for name in files if ".dist-info/" in name}
+    with_terms = {name.partition("/")[0] for name in files if "LICEN" in name.upper() or "COPYING" in name.upper()}
+    assert folders <= with_terms
+
+
+def _distribution(name: str, *requires: str, **files: str) -> Distribution:
+    return Distribution(name, tuple(map(Requirement, requires)), {k: v.encode() for k, v in files.items()})
+
+
+def test_requirements_are_followed_as_the_platform_would() -> None:
+    """By way of extras, and with the markers of the platform's Python and system, not of the one that packs."""
+    available = [
+        _distribution("a", "b[fast]", "old; python_version < '3.12'", "win; sys_platform == 'win32'"),
+        _distribution("b", "c; extra == 'fast'", "d; extra == 'slow'", "a"),
+        *(_distribution(name) for name in ("c", "d", "old", "win", "other")),
+    ]
+    assert [each.name for each in package.needed([Requirement("a")], available)] == ["a", "b", "c"]
+
+
+def test_missing_requirement_is_told() -> None:
+    """A zip that lacks something is not packed."""
+    with pytest.raises(ValueError, match="b is needed"):
+        package.needed([Requirement("a")], [_distribution("a", "b")])
+
+
+def test_two_files_of_one_name_are_told(tmp_path: Path) -> None:
+    """One would hide the other."""
+    (tmp_path / "handler").mkdir()
+    same = [_distribution("a", **{"x.py": "1"}), _distribution("b", **{"x.py": "1"})]
+    assert package.contents(same, tmp_path / "handler")["x.py"] == b"1"
+    with pytest.raises(ValueError, match=r"x\.py comes twice"):
+        package.contents([*same, _distribution("c", **{"x.py": "2"})], tmp_path / "handler")
+
+
+def test_too_large_a_zip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The console would refuse it; and the last good one stays."""
+    target = tmp_path / "x.zip"
+    package.pack({"a": b"good"}, target)
+    good = target.read_bytes()
+    monkeypatch.setattr(package, "LIMIT", 10)
+    with pytest.raises(ValueError, match="more than the 10"):
+        package.pack({"a": b"bad"}, target)
+    assert target.read_bytes() == good
+
+
+def _wheel(path: Path, **files: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.mkdir("a")
+        for name, text in {"a-1.dist-info/METADATA": "Name: A.b\nRequires-Dist: c>1\n", **files}.items():
+            archive.writestr(name, text)
+    return path
+
+
+def test_wheel_is_unpacked_without_what_an_installer_would_move(tmp_path: Path) -> None:
+    """Scripts and headers stay out; code that must be moved is told, not lost."""
+    found = package.wheel(_wheel(tmp_path / "a.whl", **{"a.py": "", "a-1.data/scripts/a": ""}))
+    assert (found.name, [str(each) for each in found.requires]) == ("a-b", ["c>1"])
+    assert set(found.files) == {"a-1.dist-info/METADATA", "a.py"}
+    with pytest.raises(ValueError, match="must be installed"):
+        package.wheel(_wheel(tmp_path / "b.whl", **{"a-1.data/purelib/a.py": ""}))
+
+
+def test_our_own_requirements_are_those_of_the_project() -> None:
+    """All of them but what serves HTTP, which the platform does; and those of the extras."""
+    names = {each.name for each in package.roots(ROOT / "pyproject.toml", ["oidc"])}
+    assert {"cloudevents", "urllib3", "PyJWT"} <= names
+    assert "functions-framework" not in names
+
+
+def test_command_packs_what_pip_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how large the zip is, its digest, and what is in it."""
+    monkeypatch.setattr(package, "fetch", lambda _, folder: _wheel(folder / "a.whl", **{"a.py": ""}))
+    monkeypatch.setattr(package, "roots", lambda *_: [])
+    target = tmp_path / "x.zip"
+    assert package.main(["--output", str(target), "--with", "otel"]) == 0
+    said = capsys.readouterr().out
+    assert "MiB of 40" in said
+    with zipfile.ZipFile(target) as archive:
+        assert "index.py" in archive.namelist()
+        assert "handler/service.py" in archive.namelist()

@@ -1,0 +1,187 @@
+"""deploy/plain and deploy/cloud-run: what they say is what the function and the platform understand."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from handler import settings
+from tests.conftest import ROOT
+
+DEPLOY = ROOT / "deploy"
+UNIT = DEPLOY / "plain" / "bms-autostop.service"
+EXAMPLE = DEPLOY / "plain" / "bms-autostop.env.example"
+RUN: dict[str, Any] = yaml.safe_load((DEPLOY / "cloud-run" / "service.yaml").read_text())
+# What functions-framework and the shell read; all else must be a setting.
+_FRAMEWORK = {"THREADS"}
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if line and line[0] != "#")
+
+
+def _unit() -> dict[str, list[str]]:
+    """The unit's directives; some may stand there more than once."""
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        if "=" in line and line[0] not in "#[":
+            name, value = line.split("=", 1)
+            found.setdefault(name, []).append(value)
+    return found
+
+
+# --- systemd
+
+
+def _systemd_says(unit: Path) -> list[str]:
+    """What systemd finds strange in a unit, whose program is not installed here. It exits 0 all the same."""
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=120, check=False
+    )
+    return [line for line in done.stderr.splitlines() if unit.name in line and "is not executable" not in line]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_unit_has_only_directives_that_systemd_knows(tmp_path: Path) -> None:
+    """None is misspelt or in the wrong section; one that is, is found."""
+    assert _systemd_says(UNIT) == []
+    wrong = tmp_path / UNIT.name
+    wrong.write_text(UNIT.read_text().replace("ProtectHome=", "ProtectHomes="))
+    assert any("ProtectHomes" in line for line in _systemd_says(wrong))
+
+
+def test_unit_has_time_to_finish_and_no_rights() -> None:
+    """It is not killed before an event's budget is over, writes nowhere, and has no capability."""
+    unit = _unit()
+    (patience,) = unit["TimeoutStopSec"]
+    assert timedelta(seconds=int(patience.removesuffix("s"))) > settings.from_environ(_login()).deadline
+    assert unit["ProtectSystem"] == ["strict"]
+    assert unit["DynamicUser"] == ["yes"]
+    assert unit["CapabilityBoundingSet"] == [""]
+    assert "--host 127.0.0.1" in unit["ExecStart"][0]
+
+
+def _login() -> dict[str, str]:
+    """The example, with what it leaves to the reader."""
+    return {name: value or "filled-in" for name, value in _pairs(EXAMPLE.read_text()).items()}
+
+
+def test_example_of_an_environment_starts_the_function_as_a_rehearsal() -> None:
+    """Its names are settings, nothing is missing once it is filled in, and nothing is stopped at first."""
+    assert settings.from_environ(_login()).policy.dry_run
+    unfilled = {name for name, value in _pairs(EXAMPLE.read_text()).items() if not value}
+    assert unfilled == {"AUTOSTOP_BEARER_TOKENS", "OS_USERNAME", "OS_PASSWORD"}
+
+
+def test_readme_of_systemd_copies_files_that_are_there() -> None:
+    """Its commands name files of this folder, and the place that the unit starts from."""
+    text = (DEPLOY / "plain" / "README.md").read_text()
+    for name in re.findall(r"deploy/plain/([\w.-]+)", text):
+        assert (DEPLOY / "plain" / name).exists()
+    assert _unit()["EnvironmentFile"][0] in text
+    assert _unit()["ExecStart"][0].split("/.venv")[0] in text
+
+
+# --- Cloud Run
+
+_FIELDS: Mapping[str, set[str]] = {
+    "service": {"apiVersion", "kind", "metadata", "spec"},
+    "template": {"metadata", "spec"},
+    "revision": {"serviceAccountName", "containerConcurrency", "timeoutSeconds", "containers"},
+    "container": {"image", "ports", "env", "resources", "startupProbe", "livenessProbe"},
+    "probe": {"httpGet", "periodSeconds", "timeoutSeconds", "failureThreshold"},
+    "annotations": {
+        "run.googleapis.com/ingress",
+        "autoscaling.knative.dev/maxScale",
+        "run.googleapis.com/startup-cpu-boost",
+    },
+}
+
+
+def _strange(service: dict[str, Any]) -> set[str]:
+    """The fields that Cloud Run is not known to have."""
+    template = service["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    return (
+        (service.keys() - _FIELDS["service"])
+        | (template.keys() - _FIELDS["template"])
+        | (template["spec"].keys() - _FIELDS["revision"])
+        | (container.keys() - _FIELDS["container"])
+        | (container["startupProbe"].keys() - _FIELDS["probe"])
+        | (container["livenessProbe"].keys() - _FIELDS["probe"])
+        | (service["metadata"]["annotations"].keys() - _FIELDS["annotations"])
+        | (template["metadata"]["annotations"].keys() - _FIELDS["annotations"])
+    )
+
+
+def _environment(service: dict[str, Any]) -> dict[str, str]:
+    (container,) = service["spec"]["template"]["spec"]["containers"]
+    return {entry["name"]: entry.get("value", "from-a-secret") for entry in container["env"]}
+
+
+def test_service_has_only_fields_that_cloud_run_knows() -> None:
+    """None is misspelt; one that is, is found. Annotations are text."""
+    assert _strange(RUN) == set()
+    wrong = yaml.safe_load((DEPLOY / "cloud-run" / "service.yaml").read_text().replace("timeoutSeconds", "timeout"))
+    assert "timeout" in _strange(wrong)
+    assert all(isinstance(value, str) for value in RUN["spec"]["template"]["metadata"]["annotations"].values())
+
+
+def test_service_starts_the_function_as_a_rehearsal() -> None:
+    """Its variables are settings, none is missing, the secrets are references, and nothing is stopped at first."""
+    environment = {name: value for name, value in _environment(RUN).items() if name not in _FRAMEWORK}
+    assert settings.from_environ(environment).policy.dry_run
+    (container,) = RUN["spec"]["template"]["spec"]["containers"]
+    secrets = {entry["name"] for entry in container["env"] if "valueFrom" in entry}
+    assert secrets == {"OS_USERNAME", "OS_PASSWORD"}
+
+
+def test_times_of_cloud_run_are_nested() -> None:
+    """The function gives up before Cloud Run does, and that before Pub/Sub sends the event again."""
+    revision = RUN["spec"]["template"]["spec"]
+    environment = {name: value for name, value in _environment(RUN).items() if name not in _FRAMEWORK}
+    deadline = settings.from_environ(environment).deadline.total_seconds()
+    said = re.search(r"--ack-deadline (\d+)", (DEPLOY / "cloud-run" / "README.md").read_text())
+    assert said
+    assert deadline < revision["timeoutSeconds"] < int(said[1]) <= 600
+    assert int(_environment(RUN)["THREADS"]) > revision["containerConcurrency"]
+
+
+def test_nobody_is_let_in_without_a_proof() -> None:
+    """The function asks for none here, so Cloud Run must: the service is internal, and no command opens it."""
+    assert RUN["metadata"]["annotations"]["run.googleapis.com/ingress"] == "internal"
+    commands = re.findall(r"```sh\n(.*?)```", (DEPLOY / "cloud-run" / "README.md").read_text(), re.DOTALL)
+    assert not any("--allow-unauthenticated" in block for block in commands)
+    assert any("roles/run.invoker" in block for block in commands)
+
+
+# --- every platform
+
+
+@pytest.mark.parametrize("name", ["cloud-run", "compose", "functiongraph", "plain"])
+def test_readme_fits_a_screen_and_says_what_it_must(name: str) -> None:
+    """What is needed, the commands, how to see that it works, how to remove it."""
+    text = (DEPLOY / name / "README.md").read_text()
+    assert "**You need**" in text
+    assert "```sh" in text
+    assert re.search(r"\*\*(See that it works|Send an event)", text)
+    assert "**Remove it" in text
+    assert len(text.splitlines()) <= 85
+
+
+@pytest.mark.parametrize("name", ["cloud-run", "compose", "functiongraph", "plain"])
+def test_commands_of_a_readme_are_shell(name: str) -> None:
+    """A shell can at least read them."""
+    text = (DEPLOY / name / "README.md").read_text()
+    for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
+        script = re.sub(r"<[\w ]+>", "placeholder", block)
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False, timeout=30)
+        assert done.stderr == ""

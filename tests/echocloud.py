@@ -1,0 +1,122 @@
+"""A cloud that repeats in its faults whatever it was sent, as some gateways do; and a decent one, if told so."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+TOKEN = "marked-issued-token"
+PROJECT = "0123456789abcdef0123456789abcdef"
+
+
+def _server(id_: str) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "name": "db-1",
+        "OS-EXT-STS:vm_state": "active",
+        "OS-EXT-STS:task_state": None,
+        "locked": False,
+        "tags": [],
+        "metadata": {},
+        "flavor": {"id": "physical.o2.medium"},
+        "updated": "2026-11-20T18:00:00Z",
+    }
+
+
+def _texts(document: object) -> list[str]:
+    """The texts in a document, in its order."""
+    if isinstance(document, dict):
+        document = list(document.values())
+    if isinstance(document, list):
+        return [text for part in document for text in _texts(part)]
+    return [str(document)]
+
+
+class EchoCloud:
+    """A Keystone, a Nova and a BMS v1, each as far as it is needed.
+
+    Attributes:
+        login_status, stop_status, status: what logins, stops, and all other calls are answered with; below 300 as is
+            decent.
+        raw: faults are plain text instead of JSON.
+    """
+
+    def __init__(self) -> None:
+        self.login_status = 201
+        self.status = self.stop_status = 200
+        self.raw = False
+        cloud = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                is_login = "/auth/" in self.path or "/projects" in self.path
+                status = cloud.login_status if is_login else cloud.status
+                if self.path.endswith("action"):
+                    status = cloud.stop_status
+                headers, document = {}, cloud._decent(self.path)
+                if status >= 300:
+                    # What stands last is most often what lets in, and messages are cut off somewhere.
+                    headers = {"X-Request-Id": self.headers.get("X-Auth-Token") or ""}
+                    carried = [value for name, value in self.headers.items() if name.lower() != "accept"]
+                    echo = " ".join([*reversed(_texts(json.loads(body or b"0"))), *reversed(carried)])
+                    document = {"error": {"code": status, "message": echo, "title": echo}}
+                    # Some call it this way, in parts so that each fits into a short message.
+                    if self.path.endswith("action"):
+                        document = {"error_code": carried[-1], "error_msg": carried[-1], "request_id": carried[-1]}
+                elif is_login:
+                    headers = {"X-Subject-Token": TOKEN}
+                out = json.dumps(document).encode()
+                if cloud.raw and status >= 300:
+                    out = f"<html>{document}</html>".encode()
+                self.send_response_only(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(out)))
+                self.end_headers()
+                self.wfile.write(out)
+
+            do_GET = do_POST = _answer
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+
+    @property
+    def url(self) -> str:
+        """Scheme, host and port."""
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def _decent(self, path: str) -> dict[str, Any]:
+        if "/projects" in path:
+            return {"projects": [{"id": PROJECT, "name": "eu-de"}]}
+        if "/auth/" in path:
+            endpoints = [{"interface": "public", "region": "R", "url": f"{self.url}/v2.1/{PROJECT}"}]
+            return {
+                "token": {
+                    "issued_at": "2026-11-20T18:00:00Z",
+                    "expires_at": "2036-11-20T18:00:00Z",
+                    "project": {"id": PROJECT},
+                    "roles": [{"name": "member"}],
+                    "catalog": [{"type": "compute", "endpoints": endpoints}],
+                }
+            }
+        if path.endswith("os-instance-actions"):
+            return {"instanceActions": []}
+        return {"server": _server(path.rpartition("/")[2]), "servers": []}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.shutdown()
+        self._thread.join()
+        self._http.server_close()

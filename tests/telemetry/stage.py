@@ -1,0 +1,72 @@
+"""`stop_servers` with telemetry, in this process: what it tells is with the collector when the block ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from handler.inbound.answers import Answer
+from handler.inbound.door import HttpRequest
+from handler.service import Service
+from handler.settings import from_environ
+from handler.shared_settings import wanted_signals
+from handler.simulator import Simulator
+from handler.telemetry.signals import Late
+from handler.telemetry.start import start
+from handler.telemetry.watching import Watching
+from tests.conftest import STOP
+
+
+class Watched:
+    """The function and its telemetry."""
+
+    def __init__(self, cloud: Simulator, environ: Mapping[str, str]) -> None:
+        telemetry = start(wanted_signals(environ), environ)
+        assert isinstance(telemetry, Watching)
+        settings = from_environ({"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ})
+        self.telemetry = telemetry
+        self.service = Service(settings, telemetry=telemetry)
+        self._door = self.service.door()
+
+    def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Bring a message to the door."""
+        return self._door.answer(HttpRequest("POST", "/", headers, body, time.monotonic()))
+
+    def send(self, data: object, **attributes: str) -> Answer:
+        """Send one event in binary mode."""
+        attributes = {"specversion": "1.0", "id": "event-1", "source": "/tests", "type": STOP, **attributes}
+        headers = {f"ce-{name}": value for name, value in attributes.items()}
+        return self.post({**headers, "content-type": "application/json"}, json.dumps(data).encode())
+
+    def stop(self, *ids: str, **attributes: str) -> Answer:
+        """Ask for these servers to be stopped."""
+        return self.send({"server_ids": list(ids)}, **attributes)
+
+    def flush(self) -> None:
+        """Send what is still here."""
+        late = self.telemetry._signals
+        assert isinstance(late, Late)
+        late.close()
+
+
+@contextmanager
+def watched(monkeypatch: pytest.MonkeyPatch, cloud: Simulator, url: str, **environ: Any) -> Iterator[Watched]:
+    """Switch telemetry on by its standard variables."""
+    wanted = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, **environ}
+    # The SDK reads the environment of the process.
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+    handlers = [(handler, handler.filters[:]) for handler in logging.getLogger("handler").handlers]
+    here = Watched(cloud, wanted)
+    try:
+        yield here
+    finally:
+        here.flush()
+        for handler, filters in handlers:
+            handler.filters = filters

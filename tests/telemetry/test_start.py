@@ -1,0 +1,160 @@
+"""Whether telemetry is on is said by OpenTelemetry's own variables; whatever is wrong with it, the function works."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+
+from handler.shared_settings import wanted_signals
+from handler.simulator import Simulator
+from handler.telemetry.signals import Late
+from handler.telemetry.start import start
+from tests.conftest import StartFunction
+from tests.outbound.capture import logged
+from tests.telemetry.collector import Collector
+from tests.telemetry.stage import watched
+
+URL = "http://127.0.0.1:1"
+BOTH = {"traces", "metrics"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "wanted"),
+    [
+        ({}, set()),
+        ({"OTEL_SERVICE_NAME": "x", "OTEL_RESOURCE_ATTRIBUTES": "a=b"}, set()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL}, BOTH),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "  "}, set()),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": URL}, {"traces"}),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": URL}, {"metrics"}),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, {"traces"}),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_METRICS_EXPORTER": "None"}, {"traces"}),
+        ({"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}, set()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_SDK_DISABLED": " True "}, set()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_SDK_DISABLED": "false"}, BOTH),
+    ],
+)
+def test_the_standard_variables_say_what_is_wanted(environ: dict[str, str], wanted: set[str]) -> None:
+    """An endpoint or an exporter switches on, `none` and OTEL_SDK_DISABLED switch off."""
+    assert wanted_signals(environ) == wanted
+
+
+@pytest.mark.parametrize(
+    ("environ", "detail"),
+    [
+        ({"OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER: only otlp and none are known here."),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is spoken here, so no traces are sent.",
+        ),
+    ],
+)
+def test_what_is_not_spoken_here_is_told(environ: dict[str, str], detail: str) -> None:
+    """Instead of sending where nobody listens."""
+    with logged() as lines:
+        assert start(wanted_signals(environ), environ) is None
+    assert [(line["level"], line["detail"]) for line in lines.of("telemetry is off")] == [("WARNING", detail)]
+
+
+def test_one_signal_can_be_spoken_where_the_other_cannot(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own protocol counts before the common one."""
+    with Collector() as collector:
+        protocols = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf"}
+        with watched(monkeypatch, cloud, collector.url, **protocols) as here:
+            here.stop(cloud.add_server())
+        assert collector.points
+        assert collector.spans == []
+
+
+@pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.exporter.otlp.proto.http"])
+def test_a_missing_package_is_one_line_and_no_crash(
+    cloud: Simulator, start_function: StartFunction, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """A platform may set these variables for everything it runs; servers are stopped all the same."""
+
+    class Missing:
+        """As if it had never been installed."""
+
+        def find_spec(self, name: str, *_: object) -> None:
+            """Nothing of this package is found."""
+            if name == missing or name.startswith(f"{missing}."):
+                raise ModuleNotFoundError(name=name)
+
+    for name in [name for name in sys.modules if name.startswith(("opentelemetry", "handler.telemetry."))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    server = cloud.add_server()
+    with logged() as lines:
+        function = start_function(cloud, OTEL_EXPORTER_OTLP_ENDPOINT=URL)
+        assert function.stop(server).status_code == 200
+    (line,) = lines.of("telemetry is off")
+    assert line["detail"] == "OpenTelemetry is asked for, but it needs: pip install 'bms-autostop[otel]'."
+    assert cloud.server(server).vm_state == "stopped"
+
+
+def test_settings_that_the_sdk_chokes_on_are_told_without_their_value(
+    cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And servers are stopped all the same; the other signal is given."""
+    with logged() as lines, Collector() as collector:
+        with watched(monkeypatch, cloud, collector.url, OTEL_METRIC_EXPORT_INTERVAL="-7") as here:
+            assert here.stop(cloud.add_server()).status == 200
+        assert collector.spans
+    (line,) = lines.of("telemetry is off")
+    assert (line["level"], line["detail"]) == (
+        "ERROR",
+        "No metrics: OpenTelemetry cannot be set up (ValueError); check its variables.",
+    )
+
+
+def test_a_collector_that_is_away_is_told_without_its_address(
+    cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each complaint, in a JSON line of ours; events are handled as ever."""
+    url = "http://127.0.0.1:1/marked-path"
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=marked", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.1"}
+    with logged() as lines, watched(monkeypatch, cloud, url, **environ) as here:
+        for _ in range(3):
+            assert here.stop(cloud.add_server()).status == 200
+    told = lines.of("telemetry is in trouble")
+    assert told
+    assert len({line["detail"] for line in told}) == len(told)
+    assert "marked" not in lines.text
+
+
+def test_a_full_queue_is_told_once_a_while() -> None:
+    """A complaint for each span would fill the log."""
+    from handler.telemetry.signals import _tame_complaints
+
+    _tame_complaints()
+    _tame_complaints()
+    theirs = logging.getLogger("opentelemetry.sdk.marked")
+    with logged() as lines:
+        for number in range(50):
+            theirs.warning("Queue full at %s, test.", number)
+        theirs.info("not worth it")
+    assert [line["detail"] for line in lines.all] == ["Queue full at %s, test."]
+
+
+def test_it_says_who_it_is(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default by our names; the standard variables come first."""
+    with Collector() as collector:
+        with watched(monkeypatch, cloud, collector.url, OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-7") as here:
+            here.stop(cloud.add_server())
+        resource = collector.resources[0]
+    assert resource["service.name"] == "bms-autostop"
+    assert resource["service.instance.id"] == "pod-7"
+    assert resource["faas.name"] == "stop_servers"
+    with Collector() as collector:
+        with watched(monkeypatch, cloud, collector.url, OTEL_SERVICE_NAME="stopper") as here:
+            here.stop(cloud.add_server())
+        assert collector.resources[0]["service.name"] == "stopper"
+
+
+def test_the_sdk_is_made_once_and_late() -> None:
+    """Not before it is needed, as threads do not survive a fork; and closing what was never made is fine."""
+    late = Late(frozenset(), {})
+    late.close()
+    assert late() is late()

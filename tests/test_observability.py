@@ -1,0 +1,155 @@
+"""Dashboard, alerts and their README against the metrics that the code has. promtool's part is `make observability`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from handler.telemetry.instruments import METRICS, Metric
+from tests.observability import FOLDER, alerts, main, panels, queries
+
+README = (FOLDER / "README.md").read_text()
+# Labels that Prometheus itself gives: the resource's `service.name`, `service.instance.id`, a histogram's bucket.
+_GIVEN = {"job", "instance", "le"}
+_SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+
+
+def in_prometheus(metric: Metric) -> str:
+    """A metric's name as OTLP brings it to Prometheus: underscores, the unit, and `_total` for a counter."""
+    name = metric.name.replace(".", "_")
+    if metric.unit == "s":
+        name += "_seconds"
+    return f"{name}_total" if metric.kind == "counter" else name
+
+
+SERIES = {
+    in_prometheus(metric) + suffix: {label.replace(".", "_") for label in (*metric.always, *metric.sometimes)}
+    for metric in METRICS
+    for suffix in _SUFFIXES[metric.kind]
+}
+EXPRESSIONS = [(rule["alert"], rule["expr"]) for rule in alerts()] + list(queries())
+
+
+def series_of(expression: str) -> set[str]:
+    """The metrics that an expression names."""
+    return set(re.findall(r"\b(?:autostop|http)_\w+(?=\s*\{|\s*\[|\s*\))", expression)) - labels_of(expression)
+
+
+def labels_of(expression: str) -> set[str]:
+    """The labels that an expression matches or groups by."""
+    matched = {name for inside in re.findall(r"\{(.*?)\}", expression, re.DOTALL) for name in _matchers(inside)}
+    grouped = {name.strip() for inside in re.findall(r"\bby \((.*?)\)", expression) for name in inside.split(",")}
+    return matched | grouped
+
+
+def _matchers(inside: str) -> list[str]:
+    return re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", inside)
+
+
+@pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
+def test_every_expression_is_about_what_the_code_tells(where: str, expression: str) -> None:
+    """Each metric exists, and has each label."""
+    named = series_of(expression)
+    assert named, where
+    assert named <= set(SERIES), where
+    allowed = set.union(*(SERIES[name] for name in named)) | _GIVEN
+    assert labels_of(expression) <= allowed, where
+
+
+def test_every_metric_is_looked_at() -> None:
+    """By the dashboard or an alert; what nobody looks at need not be told."""
+    looked_at = {name for _, expression in EXPRESSIONS for name in series_of(expression)}
+    for metric in METRICS:
+        assert {in_prometheus(metric) + suffix for suffix in _SUFFIXES[metric.kind]} & looked_at, metric.name
+
+
+def test_the_values_that_expressions_match_are_values_of_the_code() -> None:
+    """A misspelt outcome would match nothing, for ever, in silence."""
+    text = " ".join(expression for _, expression in EXPRESSIONS)
+    outcomes = {word for found in re.findall(r'event_outcome=~?"(.*?)"', text) for word in found.split("|")}
+    assert outcomes <= {"completed", "failed", "refused", "unhandled", "ignored"}
+    sources = "".join(path.read_text() for path in (FOLDER.parent.parent / "handler").rglob("*.py"))
+    for label in ("event_reason", "error_type", "cloudevents_event_type"):
+        for value in re.findall(rf'{label}!?="(.*?)"', text):
+            assert f'"{value}"' in sources, value
+
+
+def test_the_readme_has_the_metrics_of_the_code() -> None:
+    """Name, name in Prometheus, kind, labels."""
+    table = README.partition("<!-- metrics:")[2].partition("<!-- end of metrics -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "`" in line]
+
+    def labels(metric: Metric) -> str:
+        always = ", ".join(f"`{label}`" for label in metric.always)
+        return always + (f" ({', '.join(f'`{label}`' for label in metric.sometimes)})" if metric.sometimes else "")
+
+    assert rows == [[f"`{m.name}`", f"`{in_prometheus(m)}`", m.kind, labels(m)] for m in METRICS]
+
+
+def test_each_alert_says_what_it_means_and_is_tested() -> None:
+    """A name, a severity, two sentences; and promtool's tests see each fire and keep quiet."""
+    tested: dict[str, set[bool]] = {}
+    for case in yaml.safe_load((FOLDER / "alerts.test.yaml").read_text())["tests"]:
+        for expected in case["alert_rule_test"]:
+            tested.setdefault(expected["alertname"], set()).add(bool(expected["exp_alerts"]))
+    for rule in alerts():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert set(rule["annotations"]) == {"summary", "description"}
+        # One of two series in one test may fire while the other keeps quiet.
+        assert True in tested[rule["alert"]], rule["alert"]
+    assert set(tested) == {rule["alert"] for rule in alerts()}
+
+
+def test_the_dashboard_is_one() -> None:
+    """Panels with numbers of their own that do not lie on each other, and one data source to choose."""
+    found = panels()
+    assert len({panel["id"] for panel in found}) == len({panel["title"] for panel in found}) == len(found)
+    taken: set[tuple[int, int]] = set()
+    for panel in found:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+
+
+def test_the_collectors_settings_fit_together() -> None:
+    """Each pipeline uses what is there, all that is there is used, and it listens where the README sends."""
+    settings = yaml.safe_load((FOLDER / "collector.yaml").read_text())
+    assert set(settings["service"]["pipelines"]) == {"metrics", "traces"}
+    for kind in ("receivers", "processors", "exporters"):
+        used = {name for pipeline in settings["service"]["pipelines"].values() for name in pipeline[kind]}
+        assert used == set(settings[kind])
+    endpoint = settings["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
+    assert f":{endpoint.rpartition(':')[2]}" in README
+
+
+def test_a_missing_promtool_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to install."""
+    monkeypatch.setenv("PATH", "")
+    assert main() == 2
+    assert "apt-get install prometheus" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spoilt", ["autostop_events_totl", "http_server_request_duration_seconds"])
+def test_a_misspelt_metric_is_found(spoilt: str) -> None:
+    """The tests above can fail: neither is a series."""
+    expression = f'sum by (job) (rate({spoilt}{{job="x"}}[5m]))'
+    assert series_of(expression) == {spoilt}
+    assert spoilt not in SERIES
+
+
+def test_a_misspelt_label_is_found() -> None:
+    """In a matcher as well as in a grouping."""
+    found: Any = labels_of('sum by (job, outcom) (increase(autostop_events_total{cloudevents_typ!~"a|b"}[5m]))')
+    assert found == {"job", "outcom", "cloudevents_typ"}
