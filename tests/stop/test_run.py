@@ -284,7 +284,7 @@ def test_a_sighting_since_the_first_failure_makes_a_witness_needless() -> None:
 
 
 def test_a_server_that_was_read_as_a_witness_is_none_for_itself() -> None:
-    """It was seen in the middle of its own trouble, for the sake of another; nobody else was, so nobody can judge it."""
+    """It was seen in the middle of its own trouble, for the sake of another; so nobody can judge it."""
     witness = Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN)
     play = Play(witness, Script(DOWN))
     with pytest.raises(BudgetSpent, match="1 of 2"):
