@@ -64,7 +64,6 @@ def faults() -> dict[str, dict[str, Any]]:
 
 
 _SLOW = ("slow headers", "slow answer", "slow body")
-_GARBLED = ("200 truncated", "200 truncated, acted", "200 empty", "200 page", "200 page, acted")
 _THROTTLED = ("413 told", "429", "429 told", "429 dated", "429 told nonsense")
 # A wait of a second may or may not leave enough of the budget; that it is kept is tested elsewhere.
 _TOLD = ("413 told", "429 told", "429 dated")
@@ -132,8 +131,8 @@ ROWS = {
         1,
         ERROR,
         once_but=_each(_SLOW, AGAIN),
-        # What is no history at all leaves the age rule alone; what is late or throttled may come yet.
-        always_but={**_each(_GARBLED, DONE), **_each((*_SLOW, *_THROTTLED, "401"), AGAIN)},
+        # What is late or throttled may come yet.
+        always_but=_each((*_SLOW, *_THROTTLED, "401"), AGAIN),
         dated=True,
     ),
     "bms read": Row("bms", CallKind.READ, 1, **_LOOK),

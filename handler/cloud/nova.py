@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from handler.cloud import servers
 from handler.cloud.endpoint import Endpoint
 from handler.cloud.http import Http
-from handler.errors import CloudConfused, CloudError, LoginRefused
-from handler.stop.evidence import Action, History
+from handler.errors import CloudError, LoginRefused
+from handler.stop.evidence import Action, History, Lookup
 from handler.stop.model import Server
 from handler.stop.ports import Rehearsed, Taken
 
@@ -19,6 +19,9 @@ _VERSION_HEADERS = {
     "OpenStack-API-Version": f"compute {MICROVERSION}",
     "X-OpenStack-Nova-API-Version": MICROVERSION,
 }
+
+
+_NOT_UNDERSTOOD = History(actions=None, gap=Lookup.UNREADABLE)
 
 
 class NovaReader:
@@ -47,7 +50,7 @@ class NovaReader:
         return find(pages, self._endpoint.project(timeout), wanted, timeout)
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
-        """`GET /servers/{id}/os-instance-actions`, newest first."""
+        """`GET /servers/{id}/os-instance-actions`, newest first; none if one entry of it is not understood."""
         try:
             return _history(
                 self._get("reading the server's history", f"/servers/{server_id}/os-instance-actions", timeout)
@@ -113,12 +116,13 @@ class NovaCloud(NovaReader):
 def _history(document: Mapping[str, object]) -> History:
     entries = document.get("instanceActions")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise CloudConfused("reading the server's history: the answer has no list of actions")
+        return _NOT_UNDERSTOOD
     actions = []
     for entry in entries:
         at, name = servers.stamp(entry.get("start_time")), entry.get("action")
         if at is None or not isinstance(name, str):
-            raise CloudConfused("reading the server's history: an action has no name or no time")
+            # It may be the start that matters.
+            return _NOT_UNDERSTOOD
         actions.append(
             Action(
                 name=name.lower(),

@@ -175,7 +175,7 @@ class Case:
     def on_history(self, answer: History | CloudError, at: Moment) -> Next | None:
         """Take in the server's history; None if that ends the case."""
         if isinstance(answer, CloudError):
-            if not isinstance(answer, CallDenied | CallRejected | ServerNotFound | CloudConfused):
+            if not _withheld(answer):
                 return self._unrecorded(answer, at)
             gap = Lookup.FORBIDDEN if isinstance(answer, CallDenied) else Lookup.UNREADABLE
             answer = History(actions=None, gap=gap)
@@ -388,3 +388,17 @@ class Case:
             evidence=self._evidence,
         )
         return None
+
+
+def _withheld(fault: CloudError) -> bool:
+    """Whether a cloud keeps no history, or none for us, rather than failing to show it.
+
+    A page where JSON is due, or a redirect, comes from something in between, and says nothing of what the cloud keeps.
+    """
+    match fault:
+        case CallDenied() | CallRejected() | ServerNotFound():
+            return True
+        case CloudConfused(status=int(status)):
+            return status >= 400
+        case _:
+            return False

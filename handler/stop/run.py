@@ -147,6 +147,7 @@ class _Rounds:
         if look is None:
             self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._cases)))
         else:
+            self._note(look)
             self._learn(look)
         while self._open:
             now = self._crew.monotonic()

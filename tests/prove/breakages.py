@@ -25,7 +25,7 @@ from handler import rfc3339
 from handler.cloud.connect import Clouds
 from handler.errors import BudgetSpent
 from handler.outbound import result
-from handler.stop import case, decide, run
+from handler.stop import case, decide, run, selection
 from handler.stop.case import Case, Next, Step
 from handler.stop.evidence import History
 from handler.stop.model import Move, Reason, Refusal
@@ -161,6 +161,7 @@ BREAKAGES: Mapping[str, Callable[[], Broken]] = {
     "not-bare-metal": lambda: _without_guard(Reason.NOT_BARE_METAL),
     "started-since": _started_since_is_not_asked,
     "history that fails": _a_failing_history_is_none,
+    "only what a selector fits": lambda: mock.patch.object(selection, "matches", return_value=True),
     "state check": lambda: _stopping_if(Move.LEAVE, Reason.WRONG_STATE),
     "never-launched": lambda: _stopping_if(Move.LEAVE, Reason.NEVER_LAUNCHED),
     "task-state check": lambda: _stopping_if(Move.WAIT, Reason.BUSY),

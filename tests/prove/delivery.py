@@ -55,7 +55,8 @@ class Delivery:
         if town.bms:
             # It keeps no history, so nobody can see a start in it.
             for event in copy.message.acting:
-                self._errand.of(event).blind |= set(event.server_ids)
+                self._errand.of(event).blind |= set(self._ids(event))
+        self._calm = {event.key: set(self._ids(event)) for event in copy.message.acting} if calm else {}
         self._foretold = self._foretell() if calm else {}
         headers, body = copy.message.wire()
         self.fiber = Fiber(lambda: function.answer(headers, body), self._errand, order)
@@ -148,13 +149,20 @@ class Delivery:
         due = law.refusals(event, errand.began)
         if refusal:
             tally.add("rows", f"refused {refusal}")
-            if refusal not in law.refusals(event, self._clock.time()) or errand.stops or rows:
+            just = refusal in law.refusals(event, self._clock.time())
+            just |= refusal == "too-many-servers" and law.too_many(errand)
+            if not just or errand.stops or rows:
                 faults.append(f"an event was refused ({refusal}) that should not have been, or not wholly")
             return faults
         if due:
             faults.append(f"an event was not refused though it is {due[0]}")
-        if [row["id"] for row in rows] != list(event.server_ids):
+        told = [row["id"] for row in rows]
+        if event.tag is None and told != list(event.server_ids):
             faults.append("a result tells of other servers than were asked for")
+        if event.tag is not None and not all(law.meant(errand, id_) for id_ in told):
+            faults.append("a result tells of a server that nobody saw with the tag")
+        if event.tag is not None and event.key in self._calm and set(told) != self._calm[event.key]:
+            faults.append(f"a result tells of {len(told)} servers, and {len(self._calm[event.key])} carry the tag")
         for row in rows:
             tally.add("rows", f"{row['outcome']} {row['reason']}")
             state, actions = self._ledger.state(row["id"]), self._ledger.actions(row["id"])
@@ -168,13 +176,20 @@ class Delivery:
                     faults.append(f"a result calls {name} {row['reason']}, and it should be {' or '.join(foretold)}")
         return faults
 
+    def _ids(self, event: Asked) -> Sequence[str]:
+        """The servers that an event is about, as things are now."""
+        if event.tag is None:
+            return event.server_ids
+        states = self._town.world.all()
+        return [s.id for s in states if event.tag in s.tags and not s.deleted and self._town.shows(s)]
+
     def _foretell(self) -> dict[tuple[Key, str], set[str]]:
         now = self._clock.time()
         # Two events of a batch may be about one server, and then it matters who is first.
-        everything = [server_id for event in self.copy.message.acting for server_id in event.server_ids]
+        everything = [server_id for event in self.copy.message.acting for server_id in self._ids(event)]
         foretold = {}
         for event in self.copy.message.acting:
-            for id_ in event.server_ids:
+            for id_ in self._ids(event):
                 state, actions = self._ledger.state(id_), self._ledger.actions(id_)
                 if state and not self._town.shows(state):
                     state = None

@@ -44,6 +44,7 @@ class Asked:
         emitted: when it was really made; seconds since the epoch.
         time: what it says of that, or None.
         expires: its `expirytime`, or None.
+        tag: it means the servers that carry this tag, and names none; or None.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Asked:
     time: float | None
     expires: float | None = None
     dry_run: bool = False
+    tag: str | None = None
 
     @property
     def key(self) -> Key:
@@ -129,7 +131,8 @@ def _data(event: Asked) -> dict[str, object]:
     ids: Sequence[str] = event.server_ids
     if event.kind is Kind.MALFORMED:
         ids = [*ids, "everything"]
-    return {"server_ids": ids, **({"dry_run": True} if event.dry_run else {})}
+    which = {"server_ids": ids} if event.tag is None else {"selector": {"tags": [event.tag]}}
+    return {**which, **({"dry_run": True} if event.dry_run else {})}
 
 
 def _structured(event: Asked) -> dict[str, object]:

@@ -49,7 +49,7 @@ def objection(errand: Errand, server_id: str, sent: Sent, earlier: Sequence[Sent
     asked, here = errand.asked, errand.stops.get(server_id, ())
     if asked is None or asked.kind != "good":
         return "for no event"
-    if server_id not in asked.server_ids:
+    if not meant(errand, server_id):
         return "that was not asked for"
     if asked.dry_run:
         return "in a rehearsal"
@@ -72,8 +72,21 @@ def objection(errand: Errand, server_id: str, sent: Sent, earlier: Sequence[Sent
     return None
 
 
+def meant(errand: Errand, server_id: str) -> bool:
+    """Whether an event is about a server: it names it, or it was seen with the tag that the event tells."""
+    asked = errand.asked
+    if asked is None or asked.tag is None:
+        return asked is not None and server_id in asked.server_ids
+    return any(asked.tag in look.state.tags for look in errand.reads.get(server_id, ()))
+
+
+def too_many(errand: Errand) -> bool:
+    """Whether more servers were seen with the tag that the event tells than are taken at once."""
+    return sum(meant(errand, server_id) for server_id in errand.reads) > MAX_SERVERS
+
+
 def refusals(asked: Asked, now: float) -> list[str]:
-    """Why an event must be refused as a whole."""
+    """Why an event must be refused as a whole, before anything was looked at."""
     return [
         reason
         for reason, applies in (

@@ -40,8 +40,7 @@ class Ledger:
 
     def look(self, errand: Errand, ids: Sequence[str]) -> None:
         """Remember servers as they are while the cloud answers a read of them; no ids for all those of the errand."""
-        asked = errand.asked.server_ids if errand.asked else ()
-        shown = [(id_, self._world.get(id_)) for id_ in ids or asked if self._world.known(id_)]
+        shown = [(id_, self._world.get(id_)) for id_ in ids or self._about(errand) if self._world.known(id_)]
         self._shown[id(errand)] = {
             id_: Look(self._clock.time(), state, tuple(self._world.actions(id_)))
             for id_, state in shown
@@ -57,7 +56,7 @@ class Ledger:
                 errand.reads.setdefault(id_, []).append(look)
                 errand.fresh[id_] = look
         if not good:
-            errand.troubled |= set(ids or (errand.asked.server_ids if errand.asked else ()))
+            errand.troubled |= set(ids or self._about(errand))
         if kind is CallKind.ACTIONS:
             if good:
                 errand.blind -= set(ids)
@@ -115,6 +114,12 @@ class Ledger:
     def actions(self, server_id: str) -> list[Action]:
         """What was done to a server."""
         return self._world.actions(server_id) if self._world.known(server_id) else []
+
+    def _about(self, errand: Errand) -> Sequence[str]:
+        """The servers that an event may be about: those that it names, or all."""
+        if errand.asked is None:
+            return ()
+        return errand.asked.server_ids if errand.asked.tag is None else [state.id for state in self._world.all()]
 
     def _note_taken(self, errand: Errand, server_id: str, sent: Sent) -> None:
         sent.taken_at = self._clock.time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -16,7 +17,7 @@ from tests.prove.events import Asked, Kind, Message, Mode
 from tests.prove.function import Function, held_hands
 from tests.prove.ledger import Broken, Ledger
 from tests.prove.tally import Tally
-from tests.prove.town import ACTS, SHAPES, Town
+from tests.prove.town import ACTS, SHAPES, TAG, Town
 from tests.prove.wire import Hitch, SinkTrouble, SinkWire, Trouble, Wire
 
 TALLY = Tally()
@@ -47,7 +48,7 @@ _MEANWHILE = st.sampled_from(
     [["reboot"], ["stop", "start"], ["start"], ["start-slowly"], ["lock"], ["protect"], ["keep"], ["break"], ["delete"]]
 )
 _SPOILT = st.sampled_from([None, 500, 503])
-_SHAPES = st.sampled_from([*["plain"] * 10, *["slow"] * 3, "virtual", *SHAPES])
+_SHAPES = st.sampled_from([*["plain"] * 10, *["slow"] * 3, *["tagged"] * 2, "virtual", *SHAPES])
 _ON = st.sampled_from(
     [CallKind.READ, CallKind.READ, CallKind.LIST, CallKind.STOP, CallKind.STOP, CallKind.STOP, CallKind.ACTIONS]
 )
@@ -133,6 +134,13 @@ class Machine(RuleBasedStateMachine):
         if repeat:
             events.insert(0, events[-1])
         self.broker.publish(Message(tuple(events), Mode.BATCH))
+
+    @rule(pause=_PAUSES, order=_ORDERS, when=_TIMES, dry_run=st.sampled_from([False] * 5 + [True]))
+    def select(self, pause: int | None, order: int, when: str, dry_run: bool) -> None:
+        """Somebody asks for all servers of a tag, whichever they are by then, and it is delivered at once."""
+        event = replace(self._event([], "/b", when, Kind.GOOD, dry_run, None), tag=TAG)
+        self.broker.publish(Message((event,), Mode.STRUCTURED))
+        self.deliver(len(self.broker.waiting) - 1, pause, order, acknowledged=True)
 
     @precondition(lambda self: self.broker.seen)
     @rule(which=_SMALL)

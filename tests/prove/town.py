@@ -16,6 +16,8 @@ from tests.prove.wire import CLOUD
 
 _PHYSICAL = "physical.o2.medium"
 _VIRTUAL = "s3.large.4"
+# What servers carry that an event can mean without naming them.
+TAG = "team=ci"
 
 # What a server can be like when it comes into the world. Times are in seconds from now.
 SHAPES: Mapping[str, Mapping[str, Any]] = {
@@ -34,6 +36,9 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
     "kept-forever": {"keep": 1e8},
     "kept-once": {"keep": -10.0},
     "kept-somehow": {"tags": ["autostop-keep-until=tomorrow"]},
+    "tagged": {"tags": [TAG]},
+    "tagged-and-protected": {"tags": [TAG, "autostop=never"]},
+    "tagged-virtual": {"flavor": _VIRTUAL, "tags": [TAG]},
     "virtual": {"flavor": _VIRTUAL},
     "bare-by-tag": {"flavor": _VIRTUAL, "tags": ["__type_baremetal"]},
     "bare-by-metadata": {"flavor": _VIRTUAL, "metadata": {"metering.resourcetype": "__type_baremetal"}},
@@ -52,6 +57,7 @@ ACTS = (
     "unlock",
     "protect",
     "unprotect",
+    "tag",
     "keep",
     "break",
     "rebuild",
@@ -140,6 +146,7 @@ class Town:
             "protect": lambda: world.change(
                 server_id, tags=[*state.tags, "autostop=never"], metadata=state.metadata, updated=state.updated
             ),
+            "tag": lambda: world.change(server_id, tags=[*state.tags, TAG], updated=state.updated),
             "unprotect": lambda: world.change(server_id, tags=[], metadata={}, updated=state.updated),
             "keep": lambda: world.change(
                 server_id,

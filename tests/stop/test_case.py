@@ -37,6 +37,8 @@ DENIED = CallDenied("no", status=403, request_id="req-403")
 REJECTED = CallRejected("what?", status=400, request_id="req-400")
 GONE = ServerNotFound("none", status=404, request_id="req-404")
 CONFUSED = CloudConfused("page not found", status=404)
+PAGE = CloudConfused("the answer is no JSON object")
+MOVED = CloudConfused("HTTP 302", status=302)
 OFF = "active/powering-off"
 MANY = Policy(max_servers=1000)
 
@@ -576,7 +578,15 @@ def test_trouble_with_the_history_may_pass() -> None:
     assert play.cloud.story() == ["read", "history"] * 4
 
 
-@pytest.mark.parametrize("fault", [FAULT, DOWN])
+@pytest.mark.parametrize("nonsense", [PAGE, MOVED])
+def test_a_page_in_place_of_the_history_is_no_word_about_it(nonsense: CloudError) -> None:
+    """A proxy stepped in between; asked again, the cloud tells of the start, and the server is left running."""
+    play = Play(Script(seen("active", updated=RECENT), histories=[nonsense, acts(STARTED)]), time=EVENT)
+    assert play.result().reason is Reason.STARTED_SINCE
+    assert play.cloud.story() == ["read", "history"] * 2
+
+
+@pytest.mark.parametrize("fault", [FAULT, DOWN, PAGE, MOVED])
 def test_a_history_that_always_fails_is_this_servers_own_trouble(fault: CloudError) -> None:
     """The server can be read, so the cloud is there; without its history it is not stopped, and holds up no event."""
     play = Play(Script(seen("active", updated=RECENT), histories=[fault]), time=EVENT)
