@@ -91,7 +91,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     if settings.result_topic:
         yield from _topic(clouds, settings)
     if settings.result_sink:
-        yield _reach("sink", settings.result_sink, True)
+        yield _reach("sink", settings.result_sink, settings.sink_ca or True)
 
 
 def _issuer(settings: OidcSettings) -> Finding:

@@ -183,7 +183,13 @@ class Service:
         """Where results go; None if the answer is the result."""
         if self.settings.result_sink is not None:
             new_wire = self._telemetry.wire("sink") if self._telemetry else Wire
-            return Sink(self.settings.result_sink, self.settings.sink_token, new_wire=new_wire)
+            return Sink(
+                self.settings.result_sink,
+                self.settings.sink_token,
+                token_file=self.settings.sink_token_file,
+                ca=self.settings.sink_ca,
+                new_wire=new_wire,
+            )
         topic = self._clouds.topic()
         if topic is None:
             return None

@@ -108,6 +108,8 @@ class Settings:
     result_sink: str | None = None
     result_topic: str | None = None
     sink_token: Secret = field(default_factory=Secret)
+    sink_token_file: str = ""
+    sink_ca: str = ""
     extensions: Mapping[str, str] = field(default_factory=dict)
     event_types: Mapping[str, str] = field(default_factory=dict)
     log_level: str = "INFO"
@@ -150,6 +152,7 @@ VARIABLES = (
     ),
     Variable("AUTOSTOP_SMN_URL", "from the catalogue", "explicit base URL of SMN, if a topic is the sink"),
     Variable("AUTOSTOP_SINK_TOKEN", "none", "bearer token sent along to the sink"),
+    Variable("AUTOSTOP_SINK_TOKEN_FILE", "none", "file with that token, read each time, as Knative's `/oidc/token`"),
     Variable("AUTOSTOP_SOURCE", "`/bms-autostop`", "`source` of the events sent"),
     Variable(
         "AUTOSTOP_EVENT_TYPES",
@@ -227,6 +230,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         result_sink=sink,
         result_topic=topic,
         sink_token=shared.sink_token,
+        sink_token_file=shared.sink_token_file,
+        sink_ca=shared.sink_ca,
         extensions=shared.extensions,
         event_types=reading.value("AUTOSTOP_EVENT_TYPES", event_types, {}),
         log_level=shared.log_level,

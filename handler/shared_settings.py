@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from handler.values import Reading, Secret, choice, overrides, size, token, uri_reference
+from handler.values import Reading, Secret, certificates, choice, overrides, size, token, uri_reference
 
 # Kubernetes describes each service of the namespace in variables of these forms; one may be called `autostop`.
 _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$")
@@ -39,7 +39,8 @@ class Shared:
 
     Attributes:
         source: `source` of the events sent.
-        sink_token: sent along to a sink.
+        sink_token, sink_token_file: sent along to a sink; the file's content if there is one.
+        sink_ca: certificates that a sink's may be signed by too, PEM text (`K_CA_CERTS`).
         extensions: attributes put on every event sent (`K_CE_OVERRIDES`).
         max_body: bytes.
         log_level: a name that `logging` knows.
@@ -47,6 +48,8 @@ class Shared:
 
     source: str
     sink_token: Secret
+    sink_token_file: str
+    sink_ca: str
     extensions: Mapping[str, str]
     max_body: int
     log_level: str
@@ -54,9 +57,14 @@ class Shared:
 
 def read_shared(reading: Reading) -> Shared:
     """Read what every target reads; faults are left in `reading`."""
+    token_file = reading.get("AUTOSTOP_SINK_TOKEN_FILE") or ""
+    if token_file and reading.get("AUTOSTOP_SINK_TOKEN"):
+        reading.faults.append("AUTOSTOP_SINK_TOKEN_FILE: cannot be set beside AUTOSTOP_SINK_TOKEN.")
     return Shared(
         source=reading.value("AUTOSTOP_SOURCE", uri_reference, "/bms-autostop"),
         sink_token=Secret(reading.value("AUTOSTOP_SINK_TOKEN", token, "")),
+        sink_token_file=token_file,
+        sink_ca=reading.value("K_CA_CERTS", certificates, ""),
         extensions=reading.value("K_CE_OVERRIDES", overrides, {}),
         max_body=reading.value("AUTOSTOP_MAX_BODY", size, 1024 * 1024),
         log_level=reading.value("AUTOSTOP_LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),

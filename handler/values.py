@@ -165,6 +165,17 @@ def overrides(text: str) -> dict[str, str]:
     return found
 
 
+def certificates(text: str) -> str:
+    """One certificate or several as PEM text."""
+    import ssl
+
+    try:
+        ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise ValueError("holds no certificate as PEM text") from None
+    return text
+
+
 def event_types(text: str) -> dict[str, str]:
     """`type; type=JMESPath`: each type with its path, or with an empty text.
 

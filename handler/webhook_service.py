@@ -32,7 +32,13 @@ class WebhookService:
     def __init__(self, settings: WebhookSettings, telemetry: Telemetry | None = None) -> None:
         self._settings = settings
         new_wire = telemetry.wire("sink") if telemetry else Wire
-        self._sink = Sink(settings.event_sink, settings.sink_token, new_wire=new_wire)
+        self._sink = Sink(
+            settings.event_sink,
+            settings.sink_token,
+            token_file=settings.sink_token_file,
+            ca=settings.sink_ca,
+            new_wire=new_wire,
+        )
         self._producers = switched_on(settings)
 
     def door(self) -> WebhookDoor:

@@ -56,6 +56,8 @@ class WebhookSettings:
     event_sink: str
     source: str = "/bms-autostop"
     sink_token: Secret = field(default_factory=Secret)
+    sink_token_file: str = ""
+    sink_ca: str = ""
     extensions: Mapping[str, str] = field(default_factory=dict)
     max_body: int = 1024 * 1024
     log_level: str = "INFO"
@@ -107,6 +109,8 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         event_sink=named or injected or "",
         source=shared.source,
         sink_token=shared.sink_token,
+        sink_token_file=shared.sink_token_file,
+        sink_ca=shared.sink_ca,
         extensions=shared.extensions,
         max_body=shared.max_body,
         log_level=shared.log_level,

@@ -46,8 +46,8 @@ class Wire:
     """Connections that are kept, for any number of hosts and threads.
 
     Args:
-        verify: True for the CA bundle of the environment or certifi, False to check no certificate, or the path of a
-            bundle or directory.
+        verify: True for the CA bundle of the environment or certifi, False to check no certificate, the path of a
+            bundle or directory, or PEM text of certificates that are trusted beside the bundle.
         pool: connections kept per host.
     """
 
@@ -172,7 +172,10 @@ def _context(verify: bool | str) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
-    place = verify if isinstance(verify, str) else bundle()
+    pem = verify if isinstance(verify, str) and "-----BEGIN" in verify else None
+    if pem:
+        context.load_verify_locations(cadata=pem)
+    place = verify if isinstance(verify, str) and not pem else bundle()
     if os.path.isdir(place):
         context.load_verify_locations(capath=place)
     else:

@@ -247,6 +247,13 @@ def test_another_source_is_refused(text: str) -> None:
         values.uri_reference(text)
 
 
+def test_a_sink_token_comes_from_one_place() -> None:
+    """Which of the two counts could only be guessed."""
+    both = {"AUTOSTOP_SINK_TOKEN": "token", "AUTOSTOP_SINK_TOKEN_FILE": "/oidc/token"}
+    assert faults({**LEAST, **both}) == ("AUTOSTOP_SINK_TOKEN_FILE: cannot be set beside AUTOSTOP_SINK_TOKEN.",)
+    assert read(AUTOSTOP_SINK_TOKEN_FILE="/oidc/token").sink_token_file == "/oidc/token"
+
+
 @pytest.mark.parametrize("text", ["a b", "a\nb", "ü", "a\x00"])
 def test_a_sink_token_must_fit_into_a_header(text: str) -> None:
     """It fails at the start, not with every event, and is not quoted."""
@@ -337,6 +344,7 @@ BAD = {
     "AUTOSTOP_COMPUTE_URL": "nova",
     "AUTOSTOP_RESULT_SINK": "nowhere",
     "AUTOSTOP_SINK_TOKEN": "two words",
+    "K_CA_CERTS": "-----BEGIN CERTIFICATE-----",
     "AUTOSTOP_SOURCE": "a b",
     "AUTOSTOP_DRY_RUN": "maybe",
     "AUTOSTOP_BARE_METAL_ONLY": "maybe",

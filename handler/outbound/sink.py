@@ -18,6 +18,7 @@ from handler.wire import FAILURES, Wire, retry_after
 _LOG = logging.getLogger(__name__)
 
 _ATTEMPT_TIMEOUT = 5.0
+_LONGEST_TOKEN = 64 * 1024
 # As Knative's delivery contract has it; any other 4xx will not change by asking again.
 _WORTH_ANOTHER_TRY = frozenset({404, 408, 409, 429})
 
@@ -85,6 +86,8 @@ class Sink:
 
     Args:
         token: sent as a bearer token unless empty.
+        token_file: a file that holds the bearer token instead, read for each attempt, as Kubernetes renews it in place.
+        ca: PEM text of certificates that are trusted too, as Knative's `K_CA_CERTS` has them.
         sleep, monotonic: the clock.
         new_wire: makes the connections.
     """
@@ -94,14 +97,17 @@ class Sink:
         url: str,
         token: Secret,
         *,
+        token_file: str = "",
+        ca: str = "",
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         new_wire: Callable[..., Wire] = Wire,
     ) -> None:
         self._url = url
-        self._headers = {"Authorization": f"Bearer {token.reveal()}"} if token else {}
+        self._token = token
+        self._token_file = token_file
         self._delivery = Delivery(sleep=sleep, monotonic=monotonic)
-        self._wire = new_wire(monotonic=monotonic)
+        self._wire = new_wire(verify=ca or True, monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
         """POST the event in binary mode until the sink takes it; see `send`."""
@@ -124,7 +130,7 @@ class Sink:
                 "POST",
                 self._url,
                 body=body,
-                headers={**headers, **self._headers},
+                headers={**headers, **self._proof()},
                 timeout=timeout,
                 head_only=True,
             )
@@ -132,3 +138,17 @@ class Sink:
             _LOG.warning("the sink gave no answer", extra={"detail": type(failure).__name__})
             return Said(None)
         return Said(answer.status, retry_after(answer.headers))
+
+    def _proof(self) -> dict[str, str]:
+        """What shows the sink who we are.
+
+        Raises:
+            OSError: the file cannot be read, or holds no token; it may be written just now.
+        """
+        token = self._token.reveal()
+        if self._token_file:
+            with open(self._token_file, encoding="latin-1") as file:
+                token = file.read(_LONGEST_TOKEN).strip()
+            if not token or not token.isascii() or not token.isprintable():
+                raise OSError("no token in the file")
+        return {"Authorization": f"Bearer {token}"} if token else {}

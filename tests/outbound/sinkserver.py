@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,9 +41,10 @@ class SinkServer:
 
     Args:
         together: so many requests must be there before any is answered.
+        tls: how it serves https, as localhost; None for http.
     """
 
-    def __init__(self, *answers: Say, together: int = 1) -> None:
+    def __init__(self, *answers: Say, together: int = 1, tls: ssl.SSLContext | None = None) -> None:
         crowd = threading.Barrier(together, timeout=10)
         self.got: list[Got] = []
         waiting = list(answers)
@@ -72,14 +74,22 @@ class SinkServer:
 
             do_GET = do_POST
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                """Say nothing of a client that did not trust it."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._origin = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._origin = f"https://localhost:{self._server.server_port}"
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
     def url(self) -> str:
         """Where to post to."""
-        return f"http://127.0.0.1:{self._server.server_port}/results"
+        return f"{self._origin}/results"
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from handler.errors import SinkUnreachable
 from handler.outbound.sink import Sink
 from handler.settings import Secret
+from tests.inbound.webhooks.vendor import as_pem, certificate, new_key
 from tests.outbound.capture import logged
 from tests.outbound.sinkserver import Say, SinkServer
 
@@ -33,9 +37,9 @@ class Clock:
         self.now += seconds
 
 
-def hand_over(url: str, clock: Clock, *, token: str = "", budget: float = 30.0) -> None:
+def hand_over(url: str, clock: Clock, *, token: str = "", budget: float = 30.0, **more: str) -> None:
     """Send one result to a sink."""
-    sink = Sink(url, Secret(token), sleep=clock.sleep, monotonic=clock.monotonic)
+    sink = Sink(url, Secret(token), sleep=clock.sleep, monotonic=clock.monotonic, **more)  # type: ignore[arg-type]
     sink.send(HEADERS, BODY, clock.now + budget)
 
 
@@ -58,6 +62,49 @@ def test_the_token_is_sent_along() -> None:
         hand_over(server.url, Clock(), token="marked-sink-token")
     assert [got.headers["authorization"] for got in server.got] == ["Bearer marked-sink-token"] * 2
     assert "marked" not in lines.text
+
+
+def test_a_token_in_a_file_is_read_each_time(tmp_path: Path) -> None:
+    """Kubernetes puts a new one there before the old one ends."""
+    file = tmp_path / "token"
+    clock = Clock()
+    file.write_text("first\n")
+    with SinkServer(Say(503)) as server:
+        sink = Sink(server.url, Secret(), token_file=str(file), sleep=clock.sleep, monotonic=clock.monotonic)
+        sink.send(HEADERS, BODY, clock.now + 30)
+        file.write_text("second")
+        sink.send(HEADERS, BODY, clock.now + 30)
+    assert [got.headers["authorization"] for got in server.got] == ["Bearer first", "Bearer first", "Bearer second"]
+
+
+@pytest.mark.parametrize("content", [None, "", "two\nlines", "\x00", "é"])
+def test_without_a_token_in_its_file_nothing_is_sent(tmp_path: Path, content: str | None) -> None:
+    """It may be written just now, so it is tried again; the sink never sees an event without its token."""
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+    clock = Clock()
+    with SinkServer() as server, logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
+        hand_over(server.url, clock, token_file=str(file), budget=5.0)
+    assert server.got == []
+    assert len(clock.slept) > 1
+    assert str(tmp_path) not in lines.text
+
+
+def test_a_sink_whose_certificate_the_platform_signed_is_trusted(tmp_path: Path) -> None:
+    """And one that another platform signed is not."""
+    key, stranger = new_key(), new_key()
+    since = datetime.now(UTC) - timedelta(days=1)
+    pem = certificate(key, since, host="localhost")
+    (tmp_path / "cert.pem").write_bytes(pem)
+    (tmp_path / "key.pem").write_bytes(as_pem(key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with SinkServer(tls=context) as server:
+        hand_over(server.url, Clock(), ca=pem.decode())
+        with pytest.raises(SinkUnreachable):
+            hand_over(server.url, Clock(), ca=certificate(stranger, since, host="localhost").decode(), budget=1.0)
+        assert len(server.got) == 1
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 404, 408, 409, 429])

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import requests
-from cryptography.hazmat.primitives import serialization
 
 from handler import rfc3339
 from handler.errors import CallerUnproven, ProducerUnreachable
@@ -23,7 +22,7 @@ from handler.inbound.webhooks import fetch
 from handler.inbound.webhooks.smn_signature import Certificates
 from tests.conftest import serving
 from tests.inbound.webhooks.scene import JSON, NOW, ONE
-from tests.inbound.webhooks.vendor import CERT_URL, TOPIC, Vendor, certificate
+from tests.inbound.webhooks.vendor import CERT_URL, TOPIC, Vendor, as_pem, certificate
 from tests.outbound.sinkserver import SinkServer
 
 
@@ -41,11 +40,7 @@ class Host:
 def host(folder: Path, vendor: Vendor) -> Iterator[Host]:
     """Serve until the end of the block."""
     key = folder / "key.pem"
-    key.write_bytes(
-        vendor.key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    key.write_bytes(as_pem(vendor.key))
     (folder / "cert.pem").write_bytes(certificate(vendor.key, datetime.now(UTC) - timedelta(days=1), host="localhost"))
 
     class Handler(BaseHTTPRequestHandler):

@@ -28,6 +28,13 @@ def new_key(size: int = 2048) -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(public_exponent=65537, key_size=size)
 
 
+def as_pem(key: rsa.RSAPrivateKey) -> bytes:
+    """A key as a server reads it."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
 def certificate(
     key: PrivateKey,
     since: datetime = datetime(2026, 1, 1, tzinfo=UTC),
