@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from tests.prove.breakages import find
 from tests.prove.machine import TALLY, Machine
 
 # The shortest way to a broken law takes minutes to find, and is for the long run.
@@ -23,3 +25,9 @@ def test_the_function_keeps_the_law_whatever_is_done_to_it() -> None:
     finally:
         logging.disable(logging.NOTSET)
     assert TALLY.total("deliveries") - before > 100
+
+
+@pytest.mark.parametrize("breakage", ["protected", "started-since", "read before a repeat", "confirm before stopped"])
+def test_the_machine_finds_a_broken_guard(breakage: str) -> None:
+    """A machine that finds nothing proves nothing; `make breakages` tries each guard."""
+    assert find(breakage) is not None

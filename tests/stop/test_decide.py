@@ -288,10 +288,15 @@ def _labelled(until: str, as_tag: bool) -> dict[str, Any]:
     ],
 )
 def test_a_server_is_kept_until_the_time_it_carries(until: str, reason: Reason, as_tag: bool) -> None:
-    """Before that time it is kept, at it no longer; what can't be read, or has no zone, protects for good."""
+    """Before that time it is kept, at it no longer; what can't be read, or has no zone, protects for good.
+
+    The entry that keeps it is told, and whether it is a tag or metadata.
+    """
     decision = judge("active", **_labelled(until, as_tag))
     assert decision.reason is reason
     assert (decision.move is Move.STOP) is (reason is Reason.DRY_RUN)
+    entry = f"{KEEP_UNTIL}={until}" if decision.move is Move.LEAVE else None
+    assert (decision.tag, decision.metadata) == ((entry, None) if as_tag else (None, entry))
 
 
 def test_the_sentence_of_a_kept_server_names_the_time_in_utc() -> None:

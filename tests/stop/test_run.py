@@ -283,6 +283,14 @@ def test_a_sighting_since_the_first_failure_makes_a_witness_needless() -> None:
     assert len(play.cloud.of("read", TWO)) == 1
 
 
+def test_a_server_that_was_read_as_a_witness_is_none_for_itself() -> None:
+    """It was seen in the middle of its own trouble, for the sake of another; so nobody can judge it."""
+    witness = Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN)
+    play = Play(witness, Script(DOWN))
+    with pytest.raises(BudgetSpent, match="1 of 2"):
+        play.report()
+
+
 def test_one_witness_at_a_time_serves_all() -> None:
     """Two unreadable servers need one witness between them."""
     play = Play(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN))

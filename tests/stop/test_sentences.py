@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from handler.cloud.rehearsal import Rehearsal
 from handler.errors import (
     BudgetSpent,
     CallDenied,
@@ -136,6 +137,14 @@ SENTENCES = [
 def test_the_row_says_it_word_for_word(play: Callable[[], Play], sentence: str) -> None:
     """Nothing is cut off, put twice, or said of another ending."""
     assert play().results()[0].detail == sentence
+
+
+@pytest.mark.parametrize("state", ["active", "error"])
+def test_a_rehearsal_says_it_word_for_word(state: str) -> None:
+    """What it was seen as, and that it would be stopped."""
+    play = Play(Script(state))
+    (row,) = play.report(Rehearsal(play.cloud), dry_run=True).servers
+    assert row.detail == f"It would be stopped; it is {'in ' * (state == 'error')}{state}."
 
 
 def test_the_trouble_of_an_event_that_must_come_again_counts_servers_and_names_causes() -> None:
