@@ -19,7 +19,7 @@ demo-chat: $(VENV)/run.stamp  ## the same from a chat's command, and an alarm, t
 	@$(BIN)/bms-autostop demo-chat
 
 test: $(VENV)/dev.stamp    ## all tests
-	@$(BIN)/python -m pytest -n 4
+	@$(BIN)/python -m pytest -n 3
 
 check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests, Dockerfile, workflows
 	$(BIN)/ruff format --check .
