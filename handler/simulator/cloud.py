@@ -4,6 +4,7 @@ What carries the requests is a matter of its own (`server.py` does it over HTTP)
 """
 
 import re
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -56,7 +57,7 @@ class Cloud:
         keys: those with which requests can be signed.
         wait: called with seconds to let pass; returns True if the cloud is shutting down and nothing is to be
             done any more.
-        latency: seconds that every call takes.
+        latency: seconds of real time that every call takes, the work of the simulation among them.
     """
 
     def __init__(
@@ -119,13 +120,15 @@ class Cloud:
         )
         place = self.calls.begin(call)
         fault = self.faults.strike(kind, api, server_ids)
-        if self._pause(self.latency + (fault.delay if fault else 0.0)):
+        if fault and self._pause(fault.delay):
             return Delivery(None)
+        began = time.monotonic()
         answer = self._answer(request, api, server_ids, fault)
         if answer and answer.acted:
             call = replace(call, acted=True, acted_on=server_ids if api is Api.NOVA else answer.acted_on)
         self.calls.end(place, call)
-        if fault and self._pause(fault.hold):
+        left = max(began + self.latency - time.monotonic(), 0.0)
+        if self._pause(left + (fault.hold if fault else 0.0)):
             return Delivery(None)
         if answer is None or (fault and fault.cut is Cut.AFTER):
             return Delivery(None)

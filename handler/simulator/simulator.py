@@ -38,7 +38,7 @@ class Simulator:
         host: the address to listen on.
         port: 0 for a free one.
         power_off_delay: seconds from a stop taken to `stopped`; also from an `os-start` to `active`.
-        latency: seconds of real time that every call takes.
+        latency: seconds of real time that every call takes, the simulation's own work among them.
         token_ttl: seconds for which a token is good.
         clock: seconds since the epoch. What it says is the cloud's time; a test can hold it.
         max_limit: the longest page of a list.
