@@ -99,8 +99,13 @@ class Cloud:
         self._bms = Bms(world, identity, bms) if bms else None
         self._smn = smn
 
-    def handle(self, request: Request) -> Delivery:
-        """Do what a request asks, or what the first fault that it meets makes of it."""
+    def handle(self, request: Request, arrived: float | None = None) -> Delivery:
+        """Do what a request asks, or what the first fault that it meets makes of it.
+
+        Args:
+            arrived: when its first line was here, on `time.monotonic`; None for now. The latency counts from then.
+        """
+        arrived = time.monotonic() if arrived is None else arrived
         kind, server_id = self.classify(request)
         api = self.api_of(request)
         server_ids = self.servers_of(request)
@@ -122,12 +127,11 @@ class Cloud:
         fault = self.faults.strike(kind, api, server_ids)
         if fault and self._pause(fault.delay):
             return Delivery(None)
-        began = time.monotonic()
         answer = self._answer(request, api, server_ids, fault)
         if answer and answer.acted:
             call = replace(call, acted=True, acted_on=server_ids if api is Api.NOVA else answer.acted_on)
         self.calls.end(place, call)
-        left = max(began + self.latency - time.monotonic(), 0.0)
+        left = max(arrived + self.latency - time.monotonic(), 0.0)
         if self._pause(left + (fault.hold if fault else 0.0)):
             return Delivery(None)
         if answer is None or (fault and fault.cut is Cut.AFTER):

@@ -7,6 +7,7 @@ test leaves neither a socket nor a thread behind.
 import contextlib
 import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler
 from socketserver import BaseServer
 from typing import cast
@@ -110,8 +111,14 @@ class _Connection(BaseHTTPRequestHandler):
 
     def __init__(self, connection: socket.socket, address: tuple[str, int], carrier: Server) -> None:
         self.carrier = carrier
+        self.arrived = 0.0
         # The base class only keeps its server; it makes no use of it.
         super().__init__(connection, address, cast(BaseServer, carrier))
+
+    def parse_request(self) -> bool:
+        """Note when the request's first line was here, and read the rest of its head."""
+        self.arrived = time.monotonic()
+        return super().parse_request()
 
     def handle_request(self) -> None:
         """Answer the request that was just read."""
@@ -131,7 +138,7 @@ class _Connection(BaseHTTPRequestHandler):
             body=body,
             base_url=f"http://{self.headers.get('Host') or f'{self.carrier.host}:{self.carrier.port}'}",
         )
-        delivery = self.carrier.cloud.handle(request)
+        delivery = self.carrier.cloud.handle(request, self.arrived)
         if delivery.answer is None or self.carrier.stopping.is_set():
             self.close_connection = True
             return
