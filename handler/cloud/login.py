@@ -97,6 +97,10 @@ class Login(ABC):
             LoginRefused: the cloud refused, now or less than `REFUSED_HOLD` seconds ago.
             CloudError: no access could be had, now or a moment ago.
         """
+        # Without the lock, as each call comes by here: what it finds was good a moment ago, as with the lock.
+        known = self._access
+        if known is not None and self._monotonic() < self._renew_at:
+            return known
         with self._alone(timeout):
             if self._access is not None and self._monotonic() < self._renew_at:
                 return self._access
