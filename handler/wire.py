@@ -25,6 +25,8 @@ _LARGEST_ANSWER = 64 * 1024 * 1024
 _HOSTS = 8
 _LONGEST_TOLD_WAIT = 3600.0
 _RETRY = urllib3.Retry()
+# What `retries=False` stands for, made once.
+_NO_RETRIES = urllib3.Retry(False, redirect=False)
 
 FAILURES = (urllib3.exceptions.HTTPError, OSError)
 """What `Wire.send` raises when no whole answer came: no connection, no time left, a line cut in any place."""
@@ -57,7 +59,7 @@ class Wire:
         self.verify = verify
         self._pool = pool
         self._monotonic = monotonic
-        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._routes: dict[str, _Route] = {}
 
     def send(
         self,
@@ -83,15 +85,18 @@ class Wire:
             urllib3.exceptions.HTTPError, OSError: no whole answer, or one that is too large.
         """
         deadline = self._monotonic() + timeout
-        response = self._manager(url).urlopen(
+        parts = urlsplit(url)
+        route = self._route(url, f"{parts.scheme}://{parts.netloc}")
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        response = route.connections.urlopen(
             method,
-            url,
+            url if route.by_url else target,
             body=body,
             headers={"User-Agent": f"bms-autostop/{__version__}", "Accept-Encoding": "gzip, deflate", **headers},
             # In all: what the connection took is not there for the answer any more.
             timeout=urllib3.Timeout(total=timeout, connect=min(timeout, _CONNECT_TIMEOUT)),
             redirect=False,
-            retries=False,
+            retries=_NO_RETRIES,
             preload_content=False,
         )
         if head_only:
@@ -112,10 +117,12 @@ class Wire:
 
     def close(self) -> None:
         """Give the connections back."""
-        for manager in self._managers.values():
-            manager.clear()
+        for route in self._routes.values():
+            route.close()
 
     def _read(self, response: urllib3.BaseHTTPResponse, deadline: float, largest: int) -> bytes:
+        if response.length_remaining == 0:
+            return b""
         parts: list[bytes] = []
         size = 0
         while chunk := response.read1(65536, decode_content=True):
@@ -127,17 +134,15 @@ class Wire:
                 raise TimeoutError("the answer did not end in time")
         return b"".join(parts)
 
-    def _manager(self, url: str) -> urllib3.PoolManager:
-        """The connections that lead to a URL: looked up in the environment once a host."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        known = self._managers.get(origin)
+    def _route(self, url: str, origin: str) -> _Route:
+        """The way to a host: looked up in the environment once."""
+        known = self._routes.get(origin)
         if known is None:
             # Two threads that come here first make two of them: a connection more, and nothing else.
-            known = self._managers[origin] = self._new_manager(url, secure=parts.scheme == "https")
+            known = self._routes[origin] = self._new_route(url, secure=origin.startswith("https:"))
         return known
 
-    def _new_manager(self, url: str, *, secure: bool) -> urllib3.PoolManager:
+    def _new_route(self, url: str, *, secure: bool) -> _Route:
         options: dict[str, object] = {"ssl_context": _context(self.verify)} if secure else {}
         if secure and self.verify is False:
             options["cert_reqs"] = "CERT_NONE"
@@ -150,8 +155,21 @@ class Wire:
                 adapter = HTTPAdapter(pool_connections=_HOSTS, pool_maxsize=self._pool)
                 proxy = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]
                 manager: urllib3.PoolManager = adapter.proxy_manager_for(proxy, **options)
-                return manager
-        return urllib3.PoolManager(num_pools=_HOSTS, maxsize=self._pool, **options)  # type: ignore[arg-type]
+                return _Route(manager, by_url=True, close=manager.clear)
+        pool = urllib3.connection_from_url(url, maxsize=self._pool, **options)
+        return _Route(pool, by_url=False, close=pool.close)
+
+
+class _Route(NamedTuple):
+    """How to reach a host.
+
+    Attributes:
+        connections: to the host itself, asked by the path alone; or to a proxy, asked by the whole URL.
+    """
+
+    connections: urllib3.HTTPConnectionPool | urllib3.PoolManager
+    by_url: bool
+    close: Callable[[], None]
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

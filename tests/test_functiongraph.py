@@ -244,7 +244,7 @@ def test_the_login_follows_the_call(otc: Simulator, lines: Lines) -> None:
     stopped_by(event, StandIn(settings(otc), cloud=otc, key=key))
     assert otc.calls[-1].access_key == key.access
     wire = functiongraph._SERVICES[0]._clouds.wire
-    assert wire._manager(otc.url).connection_from_url(otc.url).num_connections == 1
+    assert [route.connections.num_connections for route in wire._routes.values()] == [1]
     assert first.token not in lines.text
 
 

@@ -116,10 +116,26 @@ def test_connections_are_kept_and_used_again(cloud: Simulator, wire: Wire) -> No
     """Each whole answer gives its connection back."""
     for _ in range(3):
         assert wire.send("GET", f"{cloud.url}/v3", headers={}, timeout=5).status == 200
-    (manager,) = wire._managers.values()
-    pool = manager.connection_from_url(cloud.url)
+    (route,) = wire._routes.values()
+    pool = route.connections
     assert isinstance(pool, urllib3.HTTPConnectionPool)
     assert (pool.num_connections, pool.num_requests) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("rest", "target"),
+    [
+        ("", "/"),
+        ("?a=1&b=%20", "/?a=1&b=%20"),
+        ("/v3/", "/v3/"),
+        ("/a b/\u00e9?q=\u00e9#part", "/a%20b/%C3%A9?q=%C3%A9"),
+        ("/a%2Fb", "/a%2Fb"),
+    ],
+)
+def test_a_host_is_asked_for_path_and_query(cloud: Simulator, wire: Wire, rest: str, target: str) -> None:
+    """Encoded where they must be, and not twice."""
+    wire.send("GET", f"{cloud.url}{rest}", headers={}, timeout=5)
+    assert cloud.calls[-1].path == target
 
 
 def test_nothing_is_sent_that_was_not_given(
@@ -153,6 +169,7 @@ def test_a_bundle_is_a_file_or_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("verify", "mode"), [(True, ssl.CERT_REQUIRED), (False, ssl.CERT_NONE)])
 def test_certificates_are_checked_unless_somebody_said_not_to(verify: bool, mode: ssl.VerifyMode) -> None:
     """And then the host's name with them."""
-    manager = Wire(verify=verify)._manager("https://cloud.test/")
-    context = manager.connection_pool_kw["ssl_context"]
+    pool = Wire(verify=verify)._route("https://cloud.test/", "https://cloud.test").connections
+    assert isinstance(pool, urllib3.HTTPSConnectionPool)
+    context = pool.conn_kw["ssl_context"]
     assert (context.verify_mode, context.check_hostname) == (mode, verify)
