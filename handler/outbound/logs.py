@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from handler import rfc3339
 from handler.errors import AutostopError, PassingTrouble
 from handler.outbound.result import selector_row, server_row
-from handler.stop.model import Outcome, Report, ServerResult, StopRequest
+from handler.stop.model import Report, ServerResult, StopRequest
 
 _LOG = logging.getLogger(__name__)
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -81,7 +81,7 @@ def log_report(report: Report, result_type: str) -> None:
             "result_type": result_type,
             "refusal": report.refusal,
             "dry_run": report.dry_run,
-            "summary": {outcome.value: report.count(outcome) for outcome in Outcome},
+            "summary": report.summary,
             "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
             **({"selector": selector_row(report.request.selector)} if report.request.selector else {}),
         },

@@ -13,7 +13,7 @@ from cloudevents.http import CloudEvent
 
 from handler import rfc3339
 from handler.stop.evidence import Evidence
-from handler.stop.model import Outcome, Report, Selector, ServerResult
+from handler.stop.model import Report, Selector, ServerResult
 
 _PREFIX = "io.github.bms-autostop.stop."
 # One fixed namespace, so that the same request gives the same result id in every deployment.
@@ -90,7 +90,7 @@ def result_data(report: Report) -> dict[str, object]:
         "api": report.api,
         "refusal": report.refusal.value if report.refusal else None,
         "detail": report.detail,
-        "summary": {outcome.value: report.count(outcome) for outcome in Outcome},
+        "summary": report.summary,
         "servers": [
             {**server_row(server), "evidence": evidence_row(server.evidence) if server.evidence else None}
             for server in report.servers

@@ -269,10 +269,14 @@ class Report:
     detail: str | None = None
 
     @property
+    def summary(self) -> dict[str, int]:
+        """How many servers came out as each outcome, by its name; also of those that none did."""
+        counts = {outcome.value: 0 for outcome in Outcome}
+        for server in self.servers:
+            counts[server.outcome] += 1
+        return counts
+
+    @property
     def failed(self) -> bool:
         """Whether at least one server failed."""
         return any(server.outcome is Outcome.FAILED for server in self.servers)
-
-    def count(self, outcome: Outcome) -> int:
-        """How many servers came out as `outcome`."""
-        return sum(server.outcome is outcome for server in self.servers)

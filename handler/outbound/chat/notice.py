@@ -136,7 +136,8 @@ def _headline(report: Report) -> str:
         return f"Refused as a whole; nothing was sent to the cloud this time. {REFUSALS[report.refusal]}"
     count = len(report.servers)
     what = f"{count} server{'s' * (count != 1)}"
-    told = ", ".join(f"{number} {word}" for outcome, word in _WORDS.items() if (number := report.count(outcome)))
+    summary = report.summary
+    told = ", ".join(f"{number} {word}" for outcome, word in _WORDS.items() if (number := summary[outcome]))
     begin = "Dry run, nothing was sent" if report.dry_run else "Asked to stop"
     return f"{begin}: {what}" + (f", of which {told}." if told else ", so there was nothing to do.")
 
