@@ -6,6 +6,7 @@ Source: `nova/api/openstack/compute/views/servers.py` and `instance_actions.py`.
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from handler.simulator.microversions import Microversion
 from handler.simulator.routes import Base
@@ -46,13 +47,14 @@ class View:
 
     def link(self, *parts: str) -> str:
         """Return the URL of a resource within the API."""
-        start = self.base_url + self.base.prefix + self.base.root
-        return "/".join(part for part in (start, self.project_id, *parts) if part)
+        return self._below(self.base_url + self.base.prefix + self.base.root, parts)
 
     def bookmark(self, *parts: str) -> str:
         """Return the URL of a resource without the API's version."""
-        start = self.base_url + self.base.prefix
-        return "/".join(part for part in (start, self.project_id, *parts) if part)
+        return self._below(self.base_url + self.base.prefix, parts)
+
+    def _below(self, start: str, parts: tuple[str, ...]) -> str:
+        return "/".join((start, self.project_id, *parts) if self.project_id else (start, *parts))
 
 
 def brief(server: ServerState, view: View) -> dict[str, object]:
@@ -227,13 +229,24 @@ def _links(server: ServerState, view: View) -> list[dict[str, str]]:
 
 
 def _host_id(server: ServerState) -> str:
-    return hashlib.sha224((server.project_id + server.host).encode()).hexdigest() if server.host else ""
+    return _hashed(server.project_id + server.host) if server.host else ""
+
+
+# Lists show the same few places and seconds a thousand times.
+@lru_cache(maxsize=1024)
+def _hashed(place: str) -> str:
+    return hashlib.sha224(place.encode()).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _whole(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{_whole(int(seconds))}Z"
 
 
 def _precise(seconds: float | None) -> str | None:
     # Six digits and no zone letter, but whole seconds: the database keeps no fraction.
-    return None if seconds is None else datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    return None if seconds is None else f"{_whole(int(seconds))}.000000"
