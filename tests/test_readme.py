@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,9 @@ from tests.conftest import ROOT
 from tests.readme import written
 
 README = (ROOT / "README.md").read_text()
+PAGES = sorted(
+    page for part in ("", "deploy/**/", "events/**/", "handler/**/", "tests/**/") for page in ROOT.glob(f"{part}*.md")
+)
 
 
 def test_the_tables_are_those_of_the_code() -> None:
@@ -38,3 +43,17 @@ def test_the_readme_names_only_make_targets_that_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert named
     assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    """A link to a file of this project is one that a fresh clone has."""
+    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_make_runs_only_modules_that_exist() -> None:
+    """A target that starts `python -m tests...` finds it in a fresh clone."""
+    named = set(re.findall(r"-m (tests(?:\.\w+)+)", (ROOT / "Makefile").read_text()))
+    assert named
+    assert [name for name in sorted(named) if importlib.util.find_spec(name) is None] == []

@@ -84,6 +84,8 @@ class BmsReader:
 class BmsCloud(BmsReader):
     """Reads servers and stops them. Made anew for each event: it remembers that event's jobs."""
 
+    one_by_one = False
+
     def __init__(self, http: Http, endpoint: Endpoint) -> None:
         super().__init__(http, endpoint)
         self._lock = threading.Lock()

@@ -88,6 +88,8 @@ class NovaReader:
 class NovaCloud(NovaReader):
     """Reads servers and stops them."""
 
+    one_by_one = True
+
     def stop_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """One by one."""
         return [(id_,) for id_ in ids]

@@ -16,6 +16,8 @@ class Rehearsal:
     It holds a reader, which has no method that writes, so no mistake elsewhere can turn a dry run into a real one.
     """
 
+    one_by_one = False
+
     def __init__(self, reader: CloudReader) -> None:
         self._reader = reader
 

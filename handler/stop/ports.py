@@ -85,7 +85,14 @@ class CloudReader(Protocol):
 
 
 class Cloud(CloudReader, Protocol):
-    """A cloud that can also be asked to stop servers."""
+    """A cloud that can also be asked to stop servers.
+
+    Attributes:
+        one_by_one: whether a stop is of one server whatever `stop_groups` is given, so that none has to wait for others
+            to go with it.
+    """
+
+    one_by_one: bool
 
     def stop_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """Split `ids` into the sets that one `stop` each should take."""

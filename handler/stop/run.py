@@ -107,6 +107,26 @@ def run(
     return Report(request, cloud.api, dry_run, refusal, servers, started_at, crew.now(), detail)
 
 
+class _Pauses:
+    """Pauses with chance in them, the same for all servers of one answer: they are looked at together again.
+
+    A thing of its own, since a case that knew its run would make a ring of all that the run holds, and a ring is freed
+    late.
+    """
+
+    def __init__(self, backoff: Callable[[int], float]) -> None:
+        self._backoff = backoff
+        self._drawn: dict[int, float] = {}
+
+    def renew(self) -> None:
+        """The next answer begins."""
+        self._drawn.clear()
+
+    def after(self, attempt: int) -> float:
+        """Seconds to wait after the `attempt`-th failure in a row."""
+        return self._drawn.setdefault(attempt, self._backoff(attempt))
+
+
 class _Rounds:
     def __init__(
         self,
@@ -124,9 +144,8 @@ class _Rounds:
         self._crew = crew
         self._deadline = deadline
         self._width = width
-        self._backoff = backoff
-        self._pauses: dict[int, float] = {}
-        self._cases = {id_: Case(id_, request, policy, self._pause) for id_ in request.server_ids}
+        self._pauses = _Pauses(backoff)
+        self._cases = {id_: Case(id_, request, policy, self._pauses.after) for id_ in request.server_ids}
         self._open = len(self._cases)
         self._later: list[tuple[float, int, Next, str]] = []
         self._order = itertools.count()
@@ -197,10 +216,6 @@ class _Rounds:
         while self._asks and self._in_flight < self._width:
             self._start(*self._asks.popleft())
 
-    def _pause(self, attempt: int) -> float:
-        """The same for all servers of one answer, so that they are looked at together again."""
-        return self._pauses.setdefault(attempt, self._backoff(attempt))
-
     def _start(self, step: Step, ids: Sequence[str], *, witness: bool = False) -> None:
         self._in_flight += 1
         self._crew.start(lambda: self._call(step, ids, witness))
@@ -235,7 +250,7 @@ class _Rounds:
             _LOG.error("a call of the run failed", exc_info=ended.failure)
             raise InternalFault("a call to the cloud failed in an unexpected way") from ended.failure
         self._note(ended)
-        self._pauses.clear()
+        self._pauses.renew()
         if ended.witness:
             self._witness_called = False
         else:
@@ -269,6 +284,10 @@ class _Rounds:
                     coming = case.on_read(answer, at)
             if coming is None:
                 self._ended(case)
+            elif coming.step is Step.STOP and self._cloud.one_by_one:
+                # At once: going through a thousand servers takes as long as the cloud takes to answer a call.
+                self._stops.append((id_,))
+                self._send()
             else:
                 heapq.heappush(self._later, (coming.due, next(self._order), coming, id_))
             if case.needs_witness:

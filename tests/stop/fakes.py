@@ -156,6 +156,7 @@ class ScriptedCloud:
     Attributes:
         strangers: answers about servers that nobody asked for, added to every read and every stop.
         together: how many servers one read shows.
+        one_by_one: as a cloud has it.
         broken_promises: stops that no fresh read allowed.
     """
 
@@ -163,6 +164,7 @@ class ScriptedCloud:
     crew: HeldCrew
     strangers: Mapping[str, Any] = field(default_factory=dict)
     together: int = 1
+    one_by_one: bool = True
     api: str = "nova"
     calls: list[Call] = field(default_factory=list)
     broken_promises: list[str] = field(default_factory=list)
@@ -246,12 +248,13 @@ class Play:
         policy: Policy | None = None,
         strangers: Mapping[str, Any] | None = None,
         together: int = 1,
+        one_by_one: bool = True,
         **facts: Any,
     ) -> None:
         self.ids = tuple(id_of(number) for number in range(1, len(scripts) + 1))
         self.crew = crew or HeldCrew()
         self.cloud = ScriptedCloud(
-            dict(zip(self.ids, scripts, strict=True)), self.crew, strangers=strangers or {}, together=together
+            dict(zip(self.ids, scripts, strict=True)), self.crew, strangers or {}, together, one_by_one
         )
         self._request = asked(*self.ids, **facts)
         self._policy = replace(policy or Policy(), wait=seconds(wait))

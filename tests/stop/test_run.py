@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 
 import pytest
@@ -17,6 +18,7 @@ from handler.errors import (
     LoginRefused,
     ServerNotFound,
 )
+from handler.stop.case import Case
 from handler.stop.model import Reason, ServerResult
 from handler.stop.ports import Taken
 from handler.stop.run import backoff
@@ -100,6 +102,20 @@ def test_stops_that_find_no_free_hand_wait_for_one() -> None:
     play = Play(quick(), quick(), quick(), Script("stopped"), width=1, wait=0.0, together=3)
     assert reasons(play) == [Reason.ACCEPTED] * 3 + [Reason.ALREADY_STOPPED]
     assert [call.kind for call in play.cloud.calls] == ["read"] * 3 + ["stop"] * 3 + ["read"]
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_a_stop_of_one_server_does_not_wait_for_the_rest_of_an_answer(one_by_one: bool) -> None:
+    """It is out before the next server that the same read showed is decided; what goes in a batch waits for all."""
+    sent: list[list[str]] = []
+    play = Play(quick(), Script("stopped"), quick(), together=3, one_by_one=one_by_one)
+
+    def told(server: ServerResult) -> None:
+        if server.id == TWO:
+            sent.append([call.id for call in play.cloud.calls if call.kind == "stop"])
+
+    assert not play.report(told=told).failed
+    assert sent == [[ONE] if one_by_one else []]
 
 
 def test_servers_due_together_are_read_together_if_the_cloud_can() -> None:
@@ -345,6 +361,17 @@ def test_a_server_that_comes_back_is_patiently_read() -> None:
         Script(DOWN, DOWN, DOWN, "active/rebooting", DOWN, DOWN, DOWN, "active", "stopped"), Script("active/rebooting")
     )
     assert reasons(play) == [Reason.CONFIRMED, Reason.BUSY]
+
+
+def test_what_a_run_held_is_free_once_it_is_over() -> None:
+    """At once, not when Python next looks for rings of objects: a thousand servers would lie about till then."""
+    gc.collect()
+    gc.disable()
+    try:
+        assert reasons(Play(quick(), Script(DOWN, "stopped"), together=2)) == [Reason.CONFIRMED, Reason.ALREADY_STOPPED]
+        assert [held for held in gc.get_objects() if isinstance(held, Case)] == []
+    finally:
+        gc.enable()
 
 
 def test_a_server_unknown_to_the_cloud_leaves_the_others_alone() -> None:

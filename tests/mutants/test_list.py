@@ -1,0 +1,40 @@
+"""The list of survivors: as it is read, and as mutmut's names and diffs are read beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.mutants.__main__ import changed, listed, where
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("handler.stop.case.xǁCaseǁ__init____mutmut_4", "case.Case.__init__"),
+        ("handler.stop.run.xǁ_Roundsǁ_call_witness__mutmut_12", "run._Rounds._call_witness"),
+        ("handler.stop.case.x__withheld__mutmut_3", "case._withheld"),
+        ("handler.stop.decide.x_decide__mutmut_1", "decide.decide"),
+    ],
+)
+def test_a_mutants_name_tells_where_it_is(key: str, place: str) -> None:
+    """As mutmut writes methods and functions."""
+    assert where(key) == place
+
+
+def test_a_diff_is_read_as_old_and_new_lines() -> None:
+    """Without what stands around them, and without their indentation."""
+    diff = "--- a.py\n+++ a.py\n@@ -1,3 +1,3 @@\n def f():\n-    match x:\n-        case 1:\n+    pass\n"
+    assert changed(diff) == ("match x: / case 1:", "pass")
+
+
+def test_each_survivor_is_listed_once_and_its_line_is_still_there() -> None:
+    """A reason for a line that has been rewritten since says nothing."""
+    found = listed()
+    assert max(Counter(found).values()) == 1
+    for mutant in found:
+        source = (ROOT / "handler" / "stop" / f"{mutant.where.partition('.')[0]}.py").read_text()
+        lines = {line.strip() for line in source.splitlines()}
+        assert {*mutant.old.split(" / ")} <= lines, mutant
