@@ -19,9 +19,10 @@ from handler.outbound import logs
 from handler.outbound.result import batch, binary, result_event
 from handler.outbound.sink import Sink
 from handler.settings import Settings
+from handler.stop.calls import Ended
 from handler.stop.crew import Threads
 from handler.stop.model import Report, ServerResult, StopRequest
-from handler.stop.run import Ended, run
+from handler.stop.run import run
 from handler.wire import Wire
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tests.mutants.__main__ import changed, listed, where
     ("key", "place"),
     [
         ("handler.stop.case.xǁCaseǁ__init____mutmut_4", "case.Case.__init__"),
-        ("handler.stop.run.xǁ_Roundsǁ_call_witness__mutmut_12", "run._Rounds._call_witness"),
+        ("handler.stop.rounds.xǁRoundsǁ_call_witness__mutmut_12", "rounds.Rounds._call_witness"),
         ("handler.stop.case.x__withheld__mutmut_3", "case._withheld"),
         ("handler.stop.decide.x_decide__mutmut_1", "decide.decide"),
     ],

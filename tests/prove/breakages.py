@@ -25,7 +25,7 @@ from handler import rfc3339
 from handler.cloud.connect import Clouds
 from handler.errors import BudgetSpent
 from handler.outbound import result
-from handler.stop import case, decide, run, selection
+from handler.stop import case, decide, rounds, run, selection
 from handler.stop.case import Case, Next, Step
 from handler.stop.evidence import History
 from handler.stop.model import Move, Reason, Refusal
@@ -36,7 +36,7 @@ Broken = AbstractContextManager[object]
 
 # What stands in the place of what is patched below.
 _guarded, _by_state, _started_since = decide._guarded, decide._by_state, decide._started_since
-_refuse, _cloud, _conclude = run.refuse, Clouds.cloud, run._Rounds._conclude
+_refuse, _cloud, _conclude = run.refuse, Clouds.cloud, rounds.Rounds._conclude
 _unsent, _on_stop, _on_history, _watch = Case._unsent, Case.on_stop, Case.on_history, Case._watch
 
 
@@ -132,7 +132,7 @@ def _what_is_not_done_is_left_out() -> Broken:
         except BudgetSpent:
             return tuple(case.result for case in self._cases.values() if case.result is not None)
 
-    return mock.patch.object(run._Rounds, "_conclude", conclude)
+    return mock.patch.object(rounds.Rounds, "_conclude", conclude)
 
 
 def _each_result_has_a_new_id() -> Broken:

@@ -20,8 +20,8 @@ from handler.errors import (
 )
 from handler.stop.case import Case
 from handler.stop.model import Reason, ServerResult
+from handler.stop.pauses import backoff
 from handler.stop.ports import Taken
-from handler.stop.run import backoff
 from tests.stop.fakes import NOW, START, HeldCrew, Play, Raised, Script, id_of, seconds, seen
 
 OFF = "active/powering-off"
