@@ -57,10 +57,13 @@ _STOP = {
     "handler.stop.evidence",
     "handler.stop.model",
     "handler.stop.pauses",
+    "handler.stop.polls",
     "handler.stop.ports",
     "handler.stop.rounds",
     "handler.stop.run",
+    "handler.stop.setbacks",
     "handler.stop.sightings",
+    "handler.stop.steps",
     "handler.values",
     "handler.wire",
 }

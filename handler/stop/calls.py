@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, assert_never
 
-from handler.stop.case import Step
 from handler.stop.evidence import History
 from handler.stop.ports import Cloud, Rehearsed, Seen, Taken
+from handler.stop.steps import Step
 
 # No single exchange may eat the whole budget; a live cloud answers in well under a second.
 _CALL_TIMEOUT = 10.0

@@ -15,21 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from handler.errors import (
     CallDenied,
     CallRejected,
-    CloudConfused,
     CloudError,
     CloudFault,
     CloudThrottled,
     ServerNotFound,
-    StateConflict,
 )
-from handler.stop.decide import decide
-from handler.stop.evidence import Action, Evidence, History, Lookup
+from handler.stop.decide import decide, judged_by
+from handler.stop.evidence import Action, Evidence, History, Lookup, gap_of
 from handler.stop.model import (
     Decision,
     Move,
@@ -39,59 +36,15 @@ from handler.stop.model import (
     ServerResult,
     StopRequest,
 )
+from handler.stop.polls import Polls
 from handler.stop.ports import Pending, Rehearsed, Seen, StopFailed, Taken
+from handler.stop.setbacks import Setbacks
+from handler.stop.steps import Moment, Next, Step
 
-# A stop that the cloud turned down this often, each time after a fresh read, is not going to be taken.
-_STOPS_AT_MOST = 4
-# So many failed calls in a row for one server, while another can be read, are that server's own trouble.
-_PATIENCE = 4
-_FIRST_POLL = 0.015
-_POLL_GROWTH = 3.0
-_LONGEST_POLL = 3.0
-# A crowd is watched with a list or a job: the larger it is, the more its servers wait for each other.
-_POLL_PER_SERVER = 0.002
-_LONGEST_POLL_IN_CROWD = 5.0
-_CROWD = 100
 _NO_HISTORY = frozenset({Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE})
 
 _NOT_SEEN_STOPPED = "The cloud took the stop; it was not seen stopped in time."
 _AGE_ALONE = " Its history could not be read, so only the event's age counted."
-
-
-class Step(StrEnum):
-    """The call that a server needs next."""
-
-    READ = "read"
-    STOP = "stop"
-    HISTORY = "history"
-
-
-class Next(NamedTuple):
-    """A call to make at `due` (on the crew's monotonic clock); not before, unless `early` allows it."""
-
-    step: Step
-    due: float
-    early: bool = False
-
-
-class Moment(NamedTuple):
-    """When something was learnt, and what the rest of the event knew by then.
-
-    Attributes:
-        began: when the call began, on the monotonic clock.
-        ended: when its answer was here.
-        now: wall time at `ended`.
-        others_seen: start of the newest call that showed another server, or -inf.
-        others_taken: whether the cloud took the stop of another server.
-        crowd: how many servers of the event are still open, this one included.
-    """
-
-    began: float
-    ended: float
-    now: datetime
-    others_seen: float
-    others_taken: bool
-    crowd: int = 1
 
 
 class Case:
@@ -99,42 +52,32 @@ class Case:
 
     Attributes:
         result: what came of it; None while it is open.
-        fault: the last fault that the cloud gave for it, or None.
-        troubled_since: start of the first of the failed reads in a row.
+        setbacks: what went wrong with it so far.
         taken: what the cloud said when it took our stop; None as long as it has not.
     """
 
     def __init__(self, server_id: str, request: StopRequest, policy: Policy, backoff: Callable[[int], float]) -> None:
         self.id = server_id
         self.result: ServerResult | None = None
-        self.fault: CloudError | None = None
-        self.troubled_since = 0.0
+        self.setbacks = Setbacks(backoff)
         self.taken: Taken | None = None
         self._request = request
         self._policy = policy
-        self._backoff = backoff
         self._server: Server | None = None
         self._before: str | None = None
         self._looked_at: datetime | None = None
         self._decision: Decision | None = None
         self._evidence: Evidence | None = None
         self._unproven = False
-        self._troubles = 0
-        self._setbacks = 0
-        self._failed_stops = 0
-        self._stop_fault: CloudError | None = None
-        self._job_failed = False
-        self._failed_asks = 0
-        self._maybe_taken = False
         self._taken_at = 0.0
         self._seen_powering_off = False
         self._history_helps = True
-        self._polls = 0
+        self._polls = Polls()
 
     @property
     def needs_witness(self) -> bool:
         """Whether it matters by now if other servers can still be read."""
-        return self.result is None and self.taken is None and self._troubles >= _PATIENCE - 1
+        return self.result is None and self.taken is None and self.setbacks.witness_matters
 
     # --- what came back ---
 
@@ -145,8 +88,8 @@ class Case:
                 # A history that was read before is not kept: `updated` counts in whole seconds, so a start right after
                 # it would not show.
                 self._server, self._looked_at = answer, at.now
-                self._troubles = 0
-                if self.taken is not None or self._maybe_taken:
+                self.setbacks.seen()
+                if self.taken is not None or self.setbacks.maybe_taken:
                     return self._watch(at)
                 return self._decide(at)
             case Pending():
@@ -157,7 +100,7 @@ class Case:
                 return Next(Step.READ, at.ended)
             case StopFailed(cause):
                 # The job's late word on our stop counts as if the stop had been answered with it.
-                self.taken, self._seen_powering_off, self._job_failed = None, False, True
+                self.taken, self._seen_powering_off, self.setbacks.job_failed = None, False, True
                 return self.on_stop(cause, at)
             case ServerNotFound() if self.taken is not None:
                 return self._end(Reason.ACCEPTED, "The cloud took the stop; the server is gone since.")
@@ -175,9 +118,9 @@ class Case:
     def on_history(self, answer: History | CloudError, at: Moment) -> Next | None:
         """Take in the server's history; None if that ends the case."""
         if isinstance(answer, CloudError):
-            if not _withheld(answer):
+            gap = gap_of(answer)
+            if gap is None:
                 return self._unrecorded(answer, at)
-            gap = Lookup.FORBIDDEN if isinstance(answer, CallDenied) else Lookup.UNREADABLE
             answer = History(actions=None, gap=gap)
         assert self._server is not None
         if self.taken is None:
@@ -210,7 +153,7 @@ class Case:
         """The budget has ended: whether something true can still be said of the server."""
         if self.taken is not None:
             self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
-        elif self._decision is not None and self._decision.move is Move.WAIT and not self._troubles:
+        elif self._decision is not None and self._decision.move is Move.WAIT and not self.setbacks.troubled:
             self._end(Reason.BUSY, f"{self._decision.detail} It was still running when the time was up.")
         return self.result is not None
 
@@ -218,33 +161,25 @@ class Case:
 
     def _decide(self, at: Moment) -> Next | None:
         assert self._server is not None
+        assert self._looked_at is not None
         self._decision = decide(self._server, self._request, self._policy, at.now)
-        self._evidence = self._judged_by(self._server, self._decision)
+        self._evidence = judged_by(self._server, self._request, self._policy, self._decision, self._looked_at)
         match self._decision.move:
             case Move.STOP:
-                given_up = self._given_up(at)
+                given_up = self.setbacks.given_up(at)
                 if given_up is not None:
-                    return self._end(*given_up, self._stop_fault)
+                    return self._end(*given_up, self.setbacks.stop_fault)
                 self._before = self._server.vm_state
                 self._unproven = self._decision.history in _NO_HISTORY
                 return Next(Step.STOP, at.ended)
             case Move.ASK:
                 return Next(Step.HISTORY, at.ended)
             case Move.WAIT:
-                return Next(Step.READ, at.ended + self._pause(at.crowd), early=True)
+                return Next(Step.READ, at.ended + self._polls.pause(at.crowd), early=True)
             case Move.LEAVE:
-                detail = self._decision.detail
-                if self._stop_fault is not None:
-                    detail += f" {self._answered(self._stop_fault)}"
-                return self._end(self._decision.reason, detail)
+                return self._end(self._decision.reason, self._decision.detail + self.setbacks.told())
             case unreachable:
                 assert_never(unreachable)
-
-    def _answered(self, fault: CloudError) -> str:
-        """What became of a stop of ours that was not taken."""
-        if self._job_failed:
-            return "The job of our stop failed on it."
-        return "Our stop had no answer." if fault.status is None else f"Our stop was answered with {fault.status}."
 
     def _watch(self, at: Moment) -> Next | None:
         """Judge a server for which our stop was taken, or may have been."""
@@ -275,29 +210,18 @@ class Case:
         end = self._watch_ends()
         if at.ended >= end:
             return self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
-        return Next(Step.READ, min(at.ended + self._pause(at.crowd), end), early=True)
+        return Next(Step.READ, min(at.ended + self._polls.pause(at.crowd), end), early=True)
 
     def _watch_ends(self) -> float:
         return self._taken_at + self._policy.wait.total_seconds()
 
-    def _pause(self, crowd: int) -> float:
-        self._polls += 1
-        first = max(_FIRST_POLL, crowd * _POLL_PER_SERVER)
-        longest = _LONGEST_POLL_IN_CROWD if crowd >= _CROWD else _LONGEST_POLL
-        return min(first * _POLL_GROWTH ** min(self._polls - 1, 9), longest)
-
     def _troubled(self, fault: CloudError, at: Moment) -> Next | None:
         """A call brought nothing; read again later, unless it is plainly this server's own trouble."""
-        if self._troubles == 0:
-            self.troubled_since = at.began
-        self._troubles += 1
-        self.fault = fault
-        due = self._after(fault, self._troubles, at)
+        due = self.setbacks.unread(fault, at)
         if self.taken is not None:
             # What the cloud took stays taken, whatever it shows of the server since.
             return Next(Step.READ, due) if due <= self._watch_ends() else self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
-        throttled = isinstance(fault, CloudThrottled)
-        if self._troubles >= _PATIENCE and not throttled and at.others_seen > self.troubled_since:
+        if self.setbacks.own_trouble(fault, at):
             return self._end(Reason.CLOUD_ERROR, "The cloud answers for other servers, not for this one.", fault)
         return Next(Step.READ, due)
 
@@ -305,64 +229,15 @@ class Case:
         """The history could not be had just now; no stop without it, since the cloud does keep one."""
         if self.taken is not None or isinstance(fault, CloudThrottled):
             return self._troubled(fault, at)
-        self._failed_asks += 1
-        self.fault = fault
-        if self._failed_asks >= _PATIENCE:
+        due = self.setbacks.unrecorded(fault, at)
+        if due is None:
             self._note(Lookup.UNREADABLE)
             return self._end(Reason.CLOUD_ERROR, "The cloud shows the server, but fails to show its history.", fault)
-        return Next(Step.READ, self._after(fault, self._failed_asks, at))
-
-    def _after(self, fault: CloudError, attempt: int, at: Moment) -> float:
-        # "Retry after 0 seconds" must not become a run that asks without any pause.
-        return at.ended + (fault.retry_after or self._backoff(attempt))
+        return Next(Step.READ, due)
 
     def _unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> Next:
         """Our stop was turned down, failed or lost: read again before anything else."""
-        self._setbacks += 1
-        self._failed_stops += counts
-        self.fault = self._stop_fault = fault
-        self._maybe_taken = self._maybe_taken or fault.maybe_acted
-        pause = fault.retry_after
-        if not pause:
-            # A first refusal mostly means that somebody else was quicker; looking again at once shows it.
-            at_once = self._setbacks == 1 and isinstance(fault, StateConflict | ServerNotFound | CloudFault)
-            pause = 0.0 if at_once else self._backoff(self._setbacks)
-        return Next(Step.READ, at.ended + pause)
-
-    def _given_up(self, at: Moment) -> tuple[Reason, str] | None:
-        """Why another stop would be pointless, if it would be."""
-        if self._failed_stops < _STOPS_AT_MOST:
-            return None
-        match self._stop_fault:
-            case StateConflict() | ServerNotFound():
-                return (
-                    Reason.CONFLICT,
-                    "The cloud keeps turning the stop down though nothing stands against it.",
-                )
-            case CloudFault():
-                return Reason.CLOUD_ERROR, "The cloud failed each time it was to stop it."
-            case _ if at.others_taken:
-                return Reason.CLOUD_ERROR, "The cloud takes the stops of other servers, but not of this one."
-            case _:
-                return None
-
-    def _judged_by(self, server: Server, decision: Decision) -> Evidence:
-        assert self._looked_at is not None
-        return Evidence(
-            looked_at=self._looked_at,
-            vm_state=server.vm_state,
-            task_state=server.task_state,
-            locked=server.locked,
-            launched=server.launched,
-            flavor=server.flavor or None,
-            updated=server.updated,
-            tag=decision.tag,
-            metadata=decision.metadata,
-            event_time=self._request.time,
-            clock_tolerance=self._policy.clock_tolerance,
-            history=decision.history,
-            action=decision.action,
-        )
+        return Next(Step.READ, self.setbacks.unsent(fault, at, counts=counts))
 
     def _note(self, history: Lookup, action: Action | None = None) -> None:
         """Add what the history said after the decision."""
@@ -372,6 +247,7 @@ class Case:
     def _end(self, reason: Reason, detail: str, fault: CloudError | None = None) -> Next | None:
         server = self._server
         gone = reason is Reason.NOT_FOUND
+        sent = self.taken is not None or self.setbacks.any_stop
         if self._unproven and (self.taken or reason is Reason.CONFIRMED):
             detail += _AGE_ALONE
         ids = fault.request_id if fault is not None else self.taken.request_id if self.taken else None
@@ -382,23 +258,9 @@ class Case:
             name=server.name if server else None,
             vm_state=server.vm_state if server and not gone else None,
             task_state=server.task_state if server and not gone else None,
-            previous_vm_state=self._before if self.taken or self._setbacks or reason is Reason.CONFIRMED else None,
+            previous_vm_state=self._before if sent or reason is Reason.CONFIRMED else None,
             request_id=ids,
             job_id=self.taken.job_id if self.taken else None,
             evidence=self._evidence,
         )
         return None
-
-
-def _withheld(fault: CloudError) -> bool:
-    """Whether a cloud keeps no history, or none for us, rather than failing to show it.
-
-    A page where JSON is due, or a redirect, comes from something in between, and says nothing of what the cloud keeps.
-    """
-    match fault:
-        case CallDenied() | CallRejected() | ServerNotFound():
-            return True
-        case CloudConfused(status=int(status)):
-            return status >= 400
-        case _:
-            return False

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import assert_never
 
 from handler import rfc3339
-from handler.stop.evidence import Lookup
+from handler.stop.evidence import Evidence, Lookup
 from handler.stop.model import Decision, Move, Policy, Reason, Refusal, Server, StopRequest
 
 KEEP_UNTIL = "autostop-keep-until"
@@ -81,6 +81,31 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
         or _by_state(server)
     )
     return _started_since(server, request, policy, decision) if decision.move is Move.STOP else decision
+
+
+def judged_by(
+    server: Server, request: StopRequest, policy: Policy, decision: Decision, looked_at: datetime
+) -> Evidence:
+    """What a decision rests on, as the result shows it.
+
+    Args:
+        looked_at: when the cloud's answer was here, by our clock (aware).
+    """
+    return Evidence(
+        looked_at=looked_at,
+        vm_state=server.vm_state,
+        task_state=server.task_state,
+        locked=server.locked,
+        launched=server.launched,
+        flavor=server.flavor or None,
+        updated=server.updated,
+        tag=decision.tag,
+        metadata=decision.metadata,
+        event_time=request.time,
+        clock_tolerance=policy.clock_tolerance,
+        history=decision.history,
+        action=decision.action,
+    )
 
 
 def _leave(reason: Reason, detail: str, tag: str | None = None, metadata: str | None = None) -> Decision:

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
+from handler.errors import CallDenied, CallRejected, CloudConfused, CloudError, ServerNotFound
+
 
 class Lookup(StrEnum):
     """What came of the question whether somebody started the server after the event."""
@@ -52,6 +54,22 @@ class History:
 
     actions: tuple[Action, ...] | None
     gap: Lookup = Lookup.NOT_KEPT
+
+
+def gap_of(fault: CloudError) -> Lookup | None:
+    """Why there is no history, if a cloud keeps none, or none for us; None if it only fails to show it.
+
+    A page where JSON is due, or a redirect, comes from something in between, and says nothing of what the cloud keeps.
+    """
+    match fault:
+        case CallDenied():
+            return Lookup.FORBIDDEN
+        case CallRejected() | ServerNotFound():
+            return Lookup.UNREADABLE
+        case CloudConfused(status=int(status)) if status >= 400:
+            return Lookup.UNREADABLE
+        case _:
+            return None
 
 
 class Evidence(NamedTuple):

@@ -15,12 +15,13 @@ from typing import assert_never
 
 from handler.errors import BudgetSpent, CloudUnreachable, InternalFault, LoginRefused
 from handler.stop.calls import Ended, call
-from handler.stop.case import Case, Moment, Next, Step
+from handler.stop.case import Case
 from handler.stop.evidence import History
 from handler.stop.model import Policy, Server, ServerResult, StopRequest
 from handler.stop.pauses import Pauses
 from handler.stop.ports import Cloud, Crew, Pending, Rehearsed, StopFailed, Taken
 from handler.stop.sightings import Sightings
+from handler.stop.steps import Moment, Next, Step
 
 _LOG = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Rounds:
                 continue
             if time_ended > self._deadline - _GRAIN and isinstance(answer, CloudUnreachable) and answer.status is None:
                 # Our own deadline cut it off. That is no sign of trouble, and what was seen before still holds.
-                case.fault = answer
+                case.setbacks.fault = answer
                 continue
             others_seen, others_taken = self._sightings.newest(id_), self._sightings.others_taken(id_)
             at = Moment(ended.began, time_ended, now, others_seen, others_taken, self._open)
@@ -187,7 +188,7 @@ class Rounds:
 
     def _call_witness(self, case: Case) -> None:
         """Read another server, to learn whether the cloud is down or just this one server can't be shown."""
-        if self._witness_called or self._sightings.newest(case.id) > case.troubled_since:
+        if self._witness_called or self._sightings.newest(case.id) > case.setbacks.troubled_since:
             return
         other = self._sightings.another(case.id)
         if other is not None:
@@ -204,7 +205,7 @@ class Rounds:
             else:
                 undone.append(case)
         if undone:
-            faults = [case.fault for case in undone if case.fault is not None]
+            faults = [fault for case in undone if (fault := case.setbacks.fault) is not None]
             causes = sorted({fault.name for fault in faults}) or ["the time was too short"]
             told = [fault.retry_after for fault in faults if fault.retry_after is not None]
             raise BudgetSpent(

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from handler.stop.calls import Ended
-from handler.stop.case import Step
 from handler.stop.decide import refuse
 from handler.stop.model import Policy, Report, ServerResult, StopRequest
 from handler.stop.pauses import backoff
 from handler.stop.ports import Cloud, Crew
 from handler.stop.rounds import Rounds
+from handler.stop.steps import Step
 
 
 def run(

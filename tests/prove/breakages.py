@@ -26,9 +26,10 @@ from handler.cloud.connect import Clouds
 from handler.errors import BudgetSpent
 from handler.outbound import result
 from handler.stop import case, decide, rounds, run, selection
-from handler.stop.case import Case, Next, Step
+from handler.stop.case import Case
 from handler.stop.evidence import History
 from handler.stop.model import Move, Reason, Refusal
+from handler.stop.steps import Next, Step
 from tests.prove.machine import TALLY, Machine
 
 _WORLDS = 600
