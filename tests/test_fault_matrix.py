@@ -104,6 +104,13 @@ def _each(names: tuple[str, ...], outcome: str) -> dict[str, str]:
 # A call that is slow eats the budget, and then nothing that has not been taken may be told.
 _LOOK = {"always": AGAIN, "once_but": _each(_SLOW, AGAIN)}
 _JOB = f"{DONE} or {TAKEN}"
+_BMS_STOP: Any = {
+    "once_but": _each(_SLOW, AGAIN),
+    "always_but": {
+        **_each(("cut after", "cut in the body", "200 truncated, acted", "200 page, acted", *_ACTED), DONE),
+        "500": ERROR,
+    },
+}
 ROWS = {
     "login": Row("nova", CallKind.LOGIN, 2, AGAIN, once_but={**_each(_SLOW, AGAIN), "401": AGAIN}),
     "read": Row("nova", CallKind.READ, 1, **_LOOK),
@@ -137,28 +144,8 @@ ROWS = {
     ),
     "bms read": Row("bms", CallKind.READ, 1, **_LOOK),
     "bms list": Row("bms", CallKind.LIST, 5, **_LOOK),
-    "bms stop": Row(
-        "bms",
-        CallKind.STOP,
-        1,
-        AGAIN,
-        once_but=_each(_SLOW, AGAIN),
-        always_but={
-            **_each(("cut after", "cut in the body", "200 truncated, acted", "200 page, acted", *_ACTED), DONE),
-            "500": ERROR,
-        },
-    ),
-    "bms batch": Row(
-        "bms",
-        CallKind.STOP,
-        6,
-        AGAIN,
-        once_but=_each(_SLOW, AGAIN),
-        always_but={
-            **_each(("cut after", "cut in the body", "200 truncated, acted", "200 page, acted", *_ACTED), DONE),
-            "500": ERROR,
-        },
-    ),
+    "bms stop": Row("bms", CallKind.STOP, 1, AGAIN, **_BMS_STOP),
+    "bms batch": Row("bms", CallKind.STOP, 6, AGAIN, **_BMS_STOP),
     "job": Row(
         "bms",
         CallKind.JOB,
