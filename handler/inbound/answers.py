@@ -105,6 +105,22 @@ def refused(error: AutostopError) -> Answer:
     return answer
 
 
+def probe(method: str, path: str, ready: Callable[[], None]) -> Answer | None:
+    """The answer to a platform's question whether the process is alive or ready; None if it is no such question.
+
+    Args:
+        ready: raises if events could not be handled now.
+    """
+    match method, path:
+        case (("GET" | "HEAD"), "/healthz"):
+            return json_answer(200, {"status": "alive"})
+        case (("GET" | "HEAD"), "/readyz"):
+            ready()
+            return json_answer(200, {"status": "ready"})
+        case _:
+            return None
+
+
 def json_answer(status: int, document: object, headers: Mapping[str, str] | None = None) -> Answer:
     """An answer with a JSON body."""
     return Answer(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(document).encode())

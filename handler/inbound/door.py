@@ -63,19 +63,19 @@ class Door:
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
-        return answers.always(lambda: self._answer(request))
+        return answers.always(
+            lambda: answers.probe(request.method, request.path, self._be_ready) or self._answer(request)
+        )
+
+    def _be_ready(self) -> None:
+        caller.ready(self._settings)
+        self._ready()
 
     def _answer(self, request: HttpRequest) -> Answer:
-        match request.method, request.path:
-            case (("GET" | "HEAD"), "/healthz"):
-                return answers.json_answer(200, {"status": "alive"})
-            case (("GET" | "HEAD"), "/readyz"):
-                caller.ready(self._settings)
-                self._ready()
-                return answers.json_answer(200, {"status": "ready"})
-            case "OPTIONS", _:
+        match request.method:
+            case "OPTIONS":
                 return Answer(200, caller.consent(request.headers, self._settings))
-            case "POST", _:
+            case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
                 caller.prove(request.headers, self._settings, until)
                 delivery = decode(request.headers, request.body)

@@ -50,22 +50,18 @@ class WebhookDoor:
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
-        return answers.always(lambda: self._answer(request))
+        # The settings were valid at the start, and there is no login: nothing else has to be had to be ready.
+        return answers.always(
+            lambda: answers.probe(request.method, request.path, lambda: None) or self._answer(request)
+        )
 
     def _answer(self, request: HttpRequest) -> Answer:
-        match request.method, request.path:
-            case (("GET" | "HEAD"), "/healthz"):
-                return answers.json_answer(200, {"status": "alive"})
-            case (("GET" | "HEAD"), "/readyz"):
-                # The settings were valid at the start, and there is no login: nothing else has to be had first.
-                return answers.json_answer(200, {"status": "ready"})
-            case "POST", path:
-                producer = self._producers.get(path)
-                if producer is None:
-                    raise CallerForbidden("No webhook is switched on here.")
-                return self._receive(producer, request)
-            case _:
-                raise WrongMethod("Only POST is served here.", allow="POST")
+        if request.method != "POST":
+            raise WrongMethod("Only POST is served here.", allow="POST")
+        producer = self._producers.get(request.path)
+        if producer is None:
+            raise CallerForbidden("No webhook is switched on here.")
+        return self._receive(producer, request)
 
     def _receive(self, producer: Producer[Any], request: HttpRequest) -> Answer:
         until = request.received + producer.patience
