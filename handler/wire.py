@@ -117,8 +117,8 @@ class Wire:
 
     def close(self) -> None:
         """Give the connections back."""
-        for route in self._routes.values():
-            route.close()
+        while self._routes:
+            self._routes.popitem()[1].close()
 
     def _read(self, response: urllib3.BaseHTTPResponse, deadline: float, largest: int) -> bytes:
         if response.length_remaining == 0:

@@ -122,6 +122,14 @@ def test_connections_are_kept_and_used_again(cloud: Simulator, wire: Wire) -> No
     assert (pool.num_connections, pool.num_requests) == (1, 3)
 
 
+def test_what_was_closed_can_be_used_again(cloud: Simulator, wire: Wire) -> None:
+    """With a connection of its own."""
+    for _ in range(2):
+        assert wire.send("GET", f"{cloud.url}/v3", headers={}, timeout=5).status == 200
+        wire.close()
+    assert wire._routes == {}
+
+
 @pytest.mark.parametrize(
     ("rest", "target"),
     [

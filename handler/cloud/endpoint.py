@@ -100,7 +100,7 @@ class Endpoint:
             named = (place.service_type, place.interface.removesuffix("URL"))
             if (
                 named == (self._api.service_type, self._interface)
-                and place.url
+                and place.url.startswith(("http://", "https://"))
                 and self._region in (None, place.region)
             ):
                 return place.url

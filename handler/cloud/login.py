@@ -78,9 +78,9 @@ class Login(ABC):
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._access: Access | None = None
+        # What is given out, and when to get a new one: in one piece, since it is read without the lock.
+        self._current: tuple[Access, float] | None = None
         self._failure: CloudError | None = None
-        self._renew_at = float("-inf")
         self._held_until = float("-inf")
 
     @abstractmethod
@@ -98,12 +98,12 @@ class Login(ABC):
             CloudError: no access could be had, now or a moment ago.
         """
         # Without the lock, as each call comes by here: what it finds was good a moment ago, as with the lock.
-        known = self._access
-        if known is not None and self._monotonic() < self._renew_at:
-            return known
+        current = self._current
+        if current is not None and self._monotonic() < current[1]:
+            return current[0]
         with self._alone(timeout):
-            if self._access is not None and self._monotonic() < self._renew_at:
-                return self._access
+            if self._current is not None and self._monotonic() < self._current[1]:
+                return self._current[0]
             if self._failure is not None and self._monotonic() < self._held_until:
                 raise self._failure.with_traceback(None)
             return self._attempt()
@@ -111,13 +111,13 @@ class Login(ABC):
     def drop(self, refused: Access, timeout: float) -> None:
         """Forget an access that the cloud no longer takes, unless somebody has done so already."""
         with self._alone(timeout):
-            if self._access is refused:
-                self._access = None
+            if self._current is not None and self._current[0] is refused:
+                self._current = None
 
     def hold(self, failure: LoginRefused, timeout: float) -> None:
         """The cloud refuses what the login gives: let nobody try it again for `REFUSED_HOLD` seconds."""
         with self._alone(timeout):
-            self._access = None
+            self._current = None
             self._refuse(failure)
 
     @contextmanager
@@ -139,7 +139,7 @@ class Login(ABC):
             if failure is cause:
                 raise
             raise failure from cause
-        self._access, self._failure, self._renew_at = access, None, began + access.good_for
+        self._current, self._failure = (access, began + access.good_for), None
         return access
 
     def _refuse(self, failure: CloudError) -> None:

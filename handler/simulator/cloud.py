@@ -125,8 +125,10 @@ class Cloud:
         )
         place = self.calls.begin(call)
         fault = self.faults.strike(kind, api, server_ids)
-        if fault and self._pause(fault.delay):
-            return Delivery(None)
+        if fault and fault.delay:
+            if self._pause(fault.delay):
+                return Delivery(None)
+            arrived += fault.delay
         answer = self._answer(request, api, server_ids, fault)
         if answer and answer.acted:
             call = replace(call, acted=True, acted_on=server_ids if api is Api.NOVA else answer.acted_on)

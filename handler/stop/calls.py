@@ -1,4 +1,4 @@
-"""One call to the cloud, made by a hand of the crew: what it may take, and what came of it."""
+"""Calls to the cloud, made by the hands of the crew: what one may take, what came of it, and what all of them prove."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, assert_never
 
 from handler.stop.evidence import History
+from handler.stop.model import Server
 from handler.stop.ports import Cloud, Rehearsed, Seen, Taken
 from handler.stop.steps import Step
 
@@ -34,6 +35,38 @@ class Ended(NamedTuple):
     witness: bool = False
 
 
+class Sightings:
+    """What the answers of one event prove about the cloud, whichever servers they are about."""
+
+    def __init__(self) -> None:
+        # Start of the newest read that showed a server, and of the newest that showed any other one: one of the two
+        # tells of "another", whichever server asks.
+        self._newest: list[tuple[float, str]] = []
+        self._taken: set[str] = set()
+
+    def note(self, ended: Ended) -> None:
+        """Remember what the answers of one call show; those about servers that it did not ask for count for nothing."""
+        for id_ in ended.ids:
+            answer = ended.answers.get(id_)
+            if isinstance(answer, Server):
+                others = [seen for seen in self._newest if seen[1] != id_]
+                self._newest = sorted([*others, (ended.began, id_)], reverse=True)[:2]
+            elif isinstance(answer, Taken):
+                self._taken.add(id_)
+
+    def newest(self, id_: str) -> float:
+        """Start of the newest call that showed another server than this one, or -inf."""
+        return next((began for began, seen in self._newest if seen != id_), float("-inf"))
+
+    def another(self, id_: str) -> str | None:
+        """A server other than this one that was seen, or None."""
+        return next((seen for _, seen in self._newest if seen != id_), None)
+
+    def others_taken(self, id_: str) -> bool:
+        """Whether the cloud took the stop of another server than this one."""
+        return any(taken != id_ for taken in self._taken)
+
+
 def call(
     step: Step,
     ids: Sequence[str],
@@ -41,7 +74,7 @@ def call(
     monotonic: Callable[[], float],
     deadline: float,
     *,
-    witness: bool = False,
+    witness: bool,
 ) -> Ended:
     """Make one call; it is not made if its time is up. Never raises."""
     began = monotonic()

@@ -36,7 +36,7 @@ from handler.stop.model import (
     ServerResult,
     StopRequest,
 )
-from handler.stop.polls import Polls
+from handler.stop.pauses import Polls
 from handler.stop.ports import Pending, Rehearsed, Seen, StopFailed, Taken
 from handler.stop.setbacks import Setbacks
 from handler.stop.steps import Moment, Next, Step

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from handler.errors import BudgetSpent, CloudUnreachable, InternalFault, LoginRefused
-from handler.stop.calls import Ended, call
+from handler.stop.calls import Ended, Sightings, call
 from handler.stop.case import Case
 from handler.stop.evidence import History
 from handler.stop.model import Policy, Server, ServerResult, StopRequest
 from handler.stop.pauses import Pauses
 from handler.stop.ports import Cloud, Crew, Pending, Rehearsed, StopFailed, Taken
-from handler.stop.sightings import Sightings
 from handler.stop.steps import Moment, Next, Step
 
 _LOG = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class Rounds:
         if look is None:
             self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._cases)))
         else:
-            self._sightings.note(look.ids, look.began, look.answers)
+            self._sightings.note(look)
             self._learn(look)
         while self._open:
             now = self._crew.monotonic()
@@ -136,7 +135,7 @@ class Rounds:
         if ended.failure is not None:
             _LOG.error("a call of the run failed", exc_info=ended.failure)
             raise InternalFault("a call to the cloud failed in an unexpected way") from ended.failure
-        self._sightings.note(ended.ids, ended.began, ended.answers)
+        self._sightings.note(ended)
         self._pauses.renew()
         if ended.witness:
             self._witness_called = False

@@ -40,7 +40,7 @@ class Mutant(NamedTuple):
 
     Attributes:
         where: `module.function` or `module.Class.function`.
-        old, new: the lines that differ, without their indentation, joined by ` / `.
+        old, new: the lines that differ, without their indentation, joined by ` ⏎ `.
     """
 
     where: str
@@ -61,7 +61,7 @@ def where(key: str) -> str:
 def changed(diff: str) -> tuple[str, str]:
     """The old and the new lines of a diff."""
     lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
-    old, new = (" / ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
+    old, new = (" ⏎ ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
     return old, new
 
 
@@ -86,7 +86,8 @@ def _mutant(key: str) -> Mutant:
 
 def main() -> int:
     """Run them all; 1 if one survived that may not, or a listed one did not."""
-    shutil.rmtree(_COPY, ignore_errors=True)
+    if _COPY.exists():
+        shutil.rmtree(_COPY)
     began = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-m", "mutmut", "run", "--max-children", "2"], cwd=ROOT, capture_output=True, text=True

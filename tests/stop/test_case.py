@@ -22,7 +22,7 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
-from handler.stop import polls
+from handler.stop import pauses
 from handler.stop.evidence import Action, History
 from handler.stop.model import Outcome, Policy, Reason, ServerResult
 from handler.stop.ports import Taken
@@ -162,8 +162,8 @@ def _rhythm(servers: int) -> list[float]:
 @pytest.mark.parametrize(("servers", "longest"), [(1, 3.0), (15, 3.0), (99, 3.0), (100, 5.0), (200, 5.0)])
 def test_the_larger_the_crowd_the_longer_the_pauses(servers: int, longest: float) -> None:
     """Each pause is so many times the one before, up to three seconds, or five from a hundred servers on."""
-    first = max(polls._FIRST_POLL, servers * polls._POLL_PER_SERVER)
-    wanted = [min(first * polls._POLL_GROWTH**number, longest) for number in range(8)]
+    first = max(pauses._FIRST_POLL, servers * pauses._POLL_PER_SERVER)
+    wanted = [min(first * pauses._POLL_GROWTH**number, longest) for number in range(8)]
     assert _rhythm(servers)[:8] == pytest.approx(wanted)
 
 
@@ -173,7 +173,7 @@ def test_a_crowd_that_has_gone_home_is_none() -> None:
     play = Play(*others, Script("active/rebooting"), together=1000, policy=MANY)
     assert play.results()[-1].reason is Reason.BUSY
     looks = [call.at for call in play.cloud.of("read", play.ids[-1])]
-    assert looks[1] == pytest.approx(polls._FIRST_POLL)
+    assert looks[1] == pytest.approx(pauses._FIRST_POLL)
 
 
 def test_busy_servers_are_looked_at_a_little_early_to_save_calls() -> None:
@@ -274,7 +274,7 @@ def test_another_task_after_our_stop_is_watched_on(reads: tuple[str, ...]) -> No
 
 def test_a_look_that_is_due_at_the_very_end_of_the_watch_is_made() -> None:
     """The cloud asked to be left alone for exactly as long as the watch still lasts."""
-    first_look = START + polls._FIRST_POLL
+    first_look = START + pauses._FIRST_POLL
     told = CloudThrottled("slow", status=429, retry_after=START + 20.0 - first_look)
     play = Play(Script("active", told, "stopped"), wait=20.0)
     assert play.result().reason is Reason.CONFIRMED

@@ -15,7 +15,7 @@ from handler.errors import (
     CloudUnreachable,
     StateConflict,
 )
-from handler.stop import polls
+from handler.stop import pauses
 from handler.stop.model import Policy, Reason
 from handler.stop.ports import Pending, StopFailed, Taken
 from tests.stop.fakes import Play, Script
@@ -141,7 +141,7 @@ def test_a_told_wait_is_kept_even_if_others_are_looked_at_just_before() -> None:
 
 def test_a_told_wait_between_two_looks_does_not_part_them() -> None:
     """Two servers whose looks are almost due are looked at together, past a third one that must be left alone still."""
-    poll = polls._FIRST_POLL
+    poll = pauses._FIRST_POLL
     told = CloudThrottled("later", retry_after=poll + 0.003)
     busy, left_alone, also_busy = Script("active/rebooting"), Script(told, OFF), Script("active/rebooting", lasts=0.006)
     play = Play(busy, left_alone, also_busy, budget=5.0)
