@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import requests
 from requests.utils import get_environ_proxies, select_proxy
 
-from handler.cloud import servers
 from handler.cloud.connect import Clouds
 from handler.errors import CallDenied, CloudConfused, CloudError, KeysUnreachable, LoginRefused, ServerNotFound
 from handler.settings import ApiName, Settings
@@ -216,6 +215,5 @@ def _listing(clouds: Clouds) -> Finding:
     if page and not seen:
         said = "the servers are shown without tags, lock or states"
         return Finding("list", Verdict.WRONG, said, "Check the URL; Nova must be of microversion 2.26 or newer.")
-    more = " on the first page" if len(page) >= servers.PAGE else ""
     metal = sum(map(is_bare_metal, seen))
-    return Finding("list", Verdict.OK, f"{len(seen)} servers{more}, {metal} of them bare metal")
+    return Finding("list", Verdict.OK, f"{len(seen)} servers on the first page, {metal} of them bare metal")

@@ -164,7 +164,8 @@ class Service:
             self._clouds.cloud(dry_run=dry_run),
             crew,
             deadline=deadline,
-            width=self.settings.concurrency,
+            # A few more than there are threads, so that none of them waits for the next call to be thought of.
+            width=self.settings.concurrency * 5 // 4,
             dry_run=dry_run,
             told=told,
         )

@@ -28,8 +28,10 @@ class Threads(Generic[Result]):
         return time.monotonic()
 
     def start(self, call: Callable[[], Result]) -> None:
-        """Have a thread make `call`."""
+        """Have a thread make `call`, and let it begin before the run goes on."""
         self._executor.submit(lambda: self._ended.put(call()))
+        # Python lets whoever computes go on for 5 ms otherwise, and a thread that sends needs it several times.
+        time.sleep(0)
 
     def next(self, timeout: float) -> Result | None:
         """The result of a call that ended, or None after `timeout` seconds without one."""

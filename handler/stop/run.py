@@ -31,7 +31,7 @@ def run(
     Args:
         cloud: for a dry run, one that cannot write.
         deadline: end of the budget on the crew's monotonic clock.
-        width: calls in flight at most.
+        width: calls that are given to the crew at a time, at most.
         dry_run: what the report says about itself.
         backoff: seconds to wait after the n-th failure in a row.
         told: is given each server's result as soon as there is one, also if the event must come again in the end.
