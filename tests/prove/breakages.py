@@ -102,7 +102,7 @@ def _a_lost_stop_is_sent_again() -> Broken:
 def _a_lost_stop_is_forgotten() -> Broken:
     def unsent(self: Case, *arguments: Any, **options: Any) -> Any:
         coming = _unsent(self, *arguments, **options)
-        self._maybe_taken = False
+        self.setbacks.maybe_taken = False
         return coming
 
     return mock.patch.object(Case, "_unsent", unsent)
@@ -179,7 +179,7 @@ BREAKAGES: Mapping[str, Callable[[], Broken]] = {
     "confirm before stopped": _taken_is_stopped,
     "503 if not all is done": _what_is_not_done_is_left_out,
     "busy is a result": _a_busy_server_is_trouble,
-    "a look that we cut off is no trouble": lambda: mock.patch.object(run, "_GRAIN", float("-inf")),
+    "a look that we cut off is no trouble": lambda: mock.patch.object(rounds, "_GRAIN", float("-inf")),
     "one result id an event": _each_result_has_a_new_id,
     "one event a result id": _two_events_share_a_result_id,
 }

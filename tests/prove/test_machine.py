@@ -8,7 +8,7 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.prove.breakages import find
+from tests.prove.breakages import BREAKAGES, find
 from tests.prove.machine import TALLY, Machine
 
 # The shortest way to a broken law takes minutes to find, and is for the long run.
@@ -31,3 +31,10 @@ def test_the_function_keeps_the_law_whatever_is_done_to_it() -> None:
 def test_the_machine_finds_a_broken_guard(breakage: str) -> None:
     """A machine that finds nothing proves nothing; `make breakages` tries each guard."""
     assert find(breakage) is not None
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_each_breakage_is_of_something_that_is_there(breakage: str) -> None:
+    """What was moved or renamed must be moved or renamed there too."""
+    with BREAKAGES[breakage]():
+        pass
