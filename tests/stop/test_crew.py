@@ -30,6 +30,18 @@ def test_a_call_is_made_in_another_thread_and_its_result_handed_over(executor: T
     assert crew.next(_LONG) not in (None, threading.get_ident())
 
 
+def test_the_run_gives_way_to_a_call_and_does_not_wait_for_it(
+    executor: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time passes between a call that is started and the next."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    crew: Threads[int] = Threads(executor)
+    crew.start(threading.get_ident)
+    assert slept == [0]
+    assert crew.next(_LONG) is not None
+
+
 def test_results_come_in_the_order_in_which_calls_end(executor: ThreadPoolExecutor) -> None:
     """A slow call holds up no other."""
     crew: Threads[str] = Threads(executor)
