@@ -98,12 +98,13 @@ class Login(ABC):
             CloudError: no access could be had, now or a moment ago.
         """
         # Without the lock, as each call comes by here: what it finds was good a moment ago, as with the lock.
-        current = self._current
-        if current is not None and self._monotonic() < current[1]:
-            return current[0]
+        known = self._good()
+        if known is not None:
+            return known
         with self._alone(timeout):
-            if self._current is not None and self._monotonic() < self._current[1]:
-                return self._current[0]
+            known = self._good()
+            if known is not None:
+                return known
             if self._failure is not None and self._monotonic() < self._held_until:
                 raise self._failure.with_traceback(None)
             return self._attempt()
@@ -119,6 +120,11 @@ class Login(ABC):
         with self._alone(timeout):
             self._current = None
             self._refuse(failure)
+
+    def _good(self) -> Access | None:
+        """The access as long as it needs no renewal; else None."""
+        current = self._current
+        return current[0] if current is not None and self._monotonic() < current[1] else None
 
     @contextmanager
     def _alone(self, timeout: float) -> Iterator[None]:
