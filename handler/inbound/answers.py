@@ -105,12 +105,17 @@ def refused(error: AutostopError) -> Answer:
     return answer
 
 
-def probe(method: str, path: str, ready: Callable[[], None]) -> Answer | None:
-    """The answer to a platform's question whether the process is alive or ready; None if it is no such question.
+def served(method: str, path: str, ready: Callable[[], None], make: Callable[[], Answer]) -> Answer:
+    """Answer a platform's question whether the process is alive or ready, or else make an answer; as `always`.
 
     Args:
         ready: raises if events could not be handled now.
     """
+    return always(lambda: _probe(method, path, ready) or make())
+
+
+def _probe(method: str, path: str, ready: Callable[[], None]) -> Answer | None:
+    """The answer to such a question; None if it is none."""
     match method, path:
         case (("GET" | "HEAD"), "/healthz"):
             return json_answer(200, {"status": "alive"})

@@ -63,9 +63,7 @@ class Door:
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
-        return answers.always(
-            lambda: answers.probe(request.method, request.path, self._be_ready) or self._answer(request)
-        )
+        return answers.served(request.method, request.path, self._be_ready, lambda: self._answer(request))
 
     def _be_ready(self) -> None:
         caller.ready(self._settings)

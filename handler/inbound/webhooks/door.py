@@ -51,9 +51,7 @@ class WebhookDoor:
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
         # The settings were valid at the start, and there is no login: nothing else has to be had to be ready.
-        return answers.always(
-            lambda: answers.probe(request.method, request.path, lambda: None) or self._answer(request)
-        )
+        return answers.served(request.method, request.path, lambda: None, lambda: self._answer(request))
 
     def _answer(self, request: HttpRequest) -> Answer:
         if request.method != "POST":
