@@ -37,9 +37,11 @@ class Clock:
         self.now += seconds
 
 
-def hand_over(url: str, clock: Clock, *, token: str = "", budget: float = 30.0, **more: str) -> None:
+def hand_over(
+    url: str, clock: Clock, *, token: str = "", budget: float = 30.0, token_file: str = "", ca: str = ""
+) -> None:
     """Send one result to a sink."""
-    sink = Sink(url, Secret(token), sleep=clock.sleep, monotonic=clock.monotonic, **more)  # type: ignore[arg-type]
+    sink = Sink(url, Secret(token), token_file=token_file, ca=ca, sleep=clock.sleep, monotonic=clock.monotonic)
     sink.send(HEADERS, BODY, clock.now + budget)
 
 
