@@ -38,6 +38,7 @@ REASONS = {
     "failed": {
         "not-found",
         "wrong-state",
+        "power-still-on",
         "busy",
         "deleting",
         "never-launched",
@@ -127,6 +128,7 @@ def evidence(reason: str, **changes: object) -> dict[str, object]:
         "looked_at": "2026-11-20T19:00:00.250Z",
         "vm_state": "active",
         "task_state": None,
+        "power_state": 1,
         "locked": reason == "locked",
         "launched": reason != "never-launched",
         "flavor": "physical.o2.medium",

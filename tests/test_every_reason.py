@@ -64,6 +64,7 @@ WAYS = {
     ),
     Reason.NOT_FOUND: Way(server=None),
     Reason.WRONG_STATE: Way(server={"vm_state": "paused"}),
+    Reason.POWER_STILL_ON: Way(server={"power_off_leaves": 1}, environ=SHORT),
     Reason.BUSY: Way(then=lambda cloud, id_: cloud.reboot_server(id_, delay=math.inf), environ=SHORT),
     Reason.DELETING: Way(server={"task_state": "deleting"}),
     Reason.NEVER_LAUNCHED: Way(server={"vm_state": "error", "launched": False}),
@@ -76,6 +77,7 @@ WAYS = {
     ),
     Reason.DRY_RUN: Way(data={"dry_run": True}),
 }
+_STOP_TAKEN = frozenset({Reason.CONFIRMED, Reason.ACCEPTED, Reason.REVERTED, Reason.POWER_STILL_ON})
 REFUSALS = {
     Refusal.TOO_OLD: {"time": "2020-01-01T00:00:00Z"},
     Refusal.EXPIRED: {"expirytime": "2020-01-01T00:00:00Z"},
@@ -134,7 +136,7 @@ def test_every_reason_is_given_by_the_whole_function(
     assert row["detail"].endswith(".")
     seen = reason not in (Reason.NOT_FOUND, Reason.REJECTED, Reason.CLOUD_ERROR)
     assert (row["evidence"] is not None) == seen
-    assert simulated.stops_taken(id_) == (reason in (Reason.CONFIRMED, Reason.ACCEPTED, Reason.REVERTED))
+    assert simulated.stops_taken(id_) == (reason in _STOP_TAKEN)
 
 
 @pytest.mark.parametrize("refusal", Refusal)

@@ -136,6 +136,11 @@ def stops(cloud: Simulator) -> list[Call]:
         ({"task_state": "deleting"}, "failed/deleting"),
         ({"power_off_fails": True}, "failed/reverted"),
         ({"power_off_fails": True, "power_off_delay": 0.2}, "failed/reverted"),
+        ({"vm_state": "stopped", "power_state": 1}, "failed/power-still-on"),
+        ({"vm_state": "stopped", "power_state": 1, "task_state": "powering-off"}, "failed/power-still-on"),
+        ({"vm_state": "stopped", "power_state": 4, "task_state": "powering-off"}, "unchanged/already-stopped"),
+        ({"vm_state": "stopped", "power_state": 0}, "unchanged/already-stopped"),
+        ({"vm_state": "stopped", "power_state": 1, "tags": ["autostop=never"]}, "skipped/protected"),
     ],
 )
 def test_a_server_comes_out_alike_on_both_apis(
@@ -200,6 +205,24 @@ def test_a_reboot_that_outlasts_the_budget_is_busy(cloud: Simulator, start: Star
     answer = start(cloud, AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="0.2s").stop(server)
     assert came_out(answer) == {server: "failed/busy"}
     assert stops(cloud) == []
+
+
+@pytest.mark.parametrize(("leaves", "expected"), [(1, "failed/power-still-on"), (0, "accepted/accepted")])
+def test_a_server_whose_power_is_not_seen_off_is_never_reported_as_stopped(
+    cloud: Simulator, start: StartFunction, leaves: int, expected: str
+) -> None:
+    """Nova with Ironic records `stopped` though the management controller refused the power-off, or is dead."""
+    function = start(cloud, AUTOSTOP_WAIT="0.3s")
+    server = cloud.add_server(power_off_leaves=leaves)
+    answer = function.stop(server)
+    assert came_out(answer) == {server: expected}
+    row = answer.json()["servers"][0]
+    assert (row["vm_state"], row["evidence"]["vm_state"], row["evidence"]["power_state"]) == (
+        "stopped",
+        "stopped",
+        leaves,
+    )
+    assert cloud.stops_sent(server) == 1
 
 
 @pytest.mark.parametrize("wait", ["0", "0.2s"])

@@ -14,6 +14,7 @@ Body = Mapping[str, object]
 PAGE = 1000
 # So many single reads are as quick as a page, and weigh less on the cloud.
 _FEW = 4
+_ABSENT = object()
 # A cloud that hands out pages for ever is not followed for ever.
 _MOST_PAGES = 100
 
@@ -29,6 +30,7 @@ _READ = (
     "updated",
     "OS-EXT-STS:vm_state",
     "OS-EXT-STS:task_state",
+    "OS-EXT-STS:power_state",
     "OS-SRV-USG:launched_at",
 )
 
@@ -79,7 +81,15 @@ def parse(body: object, asked: str, *, idle: object = False) -> Server:
         metadata={str(key): str(value) for key, value in metadata.items()},
         flavor=str(flavor.get("id") or flavor.get("original_name") or ""),
         updated=stamp(body.get("updated")),
+        power_state=_power_state(body),
     )
+
+
+def _power_state(body: Mapping[str, object]) -> int | None:
+    value = body.get("OS-EXT-STS:power_state", _ABSENT)
+    if value is _ABSENT:
+        return None
+    return value if isinstance(value, int) and not isinstance(value, bool) else -1
 
 
 def stamp(value: object) -> datetime | None:

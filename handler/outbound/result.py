@@ -131,6 +131,7 @@ def evidence_row(evidence: Evidence) -> dict[str, object]:
         "looked_at": rfc3339.render(evidence.looked_at),
         "vm_state": evidence.vm_state,
         "task_state": evidence.task_state,
+        "power_state": evidence.power_state,
         "locked": evidence.locked,
         "launched": evidence.launched,
         "flavor": evidence.flavor,

@@ -50,7 +50,11 @@ class ServerFault:
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """A server at one moment. Times are seconds since the epoch; `host` is None if no host ever took it."""
+    """A server at one moment. Times are seconds since the epoch; `host` is None if no host ever took it.
+
+    `power_off_leaves` is the power_state beside `stopped` after a stop that the machine's management controller did
+    not carry out, as with Ironic: 1 if it refuses or ignores the request, 0 if it does not answer; None if it works.
+    """
 
     id: str
     name: str
@@ -74,6 +78,7 @@ class ServerState:
     fault: ServerFault | None = None
     power_off_delay: float | None = None
     power_off_fails: bool = False
+    power_off_leaves: int | None = None
     due: Due | None = None
 
     @property

@@ -232,6 +232,8 @@ class World:
         if due is None or self.clock() < due.at:
             return server
         power_state = power_state_of(due.vm_state, server.host is not None)
+        if due.vm_state == "stopped" and server.power_off_leaves is not None:
+            power_state = server.power_off_leaves
         settled = replace(
             server, vm_state=due.vm_state, task_state=None, power_state=power_state, updated=due.at, due=None
         )

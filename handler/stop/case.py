@@ -25,12 +25,13 @@ from handler.errors import (
     CloudThrottled,
     ServerNotFound,
 )
-from handler.stop.decide import decide, judged_by
+from handler.stop.decide import decide, judged_by, settled_as_stopped
 from handler.stop.evidence import Action, Evidence, History, Lookup, gap_of
 from handler.stop.model import (
     Decision,
     Move,
     Policy,
+    Power,
     Reason,
     Server,
     ServerResult,
@@ -44,6 +45,11 @@ from handler.stop.steps import Moment, Next, Step
 _NO_HISTORY = frozenset({Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE})
 
 _NOT_SEEN_STOPPED = "The cloud took the stop; it was not seen stopped in time."
+_POWER_STILL_ON = (
+    "The cloud took the stop and shows the server as SHUTOFF, but its power is on (power_state 1). "
+    "Check its management controller."
+)
+_POWER_UNKNOWN = "The cloud took the stop and shows the server as SHUTOFF, but its power state is unknown."
 _AGE_ALONE = " Its history could not be read, so only the event's age counted."
 
 
@@ -152,7 +158,7 @@ class Case:
     def on_time_up(self) -> bool:
         """The budget has ended: whether something true can still be said of the server."""
         if self.taken is not None:
-            self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
+            self._end_of_watch()
         elif self._decision is not None and self._decision.move is Move.WAIT and not self.setbacks.troubled:
             self._end(Reason.BUSY, f"{self._decision.detail} It was still running when the time was up.")
         return self.result is not None
@@ -185,10 +191,10 @@ class Case:
         """Judge a server for which our stop was taken, or may have been."""
         server = self._server
         assert server is not None
-        if server.vm_state == "stopped":
+        if server.vm_state == "stopped" and server.power is Power.OFF:
             return self._end(Reason.CONFIRMED, f"Stopped; it was {self._before}.")
         if self.taken is None:
-            if server.task_state != "powering-off":
+            if server.task_state != "powering-off" and not settled_as_stopped(server):
                 return self._decide(at)
             self.taken, self._taken_at = Taken(), at.ended
         if server.task_state == "powering-off":
@@ -209,8 +215,26 @@ class Case:
     def _poll(self, at: Moment) -> Next | None:
         end = self._watch_ends()
         if at.ended >= end:
-            return self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
+            return self._end_of_watch()
         return Next(Step.READ, min(at.ended + self._polls.pause(at.crowd), end), early=True)
+
+    def _end_of_watch(self) -> Next | None:
+        """Say what is true of a stop that the cloud took, when the server was not seen off in time."""
+        server = self._server
+        assert server is not None
+        assert self._evidence is not None
+        if not settled_as_stopped(server):
+            return self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
+        self._evidence = self._evidence._replace(
+            looked_at=self._looked_at or self._evidence.looked_at,
+            vm_state=server.vm_state,
+            task_state=server.task_state,
+            power_state=server.power_state,
+            updated=server.updated,
+        )
+        if server.power is Power.ON:
+            return self._end(Reason.POWER_STILL_ON, _POWER_STILL_ON)
+        return self._end(Reason.ACCEPTED, _POWER_UNKNOWN)
 
     def _watch_ends(self) -> float:
         return self._taken_at + self._policy.wait.total_seconds()
@@ -220,7 +244,7 @@ class Case:
         due = self.setbacks.unread(fault, at)
         if self.taken is not None:
             # What the cloud took stays taken, whatever it shows of the server since.
-            return Next(Step.READ, due) if due <= self._watch_ends() else self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
+            return Next(Step.READ, due) if due <= self._watch_ends() else self._end_of_watch()
         if self.setbacks.own_trouble(fault, at):
             return self._end(Reason.CLOUD_ERROR, "The cloud answers for other servers, not for this one.", fault)
         return Next(Step.READ, due)

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from handler import rfc3339
 from handler.stop.evidence import Evidence, Lookup
-from handler.stop.model import Decision, Move, Policy, Reason, Refusal, Server, StopRequest
+from handler.stop.model import Decision, Move, Policy, Power, Reason, Refusal, Server, StopRequest
 
 KEEP_UNTIL = "autostop-keep-until"
 
@@ -78,6 +78,7 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
         or _goal_reached(server)
         or _guarded(server, policy, now)
         or _coming_up(server)
+        or _power_still_on(server)
         or _by_state(server)
     )
     return _started_since(server, request, policy, decision) if decision.move is Move.STOP else decision
@@ -95,6 +96,7 @@ def judged_by(
         looked_at=looked_at,
         vm_state=server.vm_state,
         task_state=server.task_state,
+        power_state=server.power_state,
         locked=server.locked,
         launched=server.launched,
         flavor=server.flavor or None,
@@ -120,11 +122,40 @@ def _gone(server: Server) -> Decision | None:
     return None
 
 
+def settled_as_stopped(server: Server) -> bool:
+    """Whether the cloud records the server as stopped and no operation is about to change that.
+
+    It says nothing about the power. `powering-off` beside `stopped` is Nova's own periodic power sync, which tries
+    again to switch off a machine that is still on.
+    """
+    return server.vm_state == "stopped" and (
+        server.task_state in (None, "powering-off") or server.task_state in _HARMLESS_WHEN_STOPPED
+    )
+
+
 def _goal_reached(server: Server) -> Decision | None:
+    if settled_as_stopped(server):
+        match server.power:
+            case Power.OFF:
+                return _leave(Reason.ALREADY_STOPPED, "It was already stopped.")
+            case Power.UNKNOWN:
+                return _leave(Reason.ALREADY_STOPPED, "It was already stopped; its power state is unknown.")
+            case Power.ON:
+                return None
+            case unreachable:
+                assert_never(unreachable)
     if server.task_state == "powering-off":
         return _leave(Reason.ALREADY_STOPPING, "It was already powering off.")
-    if server.vm_state == "stopped" and (server.task_state is None or server.task_state in _HARMLESS_WHEN_STOPPED):
-        return _leave(Reason.ALREADY_STOPPED, "It was already stopped.")
+    return None
+
+
+def _power_still_on(server: Server) -> Decision | None:
+    # The cloud answers 409 to another stop, so none is sent.
+    if settled_as_stopped(server) and server.power is Power.ON:
+        return _leave(
+            Reason.POWER_STILL_ON,
+            "The cloud shows it as SHUTOFF, but its power is on (power_state 1). Check its management controller.",
+        )
     return None
 
 

@@ -81,6 +81,7 @@ class Evidence(NamedTuple):
     Attributes:
         looked_at: when the cloud's answer was here, by our clock (aware).
         vm_state, task_state, locked, launched, updated: as `Server` has them, in that answer.
+        power_state: as `Server` has it; the last one seen where the reason rests on it.
         flavor: None if the cloud did not show it.
         tag: the tag that kept it running, as it is on the server; None if none did.
         metadata: the same for an entry of its metadata, as `key=value`.
@@ -94,6 +95,7 @@ class Evidence(NamedTuple):
     looked_at: datetime
     vm_state: str
     task_state: str | None
+    power_state: int | None
     locked: bool
     launched: bool
     flavor: str | None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from handler.stop.model import Reason, Refusal
 
 MEANINGS: Mapping[Reason, str] = {
-    Reason.CONFIRMED: "Our stop was sent, and then the server was seen stopped.",
+    Reason.CONFIRMED: "Our stop was sent, and then the server was seen stopped, with its power off.",
     Reason.ACCEPTED: "The cloud took our stop, but the server was not seen off in the waiting time.",
     Reason.ALREADY_STOPPED: "The server was stopped when we looked.",
     Reason.ALREADY_STOPPING: "The server was powering off when we looked.",
@@ -21,6 +21,7 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.STARTED_SINCE: "Somebody started it after the event, or is starting it now.",
     Reason.NOT_FOUND: "The cloud knows no such server in this project, or it has been deleted.",
     Reason.WRONG_STATE: "It is in a state that allows no stop, such as paused, shelved or building.",
+    Reason.POWER_STILL_ON: "The cloud shows it as SHUTOFF, but its power is on.",
     Reason.BUSY: "Another operation, such as a reboot, still ran on it when the time budget ended.",
     Reason.DELETING: "It is being deleted.",
     Reason.NEVER_LAUNCHED: "It is in error and never ran, so there is nothing to stop.",

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     STARTED_SINCE = "started-since"
     NOT_FOUND = "not-found"
     WRONG_STATE = "wrong-state"
+    POWER_STILL_ON = "power-still-on"
     BUSY = "busy"
     DELETING = "deleting"
     NEVER_LAUNCHED = "never-launched"
@@ -66,6 +67,7 @@ _REASONS_OF: Mapping[Outcome, tuple[Reason, ...]] = {
     Outcome.FAILED: (
         Reason.NOT_FOUND,
         Reason.WRONG_STATE,
+        Reason.POWER_STILL_ON,
         Reason.BUSY,
         Reason.DELETING,
         Reason.NEVER_LAUNCHED,
@@ -137,6 +139,23 @@ class StopRequest:
     selector: Selector | None = None
 
 
+class Power(StrEnum):
+    """Whether a server's power is on, as Nova's `power_state` shows it (nova/compute/power_state.py).
+
+    A server that is `stopped` can be on: Nova with Ironic records the stop as done when the machine's management
+    controller refused it, ignored it or did not answer.
+    """
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+_RUNNING = 1
+# Paused, shut down, crashed, suspended.
+_NOT_RUNNING = frozenset({3, 4, 6, 7})
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """One server as the cloud showed it in one read.
@@ -150,6 +169,8 @@ class Server:
         tags, metadata: as the cloud has them; metadata values are text, so `"false"` is not false.
         flavor: the flavor's id, or its original name from microversion 2.47 on; empty if unknown.
         updated: when the cloud last changed the record (aware), or None if it does not say.
+        power_state: Nova's number: 1 running, 4 shut down, 0 not known; -1 for a value that is not a number; None if
+            the API shows none.
         history: what was done to it, or None as long as nobody asked.
     """
 
@@ -164,6 +185,14 @@ class Server:
     flavor: str = ""
     updated: datetime | None = None
     history: History | None = None
+    power_state: int | None = None
+
+    @property
+    def power(self) -> Power:
+        """Whether its power is on; an API that shows no power state counts as off (BMS v1 may leave it out)."""
+        if self.power_state is None or self.power_state in _NOT_RUNNING:
+            return Power.OFF
+        return Power.ON if self.power_state == _RUNNING else Power.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from handler.errors import (
 )
 from handler.simulator import CallKind, ComputePath, Fault, Simulator
 from handler.stop.evidence import Action, History, Lookup
-from handler.stop.model import Server
+from handler.stop.model import Power, Server
 from handler.stop.ports import Taken
 from tests.cloud.clients import Client
 from tests.cloud.conftest import StartClient
@@ -145,6 +145,7 @@ def test_a_server_is_read_as_documented(cloud: Simulator, client: Client) -> Non
         metadata={"metering.resourcetype": "__type_baremetal", "protect": "true"},
         flavor="physical.o2.medium",
         updated=datetime(2025, 6, 1, 10, tzinfo=UTC),
+        power_state=1,
     )
 
 
@@ -157,6 +158,13 @@ def test_a_server_is_read_as_documented(cloud: Simulator, client: Client) -> Non
         ({VM_STATE: "shelved_offloaded"}, "vm_state", "shelved_offloaded"),
         ({TASK_STATE: "Powering-Off"}, "task_state", "powering-off"),
         ({TASK_STATE: ""}, "task_state", None),
+        ({"OS-EXT-STS:power_state": 4}, "power", Power.OFF),
+        ({"OS-EXT-STS:power_state": 1}, "power", Power.ON),
+        ({"OS-EXT-STS:power_state": 0}, "power", Power.UNKNOWN),
+        ({"OS-EXT-STS:power_state": 5}, "power", Power.UNKNOWN),
+        ({"OS-EXT-STS:power_state": None}, "power", Power.UNKNOWN),
+        ({"OS-EXT-STS:power_state": "off"}, "power", Power.UNKNOWN),
+        ({"OS-EXT-STS:power_state": True}, "power", Power.UNKNOWN),
         ({"name": None}, "name", None),
         ({"name": 7}, "name", None),
         ({"locked": True}, "locked", True),

@@ -226,14 +226,18 @@ def _borne_out(
     ours = [sent for sent in stops if sent.ours]
     match reason:
         case "confirmed":
-            return any(look.at > sent.at and look.state.vm_state == "stopped" for sent in ours for look in looks)
+            return any(
+                look.at > sent.at and look.state.vm_state == "stopped" and look.state.power_state != 1
+                for sent in ours
+                for look in looks
+            )
         case "accepted":
             told = any(sent.answer is not None for sent in ours)
             return told or any(
                 look.at > s.at and look.state.task_state == "powering-off" for s in ours for look in looks
             )
         case "already-stopped":
-            return last.vm_state == "stopped"
+            return last.vm_state == "stopped" and last.power_state != 1
         case "already-stopping":
             return last.task_state == "powering-off"
         case "protected" | "locked" | "not-bare-metal" | "kept-until":

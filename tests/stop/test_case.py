@@ -71,6 +71,7 @@ WAYS = {
     Reason.STARTED_SINCE: lambda: ends("stopped/powering-on"),
     Reason.NOT_FOUND: lambda: ends(GONE),
     Reason.WRONG_STATE: lambda: ends("paused"),
+    Reason.POWER_STILL_ON: lambda: ends("active", OFF, seen("stopped", power_state=1)),
     Reason.BUSY: lambda: ends("active/rebooting"),
     Reason.DELETING: lambda: ends("active/deleting"),
     Reason.NEVER_LAUNCHED: lambda: ends(seen("error", launched=False)),
@@ -636,3 +637,44 @@ def test_the_policy_of_the_run_is_the_one_that_decides() -> None:
     """A virtual server is stopped if the deployment allows it."""
     script = Script(seen("active", flavor="s3.large.2"), "stopped")
     assert Play(script, policy=Policy(bare_metal_only=False)).result().reason is Reason.CONFIRMED
+
+
+# --- a server that is recorded as stopped while its power is on ---
+
+
+@pytest.mark.parametrize(
+    ("power_state", "reason"),
+    [
+        (None, Reason.CONFIRMED),
+        (3, Reason.CONFIRMED),
+        (4, Reason.CONFIRMED),
+        (6, Reason.CONFIRMED),
+        (7, Reason.CONFIRMED),
+        (1, Reason.POWER_STILL_ON),
+        (0, Reason.ACCEPTED),
+        (-1, Reason.ACCEPTED),
+        (99, Reason.ACCEPTED),
+    ],
+)
+def test_only_a_server_whose_power_is_off_is_confirmed(power_state: int | None, reason: Reason) -> None:
+    """What is on, or not known to be off, is watched until the waiting time ends."""
+    play = Play(Script("active", seen("stopped", power_state=power_state)))
+    result = play.result()
+    assert (result.reason, result.vm_state) == (reason, "stopped")
+    assert play.cloud.story()[:3] == ["read", "stop", "read"]
+    assert (len(play.cloud.story()) > 3) == (reason is not Reason.CONFIRMED)
+    if reason is not Reason.CONFIRMED:
+        assert result.evidence is not None
+        assert (result.evidence.vm_state, result.evidence.power_state) == ("stopped", power_state)
+
+
+def test_a_power_that_goes_off_late_is_confirmed() -> None:
+    """The watch goes on while the power is on, also beside Nova's own power sync."""
+    on, sync = seen("stopped", power_state=1), seen("stopped/powering-off", power_state=1)
+    assert ends("active", OFF, on, sync, on, seen("stopped", power_state=4)).reason is Reason.CONFIRMED
+
+
+def test_a_stop_whose_answer_was_lost_does_not_vouch_for_the_power() -> None:
+    """The server is recorded as stopped after it; the power decides what is reported."""
+    on = seen("stopped", power_state=1)
+    assert ends("active", on, stops=[LOST]).reason is Reason.POWER_STILL_ON

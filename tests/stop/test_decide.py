@@ -118,7 +118,7 @@ def test_only_active_or_error_without_a_task_is_stopped(vm_state: str, task: str
         ("building/deleting", Move.LEAVE, Reason.DELETING),
         ("stopped", Move.LEAVE, Reason.ALREADY_STOPPED),
         ("stopped/powering-on", Move.LEAVE, Reason.STARTED_SINCE),
-        ("stopped/powering-off", Move.LEAVE, Reason.ALREADY_STOPPING),
+        ("stopped/powering-off", Move.LEAVE, Reason.ALREADY_STOPPED),
         ("stopped/rebuilding", Move.WAIT, Reason.BUSY),
         ("stopped/deleting", Move.LEAVE, Reason.DELETING),
         ("error", Move.STOP, Reason.DRY_RUN),

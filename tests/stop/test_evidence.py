@@ -46,6 +46,7 @@ def test_a_skipped_server_shows_all_that_was_looked_at() -> None:
         looked_at=NOW,
         vm_state="active",
         task_state=None,
+        power_state=None,
         locked=False,
         launched=True,
         flavor="physical.s3.large",

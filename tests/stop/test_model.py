@@ -18,8 +18,8 @@ TABLE = {
     "unchanged": {"already-stopped", "already-stopping"},
     "skipped": {"protected", "kept-until", "locked", "not-bare-metal", "started-since"},
     "failed": {
-        "not-found", "wrong-state", "busy", "deleting", "never-launched", "forbidden", "conflict", "rejected",
-        "reverted", "cloud-error",
+        "not-found", "wrong-state", "power-still-on", "busy", "deleting", "never-launched", "forbidden", "conflict",
+        "rejected", "reverted", "cloud-error",
     },
     "planned": {"dry-run"},
 }  # fmt: skip

@@ -36,6 +36,7 @@ _TELLING = frozenset(
         Reason.BUSY,
         Reason.FORBIDDEN,
         Reason.REVERTED,
+        Reason.POWER_STILL_ON,
         Reason.CLOUD_ERROR,
     }
 )
