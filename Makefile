@@ -36,23 +36,23 @@ format: $(VENV)/dev.stamp  ## mend what `check` can mend by itself
 	$(BIN)/ruff format .
 
 bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.harness.bench
 
 prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
-	@$(BIN)/python -m tests.prove --deliveries 10000
-	@$(BIN)/python -m tests.prove.breakages
+	@$(BIN)/python -m tests.harness.prove --deliveries 10000
+	@$(BIN)/python -m tests.harness.prove.breakages
 
 breakages: $(VENV)/dev.stamp  ## break each guard once and see that `prove` finds it
-	@$(BIN)/python -m tests.prove.breakages
+	@$(BIN)/python -m tests.harness.prove.breakages
 
 mutants: $(VENV)/tools.stamp  ## change the heart line by line and see that a test notices
-	@$(BIN)/python -m tests.mutants
+	@$(BIN)/python -m tests.harness.mutants
 
 observability: $(VENV)/dev.stamp   ## have promtool check alerts and dashboard (Debian: prometheus)
 	@$(BIN)/python -m tests.observability
 
 interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
-	@$(BIN)/python -m tests.interop
+	@$(BIN)/python -m tests.harness.interop
 
 flow: $(VENV)/dev.stamp    ## replay many nights of trouble on Knative's manifests
 	@$(BIN)/python -m tests.deploy
@@ -78,7 +78,7 @@ functiongraph-zip: $(VENV)/dev.stamp  ## dist/functiongraph.zip for the Open Tel
 	@$(BIN)/python -m deploy.functiongraph.package $(EXTRAS)
 
 image-test: $(VENV)/dev.stamp functiongraph-zip  ## build the image and start it and the zip, without Docker; needs root, buildah, debootstrap
-	@$(BIN)/python -m tests.image --zip dist/functiongraph.zip $(BASE)
+	@$(BIN)/python -m tests.harness.image --zip dist/functiongraph.zip $(BASE)
 
 wheel: $(VENV)/dev.stamp   ## dist/*.whl, built with what requirements-build.lock pins
 	$(PIP) install --require-hashes -r requirements-build.lock

@@ -12,7 +12,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from handler import __version__
-from handler.errors import AutostopError, BadEvent, PassingTrouble
+from handler.errors import AutostopError, BadEvent, RetryableError
 
 _MAIN = Path(__file__).with_name("main.py")
 _PLAN_BUDGET = 10.0
@@ -157,11 +157,11 @@ def _doctor(environ: Mapping[str, str]) -> int:
 
 def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
     from handler import settings
-    from handler.inbound.decode import decode
+    from handler.inbound.cloudevents.decode import decode
     from handler.inbound.extract import Ignored, extract
     from handler.outbound.result import result_data
     from handler.outbound.table import table
-    from handler.service import Service
+    from handler.services.stop_servers import Service
 
     try:
         # Nobody calls in here, so nobody has to say who may.
@@ -177,15 +177,19 @@ def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
         try:
             asked = extract(event, configured.event_types)
         except BadEvent as bad:
-            raise BadEvent(*event.flaws, *bad.flaws) from None
-        if event.flaws:
-            raise BadEvent(*event.flaws)
+            raise BadEvent(*event.violations, *bad.violations) from None
+        if event.violations:
+            raise BadEvent(*event.violations)
         if isinstance(asked, Ignored):
             return _complain("The event would be ignored:", [asked.why], Exit.EVENT)
         report = Service(configured).report(asked, time.monotonic() + _PLAN_BUDGET)
     except BadEvent as bad:
-        return _complain("The event can never succeed:", [f"{flaw.at}: {flaw.fault}" for flaw in bad.flaws], Exit.EVENT)
-    except PassingTrouble as trouble:
+        return _complain(
+            "The event can never succeed:",
+            [f"{violation.at}: {violation.fault}" for violation in bad.violations],
+            Exit.EVENT,
+        )
+    except RetryableError as trouble:
         return _complain("The cloud could not be asked:", [f"{trouble.name}: {trouble}"], Exit.CLOUD)
     except AutostopError as error:
         return _complain("The event can never succeed:", [str(error)], Exit.EVENT)

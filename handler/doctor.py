@@ -19,7 +19,7 @@ import requests
 from requests.utils import get_environ_proxies, select_proxy
 
 from handler.cloud.connect import Clouds
-from handler.errors import CallDenied, CloudConfused, CloudError, KeysUnreachable, LoginRefused, ServerNotFound
+from handler.errors import CallDenied, CloudError, CloudUnexpectedAnswer, KeysUnreachable, LoginRefused, ServerNotFound
 from handler.settings import ApiName, Settings
 from handler.stop.decide import is_bare_metal
 from handler.stop.model import Server
@@ -95,7 +95,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _issuer(settings: OidcSettings) -> Finding:
     """Fetch the keys that callers' tokens are checked with, as the function does."""
-    from handler.inbound.oidc_keyserver import KeyServer
+    from handler.inbound.auth.key_server import KeyServer
 
     try:
         keys = KeyServer(settings)(_TIMEOUT)
@@ -194,7 +194,7 @@ def _allowed(check: str, answer: object, action: str) -> Finding:
     match answer:
         case CallDenied():
             return Finding(check, Verdict.WRONG, str(answer), f"Allow the action {action}.")
-        case CloudConfused():
+        case CloudUnexpectedAnswer():
             return Finding(check, Verdict.WRONG, str(answer), "Check the URL: this does not look like the API.")
         case ServerNotFound():
             return Finding(check, Verdict.OK, "asked with an id that no server has, and told so")

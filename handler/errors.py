@@ -48,7 +48,7 @@ class AutostopError(Exception):
     name = "internal-fault"
 
 
-class Flaw(NamedTuple):
+class Violation(NamedTuple):
     """One thing that is wrong with an event.
 
     Attributes:
@@ -65,9 +65,9 @@ class BadEvent(AutostopError):
 
     name = "bad-event"
 
-    def __init__(self, *flaws: Flaw) -> None:
-        super().__init__("; ".join(f"{flaw.at}: {flaw.fault}" for flaw in flaws))
-        self.flaws = flaws
+    def __init__(self, *violations: Violation) -> None:
+        super().__init__("; ".join(f"{violation.at}: {violation.fault}" for violation in violations))
+        self.violations = violations
 
 
 class NotAnEvent(AutostopError):
@@ -96,10 +96,10 @@ class WrongMethod(AutostopError):
         self.allow = allow
 
 
-class CallerUnproven(AutostopError):
+class Unauthenticated(AutostopError):
     """The caller did not prove who it is."""
 
-    name = "caller-unproven"
+    name = "unauthenticated"
 
 
 class CallerForbidden(AutostopError):
@@ -108,7 +108,7 @@ class CallerForbidden(AutostopError):
     name = "caller-forbidden"
 
 
-class PassingTrouble(AutostopError):
+class RetryableError(AutostopError):
     """The event was not handled, and sending it again can help.
 
     Attributes:
@@ -122,55 +122,55 @@ class PassingTrouble(AutostopError):
         self.retry_after = retry_after
 
 
-class BudgetSpent(PassingTrouble):
+class BudgetSpent(RetryableError):
     """The event's time budget ended before every server was handled."""
 
     name = "budget-spent"
 
 
-class BodyIncomplete(PassingTrouble):
+class BodyIncomplete(RetryableError):
     """The connection ended, or stood still, before the whole body was here."""
 
     name = "body-incomplete"
 
 
-class ShuttingDown(PassingTrouble):
+class ShuttingDown(RetryableError):
     """This process is being ended and begins nothing new; another one may take the event at once."""
 
     name = "shutting-down"
 
 
-class SinkUnreachable(PassingTrouble):
+class SinkUnreachable(RetryableError):
     """An event of ours could not be handed to the sink."""
 
     name = "sink-unreachable"
 
 
-class ProducerUnreachable(PassingTrouble):
+class ProducerUnreachable(RetryableError):
     """What a producer's message needs from the producer itself could not be had: its certificate, a confirmation."""
 
     name = "producer-unreachable"
 
 
-class KeysUnreachable(PassingTrouble):
+class KeysUnreachable(RetryableError):
     """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
 
     name = "keys-unreachable"
 
 
-class ChatUnreachable(PassingTrouble):
+class ChatUnreachable(RetryableError):
     """A chat does not take a message just now, or did not answer."""
 
     name = "chat-unreachable"
 
 
-class InternalFault(PassingTrouble):
+class InternalFault(RetryableError):
     """A bug of ours got in the way; the log has the traceback."""
 
     name = "internal-fault"
 
 
-class CloudError(PassingTrouble):
+class CloudError(RetryableError):
     """The cloud did not do what was asked.
 
     Attributes:
@@ -214,10 +214,10 @@ class CloudThrottled(CloudError):
     name = "cloud-throttled"
 
 
-class CloudConfused(CloudError):
+class CloudUnexpectedAnswer(CloudError):
     """An answer that makes no sense for this call: wrong host, wrong URL, wrong version, or no JSON."""
 
-    name = "cloud-confused"
+    name = "cloud-unexpected-answer"
 
 
 class LoginRefused(CloudError):

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import flask
 
-from handler.inbound import front, leaving
-from handler.inbound.answers import Answer
-from handler.inbound.door import HttpRequest
+from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http import shutdown, wsgi
+from handler.inbound.http.responses import Answer
 from handler.outbound import logs
 from handler.shared_settings import SettingsError, wanted_signals
 
@@ -37,41 +37,41 @@ try:
     if _TARGET == "receive_webhook":
         from handler import webhook_settings
         from handler.inbound.webhooks.registry import SWITCHES
-        from handler.webhook_service import WebhookService
+        from handler.services.receive_webhook import WebhookService
 
         _WEBHOOKS = webhook_settings.from_environ(os.environ)
         logs.configure(_WEBHOOKS.log_level)
         _TELEMETRY = _telemetry()
-        _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS, _TELEMETRY).door().answer
+        _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS, _TELEMETRY).endpoint().answer
         _ROUTES += SWITCHES
     elif _TARGET == "notify_chat":
         from handler import notify_settings
-        from handler.notify_service import NotifyService
+        from handler.services.notify_chat import NotifyService
 
         _NOTICES = notify_settings.from_environ(os.environ)
         logs.configure(_NOTICES.log_level)
         _TELEMETRY = _telemetry()
-        _MAX_BODY, _ANSWER = _NOTICES.max_body, NotifyService(_NOTICES).door().answer
+        _MAX_BODY, _ANSWER = _NOTICES.max_body, NotifyService(_NOTICES).endpoint().answer
     else:
         from handler import settings
-        from handler.service import Service
+        from handler.services.stop_servers import Service
 
         _SETTINGS = settings.from_environ(os.environ)
         logs.configure(_SETTINGS.log_level)
         _TELEMETRY = _telemetry()
         _SERVICE = Service(_SETTINGS, telemetry=_TELEMETRY)
-        _MAX_BODY, _ANSWER = _SETTINGS.max_body, _SERVICE.door().answer
+        _MAX_BODY, _ANSWER = _SETTINGS.max_body, _SERVICE.endpoint().answer
 except SettingsError as fault:
     sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in fault.faults))
 
 if flask.has_app_context():
-    front.install(flask.current_app, _MAX_BODY)
+    wsgi.install(flask.current_app, _MAX_BODY)
     if _TELEMETRY is not None:
         _TELEMETRY.install(flask.current_app, _ROUTES)
 
 
 def _served(request: flask.Request, answering: Callable[[HttpRequest], Answer] = _ANSWER) -> flask.Response:
-    answer = answering(front.request_of(request.environ))
+    answer = answering(wsgi.request_of(request.environ))
     return flask.Response(answer.body, answer.status, dict(answer.headers))
 
 
@@ -88,13 +88,13 @@ elif _TARGET == "notify_chat":
         return _served(request)
 
 else:
-    leaving.give_time(_SETTINGS.deadline)
+    shutdown.give_time(_SETTINGS.deadline)
 
     def stop_servers(request: flask.Request) -> flask.Response:
         """Stop the servers that a CloudEvent names, and answer with the result event."""
-        path = front.request_of(request.environ).path
+        path = wsgi.request_of(request.environ).path
         if path in ("/invoke", "/init") or _SETTINGS.login.kind is settings.LoginKind.FUNCTIONGRAPH:
-            from handler.functiongraph_container import Container
+            from handler.functiongraph.container import Container
 
             return _served(request, Container(_SERVICE).answer)
         return _served(request)

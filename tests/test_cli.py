@@ -99,7 +99,7 @@ def test_plan_says_what_each_server_was_judged_by(
     assert cli.main(["plan", events.write(kept, started, _UUID, time=asked_at)]) == 1
     told = capsys.readouterr().out
     _, of_kept, of_started, of_unknown = re.split(rf"^(?={kept}|{started}|{_UUID})", told, flags=re.MULTILINE)
-    assert "looked_at=20" in of_kept
+    assert "observed_at=20" in of_kept
     assert "tag=autostop=never" in of_kept
     assert "history=not-asked" in of_kept
     assert "history=found" in of_started
@@ -222,7 +222,7 @@ def test_plan_ends_with_3_if_the_event_is_too_large_to_be_one(
     def too_large(*_: object) -> None:
         raise cli.AutostopError("At most 100 events are taken.")
 
-    monkeypatch.setattr("handler.inbound.decode.decode", too_large)
+    monkeypatch.setattr("handler.inbound.cloudevents.decode.decode", too_large)
     assert cli.main(["plan", events.write(_UUID)]) == 3
     assert "At most 100 events are taken." in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from handler.demo_chat import Keys, Scene, demo_chat, scenes
 from handler.demo_desk import Desk, desk
 from tests.conftest import serving
 from tests.outbound.chat.reports import CHATS, sampled
-from tests.outbound.sinkserver import Say, SinkServer
+from tests.support.sink_server import Say, SinkServer
 
 
 def test_the_demo_shows_both_answers_and_ends_well(

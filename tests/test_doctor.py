@@ -12,7 +12,7 @@ import pytest
 from handler import cli, doctor, settings
 from handler.doctor import Finding, Verdict
 from handler.simulator import CallKind, Fault, Simulator
-from tests.inbound.issuer import Issuer
+from tests.support.issuer import Issuer
 
 
 def examined(cloud: Simulator, **environ: str) -> dict[str, Finding]:

@@ -125,7 +125,7 @@ def refs(node: object) -> Iterator[str]:
 def evidence(reason: str, **changes: object) -> dict[str, object]:
     """What a server with this reason was judged by."""
     return {
-        "looked_at": "2026-11-20T19:00:00.250Z",
+        "observed_at": "2026-11-20T19:00:00.250Z",
         "vm_state": "active",
         "task_state": None,
         "power_state": 1,
@@ -476,7 +476,7 @@ def test_wrong_row_is_refused(changed: dict[str, object]) -> None:
         pytest.param("busy", evidence("busy", action=action()), id="an entry though nobody asked"),
         pytest.param("busy", evidence("busy", history="perhaps"), id="an unknown word for the history"),
         pytest.param("busy", evidence("busy", history="found", action=action(events=[])), id="more of the entry"),
-        pytest.param("busy", evidence("busy", looked_at="2026-11-20T19:00:00Z"), id="a time without milliseconds"),
+        pytest.param("busy", evidence("busy", observed_at="2026-11-20T19:00:00Z"), id="a time without milliseconds"),
         pytest.param("busy", evidence("busy", clock_tolerance_seconds="5s"), id="a tolerance as text"),
     ],
 )

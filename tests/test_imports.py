@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import pytest
 
 from handler.simulator import Simulator
-from tests.bench.stage import clean_environ
 from tests.conftest import ROOT
+from tests.harness.bench.stage import clean_environ
 
 _LOAD = """
 import json, sys
@@ -25,42 +25,42 @@ _STOP = {
     "handler.cloud",
     "handler.cloud.connect",
     "handler.cloud.endpoint",
-    "handler.cloud.faults",
-    "handler.cloud.http",
-    "handler.cloud.keystone",
-    "handler.cloud.login",
-    "handler.cloud.rehearsal",
+    "handler.cloud.error_mapping",
+    "handler.cloud.api_client",
+    "handler.cloud.auth.keystone",
+    "handler.cloud.auth.login",
+    "handler.cloud.dry_run",
     "handler.errors",
     "handler.inbound",
-    "handler.inbound.answers",
-    "handler.inbound.caller",
-    "handler.inbound.decode",
-    "handler.inbound.door",
+    "handler.inbound.http.responses",
+    "handler.inbound.auth.caller",
+    "handler.inbound.cloudevents.decode",
+    "handler.inbound.endpoints.stop_servers",
     "handler.inbound.extract",
-    "handler.inbound.front",
-    "handler.inbound.leaving",
-    "handler.inbound.strictjson",
+    "handler.inbound.http.wsgi",
+    "handler.inbound.http.shutdown",
+    "handler.inbound.cloudevents.strict_json",
     "handler.login_settings",
     "handler.outbound",
     "handler.outbound.logs",
     "handler.outbound.result",
     "handler.outbound.sink",
     "handler.rfc3339",
-    "handler.service",
+    "handler.services.stop_servers",
     "handler.settings",
     "handler.shared_settings",
     "handler.stop",
     "handler.stop.calls",
-    "handler.stop.case",
-    "handler.stop.crew",
+    "handler.stop.server_task",
+    "handler.stop.executor",
     "handler.stop.decide",
     "handler.stop.evidence",
     "handler.stop.model",
     "handler.stop.pauses",
     "handler.stop.ports",
-    "handler.stop.rounds",
+    "handler.stop.scheduler",
     "handler.stop.run",
-    "handler.stop.setbacks",
+    "handler.stop.failures",
     "handler.stop.steps",
     "handler.values",
     "handler.wire",
@@ -138,10 +138,10 @@ def test_on_functiongraph_its_events_are_loaded_when_the_first_comes(cloud: Simu
     """And no other login; a topic as the sink costs its two files."""
     place = {"RUNTIME_PROJECT_ID": cloud.project_id, "OS_REGION_NAME": "eu-de", "AUTOSTOP_COMPUTE_URL": cloud.url}
     modules = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place})
-    assert {name for name in modules if name.partition(".")[0] == "handler"} == _STOP - {"handler.cloud.keystone"}
+    assert {name for name in modules if name.partition(".")[0] == "handler"} == _STOP - {"handler.cloud.auth.keystone"}
     sink = {"AUTOSTOP_RESULT_SINK": f"smn:urn:smn:eu-de:{cloud.project_id}:results"}
     more = loaded("stop_servers", {"AUTOSTOP_INBOUND_AUTH": "none", **place, **sink})
-    assert more - modules == {"handler.cloud.smn", "handler.outbound.topic"}
+    assert more - modules == {"handler.cloud.smn", "handler.outbound.smn_sink"}
 
 
 def test_a_chat_is_not_loaded_before_it_is_posted_to() -> None:

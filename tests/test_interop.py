@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.inbound.events import Behind, faults_of, knock
 from tests.inbound.webhooks.scene import Scene, basic, bearer, fresh_secret, says
+from tests.support.events import Behind, faults_of, knock
 
 CAPTURED = ROOT / "tests" / "captured"
 JAVASCRIPT = ROOT / "tests" / "interop" / "javascript"
@@ -112,7 +112,7 @@ def test_the_sdk_is_pinned_without_addresses() -> None:
 def test_a_missing_program_is_told_with_its_package() -> None:
     """Before anything is installed or run."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.interop"],
+        [sys.executable, "-m", "tests.harness.interop"],
         cwd=ROOT,
         env={"PATH": "/nowhere", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

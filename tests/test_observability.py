@@ -59,11 +59,11 @@ def test_every_expression_is_about_what_the_code_tells(where: str, expression: s
     assert labels_of(expression) <= allowed, where
 
 
-def test_every_metric_is_looked_at() -> None:
+def test_every_metric_is_observed_at() -> None:
     """By the dashboard or an alert; what nobody looks at need not be told."""
-    looked_at = {name for _, expression in EXPRESSIONS for name in series_of(expression)}
+    observed_at = {name for _, expression in EXPRESSIONS for name in series_of(expression)}
     for metric in METRICS:
-        assert {in_prometheus(metric) + suffix for suffix in _SUFFIXES[metric.kind]} & looked_at, metric.name
+        assert {in_prometheus(metric) + suffix for suffix in _SUFFIXES[metric.kind]} & observed_at, metric.name
 
 
 def test_the_values_that_expressions_match_are_values_of_the_code() -> None:

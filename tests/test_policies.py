@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from handler.doctor import examine
-from handler.service import Service
+from handler.services.stop_servers import Service
 from handler.settings import from_environ
 from handler.simulator import Simulator
 from handler.simulator.calls import Api, Call

@@ -27,7 +27,7 @@ from handler.settings import (
     from_environ,
 )
 from handler.stop.model import Policy
-from tests.inbound.wire import HANG, command, environment
+from tests.support.raw_http import HANG, command, environment
 
 PASSWORD = {
     "OS_AUTH_URL": "https://iam.example/v3",

@@ -9,13 +9,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 
-from handler.cloud import faults, servers
+from handler.cloud import error_mapping, servers
+from handler.cloud.api_client import Http, Reply
 from handler.cloud.endpoint import Endpoint
-from handler.cloud.http import Http, Reply
-from handler.errors import CloudConfused, CloudError, LoginRefused
+from handler.errors import CloudError, CloudUnexpectedAnswer, LoginRefused
 from handler.stop.evidence import History
 from handler.stop.model import Server
-from handler.stop.ports import Pending, Rehearsed, StopFailed, Taken
+from handler.stop.ports import DryRunStop, Pending, StopFailed, Taken
 
 _HEADERS = {"Accept": "application/json"}
 _MOST_IN_BATCH = 1000
@@ -43,7 +43,7 @@ class BmsReader:
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
         """All pages of `GET /baremetalservers/detail`, with no filter."""
-        from handler.cloud.finding import find
+        from handler.cloud.listing import find
 
         return find(self._counted(timeout), self._endpoint.project(timeout), wanted, timeout, idle=None)
 
@@ -101,7 +101,7 @@ class BmsCloud(BmsReader):
             members[start : start + size] for size, members in by_size.items() for start in range(0, len(members), size)
         ]
 
-    def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | Rehearsed | CloudError]:
+    def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | DryRunStop | CloudError]:
         """`POST /baremetalservers/action`; `HARD` is the only type that OTC documents."""
         what = "stopping servers"
         try:
@@ -123,7 +123,9 @@ class BmsCloud(BmsReader):
         job_id = _job_id(reply, what)
         if job_id is None:
             # The cloud took something, and does not say what.
-            lost = CloudConfused(f"{what}: no job_id in the answer", request_id=reply.request_id, maybe_acted=True)
+            lost = CloudUnexpectedAnswer(
+                f"{what}: no job_id in the answer", request_id=reply.request_id, maybe_acted=True
+            )
             return dict.fromkeys(ids, lost)
         with self._lock:
             self._jobs.update(dict.fromkeys(ids, job_id))
@@ -197,12 +199,12 @@ def _verdict(child: Mapping[str, object]) -> Pending | StopFailed | None:
         return Pending()
     if child.get("status") == "SUCCESS":
         return None
-    return StopFailed(faults.from_job(child.get("error_code")))
+    return StopFailed(error_mapping.from_job(child.get("error_code")))
 
 
 def _job_id(reply: Reply, what: str) -> str | None:
     try:
         job_id = reply.json(what).get("job_id")
-    except CloudConfused:
+    except CloudUnexpectedAnswer:
         return None
-    return job_id if isinstance(job_id, str) and faults.is_safe(job_id) else None
+    return job_id if isinstance(job_id, str) and error_mapping.is_safe(job_id) else None

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
+from handler.cloud.api_client import Http
+from handler.cloud.auth.login import AccessKeyAuth, Login, NoLogin, StaticToken
+from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
-from handler.cloud.http import Http
-from handler.cloud.login import KeyLogin, Login, NoLogin, ReadyToken
-from handler.cloud.rehearsal import Rehearsal
 from handler.login_settings import CloudLogin
 from handler.settings import ApiName, LoginKind, Settings
 from handler.stop.ports import Cloud
@@ -39,7 +39,7 @@ class Clouds:
     ) -> None:
         login, plugin = settings.login, None
         if login.kind is LoginKind.CLOUDS_YAML:
-            from handler.cloud import clouds_yaml
+            from handler.cloud.auth import clouds_yaml
 
             login, plugin = clouds_yaml.entry(login)
         self.wire = wire or new_wire(verify=login.verify, pool=settings.concurrency)
@@ -87,7 +87,7 @@ class Clouds:
     def cloud(self, *, dry_run: bool) -> Cloud:
         """A cloud for one event; for a dry run one that has nothing to write with."""
         if dry_run:
-            return Rehearsal(self.reader())
+            return DryRunCloud(self.reader())
         if self._api is ApiName.BMS:
             from handler.cloud.bms import BmsCloud
 
@@ -101,24 +101,24 @@ def _new_login(login: CloudLogin, wire: Wire, monotonic: Callable[[], float]) ->
     """The login that the settings describe."""
     match login.kind:
         case LoginKind.PASSWORD | LoginKind.TOKEN | LoginKind.APPLICATION_CREDENTIAL:
-            from handler.cloud.keystone import KeystoneLogin
+            from handler.cloud.auth.keystone import KeystoneLogin
 
             return KeystoneLogin(login, wire, monotonic)
         case LoginKind.READY_TOKEN:
-            return ReadyToken(login.token.reveal(), login.project_id or "", monotonic)
+            return StaticToken(login.token.reveal(), login.project_id or "", monotonic)
         case LoginKind.ACCESS_KEY:
             return _key_login(login, wire, monotonic)
         case LoginKind.CLOUDS_YAML:
             raise AssertionError("its login is made by its plugin")
         case LoginKind.FUNCTIONGRAPH:
-            # Each call brings its own, by `handler/functiongraph_call.py`.
+            # Each call brings its own, by `handler/functiongraph/context.py`.
             return NoLogin(monotonic)
         case unreachable:
             assert_never(unreachable)
 
 
 def _key_login(login: CloudLogin, wire: Wire, monotonic: Callable[[], float]) -> Login:
-    from handler.cloud.signing import Signer
+    from handler.cloud.auth.aksk import Signer
 
     signer = partial(
         Signer,
@@ -126,7 +126,7 @@ def _key_login(login: CloudLogin, wire: Wire, monotonic: Callable[[], float]) ->
         login.secret_key.reveal(),
         security_token=login.security_token.reveal(),
     )
-    return KeyLogin(
+    return AccessKeyAuth(
         lambda project_id: signer(project_id=project_id).sign,
         wire,
         auth_url=login.auth_url,

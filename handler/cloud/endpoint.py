@@ -6,8 +6,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from handler.cloud.login import Access, Login
-from handler.errors import CloudConfused
+from handler.cloud.auth.login import Login, Token
+from handler.errors import CloudUnexpectedAnswer
 
 _OTC_IAM = re.compile(r"iam(?:-pub)?\.((?:[a-z0-9-]+)\.(?:sc\.)?otc\.t-systems\.com)")
 
@@ -54,7 +54,7 @@ class Endpoint:
         self._region = region
         self._interface = interface
         self._auth_url = auth_url
-        self._known: tuple[Access, str] | None = None
+        self._known: tuple[Token, str] | None = None
 
     def url(self, timeout: float) -> str:
         """The base URL, without a slash at its end.
@@ -79,7 +79,7 @@ class Endpoint:
         """
         return self._login.access(timeout).project_id
 
-    def _find(self, access: Access) -> str:
+    def _find(self, access: Token) -> str:
         if self._explicit is not None:
             return self._fitted(self._explicit, access.project_id)
         found = self._from_catalogue(access)
@@ -90,9 +90,9 @@ class Endpoint:
         if host is not None and (access.catalogue is None or self._api.otc_only):
             return self._fitted(f"https://{self._api.otc_host}.{host[1]}", access.project_id)
         lacks = "this login brings no catalogue" if access.catalogue is None else "the catalogue does not have it"
-        raise CloudConfused(f"finding the {self._api.service_type} API: {lacks}; it may need an explicit URL")
+        raise CloudUnexpectedAnswer(f"finding the {self._api.service_type} API: {lacks}; it may need an explicit URL")
 
-    def _from_catalogue(self, access: Access) -> str | None:
+    def _from_catalogue(self, access: Token) -> str | None:
         if access.catalogue is None:
             return None
         for place in access.catalogue:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from handler.cloud import servers
+from handler.cloud.api_client import Http
 from handler.cloud.endpoint import Endpoint
-from handler.cloud.http import Http
 from handler.errors import CloudError, LoginRefused
 from handler.stop.evidence import Action, History, Lookup
 from handler.stop.model import Server
-from handler.stop.ports import Rehearsed, Taken
+from handler.stop.ports import DryRunStop, Taken
 
 # The lowest version that shows `locked` (2.9) and `tags` (2.26); from 2.47 on `flavor.id` is gone. OTC ends at 2.60.
 MICROVERSION = "2.26"
@@ -44,7 +44,7 @@ class NovaReader:
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
         """All pages of `GET /servers/detail`, with no filter: Nova passes over those that it does not know."""
-        from handler.cloud.finding import find
+        from handler.cloud.listing import find
 
         pages = ((page, None) for page in self._pages(timeout))
         return find(pages, self._endpoint.project(timeout), wanted, timeout)
@@ -94,7 +94,7 @@ class NovaCloud(NovaReader):
         """One by one."""
         return [(id_,) for id_ in ids]
 
-    def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | Rehearsed | CloudError]:
+    def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | DryRunStop | CloudError]:
         """`POST /servers/{id}/action` with `{"os-stop": {}}`: upstream answers 202, OTC documents 204."""
         return {id_: self._stop(id_, timeout) for id_ in ids}
 

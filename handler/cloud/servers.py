@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from handler import rfc3339
-from handler.errors import CloudConfused, CloudError, LoginRefused
+from handler.errors import CloudError, CloudUnexpectedAnswer, LoginRefused
 from handler.stop.model import Server
 
 Body = Mapping[str, object]
@@ -57,17 +57,17 @@ def parse(body: object, asked: str, *, idle: object = False) -> Server:
         CloudConfused: it shows another server than `asked`, or lacks what the guards need.
     """
     if not isinstance(body, dict) or str(body.get("id", "")).lower() != asked:
-        raise CloudConfused("reading the server: the answer does not show the server that was asked for")
+        raise CloudUnexpectedAnswer("reading the server: the answer does not show the server that was asked for")
     vm_state, locked, tags = body.get("OS-EXT-STS:vm_state"), body.get("locked"), body.get("tags")
     metadata, flavor = body.get("metadata"), body.get("flavor")
     if not isinstance(vm_state, str) or not vm_state:
-        raise CloudConfused("reading the server: the answer has no vm_state")
+        raise CloudUnexpectedAnswer("reading the server: the answer has no vm_state")
     if not isinstance(locked, bool) or not isinstance(tags, list) or not isinstance(metadata, dict):
         # Without them a protected server looks like any other.
-        raise CloudConfused("reading the server: no locked, tags or metadata; is the microversion honoured?")
+        raise CloudUnexpectedAnswer("reading the server: no locked, tags or metadata; is the microversion honoured?")
     task_state, name = body.get("OS-EXT-STS:task_state", idle), body.get("name")
     if task_state is not None and not isinstance(task_state, str):
-        raise CloudConfused("reading the server: the answer has no task_state")
+        raise CloudUnexpectedAnswer("reading the server: the answer has no task_state")
     flavor = flavor if isinstance(flavor, dict) else {}
     state = vm_state.lower()
     return Server(
@@ -196,5 +196,5 @@ def listed(document: Mapping[str, object], what: str) -> list[object]:
     """
     servers = document.get("servers")
     if not isinstance(servers, list):
-        raise CloudConfused(f"{what}: the answer has no list of servers")
+        raise CloudUnexpectedAnswer(f"{what}: the answer has no list of servers")
     return servers

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 
+from handler.cloud.api_client import Http
 from handler.cloud.endpoint import Endpoint
-from handler.cloud.http import Http
-from handler.errors import CloudConfused
+from handler.errors import CloudUnexpectedAnswer
 
 _WHAT = "publishing the result"
 _HEADERS = {"Accept": "application/json"}
@@ -49,4 +49,4 @@ class Topic:
         id_ = reply.json(_WHAT).get("message_id")
         if not isinstance(id_, str) or not id_:
             # Somebody else may answer in SMN's place; what nobody keeps would be lost.
-            raise CloudConfused(f"{_WHAT}: the answer has no message_id", request_id=reply.request_id)
+            raise CloudUnexpectedAnswer(f"{_WHAT}: the answer has no message_id", request_id=reply.request_id)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
-from handler.errors import BadEvent, Flaw
-from handler.inbound import strictjson
-from handler.inbound.decode import Event
+from handler.errors import BadEvent, Violation
+from handler.inbound.cloudevents import strict_json
+from handler.inbound.cloudevents.decode import Event
 from handler.stop.model import StopRequest
 
 TYPE_PREFIX = "io.github.bms-autostop."
@@ -66,7 +66,7 @@ def extract(event: Event, more: Mapping[str, str] = _NO_MORE) -> StopRequest | I
         return by_path(event, path)
     if extractor is None:
         if event.type.strip():
-            raise BadEvent(Flaw("type", "is not accepted here"))
+            raise BadEvent(Violation("type", "is not accepted here"))
         # Without a type it is malformed anyway; what its data lacks is told along with that.
         extractor = canonical
     return extractor(event)
@@ -78,27 +78,29 @@ def canonical(event: Event) -> StopRequest:
     Raises:
         BadEvent: with every flaw of the data.
     """
-    flaws: list[Flaw] = []
-    data = _object(event.data, flaws)
-    ids = _server_ids(data, flaws)
+    violations: list[Violation] = []
+    data = _object(event.data, violations)
+    ids = _server_ids(data, violations)
     if not ids and event.subject is not None and UUID.fullmatch(event.subject):
         ids = [event.subject.lower()]
     dry_run = data.get("dry_run", False)
     if not isinstance(dry_run, bool):
-        flaws.append(Flaw("data.dry_run", "is neither true nor false"))
+        violations.append(Violation("data.dry_run", "is neither true nor false"))
     if any(name != "dry_run" and re.sub(r"[-_ ]", "", name).lower() == "dryrun" for name in data):
         # Somebody who misspells it expects a rehearsal and would get a power cut.
-        flaws.append(Flaw("data.dry_run", "is spelt differently"))
+        violations.append(Violation("data.dry_run", "is spelt differently"))
     selector = None
     if data.get("selector") is not None:
         from handler.inbound.selector import parse
 
-        selector = parse(data["selector"], flaws)
+        selector = parse(data["selector"], violations)
         if ids or data.get("server_ids") is not None or data.get("server_id") is not None:
-            flaws.append(Flaw("data.selector", "is there beside ids of servers, so it is ambiguous which are meant"))
-    texts = {name: _text(data, name, longest, flaws) for name, longest in _LONGEST.items()}
-    if flaws:
-        raise BadEvent(*flaws[:_MOST_FLAWS])
+            violations.append(
+                Violation("data.selector", "is there beside ids of servers, so it is ambiguous which are meant")
+            )
+    texts = {name: _text(data, name, longest, violations) for name, longest in _LONGEST.items()}
+    if violations:
+        raise BadEvent(*violations[:_MOST_FLAWS])
     return StopRequest(
         source=event.source,
         id=event.id,
@@ -141,48 +143,48 @@ def _of(type_: str) -> Extractor | None:
     return producers.published if type_ == PUBLISHED else producers.cloud_eye
 
 
-def _object(data: object, flaws: list[Flaw]) -> Mapping[str, object]:
+def _object(data: object, violations: list[Violation]) -> Mapping[str, object]:
     """The data as an object; text that holds JSON counts, as a PingSource without `contentType` sends it."""
     if isinstance(data, str):
         try:
-            data = strictjson.loads(data)
+            data = strict_json.loads(data)
         except ValueError as fault:
-            flaws.append(Flaw("data", str(fault)))
+            violations.append(Violation("data", str(fault)))
             return {}
     if data is None:
         return {}
     if not isinstance(data, dict):
-        flaws.append(Flaw("data", "is no JSON object"))
+        violations.append(Violation("data", "is no JSON object"))
         return {}
     return data
 
 
-def _server_ids(data: Mapping[str, object], flaws: list[Flaw]) -> list[str]:
+def _server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[str]:
     found: list[tuple[str, object]] = []
     many = data.get("server_ids")
     if isinstance(many, list) and many:
         found += [(f"data.server_ids[{index}]", id_) for index, id_ in enumerate(many)]
     elif many is not None:
-        flaws.append(Flaw("data.server_ids", "is no array with at least one id"))
+        violations.append(Violation("data.server_ids", "is no array with at least one id"))
     if data.get("server_id") is not None:
         found.append(("data.server_id", data["server_id"]))
     ids = []
     for at, id_ in found:
         if isinstance(id_, str) and UUID.fullmatch(id_):
             ids.append(id_.lower())
-        elif len(flaws) < _MOST_FLAWS:
-            flaws.append(Flaw(at, "is no UUID"))
+        elif len(violations) < _MOST_FLAWS:
+            violations.append(Violation(at, "is no UUID"))
     return ids
 
 
-def _text(data: Mapping[str, object], name: str, longest: int, flaws: list[Flaw]) -> str | None:
+def _text(data: Mapping[str, object], name: str, longest: int, violations: list[Violation]) -> str | None:
     value = data.get(name)
     if value is None:
         return None
     if not isinstance(value, str):
-        flaws.append(Flaw(f"data.{name}", "is no text"))
+        violations.append(Violation(f"data.{name}", "is no text"))
         return None
     if len(value) > longest:
-        flaws.append(Flaw(f"data.{name}", f"is longer than {longest} characters"))
+        violations.append(Violation(f"data.{name}", f"is longer than {longest} characters"))
         return None
     return value

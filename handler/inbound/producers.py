@@ -10,8 +10,8 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from handler.errors import BadEvent, Flaw
-from handler.inbound.decode import Event
+from handler.errors import BadEvent, Violation
+from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract import UUID, Ignored, canonical
 from handler.stop.model import StopRequest
 
@@ -27,14 +27,14 @@ def published(event: Event) -> StopRequest:
     """
     message = _member(event.data, "message")
     if not isinstance(message, dict):
-        raise BadEvent(Flaw("data.message", "is no object"))
+        raise BadEvent(Violation("data.message", "is no object"))
     inner = message.get("data")
     if inner in (None, ""):
         return canonical(replace(event, data=None))
     try:
         text = base64.b64decode(str(inner), validate=True).decode()
     except (binascii.Error, ValueError):
-        raise BadEvent(Flaw("data.message.data", "is no base64 of UTF-8 text")) from None
+        raise BadEvent(Violation("data.message.data", "is no base64 of UTF-8 text")) from None
     return canonical(replace(event, data=text))
 
 
@@ -68,7 +68,7 @@ def by_path(event: Event, path: str) -> StopRequest:
         found = jmespath.search(path, event.data)
     except jmespath.exceptions.JMESPathError:
         # A function that was given the wrong kind of value.
-        raise BadEvent(Flaw("data", "cannot be searched by the path of the settings")) from None
+        raise BadEvent(Violation("data", "cannot be searched by the path of the settings")) from None
     asked = canonical(replace(event, data=None, subject=None))
     if found is None:
         return asked
@@ -79,7 +79,7 @@ def _ids(found: Sequence[object], at: str) -> tuple[str, ...]:
     """Ids by the rules of the canonical data: one that is none refuses the whole event."""
     ids = [id_.lower() for id_ in found if isinstance(id_, str) and UUID.fullmatch(id_)]
     if len(ids) < len(found):
-        raise BadEvent(Flaw(at, "is no UUID"))
+        raise BadEvent(Violation(at, "is no UUID"))
     return tuple(dict.fromkeys(ids))
 
 

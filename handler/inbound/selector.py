@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from handler.errors import Flaw
+from handler.errors import Violation
 from handler.stop.model import Selector
 
 _AT = "data.selector"
@@ -22,7 +22,7 @@ _SET = re.compile(r"\[(?:!.|[^!])[^\]]*\]", re.DOTALL)
 _ON_EVERY_ONE = {"__type_baremetal", ("metering.resourcetype", "__type_baremetal")}
 
 
-def parse(value: object, flaws: list[Flaw]) -> Selector:
+def parse(value: object, violations: list[Violation]) -> Selector:
     """Read a selector.
 
     Args:
@@ -30,60 +30,60 @@ def parse(value: object, flaws: list[Flaw]) -> Selector:
         flaws: gets everything that is wrong with it; then what is returned is worth nothing.
     """
     if not isinstance(value, dict):
-        flaws.append(Flaw(_AT, "is no object"))
+        violations.append(Violation(_AT, "is no object"))
         return Selector()
     if not value:
-        flaws.append(Flaw(_AT, "is empty; it never means all servers"))
+        violations.append(Violation(_AT, "is empty; it never means all servers"))
     if not _PARTS.issuperset(value):
-        flaws.append(Flaw(_AT, "has a member other than tags, metadata and name"))
+        violations.append(Violation(_AT, "has a member other than tags, metadata and name"))
     found = Selector(
-        tags=_tags(value["tags"], flaws) if "tags" in value else (),
-        metadata=_metadata(value["metadata"], flaws) if "metadata" in value else (),
-        name=_name(value["name"], flaws) if "name" in value else "",
+        tags=_tags(value["tags"], violations) if "tags" in value else (),
+        metadata=_metadata(value["metadata"], violations) if "metadata" in value else (),
+        name=_name(value["name"], violations) if "name" in value else "",
     )
     labels = {*found.tags, *found.metadata}
     if labels and not found.name and labels <= _ON_EVERY_ONE:
-        flaws.append(Flaw(_AT, "fits every bare metal server"))
+        violations.append(Violation(_AT, "fits every bare metal server"))
     return found
 
 
-def _tags(value: object, flaws: list[Flaw]) -> tuple[str, ...]:
+def _tags(value: object, violations: list[Violation]) -> tuple[str, ...]:
     at = f"{_AT}.tags"
     if not isinstance(value, list) or not 0 < len(value) <= _MOST_TAGS:
-        flaws.append(Flaw(at, f"is no array of 1 to {_MOST_TAGS} tags"))
+        violations.append(Violation(at, f"is no array of 1 to {_MOST_TAGS} tags"))
         return ()
     for index, tag in enumerate(value):
         if fault := _fault(tag):
-            flaws.append(Flaw(f"{at}[{index}]", fault))
+            violations.append(Violation(f"{at}[{index}]", fault))
     return tuple(tag for tag in value if isinstance(tag, str))
 
 
-def _metadata(value: object, flaws: list[Flaw]) -> tuple[tuple[str, str], ...]:
+def _metadata(value: object, violations: list[Violation]) -> tuple[tuple[str, str], ...]:
     at = f"{_AT}.metadata"
     if not isinstance(value, dict) or not 0 < len(value) <= _MOST_ENTRIES:
-        flaws.append(Flaw(at, f"is no object of 1 to {_MOST_ENTRIES} entries"))
+        violations.append(Violation(at, f"is no object of 1 to {_MOST_ENTRIES} entries"))
         return ()
     for key, entry in value.items():
         # Which entry it is cannot be said: its key is the sender's own text. An empty value is one that servers have.
         if fault := _fault(key) or (_fault(entry) if entry != "" else None):
-            flaws.append(Flaw(at, f"has a key or a value that {fault}"))
+            violations.append(Violation(at, f"has a key or a value that {fault}"))
     return tuple((key, entry) for key, entry in value.items() if isinstance(entry, str))
 
 
-def _name(value: object, flaws: list[Flaw]) -> str:
+def _name(value: object, violations: list[Violation]) -> str:
     at = f"{_AT}.name"
     if fault := _fault(value):
-        flaws.append(Flaw(at, fault))
+        violations.append(Violation(at, fault))
         return ""
     glob = str(value)
     rest = _SET.sub("", glob)
     if "[" in rest:
-        flaws.append(Flaw(at, "has a [ without its ]"))
+        violations.append(Violation(at, "has a [ without its ]"))
     elif not rest.strip("*?"):
-        flaws.append(Flaw(at, "has no character that stands for itself, so it could fit every server"))
+        violations.append(Violation(at, "has no character that stands for itself, so it could fit every server"))
     if any(found.startswith("[^") for found in _SET.findall(glob)):
         # Some shells take it for "none of these", fnmatch for "one of these".
-        flaws.append(Flaw(at, "has [^ where [! is meant"))
+        violations.append(Violation(at, "has [^ where [! is meant"))
     return glob
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from handler import rfc3339
-from handler.errors import AutostopError, PassingTrouble
+from handler.errors import AutostopError, RetryableError
 from handler.outbound.result import selector_row, server_row
 from handler.stop.model import Report, ServerResult, StopRequest
 
@@ -88,7 +88,7 @@ def log_report(report: Report, result_type: str) -> None:
     )
 
 
-def log_unhandled(request: StopRequest, trouble: PassingTrouble) -> None:
+def log_unhandled(request: StopRequest, trouble: RetryableError) -> None:
     """One line for an event that must come again."""
     extra = {**about(request), "problem": trouble.name, "detail": str(trouble)}
     _LOG.warning("event not handled", extra=extra)

@@ -128,7 +128,7 @@ def evidence_row(evidence: Evidence) -> dict[str, object]:
     """What a server was judged by, as the result event and `plan` show it."""
     action = evidence.action
     return {
-        "looked_at": rfc3339.render(evidence.looked_at),
+        "observed_at": rfc3339.render(evidence.observed_at),
         "vm_state": evidence.vm_state,
         "task_state": evidence.task_state,
         "power_state": evidence.power_state,

@@ -23,7 +23,7 @@ _LONGEST_TOKEN = 64 * 1024
 _WORTH_ANOTHER_TRY = frozenset({404, 408, 409, 429})
 
 
-class Said(NamedTuple):
+class SinkReply(NamedTuple):
     """What a sink answered to one attempt.
 
     Attributes:
@@ -35,7 +35,7 @@ class Said(NamedTuple):
     retry_after: float | None = None
 
 
-class Delivery:
+class DeliveryAttempt:
     """The patience with a sink, of whatever kind.
 
     Args:
@@ -51,7 +51,7 @@ class Delivery:
         self._sleep = sleep
         self._monotonic = monotonic
 
-    def until_taken(self, attempt: Callable[[float], Said], deadline: float) -> None:
+    def until_taken(self, attempt: Callable[[float], SinkReply], deadline: float) -> None:
         """Make attempts until one is answered with 2xx.
 
         Args:
@@ -106,7 +106,7 @@ class Sink:
         self._url = url
         self._token = token
         self._token_file = token_file
-        self._delivery = Delivery(sleep=sleep, monotonic=monotonic)
+        self._delivery = DeliveryAttempt(sleep=sleep, monotonic=monotonic)
         self._wire = new_wire(verify=ca or True, monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
@@ -124,7 +124,7 @@ class Sink:
         """
         self._delivery.until_taken(lambda timeout: self._post(headers, body, timeout), deadline)
 
-    def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> Said:
+    def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> SinkReply:
         try:
             answer = self._wire.send(
                 "POST",
@@ -136,8 +136,8 @@ class Sink:
             )
         except FAILURES as failure:
             _LOG.warning("the sink gave no answer", extra={"detail": type(failure).__name__})
-            return Said(None)
-        return Said(answer.status, retry_after(answer.headers))
+            return SinkReply(None)
+        return SinkReply(answer.status, retry_after(answer.headers))
 
     def _proof(self) -> dict[str, str]:
         """What shows the sink who we are.

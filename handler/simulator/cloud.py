@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from handler.simulator import gateway
-from handler.simulator.access_keys import AccessKeys, BadSignature
-from handler.simulator.bms import Bms
-from handler.simulator.bms_manners import BmsManners
+from handler.simulator.bms.api import Bms
+from handler.simulator.bms.behavior import BmsBehavior
 from handler.simulator.calls import Api, Call, CallKind, CallLog
-from handler.simulator.catalog import Catalog
+from handler.simulator.compute.api import Nova
+from handler.simulator.compute.replies import unauthenticated
+from handler.simulator.compute.world import Actor, Refusal, World
 from handler.simulator.faults import Cut, Fault, FaultBook
-from handler.simulator.identity import Denied, Identity, Project, User
-from handler.simulator.keystone import Keystone
+from handler.simulator.identity.access_keys import AccessKeys, BadSignature
+from handler.simulator.identity.api import Keystone
+from handler.simulator.identity.catalog import Catalog
+from handler.simulator.identity.model import Denied, Identity, Project, User
+from handler.simulator.identity.signing import Authorization, is_signed
 from handler.simulator.kinds import api_of, kind_of, named_in
 from handler.simulator.messages import Answer, Request
-from handler.simulator.nova import Nova
-from handler.simulator.nova_replies import unauthenticated
-from handler.simulator.signing import Authorization, is_signed
 from handler.simulator.smn import Smn
-from handler.simulator.world import Actor, Refusal, World
 
 _SECRET_HEADERS = frozenset({"x-auth-token", "x-subject-token", "x-security-token", "authorization"})
 _PROJECT_IN_PATH = re.compile(r"(?:/compute)?/v[12](?:\.1)?/(?P<project_id>[0-9a-f]{32})(?:/|$)")
@@ -72,7 +72,7 @@ class Cloud:
         latency: float,
         wait: Callable[[float], bool],
         default_limit: int | None = None,
-        bms: BmsManners | None = None,
+        bms: BmsBehavior | None = None,
         smn: Smn | None = None,
         otc: bool = False,
         keys: AccessKeys | None = None,

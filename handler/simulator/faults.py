@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
-from handler.simulator import bms_replies, gateway
+from handler.simulator import gateway
+from handler.simulator.bms import replies
 from handler.simulator.calls import Api, CallKind
 
 
@@ -118,7 +119,7 @@ class Fault:
         Args:
             flat: code and message are at the top of the body, and not in an `error` object.
         """
-        body = bms_replies.error_body(code, message, flat=flat)
+        body = replies.error_body(code, message, flat=flat)
         return cls(
             on=on,
             api=Api.BMS,

@@ -5,7 +5,7 @@ Codes and statuses are those of the error table of OTC's API Gateway; the words 
 
 import json
 
-from handler.simulator.identity import Identity
+from handler.simulator.identity.model import Identity
 from handler.simulator.messages import Answer, Headers, Request, phrase
 
 NOT_PUBLISHED = "APIG.0101"

@@ -1,10 +1,10 @@
 """What a request asks for, and of which servers, as far as its method, path and body say."""
 
-from handler.simulator.bms import BmsResource, bms_route, ids_in, is_bms
+from handler.simulator.bms.api import BmsResource, bms_route, ids_in, is_bms
 from handler.simulator.calls import Api, CallKind
+from handler.simulator.compute.api import is_stop
+from handler.simulator.compute.routes import Resource, base_of, route
 from handler.simulator.messages import Request
-from handler.simulator.nova import is_stop
-from handler.simulator.routes import Resource, base_of, route
 from handler.simulator.smn import is_publish, is_smn
 
 

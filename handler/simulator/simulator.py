@@ -15,20 +15,20 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from handler.simulator.access_keys import AccessKey
-from handler.simulator.accounts import Accounts
-from handler.simulator.bms import PREFIX as BMS_PREFIX
-from handler.simulator.bms_manners import BmsManners
+from handler.simulator.bms.api import PREFIX as BMS_PREFIX
+from handler.simulator.bms.behavior import BmsBehavior
 from handler.simulator.calls import Call, CallKind
-from handler.simulator.catalog import Catalog, ComputePath
 from handler.simulator.cloud import Cloud
+from handler.simulator.compute.server_view import SimServer
+from handler.simulator.compute.servers import Action, new_server
+from handler.simulator.compute.world import Actor, World
 from handler.simulator.faults import Fault
-from handler.simulator.identity import Identity, User
+from handler.simulator.identity.access_keys import AccessKey
+from handler.simulator.identity.accounts import Accounts
+from handler.simulator.identity.catalog import Catalog, ComputePath
+from handler.simulator.identity.model import Identity, User
 from handler.simulator.server import Server
-from handler.simulator.servers import Action, new_server
-from handler.simulator.simserver import SimServer
 from handler.simulator.smn import Published, Smn
-from handler.simulator.world import Actor, World
 
 
 class Simulator:
@@ -77,14 +77,14 @@ class Simulator:
         project_name: str = "bare-metal",
         domain_name: str = "Default",
         default_limit: int | None = None,
-        bms: bool | BmsManners = False,
+        bms: bool | BmsBehavior = False,
         smn: bool = False,
         otc_iam: bool = False,
         long_tokens: bool = False,
         password: str | None = None,
     ) -> None:
         stopping = threading.Event()
-        self.bms = bms if isinstance(bms, BmsManners) else BmsManners()
+        self.bms = bms if isinstance(bms, BmsBehavior) else BmsBehavior()
         self._identity = Identity(clock, token_ttl, long_tokens=long_tokens)
         self._world = World(clock, power_off_delay)
         self._catalog = Catalog(region, compute_path, BMS_PREFIX + "/{project_id}" if bms else "", smn=smn)

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 
 from handler.simulator import gateway
-from handler.simulator.identity import Identity
+from handler.simulator.identity.model import Identity
 from handler.simulator.messages import Answer, Request, phrase
 
 LARGEST_MESSAGE = 256 * 1024

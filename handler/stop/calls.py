@@ -7,7 +7,7 @@ from typing import NamedTuple, assert_never
 
 from handler.stop.evidence import History
 from handler.stop.model import Server
-from handler.stop.ports import Cloud, Rehearsed, Seen, Taken
+from handler.stop.ports import Cloud, DryRunStop, Seen, Taken
 from handler.stop.steps import Step
 
 # No single exchange may eat the whole budget; a live cloud answers in well under a second.
@@ -15,10 +15,10 @@ _CALL_TIMEOUT = 10.0
 # A list of many servers, or a stop of many, takes a cloud longer.
 _TIMEOUT_PER_SERVER = 0.1
 
-Answer = Seen | History | Taken | Rehearsed
+Answer = Seen | History | Taken | DryRunStop
 
 
-class Ended(NamedTuple):
+class CompletedCall(NamedTuple):
     """A call that came to an end.
 
     Attributes:
@@ -32,10 +32,10 @@ class Ended(NamedTuple):
     began: float
     answers: Mapping[str, Answer]
     failure: Exception | None = None
-    witness: bool = False
+    probe: bool = False
 
 
-class Sightings:
+class Observations:
     """What the answers of one event prove about the cloud, whichever servers they are about."""
 
     def __init__(self) -> None:
@@ -44,13 +44,13 @@ class Sightings:
         self._newest: list[tuple[float, str]] = []
         self._taken: set[str] = set()
 
-    def note(self, ended: Ended) -> None:
+    def note(self, completed: CompletedCall) -> None:
         """Remember what the answers of one call show; those about servers that it did not ask for count for nothing."""
-        for id_ in ended.ids:
-            answer = ended.answers.get(id_)
+        for id_ in completed.ids:
+            answer = completed.answers.get(id_)
             if isinstance(answer, Server):
                 others = [seen for seen in self._newest if seen[1] != id_]
-                self._newest = sorted([*others, (ended.began, id_)], reverse=True)[:2]
+                self._newest = sorted([*others, (completed.began, id_)], reverse=True)[:2]
             elif isinstance(answer, Taken):
                 self._taken.add(id_)
 
@@ -74,14 +74,14 @@ def call(
     monotonic: Callable[[], float],
     deadline: float,
     *,
-    witness: bool,
-) -> Ended:
+    probe: bool,
+) -> CompletedCall:
     """Make one call; it is not made if its time is up. Never raises."""
     began = monotonic()
     timeout = min(deadline - began, _CALL_TIMEOUT + (len(ids) - 1) * _TIMEOUT_PER_SERVER)
-    ended = Ended(step, ids, began, {}, witness=witness)
+    completed = CompletedCall(step, ids, began, {}, probe=probe)
     if timeout <= 0:
-        return ended
+        return completed
     try:
         answers: Mapping[str, Answer]
         match step:
@@ -93,6 +93,6 @@ def call(
                 answers = {ids[0]: cloud.history(ids[0], timeout)}
             case unreachable:
                 assert_never(unreachable)
-        return ended._replace(answers=answers)
+        return completed._replace(answers=answers)
     except Exception as failure:
-        return ended._replace(failure=failure)
+        return completed._replace(failure=failure)

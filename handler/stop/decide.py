@@ -85,15 +85,15 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
 
 
 def judged_by(
-    server: Server, request: StopRequest, policy: Policy, decision: Decision, looked_at: datetime
+    server: Server, request: StopRequest, policy: Policy, decision: Decision, observed_at: datetime
 ) -> Evidence:
     """What a decision rests on, as the result shows it.
 
     Args:
-        looked_at: when the cloud's answer was here, by our clock (aware).
+        observed_at: when the cloud's answer was here, by our clock (aware).
     """
     return Evidence(
-        looked_at=looked_at,
+        observed_at=observed_at,
         vm_state=server.vm_state,
         task_state=server.task_state,
         power_state=server.power_state,

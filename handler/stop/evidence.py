@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from handler.errors import CallDenied, CallRejected, CloudConfused, CloudError, ServerNotFound
+from handler.errors import CallDenied, CallRejected, CloudError, CloudUnexpectedAnswer, ServerNotFound
 
 
 class Lookup(StrEnum):
@@ -66,7 +66,7 @@ def gap_of(fault: CloudError) -> Lookup | None:
             return Lookup.FORBIDDEN
         case CallRejected() | ServerNotFound():
             return Lookup.UNREADABLE
-        case CloudConfused(status=int(status)) if status >= 400:
+        case CloudUnexpectedAnswer(status=int(status)) if status >= 400:
             return Lookup.UNREADABLE
         case _:
             return None
@@ -79,7 +79,7 @@ class Evidence(NamedTuple):
     since that would cost each cold start half a millisecond.
 
     Attributes:
-        looked_at: when the cloud's answer was here, by our clock (aware).
+        observed_at: when the cloud's answer was here, by our clock (aware).
         vm_state, task_state, locked, launched, updated: as `Server` has them, in that answer.
         power_state: as `Server` has it; the last one seen where the reason rests on it.
         flavor: None if the cloud did not show it.
@@ -92,7 +92,7 @@ class Evidence(NamedTuple):
             failed; None unless `history` is FOUND.
     """
 
-    looked_at: datetime
+    observed_at: datetime
     vm_state: str
     task_state: str | None
     power_state: int | None

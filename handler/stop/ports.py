@@ -28,7 +28,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsed:
+class DryRunStop:
     """Nothing was sent: this cloud has no way to write."""
 
 
@@ -98,12 +98,12 @@ class Cloud(CloudReader, Protocol):
         """Split `ids` into the sets that one `stop` each should take."""
         ...
 
-    def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | Rehearsed | CloudError]:
+    def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | DryRunStop | CloudError]:
         """Send the stop for each of `ids`, once, without any repetition of its own."""
         ...
 
 
-class Crew(Protocol[Result]):
+class CallExecutor(Protocol[Result]):
     """Hands that make calls while the run goes on, and the clock that the run goes by."""
 
     def now(self) -> datetime:

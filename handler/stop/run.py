@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from handler.stop.calls import Ended
+from handler.stop.calls import CompletedCall
 from handler.stop.decide import refuse
 from handler.stop.model import Policy, Report, ServerResult, StopRequest
 from handler.stop.pauses import backoff
-from handler.stop.ports import Cloud, Crew
-from handler.stop.rounds import Rounds
+from handler.stop.ports import CallExecutor, Cloud
+from handler.stop.scheduler import Scheduler
 from handler.stop.steps import Step
 
 
@@ -18,7 +18,7 @@ def run(
     request: StopRequest,
     policy: Policy,
     cloud: Cloud,
-    crew: Crew[Ended],
+    executor: CallExecutor[CompletedCall],
     *,
     deadline: float,
     width: int,
@@ -45,19 +45,19 @@ def run(
         CallDenied: the login may not list servers, so there is no telling which ones the selector fits.
         InternalFault: a bug.
     """
-    started_at = crew.now()
+    started_at = executor.now()
     refusal = refuse(request, policy, started_at)
     servers: tuple[ServerResult, ...] = ()
     detail, look = None, None
     if refusal is None and request.selector is not None:
         from handler.stop.selection import news, select
 
-        found = select(request.selector, cloud, crew, deadline=deadline, backoff=backoff)
+        found = select(request.selector, cloud, executor, deadline=deadline, backoff=backoff)
         detail = news(len(found.servers), policy)
         chosen = replace(request, server_ids=tuple(found.servers))
-        refusal = refuse(chosen, policy, crew.now())
+        refusal = refuse(chosen, policy, executor.now())
         if refusal is None:
-            request, look = chosen, Ended(Step.READ, chosen.server_ids, found.began, found.servers)
+            request, look = chosen, CompletedCall(Step.READ, chosen.server_ids, found.began, found.servers)
     if refusal is None:
-        servers = Rounds(request, policy, cloud, crew, deadline, width, backoff, told).results(look)
-    return Report(request, cloud.api, dry_run, refusal, servers, started_at, crew.now(), detail)
+        servers = Scheduler(request, policy, cloud, executor, deadline, width, backoff, told).results(look)
+    return Report(request, cloud.api, dry_run, refusal, servers, started_at, executor.now(), detail)

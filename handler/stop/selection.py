@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from handler.errors import BudgetSpent, CloudError, InternalFault
 from handler.stop.model import Policy, Selector, Server
-from handler.stop.ports import CloudReader, Crew
+from handler.stop.ports import CallExecutor, CloudReader
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,7 +59,12 @@ def news(count: int, policy: Policy) -> str | None:
 
 
 def select(
-    selector: Selector, cloud: CloudReader, crew: Crew[Any], *, deadline: float, backoff: Callable[[int], float]
+    selector: Selector,
+    cloud: CloudReader,
+    executor: CallExecutor[Any],
+    *,
+    deadline: float,
+    backoff: Callable[[int], float],
 ) -> Found:
     """Have the cloud list its servers until it could do so whole, and take those that the selector fits.
 
@@ -74,9 +79,9 @@ def select(
         InternalFault: a bug.
     """
     attempt, fault = 0, None
-    while (now := crew.monotonic()) < deadline:
-        crew.start(lambda: _look(selector, cloud, crew, deadline))
-        came = crew.next(deadline - now)
+    while (now := executor.monotonic()) < deadline:
+        executor.start(lambda: _look(selector, cloud, executor, deadline))
+        came = executor.next(deadline - now)
         match came:
             case None:
                 break
@@ -85,10 +90,10 @@ def select(
             case CloudError(waiting_helps=True):
                 fault, attempt = came, attempt + 1
                 pause = fault.retry_after or backoff(attempt)
-                if crew.monotonic() + pause >= deadline:
+                if executor.monotonic() + pause >= deadline:
                     break
                 # No call is under way, so this is a wait and nothing else.
-                crew.next(pause)
+                executor.next(pause)
             case CloudError():
                 raise came
             case _:
@@ -100,9 +105,9 @@ def select(
     ) from fault
 
 
-def _look(selector: Selector, cloud: CloudReader, crew: Crew[Any], deadline: float) -> Found | Exception:
+def _look(selector: Selector, cloud: CloudReader, executor: CallExecutor[Any], deadline: float) -> Found | Exception:
     """Make one look. Runs in a thread of the crew."""
-    began = crew.monotonic()
+    began = executor.monotonic()
     left = max(deadline - began, 0.0)
     try:
         found = cloud.find(lambda server: matches(selector, server), max(left / 2, min(left, _SHORTEST_TRY)))

@@ -36,7 +36,7 @@ class Moment(NamedTuple):
     """
 
     began: float
-    ended: float
+    completed: float
     now: datetime
     others_seen: float
     others_taken: bool

@@ -31,10 +31,10 @@ def start(signals: frozenset[str], environ: Mapping[str, str]) -> Telemetry | No
             extra={"detail": "OpenTelemetry is asked for, but it needs: pip install 'bms-autostop[otel]'."},
         )
         return None
-    from handler.telemetry.signals import Late
-    from handler.telemetry.watching import Watching
+    from handler.telemetry.observer import OpenTelemetryObserver
+    from handler.telemetry.providers import LazyProviders
 
-    return Watching(Late(able, environ), correlate="traces" in able)
+    return OpenTelemetryObserver(LazyProviders(able, environ), correlate="traces" in able)
 
 
 def _able(signal: str, environ: Mapping[str, str]) -> bool:

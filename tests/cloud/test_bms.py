@@ -12,10 +12,10 @@ from handler.cloud.bms import BmsCloud
 from handler.errors import (
     CallDenied,
     CallRejected,
-    CloudConfused,
     CloudError,
     CloudFault,
     CloudThrottled,
+    CloudUnexpectedAnswer,
     CloudUnreachable,
     LoginRefused,
     ServerNotFound,
@@ -103,7 +103,7 @@ def test_it_keeps_no_history_and_is_not_asked_for_one(otc: Simulator, bms: BmsCl
         ("BMS.0018", 400, CallRejected),
         ("BMS.0212", 400, CloudThrottled),
         ("BMS.1007", 400, CloudFault),
-        ("BMS.0002", 404, CloudConfused),
+        ("BMS.0002", 404, CloudUnexpectedAnswer),
         ("BMS.9999", 400, CallRejected),
         ("BMS.9999", 500, CloudFault),
     ],
@@ -187,7 +187,7 @@ def test_a_success_that_names_no_job_may_have_stopped_something(otc: Simulator, 
     ids = _servers(otc, 3)
     otc.inject(Fault(on=CallKind.STOP, status=200, body=body, act=True))
     for answer in bms.stop(ids, 5).values():
-        assert isinstance(answer, CloudConfused)
+        assert isinstance(answer, CloudUnexpectedAnswer)
         assert answer.maybe_acted
     assert bms.read_groups(ids) == [(id_,) for id_ in ids]
 
@@ -279,7 +279,7 @@ def test_a_job_without_children_is_waited_for_and_then_not_believed(
     [
         (Fault.gateway(CallKind.JOB, 502), CloudUnreachable),
         (Fault.gateway_code(CallKind.JOB, "APIG.0308", 429), CloudThrottled),
-        (Fault(on=CallKind.JOB, status=200, body="<html>"), CloudConfused),
+        (Fault(on=CallKind.JOB, status=200, body="<html>"), CloudUnexpectedAnswer),
         (Fault.bms(CallKind.JOB, "Common.0011", flat=True), Server),
         (Fault.bms(CallKind.JOB, "BMS.0288", 403), Server),
     ],

@@ -12,12 +12,12 @@ import pytest
 from keystoneauth1.identity import v3
 
 from handler import cloud as cloud_package
+from handler.cloud.auth.keystone import KeystoneLogin
+from handler.cloud.auth.login import AccessKeyAuth, StaticToken
 from handler.cloud.bms import BmsCloud, BmsReader
-from handler.cloud.keystone import KeystoneLogin
-from handler.cloud.login import KeyLogin, ReadyToken
+from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.nova import NovaCloud, NovaReader
-from handler.cloud.rehearsal import Rehearsal
-from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused
+from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused
 from handler.simulator import CallKind, Cut, Fault, Simulator
 from handler.stop.model import Server
 from tests.cloud.clients import Client
@@ -77,7 +77,7 @@ def use_entry(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> UseEntry:
         monkeypatch.setitem(sys.modules, "openstack", parent)
         monkeypatch.setitem(sys.modules, "openstack.config", module)
         # Loaded for each test anew, as it takes the module that is there then.
-        monkeypatch.delitem(sys.modules, "handler.cloud.clouds_yaml", raising=False)
+        monkeypatch.delitem(sys.modules, "handler.cloud.auth.clouds_yaml", raising=False)
         monkeypatch.delattr(cloud_package, "clouds_yaml", raising=False)
         return asked
 
@@ -117,7 +117,7 @@ def test_region_and_interface_of_the_entry_count(
 ) -> None:
     """What the catalogue does not have there is not looked for anywhere else."""
     use_entry(**told)
-    with pytest.raises(CloudConfused, match="the catalogue does not have it"):
+    with pytest.raises(CloudUnexpectedAnswer, match="the catalogue does not have it"):
         _with_entry(cloud, start_client).endpoint.url(5)
 
 
@@ -147,7 +147,7 @@ def test_a_dry_run_gets_a_reader_and_nothing_else(
         clouds = start_client(cloud, AUTOSTOP_API=api).clouds
         assert type(clouds.reader()) is reader
         assert not hasattr(clouds.reader(), "stop")
-        assert isinstance(clouds.cloud(dry_run=True), Rehearsal)
+        assert isinstance(clouds.cloud(dry_run=True), DryRunCloud)
         assert clouds.cloud(dry_run=True).api == api
         assert type(clouds.cloud(dry_run=False)) is writer
         assert clouds.cloud(dry_run=False) is not clouds.cloud(dry_run=False)
@@ -170,7 +170,7 @@ def test_each_kind_of_login_is_made_from_its_settings(cloud: Simulator, start_cl
                 "OS_APPLICATION_CREDENTIAL_SECRET": secret,
             },
         ],
-        KeyLogin: [
+        AccessKeyAuth: [
             {
                 **blank,
                 **{**cloud.key_environ(cloud.add_access_key()), "OS_PROJECT_NAME": ""},
@@ -193,7 +193,7 @@ def test_a_ready_token_is_used_as_it_is(cloud: Simulator, start_client: StartCli
     ready = {"OS_AUTH_TYPE": "admin_token", "OS_TOKEN": cloud.token(), "OS_PROJECT_ID": cloud.project_id}
     client = start_client(cloud, **{**blank, **ready, "AUTOSTOP_COMPUTE_URL": cloud.url})
     server = cloud.add_server()
-    assert type(client.login) is ReadyToken
+    assert type(client.login) is StaticToken
     assert isinstance(client.nova.read([server], 5)[server], Server)
     assert cloud.count(CallKind.LOGIN) == 0
 
@@ -204,7 +204,7 @@ def test_a_ready_token_is_used_as_it_is(cloud: Simulator, start_client: StartCli
         (Fault(on=CallKind.LOGIN, status=401), LoginRefused, "logging in: HTTP 401"),
         (Fault(on=CallKind.LOGIN, status=503), CloudUnreachable, "logging in: HTTP 503"),
         (Fault(on=CallKind.LOGIN, cut=Cut.AFTER), CloudUnreachable, "logging in: no answer"),
-        (Fault(on=CallKind.LOGIN, status=201, body="{}"), CloudConfused, "logging in: no usable answer"),
+        (Fault(on=CallKind.LOGIN, status=201, body="{}"), CloudUnexpectedAnswer, "logging in: no usable answer"),
     ],
 )
 def test_a_login_by_an_entry_fails_as_any_other(
@@ -231,4 +231,4 @@ def test_an_entry_brings_the_whole_access(cloud: Simulator, start_client: StartC
     assert by_entry.project_id == by_password.project_id == cloud.project_id
     assert by_entry.roles == by_password.roles != ()
     assert set(by_entry.catalogue or ()) == set(by_password.catalogue or ()) != set()
-    assert by_entry.good_for == pytest.approx(by_password.good_for, abs=2)
+    assert by_entry.expires_in == pytest.approx(by_password.expires_in, abs=2)

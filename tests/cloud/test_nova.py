@@ -12,10 +12,10 @@ from handler.cloud.nova import MICROVERSION
 from handler.errors import (
     CallDenied,
     CallRejected,
-    CloudConfused,
     CloudError,
     CloudFault,
     CloudThrottled,
+    CloudUnexpectedAnswer,
     LoginRefused,
     ServerNotFound,
     StateConflict,
@@ -109,7 +109,7 @@ def test_a_catalogue_without_nova_there_is_confusing(
     cloud: Simulator, start_client: StartClient, environ: dict[str, str]
 ) -> None:
     """No other region's is taken instead."""
-    with pytest.raises(CloudConfused, match="compute API: the catalogue does not have it"):
+    with pytest.raises(CloudUnexpectedAnswer, match="compute API: the catalogue does not have it"):
         start_client(cloud, **environ).endpoint.url(5)
 
 
@@ -125,7 +125,7 @@ def test_a_token_without_a_catalogue_is_confusing(cloud: Simulator, client: Clie
     cloud.inject(
         Fault(on=CallKind.LOGIN, status=201, body=json.dumps({"token": token}), headers={"X-Subject-Token": "unscoped"})
     )
-    with pytest.raises(CloudConfused, match="compute API"):
+    with pytest.raises(CloudUnexpectedAnswer, match="compute API"):
         client.endpoint.url(5)
 
 
@@ -214,7 +214,7 @@ def test_an_answer_that_a_decision_cannot_rest_on_is_no_server(
 ) -> None:
     """A protected, locked or busy server must never look like any other."""
     fault = _read(cloud, client, **changes)
-    assert type(fault) is CloudConfused
+    assert type(fault) is CloudUnexpectedAnswer
     assert said in str(fault)
 
 
@@ -222,7 +222,7 @@ def test_an_answer_that_a_decision_cannot_rest_on_is_no_server(
 def test_an_answer_without_a_server_is_no_server(cloud: Simulator, client: Client, body: str) -> None:
     """Neither is a list."""
     cloud.inject(Fault(on=CallKind.READ, status=200, body=body))
-    assert type(client.nova.read([ID], 5)[ID]) is CloudConfused
+    assert type(client.nova.read([ID], 5)[ID]) is CloudUnexpectedAnswer
 
 
 def test_a_few_servers_are_read_one_by_one(cloud: Simulator, client: Client) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from handler.cloud.servers import Reading, listed, parse, slim, stamp
-from handler.errors import CloudConfused, CloudError, CloudUnreachable, LoginRefused, ServerNotFound
+from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused, ServerNotFound
 from handler.stop.model import Server
 
 IDS = [str(uuid.UUID(int=number)) for number in range(1, 21)]
@@ -128,16 +128,16 @@ def test_a_refused_login_is_raised_and_not_told_of_servers() -> None:
 def test_a_body_that_hides_something_is_that_servers_fault_alone() -> None:
     """On a page as in a single read."""
     found = Town([body(IDS[0], locked=None), *(body(id_) for id_ in IDS[1:5])]).read(*IDS[:5])
-    assert isinstance(found[IDS[0]], CloudConfused)
+    assert isinstance(found[IDS[0]], CloudUnexpectedAnswer)
     assert {type(found[id_]) for id_ in IDS[1:5]} == {Server}
     (alone,) = Town(single=body(IDS[0], tags=None)).read(IDS[0]).values()
-    assert isinstance(alone, CloudConfused)
+    assert isinstance(alone, CloudUnexpectedAnswer)
 
 
 def test_a_peek_shows_the_first_page_only() -> None:
     """Whatever stands on it; an empty project is no fault, a cloud that does not answer is."""
     town = Town([body(IDS[0]), "rubbish", body(IDS[1], tags=None)], [body(IDS[2])])
-    assert [type(seen) for seen in town.reading.peek(7)] == [Server, CloudConfused, CloudConfused]
+    assert [type(seen) for seen in town.reading.peek(7)] == [Server, CloudUnexpectedAnswer, CloudUnexpectedAnswer]
     assert town.turned == 1
     assert Town().reading.peek(7) == []
     with pytest.raises(CloudError):
@@ -147,7 +147,7 @@ def test_a_peek_shows_the_first_page_only() -> None:
 @pytest.mark.parametrize("document", [{}, {"servers": None}, {"servers": {}}, {"servers": "none"}])
 def test_a_list_without_servers_is_confusing(document: dict[str, object]) -> None:
     """An empty one is not: it says that there are none."""
-    with pytest.raises(CloudConfused, match="listing: the answer has no list of servers"):
+    with pytest.raises(CloudUnexpectedAnswer, match="listing: the answer has no list of servers"):
         listed(document, "listing")
     assert listed({"servers": []}, "listing") == []
 
@@ -157,7 +157,7 @@ def test_a_task_state_that_is_left_out_means_idle_only_where_the_api_says_so() -
     shown = body(IDS[0])
     del shown["OS-EXT-STS:task_state"]
     assert parse(shown, IDS[0], idle=None).task_state is None
-    with pytest.raises(CloudConfused, match="no task_state"):
+    with pytest.raises(CloudUnexpectedAnswer, match="no task_state"):
         parse(shown, IDS[0])
 
 

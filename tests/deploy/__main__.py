@@ -23,7 +23,7 @@ from tests.deploy.town import Town, night, request, running
 _NIGHT = 86400.0
 
 
-class Trouble(StrEnum):
+class Failure(StrEnum):
     """What goes wrong in a night."""
 
     NONE = "nothing"
@@ -48,8 +48,8 @@ def main() -> int:
         running(Path(folder), AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="300ms") as town,
     ):
         for number in range(options.nights):
-            trouble = chance.choice([*Trouble])
-            posting = trouble is Trouble.SINK or chance.random() < 0.5
+            trouble = chance.choice([*Failure])
+            posting = trouble is Failure.SINK or chance.random() < 0.5
             told = _night(town, chance, trouble, posting, count)
             count[trouble] += 1
             broken += bool(told)
@@ -62,7 +62,7 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def _night(town: Town, chance: random.Random, trouble: Trouble, posting: bool, count: Counter[str]) -> list[str]:
+def _night(town: Town, chance: random.Random, trouble: Failure, posting: bool, count: Counter[str]) -> list[str]:
     """One night: some events, one trouble; what was wrong with it."""
     broker = town.broker(posting=posting)
     stopper = town.posting if posting else town.stopper
@@ -72,20 +72,20 @@ def _night(town: Town, chance: random.Random, trouble: Trouble, posting: bool, c
     events = [night(*servers), request(servers[0]), request(chance.choice(servers))]
     doomed: list[Event] = []
     match trouble:
-        case Trouble.CLOUD | Trouble.CLOUD_LONG:
+        case Failure.CLOUD | Failure.CLOUD_LONG:
             town.cloud.stop()
-            broker.at(minutes * 60 if trouble is Trouble.CLOUD else 3600.0, town.cloud.start)
-            doomed = events if trouble is Trouble.CLOUD_LONG else []
-        case Trouble.SINK:
+            broker.at(minutes * 60 if trouble is Failure.CLOUD else 3600.0, town.cloud.start)
+            doomed = events if trouble is Failure.CLOUD_LONG else []
+        case Failure.SINK:
             broker.at(minutes * 60, _setter(broker, True))
-        case Trouble.MALFORMED:
+        case Failure.MALFORMED:
             doomed = [request(servers[0], "no-server")]
             events += doomed
     for event in events:
-        broker.publish(event, copies=3 if trouble is Trouble.TWICE else 1)
-    broker.up = trouble is not Trouble.SINK
+        broker.publish(event, copies=3 if trouble is Failure.TWICE else 1)
+    broker.up = trouble is not Failure.SINK
     killer = threading.Timer(chance.uniform(0.0, 0.1), stopper.kill)
-    if trouble is Trouble.KILLED:
+    if trouble is Failure.KILLED:
         killer.start()
         broker.at(30.0, killer.join)
         broker.at(30.0, stopper.restart)

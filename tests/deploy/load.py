@@ -21,10 +21,10 @@ from pathlib import Path
 
 import requests
 
-from tests.bench.stage import cloud, cpu, memory
 from tests.conftest import STOP
 from tests.deploy import kustomize
 from tests.deploy.stage import PRODUCTION, Process
+from tests.harness.bench.stage import cloud, cpu, memory
 
 LATENCY = 0.05
 _SERVICE = next(

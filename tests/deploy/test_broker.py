@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.broker import Broker, Event, event_of, matches
-from tests.outbound.sinkserver import Say, SinkServer
+from tests.support.sink_server import Say, SinkServer
 
 A_RESULT = {"ce-id": "r", "ce-source": "/f", "ce-type": "result", "ce-specversion": "1.0"}
 

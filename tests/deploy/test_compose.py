@@ -20,9 +20,9 @@ import pytest
 import requests
 import yaml
 
-from tests.bench.stage import clean_environ
 from tests.conftest import ROOT
 from tests.deploy.schema import schema_says
+from tests.harness.bench.stage import clean_environ
 
 FOLDER = ROOT / "deploy" / "compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())

@@ -11,7 +11,7 @@ import requests
 
 from tests.deploy import kustomize
 from tests.deploy.stage import PRODUCTION, Process
-from tests.outbound.sinkserver import Say, SinkServer
+from tests.support.sink_server import Say, SinkServer
 
 SERVICE = next(
     document

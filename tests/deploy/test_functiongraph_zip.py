@@ -41,7 +41,7 @@ def unpacked(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize("on_path", [True, False], ids=["root on the path", "root not on the path"])
-@pytest.mark.parametrize("entry", ["index.handler", "handler/functiongraph.handler"])
+@pytest.mark.parametrize("entry", ["index.handler"])
 def test_zip_stops_a_server_where_nothing_else_is(unpacked: Path, entry: str, on_path: bool) -> None:
     """In a Python with nothing but its standard library, by either entry, the agency's token stops the server."""
     with Simulator.otc() as cloud:
@@ -107,7 +107,7 @@ def test_what_no_event_reaches_is_left_out(files: dict[str, bytes]) -> None:
     )
     assert not [name for name in files if "__pycache__" in name or name.endswith(".pyc") or "/tests/" in name]
     assert not [name for name in files if name.startswith(("handler/simulator", "handler/cli", "handler/main"))]
-    assert {"index.py", "handler/__init__.py", "handler/service.py"} <= set(files)
+    assert {"index.py", "handler/__init__.py", "handler/services/stop_servers.py"} <= set(files)
 
 
 def test_licences_go_along(files: dict[str, bytes]) -> None:
@@ -193,4 +193,4 @@ def test_command_packs_what_pip_fetched(
     assert "MiB of 40" in said
     with zipfile.ZipFile(target) as archive:
         assert "index.py" in archive.namelist()
-        assert "handler/service.py" in archive.namelist()
+        assert "handler/services/stop_servers.py" in archive.namelist()

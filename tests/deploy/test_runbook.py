@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from handler import errors
-from handler.inbound.answers import problem
+from handler.inbound.http.responses import problem
 from handler.stop.model import Reason, Refusal
 from tests.conftest import ROOT
 from tests.deploy.stage import KNATIVE
@@ -36,7 +36,7 @@ def situations(kind: type[errors.AutostopError] = errors.AutostopError) -> Itera
 
 def answered(kind: type[errors.AutostopError]) -> tuple[str, str]:
     """Status and problem name of an error's answer."""
-    error = kind(errors.Flaw("x", "is wrong")) if kind is errors.BadEvent else kind("why")  # type: ignore[arg-type]
+    error = kind(errors.Violation("x", "is wrong")) if kind is errors.BadEvent else kind("why")  # type: ignore[arg-type]
     answer = problem(error)
     (name,) = re.findall(rb"urn:bms-autostop:problem:([a-z-]+)", answer.body)
     return str(answer.status), name.decode()

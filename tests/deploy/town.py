@@ -14,7 +14,7 @@ from handler.simulator import CallKind, Fault, Simulator
 from tests.deploy import kustomize
 from tests.deploy.broker import Broker, Event
 from tests.deploy.stage import PRODUCTION, Ingress, Process, bound, tick
-from tests.outbound.sinkserver import SinkServer
+from tests.support.sink_server import SinkServer
 
 OBJECTS = kustomize.render(PRODUCTION)
 # Five seconds of the function's budget stand for 50.

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.decode import decode
+from handler.inbound.cloudevents.decode import decode
 from handler.inbound.extract import Ignored, extract
 from handler.stop.model import StopRequest
-from tests.inbound.events import ONE, THREE, TWO, Behind, binary, event, faults_of, knock, structured
-from tests.outbound.capture import logged
+from tests.support.capture import logged
+from tests.support.events import ONE, THREE, TWO, Behind, binary, event, faults_of, knock, structured
 
 PING = "dev.knative.sources.ping"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

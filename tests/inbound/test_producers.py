@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from handler.errors import BadEvent
-from handler.inbound.decode import decode
+from handler.inbound.cloudevents.decode import decode
 from handler.inbound.extract import Ignored, extract
 from handler.settings import SettingsError
 from handler.stop.model import StopRequest
-from tests.inbound.events import ONE, THREE, TWO, Behind, attributes, event, faults_of, knock, settings, structured
+from tests.support.events import ONE, THREE, TWO, Behind, attributes, event, faults_of, knock, settings, structured
 
 PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 CLOUD_EYE = "CES:Event:SYS.BMS-serverReboot"
@@ -31,11 +31,11 @@ def asked(more: dict[str, str] | None = None, **given: Any) -> StopRequest:
     return request
 
 
-def flaws(more: dict[str, str] | None = None, **given: Any) -> dict[str, str]:
+def violations(more: dict[str, str] | None = None, **given: Any) -> dict[str, str]:
     """What is wrong with a bad event."""
     with pytest.raises(BadEvent) as caught:
         found(more, **given)
-    return {flaw.at: flaw.fault for flaw in caught.value.flaws}
+    return {violation.at: violation.fault for violation in caught.value.violations}
 
 
 def message(inner: object, **others: object) -> dict[str, object]:
@@ -82,7 +82,7 @@ def test_a_message_without_data_names_no_server(inner: str | None) -> None:
 )
 def test_a_malformed_message_is_refused(data: object, at: str) -> None:
     """Each flaw is named; nothing is stopped."""
-    assert list(flaws(type=PUBLISHED, data=data)) == [at]
+    assert list(violations(type=PUBLISHED, data=data)) == [at]
 
 
 # --- Cloud Eye through EventGrid ---
@@ -113,7 +113,7 @@ def test_an_event_about_no_resource_names_no_server(data: object) -> None:
 @pytest.mark.parametrize("id_", ["db-1", 7, [ONE], f"{ONE} {TWO}"])
 def test_a_resource_that_is_no_server_is_refused(id_: object) -> None:
     """Its id stands where a server's should."""
-    assert flaws(type=CLOUD_EYE, data=resource(id_)) == {"data.eventInfo.detail.resource_id": "is no UUID"}
+    assert violations(type=CLOUD_EYE, data=resource(id_)) == {"data.eventInfo.detail.resource_id": "is no UUID"}
 
 
 # --- types of the settings ---
@@ -146,7 +146,7 @@ def test_a_path_finds_the_ids(path: str, ids: tuple[str, ...]) -> None:
 def test_a_path_that_finds_something_else_refuses_the_event(path: str) -> None:
     """Not even those are stopped that are ids."""
     data = {"node": {"id": ONE}, "nodes": [ONE, "db-1"], "count": 1, "text": "a"}
-    assert list(flaws({"com.example.night": path}, type="com.example.night", data=data)) == ["data"]
+    assert list(violations({"com.example.night": path}, type="com.example.night", data=data)) == ["data"]
 
 
 def test_the_door_takes_the_types_of_the_settings() -> None:

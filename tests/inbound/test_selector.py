@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from handler.errors import Flaw
-from handler.inbound.decode import decode
+from handler.errors import Violation
+from handler.inbound.cloudevents.decode import decode
 from handler.inbound.extract import extract
 from handler.inbound.selector import parse
-from handler.outbound.ask import stop_request_event
+from handler.outbound.stop_request import stop_request_event
 from handler.stop.model import Selector, StopRequest
-from tests.inbound.events import ONE, event, structured
 from tests.inbound.test_extract import faults
+from tests.support.events import ONE, event, structured
 from tests.test_events_folder import faults as schema_faults
 from tests.test_events_folder import sample
 
@@ -157,7 +157,7 @@ def test_a_subject_that_is_no_id_is_no_matter() -> None:
 
 def test_no_fault_repeats_what_was_sent() -> None:
     """Keys of metadata and unknown members are the sender's own text."""
-    found: list[Flaw] = []
+    found: list[Violation] = []
     parse({"marked": 1, "metadata": {"marked": 5}, "tags": [["marked"]], "name": "marked["}, found)
     assert len(found) == 4
     assert "marked" not in repr(found)
@@ -186,7 +186,7 @@ _selectors = st.dictionaries(
 @example({"name": "a\n"})
 def test_the_schema_agrees_with_the_code(selector: dict[str, Any]) -> None:
     """What events/ calls a good selector is one, and nothing else."""
-    found: list[Flaw] = []
+    found: list[Violation] = []
     parse(selector, found)
     told = schema_faults("common.json#/$defs/selector", selector)
     assert (found == []) is (told == []), (found, told)
@@ -205,7 +205,7 @@ _json = st.recursive(
 @given(_json)
 def test_any_json_is_a_selector_or_a_named_fault(value: object) -> None:
     """Never an accident; and what is taken has a part, each with something in it."""
-    found: list[Flaw] = []
+    found: list[Violation] = []
     selector = parse(value, found)
     assert bool(found) is (schema_faults("common.json#/$defs/selector", value) != [])
     assert found or any(selector)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.inbound.decode import decode
+from handler.inbound.cloudevents.decode import decode
 from handler.outbound.result import batch, binary, result_event, result_id
 from handler.stop.evidence import Action, Evidence, Lookup
 from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult, StopRequest
-from tests.stop.test_case import WAYS
+from tests.stop.test_server_task import WAYS
 from tests.test_events_folder import faults
 
 ONE = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
@@ -45,7 +45,7 @@ def judged_by(reason: Reason = Reason.CONFIRMED, **changes: Any) -> Evidence:
     """Evidence that fits a reason."""
     kept = reason in (Reason.PROTECTED, Reason.KEPT_UNTIL)
     usual = Evidence(
-        looked_at=datetime(2026, 11, 20, 19, 0, 0, 250000, UTC),
+        observed_at=datetime(2026, 11, 20, 19, 0, 0, 250000, UTC),
         vm_state="active",
         task_state=None,
         power_state=1,
@@ -111,7 +111,7 @@ def test_the_evidence_is_told_in_full() -> None:
     )
     (server,) = made(report(replace(row(Reason.STARTED_SINCE), evidence=shown)))["data"]["servers"]
     assert server["evidence"] == {
-        "looked_at": "2026-11-20T19:00:00.250Z",
+        "observed_at": "2026-11-20T19:00:00.250Z",
         "vm_state": "active",
         "task_state": None,
         "power_state": 1,
@@ -255,7 +255,7 @@ def test_attributes_survive_their_way_through_headers(id_: str, flow: str, exten
     seen["ce-subject"], seen["ce-id"] = seen["ce-team"], seen["ce-causationid"]
     (read,) = decode(seen, body).events
     assert (read.id, read.correlationid, read.subject) == (id_, flow, extension)
-    assert read.flaws == ()
+    assert read.violations == ()
     assert read.data == event.data
 
 

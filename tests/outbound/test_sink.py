@@ -13,8 +13,8 @@ from handler.errors import SinkUnreachable
 from handler.outbound.sink import Sink
 from handler.settings import Secret
 from tests.inbound.webhooks.vendor import as_pem, certificate, new_key
-from tests.outbound.capture import logged
-from tests.outbound.sinkserver import Say, SinkServer
+from tests.support.capture import logged
+from tests.support.sink_server import Say, SinkServer
 
 HEADERS = {"content-type": "application/json", "ce-id": "result-1"}
 BODY = b'{"servers": []}'
@@ -211,7 +211,7 @@ def test_no_sink_at_all_is_unreachable() -> None:
     assert clock.slept
 
 
-def test_netrc_is_not_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_netrc_is_not_observed_at(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A password that lies around in the home directory is sent to nobody."""
     netrc = tmp_path_factory.mktemp("home") / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password marked\n")

@@ -18,7 +18,7 @@ def _facts(evidence: Evidence | None) -> list[str]:
 def test_the_facts_have_the_names_of_the_result_event() -> None:
     """Whoever knows the one can read the other; states stand in the line above, and what is not there is left out."""
     assert [line.strip() for line in _facts(judged_by(Reason.PROTECTED))] == [
-        "looked_at=2026-11-20T19:00:00.250Z, power_state=1, locked=no, launched=yes, flavor=physical.o2.medium,",
+        "observed_at=2026-11-20T19:00:00.250Z, power_state=1, locked=no, launched=yes, flavor=physical.o2.medium,",
         "tag=autostop=never, clock_tolerance_seconds=2.5, history=not-asked",
     ]
 

@@ -49,7 +49,7 @@ def acts(*actions: Action) -> History:
     return History(actions)
 
 
-class HeldCrew:
+class FakeExecutor:
     """A crew that makes each call at once and hands out its result when its time has come.
 
     A call says with `takes` how long it lasts; `next` moves the clock on to the end of the earliest call, or by the
@@ -161,7 +161,7 @@ class ScriptedCloud:
     """
 
     scripts: Mapping[str, Script]
-    crew: HeldCrew
+    executor: FakeExecutor
     strangers: Mapping[str, Any] = field(default_factory=dict)
     together: int = 1
     one_by_one: bool = True
@@ -201,10 +201,10 @@ class ScriptedCloud:
         return {**self.strangers, **{id_: answer for id_, answer in answers.items() if answer is not ...}}
 
     def _answer(self, kind: str, server_id: str, timeout: float) -> Any:
-        elapsed = self.crew.monotonic() - START
+        elapsed = self.executor.monotonic() - START
         self.calls.append(Call(kind, server_id, elapsed, timeout))
         script = self.scripts[server_id]
-        self.crew.takes(script.lasts if script.stubborn else min(script.lasts, timeout))
+        self.executor.takes(script.lasts if script.stubborn else min(script.lasts, timeout))
         answer = script.answer(kind, server_id, elapsed)
         if script.lasts > timeout:
             return CloudUnreachable("no answer", maybe_acted=True)
@@ -235,7 +235,7 @@ def fixed_backoff(attempt: int) -> float:
     return min(0.5 * 2.0 ** (attempt - 1), 8.0)
 
 
-class Play:
+class Scenario:
     """One run over scripted servers, with ids 1, 2, 3 ... in the order given."""
 
     def __init__(
@@ -244,7 +244,7 @@ class Play:
         budget: float = 50.0,
         wait: float = 20.0,
         width: int = 16,
-        crew: HeldCrew | None = None,
+        executor: FakeExecutor | None = None,
         policy: Policy | None = None,
         strangers: Mapping[str, Any] | None = None,
         together: int = 1,
@@ -252,9 +252,9 @@ class Play:
         **facts: Any,
     ) -> None:
         self.ids = tuple(id_of(number) for number in range(1, len(scripts) + 1))
-        self.crew = crew or HeldCrew()
+        self.executor = executor or FakeExecutor()
         self.cloud = ScriptedCloud(
-            dict(zip(self.ids, scripts, strict=True)), self.crew, strangers or {}, together, one_by_one
+            dict(zip(self.ids, scripts, strict=True)), self.executor, strangers or {}, together, one_by_one
         )
         self._request = asked(*self.ids, **facts)
         self._policy = replace(policy or Policy(), wait=seconds(wait))
@@ -263,20 +263,20 @@ class Play:
 
     def report(self, cloud: Cloud | None = None, **more: Any) -> Report:
         """Run it to its end; whatever that is, no promise to a server may be broken on the way."""
-        crew: Any = self.crew
+        executor: Any = self.executor
         try:
             return run(
                 self._request,
                 self._policy,
                 cloud or self.cloud,
-                crew,
+                executor,
                 deadline=START + self.budget,
                 width=self._width,
                 **{"dry_run": False, "backoff": fixed_backoff, **more},
             )
         finally:
             assert not self.cloud.broken_promises
-            assert self.crew.most_at_once <= self._width
+            assert self.executor.most_at_once <= self._width
             assert {call.id for call in self.cloud.calls} <= set(self.ids)
 
     def results(self) -> tuple[ServerResult, ...]:
@@ -291,4 +291,4 @@ class Play:
     @property
     def elapsed(self) -> float:
         """Seconds since the start."""
-        return self.crew.monotonic() - START
+        return self.executor.monotonic() - START

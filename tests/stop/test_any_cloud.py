@@ -12,9 +12,9 @@ from handler.errors import (
     BudgetSpent,
     CallDenied,
     CallRejected,
-    CloudConfused,
     CloudFault,
     CloudThrottled,
+    CloudUnexpectedAnswer,
     CloudUnreachable,
     LoginRefused,
     ServerNotFound,
@@ -23,9 +23,9 @@ from handler.errors import (
 from handler.stop.evidence import Action, History
 from handler.stop.model import Outcome, Reason, Server, ServerResult
 from handler.stop.ports import Taken
-from tests.stop.fakes import NOW, Play, Raised, Script, acts, id_of, seconds, seen
+from tests.stop.fakes import NOW, Raised, Scenario, Script, acts, id_of, seconds, seen
 
-_FAULTS = (StateConflict, CloudFault, CloudThrottled, CloudUnreachable, CloudConfused, ServerNotFound)
+_FAULTS = (StateConflict, CloudFault, CloudThrottled, CloudUnreachable, CloudUnexpectedAnswer, ServerNotFound)
 _FINAL = (CallDenied, CallRejected)
 _STATES = (
     "active", "active", "active/powering-off", "stopped", "stopped", "error", "active/rebooting", "active/deleting",
@@ -67,7 +67,7 @@ _scripts = st.builds(
     st.sampled_from([0.0, 0.01, 0.5, 4.0, 30.0]),
 )
 _plays = st.builds(
-    lambda scripts, facts: Play(*scripts, **facts),
+    lambda scripts, facts: Scenario(*scripts, **facts),
     st.lists(_scripts, min_size=1, max_size=5),
     st.fixed_dictionaries(
         {
@@ -82,7 +82,7 @@ _plays = st.builds(
 )
 
 
-def _is_true(result: ServerResult, play: Play) -> bool:
+def _is_true(result: ServerResult, play: Scenario) -> bool:
     """Whether a result agrees with what the cloud was asked and what it last showed."""
     sent = len(play.cloud.of("stop", result.id))
     match result.outcome:
@@ -99,7 +99,7 @@ def _is_true(result: ServerResult, play: Play) -> bool:
 
 
 @given(_plays)
-def test_any_run_ends_in_time_with_a_result_for_each_server_or_comes_again(play: Play) -> None:
+def test_any_run_ends_in_time_with_a_result_for_each_server_or_comes_again(play: Scenario) -> None:
     """No stop without a fresh read that allows it, none twice without a read between; `Play` watches over that."""
     try:
         results = play.results()
@@ -115,7 +115,7 @@ def test_any_run_ends_in_time_with_a_result_for_each_server_or_comes_again(play:
 def test_a_refused_login_is_never_lost(scripts: list[Script], last: Script, kind: str) -> None:
     """Wherever it happens, once it happened the run ends with it and makes no other call."""
     last.say(kind, Raised(LoginRefused("no")))
-    play = Play(*scripts, last, width=1, time=NOW)
+    play = Scenario(*scripts, last, width=1, time=NOW)
     try:
         play.results()
     except LoginRefused:
@@ -133,7 +133,7 @@ def _locked(answer: Any) -> Any:
 @given(st.lists(_servers | _faults, min_size=1, max_size=8))
 def test_a_locked_server_is_never_stopped(reads: list[Any]) -> None:
     """Whatever else happens around it."""
-    play = Play(Script(*(_locked(answer) for answer in reads)))
+    play = Scenario(Script(*(_locked(answer) for answer in reads)))
     with contextlib.suppress(BudgetSpent):
         play.results()
     assert play.cloud.of("stop") == []

@@ -10,9 +10,9 @@ import pytest
 from handler.errors import (
     CallDenied,
     CallRejected,
-    CloudConfused,
     CloudError,
     CloudFault,
+    CloudUnexpectedAnswer,
     CloudUnreachable,
     ServerNotFound,
     StateConflict,
@@ -21,7 +21,7 @@ from handler.stop.decide import KEEP_UNTIL
 from handler.stop.evidence import Action, Evidence, History, Lookup
 from handler.stop.model import Reason, ServerResult
 from handler.stop.ports import Taken
-from tests.stop.fakes import NOW, HeldCrew, Play, Script, acts, seconds, seen
+from tests.stop.fakes import NOW, FakeExecutor, Scenario, Script, acts, seconds, seen
 
 EVENT = NOW - timedelta(minutes=2)
 RECENT = NOW - seconds(30)
@@ -32,18 +32,20 @@ GONE = ServerNotFound("none", status=404)
 DOWN = CloudUnreachable("down", status=503)
 
 
-def judged(*reads: Any, time: Any = None, crew: HeldCrew | None = None, **script: Any) -> tuple[ServerResult, Evidence]:
+def judged(
+    *reads: Any, time: Any = None, executor: FakeExecutor | None = None, **script: Any
+) -> tuple[ServerResult, Evidence]:
     """The result of one server with this script, and its evidence."""
-    result = Play(Script(*reads, **script), time=time, crew=crew).result()
+    result = Scenario(Script(*reads, **script), time=time, executor=executor).result()
     assert result.evidence is not None
     return result, result.evidence
 
 
-def test_a_skipped_server_shows_all_that_was_looked_at() -> None:
+def test_a_skipped_server_shows_all_that_was_observed_at() -> None:
     """States, lock, flavor, times, and the entry of the history that counted: nobody needs the log."""
     _, evidence = judged(seen("active", updated=RECENT), time=EVENT, histories=[acts(STARTED)])
     assert evidence == Evidence(
-        looked_at=NOW,
+        observed_at=NOW,
         vm_state="active",
         task_state=None,
         power_state=None,
@@ -144,7 +146,7 @@ def test_a_history_without_a_start_after_the_event(history: History) -> None:
         (DENIED, Lookup.FORBIDDEN),
         (CallRejected("what?", status=400), Lookup.UNREADABLE),
         (GONE, Lookup.UNREADABLE),
-        (CloudConfused("page not found", status=404), Lookup.UNREADABLE),
+        (CloudUnexpectedAnswer("page not found", status=404), Lookup.UNREADABLE),
     ],
 )
 def test_a_history_that_was_not_to_be_had(answer: Any, history: Lookup) -> None:
@@ -174,7 +176,7 @@ def test_our_own_stop_that_the_history_calls_failed_is_the_entry_that_counted() 
 def test_the_evidence_of_a_stop_is_the_look_that_allowed_it() -> None:
     """What was seen afterwards stands in the row itself."""
     result, evidence = judged("active", OFF, "stopped")
-    assert (evidence.vm_state, evidence.task_state, evidence.looked_at) == ("active", None, NOW)
+    assert (evidence.vm_state, evidence.task_state, evidence.observed_at) == ("active", None, NOW)
     assert result.vm_state == "stopped"
 
 
@@ -182,14 +184,14 @@ def test_the_time_of_the_look_is_not_the_time_of_the_history() -> None:
     """What counts is when the server was seen like that, however long its history took."""
     script = {"histories": [acts(STARTED)], "lasts": 2.0}
     _, evidence = judged(seen("active", updated=RECENT), time=EVENT, **script)
-    assert evidence.looked_at == NOW + seconds(2)
+    assert evidence.observed_at == NOW + seconds(2)
 
 
 def test_a_new_decision_comes_with_new_evidence() -> None:
     """The stop was turned down since somebody had locked it; the lock is shown, and when it was seen."""
     conflict = StateConflict("locked", status=409)
     result, evidence = judged("active", seen("active", locked=True), stops=[conflict], lasts=1.0)
-    assert (result.reason, evidence.locked, evidence.looked_at) == (Reason.LOCKED, True, NOW + seconds(3))
+    assert (result.reason, evidence.locked, evidence.observed_at) == (Reason.LOCKED, True, NOW + seconds(3))
 
 
 def test_a_history_counts_for_its_own_look_only() -> None:
@@ -210,15 +212,15 @@ def test_a_server_that_is_gone_keeps_the_evidence_of_the_last_look_at_it() -> No
 )
 def test_a_server_that_was_never_read_has_no_evidence(fault: CloudError) -> None:
     """There is nothing to show, and nothing is made up."""
-    result, _ = Play(Script(fault), Script("active", "stopped")).results()
+    result, _ = Scenario(Script(fault), Script("active", "stopped")).results()
     assert result.evidence is None
 
 
 def test_evidence_costs_no_call() -> None:
     """The common way is still one read, one stop, one look."""
-    play = Play(Script("active", "stopped", stops=[Taken("req-1")]), time=EVENT)
+    play = Scenario(Script("active", "stopped", stops=[Taken("req-1")]), time=EVENT)
     play.result()
     assert play.cloud.story() == ["read", "history", "stop", "read"]
-    play = Play(Script(seen("active", updated=EVENT - timedelta(days=1)), "stopped"), time=EVENT)
+    play = Scenario(Script(seen("active", updated=EVENT - timedelta(days=1)), "stopped"), time=EVENT)
     play.result()
     assert play.cloud.story() == ["read", "stop", "read"]

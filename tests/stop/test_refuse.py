@@ -8,7 +8,7 @@ import pytest
 
 from handler.stop.decide import refuse
 from handler.stop.model import Policy, Refusal
-from tests.stop.fakes import ID, NOW, Play, Script, asked, id_of, seconds
+from tests.stop.fakes import ID, NOW, Scenario, Script, asked, id_of, seconds
 
 AGE = timedelta(minutes=15)
 TICK = timedelta(microseconds=1)
@@ -70,7 +70,7 @@ def test_the_refusals_have_an_order() -> None:
 
 def test_a_refused_event_sends_nothing_to_the_cloud() -> None:
     """The report of a refused event names the refusal and no server, and the cloud never hears of it."""
-    play = Play(Script("active"), time=NOW - AGE - seconds(1), policy=Policy(max_event_age=AGE))
+    play = Scenario(Script("active"), time=NOW - AGE - seconds(1), policy=Policy(max_event_age=AGE))
     report = play.report()
     assert (report.refusal, report.servers, report.failed) == (Refusal.TOO_OLD, (), False)
     assert play.cloud.calls == []

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from handler.errors import (
     BudgetSpent,
     CallDenied,
-    CloudConfused,
     CloudError,
     CloudFault,
     CloudThrottled,
+    CloudUnexpectedAnswer,
     CloudUnreachable,
     InternalFault,
     LoginRefused,
@@ -32,8 +32,8 @@ from tests.stop.fakes import (
     ID,
     NOW,
     START,
-    HeldCrew,
-    Play,
+    FakeExecutor,
+    Scenario,
     Script,
     ScriptedCloud,
     acts,
@@ -179,8 +179,8 @@ class Town(ScriptedCloud):
     looks: list[tuple[float, float]] = field(default_factory=list)
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> list[Server]:
-        self.looks.append((self.crew.monotonic() - START, timeout))
-        self.crew.takes(min(self.lasts, timeout))
+        self.looks.append((self.executor.monotonic() - START, timeout))
+        self.executor.takes(min(self.lasts, timeout))
         if self.lasts > timeout:
             raise CloudUnreachable("no answer")
         line = self.listed[min(len(self.looks), len(self.listed)) - 1]
@@ -193,10 +193,10 @@ class Town(ScriptedCloud):
 
 def town(*listed: Sequence[Server] | Exception, lasts: float = 0.0, scripts: Sequence[Script] = ()) -> Town:
     """A cloud with these lists; servers that are looked at again are as the scripts have them, or stopped."""
-    crew = HeldCrew()
+    executor = FakeExecutor()
     told = dict(enumerate(scripts, 1))
     known = {id_of(number): told.get(number, Script("stopped")) for number in range(1, 100)}
-    return Town(known, crew, listed=listed, lasts=lasts)
+    return Town(known, executor, listed=listed, lasts=lasts)
 
 
 def ci(number: int, state: str = "active", **facts: Any) -> Server:
@@ -208,13 +208,13 @@ def played(
     cloud: Town, selector: Selector = CI, policy: Policy | None = None, *, budget: float = 50.0, **facts: Any
 ) -> Report:
     """The run of an event with a selector."""
-    crew: Any = cloud.crew
+    executor: Any = cloud.executor
     try:
         return run(
             asked(selector=selector, **facts),
             policy or Policy(),
             cloud,
-            crew,
+            executor,
             deadline=START + budget,
             width=4,
             dry_run=False,
@@ -330,7 +330,7 @@ def test_a_selector_is_enough_for_an_event_to_name_servers() -> None:
 # --- trouble ---
 
 
-@pytest.mark.parametrize("fault", [CloudUnreachable, CloudThrottled, CloudConfused, CloudFault])
+@pytest.mark.parametrize("fault", [CloudUnreachable, CloudThrottled, CloudUnexpectedAnswer, CloudFault])
 def test_a_list_that_fails_is_asked_for_again(fault: type[CloudError]) -> None:
     """After a pause that grows, as with any call; once it is there, all goes on."""
     cloud = town(fault("no"), fault("no"), [ci(1)])
@@ -352,7 +352,7 @@ def test_a_list_that_keeps_failing_must_come_again() -> None:
         played(cloud, budget=10.0)
     assert (raised.value.retry_after, cloud.calls) == (3.0, [])
     assert [at for at, _ in cloud.looks] == [0.0, 3.0, 6.0, 9.0]
-    assert cloud.crew.monotonic() - START <= 10.0
+    assert cloud.executor.monotonic() - START <= 10.0
 
 
 @pytest.mark.parametrize("told", [50.0, 60.0])
@@ -361,7 +361,7 @@ def test_a_pause_as_long_as_the_budget_is_not_waited_for(told: float) -> None:
     cloud = town(CloudThrottled("later", retry_after=told))
     with pytest.raises(BudgetSpent) as raised:
         played(cloud)
-    assert (raised.value.retry_after, cloud.crew.monotonic()) == (told, START)
+    assert (raised.value.retry_after, cloud.executor.monotonic()) == (told, START)
 
 
 @pytest.mark.parametrize("refused", [LoginRefused("no"), CallDenied("no")])
@@ -397,7 +397,7 @@ def test_a_list_that_hangs_is_tried_again_and_then_left() -> None:
     with pytest.raises(BudgetSpent, match="cloud-unreachable"):
         played(cloud)
     assert len(cloud.looks) >= 3
-    assert cloud.crew.monotonic() - START <= 50.0
+    assert cloud.executor.monotonic() - START <= 50.0
     assert cloud.calls == []
 
 
@@ -406,13 +406,13 @@ def test_a_look_that_does_not_even_end_is_not_waited_for() -> None:
 
     class Stubborn(Town):
         def find(self, wanted: Callable[[Server], bool], timeout: float) -> list[Server]:
-            self.crew.takes(1000.0)
+            self.executor.takes(1000.0)
             return super().find(wanted, timeout)
 
-    cloud = Stubborn({}, HeldCrew(), listed=[[ci(1)]])
+    cloud = Stubborn({}, FakeExecutor(), listed=[[ci(1)]])
     with pytest.raises(BudgetSpent, match=r"\(the time was too short\)"):
         played(cloud)
-    assert (cloud.crew.monotonic() - START, cloud.calls) == (50.0, [])
+    assert (cloud.executor.monotonic() - START, cloud.calls) == (50.0, [])
 
 
 def test_an_event_that_came_too_late_makes_no_look() -> None:
@@ -426,7 +426,7 @@ def test_an_event_that_came_too_late_makes_no_look() -> None:
 def test_a_look_that_begins_after_the_deadline_has_no_time() -> None:
     """Where a call waits for a free thread, its time may run out before it begins."""
     cloud = town([ci(1)], lasts=1.0)
-    cloud.crew = HeldCrew(handover=60.0)
+    cloud.executor = FakeExecutor(handover=60.0)
     with pytest.raises(BudgetSpent):
         played(cloud)
     assert [timeout for _, timeout in cloud.looks] == [0.0]
@@ -465,6 +465,6 @@ def test_a_redelivery_finds_the_same_servers_and_leaves_them() -> None:
 
 def test_ids_are_never_looked_up_on_the_list() -> None:
     """An event without a selector goes the way it always went; its cloud need not have a list."""
-    play = Play(Script("active", "stopped"))
+    play = Scenario(Script("active", "stopped"))
     assert play.result().reason is Reason.CONFIRMED
     assert not hasattr(play.cloud, "find")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from handler.cloud.rehearsal import Rehearsal
+from handler.cloud.dry_run import DryRunCloud
 from handler.errors import (
     BudgetSpent,
     CallDenied,
@@ -22,7 +22,7 @@ from handler.errors import (
 )
 from handler.stop.evidence import Action, History
 from handler.stop.ports import Pending, StopFailed, Taken
-from tests.stop.fakes import NOW, Play, Script, acts, seconds, seen
+from tests.stop.fakes import NOW, Scenario, Script, acts, seconds, seen
 
 CONFLICT = StateConflict("busy", status=409)
 FAULT = CloudFault("broken", status=500)
@@ -38,17 +38,19 @@ NO_HISTORY = {"histories": [History(None)]}
 AGE_ALONE = "Its history could not be read, so only the event's age counted."
 
 
-def one(*reads: Any, wait: float = 20.0, budget: float = 50.0, time: Any = None, **script: Any) -> Callable[[], Play]:
+def one(
+    *reads: Any, wait: float = 20.0, budget: float = 50.0, time: Any = None, **script: Any
+) -> Callable[[], Scenario]:
     """A run over one server; its sentence is the one that is looked at."""
-    return lambda: Play(Script(*reads, **script), wait=wait, budget=budget, time=time)
+    return lambda: Scenario(Script(*reads, **script), wait=wait, budget=budget, time=time)
 
 
-def beside(other: Sequence[Any], *reads: Any, **script: Any) -> Callable[[], Play]:
+def beside(other: Sequence[Any], *reads: Any, **script: Any) -> Callable[[], Scenario]:
     """The same with a second server, which is read as `other`."""
-    return lambda: Play(Script(*reads, **script), Script(*other))
+    return lambda: Scenario(Script(*reads, **script), Script(*other))
 
 
-def started(at: Any, user_id: str | None = None) -> Callable[[], Play]:
+def started(at: Any, user_id: str | None = None) -> Callable[[], Scenario]:
     """A run over a server that somebody started."""
     return one(UPDATED, histories=[acts(Action("start", at, user_id=user_id))], time=EVENT)
 
@@ -134,7 +136,7 @@ SENTENCES = [
 @pytest.mark.parametrize(
     ("play", "sentence"), SENTENCES, ids=[f"{number:02}" for number, _ in enumerate(SENTENCES, start=1)]
 )
-def test_the_row_says_it_word_for_word(play: Callable[[], Play], sentence: str) -> None:
+def test_the_row_says_it_word_for_word(play: Callable[[], Scenario], sentence: str) -> None:
     """Nothing is cut off, put twice, or said of another ending."""
     assert play().results()[0].detail == sentence
 
@@ -142,24 +144,24 @@ def test_the_row_says_it_word_for_word(play: Callable[[], Play], sentence: str) 
 @pytest.mark.parametrize("state", ["active", "error"])
 def test_a_rehearsal_says_it_word_for_word(state: str) -> None:
     """What it was seen as, and that it would be stopped."""
-    play = Play(Script(state))
-    (row,) = play.report(Rehearsal(play.cloud), dry_run=True).servers
+    play = Scenario(Script(state))
+    (row,) = play.report(DryRunCloud(play.cloud), dry_run=True).servers
     assert row.detail == f"It would be stopped; it is {'in ' * (state == 'error')}{state}."
 
 
 def test_the_trouble_of_an_event_that_must_come_again_counts_servers_and_names_causes() -> None:
     """It stands in the problem document and in the log."""
     with pytest.raises(BudgetSpent) as caught:
-        Play(Script(DOWN), Script("stopped"), budget=0.4).report()
+        Scenario(Script(DOWN), Script("stopped"), budget=0.4).report()
     assert str(caught.value) == "1 of 2 servers not handled in time (cloud-unreachable)."
     with pytest.raises(BudgetSpent) as caught:
-        Play(Script("active"), budget=0.0).report()
+        Scenario(Script("active"), budget=0.0).report()
     assert str(caught.value) == "1 of 1 servers not handled in time (the time was too short)."
 
 
 def test_a_bug_is_told_without_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
     """Outside, that something unexpected happened; in the log, that and the traceback."""
     with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
-        Play(Script(KeyError("secret"))).report()
+        Scenario(Script(KeyError("secret"))).report()
     assert str(caught.value) == "a call to the cloud failed in an unexpected way"
     assert [record.message for record in caplog.records] == ["a call of the run failed"]

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.answers import Answer
-from handler.inbound.door import HttpRequest
-from handler.service import Service
+from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http.responses import Answer
+from handler.services.stop_servers import Service
 from handler.settings import from_environ
 from handler.shared_settings import wanted_signals
 from handler.simulator import Simulator
-from handler.telemetry.signals import Late
+from handler.telemetry.observer import OpenTelemetryObserver
+from handler.telemetry.providers import LazyProviders
 from handler.telemetry.start import start
-from handler.telemetry.watching import Watching
 from tests.conftest import STOP
 
 
@@ -28,11 +28,11 @@ class Watched:
 
     def __init__(self, cloud: Simulator, environ: Mapping[str, str]) -> None:
         telemetry = start(wanted_signals(environ), environ)
-        assert isinstance(telemetry, Watching)
+        assert isinstance(telemetry, OpenTelemetryObserver)
         settings = from_environ({"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ})
         self.telemetry = telemetry
         self.service = Service(settings, telemetry=telemetry)
-        self._door = self.service.door()
+        self._door = self.service.endpoint()
 
     def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Bring a message to the door."""
@@ -51,7 +51,7 @@ class Watched:
     def flush(self) -> None:
         """Send what is still here."""
         late = self.telemetry._signals
-        assert isinstance(late, Late)
+        assert isinstance(late, LazyProviders)
         late.close()
 
 

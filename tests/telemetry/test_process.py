@@ -10,7 +10,7 @@ import requests
 
 from handler.simulator import Simulator
 from tests.conftest import Function
-from tests.inbound.wire import running
+from tests.support.raw_http import running
 from tests.telemetry.collector import Collector
 
 

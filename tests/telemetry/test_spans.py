@@ -10,12 +10,12 @@ import pytest
 from handler.simulator import Simulator
 from handler.simulator.calls import CallKind
 from handler.simulator.faults import Cut, Fault
-from handler.telemetry.watch import Watch
+from handler.telemetry.event_span import EventSpan
 from tests.conftest import STOP
-from tests.inbound.events import batch, event
-from tests.outbound.capture import logged
-from tests.outbound.sinkserver import Say, SinkServer
 from tests.outbound.test_result import REQUEST
+from tests.support.capture import logged
+from tests.support.events import batch, event
+from tests.support.sink_server import Say, SinkServer
 from tests.telemetry.collector import Collector, Span
 from tests.telemetry.stage import watched
 
@@ -162,7 +162,7 @@ def test_a_bug_ends_the_spans_too(collector: Collector, cloud: Simulator, monkey
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("marked")
 
-    monkeypatch.setattr("handler.service.result_event", broken)
+    monkeypatch.setattr("handler.services.stop_servers.result_event", broken)
     with watched(monkeypatch, cloud, collector.url) as here:
         assert here.stop(cloud.add_server()).status == 503
     (root,) = (span for span in collector.spans if not span.parent)
@@ -198,7 +198,7 @@ def test_a_call_that_outlives_its_event_is_its_child(
     with watched(monkeypatch, cloud, collector.url) as here:
         here.stop(cloud.add_server())
         tracer, _ = here.telemetry._signals()
-        late = Watch(tracer, REQUEST, "a.type")
+        late = EventSpan(tracer, REQUEST, "a.type")
         late.end()
         assert late.server(GONE) is late.context
 

@@ -9,10 +9,10 @@ import pytest
 
 from handler.shared_settings import wanted_signals
 from handler.simulator import Simulator
-from handler.telemetry.signals import Late
+from handler.telemetry.providers import LazyProviders
 from handler.telemetry.start import start
 from tests.conftest import StartFunction
-from tests.outbound.capture import logged
+from tests.support.capture import logged
 from tests.telemetry.collector import Collector
 from tests.telemetry.stage import watched
 
@@ -126,7 +126,7 @@ def test_a_collector_that_is_away_is_told_without_its_address(
 
 def test_a_full_queue_is_told_once_a_while() -> None:
     """A complaint for each span would fill the log."""
-    from handler.telemetry.signals import _tame_complaints
+    from handler.telemetry.providers import _tame_complaints
 
     _tame_complaints()
     _tame_complaints()
@@ -155,6 +155,6 @@ def test_it_says_who_it_is(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_sdk_is_made_once_and_late() -> None:
     """Not before it is needed, as threads do not survive a fork; and closing what was never made is fine."""
-    late = Late(frozenset(), {})
+    late = LazyProviders(frozenset(), {})
     late.close()
     assert late() is late()

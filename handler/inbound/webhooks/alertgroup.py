@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from handler.errors import BadEvent, Flaw
+from handler.errors import BadEvent, Violation
 from handler.inbound.webhooks.fields import LONGEST_REASON, cut, json_object, member, text
 from handler.inbound.webhooks.model import Nothing
 
@@ -80,11 +80,11 @@ def read_group(body: bytes, label: str) -> Group:
     document = json_object(body)
     alerts = document.get("alerts")
     if not isinstance(alerts, list):
-        raise BadEvent(Flaw("alerts", "is no array"))
-    flaws: list[Flaw] = []
-    found = list(_firing(alerts, label, flaws))
-    if flaws:
-        raise BadEvent(*flaws[:_MOST_FLAWS])
+        raise BadEvent(Violation("alerts", "is no array"))
+    violations: list[Violation] = []
+    found = list(_firing(alerts, label, violations))
+    if violations:
+        raise BadEvent(*violations[:_MOST_FLAWS])
     left_out = document.get("truncatedAlerts")
     return Group(
         key=text(document, "groupKey"),
@@ -94,16 +94,16 @@ def read_group(body: bytes, label: str) -> Group:
     )
 
 
-def _firing(alerts: Iterable[object], label: str, flaws: list[Flaw]) -> Iterable[Alert]:
+def _firing(alerts: Iterable[object], label: str, violations: list[Violation]) -> Iterable[Alert]:
     for index, alert in enumerate(alerts):
         at = f"alerts[{index}]"
         if not isinstance(alert, dict):
-            flaws.append(Flaw(at, "is no object"))
+            violations.append(Violation(at, "is no object"))
         elif alert.get("status") == "firing":
             # What has another state, or one that nobody knows yet, is not even read.
             labels = alert.get("labels")
             if not isinstance(labels, dict):
-                flaws.append(Flaw(f"{at}.labels", "is no object"))
+                violations.append(Violation(f"{at}.labels", "is no object"))
             elif labels.get(label) not in (None, ""):
                 yield _alert(f"{at}.labels.{label}", labels[label], alert, labels)
 

@@ -10,10 +10,10 @@ when it was sent, so its time is the receipt; that of the alarm's start would re
 from __future__ import annotations
 
 from handler.inbound.extract import STOP_REQUESTED
-from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.alertgroup import Group, read_group
 from handler.inbound.webhooks.fields import attribute, identity, server_ids
-from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -26,9 +26,9 @@ class Alertmanager(Alarm):
         self._label = settings.id_label
         self._source = source
 
-    def verify(self, delivery: Delivery) -> Group:
+    def verify(self, delivery: WebhookRequest) -> Group:
         """Bearer token, or basic auth's password."""
-        proofs.bearer_or_password(delivery.headers, self._token)
+        signatures.bearer_or_password(delivery.headers, self._token)
         return read_group(delivery.body, self._label)
 
     def gate(self, message: Group) -> Nothing | None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from handler.errors import CallerUnproven
+from handler.errors import Unauthenticated
 from handler.inbound.extract import STOP_REQUESTED
-from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import LONGEST_REASON, cut, identity, json_object, member, server_ids, text
-from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -58,10 +58,10 @@ class Aodh(Alarm):
         self._token = settings.aodh_token
         self._source = source
 
-    def verify(self, delivery: Delivery) -> Notification:
+    def verify(self, delivery: WebhookRequest) -> Notification:
         """The token in the URL."""
-        if not proofs.query_token(delivery.query, self._token):
-            raise CallerUnproven("The query parameter token is missing or wrong.")
+        if not signatures.query_token(delivery.query, self._token):
+            raise Unauthenticated("The query parameter token is missing or wrong.")
         return Notification(json_object(delivery.body), delivery.headers.get("x-openstack-request-id", ""))
 
     def gate(self, message: Notification) -> Nothing | None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from handler.errors import BadEvent, Flaw
+from handler.errors import BadEvent, Violation
 from handler.inbound.extract import STOP_REQUESTED
-from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import LONGEST_REASON, cut, identity, json_object, member, server_ids, text
-from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -30,16 +30,16 @@ class AzureMonitor(Alarm):
         self._property = settings.id_label
         self._source = source
 
-    def verify(self, delivery: Delivery) -> Mapping[str, object]:
+    def verify(self, delivery: WebhookRequest) -> Mapping[str, object]:
         """Bearer token, basic auth's password, or the query parameter `token`."""
-        if not proofs.query_token(delivery.query, self._token):
-            proofs.bearer_or_password(delivery.headers, self._token)
+        if not signatures.query_token(delivery.query, self._token):
+            signatures.bearer_or_password(delivery.headers, self._token)
         return json_object(delivery.body)
 
     def gate(self, message: Mapping[str, object]) -> Nothing | None:
         """Only the condition `Fired`, and a rule that names a server."""
         if message.get("schemaId") != _SCHEMA:
-            raise BadEvent(Flaw("schemaId", "is not that of the common alert schema; switch it on in the action"))
+            raise BadEvent(Violation("schemaId", "is not that of the common alert schema; switch it on in the action"))
         if member(message, "data", "essentials").get("monitorCondition") != "Fired":
             return Nothing("the alert does not fire")
         return None if self._named(message) not in (None, "") else Nothing("the alert names no server")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlsplit
 
-from handler.inbound.answers import Answer
 from handler.inbound.extract import STOP_REQUESTED
+from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity, text
 from handler.inbound.webhooks.grammar import HELP, Command, Misunderstood, parse
-from handler.inbound.webhooks.model import Delivery, Nothing
+from handler.inbound.webhooks.model import Nothing, WebhookRequest
 from handler.stop.model import StopRequest
 from handler.webhook_settings import People
 
@@ -24,7 +24,7 @@ _MOST_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ChatCommand:
     """One message of a chat, proven.
 
     Attributes:
@@ -70,14 +70,14 @@ class Chat(ABC):
         self._source = source
 
     @abstractmethod
-    def verify(self, delivery: Delivery) -> Said:
+    def verify(self, delivery: WebhookRequest) -> ChatCommand:
         """Let only what this chat sent pass."""
 
     @abstractmethod
-    def say(self, words: str, said: Said) -> Answer:
+    def say(self, words: str, said: ChatCommand) -> Answer:
         """An answer as this chat wants it, for nobody else to see where the chat can do that."""
 
-    def gate(self, message: Said) -> Nothing | None:
+    def gate(self, message: ChatCommand) -> Nothing | None:
         """Bots, strangers and what is not understood ask for nothing."""
         if message.passed_over:
             return Nothing(message.passed_over, Answer(200))
@@ -95,7 +95,7 @@ class Chat(ABC):
             return Nothing("help", self.say(HELP, message))
         return Nothing("not understood", self.say(f"Nothing was handed on. {parsed.why}\n{HELP}", message))
 
-    def extract(self, message: Said) -> StopRequest:
+    def extract(self, message: ChatCommand) -> StopRequest:
         """The ids that were typed."""
         command = message.parsed()
         assert isinstance(command, Command)
@@ -111,12 +111,12 @@ class Chat(ABC):
             reply_to=message.reply_to,
         )
 
-    def handed_on(self, message: Said, request: StopRequest) -> Answer:
+    def handed_on(self, message: ChatCommand, request: StopRequest) -> Answer:
         """What was understood, and that it is on its way."""
         after = "It is a rehearsal: nothing will be cut off." if request.dry_run else "What comes of it is told later."
         return self.say(f"{_understood(request)} The request was handed on. {after}", message)
 
-    def not_handed_on(self, message: Said, request: StopRequest) -> Answer | None:
+    def not_handed_on(self, message: ChatCommand, request: StopRequest) -> Answer | None:
         """A person must be told in words: an error status shows as nothing useful in a chat."""
         return self.say(
             f"{_understood(request)} But it was NOT handed on: the next stage did not take it in time. "

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from handler.errors import BadEvent, Flaw
+from handler.errors import BadEvent, Violation
 from handler.inbound.webhooks.fields import LONGEST_REASON, attribute, cut, member, server_ids, text
 from handler.inbound.webhooks.model import Nothing
 
@@ -60,7 +60,7 @@ class CloudEyeAlarm:
             found.append(("message.dimension", self._instance()))
         ids = server_ids(found)
         if len(ids) != 1:
-            raise BadEvent(Flaw("message.dimension", "names another resource than ResourceId"))
+            raise BadEvent(Violation("message.dimension", "names another resource than ResourceId"))
         return ids
 
     def reason(self) -> str | None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from handler import rfc3339
-from handler.errors import BadEvent, Flaw
+from handler.errors import BadEvent, Violation
 from handler.inbound.extract import STOP_REQUESTED
-from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import (
     LONGEST_REASON,
     both,
@@ -28,7 +28,7 @@ from handler.inbound.webhooks.fields import (
     server_ids,
     text,
 )
-from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -54,9 +54,9 @@ class EventBridge(Alarm):
         self._dimension = settings.id_label
         self._source = source
 
-    def verify(self, delivery: Delivery) -> Sent:
+    def verify(self, delivery: WebhookRequest) -> Sent:
         """Bearer token, or basic auth's password."""
-        proofs.bearer_or_password(delivery.headers, self._token)
+        signatures.bearer_or_password(delivery.headers, self._token)
         return Sent(json_object(delivery.body), delivery.body, delivery.now)
 
     def gate(self, message: Sent) -> Nothing | None:
@@ -114,7 +114,7 @@ def _time(document: Mapping[str, object]) -> datetime | None:
     try:
         return rfc3339.parse(text(document, "time"))
     except ValueError:
-        raise BadEvent(Flaw("time", "is not an RFC 3339 timestamp with a zone")) from None
+        raise BadEvent(Violation("time", "is not an RFC 3339 timestamp with a zone")) from None
 
 
 producer = EventBridge

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from handler.errors import BadEvent, CallerUnproven, Flaw
-from handler.inbound import strictjson
-from handler.inbound.decode import Event
+from handler.errors import BadEvent, Unauthenticated, Violation
+from handler.inbound.cloudevents import strict_json
+from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract import STOP_REQUESTED, UUID, canonical
 from handler.stop.model import StopRequest
 
@@ -38,11 +38,11 @@ def json_object(body: object, at: str = "body") -> Mapping[str, object]:
     """
     if isinstance(body, bytes | str):
         try:
-            body = strictjson.loads(body)
+            body = strict_json.loads(body)
         except ValueError as fault:
-            raise BadEvent(Flaw(at, str(fault))) from None
+            raise BadEvent(Violation(at, str(fault))) from None
     if not isinstance(body, dict):
-        raise BadEvent(Flaw(at, "is no JSON object"))
+        raise BadEvent(Violation(at, "is no JSON object"))
     return body
 
 
@@ -55,7 +55,7 @@ def proving_json(body: bytes) -> Mapping[str, object]:
     try:
         return json_object(body)
     except BadEvent:
-        raise CallerUnproven("The message cannot be read, so it proves nothing.") from None
+        raise Unauthenticated("The message cannot be read, so it proves nothing.") from None
 
 
 def text(document: Mapping[str, object], name: str) -> str:
@@ -82,15 +82,15 @@ def server_ids(found: Iterable[tuple[str, object]]) -> tuple[str, ...]:
         BadEvent: with everything that is no UUID; one is enough to refuse all.
     """
     ids: dict[str, None] = {}
-    flaws: list[Flaw] = []
+    violations: list[Violation] = []
     for at, value in found:
         parts = re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else [""]
         if all(UUID.fullmatch(part) for part in parts):
             ids |= dict.fromkeys(part.lower() for part in parts)
-        elif len(flaws) < _MOST_FLAWS:
-            flaws.append(Flaw(at, "is no UUID"))
-    if flaws:
-        raise BadEvent(*flaws)
+        elif len(violations) < _MOST_FLAWS:
+            violations.append(Violation(at, "is no UUID"))
+    if violations:
+        raise BadEvent(*violations)
     return tuple(ids)
 
 
@@ -133,7 +133,7 @@ def both(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
         try:
             second()
         except BadEvent as worse:
-            raise BadEvent(*bad.flaws, *worse.flaws) from None
+            raise BadEvent(*bad.violations, *worse.violations) from None
         raise
     return made, second()
 
@@ -154,7 +154,7 @@ def canonical_request(data: Mapping[str, object], *, id_: str, source: str, requ
     """
     request = canonical(plain_event(data, id_=id_, source=source))
     if not request.server_ids and request.selector is None:
-        raise BadEvent(Flaw("data.server_ids", "is missing"))
+        raise BadEvent(Violation("data.server_ids", "is missing"))
     return replace(request, requested_by=request.requested_by or requested_by)
 
 
@@ -170,7 +170,7 @@ def plain_event(data: object, *, id_: str, source: str) -> Event:
         correlationid=None,
         traceparent=None,
         tracestate=None,
-        flaws=(),
+        violations=(),
         dead_letter=False,
         data=data,
     )

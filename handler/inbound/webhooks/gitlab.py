@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from handler import rfc3339
-from handler.errors import BadEvent, CallerUnproven, Flaw
+from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.inbound.extract import STOP_REQUESTED
-from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import (
     LONGEST_REASON,
     LONGEST_REQUESTER,
@@ -31,7 +31,7 @@ from handler.inbound.webhooks.fields import (
     server_ids,
     text,
 )
-from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -83,24 +83,24 @@ class Gitlab(Alarm):
         self._label = settings.id_label
         self._source = source
 
-    def verify(self, delivery: Delivery) -> Notification:
+    def verify(self, delivery: WebhookRequest) -> Notification:
         """The header `X-Gitlab-Token`, then the signature over id, time and body."""
         sent = delivery.headers.get("x-gitlab-token", "").encode("latin-1", "replace")
-        if self._token and not proofs.is_one_of(sent, [self._token]):
-            raise CallerUnproven("The token of this webhook is needed.")
+        if self._token and not signatures.is_one_of(sent, [self._token]):
+            raise Unauthenticated("The token of this webhook is needed.")
         time = self._signed(delivery) if self._key else delivery.now
         return Notification(json_object(delivery.body), time)
 
-    def _signed(self, delivery: Delivery) -> datetime:
+    def _signed(self, delivery: WebhookRequest) -> datetime:
         id_, written = (delivery.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp"))
-        time = proofs.unix_time(written)
-        mac = proofs.signature(self._key, f"{id_}.{written}.".encode("latin-1", "replace"), delivery.body)
+        time = signatures.unix_time(written)
+        mac = signatures.signature(self._key, f"{id_}.{written}.".encode("latin-1", "replace"), delivery.body)
         expected = f"v1,{base64.b64encode(mac).decode()}"
         # One a key, while keys are changed; every one is compared.
-        hits = [proofs.same(one, expected) for one in delivery.headers.get("webhook-signature", "").split(" ")]
+        hits = [signatures.same(one, expected) for one in delivery.headers.get("webhook-signature", "").split(" ")]
         if not any(hits):
-            raise CallerUnproven("The signature is missing or wrong.")
-        return proofs.fresh(time, delivery.now)
+            raise Unauthenticated("The signature is missing or wrong.")
+        return signatures.fresh(time, delivery.now)
 
     def gate(self, message: Notification) -> Nothing | None:
         """Only a pipeline that has succeeded, and that names a server."""
@@ -115,7 +115,7 @@ class Gitlab(Alarm):
         pipeline, project = message.pipeline, member(message.document, "project")
         number = pipeline.get("id")
         if not isinstance(number, int):
-            raise BadEvent(Flaw("object_attributes.id", "is missing or no number"))
+            raise BadEvent(Violation("object_attributes.id", "is missing or no number"))
         name = text(project, "path_with_namespace")
         user = text(member(message.document, "user"), "username")
         return StopRequest(

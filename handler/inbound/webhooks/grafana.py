@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from handler.errors import CallerUnproven
+from handler.errors import Unauthenticated
 from handler.inbound.extract import STOP_REQUESTED
-from handler.inbound.webhooks import proofs
+from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.alertgroup import Group, read_group
 from handler.inbound.webhooks.fields import attribute, identity, server_ids
-from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -40,23 +40,23 @@ class Grafana(Alarm):
         self._label = settings.id_label
         self._source = source
 
-    def verify(self, delivery: Delivery) -> Notification:
+    def verify(self, delivery: WebhookRequest) -> Notification:
         """Token, then signature over the body, with the time before it if there is one."""
         if self._token:
-            proofs.bearer_or_password(delivery.headers, self._token)
+            signatures.bearer_or_password(delivery.headers, self._token)
         time = self._signed(delivery) if self._secret else None
         return Notification(read_group(delivery.body, self._label), time)
 
-    def _signed(self, delivery: Delivery) -> datetime | None:
+    def _signed(self, delivery: WebhookRequest) -> datetime | None:
         prefix, time = b"", None
         if self._timestamp_header:
             written = delivery.headers.get(self._timestamp_header, "")
-            time = proofs.unix_time(written)
+            time = signatures.unix_time(written)
             prefix = f"{written}:".encode("ascii")
-        mac = proofs.signature(self._secret, prefix, delivery.body)
-        if not proofs.same(delivery.headers.get(_SIGNATURE, ""), mac.hex()):
-            raise CallerUnproven("The signature is missing or wrong.")
-        return None if time is None else proofs.fresh(time, delivery.now)
+        mac = signatures.signature(self._secret, prefix, delivery.body)
+        if not signatures.same(delivery.headers.get(_SIGNATURE, ""), mac.hex()):
+            raise Unauthenticated("The signature is missing or wrong.")
+        return None if time is None else signatures.fresh(time, delivery.now)
 
     def gate(self, message: Notification) -> Nothing | None:
         """At least one alert must fire and name a server."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from handler.errors import BadEvent, CallerUnproven, Flaw
-from handler.inbound.answers import Answer, json_answer
-from handler.inbound.webhooks import proofs
-from handler.inbound.webhooks.chat import Chat, Said, after_trigger, people, reply_url, who
+from handler.errors import BadEvent, Unauthenticated, Violation
+from handler.inbound.http.responses import Answer, json_answer
+from handler.inbound.webhooks import signatures
+from handler.inbound.webhooks.chat import Chat, ChatCommand, after_trigger, people, reply_url, who
 from handler.inbound.webhooks.fields import form, proving_json
-from handler.inbound.webhooks.model import Delivery
+from handler.inbound.webhooks.model import WebhookRequest
 from handler.webhook_settings import WebhookSettings
 
 # Forms have seconds, JSON has milliseconds; this many seconds are the year 5138.
@@ -30,34 +30,34 @@ class Mattermost(Chat):
         super().__init__("Mattermost", settings.mattermost_people, source)
         self._tokens = settings.mattermost_tokens
 
-    def verify(self, delivery: Delivery) -> Said:
+    def verify(self, delivery: WebhookRequest) -> ChatCommand:
         """Every token that is there must be one of ours, and one must be there."""
         fields = _fields(delivery)
         sent = [fields["token"].encode("utf-8", "replace")] if fields.get("token") else []
         if "authorization" in delivery.headers:
             scheme, _, token = delivery.headers["authorization"].partition(" ")
             sent.append(token.strip().encode("latin-1", "replace") if scheme.lower() == "token" else b"")
-        hits = [proofs.is_one_of(token, self._tokens) for token in sent]
+        hits = [signatures.is_one_of(token, self._tokens) for token in sent]
         if not hits or not all(hits):
-            raise CallerUnproven("The token is missing or wrong.")
+            raise Unauthenticated("The token is missing or wrong.")
         return _command(fields, delivery.now) if fields.get("command") else _post(fields, delivery)
 
-    def say(self, words: str, said: Said) -> Answer:
+    def say(self, words: str, said: ChatCommand) -> Answer:
         """For the eyes of who typed a command; below the post of an outgoing webhook."""
         return json_answer(200, {"response_type": "comment" if said.in_thread else "ephemeral", "text": words})
 
 
-def _fields(delivery: Delivery) -> Mapping[str, str]:
+def _fields(delivery: WebhookRequest) -> Mapping[str, str]:
     if "json" in delivery.headers.get("content-type", "").lower():
         return {name: str(value) for name, value in proving_json(delivery.body).items() if value is not None}
     return form(delivery.body)
 
 
-def _command(fields: Mapping[str, str], now: datetime) -> Said:
+def _command(fields: Mapping[str, str], now: datetime) -> ChatCommand:
     user, channel = fields.get("user_id", ""), fields.get("channel_id", "")
     words = (now.strftime("%Y-%m-%dT%H"), user, channel, fields["command"], fields.get("text", ""))
     trigger = fields.get("trigger_id", "")
-    return Said(
+    return ChatCommand(
         identity=(trigger,) if trigger else words,
         text=fields.get("text", ""),
         command=fields["command"],
@@ -68,14 +68,14 @@ def _command(fields: Mapping[str, str], now: datetime) -> Said:
     )
 
 
-def _post(fields: Mapping[str, str], delivery: Delivery) -> Said:
+def _post(fields: Mapping[str, str], delivery: WebhookRequest) -> ChatCommand:
     trigger, text = fields.get("trigger_word", ""), fields.get("text", "")
     time = _time(fields.get("timestamp", ""))
     if time is not None:
-        proofs.fresh(time, delivery.now)
+        signatures.fresh(time, delivery.now)
     words = (delivery.now.strftime("%Y-%m-%dT%H"), fields.get("user_id", ""), fields.get("channel_id", ""), text)
     post = fields.get("post_id", "")
-    return Said(
+    return ChatCommand(
         identity=(post,) if post else words,
         text=after_trigger(text, trigger),
         command=trigger,
@@ -91,7 +91,7 @@ def _time(text: str) -> datetime | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 14):
-        raise BadEvent(Flaw("timestamp", "is no number of seconds or milliseconds"))
+        raise BadEvent(Violation("timestamp", "is no number of seconds or milliseconds"))
     number = int(text)
     return datetime.fromtimestamp(number if number < _MOST_SECONDS else number / 1000, UTC)
 

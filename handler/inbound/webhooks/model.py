@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from handler.inbound import answers
-from handler.inbound.answers import Answer
+from handler.inbound.http import responses
+from handler.inbound.http.responses import Answer
 from handler.stop.model import StopRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class WebhookRequest:
     """One POST of a producer, of which nothing is proven yet.
 
     Attributes:
@@ -56,7 +56,7 @@ class Producer(Protocol[Message]):
 
     patience: float
 
-    def verify(self, delivery: Delivery) -> Message:
+    def verify(self, delivery: WebhookRequest) -> Message:
         """Let only what this producer sent pass.
 
         Raises:
@@ -92,7 +92,7 @@ class Alarm:
 
     def handed_on(self, _message: object, request: StopRequest) -> Answer:
         """That it was handed on, and as which event; nothing has been stopped by then."""
-        return answers.json_answer(200, {"status": "handed-on", "id": request.id})
+        return responses.json_answer(200, {"status": "handed-on", "id": request.id})
 
     def not_handed_on(self, _message: object, _request: StopRequest) -> Answer | None:
         """Machines send again."""

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from handler import rfc3339
-from handler.errors import BadEvent, CallerUnproven, Flaw
-from handler.inbound.answers import Answer, json_answer
-from handler.inbound.webhooks import proofs
-from handler.inbound.webhooks.chat import Chat, Said, after_trigger, people, who
+from handler.errors import BadEvent, Unauthenticated, Violation
+from handler.inbound.http.responses import Answer, json_answer
+from handler.inbound.webhooks import signatures
+from handler.inbound.webhooks.chat import Chat, ChatCommand, after_trigger, people, who
 from handler.inbound.webhooks.fields import proving_json, text
-from handler.inbound.webhooks.model import Delivery, Nothing
+from handler.inbound.webhooks.model import Nothing, WebhookRequest
 from handler.webhook_settings import WebhookSettings
 
 
@@ -29,18 +29,18 @@ class RocketChat(Chat):
         super().__init__("Rocket.Chat", settings.rocketchat_people, source)
         self._tokens = settings.rocketchat_tokens
 
-    def verify(self, delivery: Delivery) -> Said:
+    def verify(self, delivery: WebhookRequest) -> ChatCommand:
         """The token must be one of ours, and the message of the last five minutes."""
         message = proving_json(delivery.body)
-        if not proofs.is_one_of(text(message, "token").encode("utf-8", "replace"), self._tokens):
-            raise CallerUnproven("The token is missing or wrong.")
+        if not signatures.is_one_of(text(message, "token").encode("utf-8", "replace"), self._tokens):
+            raise Unauthenticated("The token is missing or wrong.")
         time = _time(message)
         if time is not None:
-            proofs.fresh(time, delivery.now)
+            signatures.fresh(time, delivery.now)
         typed, trigger = text(message, "text"), text(message, "trigger_word")
         user, channel = text(message, "user_id"), text(message, "channel_id")
         id_ = text(message, "message_id")
-        return Said(
+        return ChatCommand(
             identity=(id_,) if id_ else (delivery.now.strftime("%Y-%m-%dT%H"), user, channel, typed),
             text=after_trigger(typed, trigger),
             command=trigger,
@@ -53,13 +53,13 @@ class RocketChat(Chat):
             in_thread=True,
         )
 
-    def gate(self, message: Said) -> Nothing | None:
+    def gate(self, message: ChatCommand) -> Nothing | None:
         """An edit is told that it does nothing; whoever edits a command expects something."""
         if message.passed_over == "edited":
             return Nothing("edited", self.say("An edited message does nothing here; send a new one.", message))
         return super().gate(message)
 
-    def say(self, words: str, _said: Said) -> Answer:
+    def say(self, words: str, _said: ChatCommand) -> Answer:
         """As a message in the channel."""
         return json_answer(200, {"text": words})
 
@@ -70,7 +70,7 @@ def _time(message: Mapping[str, object]) -> datetime | None:
     try:
         return rfc3339.parse(text(message, "timestamp"))
     except ValueError:
-        raise BadEvent(Flaw("timestamp", "is not an RFC 3339 timestamp with a zone")) from None
+        raise BadEvent(Violation("timestamp", "is not an RFC 3339 timestamp with a zone")) from None
 
 
 producer = RocketChat

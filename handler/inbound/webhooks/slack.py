@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import html
 
-from handler.errors import CallerUnproven
-from handler.inbound.answers import Answer, json_answer
-from handler.inbound.webhooks import proofs
-from handler.inbound.webhooks.chat import Chat, Said, people, reply_url, who
+from handler.errors import Unauthenticated
+from handler.inbound.http.responses import Answer, json_answer
+from handler.inbound.webhooks import signatures
+from handler.inbound.webhooks.chat import Chat, ChatCommand, people, reply_url, who
 from handler.inbound.webhooks.fields import form
-from handler.inbound.webhooks.model import Delivery
+from handler.inbound.webhooks.model import WebhookRequest
 from handler.webhook_settings import WebhookSettings
 
 
@@ -24,18 +24,18 @@ class Slack(Chat):
         super().__init__("Slack", settings.slack_people, source)
         self._secret = settings.slack_signing_secret.reveal().encode()
 
-    def verify(self, delivery: Delivery) -> Said:
+    def verify(self, delivery: WebhookRequest) -> ChatCommand:
         """The signature must be over exactly these bytes, and the time in it within five minutes of now."""
         written = delivery.headers.get("x-slack-request-timestamp", "")
         signed = delivery.headers.get("x-slack-signature", "")
-        time = proofs.unix_time(written)
-        mac = proofs.signature(self._secret, b"v0:", written.encode("ascii"), b":", delivery.body)
-        if not proofs.same(signed, f"v0={mac.hex()}"):
-            raise CallerUnproven("The signature is missing or wrong.")
-        proofs.fresh(time, delivery.now)
+        time = signatures.unix_time(written)
+        mac = signatures.signature(self._secret, b"v0:", written.encode("ascii"), b":", delivery.body)
+        if not signatures.same(signed, f"v0={mac.hex()}"):
+            raise Unauthenticated("The signature is missing or wrong.")
+        signatures.fresh(time, delivery.now)
         fields = form(delivery.body)
         user, channel = fields.get("user_id", ""), fields.get("channel_id", "")
-        return Said(
+        return ChatCommand(
             identity=(fields.get("trigger_id") or signed,),
             # Slack writes the three characters that mean something to it as entities.
             text=html.unescape(fields.get("text", "")),
@@ -48,7 +48,7 @@ class Slack(Chat):
             passed_over="probe of the certificate" if fields.get("ssl_check") == "1" else "",
         )
 
-    def say(self, words: str, _said: Said) -> Answer:
+    def say(self, words: str, _said: ChatCommand) -> Answer:
         """For the eyes of who typed the command."""
         return json_answer(200, {"response_type": "ephemeral", "text": words})
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from handler import rfc3339
-from handler.errors import CallerForbidden, CallerUnproven, ProducerUnreachable
-from handler.inbound.answers import Answer
+from handler.errors import CallerForbidden, ProducerUnreachable, Unauthenticated
+from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks import fetch
 from handler.inbound.webhooks.fields import proving_json, text
-from handler.inbound.webhooks.model import Alarm, Delivery, Nothing
+from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
 from handler.inbound.webhooks.smn_message import SmnMessage
 from handler.inbound.webhooks.smn_signature import Certificates, signed_text
 from handler.stop.model import StopRequest
@@ -64,11 +64,11 @@ class Smn(Alarm):
         self._get = get
         self._source = source
 
-    def verify(self, delivery: Delivery) -> Message:
+    def verify(self, delivery: WebhookRequest) -> Message:
         """Topic and time first, as they cost nothing; then certificate and signature."""
         fields = _fields(delivery)
         if fields["topic_urn"] not in self._topics:
-            raise CallerUnproven("This topic is not listened to.")
+            raise Unauthenticated("This topic is not listened to.")
         time = _time(fields, delivery.now)
         self._certificates.check(
             fields["signing_cert_url"],
@@ -106,19 +106,19 @@ class Smn(Alarm):
         return Nothing("subscription confirmed", Answer(200))
 
 
-def _fields(delivery: Delivery) -> Mapping[str, str]:
+def _fields(delivery: WebhookRequest) -> Mapping[str, str]:
     document = proving_json(delivery.body)
     fields = {name: text(document, name) for name in (*_TEXTS, "subject", "subscribe_url")}
     odd = document.get("subject") is not None and not isinstance(document["subject"], str)
     if odd or not all(fields[name] for name in _TEXTS) or document.get("signature_version") != "v1":
-        raise CallerUnproven("The message is not signed in the way that is known here.")
+        raise Unauthenticated("The message is not signed in the way that is known here.")
     if any(set(fields[name]) & _BREAKS for name in _ONE_LINE):
         # The signed text has a line for each: with a break in one of them, another message could have the same text.
-        raise CallerUnproven("A field has a line break where none may be.")
+        raise Unauthenticated("A field has a line break where none may be.")
     for header, name in _HEADERS.items():
         # They are not signed, but two that differ cannot both be right.
         if delivery.headers.get(header, fields[name]) != fields[name]:
-            raise CallerUnproven("Headers and body disagree.")
+            raise Unauthenticated("Headers and body disagree.")
     return fields
 
 
@@ -126,10 +126,10 @@ def _time(fields: Mapping[str, str], now: datetime) -> datetime:
     try:
         time = rfc3339.parse(fields["timestamp"])
     except ValueError:
-        raise CallerUnproven("The time of the message is malformed.") from None
+        raise Unauthenticated("The time of the message is malformed.") from None
     oldest = _OLDEST_CONFIRMATION if fields["type"] == _CONFIRMATION else _OLDEST
     if not now - oldest <= time <= now + _FUTURE:
-        raise CallerUnproven("The message is too old, or from the future.")
+        raise Unauthenticated("The message is too old, or from the future.")
     return time
 
 

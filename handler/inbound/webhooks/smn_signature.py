@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from handler.errors import CallerUnproven, ProducerUnreachable
+from handler.errors import ProducerUnreachable, Unauthenticated
 from handler.inbound.webhooks import fetch
 
 _PATH = re.compile(r"/smn/SMN_[A-Za-z0-9_-]+\.pem", re.ASCII)
@@ -77,14 +77,14 @@ class Certificates:
             ProducerUnreachable: the certificate could not be had.
         """
         if not fetch.is_at(url, self._hosts, _PATH):
-            raise CallerUnproven("The certificate is not where one may come from.")
+            raise Unauthenticated("The certificate is not where one may come from.")
         signer = self._signer(url, seconds)
         if not signer.not_before <= now <= signer.not_after:
-            raise CallerUnproven("The certificate is not valid now.")
+            raise Unauthenticated("The certificate is not valid now.")
         try:
             signer.key.verify(_decoded(signature), text, padding.PKCS1v15(), hashes.SHA256())
         except InvalidSignature:
-            raise CallerUnproven("The signature is wrong.") from None
+            raise Unauthenticated("The signature is wrong.") from None
 
     def _signer(self, url: str, seconds: float) -> Signer:
         with self._lock:
@@ -95,7 +95,7 @@ class Certificates:
         if status >= 500 or status == 429:
             raise ProducerUnreachable(f"The certificate could not be had (HTTP {status}).")
         if status != 200:
-            raise CallerUnproven("There is no certificate where the message says.")
+            raise Unauthenticated("There is no certificate where the message says.")
         loaded = _load(body)
         with self._lock:
             self._kept[url] = (self._monotonic(), loaded)
@@ -110,9 +110,9 @@ def _load(pem: bytes) -> Signer:
         certificate = x509.load_pem_x509_certificate(pem)
         key = certificate.public_key()
     except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
-        raise CallerUnproven("There is no certificate where the message says.") from None
+        raise Unauthenticated("There is no certificate where the message says.") from None
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _SMALLEST_KEY:
-        raise CallerUnproven("The certificate has no key that is strong enough.")
+        raise Unauthenticated("The certificate has no key that is strong enough.")
     return Signer(key, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
@@ -120,8 +120,8 @@ def _decoded(signature: str) -> bytes:
     try:
         raw = base64.b64decode(signature, validate=True)
     except (binascii.Error, ValueError):
-        raise CallerUnproven("The signature is no base64.") from None
+        raise Unauthenticated("The signature is no base64.") from None
     if base64.b64encode(raw).decode("ascii") != signature:
         # The last character has bits that decoding drops: one signature, one way to write it.
-        raise CallerUnproven("The signature is no base64.")
+        raise Unauthenticated("The signature is no base64.")
     return raw

@@ -13,12 +13,12 @@ import re
 from collections.abc import Mapping
 
 from handler import rfc3339
-from handler.errors import CallerUnproven
-from handler.inbound.answers import Answer, json_answer
-from handler.inbound.webhooks import proofs
-from handler.inbound.webhooks.chat import Chat, Said, people
+from handler.errors import Unauthenticated
+from handler.inbound.http.responses import Answer, json_answer
+from handler.inbound.webhooks import signatures
+from handler.inbound.webhooks.chat import Chat, ChatCommand, people
 from handler.inbound.webhooks.fields import json_object, member, text
-from handler.inbound.webhooks.model import Delivery
+from handler.inbound.webhooks.model import WebhookRequest
 from handler.webhook_settings import WebhookSettings
 
 _MENTION = re.compile(r"<at\b[^<>]*>([^<>]*)</at\s*>", re.IGNORECASE)
@@ -34,21 +34,21 @@ class Teams(Chat):
         super().__init__("Teams", settings.teams_people, source)
         self._key = base64.b64decode(settings.teams_secret.reveal())
 
-    def verify(self, delivery: Delivery) -> Said:
+    def verify(self, delivery: WebhookRequest) -> ChatCommand:
         """The signature must be over exactly these bytes, and the message of the last five minutes."""
         scheme, _, signed = delivery.headers.get("authorization", "").partition(" ")
-        mac = base64.b64encode(proofs.signature(self._key, delivery.body)).decode("ascii")
-        if not proofs.same(signed.strip(), mac) or scheme.lower() != "hmac":
-            raise CallerUnproven("The signature is missing or wrong.")
+        mac = base64.b64encode(signatures.signature(self._key, delivery.body)).decode("ascii")
+        if not signatures.same(signed.strip(), mac) or scheme.lower() != "hmac":
+            raise Unauthenticated("The signature is missing or wrong.")
         activity = json_object(delivery.body)
         try:
-            time = proofs.fresh(rfc3339.parse(text(activity, "timestamp")), delivery.now)
+            time = signatures.fresh(rfc3339.parse(text(activity, "timestamp")), delivery.now)
         except ValueError:
-            raise CallerUnproven("The time of the message is missing or malformed.") from None
+            raise Unauthenticated("The time of the message is missing or malformed.") from None
         said_by, typed = member(activity, "from"), text(activity, "text")
         conversation = text(member(activity, "conversation"), "id")
         mention = _MENTION.search(typed)
-        return Said(
+        return ChatCommand(
             identity=(conversation, text(activity, "id") or mac),
             text=html.unescape(_TAG.sub(" ", _MENTION.sub(" ", typed))),
             command=html.unescape(mention[1]) if mention else "",
@@ -60,7 +60,7 @@ class Teams(Chat):
             in_thread=True,
         )
 
-    def say(self, words: str, _said: Said) -> Answer:
+    def say(self, words: str, _said: ChatCommand) -> Answer:
         """As a reply in the conversation."""
         return json_answer(200, {"type": "message", "text": words.replace("\n", "\n\n")})
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from handler.outbound.chat.notice import Group, Notice, Row
+from handler.outbound.chat.chat_message import ChatMessage, Group, Row
 
 # Both look like what they stand for, and no program takes them for it.
 _REPLACED = str.maketrans({"`": "\u02cb", "@": "\uff20"})
 
 
-def markdown(told: Notice, bold: str) -> str:
+def markdown(told: ChatMessage, bold: str) -> str:
     """The notice as Markdown.
 
     Args:

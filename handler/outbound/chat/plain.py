@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from handler.outbound.chat.notice import Group, Notice, Row, fitted
+from handler.outbound.chat.chat_message import ChatMessage, Group, Row, fitted
 from handler.stop.model import Report
 
 CONTENT_TYPE = "text/plain; charset=utf-8"
@@ -15,7 +15,7 @@ def message(report: Report, _reply: bool) -> bytes:
     return "".join(f"{line}\n" for line in fitted(report, _lines, lambda _: True)).encode()
 
 
-def _lines(told: Notice) -> list[str]:
+def _lines(told: ChatMessage) -> list[str]:
     return [
         told.headline,
         *(f"{label}: {text}" for label, text in told.facts),

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 
+from handler.outbound.chat.chat_message import fitted
 from handler.outbound.chat.markdown import markdown
-from handler.outbound.chat.notice import fitted
 from handler.stop.model import Report
 
 CONTENT_TYPE = "application/json"

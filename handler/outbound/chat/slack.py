@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from handler.outbound.chat.notice import Group, Notice, fitted, notice
+from handler.outbound.chat.chat_message import ChatMessage, Group, fitted, notice
 from handler.outbound.chat.plain import row_text
 from handler.stop.model import Report
 
@@ -45,7 +45,7 @@ def _fits(blocks: list[_Block]) -> bool:
     return len(blocks) <= _MOST_BLOCKS and len(json.dumps(blocks, ensure_ascii=False)) <= _LONGEST_IN_ALL
 
 
-def _blocks(told: Notice) -> Iterator[_Block]:
+def _blocks(told: ChatMessage) -> Iterator[_Block]:
     yield _section(f"*{_escaped(told.headline)}*", "mrkdwn")
     lines = [*(f"{label}: {text}" for label, text in told.facts), told.closing]
     yield {"type": "context", "elements": [_text(_escaped(line)) for line in lines]}

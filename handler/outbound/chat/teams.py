@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from handler.outbound.chat.notice import Group, Notice, fitted
+from handler.outbound.chat.chat_message import ChatMessage, Group, fitted
 from handler.outbound.chat.plain import row_text
 from handler.stop.model import Report
 
@@ -25,7 +25,7 @@ def message(report: Report, _reply: bool) -> bytes:
     return fitted(report, _made, lambda body: len(body) <= _LARGEST)
 
 
-def _made(told: Notice) -> bytes:
+def _made(told: ChatMessage) -> bytes:
     card = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
@@ -37,7 +37,7 @@ def _made(told: Notice) -> bytes:
     return json.dumps({"type": "message", "attachments": [attachment]}).encode()
 
 
-def _elements(told: Notice) -> Iterator[_Element]:
+def _elements(told: ChatMessage) -> Iterator[_Element]:
     yield {**_ours(told.headline), "weight": "Bolder", "size": "Medium"}
     for label, text in told.facts:
         yield _outside(f"{label}: {text}")

@@ -16,14 +16,14 @@ from urllib.parse import urlencode
 from cloudevents.conversion import to_dict
 
 from handler.errors import SinkUnreachable
-from handler.inbound.answers import Answer
-from handler.inbound.decode import decode
-from handler.inbound.door import HttpRequest
+from handler.inbound.cloudevents.decode import decode
+from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
+from handler.inbound.endpoints.stop_servers import HttpRequest
 from handler.inbound.extract import extract
-from handler.inbound.webhooks.door import WebhookDoor
+from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import switched_on
-from handler.outbound.ask import stop_request_event
 from handler.outbound.result import binary
+from handler.outbound.stop_request import stop_request_event
 from handler.stop.model import StopRequest
 from handler.webhook_settings import from_environ
 from tests.test_events_folder import faults
@@ -83,7 +83,7 @@ class Scene:
         self.deadlines: list[float] = []
         settings = from_environ({"AUTOSTOP_EVENT_SINK": "http://sink.example/", **environ})
         self.producers = switched_on(settings)
-        self._door = WebhookDoor(self.producers, self._hand_on, dry_run=settings.dry_run, now=lambda: self.now)
+        self._door = WebhookEndpoint(self.producers, self._hand_on, dry_run=settings.dry_run, now=lambda: self.now)
 
     def _hand_on(self, request: StopRequest, deadline: float) -> None:
         self.deadlines.append(deadline)
@@ -94,7 +94,7 @@ class Scene:
         found = faults("cloudevent-in.json", document)
         assert found == [], found
         (read,) = decode(*binary(event)).events
-        assert read.flaws == ()
+        assert read.violations == ()
         assert request.time is not None
         # On the wire a time has milliseconds.
         expected = request.time.replace(microsecond=request.time.microsecond // 1000 * 1000)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.inbound.webhooks.scene import NOW, ONE, THREE, TWO, Scene, basic, bearer, flip, fresh_secret, refused, says
-from tests.outbound.capture import logged
+from tests.support.capture import logged
 
 TOKEN = fresh_secret()
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from handler.inbound.answers import Answer
+from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.scene import NOW, ONE, TWO, Scene, bearer, flip, fresh_secret, refused
 
 TOKEN = fresh_secret()

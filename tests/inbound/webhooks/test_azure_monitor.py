@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.answers import Answer
+from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.scene import NOW, ONE, THREE, TWO, Scene, basic, bearer, flip, fresh_secret, refused
 
 TOKEN = fresh_secret()

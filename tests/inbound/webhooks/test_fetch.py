@@ -17,13 +17,13 @@ import pytest
 import requests
 
 from handler import rfc3339
-from handler.errors import CallerUnproven, ProducerUnreachable
+from handler.errors import ProducerUnreachable, Unauthenticated
 from handler.inbound.webhooks import fetch
 from handler.inbound.webhooks.smn_signature import Certificates
 from tests.conftest import serving
 from tests.inbound.webhooks.scene import JSON, NOW, ONE
 from tests.inbound.webhooks.vendor import CERT_URL, TOPIC, Vendor, as_pem, certificate
-from tests.outbound.sinkserver import SinkServer
+from tests.support.sink_server import SinkServer
 
 
 class Host:
@@ -129,7 +129,7 @@ def test_a_certificate_is_fetched_again_after_a_day_and_few_are_kept(vendor: Ven
     certificates = Certificates({"smn.eu-de.otc.t-systems.com"}, vendor.get, lambda: now[0])
 
     def check(url: str) -> None:
-        with pytest.raises(CallerUnproven, match="signature"):
+        with pytest.raises(Unauthenticated, match="signature"):
             certificates.check(url, "AAAA", b"", NOW, 1.0)
 
     check(CERT_URL)

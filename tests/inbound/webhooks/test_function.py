@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import requests
 
+from handler.services.receive_webhook import WebhookService
 from handler.simulator import Simulator
-from handler.webhook_service import WebhookService
 from handler.webhook_settings import from_environ
 from tests.conftest import serving
 from tests.inbound.webhooks.scene import ONE, bearer, fresh_secret
-from tests.inbound.wire import environment
-from tests.outbound.capture import logged
-from tests.outbound.sinkserver import Say, SinkServer
+from tests.support.capture import logged
+from tests.support.raw_http import environment
+from tests.support.sink_server import Say, SinkServer
 from tests.test_events_folder import faults
 
 TOKEN = fresh_secret()
@@ -99,7 +99,7 @@ def test_a_bad_token_reaches_no_sink(serve: Serve) -> None:
 def test_with_nothing_switched_on_it_says_so_and_refuses_everybody(serve: Serve) -> None:
     """It starts, so that a secret that is still to come is no crash."""
     with logged("WARNING") as lines:
-        WebhookService(from_environ({"AUTOSTOP_EVENT_SINK": "http://sink/"})).door()
+        WebhookService(from_environ({"AUTOSTOP_EVENT_SINK": "http://sink/"})).endpoint()
     assert "no webhook is switched on" in lines.text
     url = serve("receive_webhook", {"AUTOSTOP_EVENT_SINK": "http://127.0.0.1:1/"})
     assert requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30).status_code == 403
@@ -160,7 +160,7 @@ STOP = {
 def test_the_stop_function_loads_nothing_of_webhooks(target: dict[str, str]) -> None:
     """Its cold start does not pay for them, and without a target it is the one that is served."""
     modules = loaded(**STOP, **target)
-    assert "handler.service" in modules
+    assert "handler.services.stop_servers" in modules
     assert [name for name in modules if "webhook" in name] == []
 
 

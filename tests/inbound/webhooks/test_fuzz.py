@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.inbound.answers import Answer
+from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
 from handler.inbound.webhooks.smn import Smn
 from handler.webhook_settings import from_environ

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.answers import Answer
+from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.scene import (
     JSON,
     NOW,

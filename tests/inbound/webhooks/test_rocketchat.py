@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.answers import Answer
+from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.scene import JSON, NOW, ONE, TWO, Scene, flip, fresh_secret, refused, says
 
 TOKEN, OLD_TOKEN = fresh_secret(), fresh_secret()

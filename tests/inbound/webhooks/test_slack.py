@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.answers import Answer
+from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.scene import FORM, NOW, ONE, TWO, Scene, flip, form, fresh_secret, mac, refused, says
 
 SECRET = fresh_secret()

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.errors import ProducerUnreachable
-from handler.inbound.answers import Answer
+from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.smn import Smn
 from handler.webhook_settings import from_environ
 from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, refused, says

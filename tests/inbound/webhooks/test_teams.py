@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.answers import Answer
+from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, flip, mac, refused, says
 
 KEY = secrets.token_bytes(32)

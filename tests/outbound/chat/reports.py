@@ -8,8 +8,8 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-from handler.inbound.decode import decode
-from handler.inbound.results import read
+from handler.inbound.cloudevents.decode import decode
+from handler.inbound.cloudevents.result_events import read
 from handler.outbound.chat import mattermost, plain, rocketchat, slack, teams
 from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult
 from tests.stop.fakes import NOW, asked, id_of

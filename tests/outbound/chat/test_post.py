@@ -16,9 +16,9 @@ from handler.outbound.chat.post import Poster
 from handler.outbound.chat.route import Target
 from handler.stop.model import Reason
 from handler.values import Secret
-from tests.outbound.capture import logged
 from tests.outbound.chat.reports import document, told
-from tests.outbound.sinkserver import Say, SinkServer
+from tests.support.capture import logged
+from tests.support.sink_server import Say, SinkServer
 
 REPORT = told(Reason.CONFIRMED, Reason.ACCEPTED)
 CONNECTORS_429 = (

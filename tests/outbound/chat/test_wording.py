@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.outbound.chat.notice import fitted, notice, one_line
+from handler.outbound.chat.chat_message import fitted, notice, one_line
 from handler.stop.decide import decide
 from handler.stop.meanings import MEANINGS, REFUSALS
 from handler.stop.model import Outcome, Policy, Reason, Refusal, Report, ServerResult

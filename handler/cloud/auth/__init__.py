@@ -1,0 +1,1 @@
+"""Authentication against the cloud: Keystone, access keys, clouds.yaml."""

@@ -1,0 +1,73 @@
+"""An entry of clouds.yaml, by openstacksdk and its plugins: an optional extra that costs nothing unless it is used."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from keystoneauth1 import exceptions as ksa
+from keystoneauth1 import session as ksa_session
+from openstack.config import OpenStackConfig
+
+from handler.cloud import error_mapping
+from handler.cloud.auth.keystone import expires_in
+from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, Login, Token
+from handler.errors import CloudError, CloudUnexpectedAnswer
+from handler.login_settings import CloudLogin
+
+
+def entry(login: CloudLogin) -> tuple[CloudLogin, Any]:
+    """Fill in what the entry says, and the keystoneauth plugin that it describes."""
+    region = OpenStackConfig().get_one(cloud=login.cloud, region_name=login.region)
+    verify, _ = region.get_requests_verify_args()
+    found = replace(
+        login,
+        auth_url=region.get_auth_args().get("auth_url", ""),
+        region=region.get_region_name(),
+        interface=region.get_interface() or login.interface,
+        verify=verify,
+    )
+    return found, region.get_auth()
+
+
+class PluginLogin(Login):
+    """A token by any of keystoneauth's version 3 plugins."""
+
+    def __init__(self, plugin: Any, verify: bool | str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(monotonic)
+        self._plugin = plugin
+        self._session = ksa_session.Session(verify=verify, redirect=False, timeout=LOGIN_TIMEOUT)
+
+    def _obtain(self) -> Token:
+        try:
+            # Not `get_access`: that holds a token for spent 120 s before its end, however short its life is.
+            got = self._plugin.get_auth_ref(self._session)
+        except Exception as failure:
+            raise _fault(failure) from failure
+        catalogue = got.service_catalog.get_endpoints_data().items()
+        return Token(
+            project_id=got.project_id,
+            catalogue=tuple(
+                CatalogEntry(kind, str(one.interface or ""), str(one.region_name or ""), str(one.catalog_url or ""))
+                for kind, endpoints in catalogue
+                for one in endpoints
+            ),
+            token=got.auth_token,
+            expires_in=expires_in(got.issued.isoformat(), got.expires.isoformat()),
+            roles=tuple(got.role_names),
+        )
+
+
+def _fault(failure: Exception) -> CloudError:
+    if isinstance(failure, ksa.HttpError):
+        response = failure.response
+        headers, body = (response.headers, response.content) if response is not None else ({}, b"")
+        return error_mapping.from_login_answer(failure.http_status, headers, body)
+    if isinstance(failure, ksa.ConnectionError):
+        # keystoneauth calls each time-out a connect time-out; what really happened stands in the exception behind it.
+        fault = error_mapping.from_failure("logging in", failure.__context__ or failure)
+        fault.maybe_acted = False
+        return fault
+    return CloudUnexpectedAnswer(f"logging in: no usable answer ({type(failure).__name__})")

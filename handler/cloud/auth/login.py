@@ -1,0 +1,229 @@
+"""One login for the whole process: shared by all events, renewed before it ends, never hammered.
+
+::
+
+    Login
+    ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM (keystone.py)
+    ├── PluginLogin    an entry of clouds.yaml (clouds_yaml.py)
+    ├── KeyLogin       OTC access key: no token, every request is signed
+    ├── ReadyToken     a token that somebody else has got, such as FunctionGraph's agency
+    └── NoLogin        on FunctionGraph, a call that brought neither token nor keys
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import quote
+
+from handler.cloud import error_mapping
+from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginMissing, LoginRefused
+from handler.wire import Wire
+
+LOGIN_TIMEOUT = 10.0
+# OTC locks a key for five minutes after five wrong signatures in a row; a refused login is not tried for a while.
+REFUSED_HOLD = 60.0
+# Any other failure is everybody's for a moment, or each server that waited for it would try for itself.
+_FAILED_HOLD = 0.5
+
+
+Sign = Callable[[str, str, Mapping[str, str], bytes | None], Mapping[str, str]]
+"""Given method, URL, headers and body, the headers that sign the request."""
+
+
+class CatalogEntry(NamedTuple):
+    """One endpoint of the service catalogue; empty text for what it does not say."""
+
+    service_type: str
+    interface: str
+    region: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a login gives to each request.
+
+    Attributes:
+        project_id: the project that it is for; None if the login does not say.
+        catalogue: the service catalogue that came along, or None.
+        token: sent as `X-Auth-Token`; empty if requests are signed instead.
+        signer: signs a request, or None.
+        good_for: seconds after which it should be renewed.
+        roles: names of the roles that came with it; empty if the login does not say.
+    """
+
+    project_id: str | None
+    catalogue: tuple[CatalogEntry, ...] | None = None
+    token: str = field(default="", repr=False)
+    signer: Sign | None = None
+    expires_in: float = float("inf")
+    roles: tuple[str, ...] = ()
+
+
+class Login(ABC):
+    """Hands out the current access, and gets a new one when it must; one attempt at a time.
+
+    Whoever waits while an attempt runs gets what that attempt brings, good or bad.
+    """
+
+    renewable = True
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        # What is given out, and when to get a new one: in one piece, since it is read without the lock.
+        self._current: tuple[Token, float] | None = None
+        self._failure: CloudError | None = None
+        self._held_until = float("-inf")
+
+    @abstractmethod
+    def _obtain(self) -> Token:
+        """Log in. Raises whatever goes wrong; `faults.from_login` understands it."""
+
+    def access(self, timeout: float) -> Token:
+        """The current access.
+
+        Args:
+            timeout: seconds to wait for an attempt that somebody else has under way.
+
+        Raises:
+            LoginRefused: the cloud refused, now or less than `REFUSED_HOLD` seconds ago.
+            CloudError: no access could be had, now or a moment ago.
+        """
+        # Without the lock, as each call comes by here: what it finds was good a moment ago, as with the lock.
+        known = self._good()
+        if known is not None:
+            return known
+        with self._alone(timeout):
+            known = self._good()
+            if known is not None:
+                return known
+            if self._failure is not None and self._monotonic() < self._held_until:
+                raise self._failure.with_traceback(None)
+            return self._attempt()
+
+    def drop(self, refused: Token, timeout: float) -> None:
+        """Forget an access that the cloud no longer takes, unless somebody has done so already."""
+        with self._alone(timeout):
+            if self._current is not None and self._current[0] is refused:
+                self._current = None
+
+    def hold(self, failure: LoginRefused, timeout: float) -> None:
+        """The cloud refuses what the login gives: let nobody try it again for `REFUSED_HOLD` seconds."""
+        with self._alone(timeout):
+            self._current = None
+            self._refuse(failure)
+
+    def _good(self) -> Token | None:
+        """The access as long as it needs no renewal; else None."""
+        current = self._current
+        return current[0] if current is not None and self._monotonic() < current[1] else None
+
+    @contextmanager
+    def _alone(self, timeout: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=timeout):
+            raise CloudUnreachable("logging in: another attempt is still under way")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _attempt(self) -> Token:
+        began = self._monotonic()
+        try:
+            access = self._obtain()
+        except Exception as cause:
+            failure = cause if isinstance(cause, CloudError) else error_mapping.from_login(cause)
+            self._refuse(failure)
+            if failure is cause:
+                raise
+            raise failure from cause
+        self._current, self._failure = (access, began + access.expires_in), None
+        return access
+
+    def _refuse(self, failure: CloudError) -> None:
+        self._failure = failure
+        hold = min(max(failure.retry_after or 0.0, _FAILED_HOLD), REFUSED_HOLD)
+        self._held_until = self._monotonic() + (REFUSED_HOLD if isinstance(failure, LoginRefused) else hold)
+
+
+class StaticToken(Login):
+    """A token from outside. It cannot be renewed here: once the cloud refuses it, that is the end of it."""
+
+    renewable = False
+
+    def __init__(self, token: str, project_id: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(monotonic)
+        self._given = Token(project_id=project_id, token=token)
+
+    def _obtain(self) -> Token:
+        return self._given
+
+
+class NoLogin(Login):
+    """Nothing to log in with: FunctionGraph hands a login to each call, and this one came without."""
+
+    renewable = False
+
+    def _obtain(self) -> Token:
+        raise LoginMissing(
+            "This call brought neither a token nor temporary keys: give the function an agency (and a container the "
+            "keys in its headers), or set the OS_ variables of a login."
+        )
+
+
+class AccessKeyAuth(Login):
+    """An OTC access key. The only thing to fetch is the project's id, if the settings name the project instead.
+
+    Args:
+        signer: makes what signs requests for a project; the empty id stands for none.
+    """
+
+    renewable = False
+
+    def __init__(
+        self,
+        signer: Callable[[str], Sign],
+        wire: Wire,
+        *,
+        auth_url: str,
+        project_id: str | None,
+        project_name: str | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(monotonic)
+        self._signer = signer
+        self._wire = wire
+        self._auth_url = auth_url
+        self._project_id = project_id
+        self._project_name = project_name
+
+    def _obtain(self) -> Token:
+        project_id = self._project_id or self._look_up()
+        return Token(project_id=project_id, signer=self._signer(project_id))
+
+    def _look_up(self) -> str:
+        """`GET /v3/projects?name=`: IAM shows the projects that the key may see."""
+        url = f"{identity_url(self._auth_url)}/projects?name={quote(self._project_name or '', safe='')}"
+        headers = {"Accept": "application/json"}
+        headers |= self._signer("")("GET", url, headers, None)
+        status, received, body = self._wire.send("GET", url, headers=headers, timeout=LOGIN_TIMEOUT)
+        if not 200 <= status < 300:
+            raise error_mapping.from_login_answer(status, received, body, error_mapping.carried(headers))
+        projects = json.loads(body).get("projects", [])
+        ids = [project["id"] for project in projects if project.get("name") == self._project_name]
+        if len(ids) != 1 or not isinstance(ids[0], str):
+            raise CloudUnexpectedAnswer(f"logging in: the key sees {len(ids)} projects of that name")
+        return ids[0]
+
+
+def identity_url(auth_url: str) -> str:
+    """Where version 3 of the identity API is, whether the URL names the version or not; no slash at its end."""
+    return auth_url.rstrip("/").removesuffix("/v3") + "/v3"

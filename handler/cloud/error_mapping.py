@@ -1,0 +1,202 @@
+"""What the cloud answers, or fails to answer, as our exceptions: the one place that knows the shapes of its faults.
+
+Shapes seen on OTC and upstream: `{"conflictingRequest": {"code": 409, "message": ...}}` (Nova), `{"error": {...}}`
+(Keystone, BMS v1), `{"error_code": ..., "error_msg": ..., "request_id": ...}` (API gateway),
+`{"code": ..., "message": ...}` (SMN, jobs of BMS v1), HTML or nothing at all (load balancers).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Collection, Mapping
+
+import urllib3
+
+from handler.errors import (
+    CallDenied,
+    CallRejected,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    CloudUnexpectedAnswer,
+    CloudUnreachable,
+    LoginRefused,
+    ServerNotFound,
+    StateConflict,
+)
+from handler.wire import FAILURES, retry_after
+
+_REQUEST_ID_HEADERS = ("x-compute-request-id", "x-openstack-request-id", "x-request-id")
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+# What OTC's codes mean, whatever status they come with (mostly 400). The gateway's `APIG.` and `APIGW.` share numbers.
+_CODES: Mapping[str, type[CloudError]] = {
+    **dict.fromkeys(("BMS.0035", "BMS.0036", "BMS.0037", "BMS.0039"), StateConflict),
+    **dict.fromkeys(("Ecs.0100", "Ecs.0603", "Ecs.0605"), StateConflict),
+    **dict.fromkeys(("BMS.0040", "Ecs.0114", "Ecs.0614"), ServerNotFound),
+    **dict.fromkeys(("BMS.0004", "BMS.0005", "BMS.0033", "BMS.0213", "BMS.0288"), CallDenied),
+    **dict.fromkeys(("Common.0018", "Pdp.0001"), CallDenied),
+    **dict.fromkeys(("APIG.0302", "APIG.0306", "APIG.0310", "APIG.0402", "APIG.0802"), CallDenied),
+    **dict.fromkeys(("BMS.0212", "Common.1503", "APIG.0308", "IAM.0012"), CloudThrottled),
+    **dict.fromkeys(("BMS.0006", "BMS.1006", "BMS.1007", "Common.0001"), CloudFault),
+    **dict.fromkeys(("APIG.0202", "APIG.0203", "APIG.0601", "APIG.0613"), CloudUnreachable),
+    **dict.fromkeys(("BMS.0002", "APIG.0101"), CloudUnexpectedAnswer),
+    **dict.fromkeys(("BMS.0001", "BMS.0018", "BMS.0022"), CallRejected),
+}
+_NEW_LOGIN = frozenset({"BMS.0032", "BMS.3011", "Common.0013", "APIG.0301", "APIG.0307"})
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The cloud's id for a request, for its support: `req-<uuid>`, or None."""
+    for name in _REQUEST_ID_HEADERS:
+        value = headers.get(name, "")
+        if is_safe(value):
+            return value
+    return None
+
+
+def from_answer(
+    what: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
+) -> CloudError:
+    """Turn an answer that is not a success into the exception that fits it.
+
+    Args:
+        what: the call in a few words, for the message ("reading the server").
+        status: HTTP status, anything but 2xx and 401 (which the login deals with).
+        secrets: what the request carried and the message must not: a gateway may repeat what it was sent.
+    """
+    key, code, message, gateway_id = _fault_of(body, secrets)
+    said = f"{what}: HTTP {status}"
+    if code:
+        said += f" {code}"
+    if message:
+        said += f" ({message})"
+    kind: type[CloudError]
+    maybe_acted = False
+    match status:
+        case _ if code in _CODES:
+            kind = _CODES[code]
+            maybe_acted = kind is CloudUnreachable and status != 503
+        case 403:
+            kind = CallDenied
+        case 404 if key == "itemNotFound":
+            kind = ServerNotFound
+        case 409:
+            kind = StateConflict
+        case 429:
+            kind = CloudThrottled
+        case 413 if key == "overLimit" or "Retry-After" in headers:
+            kind = CloudThrottled
+        case 500 | 501:
+            kind = CloudFault
+        case 408 | 503:
+            kind = CloudUnreachable
+        case _ if status >= 500:
+            kind, maybe_acted = CloudUnreachable, True
+        case _ if status < 400 or status in (404, 405, 406, 407, 410):
+            # Not a word about a server: a wrong host, path or version, or a redirect that must not be followed.
+            kind = CloudUnexpectedAnswer
+        case _:
+            kind = CallRejected
+    id_ = request_id(headers) or gateway_id
+    return kind(
+        said,
+        request_id=None if id_ in secrets else id_,
+        status=status,
+        retry_after=retry_after(headers),
+        maybe_acted=maybe_acted,
+    )
+
+
+def carried(headers: Mapping[str, str]) -> list[str]:
+    """The secrets in the headers of a request to the cloud, for `from_answer`."""
+    found = [headers[name] for name in ("X-Auth-Token", "X-Security-Token") if name in headers]
+    return [*found, *headers.get("Authorization", "").partition("Signature=")[2:]]
+
+
+def wants_new_login(status: int, body: bytes) -> bool:
+    """Whether an answer says that the token, or the signature, is no longer taken."""
+    return status == 401 or (400 <= status < 500 and _fault_of(body)[1] in _NEW_LOGIN)
+
+
+def from_job(code: object) -> CloudError:
+    """What a job says when it could not stop a server, as if the cloud had answered the stop with it."""
+    known = _code(code)
+    return _CODES.get(known, CloudFault)(f"stopping the server: the job failed {known}".rstrip())
+
+
+def from_failure(what: str, failure: BaseException) -> CloudError:
+    """Turn a failed exchange into the exception that fits it."""
+    return CloudUnreachable(f"{what}: no answer ({type(failure).__name__})", maybe_acted=not _never_sent(failure))
+
+
+def from_login(failure: BaseException) -> CloudError:
+    """Turn a login that brought no token into the exception that fits it; it never acted on a server."""
+    if not isinstance(failure, FAILURES):
+        return CloudUnexpectedAnswer(f"logging in: no usable answer ({type(failure).__name__})")
+    fault = from_failure("logging in", failure)
+    fault.maybe_acted = False
+    return fault
+
+
+def from_login_answer(
+    status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
+) -> CloudError:
+    """Turn an answer to a login that is not a success into the exception that fits it, as `from_answer` does."""
+    said = f"logging in: HTTP {status}"
+    if status in (400, 401, 403) or wants_new_login(status, body):
+        return LoginRefused(said, status=status, request_id=request_id(headers))
+    fault = from_answer("logging in", status, headers, body, secrets)
+    fault.maybe_acted = False
+    if fault.waiting_helps and not isinstance(fault, StateConflict):
+        return fault
+    return CloudUnexpectedAnswer(str(fault), status=status, request_id=fault.request_id)
+
+
+def _never_sent(failure: BaseException) -> bool:
+    """Whether it failed before the request could leave: no address, no connection, a certificate not trusted.
+
+    Any other trouble with TLS may as well come while the answer is read.
+    """
+    match failure:
+        case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():
+            return True
+        case urllib3.exceptions.SSLError():
+            return bool(failure.args) and isinstance(failure.args[0], ssl.SSLCertVerificationError)
+        case _:
+            return False
+
+
+def _fault_of(body: bytes, secrets: Collection[str] = ()) -> tuple[str, str, str, str | None]:
+    """Key, code and message of a fault body, empty text for what it does not have; and the gateway's request id."""
+    try:
+        fault = json.loads(body)
+    except (ValueError, RecursionError):
+        fault = None
+    if not isinstance(fault, dict):
+        return "", "", "", None
+    key, inner = "", fault
+    if not {"error_code", "code"} & fault.keys():
+        key, inner = next(((k, v) for k, v in fault.items() if isinstance(v, dict)), ("", {}))
+    code = inner.get("error_code", inner.get("code", ""))
+    message = inner.get("error_msg", inner.get("message", ""))
+    # The API gateway gives its id here, and in no header.
+    id_ = fault.get("request_id")
+    for secret in filter(None, secrets):
+        code, message = (part.replace(secret, "***") if isinstance(part, str) else part for part in (code, message))
+    return key, _code(code), _short(message), id_ if isinstance(id_, str) and is_safe(id_) else None
+
+
+def _code(value: object) -> str:
+    return _short(value).replace("APIGW.", "APIG.")
+
+
+def is_safe(id_: str) -> bool:
+    """Whether an id of the cloud's may stand in a URL or a header as it is."""
+    return _SAFE_ID.fullmatch(id_) is not None
+
+
+def _short(value: object) -> str:
+    text = str(value) if isinstance(value, str | int) else ""
+    return " ".join(text.split())[:200]

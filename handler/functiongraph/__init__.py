@@ -1,0 +1,58 @@
+"""The entry of Open Telekom Cloud's FunctionGraph for a function that is uploaded as code: wiring, no logic.
+
+The zip's `index.py` imports both functions; `index.handler` is the handler string to configure, and `index.initializer`
+the initializer, which reports wrong settings early.
+
+What is raised ends in the function's failure destination, once the platform has tried as often as it is configured
+to: `NotHandled` if sending the event again can help, `NeverPossible` if it cannot, `SettingsError` if the settings
+are wrong. The platform does not tell them apart. A vain repeat costs nothing, and a fault that was only returned
+would count as success: the event would be lost.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from handler import settings
+from handler.functiongraph.context import Call, UserData
+from handler.functiongraph.invocation import invoke
+from handler.outbound import logs
+from handler.services.stop_servers import Service
+
+if TYPE_CHECKING:
+    from handler.functiongraph.context import Context
+
+_SERVICES: list[Service] = []
+
+
+def initializer(context: Context) -> None:
+    """Read the settings, which a first event would do otherwise.
+
+    Raises:
+        SettingsError: with every fault there is.
+    """
+    _service(context)
+
+
+def handler(event: object, context: Context) -> object:
+    """Handle one event of a trigger.
+
+    Returns:
+        The result event in the JSON format; see `handler.functiongraph.invocation.invoke`.
+
+    Raises:
+        NotHandled, NeverPossible, SettingsError: see above.
+    """
+    received = time.monotonic()
+    return invoke(_service(context), event, Call.of_context(context, os.environ), received)
+
+
+def _service(context: Context) -> Service:
+    """What all calls of this process share. The settings are those of the first; they do not change within it."""
+    if not _SERVICES:
+        found = settings.from_environ(UserData(context, os.environ))
+        logs.configure(found.log_level)
+        _SERVICES.append(Service(found))
+    return _SERVICES[0]

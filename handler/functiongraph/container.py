@@ -1,0 +1,65 @@
+"""HTTP requests of a container on Open Telekom Cloud's FunctionGraph: `POST /invoke` and `POST /init`, on port 8000."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+from cloudevents.http import CloudEvent
+
+from handler.errors import BadEvent
+from handler.functiongraph.context import Call
+from handler.functiongraph.invocation import Invocation, structured, through_gateway
+from handler.functiongraph.triggers.apig import GatewayRequest, is_cloudevent
+from handler.inbound.auth import caller
+from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http import responses
+from handler.inbound.http.responses import Answer
+from handler.inbound.webhooks.fields import json_object
+from handler.outbound.result import batch
+from handler.services.stop_servers import Service
+
+_INVOKE, _INIT = "/invoke", "/init"
+
+
+class Container:
+    """Answers them, and CloudEvents as everywhere else; with the login of the headers, if no other is set."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def answer(self, request: HttpRequest) -> Answer:
+        """Answer one request. Never raises."""
+        return responses.always(lambda: self._answer(request))
+
+    def _answer(self, request: HttpRequest) -> Answer:
+        settings = self._service.settings
+        call = Call.of_headers(request.headers, os.environ)
+        if request.method != "POST" or request.path not in (_INVOKE, _INIT) or is_cloudevent(request):
+            return self._service.lent(call.settings(settings)).endpoint().answer(request)
+        until = request.received + call.budget(settings)
+        if request.path == _INIT:
+            caller.prove(request.headers, settings, until)
+            return Answer(200)
+        try:
+            document = json_object(request.body, "event")
+        except BadEvent:
+            caller.prove(request.headers, settings, until)
+            raise
+        if GatewayRequest.is_one(document):
+            # The platform has nothing to prove itself with; who is before the gateway has.
+            return responses.json_answer(200, through_gateway(self._service, document, call, request.received))
+        caller.prove(request.headers, settings, until)
+        results = Invocation(self._service, call, request.received).results(document)
+        return _as_answer(results, sent=self._service.has_sink)
+
+
+def _as_answer(events: Sequence[CloudEvent], *, sent: bool) -> Answer:
+    """The results as an answer whose body says all: the platform passes no headers on to its destinations."""
+    if not events or sent:
+        return Answer(204)
+    if len(events) > 1:
+        return Answer(200, *batch(events))
+    (document,) = structured(events)
+    return Answer(200, {"content-type": "application/cloudevents+json"}, json.dumps(document).encode())

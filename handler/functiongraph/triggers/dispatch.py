@@ -1,0 +1,76 @@
+"""From an event of FunctionGraph to stop requests, whichever trigger it is from, but for the gateway's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from handler.errors import BadEvent, Violation
+from handler.functiongraph.triggers.cts import CtsEvent
+from handler.functiongraph.triggers.smn import SmnRecord
+from handler.functiongraph.triggers.timer import TimerEvent
+from handler.inbound.webhooks.model import Nothing
+from handler.stop.model import StopRequest
+
+_LOG = logging.getLogger(__name__)
+
+
+class Trigger(Protocol):
+    """What one trigger says."""
+
+    def gate(self) -> Nothing | None:
+        """Say whether there is anything to act on; None if there is.
+
+        Raises:
+            BadEvent: it is malformed.
+        """
+
+    def extract(self) -> StopRequest:
+        """Make the stop request.
+
+        Raises:
+            BadEvent: it is malformed; with every flaw.
+        """
+
+
+def requests_of(document: Mapping[str, object], source: str) -> list[StopRequest]:
+    """What an event asks for: all of its records or, if one is malformed, none.
+
+    Args:
+        document: the event as the platform sends it.
+        source: what the `source` of each request begins with.
+
+    Raises:
+        BadEvent: with every flaw of every record.
+    """
+    prefixed = "record" in document
+    requests: dict[tuple[str, str], StopRequest] = {}
+    violations: list[Violation] = []
+    for index, said in enumerate(_all_said(document, source)):
+        prefix = f"record[{index}]." if prefixed else ""
+        try:
+            nothing = said.gate()
+            if nothing is not None:
+                _LOG.info("trigger ignored", extra={"trigger": type(said).__name__.lower(), "detail": nothing.why})
+                continue
+            asked = said.extract()
+        except BadEvent as bad:
+            violations += [Violation(f"{prefix}{violation.at}", violation.fault) for violation in bad.violations]
+            continue
+        # The same message twice in one event is a repeat.
+        if requests.setdefault((asked.source, asked.id), asked) != asked:
+            violations.append(Violation(f"{prefix}smn.message_id", "names another message of this event too"))
+    if violations:
+        raise BadEvent(*violations)
+    return list(requests.values())
+
+
+def _all_said(document: Mapping[str, object], source: str) -> Sequence[Trigger]:
+    if TimerEvent.is_one(document):
+        return [TimerEvent(document, f"{source}/timer")]
+    if CtsEvent.is_one(document):
+        return [CtsEvent(document, f"{source}/cts")]
+    if "record" in document:
+        return SmnRecord.all_of(document, f"{source}/smn")
+    raise BadEvent(Violation("event", "is of no trigger that is known here, nor a CloudEvent"))

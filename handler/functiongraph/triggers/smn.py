@@ -1,0 +1,82 @@
+"""FunctionGraph's SMN trigger: the notifications of a topic, several in one event, each judged by itself.
+
+What they say is the same as over HTTPS. No signature comes along, and no topic has to be allowed: who connects a topic
+with the function has said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from handler import rfc3339
+from handler.errors import BadEvent, Violation
+from handler.inbound.webhooks.fields import member, text
+from handler.inbound.webhooks.model import Nothing
+from handler.inbound.webhooks.smn_message import SmnMessage
+from handler.stop.model import StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SmnRecord:
+    """One of the records of an event.
+
+    Attributes:
+        record: as the platform sends it.
+        source: of the request that may come of it.
+    """
+
+    record: Mapping[str, object]
+    source: str
+
+    @classmethod
+    def all_of(cls, document: Mapping[str, object], source: str) -> tuple[SmnRecord, ...]:
+        """The records of an event, of which there is at least one.
+
+        Raises:
+            BadEvent: there are none.
+        """
+        records = document.get("record")
+        if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+            raise BadEvent(Violation("record", "is no array with at least one record"))
+        return tuple(cls(record, source) for record in records)
+
+    def gate(self) -> Nothing | None:
+        """Only a notification, and of Cloud Eye only an alarm that fires.
+
+        Raises:
+            BadEvent: the message, its id or its time cannot be read.
+        """
+        if not self._smn:
+            return Nothing("a record of another service")
+        if text(self._smn, "type").lower() != "notification":
+            return Nothing("no notification")
+        return self._message().gate()
+
+    def extract(self) -> StopRequest:
+        """What Cloud Eye's alarm is about, or canonical data.
+
+        Raises:
+            BadEvent: with every flaw.
+        """
+        return self._message().extract()
+
+    @property
+    def _smn(self) -> Mapping[str, object]:
+        return member(self.record, "smn")
+
+    def _message(self) -> SmnMessage:
+        violations = [
+            Violation(f"smn.{name}", "is missing")
+            for name in ("message", "message_id")
+            if not text(self._smn, name).strip()
+        ]
+        time: datetime | None = None
+        try:
+            time = rfc3339.parse(text(self._smn, "timestamp"))
+        except ValueError:
+            violations.append(Violation("smn.timestamp", "is not an RFC 3339 timestamp with a zone"))
+        if time is None or violations:
+            raise BadEvent(*violations)
+        return SmnMessage(text(self._smn, "message_id"), text(self._smn, "message"), time, self.source)

@@ -1,0 +1,76 @@
+"""FunctionGraph's timer: the additional text of the trigger is canonical data, as a schedule's data is elsewhere.
+
+A tick has no id. Name and time of the trigger make one, and a tick that the platform sends again repeats both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from handler import rfc3339
+from handler.errors import BadEvent, Violation
+from handler.inbound.extract import canonical
+from handler.inbound.webhooks.fields import LONGEST_REQUESTER, both, cut, identity, plain_event, text
+from handler.inbound.webhooks.model import Nothing
+from handler.stop.model import StopRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TimerEvent:
+    """One run of a timer.
+
+    Attributes:
+        document: the event as the platform sends it.
+        source: of the request.
+    """
+
+    document: Mapping[str, object]
+    source: str
+
+    @classmethod
+    def is_one(cls, document: Mapping[str, object]) -> bool:
+        """Whether an event is a timer's."""
+        return text(document, "trigger_type").upper() == "TIMER"
+
+    def gate(self) -> Nothing | None:
+        """A timer always means it; without any ids the result says so."""
+        return None
+
+    def extract(self) -> StopRequest:
+        """The ids in the trigger's text, which may also have none.
+
+        Raises:
+            BadEvent: with every flaw; text that is not JSON is one.
+        """
+        (name, time), request = both(self._run, self._asked)
+        return replace(
+            request,
+            id=identity(name, rfc3339.render(time)),
+            time=time,
+            requested_by=request.requested_by or cut(f"timer {name}", LONGEST_REQUESTER),
+        )
+
+    def _run(self) -> tuple[str, datetime]:
+        name = text(self.document, "trigger_name")
+        if not name.strip():
+            raise BadEvent(Violation("trigger_name", "is missing"))
+        try:
+            return name, rfc3339.parse(text(self.document, "time"))
+        except ValueError:
+            raise BadEvent(Violation("time", "is not an RFC 3339 timestamp with a zone")) from None
+
+    def _asked(self) -> StopRequest:
+        """What the text asks for, before it has an identity."""
+        said = self.document.get("user_event")
+        data = None if isinstance(said, str) and not said.strip() else said
+        try:
+            return canonical(plain_event(data, id_="tick", source=self.source))
+        except BadEvent as bad:
+            # Whoever wrote the text knows it by the platform's name.
+            told = [
+                Violation(f"user_event{violation.at.removeprefix('data')}", violation.fault)
+                for violation in bad.violations
+            ]
+            raise BadEvent(*told) from None

@@ -1,0 +1,103 @@
+"""Who may call: proof of the caller, and the consent that a webhook sender asks for."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from handler.errors import CallerForbidden, Unauthenticated
+from handler.settings import InboundAuth
+
+if TYPE_CHECKING:
+    from handler.inbound.auth.oidc import TokenVerifier
+    from handler.oidc_settings import OidcSettings
+    from handler.values import Secret
+
+
+class CallerSettings(Protocol):
+    """What the settings of a function say about who may call it; `handler.settings.read_callers` reads it."""
+
+    @property
+    def inbound_auth(self) -> InboundAuth: ...
+
+    @property
+    def bearer_tokens(self) -> tuple[Secret, ...]: ...
+
+    @property
+    def oidc(self) -> OidcSettings | None: ...
+
+
+class Subscribable(Protocol):
+    """What the settings of a function say about who may subscribe it."""
+
+    @property
+    def webhook_origins(self) -> frozenset[str]: ...
+
+
+def prove(headers: Mapping[str, str], settings: CallerSettings, until: float = float("inf")) -> None:
+    """Let the caller pass, or don't.
+
+    Args:
+        headers: lower-case names.
+        until: how long what proves it may be waited for, on the monotonic clock: the end of the event's budget.
+
+    Raises:
+        CallerUnproven: with `bearer`, no token or none of ours; with `oidc`, none or a bad one.
+        CallerForbidden: with `oidc`, a good token of somebody who may not call.
+        KeysUnreachable: with `oidc`, whether the token is good cannot be told now.
+    """
+    match settings.inbound_auth:
+        case InboundAuth.NONE:
+            return
+        case InboundAuth.BEARER:
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            sent = token.strip().encode("latin-1", "replace")
+            # Every token is compared, so that the time taken does not tell which one came close.
+            hits = [hmac.compare_digest(sent, known.reveal().encode()) for known in settings.bearer_tokens]
+            if scheme.lower() != "bearer" or not any(hits):
+                raise Unauthenticated("A bearer token that is accepted here is needed.")
+        case InboundAuth.OIDC:
+            _oidc(settings).check(headers, until)
+        case unknown:
+            assert_never(unknown)
+
+
+def ready(settings: CallerSettings) -> None:
+    """Have what callers are proved with.
+
+    Raises:
+        KeysUnreachable: with `oidc`, no keys of the issuer are here, and none can be had.
+    """
+    if settings.inbound_auth is InboundAuth.OIDC:
+        _oidc(settings).ready()
+
+
+def _oidc(settings: CallerSettings) -> TokenVerifier:
+    # PyJWT and cryptography are loaded by who needs them.
+    from handler.inbound.auth.oidc import verifier_for
+
+    assert settings.oidc is not None
+    return verifier_for(settings.oidc)
+
+
+def consent(headers: Mapping[str, str], settings: Subscribable) -> dict[str, str]:
+    """Answer the handshake of the CloudEvents webhook profile.
+
+    Returns:
+        The headers of the answer. Without `WebHook-Request-Origin` it is no handshake, and they say only what is
+        allowed. The callback that a sender may offer is not visited: consent is given here or not at all.
+
+    Raises:
+        CallerForbidden: that origin may not subscribe.
+    """
+    allow = {"Allow": "POST, OPTIONS"}
+    origin = headers.get("webhook-request-origin")
+    if origin is None:
+        return allow
+    named = next((known for known in settings.webhook_origins if known == origin.strip().lower()), None)
+    if named is None and "*" not in settings.webhook_origins:
+        raise CallerForbidden("This origin may not subscribe.")
+    rate = headers.get("webhook-request-rate", "").strip()
+    granted = str(int(rate)) if rate.isascii() and rate.isdigit() and 0 < len(rate) < 10 and int(rate) else "*"
+    return {**allow, "WebHook-Allowed-Origin": named or "*", "WebHook-Allowed-Rate": granted}

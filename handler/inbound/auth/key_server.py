@@ -1,0 +1,138 @@
+"""Where an issuer publishes its keys: asked with care, and only keys that tokens may be signed with are taken.
+
+https only, no redirect, bounded in time and size; PyJWT's own client follows redirects and knows no such bounds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+
+from handler.errors import KeysUnreachable
+from handler.inbound.cloudevents import strict_json
+from handler.oidc_settings import OidcSettings, file_of, is_safe
+from handler.wire import FAILURES, Wire, retry_after
+
+_MOST_BYTES = 1024 * 1024
+
+_RSA_BITS = range(2048, 16385)
+# What a key of each kind may sign with. Symmetric algorithms and `none` are on no list.
+_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
+ALGORITHMS = (*_RSA, *_CURVES.values())
+
+
+class KeyServer:
+    """Where an issuer publishes its keys: where the settings say, or else its discovery document."""
+
+    def __init__(self, settings: OidcSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._monotonic = monotonic
+
+    def __call__(self, seconds: float) -> Mapping[str, PyJWK]:
+        """Fetch the keys, by their id; those that nothing may be signed with are left out.
+
+        Raises:
+            KeysUnreachable: not in time, or nothing that makes sense.
+        """
+        until = self._monotonic() + seconds
+        url = self._settings.jwks_url or self._discover(until)
+        path = file_of(url)
+        entries = self._object(self._file(path) if path else self._get(url, until)).get("keys")
+        keys: dict[str, PyJWK] = {}
+        for entry in entries if isinstance(entries, list) else ():
+            key = _usable(entry) if isinstance(entry, dict) else None
+            if key is not None and isinstance(key.key_id, str):
+                keys.setdefault(key.key_id, key)
+        if not keys:
+            raise KeysUnreachable("The key server has no key that can be used.")
+        return keys
+
+    def _discover(self, until: float) -> str:
+        issuer = self._settings.issuer
+        document = self._object(self._get(issuer.rstrip("/") + "/.well-known/openid-configuration", until))
+        if document.get("issuer") != issuer:
+            raise KeysUnreachable("The discovery document is of another issuer than AUTOSTOP_OIDC_ISSUER.")
+        url = document.get("jwks_uri")
+        if not isinstance(url, str) or not url.isascii() or not url.isprintable():
+            raise KeysUnreachable("The discovery document does not say where the keys are.")
+        # An issuer that is reached over TLS cannot send us to this machine's own ports.
+        if not url.startswith("https://") and not (issuer.startswith("http://") and is_safe(url)):
+            raise KeysUnreachable("The discovery document has the keys at a place that is not safe.")
+        return url
+
+    def _get(self, url: str, until: float) -> bytes:
+        # It is asked every few minutes, so no connection is kept.
+        wire = Wire(verify=self._settings.ca or True, pool=1, monotonic=self._monotonic)
+        try:
+            status, headers, body = wire.send(
+                "GET",
+                url,
+                headers={"Accept": "application/json", **self._proof(url)},
+                timeout=max(until - self._monotonic(), 0.1),
+                largest=_MOST_BYTES,
+            )
+        except (*FAILURES, ValueError) as failure:
+            raise KeysUnreachable(f"The key server gave no answer ({type(failure).__name__}).") from None
+        finally:
+            wire.close()
+        if status != 200:
+            told = retry_after(headers)
+            raise KeysUnreachable(f"The key server did not give its keys (HTTP {status}).", retry_after=told)
+        return body
+
+    def _proof(self, url: str) -> dict[str, str]:
+        """Our own token, for the host that the settings name and for no other."""
+        path = self._settings.token_file
+        if not path or urlsplit(url)[:2] != urlsplit(self._settings.jwks_url or self._settings.issuer)[:2]:
+            return {}
+        # Read anew each time: Kubernetes renews it in place.
+        token = self._file(path).decode("latin-1").strip()
+        if not token.isascii() or not token.isprintable():
+            raise KeysUnreachable("AUTOSTOP_OIDC_TOKEN_FILE holds no token.")
+        return {"Authorization": f"Bearer {token}"}
+
+    def _file(self, path: str) -> bytes:
+        try:
+            with Path(path).open("rb") as file:
+                return file.read(_MOST_BYTES)
+        except OSError as failure:
+            raise KeysUnreachable(f"A file of the settings cannot be read ({type(failure).__name__}).") from None
+
+    def _object(self, body: bytes) -> dict[str, object]:
+        try:
+            document = strict_json.loads(body)
+        except ValueError as fault:
+            raise KeysUnreachable(f"What the key server has {fault}.") from None
+        if not isinstance(document, dict):
+            raise KeysUnreachable("What the key server has is no JSON object.")
+        return document
+
+
+def _usable(entry: dict[str, object]) -> PyJWK | None:
+    """A key that tokens may be signed with; None for any other. Only its public members are looked at."""
+    operations = entry.get("key_ops", ["verify"])
+    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        return None
+    match entry.get("kty"), entry.get("crv"):
+        case "RSA", None:
+            allowed: tuple[str, ...] = _RSA
+            members: tuple[str, ...] = ("kid", "kty", "n", "e")
+        case "EC", str(curve):
+            allowed = (_CURVES.get(curve, ""),)
+            members = ("kid", "kty", "crv", "x", "y")
+        case _:
+            return None
+    algorithm = entry.get("alg", allowed[0])
+    if not isinstance(algorithm, str) or not algorithm or algorithm not in allowed:
+        return None
+    try:
+        key = PyJWK({name: entry[name] for name in members}, algorithm)
+    except (PyJWTError, KeyError, ValueError, TypeError):
+        return None
+    return key if algorithm not in _RSA or key.key.key_size in _RSA_BITS else None

@@ -1,0 +1,1 @@
+"""CloudEvents: strict decoding, and reading of our own result events."""

@@ -1,0 +1,1 @@
+"""One endpoint for each target: a request in, a response out."""

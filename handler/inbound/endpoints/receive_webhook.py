@@ -1,0 +1,86 @@
+"""The door of `receive_webhook`: verify, gate, extract, hand on; at most one stop request a delivery."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from handler.errors import CallerForbidden, SinkUnreachable, WrongMethod
+from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.extract import traced
+from handler.inbound.http import responses
+from handler.inbound.http.responses import Answer
+from handler.inbound.webhooks.model import Producer, WebhookRequest
+from handler.stop.model import StopRequest
+
+_LOG = logging.getLogger(__name__)
+
+HandOn = Callable[[StopRequest, float], None]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class WebhookEndpoint:
+    """Answers requests to `receive_webhook`.
+
+    Args:
+        producers: by path; who is not in here is refused.
+        hand_on: gives a stop request to the sink within a time on the monotonic clock, or raises SinkUnreachable.
+        dry_run: everything is handed on as a dry run.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        producers: Mapping[str, Producer[Any]],
+        hand_on: HandOn,
+        *,
+        dry_run: bool = False,
+        now: Callable[[], datetime] = _now,
+    ) -> None:
+        self._producers = producers
+        self._hand_on = hand_on
+        self._dry_run = dry_run
+        self._now = now
+
+    def answer(self, request: HttpRequest) -> Answer:
+        """Answer one request. Never raises."""
+        # The settings were valid at the start, and there is no login: nothing else has to be had to be ready.
+        return responses.served(request.method, request.path, lambda: None, lambda: self._answer(request))
+
+    def _answer(self, request: HttpRequest) -> Answer:
+        if request.method != "POST":
+            raise WrongMethod("Only POST is served here.", allow="POST")
+        producer = self._producers.get(request.path)
+        if producer is None:
+            raise CallerForbidden("No webhook is switched on here.")
+        return self._receive(producer, request)
+
+    def _receive(self, producer: Producer[Any], request: HttpRequest) -> Answer:
+        until = request.received + producer.patience
+        delivery = WebhookRequest(request.headers, request.query, request.body, self._now(), until)
+        message = producer.verify(delivery)
+        nothing = producer.gate(message)
+        if nothing is not None:
+            _LOG.info("delivery ignored", extra={"webhook": request.path, "detail": nothing.why})
+            return nothing.answer
+        asked = producer.extract(message)
+        asked = replace(
+            asked,
+            time=asked.time or delivery.now,
+            dry_run=asked.dry_run or self._dry_run,
+            **traced(request.headers.get("traceparent"), request.headers.get("tracestate")),
+        )
+        try:
+            self._hand_on(asked, until)
+        except SinkUnreachable:
+            answer = producer.not_handed_on(message, asked)
+            if answer is None:
+                raise
+            return answer
+        return producer.handed_on(message, asked)

@@ -1,0 +1,145 @@
+"""The door: one HTTP request in, one answer out, whatever happens behind it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from handler.errors import BadEvent, Violation, WrongMethod
+from handler.inbound.auth import caller
+from handler.inbound.cloudevents.decode import Delivery, Event, decode
+from handler.inbound.extract import Ignored, extract, traced
+from handler.inbound.http import responses
+from handler.inbound.http.responses import Answer
+from handler.settings import Settings
+from handler.stop.model import StopRequest
+
+_LOG = logging.getLogger(__name__)
+
+
+class HttpRequest(NamedTuple):
+    """What came over HTTP.
+
+    Attributes:
+        method: upper case.
+        path: as sent, undecoded as far as the server leaves it so.
+        headers: lower-case names; values as WSGI has them.
+        body: all of it.
+        received: when it was here, on the monotonic clock.
+        query: what follows the question mark, undecoded.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    received: float
+    query: str = ""
+
+
+Handle = Callable[[Sequence[StopRequest], bool, float], Answer]
+
+
+class StopEndpoint:
+    """Answers requests to `stop_servers`.
+
+    Args:
+        handle: handles requests, given whether they came as a batch and when; makes the answer.
+        ready: raises if no token can be had.
+        ignored: is told the type of each event that is rightly not acted on, and why.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        handle: Handle,
+        ready: Callable[[], None],
+        ignored: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._handle = handle
+        self._ready = ready
+        self._ignored = ignored
+
+    def answer(self, request: HttpRequest) -> Answer:
+        """Answer one request. Never raises."""
+        return responses.served(request.method, request.path, self._be_ready, lambda: self._answer(request))
+
+    def _be_ready(self) -> None:
+        caller.ready(self._settings)
+        self._ready()
+
+    def _answer(self, request: HttpRequest) -> Answer:
+        match request.method:
+            case "OPTIONS":
+                return Answer(200, caller.consent(request.headers, self._settings))
+            case "POST":
+                until = request.received + self._settings.deadline.total_seconds()
+                caller.prove(request.headers, self._settings, until)
+                delivery = decode(request.headers, request.body)
+                return self._deliver(delivery, request.received)
+            case _:
+                raise WrongMethod("Only POST and OPTIONS are served here.")
+
+    def _deliver(self, delivery: Delivery, received: float) -> Answer:
+        requests = requests_of(delivery, self._settings.event_types, self._ignored)
+        return self._handle(requests, delivery.batch, received) if requests else Answer(204)
+
+
+def requests_of(
+    delivery: Delivery, event_types: Mapping[str, str], told: Callable[[str, str], None] | None = None
+) -> list[StopRequest]:
+    """What the events of a delivery ask for, all of them or none; those that are rightly ignored are left out.
+
+    Args:
+        event_types: further types that are accepted, as the settings have them.
+        told: is given the type of each event that is ignored, and why.
+
+    Raises:
+        BadEvent: with every flaw of every event.
+    """
+    requests: dict[tuple[str, str], StopRequest] = {}
+    ignored: list[tuple[Event, Ignored]] = []
+    violations: list[Violation] = []
+    for index, event in enumerate(delivery.events):
+        prefix = f"[{index}]." if delivery.batch else ""
+        found = [*event.violations]
+        asked: StopRequest | Ignored | None = None
+        try:
+            asked = extract(event, event_types)
+        except BadEvent as bad:
+            found += [Violation(f"{prefix}{violation.at}", violation.fault) for violation in bad.violations]
+        if isinstance(asked, StopRequest) and not found:
+            # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
+            if requests.setdefault((asked.source, asked.id), asked) != asked:
+                found.append(Violation(f"{prefix}id", "names another event of this batch too"))
+        elif isinstance(asked, Ignored):
+            ignored.append((event, asked))
+        if found:
+            _log_malformed(event, found)
+            violations += found
+    if violations:
+        raise BadEvent(*violations)
+    for event, why in ignored:
+        _LOG.info("event ignored", extra={**about(event), "detail": why.why})
+        if told is not None:
+            told(event.type, why.why)
+    return list(requests.values())
+
+
+def _log_malformed(event: Event, violations: Sequence[Violation]) -> None:
+    """One line for an event that can never succeed, with as much of its identity as could be made out."""
+    bad = BadEvent(*violations)
+    _LOG.warning("event malformed", extra={**about(event), "problem": bad.name, "detail": str(bad)})
+
+
+def about(event: Event) -> dict[str, str | None]:
+    """The keys of every line about an event, as far as they could be made out."""
+    parent = traced(event.traceparent, None)["traceparent"]
+    return {
+        "event_source": event.source or None,
+        "event_id": event.id or None,
+        "event_type": event.type or None,
+        "trace_id": parent.split("-")[1] if parent else None,
+    }

@@ -1,0 +1,131 @@
+"""HTTP answers: the one place where an exception becomes a status. None repeats what the caller sent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from handler.errors import (
+    AutostopError,
+    BadEvent,
+    CallerForbidden,
+    CloudError,
+    InternalFault,
+    LoginMissing,
+    LoginRefused,
+    NotAnEvent,
+    RetryableError,
+    TooLarge,
+    Unauthenticated,
+    WrongMethod,
+)
+
+_LOG = logging.getLogger(__name__)
+
+_DEFAULT_RETRY_AFTER = 10.0
+_REFUSED_RETRY_AFTER = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer before any framework has its say."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def problem(error: AutostopError) -> Answer:
+    """The answer for an exception, as a problem document (RFC 9457).
+
+    Returns:
+        `application/problem+json` with type, title, status, detail, and for a malformed event `faults`: objects of
+        `at` and `fault`.
+    """
+    headers: dict[str, str] = {}
+    members: dict[str, object] = {"detail": str(error)}
+    match error:
+        case BadEvent():
+            status, title = 400, "The event can never succeed"
+            members = {
+                "detail": f"The event has {len(error.violations)} fault{'s' if len(error.violations) != 1 else ''}.",
+                "faults": [{"at": violation.at, "fault": violation.fault} for violation in error.violations],
+            }
+        case Unauthenticated():
+            status, title = 401, "The caller did not prove itself"
+            headers["WWW-Authenticate"] = 'Bearer realm="bms-autostop"'
+        case CallerForbidden():
+            status, title = 403, "The caller may not do this"
+        case WrongMethod():
+            status, title = 405, "Events are POSTed"
+            headers["Allow"] = error.allow
+        case TooLarge():
+            status, title = 413, "The body is too large"
+        case NotAnEvent():
+            status, title = 415, "This is no event"
+        case RetryableError():
+            status, title = 503, "Not handled; send it again"
+            members = {"detail": told(error)}
+            default = _REFUSED_RETRY_AFTER if isinstance(error, LoginRefused) else _DEFAULT_RETRY_AFTER
+            wait = default if error.retry_after is None else error.retry_after
+            headers["Retry-After"] = str(max(1, math.ceil(wait)))
+        case _:
+            return problem(InternalFault("Something unexpected happened; the log tells more."))
+    document = {"type": f"urn:bms-autostop:problem:{error.name}", "title": title, "status": status, **members}
+    return json_answer(status, document, {**headers, "Content-Type": "application/problem+json"})
+
+
+def told(trouble: RetryableError) -> str:
+    """What may be said of trouble outside of the log."""
+    if isinstance(trouble, CloudError) and not isinstance(trouble, LoginMissing):
+        # Its message quotes the cloud, which is for the log alone.
+        return f"The cloud did not do what was asked ({trouble.name})."
+    return str(trouble)
+
+
+def always(make: Callable[[], Answer]) -> Answer:
+    """Make an answer; whatever is raised becomes one, and a line in the log."""
+    try:
+        return make()
+    except AutostopError as error:
+        return refused(error)
+    except Exception:
+        _LOG.exception("a bug kept the request from being handled")
+        return problem(InternalFault("Something unexpected happened; the log tells more."))
+
+
+def refused(error: AutostopError) -> Answer:
+    """The answer for an exception, and a line in the log."""
+    answer = problem(error)
+    extra = {"status": answer.status, "problem": error.name, "detail": str(error)}
+    _LOG.warning("request not handled", extra=extra)
+    return answer
+
+
+def served(method: str, path: str, ready: Callable[[], None], make: Callable[[], Answer]) -> Answer:
+    """Answer a platform's question whether the process is alive or ready, or else make an answer; as `always`.
+
+    Args:
+        ready: raises if events could not be handled now.
+    """
+    return always(lambda: _probe(method, path, ready) or make())
+
+
+def _probe(method: str, path: str, ready: Callable[[], None]) -> Answer | None:
+    """The answer to such a question; None if it is none."""
+    match method, path:
+        case (("GET" | "HEAD"), "/healthz"):
+            return json_answer(200, {"status": "alive"})
+        case (("GET" | "HEAD"), "/readyz"):
+            ready()
+            return json_answer(200, {"status": "ready"})
+        case _:
+            return None
+
+
+def json_answer(status: int, document: object, headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer with a JSON body."""
+    return Answer(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(document).encode())

@@ -1,0 +1,84 @@
+"""How producers prove themselves: compared in constant time, whatever is compared."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
+
+from handler.errors import Unauthenticated
+from handler.values import Secret
+
+# What Slack's documentation asks for; producers that leave the window to the receiver get the same one.
+WINDOW = timedelta(seconds=300)
+
+
+def is_one_of(sent: bytes, known: Iterable[Secret]) -> bool:
+    """Whether a text that was sent is one of these secrets.
+
+    Every one is compared, so that the time taken does not tell which came close.
+    """
+    hits = [hmac.compare_digest(sent, secret.reveal().encode()) for secret in known]
+    return any(hits)
+
+
+def bearer_or_password(headers: Mapping[str, str], known: Secret) -> None:
+    """Take the secret as a bearer token, or as the password of basic auth with any user name.
+
+    Raises:
+        CallerUnproven: it is neither.
+    """
+    scheme, _, rest = headers.get("authorization", "").partition(" ")
+    sent = rest.strip().encode("latin-1", "replace")
+    if scheme.lower() == "basic":
+        try:
+            sent = base64.b64decode(sent, validate=True).partition(b":")[2]
+        except binascii.Error:
+            sent = b""
+    elif scheme.lower() != "bearer":
+        sent = b""
+    if not is_one_of(sent, [known]):
+        raise Unauthenticated("The token of this webhook is needed.")
+
+
+def query_token(query: str, known: Secret) -> bool:
+    """Whether the query holds the secret as `token`."""
+    pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
+    sent = [value for name, value in pairs if name == "token"]
+    return len(sent) == 1 and is_one_of(sent[0].encode("utf-8", "replace"), [known])
+
+
+def signature(key: bytes, *parts: bytes) -> bytes:
+    """HMAC-SHA256 of the parts in a row."""
+    return hmac.new(key, b"".join(parts), hashlib.sha256).digest()
+
+
+def same(sent: str, expected: str) -> bool:
+    """Whether a header says exactly this; the expected text is ASCII."""
+    return hmac.compare_digest(sent.encode("latin-1", "replace"), expected.encode("ascii"))
+
+
+def unix_time(text: str) -> datetime:
+    """Read seconds since 1970.
+
+    Raises:
+        CallerUnproven: it is no such number.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise Unauthenticated("The time of the message is missing or no number.")
+    return datetime.fromtimestamp(int(text), UTC)
+
+
+def fresh(sent: datetime, now: datetime, window: timedelta = WINDOW) -> datetime:
+    """Let a message of about now pass, and give back its time.
+
+    Raises:
+        CallerUnproven: it lies outside the window, on either side.
+    """
+    if abs(now - sent) > window:
+        raise Unauthenticated("The message is too old, or from the future.")
+    return sent

@@ -1,0 +1,181 @@
+"""What is to be told about a report, before any chat has its say: what matters first, every reason as a sentence.
+
+Text of ours and text from outside (names, reasons, who asked) are kept apart here, so that each chat can see to it that
+nothing from outside becomes markup, a mention or a link. The word "stopped" is said of a server that was seen stopped,
+and of no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from handler.stop.meanings import MEANINGS, REFUSALS
+from handler.stop.model import Outcome, Reason, Report, ServerResult
+
+_LONGEST_NAME, _LONGEST_REMARK, _LONGEST_FACT = 60, 160, 300
+# Tried one after the other until the message fits into the chat; without any row it always does.
+_ROWS = (30, 20, 10, 5, 0)
+# What needs somebody's eye comes first: it is also what is listed if not everything can be.
+_WORDS: Mapping[Outcome, str] = {
+    Outcome.FAILED: "failed",
+    Outcome.ACCEPTED: "accepted, not confirmed",
+    Outcome.SKIPPED: "skipped",
+    Outcome.STOPPED: "stopped",
+    Outcome.PLANNED: "would be switched off",
+    Outcome.UNCHANGED: "unchanged",
+}
+# Their detail says more than the meaning of the reason does.
+_TELLING = frozenset(
+    {
+        Reason.PROTECTED,
+        Reason.KEPT_UNTIL,
+        Reason.STARTED_SINCE,
+        Reason.BUSY,
+        Reason.FORBIDDEN,
+        Reason.REVERTED,
+        Reason.POWER_STILL_ON,
+        Reason.CLOUD_ERROR,
+    }
+)
+
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One server. All of it but the id is text from outside.
+
+    Attributes:
+        name, remark: one line each; may be empty.
+    """
+
+    id: str
+    name: str
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The servers that came out alike.
+
+    Attributes:
+        title, meaning: our words.
+        left_out: how many more there are than rows.
+    """
+
+    title: str
+    meaning: str
+    rows: tuple[Row, ...]
+    left_out: int
+
+    @property
+    def rest(self) -> str:
+        """What to say of those that are left out; empty if none are."""
+        if not self.left_out:
+            return ""
+        return f"and {self.left_out} more" if self.rows else f"{self.left_out} not listed here"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """What is to be told.
+
+    Attributes:
+        headline: our words.
+        facts: pairs of a label of ours and text from outside, in one line.
+        groups: what matters most first.
+        closing: our words.
+    """
+
+    headline: str
+    facts: tuple[tuple[str, str], ...]
+    groups: tuple[Group, ...]
+    closing: str
+
+
+def notice(report: Report, most: int) -> ChatMessage:
+    """Say what came of an event.
+
+    Args:
+        most: how many servers may be listed.
+    """
+    request = report.request
+    facts = (
+        ("Note", report.detail),
+        ("Asked by", request.requested_by),
+        ("Reason", request.reason),
+        ("Event", f"{request.id} from {request.source}"),
+    )
+    return ChatMessage(
+        headline=_headline(report),
+        facts=tuple((label, line) for label, text in facts if (line := one_line(text, _LONGEST_FACT))),
+        groups=_groups(report, most),
+        closing=_closing(report),
+    )
+
+
+def fitted(report: Report, make: Callable[[ChatMessage], _Made], fits: Callable[[_Made], bool]) -> _Made:
+    """The message with as many servers listed as fit into it."""
+    for most in _ROWS[:-1]:
+        made = make(notice(report, most))
+        if fits(made):
+            return made
+    return make(notice(report, _ROWS[-1]))
+
+
+def one_line(text: str | None, longest: int) -> str:
+    """A text from outside in one line, without characters that are not seen or that turn others round."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text or "").split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def _headline(report: Report) -> str:
+    if report.refusal:
+        return f"Refused as a whole; nothing was sent to the cloud this time. {REFUSALS[report.refusal]}"
+    count = len(report.servers)
+    what = f"{count} server{'s' * (count != 1)}"
+    summary = report.summary
+    told = ", ".join(f"{number} {word}" for outcome, word in _WORDS.items() if (number := summary[outcome]))
+    begin = "Dry run, nothing was sent" if report.dry_run else "Asked to stop"
+    return f"{begin}: {what}" + (f", of which {told}." if told else ", so there was nothing to do.")
+
+
+def _groups(report: Report, most: int) -> tuple[Group, ...]:
+    groups = []
+    for outcome, word in _WORDS.items():
+        reasons = [reason for reason in Reason if reason.outcome is outcome]
+        for reason in reasons:
+            servers = [server for server in report.servers if server.reason is reason]
+            if not servers:
+                continue
+            which = f" ({reason})" if len(reasons) > 1 else ""
+            listed = servers[:most]
+            most -= len(listed)
+            groups.append(
+                Group(
+                    title=f"{word[0].upper()}{word[1:]}{which}: {len(servers)}",
+                    meaning=MEANINGS[reason],
+                    rows=tuple(_row(server) for server in listed),
+                    left_out=len(servers) - len(listed),
+                )
+            )
+    return tuple(groups)
+
+
+def _row(server: ServerResult) -> Row:
+    remark = server.detail if server.reason in _TELLING else ""
+    if server.reason is Reason.WRONG_STATE and server.vm_state:
+        remark = f"It is {server.vm_state}."
+    return Row(server.id, one_line(server.name, _LONGEST_NAME), one_line(remark, _LONGEST_REMARK))
+
+
+def _closing(report: Report) -> str:
+    began, ended = (_time(stamp) for stamp in (report.started_at, report.finished_at))
+    return f"At {began}." if began == ended else f"From {began} to {ended}."
+
+
+def _time(stamp: datetime) -> str:
+    return f"{stamp.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,71 @@
+"""The rooms put together for `receive_webhook`: settings in, a thing that answers requests out. No cloud, no login."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from handler.errors import SinkUnreachable
+from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
+from handler.inbound.webhooks.registry import switched_on
+from handler.outbound import logs
+from handler.outbound.result import binary
+from handler.outbound.sink import Sink
+from handler.outbound.stop_request import stop_request_event
+from handler.stop.model import StopRequest
+from handler.webhook_settings import WebhookSettings
+from handler.wire import Wire
+
+if TYPE_CHECKING:
+    from handler.telemetry import Telemetry
+
+_LOG = logging.getLogger(__name__)
+
+
+class WebhookService:
+    """What one process shares: the producers that are switched on, and the connections to the sink.
+
+    Args:
+        telemetry: measures the calls to the sink; None if nobody wants to know.
+    """
+
+    def __init__(self, settings: WebhookSettings, telemetry: Telemetry | None = None) -> None:
+        self._settings = settings
+        new_wire = telemetry.wire("sink") if telemetry else Wire
+        self._sink = Sink(
+            settings.event_sink,
+            settings.sink_token,
+            token_file=settings.sink_token_file,
+            ca=settings.sink_ca,
+            new_wire=new_wire,
+        )
+        self._producers = switched_on(settings)
+
+    def endpoint(self) -> WebhookEndpoint:
+        """The door of `receive_webhook`."""
+        if not self._producers:
+            _LOG.warning("no webhook is switched on")
+        return WebhookEndpoint(self._producers, self.hand_on, dry_run=self._settings.dry_run)
+
+    def hand_on(self, request: StopRequest, deadline: float) -> None:
+        """Give a stop request to the sink.
+
+        Args:
+            deadline: on the monotonic clock.
+
+        Raises:
+            SinkUnreachable: it was not taken in time, or never will be like this.
+        """
+        told = {
+            **logs.about(request),
+            "server_ids": request.server_ids,
+            "dry_run": request.dry_run,
+            "requested_by": request.requested_by,
+        }
+        try:
+            self._sink.send(*binary(stop_request_event(request, self._settings.extensions)), deadline)
+        except SinkUnreachable as trouble:
+            extra = {**told, "problem": trouble.name, "detail": str(trouble)}
+            _LOG.warning("stop request not handed on", extra=extra)
+            raise
+        _LOG.info("stop request handed on", extra=told)

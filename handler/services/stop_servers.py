@@ -1,0 +1,212 @@
+"""The rooms put together: settings in, a thing that answers requests out. Every entry point starts here."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cloudevents.http import CloudEvent
+
+from handler.cloud.connect import Clouds
+from handler.errors import RetryableError
+from handler.inbound.endpoints.stop_servers import StopEndpoint
+from handler.inbound.http.responses import Answer
+from handler.outbound import logs
+from handler.outbound.result import batch, binary, result_event
+from handler.outbound.sink import Sink
+from handler.settings import Settings
+from handler.stop.calls import CompletedCall
+from handler.stop.executor import ThreadExecutor
+from handler.stop.model import Report, ServerResult, StopRequest
+from handler.stop.run import run
+from handler.wire import Wire
+
+if TYPE_CHECKING:
+    from handler.outbound.smn_sink import TopicSink
+    from handler.telemetry import Telemetry
+
+_READY_TIMEOUT = 5.0
+_BATCH_WIDTH = 8
+
+
+class Service:
+    """Everything that one process shares: the login, the connections, the threads.
+
+    Args:
+        telemetry: is told what happens; None if nobody wants to know.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        monotonic: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self.settings = settings
+        self._monotonic = monotonic
+        self._telemetry = telemetry
+        self._clouds = Clouds(settings, new_wire=telemetry.wire("cloud") if telemetry else Wire)
+        self._sink = self._new_sink()
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        # Made on first use, so that a server that forks after loading the function has them in the right process.
+        return ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="cloud")
+
+    def lent(self, settings: Settings) -> Service:
+        """The same for one call that has a login and a budget of its own; connections and threads are shared.
+
+        Args:
+            settings: as of this service, but for `login`, `deadline` and `policy`.
+        """
+        # Made now, so that the copy finds them.
+        _ = self._threads
+        other = copy.copy(self)
+        other.settings = settings
+        if settings.login is not self.settings.login:
+            other._clouds = Clouds(settings, self._monotonic, self._clouds.wire)
+            if settings.result_topic is not None:
+                other._sink = other._new_sink()
+        return other
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether results go to a sink, so that the answer is empty."""
+        return self._sink is not None
+
+    def endpoint(self) -> StopEndpoint:
+        """The door of `stop_servers`."""
+        return StopEndpoint(
+            self.settings, self.handle, self.ready, self._telemetry.ignored if self._telemetry else None
+        )
+
+    def ready(self) -> None:
+        """Raise unless a token and the cloud's address can be had."""
+        self._clouds.endpoint.url(_READY_TIMEOUT)
+
+    def handle(self, requests: Sequence[StopRequest], as_batch: bool, received: float) -> Answer:
+        """Handle the events of one HTTP request within one budget, and send or return their results.
+
+        Raises:
+            PassingTrouble: at least one of them must come again; no result is returned.
+        """
+        events = self.results(requests, received)
+        if self.has_sink:
+            return Answer(204)
+        return Answer(200, *(batch(events) if as_batch else binary(events[0])))
+
+    def results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
+        """Handle events within one budget, and give their results to the sink, if there is one.
+
+        Args:
+            received: when they were here, on the monotonic clock.
+
+        Returns:
+            The result of each, whether there is a sink or not.
+
+        Raises:
+            PassingTrouble: at least one of them must come again.
+        """
+        if self._telemetry is None:
+            return self._results(requests, received)
+        with self._telemetry.events(requests):
+            return self._results(requests, received)
+
+    def _results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
+        deadline = received + self.settings.deadline.total_seconds()
+        try:
+            reports = self._reports(requests, deadline - self._kept_for_result())
+            events = [
+                result_event(report, source=self.settings.source, extensions=self.settings.extensions)
+                for report in reports
+            ]
+            if self._sink is not None:
+                self._hand_over(self._sink, events, deadline)
+        except RetryableError as trouble:
+            for request in requests:
+                logs.log_unhandled(request, trouble)
+            raise
+        for report, event in zip(reports, events, strict=True):
+            logs.log_report(report, event["type"])
+        return events
+
+    def report(self, request: StopRequest, deadline: float) -> Report:
+        """Handle one event.
+
+        Args:
+            deadline: on the monotonic clock.
+
+        Raises:
+            PassingTrouble: the event must come again.
+        """
+        if self._telemetry is None:
+            return self._report(request, deadline, self._threads)
+        with self._telemetry.event(request):
+            report = self._report(request, deadline, self._telemetry.executor(self._threads))
+            self._telemetry.report(report)
+            return report
+
+    def _report(self, request: StopRequest, deadline: float, threads: Executor) -> Report:
+        dry_run = request.dry_run or self.settings.policy.dry_run
+        executor: ThreadExecutor[CompletedCall] = ThreadExecutor(threads)
+
+        def told(server: ServerResult) -> None:
+            # At once, while others are waited for: what was done to a server is told whatever comes after it.
+            logs.log_server(request, server)
+            if self._telemetry is not None:
+                self._telemetry.server(server)
+
+        return run(
+            request,
+            self.settings.policy,
+            self._clouds.cloud(dry_run=dry_run),
+            executor,
+            deadline=deadline,
+            # A few more than there are threads, so that none of them waits for the next call to be thought of.
+            width=self.settings.concurrency * 5 // 4,
+            dry_run=dry_run,
+            told=told,
+        )
+
+    def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
+        if len(requests) == 1:
+            return [self.report(requests[0], deadline)]
+        with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="event") as events:
+            return list(events.map(lambda request: self.report(request, deadline), requests))
+
+    def _kept_for_result(self) -> float:
+        """Seconds of the budget that the run must leave for the result's own way."""
+        share = self.settings.deadline.total_seconds() * (0.2 if self._sink else 0.02)
+        return min(share, 5.0)
+
+    def _new_sink(self) -> Sink | TopicSink | None:
+        """Where results go; None if the answer is the result."""
+        if self.settings.result_sink is not None:
+            new_wire = self._telemetry.wire("sink") if self._telemetry else Wire
+            return Sink(
+                self.settings.result_sink,
+                self.settings.sink_token,
+                token_file=self.settings.sink_token_file,
+                ca=self.settings.sink_ca,
+                new_wire=new_wire,
+            )
+        topic = self._clouds.topic()
+        if topic is None:
+            return None
+        from handler.outbound.smn_sink import TopicSink
+
+        return TopicSink(topic)
+
+    @staticmethod
+    def _hand_over(sink: Sink | TopicSink, events: Sequence[CloudEvent], deadline: float) -> None:
+        if len(events) == 1:
+            return sink.deliver(events[0], deadline)
+        # Side by side: one after the other, many results could never reach a slow sink in the time kept for them, and
+        # the batch would come again for ever.
+        with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="result") as results:
+            list(results.map(lambda event: sink.deliver(event, deadline), events))
+        return None

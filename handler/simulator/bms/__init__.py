@@ -1,0 +1,1 @@
+"""BMS API v1 of Open Telekom Cloud."""

@@ -1,0 +1,43 @@
+"""How the BMS API behaves where Open Telekom Cloud's documents leave it open: each can be set, at any time."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class BatchPolicy(StrEnum):
+    """What becomes of a batch with a server in it that cannot be stopped."""
+
+    REJECT_WHOLE = "reject-whole"
+    """400 with the code of the first such server, and none is stopped."""
+    FAIL_SUB_JOB = "fail-sub-job"
+    """200: the others are stopped, and the part of the job that is about this one has failed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class BmsBehavior:
+    """The choices, each by default what seems likeliest.
+
+    Args:
+        batch_policy: a `BatchPolicy`, or its text.
+        mixed_status: the status of a job of which some parts failed and others did not: "FAIL" or "SUCCESS".
+        locked_code: the code for a stop of a locked server; the default is that of the ECS API.
+        missing_status: the status, 400 or 404, with which a GET of a server that is not there answers BMS.0040.
+        job_id: whether the answer to a stop names its job.
+        job_server_ids: whether the parts of a job say which server they are about.
+        job_ends: whether jobs are ever shown as ended.
+        job_word: the status shown of what has not ended, in place of INIT and RUNNING.
+        job_error_wrapped: whether an error about a job is inside an `error` object, as all others are; the documents
+            put code and message at the top.
+        idle_task_state: whether a server that does nothing has an `OS-EXT-STS:task_state` of null, or none at all.
+    """
+
+    batch_policy: str = BatchPolicy.REJECT_WHOLE
+    mixed_status: str = "FAIL"
+    locked_code: str = "Ecs.0605"
+    missing_status: int = 400
+    job_id: bool = True
+    job_server_ids: bool = True
+    job_ends: bool = True
+    job_word: str | None = None
+    job_error_wrapped: bool = False
+    idle_task_state: bool = False

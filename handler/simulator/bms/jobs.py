@@ -1,0 +1,134 @@
+"""The jobs by which the BMS API stops servers: what has become of one is computed when somebody asks."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from handler.simulator.bms.behavior import BmsBehavior
+from handler.simulator.bms.replies import words_for
+from handler.simulator.compute.world import World
+
+_OPEN = ("INIT", "RUNNING")
+
+
+@dataclass(frozen=True, slots=True)
+class SubJob:
+    """The part of a job that is about one server.
+
+    Args:
+        server_id: as the cloud writes it, or as the caller wrote it if there is no such server.
+        request_id: under which the stop is recorded with the server; it is the id of this part, too.
+        error_code: why nothing was begun; None if the stop was.
+    """
+
+    server_id: str
+    request_id: str
+    error_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    id: str
+    project_id: str
+    begun: float
+    parts: tuple[SubJob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    status: str
+    ended: float | None = None
+    error_code: str | None = None
+
+
+class Jobs:
+    """All jobs of all projects.
+
+    Args:
+        manners: looked at whenever a job is shown.
+    """
+
+    def __init__(self, world: World, manners: BmsBehavior) -> None:
+        self._world = world
+        self._manners = manners
+        self._jobs: dict[str, _Job] = {}
+        self._ended: dict[str, _Progress] = {}
+
+    def begin(self, project_id: str, parts: Sequence[SubJob]) -> str:
+        """Take note of a job, and return its id."""
+        with self._world.lock:
+            job = _Job(str(uuid.uuid4()), project_id, self._world.clock(), tuple(parts))
+            self._jobs[job.id] = job
+            return job.id
+
+    def show(self, job_id: str, project_id: str) -> dict[str, object] | None:
+        """Return a job as it is now; None if the project has none of that id."""
+        with self._world.lock:
+            job = self._jobs.get(job_id)
+            if job is None or job.project_id != project_id:
+                return None
+            progress = [self._progress(job, part) for part in job.parts]
+            entities = {
+                "sub_jobs_total": len(job.parts),
+                "sub_jobs": [self._show_part(job, part, p) for part, p in zip(job.parts, progress, strict=True)],
+            }
+            whole = self._sum(progress)
+            return self._row(job.id, "baremetalBatchOperate", job.begun, whole) | {"entities": entities}
+
+    def _show_part(self, job: _Job, part: SubJob, progress: _Progress) -> dict[str, object]:
+        entities = {"server_id": part.server_id} if self._manners.job_server_ids else {}
+        part_id = part.request_id.removeprefix("req-")
+        return self._row(part_id, "baremetalSingleOperate", job.begun, progress) | {"entities": entities}
+
+    def _row(self, id: str, kind: str, begun: float, progress: _Progress) -> dict[str, object]:
+        if not self._manners.job_ends and progress.status not in _OPEN:
+            progress = _Progress("RUNNING")
+        word = self._manners.job_word
+        return {
+            "status": word if word and progress.status in _OPEN else progress.status,
+            "job_id": id,
+            "job_type": kind,
+            "begin_time": _time(begun),
+            "end_time": None if progress.ended is None else _time(progress.ended),
+            "error_code": progress.error_code,
+            "fail_reason": words_for(progress.error_code) if progress.error_code else None,
+        }
+
+    def _sum(self, progress: Sequence[_Progress]) -> _Progress:
+        statuses = {part.status for part in progress}
+        if statuses.intersection(_OPEN):
+            return _Progress("INIT" if statuses == {"INIT"} else "RUNNING")
+        ended = max(part.ended or 0.0 for part in progress)
+        return _Progress(statuses.pop() if len(statuses) == 1 else self._manners.mixed_status, ended)
+
+    def _progress(self, job: _Job, part: SubJob) -> _Progress:
+        if part.error_code:
+            return _Progress("FAIL", job.begun, part.error_code)
+        # How it ended is kept, for what is done to the server later on is another matter.
+        if (ended := self._ended.get(part.request_id)) is None:
+            progress = self._look(job, part)
+            if progress.ended is None:
+                return progress
+            ended = self._ended[part.request_id] = progress
+        return ended
+
+    def _look(self, job: _Job, part: SubJob) -> _Progress:
+        server = self._world.get(part.server_id)
+        for entry in self._world.actions(part.server_id):
+            if entry.request_id == part.request_id and entry.finish_time is not None:
+                return _failed(entry.finish_time) if entry.failed else _Progress("SUCCESS", entry.finish_time)
+        if server.due and server.due.request_id == part.request_id:
+            return _Progress("INIT" if self._world.clock() <= job.begun else "RUNNING")
+        # Somebody or something has come between.
+        if server.deleted:
+            return _failed(server.updated, "BMS.0040")
+        return _Progress("SUCCESS", server.updated) if server.vm_state == "stopped" else _failed(server.updated)
+
+
+def _failed(at: float, code: str = "BMS.1007") -> _Progress:
+    return _Progress("FAIL", at, code)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,140 @@
+"""What the simulated cloud knows of one server, and of what was done to it."""
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from handler.simulator.compute.states import power_state_of, status_of
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A change of state that the cloud has begun and that comes true at a moment to come.
+
+    Args:
+        at: seconds since the epoch on the world's clock; infinite for one that never ends.
+        vm_state: the vm_state from then on; task_state is null from then on.
+        request_id: the recorded action that this ends.
+        failed: the host could not do it, and the action's message becomes "Error".
+    """
+
+    at: float
+    vm_state: str
+    request_id: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One entry of a server's `os-instance-actions`; times are seconds since the epoch."""
+
+    action: str
+    server_id: str
+    request_id: str
+    user_id: str
+    project_id: str
+    start_time: float
+    finish_time: float | None = None
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFault:
+    """What `fault` shows of a server in error; `created` is in seconds since the epoch."""
+
+    message: str
+    created: float
+    code: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """A server at one moment. Times are seconds since the epoch; `host` is None if no host ever took it.
+
+    `power_off_leaves` is the power_state beside `stopped` after a stop that the machine's management controller did
+    not carry out, as with Ironic: 1 if it refuses or ignores the request, 0 if it does not answer; None if it works.
+    """
+
+    id: str
+    name: str
+    project_id: str
+    user_id: str
+    created: float
+    updated: float
+    launched_at: float | None
+    host: str | None
+    power_state: int
+    vm_state: str = "active"
+    task_state: str | None = None
+    locked: bool = False
+    locked_reason: str | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    flavor: str = "physical.o2.medium"
+    description: str | None = None
+    availability_zone: str = "nova"
+    terminated_at: float | None = None
+    fault: ServerFault | None = None
+    power_off_delay: float | None = None
+    power_off_fails: bool = False
+    power_off_leaves: int | None = None
+    due: Due | None = None
+
+    @property
+    def status(self) -> str:
+        """The `status` that Nova computes from vm_state and task_state."""
+        return status_of(self.vm_state, self.task_state)
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is gone: only a list with `changes-since` still shows it."""
+        return self.vm_state == "deleted"
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a cell has it. Until then a GET shows it, and an action does not find it."""
+        return not (self.vm_state == "building" and (self.host is None or self.task_state == "scheduling"))
+
+
+def new_server(
+    *,
+    now: float,
+    project_id: str,
+    user_id: str,
+    name: str,
+    id: str | None = None,
+    vm_state: str = "active",
+    launched: bool = True,
+    host: bool | str = True,
+    tags: Iterable[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    updated: float | None = None,
+    **others: Any,
+) -> ServerState:
+    """Return a server as the cloud would hold it, created at `now`, or at `updated` if earlier.
+
+    Args:
+        launched: whether it ever ran; False also means no `launched_at`.
+        host: a name, True for a host of the usual name, False for none, as after a failed build.
+    """
+    changed = now if updated is None else updated
+    born = min(now, changed)
+    host_name = (host if isinstance(host, str) else "host-1") if host else None
+    never_placed = vm_state == "error" and host_name is None
+    return ServerState(
+        id=(id or str(uuid.uuid4())).lower(),
+        name=name,
+        project_id=project_id,
+        user_id=user_id,
+        created=born,
+        updated=changed,
+        launched_at=born if launched and host_name and vm_state != "building" else None,
+        host=host_name,
+        power_state=others.pop("power_state", power_state_of(vm_state, host_name is not None)),
+        vm_state=vm_state,
+        tags=tuple(tags),
+        metadata=dict(metadata or {}),
+        fault=ServerFault("No valid host was found. ", changed) if never_placed else None,
+        **others,
+    )

@@ -1,0 +1,252 @@
+"""How Nova shows servers and recorded actions, by microversion.
+
+Source: `nova/api/openstack/compute/views/servers.py` and `instance_actions.py`.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from handler.simulator.compute.microversions import Microversion
+from handler.simulator.compute.routes import Base
+from handler.simulator.compute.servers import Action, ServerState
+from handler.simulator.compute.states import FAULT_STATUSES, PROGRESS_STATUSES
+
+IMAGE = "9c8b7a66-5d4e-4c3b-8a29-180706f5e4d3"
+_EVENTS = {
+    "create": "compute__do_build_and_run_instance",
+    "delete": "compute_terminate_instance",
+    "reboot": "compute_reboot_instance",
+    "start": "compute_start_instance",
+    "stop": "compute_stop_instance",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """For whom something is shown.
+
+    Args:
+        version: the microversion asked for.
+        base_url: scheme, host and port that the caller used.
+        base: where the path began, and so where links begin.
+        project_id: of the URL; empty if the URL has none, and then links have none either.
+        admin: the caller is an administrator, and sees where a server runs.
+    """
+
+    version: Microversion
+    base_url: str
+    base: Base
+    project_id: str
+    admin: bool
+
+    def at_least(self, minor: int) -> bool:
+        """Whether the version asked for is 2.`minor` or a later one."""
+        return self.version >= (2, minor)
+
+    def link(self, *parts: str) -> str:
+        """Return the URL of a resource within the API."""
+        return self._below(self.base_url + self.base.prefix + self.base.root, parts)
+
+    def bookmark(self, *parts: str) -> str:
+        """Return the URL of a resource without the API's version."""
+        return self._below(self.base_url + self.base.prefix, parts)
+
+    def _below(self, start: str, parts: tuple[str, ...]) -> str:
+        return "/".join((start, self.project_id, *parts) if self.project_id else (start, *parts))
+
+
+def brief(server: ServerState, view: View) -> dict[str, object]:
+    """Return a server as `GET /servers` lists it."""
+    return {"id": server.id, "name": server.name, "links": _links(server, view)}
+
+
+def full(server: ServerState, view: View, *, alone: bool) -> dict[str, object]:
+    """Return a server with all that is shown of it.
+
+    Args:
+        alone: it is the answer to a GET of this one server, which shows a little more than a list does.
+    """
+    shown: dict[str, object] = {
+        "accessIPv4": "",
+        "accessIPv6": "",
+        "addresses": {},
+        "created": _time(server.created),
+        "flavor": _flavor(server, view),
+        "hostId": _host_id(server),
+        "id": server.id,
+        "image": _image(view),
+        "links": _links(server, view),
+        "metadata": dict(server.metadata),
+        "name": server.name,
+        "status": server.status,
+        "tenant_id": server.project_id,
+        "user_id": server.user_id,
+        "updated": _time(server.updated),
+        "OS-DCF:diskConfig": "MANUAL",
+    }
+    if server.status in FAULT_STATUSES and server.fault:
+        created = _time(server.fault.created)
+        shown["fault"] = {"code": server.fault.code, "created": created, "message": server.fault.message}
+    if server.status in PROGRESS_STATUSES:
+        shown["progress"] = 0
+    shown |= {
+        "OS-EXT-AZ:availability_zone": server.availability_zone if server.host else "",
+        "config_drive": "",
+        "key_name": None,
+        "OS-SRV-USG:launched_at": _precise(server.launched_at),
+        "OS-SRV-USG:terminated_at": _precise(server.terminated_at),
+    }
+    if view.admin:
+        shown |= _placement(server, view)
+    shown |= {
+        "OS-EXT-STS:task_state": server.task_state,
+        "OS-EXT-STS:vm_state": server.vm_state,
+        "OS-EXT-STS:power_state": server.power_state,
+        "os-extended-volumes:volumes_attached": [],
+    }
+    return shown | _later(server, view, alone)
+
+
+def action(entry: Action, view: View) -> dict[str, object]:
+    """Return a recorded action as the list of them has it."""
+    shown: dict[str, object] = {
+        "action": entry.action,
+        "instance_uuid": entry.server_id,
+        "request_id": entry.request_id,
+        "user_id": entry.user_id,
+        "project_id": entry.project_id,
+        "start_time": _precise(entry.start_time),
+        "message": "Error" if entry.failed else None,
+    }
+    if view.at_least(58):
+        shown["updated_at"] = _precise(entry.finish_time or entry.start_time)
+    return shown
+
+
+def action_in_detail(entry: Action, server: ServerState, view: View) -> dict[str, object]:
+    """Return a recorded action with its events, which plain users see from 2.51 on."""
+    shown = action(entry, view)
+    if view.admin or view.at_least(51):
+        shown["events"] = [_event(entry, server, view)]
+    return shown
+
+
+def _event(entry: Action, server: ServerState, view: View) -> dict[str, object]:
+    result = ("Error" if entry.failed else "Success") if entry.finish_time is not None else None
+    event: dict[str, object] = {
+        "event": _EVENTS[entry.action],
+        "start_time": _precise(entry.start_time),
+        "finish_time": _precise(entry.finish_time),
+        "result": result,
+    }
+    if view.admin:
+        event["traceback"] = None
+    if view.at_least(62):
+        if view.admin:
+            event["host"] = server.host
+        event["hostId"] = _host_id(server)
+    if view.at_least(84) and view.admin:
+        event["details"] = None
+    return event
+
+
+def _later(server: ServerState, view: View, alone: bool) -> dict[str, object]:
+    """Return what microversions after 2.1 added at the end, in Nova's order."""
+    added: dict[str, object] = {}
+    if view.at_least(9):
+        added["locked"] = server.locked
+    if view.at_least(16) and view.admin:
+        added["host_status"] = "UP" if server.host else ""
+    if view.at_least(19):
+        added["description"] = server.description
+    if view.at_least(26):
+        added["tags"] = list(server.tags)
+    if view.at_least(63):
+        added["trusted_image_certificates"] = None
+    if view.at_least(71) and alone:
+        added["server_groups"] = []
+    if view.at_least(73):
+        added["locked_reason"] = server.locked_reason
+    if view.at_least(90) and not view.admin:
+        added["OS-EXT-SRV-ATTR:hostname"] = server.name
+    if view.at_least(96):
+        added["pinned_availability_zone"] = None
+    if view.at_least(100):
+        added["scheduler_hints"] = {}
+    return added
+
+
+def _placement(server: ServerState, view: View) -> dict[str, object]:
+    prefix = "OS-EXT-SRV-ATTR:"
+    shown: dict[str, object] = {
+        f"{prefix}host": server.host,
+        f"{prefix}instance_name": f"instance-{server.id[:8]}",
+        f"{prefix}hypervisor_hostname": server.host,
+    }
+    if view.at_least(3):
+        shown |= {
+            f"{prefix}hostname": server.name,
+            f"{prefix}kernel_id": "",
+            f"{prefix}launch_index": 0,
+            f"{prefix}ramdisk_id": "",
+            f"{prefix}reservation_id": f"r-{server.id[:8]}",
+            f"{prefix}root_device_name": "/dev/sda",
+            f"{prefix}user_data": None,
+        }
+    return shown
+
+
+def _flavor(server: ServerState, view: View) -> dict[str, object]:
+    if view.at_least(47):
+        return {
+            "vcpus": 16,
+            "ram": 262144,
+            "disk": 100,
+            "ephemeral": 0,
+            "swap": 0,
+            "original_name": server.flavor,
+            "extra_specs": {},
+        }
+    link = {"rel": "bookmark", "href": view.bookmark("flavors", server.flavor)}
+    return {"id": server.flavor, "links": [link]}
+
+
+def _image(view: View) -> dict[str, object]:
+    link = {"rel": "bookmark", "href": view.bookmark("images", IMAGE)}
+    image: dict[str, object] = {"id": IMAGE, "links": [link]}
+    if view.at_least(98):
+        image["properties"] = {}
+    return image
+
+
+def _links(server: ServerState, view: View) -> list[dict[str, str]]:
+    return [
+        {"rel": "self", "href": view.link("servers", server.id)},
+        {"rel": "bookmark", "href": view.bookmark("servers", server.id)},
+    ]
+
+
+def _host_id(server: ServerState) -> str:
+    return _hashed(server.project_id + server.host) if server.host else ""
+
+
+# Lists show the same few places and seconds a thousand times.
+@lru_cache(maxsize=1024)
+def _hashed(place: str) -> str:
+    return hashlib.sha224(place.encode()).hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _whole(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _time(seconds: float) -> str:
+    return f"{_whole(int(seconds))}Z"
+
+
+def _precise(seconds: float | None) -> str | None:
+    # Six digits and no zone letter, but whole seconds: the database keeps no fraction.
+    return None if seconds is None else f"{_whole(int(seconds))}.000000"

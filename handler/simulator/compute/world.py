@@ -1,0 +1,250 @@
+"""The servers of the simulated cloud and Nova's rules about them: no HTTP, no threads, no timers.
+
+Whatever takes time is written down with the moment at which it comes true, and is brought about by the first
+look after that moment. A test that holds the clock therefore holds the cloud.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from handler.simulator.compute.servers import Action, Due, ServerState
+from handler.simulator.compute.states import power_state_of
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """On whose behalf something is done, and under which request id it is recorded."""
+
+    user_id: str
+    project_id: str
+    request_id: str
+    admin: bool = False
+
+
+class Refusal(Exception):
+    """The cloud's rules forbid it; the text is the message that Nova gives."""
+
+
+class NotFound(Refusal):
+    """The caller has no such server (any more, or yet)."""
+
+
+class Conflict(Refusal):
+    """The server's state forbids it."""
+
+
+class World:
+    """All servers of all projects.
+
+    Args:
+        clock: seconds since the epoch; asked at every look.
+        power_off_delay: seconds from a stop taken to `stopped`, unless a server has its own.
+    """
+
+    def __init__(self, clock: Callable[[], float], power_off_delay: float = 0.0) -> None:
+        self.clock = clock
+        self.power_off_delay = power_off_delay
+        self.lock = threading.RLock()
+        self._servers: dict[str, ServerState] = {}
+        self._actions: dict[str, list[Action]] = {}
+
+    def add(self, server: ServerState, request_id: str) -> None:
+        """Take in a server, with the record of its creation."""
+        with self.lock:
+            if server.id in self._servers:
+                raise ValueError(f"there is a server {server.id} already")
+            self._servers[server.id] = server
+            self._record(server.id, "create", Actor(server.user_id, server.project_id, request_id), server.created)
+
+    def get(self, server_id: str) -> ServerState:
+        """Return the server as it is now, whoever owns it, deleted or not.
+
+        Raises:
+            KeyError: there never was one.
+        """
+        with self.lock:
+            return self._settled(server_id.lower())
+
+    def known(self, server_id: str) -> bool:
+        """Whether there is or ever was a server of that id, in any case of letters as in Nova's database."""
+        with self.lock:
+            return server_id.lower() in self._servers
+
+    def find(self, server_id: str, project_id: str | None) -> ServerState:
+        """Return the server as it is now.
+
+        Args:
+            server_id: in any case of letters.
+            project_id: whose servers are seen; None for an administrator, who sees all.
+
+        Raises:
+            NotFound: there is none, it was deleted, or it belongs to another project.
+        """
+        with self.lock:
+            if self.known(server_id):
+                server = self.get(server_id)
+                if not server.deleted and project_id in (None, server.project_id):
+                    return server
+            raise NotFound(f"Instance {server_id} could not be found.")
+
+    def find_to_act(self, server_id: str, project_id: str | None) -> ServerState:
+        """Return the server to which an action is addressed.
+
+        Raises:
+            NotFound: as `find`, and also while the server is still being scheduled; the words differ for an
+                id that was never seen (nova/compute/api.py looks it up by cell).
+        """
+        with self.lock:
+            if not self.known(server_id):
+                raise NotFound(f"Instance {server_id} has no mapping to a cell.")
+            server = self.find(server_id, project_id)
+            if not server.scheduled:
+                raise NotFound(f"Instance {server.id} could not be found.")
+            return server
+
+    def all(self) -> list[ServerState]:
+        """Return every server as it is now, deleted ones too, the last created first."""
+        with self.lock:
+            newest_first = [self._settled(server_id) for server_id in reversed(self._servers)]
+            return sorted(newest_first, key=lambda server: -server.created)
+
+    def actions(self, server_id: str) -> list[Action]:
+        """Return what was done to the server, the latest first."""
+        with self.lock:
+            self._settled(server_id.lower())
+            return list(reversed(self._actions[server_id.lower()]))
+
+    def stop(self, server_id: str, actor: Actor) -> None:
+        """Begin to power the server off.
+
+        Raises:
+            NotFound: no such server for this actor.
+            Conflict: locked, without a host, in another state than active or error, busy, or never launched.
+        """
+        with self.lock:
+            now = self.clock()
+            server = self._admitted(server_id, actor, "stop", frozenset({"active", "error"}))
+            delay = self.power_off_delay if server.power_off_delay is None else server.power_off_delay
+            ends_in = server.vm_state if server.power_off_fails else "stopped"
+            due = Due(now + delay, ends_in, actor.request_id, failed=server.power_off_fails)
+            self._begin(server, "stop", "powering-off", actor, due)
+
+    def start(self, server_id: str, actor: Actor, delay: float = 0.0) -> None:
+        """Begin to power the server on, which takes `delay` seconds.
+
+        Raises:
+            NotFound: no such server for this actor.
+            Conflict: as for a stop; only a stopped server can be started.
+        """
+        with self.lock:
+            server = self._admitted(server_id, actor, "start", frozenset({"stopped"}))
+            due = Due(self.clock() + delay, "active", actor.request_id)
+            self._begin(server, "start", "powering-on", actor, due)
+
+    def reboot(self, server_id: str, actor: Actor, delay: float = 0.0) -> None:
+        """Begin to restart the server, which takes `delay` seconds.
+
+        Raises:
+            NotFound: no such server for this actor.
+            Conflict: as for a stop; active, stopped, paused, suspended and error are admitted.
+        """
+        with self.lock:
+            admitted = frozenset({"active", "stopped", "paused", "suspended", "error"})
+            server = self._admitted(server_id, actor, "reboot", admitted)
+            due = Due(self.clock() + delay, "active", actor.request_id)
+            self._begin(server, "reboot", "rebooting", actor, due)
+
+    def delete(self, server_id: str, actor: Actor) -> None:
+        """Delete the server at once.
+
+        Raises:
+            NotFound: no such server for this actor.
+            Conflict: locked.
+        """
+        with self.lock:
+            server = self.find(server_id, None if actor.admin else actor.project_id)
+            _check_lock(server, actor)
+            now = self.clock()
+            self._record(server.id, "delete", actor, now)
+            self._servers[server.id] = replace(
+                server,
+                vm_state="deleted",
+                task_state=None,
+                power_state=0,
+                updated=now,
+                terminated_at=now,
+                due=None,
+            )
+
+    def change(self, server_id: str, **changes: Any) -> None:
+        """Set fields of `ServerState` behind everybody's back.
+
+        A new vm_state or task_state ends whatever the cloud was about to do. A new vm_state without a
+        task_state means that nothing is going on, and brings its usual power_state along.
+
+        Raises:
+            KeyError: there never was such a server.
+            TypeError: there is no such field.
+        """
+        with self.lock:
+            server = self.get(server_id)
+            if unknown := set(changes) - {field.name for field in fields(ServerState)}:
+                raise TypeError(f"a server has no {', '.join(sorted(unknown))}")
+            if "tags" in changes:
+                changes["tags"] = tuple(changes["tags"])
+            if "vm_state" in changes or "task_state" in changes:
+                changes.setdefault("due", None)
+            if "vm_state" in changes:
+                changes.setdefault("task_state", None)
+                changes.setdefault("power_state", power_state_of(changes["vm_state"], server.host is not None))
+            changes.setdefault("updated", self.clock())
+            self._servers[server.id] = replace(server, **changes)
+
+    def _admitted(self, server_id: str, actor: Actor, action: str, vm_states: frozenset[str]) -> ServerState:
+        # The order is upstream's (the decorators in nova/compute/api.py), and shows in what a caller is told.
+        server = self.find_to_act(server_id, None if actor.admin else actor.project_id)
+        _check_lock(server, actor)
+        if server.host is None:
+            raise Conflict(f"Instance {server.id} is not ready")
+        if server.vm_state not in vm_states:
+            raise Conflict(f"Cannot '{action}' instance {server_id} while it is in vm_state {server.vm_state}")
+        if server.task_state is not None:
+            raise Conflict(f"Cannot '{action}' instance {server_id} while it is in task_state {server.task_state}")
+        if server.launched_at is None:
+            raise Conflict(f"Instance {server_id} is in an invalid state for '{action}'")
+        return server
+
+    def _begin(self, server: ServerState, action: str, task_state: str, actor: Actor, due: Due) -> None:
+        now = self.clock()
+        self._servers[server.id] = replace(server, task_state=task_state, updated=now, due=due)
+        self._record(server.id, action, actor, now)
+
+    def _record(self, server_id: str, action: str, actor: Actor, now: float) -> None:
+        ended = now if action in ("create", "delete") else None
+        entry = Action(action, server_id, actor.request_id, actor.user_id, actor.project_id, now, ended)
+        self._actions.setdefault(server_id, []).append(entry)
+
+    def _settled(self, server_id: str) -> ServerState:
+        server = self._servers[server_id]
+        due = server.due
+        if due is None or self.clock() < due.at:
+            return server
+        power_state = power_state_of(due.vm_state, server.host is not None)
+        if due.vm_state == "stopped" and server.power_off_leaves is not None:
+            power_state = server.power_off_leaves
+        settled = replace(
+            server, vm_state=due.vm_state, task_state=None, power_state=power_state, updated=due.at, due=None
+        )
+        self._servers[server_id] = settled
+        self._actions[server_id] = [
+            replace(entry, finish_time=due.at, failed=due.failed) if entry.request_id == due.request_id else entry
+            for entry in self._actions[server_id]
+        ]
+        return settled
+
+
+def _check_lock(server: ServerState, actor: Actor) -> None:
+    if server.locked and not actor.admin:
+        raise Conflict(f"Instance {server.id} is locked")

@@ -1,0 +1,281 @@
+"""Keystone v3 as far as a login needs it: version documents, and tokens issued, checked and revoked.
+
+Statuses, headers, bodies and wording are those of Keystone 30 (OpenStack 2026.1) behind its own Flask app.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from handler.simulator.identity.catalog import Catalog
+from handler.simulator.identity.model import ApplicationCredential, Denied, Domain, Identity, Project, Token, User
+from handler.simulator.messages import Answer, Headers, Request, phrase
+
+_Found = TypeVar("_Found")
+
+_UNAUTHENTICATED = "The request you have made requires authentication."
+_MALFORMED = (
+    "The server could not comply with the request since it is either malformed or otherwise incorrect. "
+    "The client is assumed to be in error."
+)
+_NO_SUCH_PATH = b"""<!doctype html>
+<html lang=en>
+<title>404 Not Found</title>
+<h1>Not Found</h1>
+<p>The requested URL was not found on the server. \
+If you entered the URL manually please check your spelling and try again.</p>
+"""
+
+
+class _BadRequest(Exception):
+    """The body of a login says nothing that Keystone could check."""
+
+
+class Keystone:
+    """Answers requests to `/` and `/v3`.
+
+    Args:
+        otc: as Open Telekom Cloud's IAM: a project named without a domain is looked for in the user's own, and
+            whoever logs in can ask for projects by name.
+    """
+
+    def __init__(self, identity: Identity, catalog: Catalog, *, otc: bool = False) -> None:
+        self._identity = identity
+        self._catalog = catalog
+        self._otc = otc
+
+    def answer(self, request: Request) -> Answer:
+        """Return Keystone's answer, having done what was asked."""
+        path = request.path.rstrip("/")
+        match request.method, path:
+            case "GET", "":
+                document = {"versions": {"values": [_version(request.base_url)]}}
+                return _reply(300, document, (("Location", f"{request.base_url}/v3/"),))
+            case "GET", "/v3":
+                return _reply(200, {"version": _version(request.base_url)})
+            case "POST", "/v3/auth/tokens":
+                return self._log_in(request)
+            case (("GET" | "HEAD" | "DELETE"), "/v3/auth/tokens"):
+                return self._inspect(request)
+            case "GET", "/v3/auth/catalog":
+                token = self._identity.check(request.header("X-Auth-Token"))
+                if token is None:
+                    return self.refuse(request, 401)
+                links = {"next": None, "self": f"{request.base_url}/v3/auth/catalog", "previous": None}
+                return _reply(200, {"catalog": self._catalog.entries(token), "links": links})
+            case "GET", "/v3/projects" if self._otc:
+                return self._list_projects(request)
+        return _answer(404, _NO_SUCH_PATH, "text/html; charset=utf-8")
+
+    def refuse(self, request: Request, status: int, message: str | None = None) -> Answer:
+        """Return an error of Keystone's shape; the message is the usual one of the status unless given."""
+        title = phrase(status)
+        text = _UNAUTHENTICATED if status == 401 else f"{title}."
+        error = {"error": {"code": status, "message": message or text, "title": title}}
+        body = json.dumps(error, separators=(",", ":")).encode() + b"\n"
+        challenge = (("WWW-Authenticate", f'Keystone uri="{request.base_url}/v3"'),) if status == 401 else ()
+        return _answer(status, body, "application/json", challenge)
+
+    def _log_in(self, request: Request) -> Answer:
+        try:
+            token = self._issue(request)
+        except _BadRequest as bad:
+            return self.refuse(request, 400, f"{bad} {_MALFORMED}")
+        except Denied:
+            return self.refuse(request, 401)
+        subject = (("X-Subject-Token", token.id),)
+        brief = any(name == "nocatalog" for name, _ in request.query)
+        return _reply(201, self._document(token, brief), subject, acted=True)
+
+    def _issue(self, request: Request) -> Token:
+        try:
+            body = request.json()
+        except ValueError:
+            raise _BadRequest("Expecting to find valid JSON in request body.") from None
+        auth = _object(body, "auth", "request body")
+        identity = _object(auth, "identity", "auth")
+        methods = identity.get("methods")
+        if not isinstance(methods, list) or not methods:
+            raise _BadRequest("Expecting to find methods in identity.")
+        scope = auth.get("scope")
+        match methods:
+            case ["password"]:
+                user = self._user(_object(_object(identity, "password", "identity"), "user", "password"))
+                return self._identity.issue(user, self._scope(scope, user), ("password",))
+            case ["token"]:
+                parent = self._identity.check(_object(identity, "token", "identity").get("id"))
+                if parent is None or parent.application_credential is not None:
+                    raise Denied
+                how = tuple(dict.fromkeys(("token", *parent.methods)))
+                return self._identity.issue(parent.user, self._scope(scope, parent.user), how, parent=parent)
+            case ["application_credential"] if scope is None:
+                found = self._credential(_object(identity, "application_credential", "identity"))
+                return self._identity.issue(found.user, found.project, ("application_credential",), credential=found)
+        raise Denied
+
+    def _user(self, given: Mapping[str, Any]) -> User:
+        user = self._named_user(given)
+        if given.get("password") != user.password:
+            raise Denied
+        return user
+
+    def _named_user(self, given: Mapping[str, Any]) -> User:
+        if "id" in given:
+            return _only(user for user in self._identity.users if user.id == given["id"])
+        domain = self._domain(given)
+        return _only(user for user in self._identity.users if (user.name, user.domain) == (given.get("name"), domain))
+
+    def _domain(self, given: Mapping[str, Any]) -> Domain:
+        asked = _object(given, "domain", "user")
+        return _only(
+            domain
+            for domain in self._identity.domains
+            if asked.get("id") == domain.id or asked.get("name") == domain.name
+        )
+
+    def _scope(self, scope: object, user: User) -> Project | None:
+        if scope is None:
+            return user.default_project
+        if scope == "unscoped" or (isinstance(scope, dict) and "unscoped" in scope):
+            return None
+        if not isinstance(scope, dict) or not isinstance(scope.get("project"), dict):
+            # No user here holds a role on a domain or on the system.
+            raise Denied
+        given = scope["project"]
+        if "id" in given:
+            return _only(project for project in self._identity.projects if project.id == given["id"])
+        domain = user.domain if self._otc and "domain" not in given else self._domain(given)
+        wanted = (given.get("name"), domain)
+        return _only(project for project in self._identity.projects if (project.name, project.domain) == wanted)
+
+    def _credential(self, given: Mapping[str, Any]) -> ApplicationCredential:
+        if "id" in given:
+            candidates = [c for c in self._identity.application_credentials if c.id == given["id"]]
+        else:
+            user = self._named_user(_object(given, "user", "application_credential"))
+            name = given.get("name")
+            candidates = [c for c in self._identity.application_credentials if (c.name, c.user.id) == (name, user.id)]
+        return _only(c for c in candidates if c.secret == given.get("secret"))
+
+    def _inspect(self, request: Request) -> Answer:
+        caller = self._identity.check(request.header("X-Auth-Token"))
+        if caller is None:
+            return self.refuse(request, 401)
+        subject = self._identity.check(request.header("X-Subject-Token"))
+        if subject is None:
+            return self.refuse(request, 404, "Failed to validate token")
+        if not caller.admin and caller.user.id != subject.user.id:
+            verb = "revoke" if request.method == "DELETE" else "validate"
+            message = f"You are not authorized to perform the requested action: identity:{verb}_token."
+            return self.refuse(request, 403, message)
+        if request.method == "DELETE":
+            self._identity.revoke(subject.id)
+            return Answer(204, (("Vary", "X-Auth-Token"), _request_id()), acted=True, reason="NO CONTENT")
+        return _reply(200, self._document(subject, brief=False), (("X-Subject-Token", subject.id),))
+
+    def _list_projects(self, request: Request) -> Answer:
+        token = self._identity.check(request.header("X-Auth-Token"))
+        if token is None:
+            return self.refuse(request, 401)
+        given = dict(request.query)
+        projects = [
+            {
+                "id": project.id,
+                "name": project.name,
+                "domain_id": project.domain.id,
+                "parent_id": project.domain.id,
+                "description": "",
+                "enabled": True,
+                "is_domain": False,
+                "links": {"self": f"{request.base_url}/v3/projects/{project.id}"},
+            }
+            for project in self._identity.projects
+            if project.id in token.user.roles and given.get("name", project.name) == project.name
+        ]
+        links = {"next": None, "self": f"{request.base_url}{request.target}", "previous": None}
+        return _reply(200, {"projects": projects, "links": links})
+
+    def _document(self, token: Token, brief: bool) -> dict[str, object]:
+        user = token.user
+        document: dict[str, object] = {
+            "methods": list(token.methods),
+            "user": {
+                "domain": _named(user.domain),
+                "id": user.id,
+                "name": user.name,
+                "password_expires_at": None,
+            },
+            "audit_ids": list(token.audit_ids),
+            "expires_at": _time(token.expires_at),
+            "issued_at": _time(token.issued_at),
+        }
+        if token.project:
+            document["project"] = {
+                "domain": _named(token.project.domain),
+                "id": token.project.id,
+                "name": token.project.name,
+            }
+            document["is_domain"] = False
+            document["roles"] = [{"id": self._identity.role_ids[role], "name": role} for role in token.roles]
+            if not brief:
+                document["catalog"] = self._catalog.entries(token)
+        if credential := token.application_credential:
+            document["application_credential"] = {
+                "id": credential.id,
+                "name": credential.name,
+                "restricted": True,
+            }
+        return {"token": document}
+
+
+def _object(parent: object, key: str, where: str) -> Mapping[str, Any]:
+    child = parent.get(key) if isinstance(parent, dict) else None
+    if not isinstance(child, dict):
+        raise _BadRequest(f"Expecting to find {key} in {where}.")
+    return child
+
+
+def _only(candidates: Iterable[_Found]) -> _Found:
+    for candidate in candidates:
+        return candidate
+    raise Denied
+
+
+def _named(domain: Domain) -> dict[str, str]:
+    return {"id": domain.id, "name": domain.name}
+
+
+def _time(seconds: float) -> str:
+    # Whole seconds: Fernet tokens carry no fraction, so Keystone shows none.
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _version(base_url: str) -> dict[str, object]:
+    return {
+        "id": "v3.14",
+        "status": "stable",
+        "updated": "2020-04-07T00:00:00Z",
+        "links": [{"rel": "self", "href": f"{base_url}/v3/"}],
+        "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}],
+    }
+
+
+def _reply(status: int, document: object, extra: Headers = (), acted: bool = False) -> Answer:
+    return _answer(status, json.dumps(document).encode(), "application/json", extra, acted)
+
+
+def _answer(status: int, body: bytes, content_type: str, extra: Headers = (), acted: bool = False) -> Answer:
+    headers = (
+        ("Content-Type", content_type),
+        ("Content-Length", str(len(body))),
+        *extra,
+        ("Vary", "X-Auth-Token"),
+        _request_id(),
+    )
+    return Answer(status, headers, body, acted, reason=phrase(status).upper())
+
+
+def _request_id() -> tuple[str, str]:
+    return "x-openstack-request-id", f"req-{uuid.uuid4()}"

@@ -1,0 +1,70 @@
+"""The service catalogue that comes with a token."""
+
+import uuid
+from enum import StrEnum
+
+from handler.simulator.identity.model import Token
+
+# A real catalogue is never of one service: a client that takes just any endpoint must stumble here.
+_OTHERS = (("network", "neutron", "/network"), ("image", "glance", "/image"))
+
+
+class ComputePath(StrEnum):
+    """What follows host and port in the catalogue's compute URL; Open Telekom Cloud has the project in it.
+
+    A client that asks for a range of versions climbs up from there to a list of versions. At the root of the port
+    it finds Keystone's, which misleads it; below the prefix it finds Nova's, as on DevStack.
+    """
+
+    PLAIN = "/v2.1"
+    PREFIXED = "/compute/v2.1"
+    PROJECT = "/v2.1/{project_id}"
+    LEGACY_PROJECT = "/v2/{project_id}"
+
+
+class Catalog:
+    """One catalogue of one region.
+
+    Args:
+        region: the id of the region.
+        compute: the form of the compute URL.
+        bms: the form of the URL of the BMS API; empty if the cloud has none.
+        smn: whether there is SMN; its URL has no project in it, as on Open Telekom Cloud.
+    """
+
+    def __init__(self, region: str, compute: str, bms: str = "", *, smn: bool = False) -> None:
+        self.region = region
+        self.compute = compute
+        self.bms = bms
+        self.smn = smn
+        self.base_url = ""
+        self._ids: dict[str, str] = {}
+
+    def entries(self, token: Token) -> list[dict[str, object]]:
+        """Return the catalogue as the token of one project shows it; empty without a project."""
+        if token.project is None:
+            return []
+        compute = self.compute.format(project_id=token.project.id)
+        services = [("compute", "nova", compute), *_OTHERS, ("identity", "keystone", "/v3")]
+        if self.bms:
+            services.insert(1, ("bms", "bms", self.bms.format(project_id=token.project.id)))
+        if self.smn:
+            services.append(("smn", "SimpleMessageNotification", "/v2/"))
+        return [self._service(kind, name, path) for kind, name, path in services]
+
+    def _service(self, kind: str, name: str, path: str) -> dict[str, object]:
+        interfaces = ("admin", "internal", "public") if kind == "identity" else ("public", "internal")
+        endpoints = [
+            {
+                "id": self._id(f"{kind}/{interface}"),
+                "interface": interface,
+                "region_id": self.region,
+                "url": self.base_url + path,
+                "region": self.region,
+            }
+            for interface in interfaces
+        ]
+        return {"endpoints": endpoints, "id": self._id(kind), "type": kind, "name": name}
+
+    def _id(self, what: str) -> str:
+        return self._ids.setdefault(what, uuid.uuid4().hex)

@@ -1,0 +1,214 @@
+"""The rounds of one event: calls go out, answers come in, and each server is looked at again when it is due.
+
+No thread waits for a server. A few calls are kept in flight, each answer is taken in as it comes, and one server that
+is slow, busy or throttled holds up no other.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from handler.errors import BudgetSpent, CloudUnreachable, InternalFault, LoginRefused
+from handler.stop.calls import CompletedCall, Observations, call
+from handler.stop.evidence import History
+from handler.stop.model import Policy, Server, ServerResult, StopRequest
+from handler.stop.pauses import Pauses
+from handler.stop.ports import CallExecutor, Cloud, DryRunStop, Pending, StopFailed, Taken
+from handler.stop.server_task import ServerTask
+from handler.stop.steps import Moment, Next, Step
+
+_LOG = logging.getLogger(__name__)
+
+# Reads that are due within this many seconds for each open server are made together, where that does no harm.
+_TOGETHER_PER_SERVER = 0.003
+# A call that may last to the deadline ends there, but for the last digits of the clock.
+_GRAIN = 0.001
+
+
+class Scheduler:
+    """The servers of one event, from the first look to their results.
+
+    Args:
+        request: it was not refused, and names its servers.
+        policy, cloud, crew, deadline, width, backoff, told: as `run` has them.
+    """
+
+    def __init__(
+        self,
+        request: StopRequest,
+        policy: Policy,
+        cloud: Cloud,
+        executor: CallExecutor[CompletedCall],
+        deadline: float,
+        width: int,
+        backoff: Callable[[int], float],
+        told: Callable[[ServerResult], None],
+    ) -> None:
+        self._told = told
+        self._cloud = cloud
+        self._crew = executor
+        self._deadline = deadline
+        self._width = width
+        self._pauses = Pauses(backoff)
+        self._tasks = {id_: ServerTask(id_, request, policy, self._pauses.after) for id_ in request.server_ids}
+        self._open = len(self._tasks)
+        self._later: list[tuple[float, int, Next, str]] = []
+        self._order = itertools.count()
+        self._stops: deque[Sequence[str]] = deque()
+        self._asks: deque[tuple[Step, Sequence[str]]] = deque()
+        self._in_flight = 0
+        self._probing = False
+        self._observations = Observations()
+
+    def results(self, look: CompletedCall | None) -> tuple[ServerResult, ...]:
+        """Go over the servers until each has a result or the budget ends.
+
+        Args:
+            look: a read that showed all of them; None if there was none.
+        """
+        if look is None:
+            self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._tasks)))
+        else:
+            self._observations.note(look)
+            self._learn(look)
+        while self._open:
+            now = self._crew.monotonic()
+            if now >= self._deadline:
+                break
+            self._collect_due(now)
+            self._send()
+            wake = min(self._later[0][0] if self._later else self._deadline, self._deadline)
+            if not self._in_flight and wake >= self._deadline:
+                break
+            completed = self._crew.next(max(wake - now, 0.0))
+            if completed is not None:
+                self._take_in(completed)
+        return self._conclude()
+
+    def _collect_due(self, now: float) -> None:
+        if not self._later or self._later[0][0] > now:
+            return
+        together = now + self._open * _TOGETHER_PER_SERVER
+        reads: list[str] = []
+        stops: list[str] = []
+        not_yet = []
+        while self._later and self._later[0][0] <= together:
+            entry = heapq.heappop(self._later)
+            due, _, coming, id_ = entry
+            if due > now and not coming.early:
+                not_yet.append(entry)
+                continue
+            match coming.step:
+                case Step.READ:
+                    reads.append(id_)
+                case Step.STOP:
+                    stops.append(id_)
+                case Step.HISTORY:
+                    self._asks.append((coming.step, (id_,)))
+                case unreachable:
+                    assert_never(unreachable)
+        for entry in not_yet:
+            heapq.heappush(self._later, entry)
+        self._stops.extend(self._cloud.stop_groups(stops) if stops else ())
+        self._asks.extend((Step.READ, group) for group in (self._cloud.read_groups(reads) if reads else ()))
+
+    def _send(self) -> None:
+        # Stops go first: the shorter the time between a look and the stop, the less can change in it.
+        while self._stops and self._in_flight < self._width:
+            self._start(Step.STOP, self._stops.popleft())
+        while self._asks and self._in_flight < self._width:
+            self._start(*self._asks.popleft())
+
+    def _start(self, step: Step, ids: Sequence[str], *, probe: bool = False) -> None:
+        self._in_flight += 1
+        self._crew.start(lambda: call(step, ids, self._cloud, self._crew.monotonic, self._deadline, probe=probe))
+
+    def _take_in(self, completed: CompletedCall) -> None:
+        self._in_flight -= 1
+        if isinstance(completed.failure, LoginRefused):
+            raise completed.failure
+        if completed.failure is not None:
+            _LOG.error("a call of the run failed", exc_info=completed.failure)
+            raise InternalFault("a call to the cloud failed in an unexpected way") from completed.failure
+        self._observations.note(completed)
+        self._pauses.renew()
+        if completed.probe:
+            self._probing = False
+        else:
+            self._learn(completed)
+
+    def _learn(self, completed: CompletedCall) -> None:
+        """Tell each server's case what came back, and note what it needs next."""
+        time_ended, now = self._crew.monotonic(), self._crew.now()
+        for id_ in completed.ids:
+            case, answer = self._tasks[id_], completed.answers.get(id_)
+            if answer is None:
+                continue
+            if time_ended > self._deadline - _GRAIN and isinstance(answer, CloudUnreachable) and answer.status is None:
+                # Our own deadline cut it off. That is no sign of trouble, and what was seen before still holds.
+                case.failures.fault = answer
+                continue
+            others_seen, others_taken = self._observations.newest(id_), self._observations.others_taken(id_)
+            at = Moment(completed.began, time_ended, now, others_seen, others_taken, self._open)
+            coming: Next | None
+            match answer:
+                case Taken() | DryRunStop():
+                    coming = case.on_stop(answer, at)
+                case Server() | Pending() | StopFailed():
+                    coming = case.on_read(answer, at)
+                case History():
+                    coming = case.on_history(answer, at)
+                case _ if completed.step is Step.STOP:
+                    coming = case.on_stop(answer, at)
+                case _ if completed.step is Step.HISTORY:
+                    coming = case.on_history(answer, at)
+                case _:
+                    coming = case.on_read(answer, at)
+            if coming is None:
+                self._ended(case)
+            elif coming.step is Step.STOP and self._cloud.one_by_one:
+                # At once: going through a thousand servers takes as long as the cloud takes to answer a call.
+                self._stops.append((id_,))
+                self._send()
+            else:
+                heapq.heappush(self._later, (coming.due, next(self._order), coming, id_))
+            if case.needs_probe:
+                self._probe(case)
+
+    def _ended(self, case: ServerTask) -> None:
+        assert case.result is not None
+        self._open -= 1
+        self._told(case.result)
+
+    def _probe(self, case: ServerTask) -> None:
+        """Read another server, to learn whether the cloud is down or just this one server can't be shown."""
+        if self._probing or self._observations.newest(case.id) > case.failures.failing_since:
+            return
+        other = self._observations.another(case.id)
+        if other is not None:
+            self._probing = True
+            self._start(Step.READ, (other,), probe=True)
+
+    def _conclude(self) -> tuple[ServerResult, ...]:
+        undone = []
+        for case in self._tasks.values():
+            if case.result is not None:
+                continue
+            if case.on_time_up():
+                self._ended(case)
+            else:
+                undone.append(case)
+        if undone:
+            faults = [fault for case in undone if (fault := case.failures.fault) is not None]
+            causes = sorted({fault.name for fault in faults}) or ["the time was too short"]
+            told = [fault.retry_after for fault in faults if fault.retry_after is not None]
+            raise BudgetSpent(
+                f"{len(undone)} of {len(self._tasks)} servers not handled in time ({', '.join(causes)}).",
+                retry_after=max(told, default=None),
+            ) from next(iter(faults), None)
+        return tuple(case.result for case in self._tasks.values() if case.result is not None)

@@ -1,0 +1,290 @@
+"""One server on its way through an event: what is known of it, and which call comes next.
+
+::
+
+    READ ──> decide ──STOP──> STOP ──taken──> READ ... until seen stopped, or the watch ends
+      ^        │ ASK            │
+      │        └──> HISTORY ────┤ refused, failed or lost: never sent again without a READ between
+      └─────────────────────────┘
+
+It makes no call itself and reads no clock; the run tells it what came back and when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import assert_never
+
+from handler.errors import (
+    CallDenied,
+    CallRejected,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    ServerNotFound,
+)
+from handler.stop.decide import decide, judged_by, settled_as_stopped
+from handler.stop.evidence import Action, Evidence, History, Lookup, gap_of
+from handler.stop.failures import FailureTracker
+from handler.stop.model import (
+    Decision,
+    Move,
+    Policy,
+    Power,
+    Reason,
+    Server,
+    ServerResult,
+    StopRequest,
+)
+from handler.stop.pauses import Polls
+from handler.stop.ports import DryRunStop, Pending, Seen, StopFailed, Taken
+from handler.stop.steps import Moment, Next, Step
+
+_NO_HISTORY = frozenset({Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE})
+
+_NOT_SEEN_STOPPED = "The cloud took the stop; it was not seen stopped in time."
+_POWER_STILL_ON = (
+    "The cloud took the stop and shows the server as SHUTOFF, but its power is on (power_state 1). "
+    "Check its management controller."
+)
+_POWER_UNKNOWN = "The cloud took the stop and shows the server as SHUTOFF, but its power state is unknown."
+_AGE_ALONE = " Its history could not be read, so only the event's age counted."
+
+
+class ServerTask:
+    """The state of one server within one event.
+
+    Attributes:
+        result: what came of it; None while it is open.
+        setbacks: what went wrong with it so far.
+        taken: what the cloud said when it took our stop; None as long as it has not.
+    """
+
+    def __init__(self, server_id: str, request: StopRequest, policy: Policy, backoff: Callable[[int], float]) -> None:
+        self.id = server_id
+        self.result: ServerResult | None = None
+        self.failures = FailureTracker(backoff)
+        self.taken: Taken | None = None
+        self._request = request
+        self._policy = policy
+        self._server: Server | None = None
+        self._before: str | None = None
+        self._observed_at: datetime | None = None
+        self._decision: Decision | None = None
+        self._evidence: Evidence | None = None
+        self._unproven = False
+        self._taken_at = 0.0
+        self._seen_powering_off = False
+        self._history_helps = True
+        self._polls = Polls()
+
+    @property
+    def needs_probe(self) -> bool:
+        """Whether it matters by now if other servers can still be read."""
+        return self.result is None and self.taken is None and self.failures.probe_matters
+
+    # --- what came back ---
+
+    def on_read(self, answer: Seen, at: Moment) -> Next | None:
+        """Take in one read; None if that ends the case."""
+        match answer:
+            case Server():
+                # A history that was read before is not kept: `updated` counts in whole seconds, so a start right after
+                # it would not show.
+                self._server, self._observed_at = answer, at.now
+                self.failures.seen()
+                if self.taken is not None or self.failures.maybe_taken:
+                    return self._watch(at)
+                return self._decide(at)
+            case Pending():
+                return self._poll(at)
+            case StopFailed(CloudFault()):
+                # The job names no reason that the server's state would show: it is as with a stop that came to nothing.
+                self._seen_powering_off = True
+                return Next(Step.READ, at.completed)
+            case StopFailed(cause):
+                # The job's late word on our stop counts as if the stop had been answered with it.
+                self.taken, self._seen_powering_off, self.failures.job_failed = None, False, True
+                return self.on_stop(cause, at)
+            case ServerNotFound() if self.taken is not None:
+                return self._end(Reason.ACCEPTED, "The cloud took the stop; the server is gone since.")
+            case CallDenied() | CallRejected() if self.taken is not None:
+                return self._end(Reason.ACCEPTED, "The cloud took the stop; it does not show the server any more.")
+            case ServerNotFound():
+                return self._end(Reason.NOT_FOUND, "The cloud knows no such server in this project.", answer)
+            case CallDenied():
+                return self._end(Reason.FORBIDDEN, "The login may not read it.", answer)
+            case CallRejected():
+                return self._end(Reason.REJECTED, "The cloud calls the request to read it wrong.", answer)
+            case _:
+                return self._read_failed(answer, at)
+
+    def on_history(self, answer: History | CloudError, at: Moment) -> Next | None:
+        """Take in the server's history; None if that ends the case."""
+        if isinstance(answer, CloudError):
+            gap = gap_of(answer)
+            if gap is None:
+                return self._unrecorded(answer, at)
+            answer = History(actions=None, gap=gap)
+        assert self._server is not None
+        if self.taken is None:
+            self._server = replace(self._server, history=answer)
+            return self._decide(at)
+        self._history_helps = answer.actions is not None
+        for act in answer.actions or ():
+            if act.failed and act.request_id == self.taken.request_id:
+                self._note(Lookup.FOUND, act)
+                return self._end(Reason.REVERTED, "The cloud took the stop, then recorded that it failed.")
+        return self._poll(at)
+
+    def on_stop(self, answer: Taken | DryRunStop | CloudError, at: Moment) -> Next | None:
+        """Take in the answer to our stop; None if that ends the case."""
+        match answer:
+            case Taken():
+                self.taken, self._taken_at = answer, at.completed
+                return self._poll(at)
+            case DryRunStop():
+                assert self._decision is not None
+                return self._end(Reason.DRY_RUN, self._decision.detail)
+            case CallDenied():
+                return self._end(Reason.FORBIDDEN, "The login may not stop it.", answer)
+            case CallRejected():
+                return self._end(Reason.REJECTED, "The cloud calls the request to stop it wrong.", answer)
+            case _:
+                return self._unsent(answer, at, counts=not (isinstance(answer, CloudThrottled) or answer.of_many))
+
+    def on_time_up(self) -> bool:
+        """The budget has ended: whether something true can still be said of the server."""
+        if self.taken is not None:
+            self._end_of_watch()
+        elif self._decision is not None and self._decision.move is Move.WAIT and not self.failures.failing:
+            self._end(Reason.BUSY, f"{self._decision.detail} It was still running when the time was up.")
+        return self.result is not None
+
+    # --- what to do next ---
+
+    def _decide(self, at: Moment) -> Next | None:
+        assert self._server is not None
+        assert self._observed_at is not None
+        self._decision = decide(self._server, self._request, self._policy, at.now)
+        self._evidence = judged_by(self._server, self._request, self._policy, self._decision, self._observed_at)
+        match self._decision.move:
+            case Move.STOP:
+                given_up = self.failures.given_up(at)
+                if given_up is not None:
+                    return self._end(*given_up, self.failures.stop_fault)
+                self._before = self._server.vm_state
+                self._unproven = self._decision.history in _NO_HISTORY
+                return Next(Step.STOP, at.completed)
+            case Move.ASK:
+                return Next(Step.HISTORY, at.completed)
+            case Move.WAIT:
+                return Next(Step.READ, at.completed + self._polls.pause(at.crowd), early=True)
+            case Move.LEAVE:
+                return self._end(self._decision.reason, self._decision.detail + self.failures.told())
+            case unreachable:
+                assert_never(unreachable)
+
+    def _watch(self, at: Moment) -> Next | None:
+        """Judge a server for which our stop was taken, or may have been."""
+        server = self._server
+        assert server is not None
+        if server.vm_state == "stopped" and server.power is Power.OFF:
+            return self._end(Reason.CONFIRMED, f"Stopped; it was {self._before}.")
+        if self.taken is None:
+            if server.task_state != "powering-off" and not settled_as_stopped(server):
+                return self._decide(at)
+            self.taken, self._taken_at = Taken(), at.completed
+        if server.task_state == "powering-off":
+            self._seen_powering_off = True
+            return self._poll(at)
+        if server.vm_state == "deleted":
+            return self._end(Reason.ACCEPTED, "The cloud took the stop; the server has been deleted since.")
+        if server.task_state is None and server.vm_state in ("active", "error"):
+            if self._seen_powering_off:
+                return self._end(
+                    Reason.REVERTED, f"The cloud took the stop, but the server is {server.vm_state} after it."
+                )
+            # Not started yet, or failed already: only the cloud's own record can tell.
+            if self._history_helps and self.taken.request_id is not None:
+                return Next(Step.HISTORY, at.completed)
+        return self._poll(at)
+
+    def _poll(self, at: Moment) -> Next | None:
+        end = self._watch_ends()
+        if at.completed >= end:
+            return self._end_of_watch()
+        return Next(Step.READ, min(at.completed + self._polls.pause(at.crowd), end), early=True)
+
+    def _end_of_watch(self) -> Next | None:
+        """Say what is true of a stop that the cloud took, when the server was not seen off in time."""
+        server = self._server
+        assert server is not None
+        assert self._evidence is not None
+        if not settled_as_stopped(server):
+            return self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
+        self._evidence = self._evidence._replace(
+            observed_at=self._observed_at or self._evidence.observed_at,
+            vm_state=server.vm_state,
+            task_state=server.task_state,
+            power_state=server.power_state,
+            updated=server.updated,
+        )
+        if server.power is Power.ON:
+            return self._end(Reason.POWER_STILL_ON, _POWER_STILL_ON)
+        return self._end(Reason.ACCEPTED, _POWER_UNKNOWN)
+
+    def _watch_ends(self) -> float:
+        return self._taken_at + self._policy.wait.total_seconds()
+
+    def _read_failed(self, fault: CloudError, at: Moment) -> Next | None:
+        """A call brought nothing; read again later, unless it is plainly this server's own trouble."""
+        due = self.failures.unread(fault, at)
+        if self.taken is not None:
+            # What the cloud took stays taken, whatever it shows of the server since.
+            return Next(Step.READ, due) if due <= self._watch_ends() else self._end_of_watch()
+        if self.failures.own_trouble(fault, at):
+            return self._end(Reason.CLOUD_ERROR, "The cloud answers for other servers, not for this one.", fault)
+        return Next(Step.READ, due)
+
+    def _unrecorded(self, fault: CloudError, at: Moment) -> Next | None:
+        """The history could not be had just now; no stop without it, since the cloud does keep one."""
+        if self.taken is not None or isinstance(fault, CloudThrottled):
+            return self._read_failed(fault, at)
+        due = self.failures.unrecorded(fault, at)
+        if due is None:
+            self._note(Lookup.UNREADABLE)
+            return self._end(Reason.CLOUD_ERROR, "The cloud shows the server, but fails to show its history.", fault)
+        return Next(Step.READ, due)
+
+    def _unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> Next:
+        """Our stop was turned down, failed or lost: read again before anything else."""
+        return Next(Step.READ, self.failures.unsent(fault, at, counts=counts))
+
+    def _note(self, history: Lookup, action: Action | None = None) -> None:
+        """Add what the history said after the decision."""
+        assert self._evidence is not None
+        self._evidence = self._evidence._replace(history=history, action=action)
+
+    def _end(self, reason: Reason, detail: str, fault: CloudError | None = None) -> Next | None:
+        server = self._server
+        gone = reason is Reason.NOT_FOUND
+        sent = self.taken is not None or self.failures.any_stop
+        if self._unproven and (self.taken or reason is Reason.CONFIRMED):
+            detail += _AGE_ALONE
+        ids = fault.request_id if fault is not None else self.taken.request_id if self.taken else None
+        self.result = ServerResult(
+            id=self.id,
+            reason=reason,
+            detail=detail,
+            name=server.name if server else None,
+            vm_state=server.vm_state if server and not gone else None,
+            task_state=server.task_state if server and not gone else None,
+            previous_vm_state=self._before if sent or reason is Reason.CONFIRMED else None,
+            request_id=ids,
+            job_id=self.taken.job_id if self.taken else None,
+            evidence=self._evidence,
+        )
+        return None

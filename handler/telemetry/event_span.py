@@ -1,0 +1,140 @@
+"""One event while it is handled: its span, and the spans of its servers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+
+from handler.stop.model import Outcome, ServerResult, StopRequest
+from handler.telemetry.instruments import Attributes, Key
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    span: Span
+    context: Context
+
+
+class EventSpan:
+    """An event that is being handled; its cloud calls come from several threads.
+
+    Attributes:
+        context: makes spans its children.
+        outcome, reason: what came of it so far, as its metrics tell it.
+    """
+
+    def __init__(self, tracer: Tracer, request: StopRequest, type_: str) -> None:
+        self.request = request
+        self.type = type_
+        self.began = time.monotonic()
+        self.outcome = "unhandled"
+        self.reason: str | None = None
+        carried = {"traceparent": request.traceparent or "", "tracestate": request.tracestate or ""}
+        self.span = tracer.start_span(
+            f"CloudEvents Process {type_}",
+            TraceContextTextMapPropagator().extract(carried, Context()),
+            SpanKind.CONSUMER,
+            {
+                "cloudevents.event_id": request.id,
+                "cloudevents.event_source": request.source,
+                "cloudevents.event_spec_version": "1.0",
+                "cloudevents.event_type": request.type,
+            },
+        )
+        self.context = set_span_in_context(self.span, Context())
+        self._tracer = tracer
+        self._began_ns = time.time_ns()
+        self._lock = threading.Lock()
+        self._servers: dict[str, _Opened] = {}
+        self._ended = False
+
+    def server(self, id_: str) -> Context:
+        """What makes spans children of a server's, which begins with the first call about it."""
+        with self._lock:
+            if self._ended:
+                return self.context
+            return self._opened(id_, None).context
+
+    def result(self, result: ServerResult) -> None:
+        """End the span of a server with what came of it."""
+        with self._lock:
+            # One that was only read along with others has no call of its own.
+            span = self._opened(result.id, self._began_ns).span
+            del self._servers[result.id]
+        told: dict[str, AttributeValue | None] = {
+            Key.OUTCOME: result.outcome.value,
+            Key.REASON: result.reason.value,
+            "autostop.server.vm_state": result.vm_state,
+            "autostop.server.task_state": result.task_state,
+            "autostop.cloud.request_id": result.request_id,
+            "autostop.cloud.job_id": result.job_id,
+        }
+        span.set_attributes({name: value for name, value in told.items() if value is not None})
+        if result.outcome is Outcome.FAILED:
+            span.set_attribute(Key.ERROR, result.reason.value)
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+    def end(self, error: str | None = None) -> Attributes:
+        """End all spans of it.
+
+        Args:
+            error: the name of the trouble, if it must come again.
+
+        Returns:
+            The labels of its metrics.
+        """
+        with self._lock:
+            self._ended = True
+            left = list(self._servers.values())
+            self._servers.clear()
+        for opened in left:
+            opened.span.end()
+        if error is not None:
+            self.outcome, self.reason = "unhandled", None
+        labels: Attributes = {Key.TYPE: self.type, Key.EVENT_OUTCOME: self.outcome}
+        if self.reason is not None:
+            labels[Key.EVENT_REASON] = self.reason
+        if error is not None:
+            labels[Key.ERROR] = error
+        self.span.set_attributes({name: value for name, value in labels.items() if name != Key.TYPE})
+        if error is not None or self.outcome == "failed":
+            self.span.set_status(Status(StatusCode.ERROR))
+        self.span.end()
+        return labels
+
+    def _opened(self, id_: str, began: int | None) -> _Opened:
+        opened = self._servers.get(id_)
+        if opened is None:
+            span = self._tracer.start_span(
+                "stop server", self.context, attributes={"autostop.server.id": id_}, start_time=began
+            )
+            opened = self._servers[id_] = _Opened(span, set_span_in_context(span, Context()))
+        return opened
+
+
+_CURRENT: ContextVar[EventSpan | None] = ContextVar("current", default=None)
+
+
+def current() -> EventSpan | None:
+    """The event that this thread works for."""
+    return _CURRENT.get()
+
+
+@contextmanager
+def working_for(watch: EventSpan | None) -> Iterator[None]:
+    """The time in which this thread works for an event."""
+    token = _CURRENT.set(watch)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)

@@ -1,0 +1,89 @@
+"""A wire whose calls are measured, and are spans where an event is being handled."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from handler.telemetry.event_span import current
+from handler.telemetry.instruments import Attributes, Key
+from handler.telemetry.providers import Signals
+from handler.wire import Answer, Wire
+
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_PROJECT = re.compile("[0-9a-f]{32}", re.ASCII)
+_PORTS = {"http": 80, "https": 443}
+
+
+def template(path: str) -> str:
+    """A path of the cloud's with names in place of its ids, so that the same calls have the same name."""
+    parts = path.split("/")
+    for place, part in enumerate(parts):
+        if place and parts[place - 1] == "jobs":
+            parts[place] = "{job_id}"
+        elif _UUID.fullmatch(part):
+            parts[place] = "{server_id}"
+        elif _PROJECT.fullmatch(part):
+            parts[place] = "{project_id}"
+    return "/".join(parts)
+
+
+class InstrumentedHttpClient(Wire):
+    """Sends as a wire does.
+
+    Args:
+        peer: `cloud` or `sink`. Only the cloud's paths are told: those of a sink may be its password.
+        options: as for `Wire`.
+    """
+
+    def __init__(self, signals: Callable[[], Signals], peer: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._signals = signals
+        self._peer = peer
+
+    def send(self, method: str, url: str, *, headers: Mapping[str, str], timeout: float, **options: Any) -> Answer:
+        """Send one request and read its answer, once."""
+        tracer, instruments = self._signals()
+        parts = urlsplit(url)
+        attributes: Attributes = {
+            Key.METHOD: method,
+            Key.ADDRESS: parts.hostname or "",
+            Key.PORT: parts.port or _PORTS.get(parts.scheme, 0),
+        }
+        told: Attributes = dict(attributes)
+        name = method
+        if self._peer == "cloud":
+            # Without query and credentials, which a URL of a catalogue might have.
+            shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+            pattern = template(parts.path)
+            told |= {"url.full": shown, "url.template": pattern}
+            name = f"{method} {pattern}"
+        attributes[Key.PEER] = self._peer
+        watch, span = current(), None
+        if watch is not None:
+            server = _UUID.search(parts.path) if self._peer == "cloud" and "servers/" in parts.path else None
+            parent = watch.server(server[0]) if server else watch.context
+            span = tracer.start_span(name, parent, SpanKind.CLIENT, told)
+        began = time.monotonic()
+        try:
+            answer = super().send(method, url, headers=headers, timeout=timeout, **options)
+        except BaseException as failure:
+            attributes[Key.ERROR] = type(failure).__name__
+            raise
+        else:
+            attributes[Key.STATUS] = answer.status
+            if answer.status >= 400:
+                attributes[Key.ERROR] = str(answer.status)
+            return answer
+        finally:
+            instruments.call(attributes, time.monotonic() - began)
+            if span is not None:
+                span.set_attributes({key: attributes[key] for key in (Key.STATUS, Key.ERROR) if key in attributes})
+                if Key.ERROR in attributes:
+                    span.set_status(Status(StatusCode.ERROR))
+                span.end()

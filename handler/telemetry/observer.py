@@ -1,0 +1,139 @@
+"""What the rooms tell, as spans and metrics."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from opentelemetry.trace import format_span_id, format_trace_id
+
+from handler.errors import RetryableError
+from handler.stop.model import Report, ServerResult, StopRequest
+from handler.telemetry.event_span import EventSpan, current, working_for
+from handler.telemetry.http_client import InstrumentedHttpClient
+from handler.telemetry.instruments import Attributes, Key
+from handler.telemetry.providers import Signals
+from handler.telemetry.wsgi import MeasuredApp
+from handler.wire import Wire
+
+# The one prefix under which senders may make up types: each would make a series of its own.
+_OPEN_ENDED = "CES:Event:"
+
+
+class OpenTelemetryObserver:
+    """Tells OpenTelemetry.
+
+    Args:
+        signals: gives spans and metrics their way.
+        correlate: the log's lines about an event name its span.
+    """
+
+    def __init__(self, signals: Callable[[], Signals], *, correlate: bool) -> None:
+        self._signals = signals
+        self._lock = threading.Lock()
+        self._watches: dict[int, EventSpan] = {}
+        self._named: dict[tuple[str, str], EventSpan] = {}
+        if correlate:
+            for handler in logging.getLogger("handler").handlers:
+                handler.addFilter(self._correlated)
+
+    def install(self, app: Any, routes: Iterable[str]) -> None:
+        """Have each request to a Flask application measured; these paths are told apart."""
+        app.wsgi_app = MeasuredApp(app.wsgi_app, self._signals, frozenset(routes))
+
+    def wire(self, peer: str) -> Callable[..., Wire]:
+        """What makes wires to `cloud` or `sink` whose calls are measured."""
+        return partial(InstrumentedHttpClient, self._signals, peer)
+
+    def executor(self, executor: Executor) -> Executor:
+        """The executor, whose calls belong to the event that is current where they are submitted."""
+        return _Carrying(executor)
+
+    @contextmanager
+    def events(self, requests: Sequence[StopRequest]) -> Iterator[None]:
+        """The time in which the events of one HTTP request are handled; what is raised in it is their trouble."""
+        tracer, _ = self._signals()
+        watches = [EventSpan(tracer, request, _type(request.type)) for request in requests]
+        with self._lock:
+            self._watches |= {id(watch.request): watch for watch in watches}
+            self._named |= {(watch.request.source, watch.request.id): watch for watch in watches}
+        error: str | None = None
+        try:
+            # What is done for all of a batch belongs to none of its events.
+            with working_for(watches[0] if len(watches) == 1 else None):
+                yield
+        except RetryableError as trouble:
+            error = trouble.name
+            raise
+        except BaseException:
+            error = "internal-fault"
+            raise
+        finally:
+            self._end(watches, error)
+
+    def event(self, request: StopRequest) -> AbstractContextManager[None]:
+        """The time in which one of them is current in this thread."""
+        return working_for(self._watches.get(id(request)))
+
+    def server(self, result: ServerResult) -> None:
+        """What came of a server of the current event."""
+        watch = current()
+        if watch is not None:
+            watch.result(result)
+        labels: Attributes = {Key.OUTCOME: result.outcome.value, Key.REASON: result.reason.value}
+        self._signals().instruments.server(labels)
+
+    def report(self, report: Report) -> None:
+        """What came of the current event."""
+        watch = current()
+        if watch is not None:
+            watch.outcome = "refused" if report.refusal else "failed" if report.failed else "completed"
+            watch.reason = report.refusal.value if report.refusal else None
+            watch.span.set_attributes({"autostop.api": report.api, "autostop.dry_run": report.dry_run})
+
+    def ignored(self, type_: str, why: str) -> None:
+        """An event that was rightly not acted on."""
+        labels: Attributes = {Key.TYPE: _type(type_), Key.EVENT_OUTCOME: "ignored", Key.EVENT_REASON: why}
+        self._signals().instruments.event(labels)
+
+    def _end(self, watches: Sequence[EventSpan], error: str | None) -> None:
+        for watch in watches:
+            labels = watch.end(error)
+            self._signals().instruments.event(labels, time.monotonic() - watch.began)
+        with self._lock:
+            for watch in watches:
+                self._watches.pop(id(watch.request), None)
+                named = (watch.request.source, watch.request.id)
+                if self._named.get(named) is watch:
+                    del self._named[named]
+
+    def _correlated(self, record: logging.LogRecord) -> bool:
+        watch = self._named.get((record.__dict__.get("event_source", ""), record.__dict__.get("event_id", "")))
+        if watch is not None:
+            context = watch.span.get_span_context()
+            if context.is_valid:
+                record.__dict__["trace_id"] = format_trace_id(context.trace_id)
+                record.__dict__["span_id"] = format_span_id(context.span_id)
+        return True
+
+
+class _Carrying(Executor):
+    """Hands calls on together with the context that they are submitted in."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call."""
+        return self._executor.submit(copy_context().run, fn, *args, **kwargs)
+
+
+def _type(type_: str) -> str:
+    return f"{_OPEN_ENDED}*" if type_.startswith(_OPEN_ENDED) else type_

@@ -1,0 +1,159 @@
+"""OpenTelemetry's SDK, made when it is first needed: not before the server forks, and so in the right process.
+
+functions-framework loads the function in gunicorn's arbiter, which forks its workers after that; threads and
+connections would be left behind there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
+
+from opentelemetry.metrics import Meter, NoOpMeter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import NoOpTracer, Tracer
+
+from handler import __version__
+from handler.telemetry.instruments import Instruments
+
+_LOG = logging.getLogger(__name__)
+
+_SCOPE = "bms-autostop"
+# All that a collector which does not answer can delay the end of the process.
+_CLOSING = 5.0
+_REPEAT = 300.0
+
+
+_Made = TypeVar("_Made")
+
+
+class Signals(NamedTuple):
+    """Where spans and metrics go."""
+
+    tracer: Tracer
+    instruments: Instruments
+
+
+class LazyProviders:
+    """Makes the signals when they are first asked for, once in a process.
+
+    Args:
+        wanted: of `traces` and `metrics`.
+    """
+
+    def __init__(self, wanted: frozenset[str], environ: Mapping[str, str]) -> None:
+        self._wanted = wanted
+        self._environ = dict(environ)
+        self._lock = threading.Lock()
+        self._made: Signals | None = None
+        self._closers: list[threading.Thread] = []
+        self._ending = threading.Event()
+
+    def __call__(self) -> Signals:
+        """The signals. What can't be set up is told in the log, and goes nowhere then."""
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = self._make()
+        return self._made
+
+    def close(self) -> None:
+        """Send what is still here, for `_CLOSING` seconds at most."""
+        self._ending.set()
+        deadline = time.monotonic() + _CLOSING
+        for closer in self._closers:
+            closer.join(max(deadline - time.monotonic(), 0.0))
+
+    def _make(self) -> Signals:
+        _tame_complaints()
+        resource = _resource(self._environ)
+        tracer = self._try("traces", lambda: self._tracer(resource)) or NoOpTracer()
+        meter = self._try("metrics", lambda: self._meter(resource)) or NoOpMeter(_SCOPE)
+        atexit.register(self.close)
+        return Signals(tracer, Instruments(meter))
+
+    def _try(self, signal: str, make: Callable[[], _Made]) -> _Made | None:
+        if signal not in self._wanted:
+            return None
+        try:
+            return make()
+        except Exception as failure:
+            # Its message may quote a variable, and those of OpenTelemetry hold passwords too.
+            detail = f"No {signal}: OpenTelemetry cannot be set up ({type(failure).__name__}); check its variables."
+            _LOG.error("telemetry is off", extra={"detail": detail})
+            return None
+
+    def _tracer(self, resource: Resource) -> Tracer:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._close_with(provider.shutdown)
+        return provider.get_tracer(_SCOPE, __version__)
+
+    def _meter(self, resource: Resource) -> Meter:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+        reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+        provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+        self._close_with(provider.shutdown)
+        return provider.get_meter(_SCOPE, __version__)
+
+    def _close_with(self, shutdown: Callable[[], None]) -> None:
+        """Have a thread ready that shuts this down: at the very end Python may not start one any more."""
+
+        def close() -> None:
+            self._ending.wait()
+            shutdown()
+
+        closer = threading.Thread(target=close, name="telemetry-closer", daemon=True)
+        closer.start()
+        self._closers.append(closer)
+
+
+def _resource(environ: Mapping[str, str]) -> Resource:
+    """Who we are, as far as the variables do not say it."""
+    ours = {
+        "service.name": "bms-autostop",
+        "service.version": __version__,
+        "service.instance.id": str(uuid.uuid4()),
+        "faas.name": environ.get("FUNCTION_TARGET") or "stop_servers",
+    }
+    told = Resource.create().attributes
+    said = {name for name in ours if name in told and not str(told[name]).startswith("unknown_service")}
+    return Resource.create({name: value for name, value in ours.items() if name not in said})
+
+
+class _Complaints(logging.Handler):
+    """Has the log tell what OpenTelemetry complains of, in its words but without its values; each once in a while.
+
+    Its values are URLs and answers of the collector, either of which may hold what gives access to it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._told: dict[str, float] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Tell it, unless it was told lately."""
+        said = str(record.msg)
+        if record.created - self._told.get(said, float("-inf")) < _REPEAT:
+            return
+        self._told[said] = record.created
+        _LOG.warning("telemetry is in trouble", extra={"detail": said})
+
+
+def _tame_complaints() -> None:
+    theirs = logging.getLogger("opentelemetry")
+    theirs.propagate = False
+    if not any(isinstance(handler, _Complaints) for handler in theirs.handlers):
+        theirs.addHandler(_Complaints())

@@ -1,0 +1,155 @@
+"""One exchange with the cloud: authenticated, bounded in time and size, and never led elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from handler import __version__
+from handler import wire as wire_module
+from handler.cloud.api_client import Http, Reply
+from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused, StateConflict
+from handler.simulator import CallKind, Cut, Fault, Simulator
+from tests.cloud.clients import Client
+
+
+@pytest.fixture
+def url(cloud: Simulator) -> str:
+    """Where a server of the cloud is."""
+    return f"{cloud.url}/v2.1/servers/{cloud.add_server('db-1')}"
+
+
+def _get(client: Client, url: str, timeout: float = 5.0) -> Reply:
+    return client.http.send("looking", "GET", url, timeout=timeout, headers={"Accept": "application/json"})
+
+
+def test_a_good_answer_comes_whole(client: Client, url: str) -> None:
+    """With its body and the cloud's id for the request."""
+    reply = _get(client, url)
+    assert reply.json("looking")["server"]["name"] == "db-1"  # type: ignore[index]
+    assert reply.request_id is not None
+    assert reply.request_id.startswith("req-")
+
+
+def test_the_cloud_is_told_who_calls(cloud: Simulator, client: Client, url: str) -> None:
+    """Its operators find the program and its version in their logs."""
+    _get(client, url)
+    assert {call.headers["user-agent"].split()[0] for call in cloud.calls} == {f"bms-autostop/{__version__}"}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"null", b'"text"', b"\xff", b'{"a": ', b"[" * 100_000])
+def test_a_body_that_is_no_json_object_is_confusing(body: bytes) -> None:
+    """It names the call and carries the request's id, and does not quote what came instead."""
+    with pytest.raises(CloudUnexpectedAnswer) as caught:
+        Reply({"x-request-id": "req-1"}, body).json("looking")
+    assert str(caught.value) == "looking: the answer is no JSON object"
+    assert caught.value.request_id == "req-1"
+
+
+def test_a_token_that_is_refused_is_renewed_once(cloud: Simulator, client: Client, url: str) -> None:
+    """The call is then made again with the new one."""
+    _get(client, url)
+    cloud.revoke_tokens()
+    assert _get(client, url).body
+    assert [call.status for call in cloud.calls] == [201, 200, 401, 201, 200]
+
+
+def test_a_fresh_token_that_is_refused_is_a_refused_login(cloud: Simulator, client: Client, url: str) -> None:
+    """A third token would fare no better."""
+    cloud.inject(Fault.token_expired(CallKind.READ, times=None))
+    with pytest.raises(LoginRefused, match="looking: HTTP 401") as caught:
+        _get(client, url)
+    assert caught.value.status == 401
+    assert caught.value.request_id is not None
+    assert [call.status for call in cloud.calls] == [201, 401, 201, 401]
+
+
+def test_an_error_of_the_cloud_is_raised(cloud: Simulator, client: Client, url: str) -> None:
+    """With status and request id."""
+    cloud.inject(Fault(on=CallKind.READ, status=409))
+    with pytest.raises(StateConflict) as caught:
+        _get(client, url)
+    assert caught.value.status == 409
+    assert caught.value.request_id is not None
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_is_an_error_and_not_a_way(cloud: Simulator, client: Client, url: str, status: int) -> None:
+    """The token would be shown to whoever is there."""
+    cloud.inject(Fault(on=CallKind.READ, status=status, headers={"Location": f"{cloud.url}/elsewhere"}))
+    with pytest.raises(CloudUnexpectedAnswer, match=f"HTTP {status}"):
+        _get(client, url)
+    assert not [call for call in cloud.calls if "elsewhere" in call.path]
+
+
+def test_a_call_without_time_is_not_made(cloud: Simulator, client: Client, url: str) -> None:
+    """Nothing reaches the cloud, so nothing can have been done."""
+    with pytest.raises(CloudUnreachable, match="out of time before it was sent") as caught:
+        _get(client, url, timeout=0.0)
+    assert caught.value.maybe_acted is False
+    assert cloud.calls == []
+
+
+def test_the_time_for_a_call_includes_its_login(cloud: Simulator, client: Client, url: str) -> None:
+    """A login that used it up leaves none for the call."""
+    times = iter([0.0, 0.0, 9.0])
+    http = Http(client.login, client.wire, lambda: next(times))
+    with pytest.raises(CloudUnreachable, match="out of time before it was sent"):
+        http.send("looking", "GET", url, timeout=5.0, headers={})
+    assert [call.kind for call in cloud.calls] == [CallKind.LOGIN]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault(on=CallKind.READ, delay=5.0), "ReadTimeoutError"),
+        (Fault(on=CallKind.READ, slow_body=0.03), "(ReadTimeoutError|TimeoutError)"),
+        (Fault(on=CallKind.READ, cut=Cut.MIDWAY), "ProtocolError"),
+        (Fault(on=CallKind.READ, cut=Cut.AFTER), "ProtocolError"),
+        (Fault(on=CallKind.READ, status=200, body="no gzip", headers={"Content-Encoding": "gzip"}), "DecodeError"),
+    ],
+)
+def test_an_answer_that_does_not_come_whole_in_time_is_none(
+    cloud: Simulator, client: Client, url: str, fault: Fault, said: str
+) -> None:
+    """Silence, dripping, and lines cut in any place: the cloud may have acted all the same."""
+    client.login.access(1)
+    cloud.inject(fault)
+    with pytest.raises(CloudUnreachable, match=f"looking: no answer .{said}.") as caught:
+        _get(client, url, timeout=0.15)
+    assert caught.value.maybe_acted is True
+
+
+def test_an_answer_without_end_is_cut_off(
+    cloud: Simulator, client: Client, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot fill the memory."""
+    client.login.access(1)
+    monkeypatch.setattr(wire_module, "_LARGEST_ANSWER", 1000)
+    cloud.inject(Fault(on=CallKind.READ, status=200, body=b"x" * 1000))
+    assert len(_get(client, url).body) == 1000
+    cloud.inject(Fault(on=CallKind.READ, status=200, body=b"x" * 1001))
+    with pytest.raises(CloudUnreachable):
+        _get(client, url)
+
+
+def test_a_closed_port_is_no_cloud(cloud: Simulator, client: Client, url: str) -> None:
+    """Nothing was done there."""
+    client.login.access(1)
+    cloud.stop()
+    with pytest.raises(CloudUnreachable) as caught:
+        _get(client, url)
+    assert caught.value.maybe_acted is False
+
+
+def test_no_exception_speaks_of_the_token(cloud: Simulator, client: Client, url: str) -> None:
+    """As deep as its causes go."""
+    token = client.login.access(1).token
+    cloud.inject(Fault.cut_after(CallKind.READ))
+    cloud.inject(Fault(on=CallKind.READ, status=500))
+    for _ in range(2):
+        with pytest.raises(CloudError) as caught:
+            _get(client, url)
+        cause: BaseException | None = caught.value
+        while cause is not None:
+            assert token not in f"{cause}{cause!r}{cause.args}"
+            cause = cause.__cause__ or cause.__context__

@@ -1,0 +1,260 @@
+"""Whatever the cloud answers, or fails to answer, becomes the exception that says what can be done about it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+import urllib3
+
+from handler.cloud import error_mapping
+from handler.errors import (
+    CallDenied,
+    CallRejected,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    CloudUnexpectedAnswer,
+    CloudUnreachable,
+    LoginRefused,
+    ServerNotFound,
+    StateConflict,
+)
+
+ITEM_NOT_FOUND = {"itemNotFound": {"code": 404, "message": "Instance x could not be found."}}
+OVER_LIMIT = {"overLimit": {"code": 413, "message": "Slow down.", "retryAfter": "5"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "maybe_acted"),
+    [
+        (300, None, CloudUnexpectedAnswer, False),
+        (302, None, CloudUnexpectedAnswer, False),
+        (304, None, CloudUnexpectedAnswer, False),
+        (400, {"badRequest": {"code": 400, "message": "no"}}, CallRejected, False),
+        (400, {"error": {"code": "BMS.0018", "message": "no"}}, CallRejected, False),
+        (402, None, CallRejected, False),
+        (403, {"forbidden": {"code": 403, "message": "Policy"}}, CallDenied, False),
+        (403, None, CallDenied, False),
+        (404, ITEM_NOT_FOUND, ServerNotFound, False),
+        (404, {"error_code": "APIG.0101", "error_msg": "The API does not exist."}, CloudUnexpectedAnswer, False),
+        (404, {"error": {"code": 404, "message": "no such path"}}, CloudUnexpectedAnswer, False),
+        (404, None, CloudUnexpectedAnswer, False),
+        (405, None, CloudUnexpectedAnswer, False),
+        (406, None, CloudUnexpectedAnswer, False),
+        (407, None, CloudUnexpectedAnswer, False),
+        (408, None, CloudUnreachable, False),
+        (409, {"conflictingRequest": {"code": 409, "message": "locked"}}, StateConflict, False),
+        (410, None, CloudUnexpectedAnswer, False),
+        (413, OVER_LIMIT, CloudThrottled, False),
+        (413, None, CallRejected, False),
+        (415, None, CallRejected, False),
+        (429, OVER_LIMIT, CloudThrottled, False),
+        (429, None, CloudThrottled, False),
+        (500, {"computeFault": {"code": 500, "message": "Unexpected"}}, CloudFault, False),
+        (501, None, CloudFault, False),
+        (502, None, CloudUnreachable, True),
+        (503, {"serviceUnavailable": {"code": 503, "message": "later"}}, CloudUnreachable, False),
+        (504, None, CloudUnreachable, True),
+        (599, None, CloudUnreachable, True),
+    ],
+)
+def test_a_status_and_its_body_tell_the_situation(
+    status: int, body: object, kind: type[CloudError], maybe_acted: bool
+) -> None:
+    """A 404 that does not speak of an item is none of a server's, and a gateway may have passed the call on."""
+    fault = error_mapping.from_answer("stopping it", status, {}, json.dumps(body).encode() if body else b"")
+    assert type(fault) is kind
+    assert (fault.status, fault.maybe_acted, fault.retry_after) == (status, maybe_acted, None)
+    assert str(fault).startswith(f"stopping it: HTTP {status}")
+
+
+def test_a_413_that_names_a_time_is_throttling() -> None:
+    """Older clouds say 413 where newer ones say 429; without a time and without `overLimit` it is about the size."""
+    assert type(error_mapping.from_answer("x", 413, {"Retry-After": "5"}, b"")) is CloudThrottled
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"conflictingRequest": {"code": 409, "message": "It is locked"}}, "x: HTTP 409 409 (It is locked)"),
+        ({"error": {"code": "BMS.0039", "message": "Wrong state"}}, "x: HTTP 409 BMS.0039 (Wrong state)"),
+        (
+            {"error": {"code": "Common.0018", "message": "No", "details": [{"code": "a", "message": "b"}]}},
+            "x: HTTP 409 Common.0018 (No)",
+        ),
+        ({"error_code": "APIG.0308", "error_msg": "Full", "request_id": "1"}, "x: HTTP 409 APIG.0308 (Full)"),
+        ({"error_msg": "Full", "error_code": "AS.0001"}, "x: HTTP 409 AS.0001 (Full)"),
+        ({"error": {"code": 401, "title": "Unauthorized", "message": "No"}}, "x: HTTP 409 401 (No)"),
+        ({"error": {"code": None, "message": ["a"]}}, "x: HTTP 409"),
+        ({"error": {"message": "two\r\nlines"}}, "x: HTTP 409 (two lines)"),
+        ({"error": {"message": "a" * 300}}, f"x: HTTP 409 ({'a' * 200})"),
+        ({"unheard": "of"}, "x: HTTP 409"),
+        (["a list"], "x: HTTP 409"),
+        ("text", "x: HTTP 409"),
+    ],
+)
+def test_the_shapes_of_fault_bodies_are_all_read(body: object, said: str) -> None:
+    """Code and message are quoted, in one line and of bounded length; what has neither is not quoted."""
+    assert str(error_mapping.from_answer("x", 409, {}, json.dumps(body).encode())) == said
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000])
+def test_a_body_that_is_no_json_says_nothing(body: bytes) -> None:
+    """And is no reason to fail."""
+    assert str(error_mapping.from_answer("x", 502, {}, body)) == "x: HTTP 502"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-compute-request-id": "req-1", "x-openstack-request-id": "req-2"}, "req-1"),
+        ({"x-openstack-request-id": "req-2", "x-request-id": "abc"}, "req-2"),
+        ({"x-request-id": "0a1b.c_d-e"}, "0a1b.c_d-e"),
+        ({"x-compute-request-id": "", "x-request-id": "b"}, "b"),
+        ({"x-request-id": "with space"}, None),
+        ({"x-request-id": "a" * 129}, None),
+        ({"x-request-id": "ä"}, None),
+        ({}, None),
+    ],
+)
+def test_the_request_id_is_taken_from_where_it_is(headers: Mapping[str, str], expected: str | None) -> None:
+    """Nova's own first, then the gateway's; what does not look like an id is none."""
+    assert error_mapping.request_id(headers) == expected
+    assert error_mapping.from_answer("x", 500, headers, b"").request_id == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [("e42ba6c2", "e42ba6c2"), ("with space", None), (7, None), ("", None)])
+def test_the_gateways_request_id_is_in_its_body(given: object, expected: str | None) -> None:
+    """It is taken if no header has one, and if it looks like an id."""
+    body = json.dumps({"error_code": "APIG.0308", "error_msg": "Full", "request_id": given}).encode()
+    assert error_mapping.from_answer("x", 429, {}, body).request_id == expected
+    assert error_mapping.from_answer("x", 429, {"x-request-id": "header"}, body).request_id == "header"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("0", 0.0),
+        ("17", 17.0),
+        (" 17 ", 17.0),
+        ("3600", 3600.0),
+        ("86400", 3600.0),
+        ("9" * 30, 3600.0),
+        ("9" * 5000, None),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("", None),
+        ("Fri, 99 Foo 2026 99:99:99 GMT", None),
+        ("Thu, 01 Jan 2015 00:00:00 GMT", 0.0),
+    ],
+)
+def test_a_retry_after_is_seconds_or_nothing(value: str, expected: float | None) -> None:
+    """Garbage says nothing, the past means now, and nobody is made to wait for more than an hour."""
+    assert error_mapping.retry_after({"Retry-After": value}) == expected
+    assert error_mapping.from_answer("x", 429, {"Retry-After": value}, b"").retry_after == expected
+
+
+def test_a_retry_after_may_be_a_date() -> None:
+    """As HTTP has it."""
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
+    told = error_mapping.retry_after({"Retry-After": later})
+    assert told is not None
+    assert 90 < told <= 100
+
+
+# --- no answer at all ---
+
+
+_CONNECTION = urllib3.connection.HTTPConnection("nova.example")
+_POOL = urllib3.HTTPConnectionPool("nova.example")
+
+
+@pytest.mark.parametrize(
+    ("failure", "named", "maybe_acted"),
+    [
+        (urllib3.exceptions.ConnectTimeoutError("t"), "ConnectTimeoutError", False),
+        (urllib3.exceptions.NewConnectionError(_CONNECTION, "no"), "NewConnectionError", False),
+        (
+            urllib3.exceptions.NameResolutionError("nova.example", _CONNECTION, socket.gaierror()),
+            "NameResolutionError",
+            False,
+        ),
+        (urllib3.exceptions.SSLError(ssl.SSLCertVerificationError("self-signed")), "SSLError", False),
+        (urllib3.exceptions.SSLError(ssl.SSLError("cut in a record")), "SSLError", True),
+        (urllib3.exceptions.SSLError(), "SSLError", True),
+        (urllib3.exceptions.ReadTimeoutError(_POOL, "/", "slow"), "ReadTimeoutError", True),
+        (urllib3.exceptions.ProtocolError("cut"), "ProtocolError", True),
+        (urllib3.exceptions.ProxyError("gone", OSError()), "ProxyError", True),
+        (ConnectionResetError(), "ConnectionResetError", True),
+    ],
+)
+def test_a_failed_exchange_tells_whether_the_cloud_may_have_acted(
+    failure: Exception, named: str, maybe_acted: bool
+) -> None:
+    """Only what surely never left this machine surely did nothing."""
+    fault = error_mapping.from_failure("stopping it", failure)
+    assert type(fault) is CloudUnreachable
+    assert str(fault) == f"stopping it: no answer ({named})"
+    assert fault.maybe_acted is maybe_acted
+
+
+# --- the login ---
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (302, b"", CloudUnexpectedAnswer),
+        (400, b"", LoginRefused),
+        (401, b"", LoginRefused),
+        (403, b"", LoginRefused),
+        (404, b"", CloudUnexpectedAnswer),
+        (404, json.dumps(ITEM_NOT_FOUND).encode(), CloudUnexpectedAnswer),
+        (405, b"", CloudUnexpectedAnswer),
+        (409, b"", CloudUnexpectedAnswer),
+        (418, b"", CloudUnexpectedAnswer),
+        (429, b"", CloudThrottled),
+        (500, b"", CloudFault),
+        (502, b"", CloudUnreachable),
+        (503, b"", CloudUnreachable),
+    ],
+)
+def test_an_answer_that_is_no_login_is_refused_confused_or_passing(
+    status: int, body: bytes, kind: type[CloudError]
+) -> None:
+    """And never says that a server may have been acted on, or that it was found or not."""
+    fault = error_mapping.from_login_answer(status, {}, body)
+    assert type(fault) is kind
+    assert fault.maybe_acted is False
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (urllib3.exceptions.ReadTimeoutError(_POOL, "/", "slow"), CloudUnreachable),
+        (ConnectionResetError(), CloudUnreachable),
+        (KeyError("X-Subject-Token"), CloudUnexpectedAnswer),
+        (ValueError("no JSON"), CloudUnexpectedAnswer),
+    ],
+)
+def test_a_login_without_an_answer_is_confused_or_passing(failure: Exception, kind: type[CloudError]) -> None:
+    """It acted on no server either."""
+    fault = error_mapping.from_login(failure)
+    assert type(fault) is kind
+    assert fault.maybe_acted is False
+
+
+def test_a_failed_login_keeps_what_helps_the_clouds_support() -> None:
+    """The request's id, and the time to wait."""
+    headers = {"x-openstack-request-id": "req-1", "Retry-After": "7"}
+    throttled, refused = (error_mapping.from_login_answer(status, headers, b"") for status in (429, 401))
+    assert (throttled.request_id, throttled.retry_after) == ("req-1", 7.0)
+    assert (refused.request_id, refused.status) == ("req-1", 401)
+    assert error_mapping.from_login_answer(409, headers, b"").request_id == "req-1"

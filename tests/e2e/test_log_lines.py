@@ -1,0 +1,364 @@
+"""The log's lines against their table in `deploy/observability/README.md`: each kind is made for real and looked at."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from handler.cloud.nova import NovaReader
+from handler.errors import CloudThrottled, KeysUnreachable, ProducerUnreachable, SinkUnreachable
+from handler.functiongraph.context import Call
+from handler.functiongraph.invocation import NeverPossible, NotHandled, invoke
+from handler.functiongraph.triggers.dispatch import requests_of
+from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.webhooks import fetch
+from handler.notify_settings import from_environ as notify_settings
+from handler.outbound.result import binary as binary_result
+from handler.outbound.result import result_event
+from handler.outbound.sink import Sink
+from handler.services.notify_chat import NotifyService
+from handler.services.receive_webhook import WebhookService
+from handler.services.stop_servers import Service
+from handler.settings import from_environ
+from handler.shared_settings import wanted_signals
+from handler.simulator import Simulator
+from handler.telemetry.providers import _tame_complaints
+from handler.telemetry.start import start
+from handler.values import Secret
+from handler.webhook_settings import from_environ as webhook_settings
+from tests.cloud.test_listing import THEIRS, found
+from tests.cloud.test_listing import row as server_row
+from tests.conftest import ROOT
+from tests.inbound.auth.test_key_set import Server as KeyServer
+from tests.inbound.webhooks.scene import JSON, ONE, Scene, bearer
+from tests.inbound.webhooks.test_smn import scene as smn_scene
+from tests.inbound.webhooks.test_smn import send as smn_send
+from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certificate
+from tests.outbound.test_result import REQUEST, report
+from tests.outbound.test_result import row as server_result
+from tests.outbound.test_sink import Clock
+from tests.outbound.test_smn_sink import Says, hand_over
+from tests.outbound.test_smn_sink import result as topic_result
+from tests.support.capture import logged
+from tests.support.events import Behind, binary, event, knock, structured
+from tests.support.functiongraph import StandIn, tick, trace
+from tests.support.sink_server import Say, SinkServer
+
+EVERY_LINE = {"time", "level", "message", "logger"}
+OF_AN_EVENT = {"event_source", "event_id", "event_type", "trace_id"}
+# Not in one piece, as a traceback shows lines of code.
+MARK = "mark" + "ed"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table."""
+
+    levels: set[str]
+    keys: set[str]
+    sometimes: set[str]
+
+
+def _table() -> dict[str, Line]:
+    text = (ROOT / "deploy" / "observability" / "README.md").read_text()
+    found = {}
+    for row in text.partition("<!-- lines:")[2].partition("<!-- end of lines -->")[0].splitlines():
+        if "`" in row:
+            message, levels, about, keys = (cell.strip() for cell in row.strip("|").split("|"))
+            of_event = OF_AN_EVENT if about == "yes" else set()
+            always, _, more = keys.partition("(")
+            names, sometimes = (set(re.findall("`(.*?)`", part)) for part in (always, more))
+            found[message.strip("`")] = Line(
+                {level.strip() for level in levels.split(",")}, names | of_event, sometimes
+            )
+    return found
+
+
+TABLE = _table()
+
+
+class Scenes:
+    """What makes each line."""
+
+    def __init__(self, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cloud = cloud
+        self.monkeypatch = monkeypatch
+
+    def service(self, **environ: str) -> Callable[..., None]:
+        """The function before the simulated cloud: give it attributes and data of an event."""
+        settings = {"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ(), **environ}
+        service = Service(from_environ(settings))
+
+        def send(data: object = None, **attributes: Any) -> None:
+            message = binary(data or {"server_ids": [self.cloud.add_server()]}, **attributes)
+            knock(message, _Real(service))
+
+        return send
+
+    def handled(self) -> None:
+        self.service()(traceparent=TRACE)
+
+    def ignored(self) -> None:
+        knock(structured(event(type="io.github.bms-autostop.stop.failed.v1", traceparent=TRACE)))
+
+    def malformed(self) -> None:
+        knock(structured(event(id="", traceparent="no trace")))
+
+    def not_handled(self) -> None:
+        self.service(OS_PASSWORD="wrong")()
+
+    def run_failed(self) -> None:
+        def broken(*_: object) -> None:
+            raise RuntimeError(MARK)
+
+        self.monkeypatch.setattr(NovaReader, "read", broken)
+        self.service()()
+
+    def bug(self) -> None:
+        knock(binary(), Behind(RuntimeError(MARK)))
+
+    def handed_on(self, *said: Say) -> None:
+        with SinkServer(*said) as sink:
+            service = WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": sink.url}))
+            try:
+                service.hand_on(REQUEST, time.monotonic() + 5)
+            except SinkUnreachable:
+                assert said
+
+    def not_handed_on(self) -> None:
+        self.handed_on(Say(400))
+
+    def nothing_switched_on(self) -> None:
+        WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": "http://sink.example/"})).endpoint()
+
+    def alerts(self, status: str, **more: object) -> None:
+        here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN="t")
+        body = {"alerts": [{"status": status, "labels": {"server_id": ONE}}], **more}
+        here.post("/alertmanager", body, {**JSON, **bearer("t")})
+
+    def delivery_ignored(self) -> None:
+        self.alerts("resolved")
+
+    def alerts_left_out(self) -> None:
+        self.alerts("firing", truncatedAlerts=3)
+
+    def confirmed(self) -> None:
+        vendor = Vendor()
+        vendor.served = {CERT_URL: (200, certificate(vendor.key)), CONFIRM_URL: (200, b"ok")}
+        smn_send(smn_scene(vendor), vendor.confirmation())
+
+    def producer_silent(self) -> None:
+        with pytest.raises(ProducerUnreachable):
+            fetch.get("http://127.0.0.1:1/", 1.0)
+
+    def sink_silent(self) -> None:
+        with SinkServer(Say(0)) as sink:
+            Sink(sink.url, Secret(), sleep=lambda _: None).send({}, b"", time.monotonic() + 5)
+
+    def selected(self) -> None:
+        self.service()({"selector": {"name": "no-*"}})
+
+    def selector_failed(self) -> None:
+        def broken(*_: object) -> None:
+            raise RuntimeError(MARK)
+
+        self.monkeypatch.setattr(NovaReader, "find", broken)
+        self.service()({"selector": {"name": "no-*"}})
+
+    def other_projects(self) -> None:
+        found([server_row(0, tenant_id=THEIRS)])
+
+    def topic_silent(self) -> None:
+        hand_over(Says(CloudThrottled("x")), topic_result(), Clock())
+
+    def keys_kept(self) -> None:
+        issuer = KeyServer("one")
+        issuer.down = KeysUnreachable("The key server gave no answer.")
+        with pytest.raises(KeysUnreachable):
+            issuer.keys().find("one")
+
+    def called(self, event: object) -> None:
+        """A call of FunctionGraph."""
+        service = Service(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()}))
+        with pytest.raises((NotHandled, NeverPossible)):
+            invoke(service, event, Call.of_context(StandIn({}, cloud=self.cloud), {}), time.monotonic())
+
+    def call_not_handled(self) -> None:
+        self.called({"no": "trigger"})
+
+    def call_crashed(self) -> None:
+        def broken(*_: object) -> None:
+            raise RuntimeError(MARK)
+
+        self.monkeypatch.setattr("handler.functiongraph.invocation.requests_of", broken)
+        self.called(tick())
+
+    def trigger_ignored(self) -> None:
+        assert requests_of(trace(code=500, trace_status="incident"), "/s") == []
+
+    def context_silent(self) -> None:
+        Call.of_context(object(), {})  # type: ignore[arg-type]
+
+    def chat(self, *said: Say, again: bool = False, **environ: str) -> None:
+        """`notify_chat` before a chat that says these."""
+        with SinkServer(*said) as chat:
+            wanted = {"AUTOSTOP_NOTIFY_TEXT_URL": chat.url, **environ}
+            service = NotifyService(notify_settings({"AUTOSTOP_INBOUND_AUTH": "none", **wanted}))
+            endpoint = service.endpoint()
+            message = binary_result(
+                result_event(report(server_result(), traceparent=TRACE), source="/s", extensions={})
+            )
+            for _ in range(1 + again):
+                endpoint.answer(HttpRequest("POST", "/", *message, time.monotonic()))
+
+    def told(self) -> None:
+        self.chat(Say(200))
+
+    def told_before(self) -> None:
+        self.chat(Say(200), again=True)
+
+    def not_told(self) -> None:
+        self.chat(Say(503))
+        self.chat(AUTOSTOP_NOTIFY_TEXT_URL="")
+
+    def chat_silent(self) -> None:
+        self.chat(Say(0))
+
+    def chat_refuses(self) -> None:
+        self.chat(Say(400))
+
+    def no_chat(self) -> None:
+        self.chat(AUTOSTOP_NOTIFY_TEXT_URL="")
+
+    def telemetry_off(self) -> None:
+        environ = {"OTEL_TRACES_EXPORTER": "zipkin"}
+        start(wanted_signals(environ), environ)
+
+    def telemetry_trouble(self) -> None:
+        _tame_complaints()
+        logging.getLogger("opentelemetry.sdk").warning("Trouble of %s of test_log_lines", MARK)
+
+
+class _Real(Behind):
+    """Has the service handle what comes through the door."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__()
+        self._service = service
+
+    def handle(self, requests: Any, as_batch: bool, received: float) -> Any:
+        """As in production, but from now on."""
+        return self._service.handle(requests, as_batch, max(received, time.monotonic()))
+
+
+SCENES: dict[str, Callable[[Scenes], None]] = {
+    "event handled": Scenes.handled,
+    "server handled": Scenes.handled,
+    "event ignored": Scenes.ignored,
+    "event malformed": Scenes.malformed,
+    "event not handled": Scenes.not_handled,
+    "request not handled": Scenes.not_handled,
+    "stop request handed on": Scenes.handed_on,
+    "stop request not handed on": Scenes.not_handed_on,
+    "delivery ignored": Scenes.delivery_ignored,
+    "subscription confirmed": Scenes.confirmed,
+    "the producer left alerts out; raise its limit": Scenes.alerts_left_out,
+    "the producer gave no answer": Scenes.producer_silent,
+    "the sink gave no answer": Scenes.sink_silent,
+    "no webhook is switched on": Scenes.nothing_switched_on,
+    "a call of the run failed": Scenes.run_failed,
+    "a bug kept the request from being handled": Scenes.bug,
+    "the look for a selector's servers failed": Scenes.selector_failed,
+    "servers of other projects are on the list of ours": Scenes.other_projects,
+    "the topic did not take the result": Scenes.topic_silent,
+    "the issuer's keys were not renewed": Scenes.keys_kept,
+    "call not handled": Scenes.call_not_handled,
+    "a bug kept the event from being handled": Scenes.call_crashed,
+    "trigger ignored": Scenes.trigger_ignored,
+    "the context does not answer": Scenes.context_silent,
+    "result posted": Scenes.told,
+    "result posted before": Scenes.told_before,
+    "result not told": Scenes.not_told,
+    "the chat gave no answer": Scenes.chat_silent,
+    "the chat refuses the message": Scenes.chat_refuses,
+    "no webhook of a chat is set": Scenes.no_chat,
+    "telemetry is off": Scenes.telemetry_off,
+    "telemetry is in trouble": Scenes.telemetry_trouble,
+}
+
+
+@pytest.fixture
+def scenes(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> Scenes:
+    """The scenes, with a cloud."""
+    return Scenes(cloud, monkeypatch)
+
+
+@pytest.mark.parametrize("message", TABLE)
+def test_each_line_is_as_the_table_has_it(scenes: Scenes, message: str) -> None:
+    """Level and keys, no key more and none less; and nothing else that comes along is unknown to the table."""
+    with logged("DEBUG") as lines:
+        SCENES[message](scenes)
+    assert lines.of(message)
+    for line in lines.all:
+        row = TABLE[line["message"]]
+        assert line["level"] in row.levels
+        assert set(line) - row.sometimes == EVERY_LINE | row.keys, line
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+        assert MARK not in json.dumps(line)
+
+
+def test_a_selector_is_in_the_line_of_its_event(scenes: Scenes) -> None:
+    """And in no other."""
+    with logged() as lines:
+        scenes.selected()
+        scenes.handled()
+    assert ["selector" in line for line in lines.of("event handled")] == [True, False]
+
+
+def test_a_trace_is_named_only_if_it_is_one(scenes: Scenes) -> None:
+    """A `traceparent` that is malformed is as good as none, in every kind of line."""
+    with logged() as lines:
+        scenes.handled()
+        scenes.ignored()
+        scenes.malformed()
+    traces = {line["message"]: line.get("trace_id") for line in lines.all}
+    assert traces == {
+        "server handled": TRACE.split("-")[1],
+        "event handled": TRACE.split("-")[1],
+        "event ignored": TRACE.split("-")[1],
+        "event malformed": None,
+        "request not handled": None,
+    }
+
+
+def _log_calls() -> Iterator[tuple[str, str, ast.expr]]:
+    for path in sorted((ROOT / "handler").rglob("*.py")):
+        if "simulator" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="_LOG"), attr="log"), args=[_, message]):
+                    yield str(path.relative_to(ROOT)), "", message
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="_LOG"), attr=level), args=[message, *_]):
+                    yield str(path.relative_to(ROOT)), level, message
+
+
+def test_every_line_in_the_code_is_in_the_table() -> None:
+    """With a fixed text; whoever adds one tells what it looks like."""
+    called: dict[str, set[str]] = {}
+    for where, level, message in _log_calls():
+        assert isinstance(message, ast.Constant), f"{where}: the message is no fixed text"
+        assert "%" not in str(message.value), f"{where}: what changes belongs into keys"
+        levels = called.setdefault(str(message.value), set())
+        # Where the level is worked out, the table has to know which come of it.
+        levels |= {{"exception": "error"}.get(level, level).upper()} if level else TABLE[str(message.value)].levels
+    assert called == {message: line.levels for message, line in TABLE.items()}

@@ -1,0 +1,362 @@
+"""The whole `notify_chat`: loaded by functions-framework, over real HTTP, from a result event to a chat."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler.errors import BadEvent, ChatUnreachable
+from handler.inbound.cloudevents.result_events import ResultEvent
+from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.notify_settings import NotifySettings, from_environ
+from handler.outbound.result import binary, result_event
+from handler.services.notify_chat import NotifyService
+from handler.simulator import Simulator
+from handler.stop.model import Reason, Report
+from tests.conftest import serving
+from tests.inbound.webhooks.scene import fresh_secret
+from tests.outbound.chat.reports import told
+from tests.support.capture import logged
+from tests.support.issuer import Issuer, bearer, claims, rsa_key, token
+from tests.support.sink_server import Say, SinkServer
+from tests.test_events_folder import RESULTS, faults, sample
+
+Serve = Callable[[str, Mapping[str, str]], str]
+STRUCTURED = {"Content-Type": "application/cloudevents+json"}
+BATCH = {"Content-Type": "application/cloudevents-batch+json"}
+TOKEN = fresh_secret()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
+    """A way to serve a target."""
+    with serving(monkeypatch) as serve:
+        yield serve
+
+
+def notify(serve: Serve, *chats: SinkServer, **environ: str) -> str:
+    """Serve `notify_chat` with a webhook of Slack, if there is a chat."""
+    urls = {"AUTOSTOP_NOTIFY_SLACK_URL": f"{chats[0].url}/webhook"} if chats else {}
+    return serve("notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", **urls, **environ})
+
+
+def at(chat: SinkServer) -> str:
+    """The origin of a chat that runs here."""
+    return chat.url.removesuffix("/results")
+
+
+def command(report: Report, chat: SinkServer) -> Report:
+    """The same report, asked for by a command whose answer goes there."""
+    return told(*(row.reason for row in report.servers), reply_to=f"{at(chat)}/commands/T/1/very-secret")
+
+
+def send(url: str, report: Report) -> requests.Response:
+    """Send a report as `stop_servers` does."""
+    headers, body = binary(result_event(report, source="/bms-autostop", extensions={}))
+    return requests.post(url, data=body, headers=headers, timeout=30)
+
+
+def problem(answer: requests.Response, status: int) -> Any:
+    """The problem document of an answer."""
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    assert faults("problem.json", answer.json()) == []
+    return answer.json()
+
+
+REPORT = told(Reason.CONFIRMED, Reason.BUSY)
+
+
+def test_a_result_is_told_by_the_configured_webhook(serve: Serve) -> None:
+    """204 and nothing else, once the chat has taken the message; the log has one line of it."""
+    with SinkServer(Say(200, body=b"ok")) as chat, logged() as lines:
+        answer = send(notify(serve, chat), REPORT)
+    assert (answer.status_code, answer.content) == (204, b"")
+    (got,) = chat.got
+    assert got.path == "/results/webhook"
+    assert got.data["text"] == "Asked to stop: 2 servers, of which 1 failed, 1 stopped."
+    (line,) = lines.of("result posted")
+    assert (line["chat"], line["reply"], line["event_source"]) == ("slack", False, "/bms-autostop")
+    assert line["event_type"] == "io.github.bms-autostop.stop.failed.v1"
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_sample_is_told(serve: Serve, name: str) -> None:
+    """In structured mode too."""
+    with SinkServer() as chat:
+        url = notify(serve, chat)
+        answer = requests.post(url, json=sample(f"out/{name}"), headers=STRUCTURED, timeout=30)
+    assert (answer.status_code, len(chat.got)) == (204, 1)
+
+
+def test_a_command_is_answered_where_it_was_typed(serve: Serve) -> None:
+    """And not by the webhook as well."""
+    with SinkServer() as webhook, SinkServer() as slack:
+        url = notify(serve, webhook, AUTOSTOP_SLACK_HOSTS=at(slack))
+        assert send(url, command(REPORT, slack)).status_code == 204
+    assert [got.path for got in slack.got] == ["/commands/T/1/very-secret"]
+    assert slack.got[0].data["response_type"] == "in_channel"
+    assert webhook.got == []
+
+
+def test_an_address_that_is_not_allowed_is_never_asked(serve: Serve) -> None:
+    """The webhook gets the message instead."""
+    with SinkServer() as webhook, SinkServer() as stranger:
+        url = notify(serve, webhook)
+        assert send(url, command(REPORT, stranger)).status_code == 204
+    assert (stranger.got, len(webhook.got)) == ([], 1)
+
+
+@pytest.mark.parametrize("status", [404, 410, 403])
+def test_an_expired_address_is_made_up_for_by_the_webhook(serve: Serve, status: int) -> None:
+    """Slack's is good for 30 minutes and 5 posts."""
+    with SinkServer() as webhook, SinkServer(Say(status)) as slack, logged() as lines:
+        url = notify(serve, webhook, AUTOSTOP_SLACK_HOSTS=at(slack))
+        assert send(url, command(REPORT, slack)).status_code == 204
+    assert (len(slack.got), len(webhook.got)) == (1, 1)
+    assert "very-secret" not in lines.text
+
+
+def test_a_chat_that_refuses_for_ever_makes_the_event_a_dead_letter(serve: Serve) -> None:
+    """400: a broker does not send it again, and keeps it where somebody looks."""
+    with SinkServer(Say(404)) as chat, logged() as lines:
+        answer = send(notify(serve, chat), REPORT)
+    document = problem(answer, 400)
+    assert document["faults"] == [{"at": "event", "fault": "is taken by no chat; the log tells more"}]
+    (line,) = lines.of("result not told")
+    assert (line["level"], line["problem"], line["detail"]) == ("WARNING", "chat-refused", "Every chat refuses it.")
+    assert "/webhook" not in lines.text + answer.text
+
+
+@pytest.mark.parametrize("said", [Say(429, {"Retry-After": "7"}), Say(500), Say(0)])
+def test_trouble_that_passes_is_503_and_the_next_time_it_is_told(serve: Serve, said: Say) -> None:
+    """The webhook of the same chat is not asked instead: it would have the same trouble, or tell it twice."""
+    with SinkServer() as webhook, SinkServer(said) as slack, logged() as lines:
+        url = notify(serve, webhook, AUTOSTOP_SLACK_HOSTS=at(slack))
+        first, second = send(url, command(REPORT, slack)), send(url, command(REPORT, slack))
+    document = problem(first, 503)
+    assert document["type"] == "urn:bms-autostop:problem:chat-unreachable"
+    assert first.headers["Retry-After"] == ("7" if said.headers else "10")
+    assert (second.status_code, len(slack.got), webhook.got) == (204, 2, [])
+    (line,) = lines.of("result not told")
+    assert line["problem"] == "chat-unreachable"
+    assert "very-secret" not in lines.text + first.text
+
+
+def test_the_same_result_is_told_once_by_one_process(serve: Serve) -> None:
+    """A redelivery is a success and no second message; another result is told, also that of the same event again."""
+    again = replace(REPORT, finished_at=REPORT.finished_at + timedelta(days=1))
+    with SinkServer() as chat, logged() as lines:
+        url = notify(serve, chat)
+        answers = [send(url, report) for report in (REPORT, REPORT, told(Reason.BUSY, id="event-2"), again)]
+    assert [answer.status_code for answer in answers] == [204] * 4
+    assert len(chat.got) == 3
+    assert len(lines.of("result posted before")) == 1
+
+
+@pytest.mark.parametrize(("reply_to", "level"), [("", "INFO"), ("https://elsewhere.example/x", "WARNING")])
+def test_with_nobody_to_tell_it_says_so_in_the_log(serve: Serve, reply_to: str, level: str) -> None:
+    """A schedule without a channel is no trouble; somebody who asked and gets no answer is worth a look."""
+    with logged() as lines:
+        assert send(notify(serve), told(Reason.BUSY, reply_to=reply_to)).status_code == 204
+    (line,) = lines.of("result not told")
+    assert (line["level"], line["detail"]) == (level, "No chat is set for it.")
+    assert "elsewhere" not in lines.text
+    assert len(lines.of("no webhook of a chat is set")) == 1
+
+
+# --- what is sent to it
+
+
+def test_callers_prove_themselves(serve: Serve) -> None:
+    """As at `stop_servers`; nothing is told for a stranger."""
+    with SinkServer() as chat:
+        url = notify(serve, chat, AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS=TOKEN)
+        problem(send(url, REPORT), 401)
+        assert chat.got == []
+        headers, body = binary(result_event(REPORT, source="/x", extensions={}))
+        answer = requests.post(url, data=body, headers={**headers, "Authorization": f"Bearer {TOKEN}"}, timeout=30)
+    assert (answer.status_code, len(chat.got)) == (204, 1)
+
+
+def test_callers_may_prove_themselves_by_openid_connect(serve: Serve) -> None:
+    """With the same settings as at `stop_servers`; it is ready once the issuer's keys are here."""
+    now = int(time.time())
+    with Issuer() as issuer, SinkServer() as chat:
+        url = notify(serve, chat, **issuer.environ())
+        assert requests.get(f"{url}/readyz", timeout=30).status_code == 200
+        problem(send(url, REPORT), 401)
+        opens = bearer(token(claims(iss=issuer.url, iat=now, nbf=now, exp=now + 600), rsa_key("first"), "one"))
+        headers, body = binary(result_event(REPORT, source="/x", extensions={}))
+        answer = requests.post(url, data=body, headers={**headers, **opens}, timeout=30)
+    assert (answer.status_code, len(chat.got)) == (204, 1)
+
+
+def test_it_is_not_ready_without_the_issuers_keys(serve: Serve) -> None:
+    """Nobody could prove anything."""
+    with Issuer() as issuer:
+        environ = issuer.environ()
+    document = problem(requests.get(f"{notify(serve, **environ)}/readyz", timeout=30), 503)
+    assert document["type"] == "urn:bms-autostop:problem:keys-unreachable"
+
+
+def test_health_handshake_and_other_methods(serve: Serve) -> None:
+    """The same front as before the other targets."""
+    url = notify(serve, AUTOSTOP_WEBHOOK_ORIGINS="broker.example", AUTOSTOP_MAX_BODY="2KiB")
+    assert [requests.get(f"{url}/{path}", timeout=30).status_code for path in ("healthz", "readyz")] == [200, 200]
+    shake = requests.options(url, headers={"WebHook-Request-Origin": "broker.example"}, timeout=30)
+    assert (shake.status_code, shake.headers["WebHook-Allowed-Origin"]) == (200, "broker.example")
+    problem(requests.options(url, headers={"WebHook-Request-Origin": "evil.example"}, timeout=30), 403)
+    problem(requests.put(url, timeout=30), 405)
+    problem(requests.post(url, data=b"x" * 2049, timeout=30), 413)
+    problem(requests.post(url, data=b"x", headers={"Content-Type": "text/plain"}, timeout=30), 415)
+
+
+def test_a_dead_lettered_copy_is_not_told_again(serve: Serve) -> None:
+    """The broker made it because telling it did not work; it would go round in circles."""
+    with SinkServer() as chat, logged() as lines:
+        document = {**sample("out/failed.json"), "knativeerrorcode": "400"}
+        answer = requests.post(notify(serve, chat), json=document, headers=STRUCTURED, timeout=30)
+    assert (answer.status_code, chat.got) == (204, [])
+    (line,) = lines.of("event ignored")
+    assert line["detail"] == "dead-lettered copy"
+
+
+def test_what_is_no_result_is_refused_with_every_flaw(serve: Serve) -> None:
+    """A stop request sent to the wrong function is told so."""
+    with SinkServer() as chat:
+        url = notify(serve, chat)
+        wrong = requests.post(url, json={**sample("in/dry-run.json"), "id": ""}, headers=STRUCTURED, timeout=30)
+    assert {fault["at"] for fault in problem(wrong, 400)["faults"]} == {"id", "type"}
+    assert chat.got == []
+
+
+def test_a_batch_is_told_one_by_one(serve: Serve) -> None:
+    """And the same event twice in it is told once."""
+    events = [sample("out/completed.json"), sample("out/failed.json"), sample("out/completed.json")]
+    with SinkServer() as chat:
+        answer = requests.post(notify(serve, chat), json=events, headers=BATCH, timeout=30)
+    assert (answer.status_code, len(chat.got)) == (204, 2)
+
+
+def test_a_batch_is_all_or_nothing_at_the_door(serve: Serve) -> None:
+    """One malformed member, or two events under one name, and nothing is told."""
+    good, other = sample("out/completed.json"), sample("out/failed.json")
+    with SinkServer() as chat:
+        url = notify(serve, chat)
+        bad = requests.post(url, json=[good, {**other, "data": None, "time": "now"}], headers=BATCH, timeout=30)
+        two = requests.post(url, json=[good, {**other, "id": good["id"]}], headers=BATCH, timeout=30)
+    assert {fault["at"] for fault in problem(bad, 400)["faults"]} == {"[1].data", "[1].time"}
+    assert {fault["at"] for fault in problem(two, 400)["faults"]} == {"[1].id"}
+    assert chat.got == []
+
+
+def test_of_a_batch_that_comes_again_only_the_rest_is_told(serve: Serve) -> None:
+    """Each is tried, and those that were told are remembered."""
+    events = [{**sample("out/completed.json"), "id": f"e-{number}"} for number in range(3)]
+    with SinkServer(Say(200), Say(503), Say(200)) as chat:
+        url = notify(serve, chat)
+        first = requests.post(url, json=events, headers=BATCH, timeout=30)
+        second = requests.post(url, json=events, headers=BATCH, timeout=30)
+    problem(first, 503)
+    assert (second.status_code, len(chat.got)) == (204, 4)
+
+
+# --- the service alone
+
+
+def service(chat: SinkServer, **environ: str) -> NotifyService:
+    """A service with a webhook of plain text."""
+    return NotifyService(settings(chat, **environ))
+
+
+def settings(chat: SinkServer, **environ: str) -> NotifySettings:
+    """Its settings."""
+    return from_environ({"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_TEXT_URL": chat.url, **environ})
+
+
+def results(count: int) -> list[ResultEvent]:
+    """So many results."""
+    return [
+        ResultEvent("/s", f"e-{number}", "io.github.bms-autostop.stop.failed.v1", REPORT) for number in range(count)
+    ]
+
+
+def test_trouble_that_passes_comes_before_a_refusal() -> None:
+    """A batch with both must come again, or what would be told later would be lost."""
+    with SinkServer(Say(404), Say(503)) as chat, pytest.raises(ChatUnreachable):
+        service(chat).tell(results(2), 1e9)
+    with SinkServer(Say(404), Say(200)) as chat, pytest.raises(BadEvent) as caught:
+        service(chat).tell(results(2), 1e9)
+    assert len(caught.value.violations) == 1
+    assert len(chat.got) == 2
+
+
+def test_when_the_budget_is_spent_the_rest_comes_again() -> None:
+    """What was told until then stays told."""
+    clock = iter([0.0, 0.0, 9.0, 9.0, 9.0, 9.0, 20.0, 20.0])
+    with SinkServer() as chat:
+        made = NotifyService(settings(chat, AUTOSTOP_DEADLINE="10s"), monotonic=lambda: next(clock))
+        with pytest.raises(ChatUnreachable, match="no time left"):
+            made.tell(results(4), 0.0)
+    assert len(chat.got) == 3
+
+
+def test_the_memory_of_what_was_told_has_an_end() -> None:
+    """The process may live for months; what was told last is what comes again."""
+    with SinkServer() as chat:
+        made = service(chat)
+        for result in results(1002):
+            made._told.add(result)
+        first, *_, last = results(1002)
+        assert (first in made._told, last in made._told, len(made._told._keys)) == (False, True, 1000)
+        made.tell([last], 1e9)
+        assert chat.got == []
+
+
+@given(
+    st.binary(max_size=200)
+    | st.from_type(str).map(str.encode)
+    | st.sampled_from(RESULTS).map(lambda name: json.dumps(sample(f"out/{name}")).encode()),
+    st.sampled_from(["application/cloudevents+json", "application/cloudevents-batch+json", "application/json", ""]),
+    st.integers(0, 2000),
+    st.binary(max_size=3),
+)
+def test_whatever_is_sent_the_answer_is_one_of_those_that_are_written_down(
+    body: bytes, kind: str, where: int, put: bytes
+) -> None:
+    """Any bytes, and any change of a real result: no 500, no traceback, and no chat is asked in vain."""
+    changed = body[:where] + put + body[where + 1 :]
+    endpoint = NotifyService(from_environ({"AUTOSTOP_INBOUND_AUTH": "none"})).endpoint()
+    for sent in (body, changed):
+        answer = endpoint.answer(HttpRequest("POST", "/", {"content-type": kind}, sent, 0.0))
+        assert answer.status in (204, 400, 413, 415)
+        if answer.status != 204:
+            assert faults("problem.json", json.loads(answer.body)) == []
+
+
+# --- the chain
+
+
+def test_from_a_command_to_its_answer(serve: Serve, cloud: Simulator) -> None:
+    """`stop_servers` sends its result to `notify_chat`, which answers where the command was typed."""
+    server = cloud.add_server("ci-07")
+    with SinkServer() as slack:
+        told_by = notify(serve, AUTOSTOP_SLACK_HOSTS=at(slack))
+        stop = serve("stop_servers", {"AUTOSTOP_RESULT_SINK": told_by, **cloud.environ()})
+        data = {"server_ids": [server], "reply_to": f"{at(slack)}/commands/T/1/x"}
+        event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "io.github.bms-autostop.stop.requested.v1"}
+        answer = requests.post(stop, json={**event, "data": data}, headers=STRUCTURED, timeout=30)
+    assert answer.status_code == 204
+    (got,) = slack.got
+    assert got.data["text"] == "Asked to stop: 1 server, of which 1 stopped."
+    assert re.search(rf"ci-07 \({server}\)", got.body.decode())

@@ -1,0 +1,420 @@
+"""Events with a selector, from the door to the result, on either API and over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from handler import cli
+from handler.cloud import servers as servers_module
+from handler.simulator import CallKind, Fault, Simulator
+from handler.stop import run as run_module
+from tests.conftest import STOP, Function, StartFunction
+from tests.e2e.test_two_apis import at, came_out, stops
+from tests.support.capture import logged
+from tests.support.sink_server import SinkServer
+from tests.test_events_folder import faults as schema_faults
+
+CI = {"tags": ["env=ci"]}
+
+
+@pytest.fixture(params=["nova", "bms"])
+def api(request: pytest.FixtureRequest) -> str:
+    """The API that is spoken."""
+    return str(request.param)
+
+
+@pytest.fixture
+def cloud(api: str) -> Iterator[Simulator]:
+    """The cloud that has this API."""
+    with Simulator.otc() if api == "bms" else Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def start(start_function: StartFunction, cloud: Simulator, api: str) -> Callable[..., Function]:
+    """Start the function so that it speaks this API."""
+    return lambda **environ: start_function(cloud, AUTOSTOP_API=api, **environ)
+
+
+@pytest.fixture
+def function(start: Callable[..., Function]) -> Function:
+    """The function with the settings that most tests want."""
+    return start()
+
+
+@pytest.fixture
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists come in pages of three."""
+    monkeypatch.setattr(servers_module, "PAGE", 3)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is tried again soon."""
+    monkeypatch.setitem(run_module.run.__kwdefaults__, "backoff", lambda attempt: 0.002 * 2 ** min(attempt, 7))
+
+
+def sent(function: Function, selector: object, *, more: Mapping[str, Any] | None = None, **attributes: str) -> Any:
+    """The answer to an event with this selector; its result keeps to the schemas."""
+    answer = function.send({"selector": selector, **(more or {})}, **attributes)
+    if answer.status_code == 200:
+        event = {name[3:]: value for name, value in answer.headers.items() if name.lower().startswith("ce-")}
+        event |= {"datacontenttype": answer.headers["Content-Type"], "data": answer.json()}
+        assert schema_faults("cloudevent-out.json", event) == []
+    return answer
+
+
+def listed(cloud: Simulator, api: str) -> str:
+    """The body of the list as the cloud shows it now."""
+    headers = {"X-Auth-Token": cloud.token(), "X-OpenStack-Nova-API-Version": "2.26"}
+    url = {
+        "nova": f"{cloud.url}/v2.1/{cloud.project_id}/servers/detail",
+        "bms": f"{cloud.bms_url}/{cloud.project_id}/baremetalservers/detail",
+    }[api]
+    return requests.get(url, headers=headers, timeout=10).text
+
+
+def lists(cloud: Simulator) -> int:
+    """How often the list was asked for."""
+    return cloud.count(CallKind.LIST)
+
+
+# --- what is stopped ---
+
+
+def test_what_the_selector_fits_is_stopped_and_nothing_else(cloud: Simulator, function: Function) -> None:
+    """Each part by itself, and all together; one call lists, and no server is read before its stop."""
+    both = {"tags": ["env=ci", "team"], "metadata": {"shard": "3"}}
+    fits = cloud.add_server("ci-07", **both)
+    others = [
+        cloud.add_server("ci-08", tags=["env=ci", "team"]),
+        cloud.add_server("ci-09", tags=["env=ci"], metadata={"shard": "3"}),
+        cloud.add_server("db-07", **both),
+        cloud.add_server("Ci-07", **both),
+        cloud.add_server("xci-07", **both),
+        cloud.add_server("ci-10", tags=["ENV=ci", "team"], metadata={"shard": "3"}),
+        cloud.add_server("ci-11", tags=["env=ci", "team"], metadata={"shard": "33"}),
+    ]
+    selector = {**both, "name": "ci-*"}
+    answer = sent(function, selector)
+    assert came_out(answer) == {fits: "stopped/confirmed"}
+    assert (answer.headers["ce-type"], answer.headers["ce-subject"]) == (
+        "io.github.bms-autostop.stop.completed.v1",
+        fits,
+    )
+    assert (answer.json()["request"]["selector"], answer.json()["detail"]) == (selector, None)
+    assert {cloud.stops_sent(id_) for id_ in others} == {0}
+    assert {cloud.server(id_).vm_state for id_ in others} == {"active"}
+    assert lists(cloud) == 1
+    kinds = [call.kind for call in cloud.calls]
+    assert CallKind.READ not in kinds[: kinds.index(CallKind.STOP)]
+
+
+@pytest.mark.parametrize(
+    ("glob", "names"),
+    [
+        ("bürö-*", ["bürö-1"]),
+        ("机器-?", ["机器-7"]),
+        ("🖥*", ["🖥 one"]),
+        ("a.c", ["a.c"]),
+        ("*[[]x]", ["a[x]"]),
+        ("ci-[0-9]", ["ci-1"]),
+        ("'; --*", ["'; --%20&name=ci"]),
+    ],
+)
+def test_a_name_is_matched_here_and_in_any_script(
+    cloud: Simulator, function: Function, glob: str, names: list[str]
+) -> None:
+    """It never becomes a filter, a pattern or a part of a URL of the cloud's."""
+    ids = {
+        name: cloud.add_server(name)
+        for name in ("bürö-1", "büro-1", "机器-7", "🖥 one", "a.c", "abc", "a[x]", "ci-1", "ci-x", "'; --%20&name=ci")
+    }
+    assert came_out(sent(function, {"name": glob})) == {ids[name]: "stopped/confirmed" for name in names}
+    (call,) = [call for call in cloud.calls if call.kind is CallKind.LIST][:1]
+    assert "name" not in call.path
+
+
+def test_every_guard_counts(cloud: Simulator, function: Function) -> None:
+    """To be selected is to be asked for, no more. Rows come in the order of names."""
+    expected = {
+        "a": ({}, "stopped/confirmed"),
+        "b": ({"locked": True}, "skipped/locked"),
+        "c": ({"tags": ["env=ci", "autostop=never"]}, "skipped/protected"),
+        "d": ({"metadata": {"autostop-keep-until": "2999-01-01T00:00:00Z"}}, "skipped/kept-until"),
+        "e": ({"vm_state": "stopped"}, "unchanged/already-stopped"),
+        "f": ({"vm_state": "paused"}, "failed/wrong-state"),
+        "g": ({"vm_state": "error", "launched": False}, "failed/never-launched"),
+    }
+    ids = {name: cloud.add_server(name, **{"tags": ["env=ci"], **facts}) for name, (facts, _) in expected.items()}
+    answer = sent(function, CI)
+    assert came_out(answer) == {ids[name]: outcome for name, (_, outcome) in expected.items()}
+    assert [row["name"] for row in answer.json()["servers"]] == sorted(expected)
+    assert answer.headers["ce-type"].endswith(".stop.failed.v1")
+    assert "ce-subject" not in answer.headers
+    assert {call.server_id for call in stops(cloud) if call.server_id} <= {ids["a"]}
+
+
+def test_a_virtual_server_that_fits_is_shown_and_left_alone(start_function: StartFunction) -> None:
+    """Nova's list has both kinds."""
+    with Simulator() as cloud:
+        server = cloud.add_server("ci-07", flavor="s3.medium.2")
+        assert came_out(sent(start_function(cloud), {"name": "ci-*"})) == {server: "skipped/not-bare-metal"}
+
+
+def test_a_server_that_was_created_after_the_event_is_left_alone(start_function: StartFunction) -> None:
+    """It fits, but who sent the event could not mean it; the cloud's history tells."""
+    with Simulator() as cloud:
+        server = cloud.add_server("ci-07")
+        answer = sent(start_function(cloud), {"name": "ci-*"}, time=at(60))
+        assert came_out(answer) == {server: "skipped/started-since"}
+        (row,) = answer.json()["servers"]
+        assert row["evidence"]["action"]["action"] == "create"
+        assert row["detail"].startswith("It was created (create by user ")
+
+
+# --- nothing, and too many ---
+
+
+def test_nothing_that_fits_is_a_result_that_says_so(cloud: Simulator, function: Function) -> None:
+    """Completed, with no server and a sentence: a schedule that finds nothing to do has not failed."""
+    cloud.add_server("db-07")
+    answer = sent(function, CI)
+    assert (answer.status_code, came_out(answer)) == (200, {})
+    assert answer.headers["ce-type"] == "io.github.bms-autostop.stop.completed.v1"
+    assert answer.json()["detail"] == "No server of the project fits the selector."
+    assert set(answer.json()["summary"].values()) == {0}
+    assert "ce-subject" not in answer.headers
+
+
+def test_more_than_the_limit_are_refused_and_nothing_is_sent(cloud: Simulator, start: Callable[..., Function]) -> None:
+    """How many there are is said, so that the limit or the selector can be mended."""
+    for number in range(4):
+        cloud.add_server(f"ci-{number}")
+    answer = sent(start(AUTOSTOP_MAX_SERVERS="3"), {"name": "ci-*"})
+    assert answer.headers["ce-type"] == "io.github.bms-autostop.stop.refused.v1"
+    assert (answer.json()["refusal"], answer.json()["servers"]) == ("too-many-servers", [])
+    assert answer.json()["detail"] == "4 servers fit the selector; at most 3 are taken at once."
+    assert stops(cloud) == []
+
+
+@pytest.mark.parametrize("selector", [{}, {"tags": []}, {"name": "*"}, {"name": "?*"}, {"tag": ["x"]}, "all", []])
+def test_a_selector_that_could_mean_all_is_no_event(cloud: Simulator, function: Function, selector: object) -> None:
+    """The cloud is not even asked."""
+    cloud.add_server("ci-07")
+    answer = sent(function, selector)
+    assert answer.status_code == 400
+    assert schema_faults("problem.json", answer.json()) == []
+    assert {fault["at"].split(".")[1] for fault in answer.json()["faults"]} == {"selector"}
+    assert len(cloud.calls) == 0
+
+
+def test_a_thousand_servers_are_found_and_stopped(cloud: Simulator, start: Callable[..., Function], api: str) -> None:
+    """Among a hundred others, by two pages or so."""
+    fits = [cloud.add_server(f"ci-{number:04}", tags=["env=ci"]) for number in range(1000)]
+    rest = [cloud.add_server(f"db-{number:04}") for number in range(100)]
+    answer = sent(start(AUTOSTOP_MAX_SERVERS="1000", AUTOSTOP_WAIT="20s", AUTOSTOP_CONCURRENCY="32"), CI)
+    assert came_out(answer) == dict.fromkeys(fits, "stopped/confirmed")
+    assert {cloud.server(id_).vm_state for id_ in rest} == {"active"}
+    kinds = [call.kind for call in cloud.calls]
+    assert kinds[: kinds.index(CallKind.STOP)].count(CallKind.LIST) <= 3
+    if api == "bms":
+        assert len(kinds) <= 12
+
+
+# --- the list ---
+
+
+@pytest.mark.usefixtures("_small_pages")
+def test_all_pages_are_turned(cloud: Simulator, function: Function) -> None:
+    """What fits may stand on any of them."""
+    fits = {cloud.add_server(f"ci-{number}", tags=["env=ci"] if number % 4 == 0 else []) for number in range(12)}
+    expected = {id_ for id_ in fits if cloud.server(id_).tags}
+    assert set(came_out(sent(function, CI))) == expected
+    assert {id_ for id_ in fits if cloud.server(id_).vm_state == "stopped"} == expected
+    assert 4 <= lists(cloud) <= 9
+
+
+@pytest.mark.parametrize("servers", [3, 4])
+def test_pages_that_the_cloud_makes_smaller_are_turned_as_well(start_function: StartFunction, servers: int) -> None:
+    """Nova caps what is asked for, and gives a full page a next link, also when nothing comes after it."""
+    with Simulator(max_limit=2) as cloud:
+        ids = [cloud.add_server(f"ci-{number}") for number in range(servers)]
+        assert came_out(sent(start_function(cloud), {"name": "ci-*"})) == dict.fromkeys(ids, "stopped/confirmed")
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 500}, {"status": 429, "headers": {"Retry-After": "0"}}])
+@pytest.mark.usefixtures("_small_pages", "_impatient")
+def test_a_page_that_fails_once_is_no_matter(cloud: Simulator, function: Function, fault: Mapping[str, Any]) -> None:
+    """The list is read again, from its beginning."""
+    ids = [cloud.add_server(f"ci-{number}") for number in range(5)]
+    cloud.inject(Fault(on=CallKind.LIST, skip=1, **fault))
+    assert came_out(sent(function, {"name": "ci-*"})) == dict.fromkeys(ids, "stopped/confirmed")
+
+
+@pytest.mark.usefixtures("_small_pages", "_impatient")
+def test_a_list_that_fails_half_way_stops_nothing_and_comes_again(
+    cloud: Simulator, start: Callable[..., Function]
+) -> None:
+    """The first page holds servers that fit, and they are left alone; once the list is whole again, all are stopped."""
+    ids = [cloud.add_server(f"ci-{number}") for number in range(5)]
+    function = start(AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="0.5s")
+    cloud.inject(Fault(on=CallKind.LIST, skip=1, status=503, times=None))
+    answer = sent(function, {"name": "ci-*"}, id="night-1")
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (503, "budget-spent")
+    assert "Retry-After" in answer.headers
+    assert stops(cloud) == []
+    cloud.clear_faults()
+    assert came_out(sent(function, {"name": "ci-*"}, id="night-1")) == dict.fromkeys(ids, "stopped/confirmed")
+
+
+def test_a_login_that_may_not_list_is_told_at_once(cloud: Simulator, function: Function) -> None:
+    """Waiting would not help; the name says what to mend."""
+    cloud.add_server("ci-07")
+    cloud.inject(Fault(on=CallKind.LIST, status=403, times=None))
+    answer = sent(function, {"name": "ci-*"})
+    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (503, "call-denied")
+    assert (lists(cloud), stops(cloud)) == (1, [])
+
+
+def test_a_list_that_shows_servers_of_others_stops_only_ours(cloud: Simulator, function: Function, api: str) -> None:
+    """As one for an administrator does: other projects, deleted ones; they fit, and nobody asked for them."""
+    ours = cloud.add_server("ci-07")
+    document = json.loads(listed(cloud, api))
+    strange, gone = cloud.add_server("ci-08", project_id=cloud.other_project_id), cloud.add_server("db-01")
+    (row,) = document["servers"]
+    document["servers"] += [
+        {**row, "id": strange, "name": "ci-08", "tenant_id": cloud.other_project_id},
+        {**row, "id": gone, "name": "ci-09", "OS-EXT-STS:vm_state": "deleted", "status": "DELETED"},
+    ]
+    cloud.inject(Fault(on=CallKind.LIST, status=200, body=json.dumps({**document, "count": 3})))
+    assert came_out(sent(function, {"name": "ci-*"})) == {ours: "stopped/confirmed"}
+    assert {cloud.server(id_).vm_state for id_ in (strange, gone)} == {"active"}
+
+
+def test_an_administrators_login_selects_in_its_own_project(start: Callable[..., Function], cloud: Simulator) -> None:
+    """However many projects it may see into."""
+    ours, strange = cloud.add_server("ci-07"), cloud.add_server("ci-08", project_id=cloud.other_project_id)
+    answer = sent(start(**cloud.environ("admin")), {"name": "ci-*"})
+    assert came_out(answer) == {ours: "stopped/confirmed"}
+    assert cloud.stops_sent(strange) == 0
+
+
+# --- rehearsals, repetitions, events around it ---
+
+
+def test_a_dry_run_only_looks(cloud: Simulator, function: Function) -> None:
+    """It says what would be stopped, by one list."""
+    runs, rests = cloud.add_server("ci-1"), cloud.add_server("ci-2", vm_state="stopped")
+    answer = sent(function, {"name": "ci-*"}, more={"dry_run": True})
+    assert came_out(answer) == {runs: "planned/dry-run", rests: "unchanged/already-stopped"}
+    assert {call.method for call in cloud.calls if call.kind is not CallKind.LOGIN} == {"GET"}
+    assert lists(cloud) == 1
+
+
+def test_a_redelivery_stops_nothing_twice_and_finds_what_fits_then(cloud: Simulator, function: Function) -> None:
+    """The selector is looked up anew: a server that was tagged in between is stopped by the repeat."""
+    first = cloud.add_server("ci-1", tags=["env=ci"])
+    answers = [sent(function, CI, id="night-1")]
+    later = cloud.add_server("ci-2", tags=["env=ci"])
+    answers.append(sent(function, CI, id="night-1"))
+    assert came_out(answers[0]) == {first: "stopped/confirmed"}
+    assert came_out(answers[1]) == {first: "unchanged/already-stopped", later: "stopped/confirmed"}
+    assert answers[0].headers["ce-id"] == answers[1].headers["ce-id"]
+    assert (cloud.stops_sent(first), cloud.stops_sent(later)) == (1, 1)
+
+
+def test_events_of_a_batch_are_selected_each_for_itself(cloud: Simulator, function: Function) -> None:
+    """One names, one selects."""
+    named, selected = cloud.add_server("db-1"), cloud.add_server("ci-1")
+    common = {"specversion": "1.0", "source": "/tests", "type": "io.github.bms-autostop.stop.requested.v1"}
+    events = [
+        {**common, "id": "1", "data": {"server_id": named}},
+        {**common, "id": "2", "data": {"selector": {"name": "ci-*"}}},
+        {**common, "id": "3", "data": {"selector": {"name": "absent-*"}}},
+    ]
+    answer = requests.post(
+        function.url,
+        data=json.dumps(events),
+        headers={"Content-Type": "application/cloudevents-batch+json"},
+        timeout=30,
+    )
+    told = [[row["id"] for row in event["data"]["servers"]] for event in answer.json()]
+    assert told == [[named], [selected], []]
+
+
+def test_the_result_of_a_selector_goes_to_the_sink(start: Callable[..., Function]) -> None:
+    """Also where nothing fits: the event was acted on."""
+    with SinkServer() as sink:
+        function = start(AUTOSTOP_RESULT_SINK=sink.url)
+        assert sent(function, CI).status_code == 204
+        (taken,) = sink.got
+        assert taken.data["detail"] == "No server of the project fits the selector."
+
+
+def test_the_log_says_what_was_selected(cloud: Simulator, function: Function) -> None:
+    """In the event's line; and each server has its own, as always."""
+    server = cloud.add_server("ci-07")
+    with logged() as lines:
+        sent(function, {"name": "ci-*"})
+        function.stop(server)
+    handled = [line for line in lines.all if line["message"] == "event handled"]
+    assert [line.get("selector") for line in handled] == [{"name": "ci-*"}, None]
+    assert "selector" not in handled[1]
+    rows = [line for line in lines.all if line["message"] == "server handled"]
+    assert [(row["server_id"], row["outcome"]) for row in rows] == [(server, "stopped"), (server, "unchanged")]
+
+
+def test_no_part_of_a_selector_is_repeated_in_a_problem(function: Function) -> None:
+    """As with everything that a caller sends."""
+    answer = sent(function, {"marked": 1, "metadata": {"marked": 5}, "tags": ["marked", 5], "name": "marked["})
+    assert answer.status_code == 400
+    assert not re.search("marked", answer.text)
+
+
+# --- plan ---
+
+
+@pytest.mark.parametrize(
+    ("glob", "environ", "code", "told"),
+    [
+        ("ci-*", {}, 0, r"server .*\n{id} +ci-07 +active +stopped: It would be stopped; it is active\.\n.*"),
+        ("db-*", {}, 0, r"No server of the project fits the selector\.\n"),
+        (
+            "ci-*",
+            {"AUTOSTOP_MAX_SERVERS": "1"},
+            3,
+            r"The event would be refused as a whole: too-many-servers\. 2 servers fit the selector; at most 1 are "
+            r"taken at once\.\n",
+        ),
+    ],
+)
+def test_plan_shows_what_a_selector_fits(
+    api: str,
+    cloud: Simulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    glob: str,
+    environ: Mapping[str, str],
+    code: int,
+    told: str,
+) -> None:
+    """Before anything is touched; that none fits stands in nobody's way."""
+    for name, value in {**cloud.environ(), "AUTOSTOP_API": api, **environ}.items():
+        monkeypatch.setenv(name, value)
+    server = cloud.add_server("ci-07")
+    cloud.add_server("ci-08", vm_state="stopped")
+    event = {"specversion": "1.0", "id": "1", "source": "/me", "type": STOP, "data": {"selector": {"name": glob}}}
+    file = tmp_path / "event.json"
+    file.write_text(json.dumps(event))
+    assert cli.main(["plan", str(file)]) == code
+    assert re.fullmatch(told.replace("{id}", server), capsys.readouterr().out, re.DOTALL)
+    assert stops(cloud) == []

@@ -1,0 +1,112 @@
+"""One moment, in every way that RFC 3339 has to write it: wherever a time comes in, it is compared as that moment."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from handler import rfc3339
+from handler.stop.decide import KEEP_UNTIL, decide, refuse
+from handler.stop.evidence import Action, History
+from handler.stop.model import Decision, Policy, Reason, Refusal, StopRequest
+from tests.stop.fakes import ID, asked, seen
+from tests.support.events import Behind, Message, batch, binary, event, faults_of, knock, structured
+
+MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
+WRITTEN = [
+    "2026-03-01T00:00:00Z",
+    "2026-03-01t00:00:00z",
+    "2026-02-28T23:59:60Z",
+    "2026-03-01T00:59:60+01:00",
+    *(f"2026-03-01T00:00:00.{'0' * digits}Z" for digits in range(1, 10)),
+    "2026-03-01T00:00:00.000000999Z",
+    "2026-03-01T00:00:00+00:00",
+    "2026-03-01T00:00:00-00:00",
+    "2026-03-01T01:00:00+01:00",
+    "2026-02-28T20:30:00-03:30",
+    "2026-03-01T05:45:00.000+05:45",
+    "2026-03-01T12:45:00+12:45",
+    "2026-03-01T14:00:00+14:00",
+    "2026-02-28T12:00:00-12:00",
+    "2026-03-01t23:59:00+23:59",
+    "2026-02-28T00:01:00-23:59",
+]
+NAIVE = ["2026-03-01T00:00:00", "2026-03-01T00:00:00.000000000", "2026-03-01t00:00:60", "2026-03-01 00:00:00"]
+TICK = timedelta(microseconds=1)
+POLICY = Policy()
+TOLERANCE, AGE = POLICY.clock_tolerance, POLICY.max_event_age
+
+every_way = pytest.mark.parametrize("text", WRITTEN)
+
+
+def came_in(message: Message) -> StopRequest:
+    """The request that the door makes of a message."""
+    behind = Behind()
+    assert knock(message, behind).status == 200
+    (request,) = behind.requests
+    return request
+
+
+@every_way
+def test_the_age_of_an_event_is_counted_from_that_moment(text: str) -> None:
+    """As old as allowed it is acted on, a tick later it is too old, in every mode of HTTP."""
+    for message in (binary(time=text), structured(event(time=text)), batch(event(time=text))):
+        request = came_in(message)
+        assert request.time == MOMENT
+        assert refuse(request, POLICY, MOMENT + AGE) is None
+        assert refuse(request, POLICY, MOMENT + AGE + TICK) is Refusal.TOO_OLD
+
+
+@every_way
+def test_an_event_expires_at_that_moment(text: str) -> None:
+    """A tick before it is acted on."""
+    request = came_in(binary(expirytime=text))
+    assert refuse(request, POLICY, MOMENT - TICK) is None
+    assert refuse(request, POLICY, MOMENT) is Refusal.EXPIRED
+
+
+@every_way
+def test_a_server_is_kept_until_that_moment(text: str) -> None:
+    """By a tag as by metadata."""
+    for labels in ({"tags": frozenset({f"{KEEP_UNTIL}={text}"})}, {"metadata": {KEEP_UNTIL: text}}):
+        server = seen("active", **labels)
+        assert decide(server, asked(ID), POLICY, MOMENT - TICK).reason is Reason.KEPT_UNTIL
+        assert decide(server, asked(ID), POLICY, MOMENT).reason is Reason.DRY_RUN
+
+
+@every_way
+def test_a_start_is_compared_with_that_moment(text: str) -> None:
+    """The tolerance of the clocks begins so long before it."""
+    request = came_in(binary(time=text))
+
+    def started(at: datetime) -> Decision:
+        server = seen("active", updated=MOMENT, history=History((Action("start", at),)))
+        return decide(server, request, POLICY, MOMENT)
+
+    assert started(MOMENT - TOLERANCE).reason is Reason.STARTED_SINCE
+    assert started(MOMENT - TOLERANCE - TICK).reason is Reason.DRY_RUN
+
+
+@pytest.mark.parametrize("digits", range(1, 10))
+def test_each_digit_of_a_fraction_counts_down_to_the_microsecond(digits: int) -> None:
+    """An event is not too old at its limit, and is one microsecond after it; what is finer is cut off."""
+    fraction = "123456789"[:digits]
+    request = came_in(binary(time=f"2026-03-01T00:00:00.{fraction}Z"))
+    limit = MOMENT + timedelta(microseconds=int(fraction.ljust(6, "0")[:6])) + AGE
+    assert refuse(request, POLICY, limit) is None
+    assert refuse(request, POLICY, limit + TICK) is Refusal.TOO_OLD
+
+
+@pytest.mark.parametrize("text", NAIVE)
+def test_a_time_without_a_zone_is_refused(text: str) -> None:
+    """Nobody knows which moment it means: the event is malformed, and a server that carries it is protected."""
+    with pytest.raises(ValueError, match="zone"):
+        rfc3339.parse(text)
+    for name in ("time", "expirytime"):
+        for message in (binary(**{name: text}), structured(event(**{name: text}))):
+            assert faults_of(knock(message)) == {name: "is not an RFC 3339 timestamp with a zone"}
+    kept = seen("active", tags=frozenset({f"{KEEP_UNTIL}={text}"}))
+    decision = decide(kept, asked(ID), POLICY, MOMENT)
+    assert decision.reason is Reason.PROTECTED
+    assert "zone" in decision.detail

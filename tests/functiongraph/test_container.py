@@ -1,0 +1,293 @@
+"""The container form on FunctionGraph: `POST /invoke` and `/init` over real HTTP, served as in production."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from handler.simulator import CallKind, Fault, Simulator
+from tests.conftest import serving
+from tests.support.capture import logged
+from tests.support.functiongraph import alarm, notifications, passage, record, requested, tick, trace
+from tests.support.sink_server import SinkServer
+from tests.test_events_folder import faults
+
+GONE = "00000000-0000-4000-8000-000000000000"
+COMPLETED = "io.github.bms-autostop.stop.completed.v1"
+STRUCTURED = "application/cloudevents+json"
+# What the platform sends to each container; project and region mean nothing.
+ALWAYS = {
+    "Content-Type": "application/json",
+    "X-CFF-Request-Id": "1a6b2d0e-6a35-4a55-8b1c-9d7a3b2c1f00",
+    "X-CFF-Func-Name": "bms-stop",
+    "X-CFF-Func-Version": "latest",
+    "X-CFF-Memory": "512",
+    "X-CFF-Timeout": "60",
+    "X-CFF-Package": "default",
+    "X-CFF-Project-Id": "sn",
+    "X-CFF-Region": "cn",
+}
+NULL = {
+    "X-CFF-Auth-Token": "null",
+    "X-CFF-Security-Access-Key": "null",
+    "X-CFF-Security-Secret-Key": "null",
+    "X-CFF-Security-Token": "null",
+}
+
+
+@pytest.fixture
+def otc() -> Iterator[Simulator]:
+    """Open Telekom Cloud."""
+    with Simulator.otc() as cloud:
+        yield cloud
+
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, otc: Simulator) -> Iterator[Start]:
+    """Start the container with settings of one's own, and no login unless they have one; gives its URL."""
+    with serving(monkeypatch) as serve:
+
+        def started(**environ: str) -> str:
+            wanted = {
+                "AUTOSTOP_INBOUND_AUTH": "none",
+                "AUTOSTOP_COMPUTE_URL": otc.url,
+                "AUTOSTOP_SMN_URL": otc.url,
+                "AUTOSTOP_MAX_EVENT_AGE": "0",
+                "AUTOSTOP_WAIT": "5s",
+                "AUTOSTOP_LOG_LEVEL": "DEBUG",
+                "RUNTIME_PROJECT_ID": otc.project_id,
+                "RUNTIME_FUNC_NAME": "bms-stop",
+            }
+            return serve("stop_servers", {**wanted, **environ})
+
+        yield started
+
+
+@pytest.fixture
+def url(start: Start) -> str:
+    """The container with the settings that most tests want."""
+    return start()
+
+
+def send(url: str, event: object, path: str = "/invoke", **headers: str) -> requests.Response:
+    """What the platform sends."""
+    return requests.post(f"{url}{path}", data=json.dumps(event), headers={**ALWAYS, **headers}, timeout=60)
+
+
+def agency(cloud: Simulator) -> dict[str, str]:
+    """The headers with a login, as far as the token goes."""
+    return {**NULL, "X-CFF-Auth-Token": cloud.token()}
+
+
+def result_of(answer: requests.Response) -> Any:
+    """The result event in the body."""
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, STRUCTURED), answer.text
+    document = answer.json()
+    assert faults("cloudevent-out.json", document) == []
+    return document
+
+
+def test_a_tick_is_handled_with_the_token_of_the_headers(otc: Simulator, url: str) -> None:
+    """And the body of the answer is the whole result, as the platform passes on nothing else."""
+    server = otc.add_server()
+    result = result_of(send(url, tick({"server_id": server}), **agency(otc)))
+    assert (result["type"], result["subject"]) == (COMPLETED, server)
+    assert result["data"]["request"]["source"] == "/bms-autostop/functiongraph/bms-stop/timer"
+    assert otc.count(CallKind.LOGIN) == 0
+
+
+def test_temporary_keys_of_the_headers_serve_too(otc: Simulator, url: str) -> None:
+    """Where the token is the text `null`."""
+    server, key = otc.add_server(), otc.add_access_key(temporary=True)
+    keys = {
+        "X-CFF-Security-Access-Key": key.access,
+        "X-CFF-Security-Secret-Key": key.secret,
+        "X-CFF-Security-Token": key.security_token or "",
+    }
+    result = result_of(send(url, trace(resource_id=server), **{**NULL, **keys}))
+    assert result["data"]["servers"][0]["outcome"] == "stopped"
+    assert {call.access_key for call in otc.calls} == {key.access}
+
+
+@pytest.mark.parametrize("headers", [{}, NULL, {**NULL, "X-CFF-Security-Access-Key": "half"}])
+def test_without_a_login_the_event_comes_again(otc: Simulator, url: str, headers: dict[str, str]) -> None:
+    """The answer says what is missing."""
+    answer = send(url, tick({"server_id": GONE}), **headers)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+    assert answer.json()["type"] == "urn:bms-autostop:problem:login-missing"
+    assert "agency" in answer.json()["detail"]
+    assert otc.calls == []
+
+
+def test_a_login_of_the_settings_goes_first(otc: Simulator, start: Start) -> None:
+    """The headers are not looked at then."""
+    server = otc.add_server()
+    url = start(**otc.environ())
+    result_of(send(url, tick({"server_id": server}), **{"X-CFF-Auth-Token": "wrong"}))
+    assert otc.count(CallKind.LOGIN) == 1
+
+
+def test_a_call_keeps_no_login_for_the_next(otc: Simulator, url: str) -> None:
+    """Each has its own, or none."""
+    event = tick({"server_id": otc.add_server()})
+    result_of(send(url, event, **agency(otc)))
+    assert send(url, event, **NULL).status_code == 503
+    otc.revoke_tokens()
+    result_of(send(url, event, **agency(otc)))
+
+
+def test_records_come_back_as_a_batch(otc: Simulator, url: str) -> None:
+    """One alone as an event, several as a batch, none as nothing."""
+    first, second = otc.add_server(), otc.add_server()
+    one, two = record({"server_id": first}), record(alarm(second), message_id="b")
+    over = record(alarm(alarm_status="ok"))
+    answer = send(url, notifications(one, over, two), **agency(otc))
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/cloudevents-batch+json")
+    assert [event["subject"] for event in answer.json()] == [first, second]
+    assert result_of(send(url, notifications(one), **agency(otc)))["subject"] == first
+    ignored = send(url, notifications(over), **agency(otc))
+    assert (ignored.status_code, ignored.content) == (204, b"")
+
+
+def test_with_a_sink_the_answer_is_empty(otc: Simulator, start: Start) -> None:
+    """As over HTTP everywhere."""
+    with SinkServer() as sink:
+        answer = send(start(AUTOSTOP_RESULT_SINK=sink.url), tick(""), **agency(otc))
+    assert (answer.status_code, answer.content, len(sink.got)) == (204, b"", 1)
+
+
+def test_a_topic_gets_the_results(otc: Simulator, start: Start) -> None:
+    """With the login of the headers."""
+    topic = otc.add_topic()
+    url = start(AUTOSTOP_RESULT_SINK=f"smn:{topic}")
+    assert send(url, tick({"server_id": otc.add_server()}), **agency(otc)).status_code == 204
+    (message,) = otc.published
+    assert json.loads(message.message)["type"] == COMPLETED
+
+
+@pytest.mark.parametrize("event", [{}, [], "text", tick("stop"), tick(time=None), {"cts": 1}])
+def test_what_can_never_succeed_is_400(otc: Simulator, url: str, event: object) -> None:
+    """With every fault."""
+    answer = send(url, event, **agency(otc))
+    assert answer.status_code == 400
+    assert answer.json()["faults"]
+
+
+def test_trouble_is_503(otc: Simulator, start: Start) -> None:
+    """And the time that the platform gives is the budget, if it is shorter."""
+    otc.inject(Fault(on=CallKind.READ, status=503, times=None))
+    headers = {**agency(otc), "X-CFF-Timeout": "1"}
+    answer = send(start(), tick({"server_id": GONE}), **headers)
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:bms-autostop:problem:budget-spent")
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "soon", "", "9" * 30])
+def test_a_strange_timeout_changes_nothing(otc: Simulator, url: str, timeout: str) -> None:
+    """The deadline of the settings counts then."""
+    headers = {**agency(otc), "X-CFF-Timeout": timeout}
+    assert result_of(send(url, tick({"server_id": otc.add_server()}), **headers))
+
+
+# --- the caller
+
+
+def test_init_is_answered(url: str) -> None:
+    """There is nothing to do: the settings were right, or the process would not have started."""
+    answer = requests.post(f"{url}/init", headers=ALWAYS, timeout=10)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_the_callers_proof_is_wanted_here_too(otc: Simulator, start: Start) -> None:
+    """The platform has none, so that `none` has to be said out loud for its own triggers."""
+    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-token")
+    for path, event in (("/invoke", tick("")), ("/invoke", "x"), ("/init", {})):
+        assert send(url, event, path, **agency(otc)).status_code == 401
+    proof = {"Authorization": "Bearer marked-token"}
+    assert result_of(send(url, tick(""), **agency(otc), **proof))
+    assert send(url, {}, "/init", **proof).status_code == 200
+
+
+def test_a_caller_at_the_gateway_proves_itself_inside(otc: Simulator, start: Start) -> None:
+    """The HTTP status is the platform's; the gateway's answer is in the body."""
+    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-token")
+    data = {"server_id": otc.add_server()}
+    refused = send(url, passage(data), **agency(otc))
+    taken = send(url, passage(data, {"authorization": "Bearer marked-token"}), **agency(otc))
+    assert (refused.status_code, refused.json()["statusCode"]) == (200, 401)
+    assert (taken.status_code, taken.json()["statusCode"]) == (200, 200)
+    assert set(taken.json()) == {"statusCode", "headers", "body", "isBase64Encoded"}
+
+
+def test_headers_inside_of_a_gateways_request_are_no_login(otc: Simulator, url: str) -> None:
+    """They come from outside."""
+    inside = {"X-CFF-Auth-Token": otc.token()}
+    answer = send(url, passage({"server_id": GONE}, inside), **NULL)
+    assert answer.json()["statusCode"] == 503
+
+
+# --- CloudEvents
+
+
+@pytest.mark.parametrize("path", ["/invoke", "/init", "/", "/anything"])
+def test_a_cloudevent_is_taken_on_any_path(otc: Simulator, url: str, path: str) -> None:
+    """In any mode, with the login of the headers; the answer is as everywhere, in binary mode."""
+    event = requested(otc.add_server())
+    answer = send(url, event, path, **{**agency(otc), "Content-Type": STRUCTURED})
+    assert (answer.status_code, answer.headers["ce-type"]) == (200, COMPLETED)
+    binary = {f"ce-{name}": str(value) for name, value in event.items() if name != "data"}
+    again = send(url, event["data"], path, **agency(otc), **binary)
+    assert (again.status_code, again.headers["ce-id"]) == (200, answer.headers["ce-id"])
+
+
+def test_a_malformed_cloudevent_is_told_as_everywhere(otc: Simulator, url: str) -> None:
+    """Whichever path it comes to."""
+    for body in ("{", '{"specversion": "1.0"}'):
+        headers = {**ALWAYS, **agency(otc), "Content-Type": STRUCTURED}
+        answer = requests.post(f"{url}/invoke", data=body, headers=headers, timeout=10)
+        assert (answer.status_code, answer.json()["title"]) == (400, "The event can never succeed")
+
+
+def test_elsewhere_an_event_of_a_trigger_is_no_event(otc: Simulator, url: str) -> None:
+    """Only `/invoke` is the platform's."""
+    assert send(url, tick(""), "/", **agency(otc)).status_code == 415
+
+
+def test_the_container_is_alive_and_not_ready_by_itself(otc: Simulator, url: str) -> None:
+    """A login comes with calls alone; with one it is ready."""
+    assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
+    assert requests.get(f"{url}/readyz", timeout=10).json()["type"] == "urn:bms-autostop:problem:login-missing"
+    assert requests.get(f"{url}/readyz", headers=agency(otc), timeout=10).status_code == 200
+
+
+# --- secrets
+
+
+def test_no_secret_of_the_headers_is_logged_or_answered(otc: Simulator, start: Start) -> None:
+    """Right or wrong, in success and in trouble."""
+    url = start()
+    key = otc.add_access_key(temporary=True)
+    secrets = [key.access, key.secret, key.security_token or "", otc.token(), "marked-token", "marked-key"]
+    keys = {
+        "X-CFF-Security-Access-Key": key.access,
+        "X-CFF-Security-Secret-Key": key.secret,
+        "X-CFF-Security-Token": key.security_token or "",
+    }
+    wrong = {"X-CFF-Auth-Token": "marked-token", "X-CFF-Security-Secret-Key": "marked-key"}
+    malformed = {"X-CFF-Auth-Token": "marked-token with a space"}
+    event = tick({"server_id": otc.add_server()})
+    texts = []
+    with logged("DEBUG") as lines:
+        for headers in (keys, {"X-CFF-Auth-Token": secrets[3]}, wrong, malformed):
+            for sent in (event, {}, tick("marked"), passage({"server_id": GONE})):
+                answer = send(url, sent, **headers)
+                texts.append(f"{answer.headers}{answer.text}")
+    everything = lines.text + "".join(texts)
+    assert lines.of("server handled")
+    assert not [secret for secret in secrets if secret in everything]

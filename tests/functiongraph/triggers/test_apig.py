@@ -1,0 +1,128 @@
+"""FunctionGraph's gateway trigger: the request inside of the event, and the answer in the gateway's form."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from handler.errors import BadEvent, TooLarge
+from handler.functiongraph.triggers.apig import GatewayRequest, reply
+from handler.inbound.http.responses import Answer
+from tests.support.functiongraph import ONE, TWO, passage, requested
+
+NOW = datetime(2026, 11, 20, 18, 0, 5, tzinfo=UTC)
+EVENT = requested()
+
+
+def through(event: dict[str, object]) -> GatewayRequest:
+    """The event as a gateway's."""
+    assert GatewayRequest.is_one(event)
+    return GatewayRequest(event, "/bms-autostop/functiongraph/apig", 100.0)
+
+
+def test_the_request_inside_is_unpacked() -> None:
+    """Method, path, headers in lower case and as WSGI has them, query and body."""
+    event = passage(
+        b"\x00body",
+        {"X-Name": "Zoë", "X-Several": ["a", "b"]},
+        httpMethod="post",
+        queryStringParameters={"a": "1 2", "b": ["3", "4"]},
+    )
+    http = through(event).http(1024)
+    assert (http.method, http.path, http.body, http.received) == ("POST", "/bms/stop", b"\x00body", 100.0)
+    assert (http.headers["x-name"].encode("latin-1").decode(), http.headers["x-several"]) == ("Zoë", "a,b")
+    assert http.query == "a=1+2&b=3&b=4"
+
+
+@pytest.mark.parametrize(
+    ("change", "body"),
+    [
+        ({"body": ""}, b""),
+        ({"body": None}, b""),
+        ({"body": "e30="}, b"{}"),
+        ({"body": "{}", "isBase64Encoded": False}, b"{}"),
+        ({"body": "e30=", "isBase64Encoded": None}, b"{}"),
+    ],
+)
+def test_the_body_is_base64_unless_it_is_said_not_to_be(change: dict[str, object], body: bytes) -> None:
+    """As the gateway has it by default."""
+    assert through(passage(**change)).http(1024).body == body
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"), [("{}", "is no base64"), ("ö", "is no base64"), ([1], "is no text"), ({}, "is no text")]
+)
+def test_another_body_is_malformed(body: object, fault: str) -> None:
+    """It is told where."""
+    with pytest.raises(BadEvent, match=rf"^body: {fault}$"):
+        through(passage(**{"body": body})).http(1024)
+
+
+def test_a_body_has_the_same_limit_as_elsewhere() -> None:
+    """Counted in bytes, after decoding."""
+    assert through(passage(b"x" * 1024)).http(1024).body
+    with pytest.raises(TooLarge):
+        through(passage(b"x" * 1025)).http(1024)
+
+
+def test_plain_canonical_data_becomes_an_event() -> None:
+    """With the gateway's id of the request, and the time when it was here."""
+    came = through(passage({"server_ids": [ONE, TWO], "reason": "r"}))
+    asked = came.extract(came.http(1024), NOW)
+    assert asked is not None
+    assert (asked.server_ids, asked.time, asked.reason, asked.requested_by) == ((ONE, TWO), NOW, "r", "APIG")
+    assert (asked.source, asked.id) == ("/bms-autostop/functiongraph/apig", "11cdcdcf33949dc6d722640a13091c77")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        passage(EVENT, {"content-type": "application/cloudevents+json"}),
+        passage(EVENT),
+        passage({"server_id": ONE}, {"ce-id": "1", "ce-specversion": "1.0"}),
+        passage("not json", {"content-type": "application/cloudevents+json"}),
+        passage({"server_id": ONE}, {"content-type": "text/plain"}),
+        passage({"server_id": ONE}, httpMethod="PUT"),
+    ],
+)
+def test_anything_else_is_left_to_the_door(event: dict[str, object]) -> None:
+    """CloudEvents in any mode, malformed ones too, and what is no event."""
+    came = through(event)
+    assert came.extract(came.http(1024), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "change", "violation"),
+    [
+        ("nothing", {}, "body: is not JSON"),
+        ({}, {}, "data.server_ids: is missing"),
+        ({"server_id": "x"}, {}, "data.server_id: is no UUID"),
+        ({"server_id": ONE}, {"requestContext": {}}, "requestContext.requestId: is missing"),
+    ],
+)
+def test_malformed_plain_data_is_told(body: object, change: dict[str, object], violation: str) -> None:
+    """Without ids it asks for nothing, which nobody sends on purpose."""
+    came = through(passage(body, **change))
+    with pytest.raises(BadEvent) as raised:
+        came.extract(came.http(1024), NOW)
+    assert [f"{violation.at}: {violation.fault}" for violation in raised.value.violations] == [violation]
+
+
+def test_an_answer_has_the_four_members_that_the_gateway_wants() -> None:
+    """And is JSON all through."""
+    said = reply(Answer(503, {"Retry-After": "10"}, '{"detail": "nö"}'.encode()))
+    assert said == {
+        "statusCode": 503,
+        "headers": {"Retry-After": "10"},
+        "body": '{"detail": "nö"}',
+        "isBase64Encoded": False,
+    }
+    assert json.loads(json.dumps(said)) == said
+
+
+@pytest.mark.parametrize("event", [{}, {"httpMethod": "POST"}, {"requestContext": {}}, {"httpMethod": 1}])
+def test_other_events_are_no_gateways(event: dict[str, object]) -> None:
+    """Method and context are what they all have."""
+    assert not GatewayRequest.is_one(event)

@@ -1,0 +1,129 @@
+"""FunctionGraph's CTS trigger: which traces may act, and when they say it was."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from handler.functiongraph.triggers.dispatch import requests_of
+from tests.functiongraph.triggers.test_timer import SOURCE, asked, violations
+from tests.support.functiongraph import ONE, trace
+
+RECORDED = datetime(2026, 11, 20, 18, 0, 0, 900000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", ["startBareMetalServers", "rebootBareMetalServers"])
+def test_a_server_that_was_started_is_asked_for(name: str) -> None:
+    """By its resource id alone; the request that is quoted in the trace names others."""
+    found = asked(trace(name))
+    assert (found.server_ids, found.time, found.id) == ((ONE,), RECORDED, "69be64a7-0233-11e8-82e4-e5d37911193e")
+    assert (found.source, found.reason) == (f"{SOURCE}/cts", f"CTS trace {name}")
+    assert found.requested_by == "CTS, trace of ops-user"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"trace_name": "stopBareMetalServers"}, "echo of a stop"),
+        ({"trace_name": "STOPBAREMETALSERVERS", "service_type": "ecs"}, "echo of a stop"),
+        ({"trace_name": "createBareMetalServers"}, "a trace of something else"),
+        ({"trace_name": "deleteBareMetalServers"}, "a trace of something else"),
+        ({"trace_name": None}, "a trace of something else"),
+        ({"trace_name": "startServer", "service_type": "ECS"}, "a trace of something else"),
+        ({"service_type": "ECS"}, "a trace of something else"),
+        ({"code": 400}, "a trace of something that did not work"),
+        ({"code": "403"}, "a trace of something that did not work"),
+        ({"code": True}, "a trace of something that did not work"),
+        ({"trace_status": "warning"}, "a trace of something that did not work"),
+        ({"trace_status": "incident"}, "a trace of something that did not work"),
+        ({"trace_rating": "incident"}, "a trace of something that did not work"),
+        ({"trace_status": None}, "a trace of something that did not work"),
+        ({"trace_status": 1}, "a trace of something that did not work"),
+        ({"resource_id": None}, "the trace names no server"),
+        ({"resource_id": ""}, "the trace names no server"),
+    ],
+)
+def test_other_traces_are_left_alone(change: dict[str, object], why: str) -> None:
+    """Above all the one of our own stop; and whatever does not say that it worked."""
+    event = trace(**change)
+    (said,) = _said(event)
+    assert requests_of(event, SOURCE) == []
+    assert said == why
+
+
+def _said(event: dict[str, object]) -> list[str]:
+    from handler.functiongraph.triggers.cts import CtsEvent
+
+    nothing = CtsEvent(event, SOURCE).gate()
+    return [nothing.why] if nothing else []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code": "200"},
+        {"code": 202},
+        {"code": 0},
+        {"code": None},
+        {"trace_status": None, "trace_rating": "Normal"},
+        {"trace_rating": "normal"},
+        {"service_type": "bms"},
+        {"user": None},
+    ],
+)
+def test_success_is_written_in_several_ways(change: dict[str, object]) -> None:
+    """Numbers, text, either name of the rating; and no code where the call had none."""
+    assert asked(trace(**change)).server_ids == (ONE,)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1795197600900,
+        "1795197600900",
+        1795197600.9,
+        "2026/11/20 19:00:00.9 GMT+01:00",
+        "2026-11-20T18:00:00.900Z",
+        " 1795197600.9 ",
+    ],
+)
+def test_times_come_in_many_forms(value: object) -> None:
+    """Seconds, milliseconds, and text of several kinds: all of one moment."""
+    assert asked(trace(record_time=value)).time == RECORDED
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("2026/11/20 19:00:00 GMT+01:00", datetime(2026, 11, 20, 18, tzinfo=UTC)),
+        ("2026/11/20 19:00:00 GMT+0100 (CET)", datetime(2026, 11, 20, 18, tzinfo=UTC)),
+        ("2026/11/20 18:00:00 GMT", datetime(2026, 11, 20, 18, tzinfo=UTC)),
+        (1795197600, datetime(2026, 11, 20, 18, tzinfo=UTC)),
+        ("1795197600", datetime(2026, 11, 20, 18, tzinfo=UTC)),
+    ],
+)
+def test_without_a_time_of_recording_that_of_the_deed_counts(value: object, expected: datetime) -> None:
+    """In the same forms."""
+    assert asked(trace(record_time=None, time=value)).time == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["", "soon", 5, -1, 1e300, True, [], "2026/13/20 19:00:00 GMT", "2026/11/20 19:00:00"]
+)
+def test_what_is_no_time_is_malformed(value: object) -> None:
+    """A time without a zone is none either."""
+    assert violations(trace(record_time=value)) == ["cts.record_time: is no time"]
+
+
+def test_every_flaw_is_told() -> None:
+    """No time at all, a name where an id should be; and no id of the trace."""
+    found = violations(trace(record_time=None, time=None, resource_id="bms-db-01"))
+    assert found == ["cts.resource_id: is no UUID", "cts.time: is missing"]
+    assert violations(trace(trace_id="")) == ["cts.trace_id: is missing"]
+
+
+@pytest.mark.parametrize("event", [{}, {"cts": "text"}, {"trigger_type": "OBS"}, {"key": "value"}])
+def test_an_event_of_no_known_trigger_is_malformed(event: dict[str, object]) -> None:
+    """It is told, and not passed over."""
+    assert violations(event) == ["event: is of no trigger that is known here, nor a CloudEvent"]

@@ -1,0 +1,167 @@
+"""Who may call, and the handshake of a webhook sender."""
+
+from __future__ import annotations
+
+import hmac
+
+import pytest
+
+from handler.errors import CallerForbidden, Unauthenticated
+from handler.inbound.auth import caller
+from tests.support.events import Behind, binary, event, knock, settings, structured
+
+TOKENS = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "first-token, second-token"}
+
+
+def test_without_auth_anybody_may_call() -> None:
+    """`none` asks for no proof, and minds none that is given."""
+    caller.prove({}, settings())
+    caller.prove({"authorization": "Bearer whatever"}, settings())
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Bearer first-token", "Bearer second-token", "bearer first-token", "BEARER first-token", "Bearer   first-token "],
+)
+def test_each_token_opens(header: str) -> None:
+    """Old and new token both count while they rotate; the scheme's case does not matter."""
+    caller.prove({"authorization": header}, settings(**TOKENS))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "Bearer first-toke",
+        "Bearer first-token2",
+        "Bearer FIRST-TOKEN",
+        "Bearer first-token,Bearer first-token",
+        "Bearer first-token, second-token",
+        "Basic first-token",
+        "first-token",
+        "Bearer \xff\xfe",
+        "Bearer f\xefrst-token",
+    ],
+)
+def test_anything_else_does_not(header: str) -> None:
+    """No token, half a token, another scheme or stray bytes are all the same refusal."""
+    with pytest.raises(Unauthenticated):
+        caller.prove({"authorization": header}, settings(**TOKENS))
+
+
+def test_no_header_is_no_proof() -> None:
+    """A caller who says nothing is refused."""
+    with pytest.raises(Unauthenticated):
+        caller.prove({}, settings(**TOKENS))
+
+
+def test_a_token_may_have_characters_beyond_ascii() -> None:
+    """It arrives as UTF-8 bytes that WSGI shows as Latin-1."""
+    known = settings(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="schlüssel")
+    caller.prove({"authorization": "Bearer " + "schlüssel".encode().decode("latin-1")}, known)
+    with pytest.raises(Unauthenticated):
+        caller.prove({"authorization": "Bearer schlussel"}, known)
+
+
+def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A right first token does not spare the others, so the time taken tells nothing."""
+    compared: list[tuple[bytes, bytes]] = []
+    real = hmac.compare_digest
+
+    def watched(sent: bytes, known: bytes) -> bool:
+        compared.append((sent, known))
+        return real(sent, known)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    caller.prove({"authorization": "Bearer first-token"}, settings(**TOKENS))
+    assert compared == [(b"first-token", b"first-token"), (b"first-token", b"second-token")]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        structured(b"{"),
+        structured(event(id=None)),
+        ({"content-type": "text/plain"}, b"hello"),
+        structured(event(type="io.github.bms-autostop.stop.completed.v1")),
+        binary(),
+    ],
+)
+def test_an_unproven_caller_learns_nothing_about_its_body(message: tuple[dict[str, str], bytes]) -> None:
+    """Proof is asked for before the body is looked at."""
+    behind = Behind()
+    answer = knock(message, behind, headers={"authorization": "Bearer wrong"}, **TOKENS)
+    assert (answer.status, behind.requests) == (401, [])
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="bms-autostop"'
+
+
+def test_a_proven_caller_gets_through() -> None:
+    """With a token the event is handled as usual."""
+    behind = Behind()
+    answer = knock(binary(), behind, headers={"authorization": "Bearer second-token"}, **TOKENS)
+    assert (answer.status, len(behind.requests)) == (200, 1)
+
+
+def test_without_an_origin_it_is_no_handshake() -> None:
+    """A bare OPTIONS learns the methods, and gives no consent."""
+    assert caller.consent({}, settings(AUTOSTOP_WEBHOOK_ORIGINS="*")) == {"Allow": "POST, OPTIONS"}
+
+
+@pytest.mark.parametrize("origin", ["events.example.com", "EVENTS.example.com", " events.example.com "])
+def test_an_allowed_origin_gets_consent(origin: str) -> None:
+    """The answer names the origin as the settings write it."""
+    allowed = settings(AUTOSTOP_WEBHOOK_ORIGINS="other.example.com, Events.Example.com")
+    assert caller.consent({"webhook-request-origin": origin}, allowed) == {
+        "Allow": "POST, OPTIONS",
+        "WebHook-Allowed-Origin": "events.example.com",
+        "WebHook-Allowed-Rate": "*",
+    }
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin"),
+    [("", "events.example.com"), ("a.example.com", "b.example.com"), ("a.example.com", "*"), ("a.example.com", "")],
+)
+def test_another_origin_gets_none(origins: str, origin: str) -> None:
+    """Who is not on the list may not subscribe; with no list nobody may."""
+    with pytest.raises(CallerForbidden):
+        caller.consent({"webhook-request-origin": origin}, settings(AUTOSTOP_WEBHOOK_ORIGINS=origins))
+
+
+def test_a_star_allows_any_origin_without_naming_it() -> None:
+    """What the sender called itself is not repeated."""
+    answer = caller.consent({"webhook-request-origin": "marked.example"}, settings(AUTOSTOP_WEBHOOK_ORIGINS="*"))
+    assert answer["WebHook-Allowed-Origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [
+        ("120", "120"),
+        ("007", "7"),
+        ("0", "*"),
+        ("", "*"),
+        ("*", "*"),
+        ("-5", "*"),
+        ("1.5", "*"),
+        ("many", "*"),
+        ("1234567890", "*"),
+        ("\u0661", "*"),
+        ("\xb2", "*"),
+    ],
+)
+def test_a_rate_that_is_a_number_is_granted(asked: str, granted: str) -> None:
+    """Anything else gets no limit; nothing but digits is repeated."""
+    headers = {"webhook-request-origin": "a.example", "webhook-request-rate": asked}
+    assert caller.consent(headers, settings(AUTOSTOP_WEBHOOK_ORIGINS="*"))["WebHook-Allowed-Rate"] == granted
+
+
+def test_the_handshake_needs_no_token() -> None:
+    """A sender asks for consent before it has anything to prove."""
+    headers = {"webhook-request-origin": "a.example"}
+    answer = knock(({}, b""), method="OPTIONS", headers=headers, AUTOSTOP_WEBHOOK_ORIGINS="a.example", **TOKENS)
+    assert (answer.status, answer.headers["WebHook-Allowed-Origin"]) == (200, "a.example")
+    assert knock(({}, b""), method="OPTIONS", headers=headers, **TOKENS).status == 403

@@ -1,0 +1,163 @@
+"""The whole function with `AUTOSTOP_INBOUND_AUTH=oidc`: over real HTTP, before a real key server."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from handler import notify_settings
+from handler.inbound.endpoints.notify_chat import NotifyEndpoint
+from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.simulator import CallKind, Simulator
+from tests.conftest import StartFunction
+from tests.support.capture import logged
+from tests.support.events import Behind, binary, knock
+from tests.support.issuer import DISCOVERY, JWKS, SUBJECT, Issuer, bearer, claims, jwk, rsa_key, token
+from tests.test_events_folder import faults
+
+
+@pytest.fixture
+def issuer() -> Iterator[Issuer]:
+    """An issuer for one test."""
+    with Issuer() as running:
+        yield running
+
+
+def proof(issuer: Issuer, key: str = "first", kid: str = "one", **changes: object) -> dict[str, str]:
+    """The header with a token that opens now, but for the changes."""
+    now = int(time.time())
+    said = claims(**{"iss": issuer.url, "iat": now, "nbf": now, "exp": now + 600, **changes})
+    return bearer(token(said, rsa_key(key), kid))
+
+
+def problem(answer: requests.Response) -> str:
+    """The name of the problem in an answer that keeps to its schema."""
+    document = answer.json()
+    assert faults("problem.json", document) == []
+    name: str = document["type"].rpartition(":")[2]
+    return name
+
+
+def stops(cloud: Simulator) -> int:
+    """How many stops the cloud was sent."""
+    return cloud.count(CallKind.STOP)
+
+
+def test_a_caller_with_a_token_stops_a_server(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
+    """The keys are fetched once for all events."""
+    function = start_function(cloud, **issuer.environ())
+    for _ in range(3):
+        server = cloud.add_server()
+        answer = function.send({"server_ids": [server]}, headers=proof(issuer))
+        assert (answer.status_code, cloud.server(server).vm_state) == (200, "stopped")
+    assert (issuer.count(DISCOVERY), issuer.count(JWKS)) == (1, 1)
+
+
+def test_without_a_good_token_nothing_happens(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
+    """401 and 403, and neither the log nor the answer repeats anything of the token."""
+    function = start_function(cloud, **issuer.environ())
+    server = cloud.add_server()
+    expired = proof(issuer, exp=int(time.time()) - 60)
+    stranger = proof(issuer, sub="marked-subject", email="marked@p.example", email_verified=True)
+    forged = proof(issuer, key="second", jti="marked-id")
+    unknown = proof(issuer, kid="marked-kid")
+    expected = [
+        ({}, 401, "unauthenticated"),
+        (expired, 401, "unauthenticated"),
+        (forged, 401, "unauthenticated"),
+        (unknown, 401, "unauthenticated"),
+        (unknown, 401, "unauthenticated"),
+        (stranger, 403, "caller-forbidden"),
+        ({"authorization": "Basic " + stranger["authorization"].split()[1]}, 401, "unauthenticated"),
+    ]
+    with logged("DEBUG") as lines:
+        for headers, status, name in expected:
+            answer = function.send({"server_ids": [server]}, headers=headers)
+            assert (answer.status_code, problem(answer)) == (status, name)
+            assert ("WWW-Authenticate" in answer.headers) is (status == 401)
+            shown = answer.text + str(answer.headers) + lines.text
+            assert "marked" not in shown
+            assert SUBJECT not in shown
+            assert not any(part in shown for part in headers.get("authorization", "").split(".")[1:])
+    assert stops(cloud) == 0
+
+
+def test_a_key_server_that_is_down_is_503(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
+    """Neither a pass nor a 401, which a broker takes for final; whatever the token is, nothing is stopped."""
+    del issuer.pages[JWKS]
+    function = start_function(cloud, **issuer.environ())
+    server = cloud.add_server()
+    for headers in (proof(issuer), proof(issuer, key="second"), proof(issuer, sub="stranger")):
+        answer = function.send({"server_ids": [server]}, headers=headers)
+        assert (answer.status_code, problem(answer)) == (503, "keys-unreachable")
+        assert 1 <= int(answer.headers["Retry-After"]) <= 10
+    ready = requests.get(f"{function.url}/readyz", timeout=30)
+    assert (ready.status_code, problem(ready)) == (503, "keys-unreachable")
+    assert requests.get(f"{function.url}/healthz", timeout=30).status_code == 200
+    assert (issuer.count(DISCOVERY), issuer.count(JWKS), stops(cloud)) == (1, 1, 0)
+
+
+def test_ready_is_who_has_keys_and_a_login(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
+    """The first event then waits for neither; asked again, nobody is asked."""
+    function = start_function(cloud, **issuer.environ())
+    for _ in range(3):
+        assert requests.get(f"{function.url}/readyz", timeout=30).status_code == 200
+    assert issuer.count(JWKS) == 1
+    issuer.pages.clear()
+    server = cloud.add_server()
+    assert function.send({"server_ids": [server]}, headers=proof(issuer)).status_code == 200
+
+
+def test_events_at_once_fetch_keys_once(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
+    """A cold start under load is one request to the issuer."""
+    function = start_function(cloud, **issuer.environ())
+    servers = [cloud.add_server() for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        sent = list(pool.map(lambda one: function.send({"server_ids": [one]}, headers=proof(issuer)), servers))
+    assert [answer.status_code for answer in sent] == [200] * 6
+    assert (issuer.count(DISCOVERY), issuer.count(JWKS)) == (1, 1)
+
+
+def test_keys_rotate_under_a_running_function(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
+    """The new key opens with its first token, and the old one still does."""
+    function = start_function(cloud, **issuer.environ())
+    servers = [cloud.add_server() for _ in range(3)]
+    assert function.send({"server_ids": servers[:1]}, headers=proof(issuer)).status_code == 200
+    issuer.publish(jwk(rsa_key("first"), "one"), jwk(rsa_key("second"), "two"))
+    assert function.send({"server_ids": servers[1:2]}, headers=proof(issuer, "second", "two")).status_code == 200
+    assert function.send({"server_ids": servers[2:]}, headers=proof(issuer)).status_code == 200
+    assert issuer.count(JWKS) == 2
+
+
+def test_the_handshake_needs_no_token(issuer: Issuer) -> None:
+    """A sender asks for consent before it has anything to prove, and no keys are fetched for that."""
+    environ = issuer.environ(AUTOSTOP_WEBHOOK_ORIGINS="eventgrid.azure.net")
+    headers = {"webhook-request-origin": "eventgrid.azure.net"}
+    answer = knock(({}, b""), method="OPTIONS", headers=headers, **environ)
+    assert (answer.status, answer.headers["WebHook-Allowed-Origin"]) == (200, "eventgrid.azure.net")
+    assert issuer.asked == []
+
+
+def test_an_unproven_caller_learns_nothing_about_its_body(issuer: Issuer) -> None:
+    """Proof is asked for before the body is looked at."""
+    behind = Behind()
+    answer = knock(({"content-type": "text/plain"}, b"hello"), behind, **issuer.environ())
+    assert (answer.status, behind.requests) == (401, [])
+    answer = knock(binary(), behind, headers=proof(issuer), received=time.monotonic(), **issuer.environ())
+    assert (answer.status, len(behind.requests)) == (200, 1)
+
+
+def test_the_issuer_is_not_waited_for_beyond_the_budget(issuer: Issuer) -> None:
+    """An event that has used its time up is answered, and nobody is asked for keys any more."""
+    late = {"received": time.monotonic() - 51, "headers": proof(issuer)}
+    answer = knock(binary(), **late, **issuer.environ())
+    assert (answer.status, json.loads(answer.body)["type"].rpartition(":")[2]) == (503, "keys-unreachable")
+    settings = notify_settings.from_environ(issuer.environ())
+    request = HttpRequest("POST", "/", {**binary()[0], **proof(issuer)}, b"", time.monotonic() - 51)
+    assert NotifyEndpoint(settings, lambda *_: None).answer(request).status == 503
+    assert issuer.asked == []

@@ -1,0 +1,409 @@
+"""HTTP messages as CloudEvents: what is taken, and every flaw by its name."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from handler.errors import BadEvent, NotAnEvent, TooLarge, Violation
+from handler.inbound.cloudevents.decode import Event, decode
+from tests.support.events import ONE, STOP, Message, attributes, batch, binary, event, knock, structured
+
+
+def single(message: Message) -> Event:
+    """The one event of a message that is no batch."""
+    delivery = decode(*message)
+    assert not delivery.batch
+    (found,) = delivery.events
+    return found
+
+
+def violations(message: Message) -> list[tuple[str, str]]:
+    """Where the one event of a message is wrong, and how."""
+    return [(violation.at, violation.fault) for violation in single(message).violations]
+
+
+@pytest.fixture(params=["binary", "structured"])
+def mode(request: pytest.FixtureRequest) -> Any:
+    """Make a message with these attributes, in each mode in turn."""
+    if request.param == "binary":
+        return lambda **given: binary(**given)
+    return lambda **given: structured(event(**given))
+
+
+def test_a_good_event_is_read_whole(mode: Any) -> None:
+    """Every attribute that is used here arrives, times in UTC, and no flaw is found."""
+    found = single(
+        mode(
+            time="2026-11-20T20:00:00.5+01:00",
+            expirytime="2026-11-20t19:30:00z",
+            subject="a room",
+            correlationid="flow-7",
+            traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            tracestate="vendor=1",
+        )
+    )
+    assert found == Event(
+        id="event-1",
+        source="/tests",
+        type=STOP,
+        time=datetime(2026, 11, 20, 19, 0, 0, 500000, UTC),
+        expirytime=datetime(2026, 11, 20, 19, 30, tzinfo=UTC),
+        subject="a room",
+        correlationid="flow-7",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        tracestate="vendor=1",
+        violations=(),
+        dead_letter=False,
+        data={"server_ids": [ONE]},
+    )
+
+
+def test_nothing_is_invented(mode: Any) -> None:
+    """An event without optional attributes has none of them, above all no time."""
+    found = single(mode())
+    assert (found.time, found.expirytime, found.subject, found.correlationid) == (None, None, None, None)
+    assert (found.traceparent, found.tracestate) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"id": None}, [("id", "is missing")]),
+        ({"id": ""}, [("id", "is empty")]),
+        ({"id": "   "}, [("id", "is empty")]),
+        ({"source": None}, [("source", "is missing")]),
+        ({"source": ""}, [("source", "is empty")]),
+        ({"type": None}, [("type", "is missing")]),
+        ({"type": ""}, [("type", "is empty")]),
+        ({"specversion": None}, [("specversion", "is missing")]),
+        ({"specversion": "0.3"}, [("specversion", "is not 1.0")]),
+        ({"specversion": "1.0.1"}, [("specversion", "is not 1.0")]),
+        ({"specversion": ""}, [("specversion", "is not 1.0")]),
+        ({"time": ""}, [("time", "is not an RFC 3339 timestamp with a zone")]),
+        ({"time": "yesterday"}, [("time", "is not an RFC 3339 timestamp with a zone")]),
+        ({"time": "2026-11-20T19:00:00"}, [("time", "is not an RFC 3339 timestamp with a zone")]),
+        ({"time": "2026-11-20 19:00:00Z"}, [("time", "is not an RFC 3339 timestamp with a zone")]),
+        ({"time": "2026-02-30T19:00:00Z"}, [("time", "is not an RFC 3339 timestamp with a zone")]),
+        ({"time": "2026-11-20T19:00:00+24:00"}, [("time", "is not an RFC 3339 timestamp with a zone")]),
+        ({"time": "0001-01-01T00:00:00+14:00"}, [("time", "is not an RFC 3339 timestamp with a zone")]),
+        ({"time": "1795201200"}, [("time", "is not an RFC 3339 timestamp with a zone")]),
+        ({"expirytime": "2026-11-20"}, [("expirytime", "is not an RFC 3339 timestamp with a zone")]),
+        ({"id": "x" * 2049}, [("id", "is longer than 2048 bytes")]),
+        ({"source": "x" * 2049}, [("source", "is longer than 2048 bytes")]),
+        ({"type": "x" * 2049}, [("type", "is longer than 2048 bytes")]),
+        ({"subject": "x" * 2049}, [("subject", "is longer than 2048 bytes")]),
+        ({"correlationid": "x" * 2049}, [("correlationid", "is longer than 2048 bytes")]),
+    ],
+)
+def test_each_attribute_flaw_is_named(mode: Any, given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    """One thing wrong with an attribute is one flaw, by the attribute's name, in both modes."""
+    assert violations(mode(**given)) == expected
+
+
+@pytest.mark.parametrize("name", ["id", "source", "type", "subject", "correlationid"])
+@pytest.mark.parametrize("character", ["\n", "\r", "\x00", "\x7f", "\x85", "\uffff"])
+def test_control_characters_are_refused(name: str, character: str) -> None:
+    """An attribute that travels on has no control character, however it was written."""
+    value = f"a{character}b"
+    escaped = "".join(f"%{byte:02X}" for byte in value.encode())
+    assert violations(structured(event(**{name: value}))) == [(name, "has control characters")]
+    assert violations(binary(**{name: escaped})) == [(name, "has control characters")]
+
+
+def test_the_length_is_counted_in_bytes() -> None:
+    """1024 two-byte characters are taken, one more byte is not."""
+    assert violations(structured(event(id="é" * 1024))) == []
+    assert violations(structured(event(id="é" * 1024 + "x"))) == [("id", "is longer than 2048 bytes")]
+
+
+@pytest.mark.parametrize(
+    ("written", "microsecond"),
+    [("00.123456789", 123456), ("00", 0), ("00.1", 100000)],
+)
+def test_any_fraction_of_a_second_is_read(mode: Any, written: str, microsecond: int) -> None:
+    """Nanoseconds, as Huawei's EventGrid sends them, are cut to microseconds."""
+    found = single(mode(time=f"2026-11-20T19:00:{written}Z"))
+    assert found.time == datetime(2026, 11, 20, 19, 0, 0, microsecond, UTC)
+
+
+def test_all_flaws_are_told_at_once(mode: Any) -> None:
+    """One answer names everything that is wrong with attributes and data together."""
+    data = {"server_ids": [ONE, "nonsense"], "dry_run": "yes", "reason": 5}
+    message = mode(specversion="2", id="", source=None, time="soon", expirytime="x", subject="a\x7f", data=data)
+    answer = knock(message)
+    assert answer.status == 400
+    assert {fault["at"] for fault in json.loads(answer.body)["faults"]} == {
+        "specversion",
+        "id",
+        "source",
+        "time",
+        "expirytime",
+        "subject",
+        "data.server_ids[1]",
+        "data.dry_run",
+        "data.reason",
+    }
+
+
+def test_without_a_type_the_flaws_of_the_data_are_told_too(mode: Any) -> None:
+    """An event that does not say what it is, is read as a request for the sake of its flaws."""
+    answer = knock(mode(type=None, data={"server_ids": []}))
+    assert {fault["at"] for fault in json.loads(answer.body)["faults"]} == {"type", "data.server_ids"}
+
+
+# --- binary mode
+
+
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("a%20b", "a b"),
+        ("a%2520b", "a%20b"),
+        ("%E2%82%AC", "€"),
+        ("\xe2\x82\xac", "€"),
+        ("100%", "100%"),
+        ("%zz%4", "%zz%4"),
+        ('"quoted"', "quoted"),
+        ('"a%20b"', "a b"),
+        (r'"say \"hi\""', 'say "hi"'),
+        (r'"back\\slash"', r"back\slash"),
+        (r'"\\\"%5C"', '\\"\\'),
+        ('"', '"'),
+        ('"open', '"open'),
+        ("%22kept%22", '"kept"'),
+        ("%22%2522%22", '"%22"'),
+        ("a+b", "a+b"),
+    ],
+)
+def test_header_values_are_decoded_exactly_once(sent: str, read: str) -> None:
+    """Quotes come off first, then one round of percent-encoding; what only looks encoded stays."""
+    found = single(binary(subject=sent))
+    assert (found.subject, found.violations) == (read, ())
+
+
+@pytest.mark.parametrize("name", ["id", "subject", "time"])
+@pytest.mark.parametrize("sent", ["%ff", "%C3%28", "\xe9", "%ED%A0%80", "%C0%AF"])
+def test_a_header_that_is_no_utf8_is_refused(name: str, sent: str) -> None:
+    """Bytes that are no UTF-8, also overlong ones and surrogates, are one flaw."""
+    assert violations(binary(**{name: sent})) == [(name, "is not UTF-8 once percent-decoded")]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "data"),
+    [
+        ("application/json", b'{"a": 1}', {"a": 1}),
+        ("Application/JSON ; charset=utf-8", b'{"a": 1}', {"a": 1}),
+        ("text/json", b"[1]", [1]),
+        ("application/vnd.example+json", b'"x"', "x"),
+        ("application/json", b"null", None),
+        ("application/json", b"\xef\xbb\xbf{}", {}),
+        ("application/json", b"", None),
+        ("text/plain", b"{}", "{}"),
+        ("text/plain", b"\xff", b"\xff"),
+        (None, b"plain", "plain"),
+        (None, b"\xff", b"\xff"),
+        ("application/octet-stream", b"{}", b"{}"),
+    ],
+)
+def test_data_is_read_as_its_media_type_says(content_type: str | None, body: bytes, data: object) -> None:
+    """JSON is parsed, text is text, and anything else stays bytes."""
+    found = single(binary(body, content_type=content_type))
+    assert (found.data, found.violations) == (data, ())
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"{", "is not JSON"),
+        (b"{'a': 1}", "is not JSON"),
+        (b"{} {}", "is not JSON"),
+        (b"[1,]", "is not JSON"),
+        (b"\xff\xfe{\x00}\x00", "is not UTF-8"),
+        (b'{"a": 1, "a": 2}', "has the same name twice in one object"),
+        (b'{"b": {"a": 1, "\\u0061": 1}}', "has the same name twice in one object"),
+        (b'{"a": NaN}', "holds a number that JSON does not have"),
+        (b"[-Infinity]", "holds a number that JSON does not have"),
+        (b'["\\ud800"]', "holds half of a surrogate pair"),
+        (b'{"\\udc00": 1}', "holds half of a surrogate pair"),
+        (b"[" * 100_000, "is nested too deep"),
+        (b'{"a":' * 100_000, "is nested too deep"),
+        (b"[" * 100_000 + b"]" * 100_000, "is nested too deep"),
+        (b"9" * 5000, "is not JSON"),
+        (b"\xef\xbb\xbf\xef\xbb\xbf{}", "is not JSON"),
+    ],
+)
+def test_json_that_is_none_is_refused(body: bytes, fault: str) -> None:
+    """Each liberty that a JSON parser might take is a flaw of the data, or of the body in structured mode."""
+    assert violations(binary(body)) == [("data", fault)]
+    with pytest.raises(BadEvent) as raised:
+        decode(*structured(body))
+    assert raised.value.violations == (Violation("body", fault),)
+
+
+def test_both_halves_of_a_surrogate_pair_are_one_character() -> None:
+    """An escaped emoji is text like any other."""
+    assert single(binary(b'{"a": "\\ud83d\\ude00"}')).data == {"a": "\U0001f600"}
+
+
+@pytest.mark.parametrize("name", ["specversion", "id", "source", "type"])
+def test_one_required_header_is_enough_to_be_a_binary_event(name: str) -> None:
+    """Who sends one ce- header meant an event, and is told what else it lacks."""
+    message = {f"ce-{name}": "1.0"}, b""
+    assert {at for at, _ in violations(message)} == {"specversion", "id", "source", "type"} - {name}
+
+
+def test_tracing_headers_serve_where_the_extension_is_missing() -> None:
+    """`traceparent` and `tracestate` are taken from the plain headers unless the event has its own."""
+    plain = {"traceparent": "plain", "tracestate": "plain"}
+    headers, body = binary()
+    assert (single(({**headers, **plain}, body)).traceparent, single(({**headers, **plain}, body)).tracestate) == (
+        "plain",
+        "plain",
+    )
+    headers, body = binary(traceparent="own")
+    assert single(({**headers, **plain}, body)).traceparent == "own"
+
+
+# --- structured mode
+
+
+@pytest.mark.parametrize(
+    "name", ["specversion", "id", "source", "type", "time", "expirytime", "subject", "datacontenttype"]
+)
+@pytest.mark.parametrize("value", [1, 1.0, True, [], {}, ["x"]])
+def test_an_attribute_of_the_wrong_type_is_one_flaw(name: str, value: object) -> None:
+    """A number for an id is called no text, and not empty or missing as well."""
+    assert violations(structured(event(**{name: value}))) == [(name, "is no text")]
+
+
+def test_null_means_not_set() -> None:
+    """A null member is as good as none: fine for an optional attribute, missing for a required one."""
+    document = event()
+    document.update(time=None, subject=None, correlationid=None, expirytime=None, data_base64=None)
+    assert violations(structured(document)) == []
+    document["id"] = None
+    assert violations(structured(document)) == [("id", "is missing")]
+
+
+@pytest.mark.parametrize("document", [[], "text", 1, None, True])
+def test_an_event_that_is_no_object_is_one_flaw(document: object) -> None:
+    """It is not also said to lack every attribute."""
+    assert violations(structured(json.dumps(document).encode())) == [("event", "is no JSON object")]
+
+
+@pytest.mark.parametrize(
+    ("raw", "content_type", "data"),
+    [
+        (b'{"a": 1}', "application/json", {"a": 1}),
+        (b"text", "text/plain", "text"),
+        (b'{"a": 1}', None, '{"a": 1}'),
+        (b"\x00\xff", "application/octet-stream", b"\x00\xff"),
+        (b"", "application/json", None),
+    ],
+)
+def test_base64_data_is_read(raw: bytes, content_type: str | None, data: object) -> None:
+    """data_base64 is read as its content type says."""
+    found = single(structured(event(data_base64=base64.b64encode(raw).decode(), datacontenttype=content_type)))
+    assert (found.data, found.violations) == (data, ())
+
+
+@pytest.mark.parametrize("encoded", ["e", "e30", "e30=\n", "e3 0=", "é30=", "e30=!", 5, ["e30="], "{}"])
+def test_bad_base64_is_refused(encoded: object) -> None:
+    """Base64 has its alphabet and its padding, and is text."""
+    assert violations(structured(event(data_base64=encoded))) == [("data_base64", "is no base64")]
+
+
+def test_base64_of_what_is_no_json_is_refused() -> None:
+    """Inside, the data obeys the same rules as outside."""
+    encoded = base64.b64encode(b"{").decode()
+    message = structured(event(data_base64=encoded, datacontenttype="application/json"))
+    assert violations(message) == [("data", "is not JSON")]
+
+
+def test_only_one_form_of_data_may_be_there() -> None:
+    """data beside data_base64 says two things."""
+    document = event(data={}, data_base64="e30=")
+    assert violations(structured(document)) == [("data_base64", "stands beside data; only one of them may be there")]
+
+
+# --- batch mode
+
+
+def test_a_batch_keeps_its_order() -> None:
+    """Each member is an event, in the order sent; an empty batch holds none."""
+    delivery = decode(*batch(event(id="a"), event(id="b")))
+    assert (delivery.batch, [found.id for found in delivery.events]) == (True, ["a", "b"])
+    assert decode(*batch()).events == ()
+
+
+def test_flaws_of_a_batch_say_which_member() -> None:
+    """A member's place stands before each of its flaws."""
+    delivery = decode(*batch(event(), event(id=None, time="x"), 5))
+    assert [violation.at for found in delivery.events for violation in found.violations] == [
+        "[1].id",
+        "[1].time",
+        "[2].event",
+    ]
+
+
+def test_a_batch_is_an_array() -> None:
+    """A single event under the batch's name is refused."""
+    headers, _ = batch()
+    with pytest.raises(BadEvent) as raised:
+        decode(headers, b"{}")
+    assert raised.value.violations == (Violation("body", "is no JSON array"),)
+
+
+def test_a_batch_has_its_limit() -> None:
+    """A hundred events are taken at once, and not one more."""
+    assert len(decode(*batch(*[{}] * 100)).events) == 100
+    with pytest.raises(TooLarge):
+        decode(*batch(*[{}] * 101))
+
+
+# --- which mode
+
+
+def test_plain_json_with_an_envelope_is_an_event() -> None:
+    """A sender that can't set the Content-Type is understood by its specversion."""
+    found = single(({"content-type": "application/json; charset=utf-8"}, json.dumps(event()).encode()))
+    assert (found.id, found.violations) == ("event-1", ())
+
+
+def test_the_content_type_decides_before_the_headers() -> None:
+    """A structured event stays one beside ce- headers."""
+    headers, body = structured(event(id="inner"))
+    assert single(({**headers, "ce-id": "outer"}, body)).id == "inner"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/cloudevents+xml", b"<event/>"),
+        ("application/cloudevents-batch+xml", b"<batch/>"),
+        ("application/cloudevents", b"{}"),
+        ("application/x-www-form-urlencoded", b"text=stop"),
+        ("multipart/form-data; boundary=x", b"--x--"),
+        ("application/json", b"{}"),
+        ("application/json", b"[]"),
+        ("application/json", b"{"),
+        ("application/json", b""),
+        ("text/plain", json.dumps(attributes()).encode()),
+        ("", b""),
+    ],
+)
+def test_what_is_no_event_in_json_is_not_understood(content_type: str, body: bytes) -> None:
+    """XML formats, forms and plain JSON are no CloudEvent here."""
+    with pytest.raises(NotAnEvent):
+        decode({"content-type": content_type}, body)
+
+
+@pytest.mark.parametrize("mark", ["knativeerrordest", "knativeerrorcode", "deadletterreason"])
+def test_dead_letters_are_known_by_their_mark(mode: Any, mark: str) -> None:
+    """A copy that a broker could not deliver carries the broker's note."""
+    assert single(mode(**{mark: "503"})).dead_letter

@@ -1,0 +1,256 @@
+"""One request in, one answer out, whatever happens behind the door."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from handler.errors import BudgetSpent, LoginRefused
+from tests.support.capture import logged
+from tests.support.events import ONE, TWO, Behind, Message, batch, binary, event, faults_of, knock, structured
+from tests.test_events_folder import faults, sample
+from tests.test_events_folder import structured as sample_event
+
+MARK = "marked-by-the-sender"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_alive_means_alive(method: str) -> None:
+    """/healthz is 200 even when the cloud can't be reached."""
+    answer = knock(({}, b""), Behind(not_ready=LoginRefused("x")), method=method, path="/healthz")
+    assert (answer.status, json.loads(answer.body)) == (200, {"status": "alive"})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_ready_means_that_a_token_can_be_had(method: str) -> None:
+    """/readyz is 200, or 503 with the reason's name."""
+    assert knock(({}, b""), method=method, path="/readyz").status == 200
+    answer = knock(({}, b""), Behind(not_ready=LoginRefused("x")), method=method, path="/readyz")
+    assert answer.status == 503
+    assert json.loads(answer.body)["type"] == "urn:bms-autostop:problem:login-refused"
+
+
+@pytest.mark.parametrize("path", ["/", "/any/path", "//", "/healthz", "/readyz", "/robots.txt", ""])
+def test_events_are_taken_on_any_path(path: str) -> None:
+    """A POST is an event wherever it is sent."""
+    behind = Behind()
+    assert knock(binary(), behind, path=path).status == 200
+    assert [request.server_ids for request in behind.requests] == [(ONE,)]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "BREW", ""])
+def test_other_methods_are_refused(method: str) -> None:
+    """Anything but POST and OPTIONS is 405, and an event in it is not acted on."""
+    behind = Behind()
+    answer = knock(binary(), behind, method=method)
+    assert (answer.status, answer.headers["Allow"], behind.requests) == (405, "POST, OPTIONS", [])
+
+
+def test_the_moment_of_receipt_is_handed_on() -> None:
+    """The budget counts from when the request was here, not from when it is handled."""
+    behind = Behind()
+    knock(binary(), behind)
+    assert (behind.as_batch, behind.received) == (False, 12.5)
+
+
+def test_a_batch_is_handled_in_one_go() -> None:
+    """Its events come in the order sent, and are marked as a batch."""
+    behind = Behind()
+    knock(batch(event(id="a"), event(id="b", source="/other")), behind)
+    assert ([request.id for request in behind.requests], behind.as_batch) == (["a", "b"], True)
+
+
+def test_a_batch_of_one_is_a_batch() -> None:
+    """Its result goes back the same way."""
+    behind = Behind()
+    knock(batch(event()), behind)
+    assert behind.as_batch is True
+
+
+def test_an_empty_batch_is_nothing_to_act_on() -> None:
+    """It is answered 204."""
+    behind = Behind()
+    assert (knock(batch(), behind).status, behind.requests) == (204, [])
+
+
+@pytest.mark.parametrize("bad", [event(id=None), event(data={"server_ids": ["x"]}), event(type="other"), 5, None, []])
+def test_one_malformed_member_refuses_the_batch(bad: object) -> None:
+    """Nothing of the batch is done, and the answer says which member is to blame."""
+    behind = Behind()
+    found = faults_of(knock(batch(event(id="a"), bad, event(id="b")), behind))
+    assert behind.requests == []
+    assert all(at.startswith("[1].") for at in found)
+
+
+def test_all_members_flaws_are_told_together() -> None:
+    """Flaws of attributes and of data, of all members, in one answer."""
+    found = faults_of(knock(batch(event(id=None, data={"server_ids": []}), event(type="other", time="x"))))
+    assert set(found) == {"[0].id", "[0].data.server_ids", "[1].time", "[1].type"}
+
+
+def test_a_repeat_in_a_batch_is_handled_once() -> None:
+    """The same event twice is one event."""
+    behind = Behind()
+    knock(batch(event(id="a"), event(id="a"), event(id="b")), behind)
+    assert [request.id for request in behind.requests] == ["a", "b"]
+
+
+def test_two_events_under_one_name_refuse_the_batch() -> None:
+    """Source and id name one event; two that differ are a mistake of the sender."""
+    behind = Behind()
+    answer = knock(batch(event(id="a"), event(id="a", data={"server_ids": [TWO]})), behind)
+    assert faults_of(answer) == {"[1].id": "names another event of this batch too"}
+    assert behind.requests == []
+
+
+def test_the_same_id_of_two_sources_is_two_events() -> None:
+    """An id counts within its source only."""
+    behind = Behind()
+    knock(batch(event(source="/a"), event(source="/b")), behind)
+    assert [request.source for request in behind.requests] == ["/a", "/b"]
+
+
+def test_ignored_members_do_not_hold_up_the_others() -> None:
+    """Own results in a batch are passed over."""
+    behind = Behind()
+    own = event(id="own", type="io.github.bms-autostop.stop.failed.v1")
+    assert knock(batch(own, event(id="a")), behind).status == 200
+    assert [request.id for request in behind.requests] == ["a"]
+    assert knock(batch(own), Behind()).status == 204
+
+
+def test_too_large_a_batch_is_413() -> None:
+    """101 events are not a malformed event, but too much at once."""
+    assert knock(batch(*[event(id=str(number)) for number in range(101)])).status == 413
+
+
+def test_trouble_behind_the_door_is_503() -> None:
+    """What passes is answered so that the sender tries again."""
+    answer = knock(binary(), Behind(BudgetSpent("The budget is spent.", retry_after=3)))
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "3")
+
+
+def test_a_bug_behind_the_door_is_503_and_says_nothing() -> None:
+    """The answer has no word of the exception; the log has where it came from, but not what it quotes."""
+    with logged() as lines:
+        answer = knock(binary(), Behind(RuntimeError("secret words")))
+    assert (answer.status, b"secret" in answer.body) == (503, False)
+    assert faults("problem.json", json.loads(answer.body)) == []
+    (line,) = lines.all
+    assert line["level"] == "ERROR"
+    assert line["exception"].endswith("RuntimeError\n")
+    assert "in handle" in line["exception"]
+    assert "secret words" not in line["exception"]
+
+
+def test_a_refusal_leaves_a_line_in_the_log() -> None:
+    """One line for the event, with what could be made out of its identity, and one for the request that it came in."""
+    with logged() as lines:
+        knock(structured(event(id="", type="what.ever", data={"server_ids": [MARK]}, traceparent=TRACE)))
+    of_event, of_request = lines.all
+    assert (of_event["message"], of_event["level"]) == ("event malformed", "WARNING")
+    assert (of_event["event_source"], of_event["event_id"], of_event["event_type"]) == ("/tests", None, "what.ever")
+    assert (of_event["problem"], of_event["trace_id"]) == ("bad-event", TRACE.split("-")[1])
+    assert (of_request["message"], of_request["level"]) == ("request not handled", "WARNING")
+    assert (of_request["problem"], of_request["status"]) == ("bad-event", 400)
+    assert of_event["detail"] == of_request["detail"] == "id: is empty; type: is not accepted here"
+    assert MARK not in lines.text
+
+
+def test_each_malformed_event_of_a_batch_is_a_line() -> None:
+    """And what was right in that batch, or would have been ignored, is none: nothing was done with it."""
+    own = event(id="own", type="io.github.bms-autostop.stop.failed.v1")
+    with logged() as lines:
+        knock(batch(own, event(id="good"), event(id="bad", data={"server_ids": [MARK]}), event(id="worse", time="x")))
+    assert [(line["message"], line.get("event_id")) for line in lines.all] == [
+        ("event malformed", "bad"),
+        ("event malformed", "worse"),
+        ("request not handled", None),
+    ]
+    assert lines.all[0]["detail"] == "[2].data.server_ids[0]: is no UUID"
+
+
+def _marked_everywhere() -> list[Message]:
+    data = {
+        "server_ids": [MARK, ONE],
+        "server_id": MARK,
+        "dry_run": MARK,
+        "dryRun": MARK,
+        "selector": MARK,
+        "reason": [MARK],
+        "requested_by": {MARK: MARK},
+        "reply_to": MARK * 200,
+        MARK: MARK,
+    }
+    bad = {"specversion": MARK, "id": f"{MARK}\x7f", "time": MARK, "expirytime": MARK, "subject": f"\x00{MARK}"}
+    document = event(**bad, type=MARK, source=MARK * 200, data=data, datacontenttype=5, data_base64=MARK)
+    headers, body = binary(data, **{name: value.replace("\x00", "%00") for name, value in bad.items()}, type=MARK)
+    return [
+        (headers, body),
+        ({**headers, MARK: MARK, "authorization": f"Bearer {MARK}"}, MARK.encode()),
+        structured(document),
+        structured(event(id=MARK, source=MARK, data=data)),
+        structured(event(type=MARK, id=MARK)),
+        structured(f'{{"{MARK}": 1, "{MARK}": 2}}'.encode()),
+        structured(f'["{MARK}'.encode()),
+        batch(event(id=MARK), document, MARK, [MARK], {MARK: MARK}),
+        batch(event(id=MARK), event(id=MARK, data={"server_ids": [TWO]})),
+        ({"content-type": f"application/{MARK}"}, MARK.encode()),
+        ({"content-type": f"application/cloudevents+{MARK}"}, MARK.encode()),
+        ({"content-type": "application/x-www-form-urlencoded"}, f"{MARK}={MARK}".encode()),
+    ]
+
+
+@pytest.mark.parametrize("message", _marked_everywhere())
+@pytest.mark.parametrize("method", ["POST", "PUT", MARK])
+def test_nothing_is_echoed(message: Message, method: str) -> None:
+    """However bad a request is, no text of it comes back in headers or body."""
+    behind = Behind()
+    answer = knock(message, behind, method=method, path=f"/{MARK}", headers={"host": MARK, "x-mark": MARK})
+    assert answer.status in (400, 405, 415)
+    assert MARK not in str(dict(answer.headers))
+    assert MARK.encode() not in answer.body
+    assert faults("problem.json", json.loads(answer.body)) == []
+    assert behind.requests == []
+
+
+def test_an_origin_that_is_refused_is_not_repeated() -> None:
+    """The handshake's refusal has no word of who asked."""
+    answer = knock(({}, b""), method="OPTIONS", headers={"webhook-request-origin": MARK})
+    assert answer.status == 403
+    assert MARK.encode() not in answer.body
+
+
+@pytest.mark.parametrize("name", sorted({"schedule", "stop-request", "server-id", "subject-only", "dry-run"}))
+def test_samples_are_taken(name: str) -> None:
+    """What events/ shows as a good event is one."""
+    behind = Behind()
+    assert knock(structured(sample_event(f"{name}.json")), behind).status == 200
+    assert len(behind.requests) == 1
+
+
+def test_the_malformed_sample_gives_the_sample_problem() -> None:
+    """The faults that events/ shows are the ones found."""
+    answer = knock(structured(sample("in/malformed.json")))
+    expected = {fault["at"]: fault["fault"] for fault in sample("out/problem.json")["faults"]}
+    assert faults_of(answer) == expected
+
+
+def test_the_batch_sample_is_taken() -> None:
+    """Each member of the sample batch becomes a request."""
+    members = sample("in/batch.json")
+    behind = Behind()
+    assert knock(batch(*members), behind).status == 200
+    assert len(behind.requests) == len(members)
+
+
+def test_the_binary_sample_is_taken() -> None:
+    """Headers and body as the PingSource sends them."""
+    sent = sample("in/schedule-binary.json")
+    headers = {name.lower(): value for name, value in sent["headers"].items()}
+    body = sent["body"] if isinstance(sent["body"], str) else json.dumps(sent["body"])
+    behind = Behind()
+    assert knock((headers, body.encode()), behind).status == 200
+    assert behind.requests[0].type == "dev.knative.sources.ping"

@@ -1,0 +1,110 @@
+"""Every situation has its answer, and no answer is one that a broker misreads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from handler import errors
+from handler.errors import AutostopError, BadEvent, CloudError, CloudThrottled, LoginRefused, SinkUnreachable, Violation
+from handler.inbound.http import responses
+from tests.test_events_folder import faults
+
+
+def _family(kind: type[AutostopError]) -> Iterator[type[AutostopError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)
+
+
+def _made(kind: type[AutostopError]) -> AutostopError:
+    return BadEvent(Violation("id", "is missing")) if kind is BadEvent else kind("The situation.")
+
+
+EXPECTED = {
+    errors.BadEvent: (400, "bad-event"),
+    errors.Unauthenticated: (401, "unauthenticated"),
+    errors.CallerForbidden: (403, "caller-forbidden"),
+    errors.WrongMethod: (405, "wrong-method"),
+    errors.TooLarge: (413, "too-large"),
+    errors.NotAnEvent: (415, "not-an-event"),
+    errors.RetryableError: (503, "trouble"),
+    errors.BudgetSpent: (503, "budget-spent"),
+    errors.BodyIncomplete: (503, "body-incomplete"),
+    errors.ShuttingDown: (503, "shutting-down"),
+    errors.SinkUnreachable: (503, "sink-unreachable"),
+    errors.ProducerUnreachable: (503, "producer-unreachable"),
+    errors.KeysUnreachable: (503, "keys-unreachable"),
+    errors.ChatUnreachable: (503, "chat-unreachable"),
+    errors.InternalFault: (503, "internal-fault"),
+    errors.CloudError: (503, "cloud-error"),
+    errors.CloudUnreachable: (503, "cloud-unreachable"),
+    errors.CloudThrottled: (503, "cloud-throttled"),
+    errors.CloudUnexpectedAnswer: (503, "cloud-unexpected-answer"),
+    errors.LoginRefused: (503, "login-refused"),
+    errors.LoginMissing: (503, "login-missing"),
+    errors.CallDenied: (503, "call-denied"),
+    errors.ServerNotFound: (503, "server-not-found"),
+    errors.StateConflict: (503, "state-conflict"),
+    errors.CloudFault: (503, "cloud-fault"),
+    errors.CallRejected: (503, "call-rejected"),
+    errors.AutostopError: (503, "internal-fault"),
+}
+
+
+def test_no_situation_is_left_out() -> None:
+    """Each class of the tree has a line in the table of these tests."""
+    assert set(_family(AutostopError)) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("kind", EXPECTED, ids=lambda kind: kind.__name__)
+def test_each_situation_has_its_answer(kind: type[AutostopError]) -> None:
+    """The status and the problem's name belong to the situation, and the document keeps to its schema."""
+    answer = responses.problem(_made(kind))
+    document = json.loads(answer.body)
+    status, name = EXPECTED[kind]
+    assert (answer.status, document["status"]) == (status, status)
+    assert document["type"] == f"urn:bms-autostop:problem:{name}"
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert faults("problem.json", document) == []
+
+
+@pytest.mark.parametrize("kind", EXPECTED, ids=lambda kind: kind.__name__)
+def test_headers_say_what_to_do_next(kind: type[AutostopError]) -> None:
+    """Retry-After comes with each 503 and no other, WWW-Authenticate with 401, Allow with 405."""
+    answer = responses.problem(_made(kind))
+    assert ("Retry-After" in answer.headers) is (answer.status == 503)
+    assert ("WWW-Authenticate" in answer.headers) is (answer.status == 401)
+    assert (answer.headers.get("Allow") == "POST, OPTIONS") is (answer.status == 405)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (SinkUnreachable("x"), "10"),
+        (SinkUnreachable("x", retry_after=0), "1"),
+        (SinkUnreachable("x", retry_after=0.2), "1"),
+        (CloudThrottled("x", retry_after=7.1), "8"),
+        (LoginRefused("x"), "60"),
+        (LoginRefused("x", retry_after=5), "5"),
+    ],
+)
+def test_the_wait_is_what_the_other_side_asked_for(error: AutostopError, seconds: str) -> None:
+    """A wait that was told is passed on, rounded up to whole seconds; otherwise there is a default."""
+    assert responses.problem(error).headers["Retry-After"] == seconds
+
+
+def test_all_flaws_are_listed() -> None:
+    """The document has one object a flaw, with place and fault."""
+    document = json.loads(responses.problem(BadEvent(Violation("id", "is missing"), Violation("time", "is bad"))).body)
+    assert document["detail"] == "The event has 2 faults."
+    assert document["faults"] == [{"at": "id", "fault": "is missing"}, {"at": "time", "fault": "is bad"}]
+
+
+def test_the_words_of_the_cloud_stay_inside() -> None:
+    """What the cloud said is for the log; the caller learns the situation's name."""
+    answer = responses.problem(CloudError("reading: HTTP 500 (secret words)", request_id="req-secret"))
+    assert b"secret" not in answer.body
+    assert b"cloud-error" in answer.body

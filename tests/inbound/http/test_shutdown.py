@@ -1,0 +1,238 @@
+"""SIGTERM in the middle of work, on the real gunicorn: finished, sent back, or never taken; nothing half-answered."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from handler.inbound.http import shutdown
+from handler.inbound.http.wsgi import Front
+from handler.simulator import Simulator
+from tests.conftest import STOP
+from tests.deploy.stage import free_port
+from tests.support.raw_http import HANG, ROOT, command, environment
+
+THREADS = 2
+EVENTS = 8
+
+
+def _accepted(port: int) -> bool:
+    """Whether the server has taken every connection that was made to its port."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, queues, *_ = line.split()
+        if state == "0A" and int(local.rpartition(":")[2], 16) == port:
+            return int(queues.partition(":")[2], 16) == 0
+    return False
+
+
+def _send(url: str, server: str, answers: dict[str, requests.Response | None]) -> None:
+    headers = {"ce-specversion": "1.0", "ce-id": server, "ce-source": "/leaving", "ce-type": STOP}
+    try:
+        answers[server] = requests.post(url, json={"server_ids": [server]}, headers=headers, timeout=60)
+    except requests.ConnectionError:
+        answers[server] = None
+
+
+def test_events_in_hand_are_finished_and_others_go_elsewhere(tmp_path: Path) -> None:
+    """More events than threads, then SIGTERM: those begun end as ever, those waiting are 503 and untouched.
+
+    Who comes now is refused at once, while events are still in hand.
+    """
+    with Simulator(power_off_delay=3.0) as cloud, (tmp_path / "log").open("wb") as log:
+        port = free_port()
+        settings = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "10s", "AUTOSTOP_DEADLINE": "25s"}
+        environ = environment(**cloud.environ(), **settings) | {"THREADS": str(THREADS)}
+        function = subprocess.Popen(command(port), env=environ, stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{port}/"
+        try:
+            _until_up(function, url)
+            servers = [cloud.add_server(f"leaving-{number}") for number in range(EVENTS)]
+            answers: dict[str, requests.Response | None] = {}
+            senders = [threading.Thread(target=_send, args=(url, server, answers)) for server in servers]
+            for sender in senders:
+                sender.start()
+            give_up = time.monotonic() + 3 * HANG
+            while sum(cloud.stops_taken(server) for server in servers) < THREADS or not _accepted(port):
+                assert time.monotonic() < give_up
+                time.sleep(0.01)
+            function.send_signal(signal.SIGTERM)
+            while _reached(port):
+                assert time.monotonic() < give_up
+                time.sleep(0.01)
+            assert sum(sender.is_alive() for sender in senders) >= THREADS
+            for sender in senders:
+                sender.join()
+            assert function.wait(HANG) == 0
+        finally:
+            function.kill()
+            function.wait()
+        finished = [server for server in servers if (answer := answers[server]) is not None and answer.ok]
+        sent_back = [server for server in servers if (answer := answers[server]) is not None and not answer.ok]
+        assert len(finished) == THREADS
+        assert len(sent_back) == EVENTS - THREADS
+        for server in finished:
+            answer = answers[server]
+            assert answer is not None
+            assert answer.json()["summary"]["stopped"] == 1
+        for server in sent_back:
+            answer = answers[server]
+            assert answer is not None
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            assert answer.json()["type"] == "urn:bms-autostop:problem:shutting-down"
+            assert cloud.stops_sent(server) == 0
+
+
+def _until_up(function: subprocess.Popen[bytes], url: str) -> None:
+    give_up = time.monotonic() + 30
+    while True:
+        try:
+            assert requests.get(f"{url}readyz", timeout=HANG).ok
+            return
+        except requests.ConnectionError:
+            assert function.poll() is None
+            assert time.monotonic() < give_up
+            time.sleep(0.02)
+
+
+def _reached(port: int) -> bool:
+    line = http.client.HTTPConnection("127.0.0.1", port, timeout=0.5)
+    try:
+        line.request("GET", "/healthz")
+        line.getresponse()
+    except ConnectionError:
+        return False
+    except TimeoutError:
+        # It was let in and left waiting: not yet what is wanted.
+        return True
+    finally:
+        line.close()
+    return True
+
+
+@pytest.mark.parametrize(("deadline", "seconds"), [("5s", 30), ("50s", 60)])
+def test_the_server_waits_for_the_longest_event(deadline: str, seconds: int) -> None:
+    """gunicorn's own 30 s would end an event that may take 50 without an answer."""
+    program = (
+        "import functions_framework, functions_framework._http.gunicorn as served\n"
+        f"app = functions_framework.create_app('stop_servers', {str(ROOT / 'handler' / 'main.py')!r}, 'http')\n"
+        "print(served.GunicornApplication(app, '127.0.0.1', 0, False).cfg.graceful_timeout)"
+    )
+    environ = environment(
+        AUTOSTOP_INBOUND_AUTH="none",
+        AUTOSTOP_DEADLINE=deadline,
+        AUTOSTOP_WAIT="0",
+        OS_AUTH_URL="http://127.0.0.1:9/v3",
+        OS_AUTH_TYPE="admin_token",
+        OS_TOKEN="token",
+        OS_PROJECT_ID="project",
+        AUTOSTOP_COMPUTE_URL="http://127.0.0.1:9/v2.1",
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{seconds}\n", done.stderr
+
+
+@pytest.fixture
+def _leaves() -> Iterator[None]:
+    shutdown._begun.set()
+    yield
+    shutdown._begun.clear()
+
+
+def _asked(path: str, method: str = "POST", body: bytes = b"{}") -> tuple[str, bytes, bytes]:
+    """Status and body of an answer, and what of the request was left unread."""
+    said: list[str] = []
+    unread = io.BytesIO(body)
+    environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.input": unread}
+    environ["CONTENT_LENGTH"] = str(len(body))
+
+    def app(_: Any, start: Any) -> list[bytes]:
+        start("200 OK", [])
+        return [b"from the application"]
+
+    answer = b"".join(Front(app, 4096)(environ, lambda status, *_: said.append(status)))  # type: ignore[arg-type, return-value]
+    return said[0], answer, unread.read()
+
+
+@pytest.mark.usefixtures("_leaves")
+@pytest.mark.parametrize(("method", "path"), [("POST", "/"), ("GET", "/readyz"), ("OPTIONS", "/")])
+def test_a_leaving_process_begins_nothing(method: str, path: str) -> None:
+    """Also on a connection that was kept open; what was sent is read, so that the answer is not lost with the line."""
+    status, body, unread = _asked(path, method)
+    assert status == "503 Service Unavailable"
+    assert json.loads(body)["type"] == "urn:bms-autostop:problem:shutting-down"
+    assert unread == b""
+
+
+@pytest.mark.usefixtures("_leaves")
+def test_a_leaving_process_lives() -> None:
+    """Or it would be killed before it has finished."""
+    assert _asked("/healthz", "GET")[1] == b"from the application"
+
+
+def test_installing_twice_is_installing_once() -> None:
+    """Each function that is loaded asks for it."""
+    from gunicorn.workers.gthread import ThreadWorker
+
+    shutdown.install()
+    once = ThreadWorker.set_accept_enabled
+    shutdown.install()
+    assert ThreadWorker.set_accept_enabled is once
+
+
+class _Listener:
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class _Worker:
+    """As much of gunicorn's worker as is looked at."""
+
+    def __init__(self, alive: bool) -> None:
+        self.alive = alive
+        self.sockets = [_Listener()]
+        self._accepting = False
+
+
+@pytest.mark.parametrize(
+    ("alive", "enabled", "leaves"), [(False, False, True), (True, False, False), (True, True, False)]
+)
+def test_only_a_worker_that_is_no_longer_alive_leaves(alive: bool, enabled: bool, leaves: bool) -> None:
+    """It also stops accepting for a while when it has too many connections."""
+    from gunicorn.workers.gthread import ThreadWorker
+
+    shutdown.install()
+    worker = _Worker(alive)
+    # Nothing to change, so that gunicorn's own part does nothing.
+    worker._accepting = enabled
+    try:
+        ThreadWorker.set_accept_enabled(worker, enabled)
+        assert shutdown.begun() is worker.sockets[0].closed is leaves
+    finally:
+        shutdown._begun.clear()
+
+
+def test_without_gunicorn_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """functions-framework does without it where it is not to be had."""
+    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    monkeypatch.setitem(sys.modules, "gunicorn.workers.gthread", None)
+    shutdown.install()
+    shutdown.give_time(timedelta(hours=1))
+    monkeypatch.undo()
+    from gunicorn import config
+
+    assert config.GracefulTimeout.default < 3600

@@ -1,0 +1,451 @@
+"""The front: what any byte on the wire can do is harmless, shown on the real gunicorn."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from gunicorn import util
+
+from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http import wsgi
+from handler.simulator import Simulator
+from tests.conftest import StartFunction
+from tests.support.events import ONE, binary, event
+from tests.support.raw_http import HANG, MAX_BODY, Wire, problem, request, rest, running, statuses
+from tests.test_events_folder import faults
+
+MARK = "marked-by-the-sender"
+EVENT_HEADERS, EVENT_BODY = binary({})
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[Simulator]:
+    """One cloud for all tests of this file."""
+    with Simulator() as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def wire(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+    """One process for all tests of this file."""
+    with running(simulated, tmp_path_factory.mktemp("function")) as wire:
+        yield wire
+
+
+def refused(answer: bytes, status: int) -> dict[str, Any]:
+    """The problem document of an answer with this status, which echoes nothing."""
+    assert statuses(answer) == [status], answer
+    assert MARK.encode() not in answer
+    document: dict[str, Any] = problem(answer)
+    assert faults("problem.json", document) == []
+    return document
+
+
+# --- over gunicorn
+
+
+def test_an_event_is_handled_over_the_real_server(wire: Wire, simulated: Simulator) -> None:
+    """POST in, result event out, server stopped."""
+    server = simulated.add_server("front-1")
+    headers, body = binary({"server_ids": [server]})
+    answer = wire.exchange(request(headers=headers, body=body))
+    assert statuses(answer) == [200]
+    assert b"io.github.bms-autostop.stop.completed.v1" in answer
+    assert simulated.server(server).vm_state == "stopped"
+
+
+@pytest.mark.parametrize(
+    "path", ["/robots.txt", "/favicon.ico", "//a//b", "/a/../b", "/%2e%2e/", "/a?b=c", "//", "/é%ff"]
+)
+def test_no_path_is_special_for_events(wire: Wire, path: str) -> None:
+    """Where the framework has pages and redirects of its own, an event is an event."""
+    path = path.replace("é", "%C3%A9")
+    assert statuses(wire.exchange(request("POST", path, EVENT_HEADERS, EVENT_BODY))) == [200]
+    refused(wire.exchange(request("GET", path)), 405)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "BREW", "PROPFIND", "GET"])
+def test_odd_methods_are_405(wire: Wire, method: str) -> None:
+    """Also those that the framework does not know."""
+    answer = wire.exchange(request(method, f"/{MARK}", {MARK: MARK}, MARK.encode()))
+    assert b"\r\nAllow: POST, OPTIONS\r\n" in answer
+    refused(answer, 405)
+
+
+def test_connect_is_405(wire: Wire) -> None:
+    """A request to become a tunnel is refused like any other method."""
+    refused(wire.exchange(request("CONNECT", f"{MARK}:443")), 405)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_is_answered(wire: Wire, path: str) -> None:
+    """GET has a body, HEAD has the same headers and none."""
+    got, head = wire.exchange(request("GET", path)), wire.exchange(request("HEAD", path))
+    assert statuses(got) == statuses(head) == [200]
+    assert json.loads(got.partition(b"\r\n\r\n")[2])["status"] in ("alive", "ready")
+    assert head.partition(b"\r\n\r\n")[2] == b""
+
+
+def test_a_request_for_a_websocket_is_an_ordinary_request(wire: Wire) -> None:
+    """The framework's own page for it never shows."""
+    headers = {**EVENT_HEADERS, "Upgrade": "websocket", "Connection": "Upgrade"}
+    assert statuses(wire.exchange(request(headers=headers, body=EVENT_BODY))) == [200]
+    refused(wire.exchange(request("GET", "/", {"Upgrade": "websocket", "Connection": "Upgrade"})), 405)
+
+
+def test_a_body_at_the_limit_is_taken(wire: Wire) -> None:
+    """The limit itself is allowed, by length and in chunks."""
+    body = b"{}".ljust(MAX_BODY)
+    assert statuses(wire.exchange(request(headers=EVENT_HEADERS, body=body))) == [200]
+    chunked = {**EVENT_HEADERS, "Transfer-Encoding": "chunked"}
+    assert statuses(wire.exchange(request(headers=chunked, body=_chunks(body)))) == [200]
+
+
+def test_a_body_over_the_limit_is_413_before_it_is_sent(wire: Wire) -> None:
+    """The announced length is enough to refuse it."""
+    with wire.connect() as line:
+        line.sendall(request(headers={**EVENT_HEADERS, "Content-Length": str(MAX_BODY + 1)}))
+        answer = line.recv(65536)
+    assert statuses(answer) == [413]
+
+
+@pytest.mark.parametrize("length", [MAX_BODY + 1, 10 * MAX_BODY, 1024 * 1024])
+def test_a_body_over_the_limit_is_413(wire: Wire, length: int) -> None:
+    """Announced or in chunks, sent in full or not at all."""
+    body = MARK.encode().ljust(length)
+    refused(wire.exchange(request(headers=EVENT_HEADERS, body=body)), 413)
+    chunked = {**EVENT_HEADERS, "Transfer-Encoding": "chunked"}
+    refused(wire.exchange(request(headers=chunked, body=_chunks(body))), 413)
+
+
+@pytest.mark.parametrize("length", ["9" * 18, "9" * 19, "9" * 4000])
+def test_an_absurd_length_is_refused(wire: Wire, length: str) -> None:
+    """More digits than any body has do not break anything."""
+    answer = wire.exchange(request(headers={**EVENT_HEADERS, "Content-Length": length}, body=b"{}"))
+    refused(answer, 413)
+
+
+def test_a_body_shorter_than_announced_is_503(wire: Wire) -> None:
+    """Whoever was cut off may send the event again."""
+    answer = wire.exchange(request(headers={**EVENT_HEADERS, "Content-Length": "100"}, body=MARK.encode()))
+    assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:body-incomplete"
+    assert b"\r\nRetry-After: " in answer
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"zz\r\n",
+        b"-1\r\n\r\n",
+        b"5\r\nabc",
+        b"5\r\nabcdefgh\r\n",
+        b"1;" + b"x" * 9000,
+        b"\r\n",
+        b"0\r\nHost: x\r\n\r\n",
+        b"",
+    ],
+)
+def test_broken_chunks_are_refused(wire: Wire, body: bytes) -> None:
+    """A body that is framed wrongly, or not to its end, is no event."""
+    answer = wire.exchange(request(headers={**EVENT_HEADERS, "Transfer-Encoding": "chunked"}, body=body))
+    refused(answer, 400)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"{MARK}\r\n\r\n",
+        f"GET {MARK}\r\n\r\n",
+        f"GET / {MARK}/1.1\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        f"post /{MARK} HTTP/1.1\r\n\r\n",
+        f"POST /{MARK}\x00 HTTP/1.1\r\n\r\n",
+        f"POST / HTTP/1.1\r\n{MARK}\r\n\r\n",
+        f"POST / HTTP/1.1\r\n{MARK} : x\r\n\r\n",
+        f"POST / HTTP/1.1\r\nAuthorization: Bearer {MARK}\x01\r\n\r\n",
+        f"POST / HTTP/1.1\r\nA: b\r\n {MARK}\r\n\r\n",
+        f"POST / HTTP/1.1\r\nContent-Length: {MARK}\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        f"POST / HTTP/1.1\r\nTransfer-Encoding: {MARK}\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+        f"POST / HTTP/1.1\r\nExpect: {MARK}\r\n\r\n",
+        f"POST / HTTP/1.1\r\nHost: a\r\nHost: {MARK}\r\n\r\n",
+        f"POST / HTTP/1.1\r\nSCRIPT_NAME: /{MARK}\r\n\r\n",
+        f"POST / HTTP/1.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Ssl: {MARK}\r\n\r\n",
+        f"POST / HTTP/1.1\r\nA: {MARK * 1000}\r\n\r\n",
+        "POST / HTTP/1.1\r\n" + f"A: {MARK}\r\n" * 200 + "\r\n",
+    ],
+)
+def test_what_is_no_http_is_400_and_not_quoted(wire: Wire, head: str) -> None:
+    """The server's own error page never shows, and never a 5xx."""
+    refused(wire.exchange(head.encode("latin-1")), 400)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"\x16\x03\x01\x02\x00", b"GET", b"POST / HTTP/1.1\r\nHost"])
+def test_half_a_request_gets_nothing_worse_than_400(wire: Wire, sent: bytes) -> None:
+    """Who hangs up in the middle may get no answer at all, and the next caller is served."""
+    assert statuses(wire.exchange(sent)) in ([], [400])
+    assert statuses(wire.exchange(request("GET", "/healthz"))) == [200]
+
+
+def test_expect_continue_is_answered(wire: Wire) -> None:
+    """A sender that waits for leave to send its body gets it."""
+    with wire.connect() as line:
+        headers = {**EVENT_HEADERS, "Expect": "100-continue", "Content-Length": str(len(EVENT_BODY))}
+        line.sendall(request(headers=headers))
+        assert statuses(line.recv(65536)) == [100]
+        line.sendall(EVENT_BODY)
+        assert statuses(line.recv(65536)) == [200]
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (request(headers=EVENT_HEADERS, body=EVENT_BODY), 200),
+        (request("GET", "/"), 405),
+        (request(body=b"no event"), 415),
+        (request(headers={**EVENT_HEADERS, "ce-id": ""}, body=EVENT_BODY), 400),
+        (request("PUT", "/", body=EVENT_BODY), 405),
+    ],
+)
+def test_the_connection_can_be_used_again(wire: Wire, first: bytes, status: int) -> None:
+    """After an answer, good or bad, the next event on the same connection is handled."""
+    with wire.connect() as line:
+        for sent, expected in [(first, status), (request(headers=EVENT_HEADERS, body=EVENT_BODY), 200)]:
+            line.sendall(sent)
+            answer = http.client.HTTPResponse(line)
+            answer.begin()
+            answer.read()
+            assert answer.status == expected
+
+
+def test_what_follows_a_refused_body_is_not_taken_for_a_request(wire: Wire) -> None:
+    """An event hidden in a body that is too large is not handled."""
+    hidden = request(headers=EVENT_HEADERS, body=EVENT_BODY)
+    answer = wire.exchange(request(headers=EVENT_HEADERS, body=hidden.ljust(MAX_BODY + 1)))
+    assert statuses(answer) == [413]
+
+
+def test_every_line_of_the_process_is_json(wire: Wire) -> None:
+    """Whatever was sent before: nothing but JSON lines on stdout, and no secret in them."""
+    wire.exchange(request(headers={**EVENT_HEADERS, "ce-id": "logged"}, body=EVENT_BODY))
+    assert any(line.get("event_id") == "logged" for line in wire.log_lines())
+
+
+def test_too_large_a_body_leaves_a_line_in_the_log(wire: Wire) -> None:
+    """Also what the front turns away is seen by the operator."""
+    wire.exchange(request(headers=EVENT_HEADERS, body=b"x" * (MAX_BODY + 1)))
+    assert any(line.get("problem") == "too-large" for line in wire.log_lines())
+
+
+def _chunks(body: bytes) -> bytes:
+    parts = [body[start : start + 1000] for start in range(0, len(body), 1000)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+# --- without gunicorn
+
+
+class Inside:
+    """The application behind a front: it writes down what reaches it."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        self.seen.append(environ)
+        start_response("200 OK", [])
+        return [b"inside"]
+
+
+def ask(max_body: int = 100, **environ: Any) -> tuple[str, dict[str, str], bytes, list[dict[str, Any]]]:
+    """Status, headers and body that a front answers, and what got through it."""
+    inside, got = Inside(), []
+    body = wsgi.Front(inside, max_body)(
+        {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "wsgi.input": io.BytesIO(b""), **environ},
+        lambda status, headers: got.append((status, dict(headers))),  # type: ignore[arg-type, return-value]
+    )
+    return got[0][0], got[0][1], b"".join(body), inside.seen
+
+
+def test_the_framework_sees_a_request_that_cannot_surprise_it() -> None:
+    """The path is plain, the host is known, nothing is left of the query; the function still has it all."""
+    _, _, _, (seen,) = ask(
+        PATH_INFO="//robots.txt",
+        QUERY_STRING="a=b",
+        HTTP_HOST="<>",
+        HTTP_CE_ID="x",
+        HTTP_UPGRADE="websocket",
+        CONTENT_TYPE="text/plain",
+        CONTENT_LENGTH="4",
+        **{"wsgi.input": io.BytesIO(b"body+more")},
+    )
+    assert (seen["PATH_INFO"], seen["QUERY_STRING"], seen["HTTP_HOST"]) == ("/", "", "localhost")
+    assert (seen["HTTP_UPGRADE"], seen["CONTENT_LENGTH"], seen["wsgi.input"].read()) == ("", "4", b"body")
+    found = wsgi.request_of(seen)
+    assert found == HttpRequest(
+        method="POST",
+        path="//robots.txt",
+        headers={"host": "<>", "ce-id": "x", "upgrade": "websocket", "content-type": "text/plain"},
+        body=b"body",
+        received=found.received,
+        query="a=b",
+    )
+
+
+@pytest.mark.parametrize("length", ["", "x", "-1", "\u0665"])
+def test_without_a_length_there_is_no_body(length: str) -> None:
+    """A server that does not end the input by itself is not read from: it would never return."""
+    _, _, _, (seen,) = ask(CONTENT_LENGTH=length, **{"wsgi.input": io.BytesIO(b"endless")})
+    assert wsgi.request_of(seen).body == b""
+
+
+def test_an_input_that_ends_by_itself_is_read() -> None:
+    """As gunicorn gives it for chunks."""
+    chunked = {"wsgi.input_terminated": True, "wsgi.input": io.BytesIO(b"body")}
+    _, _, _, (seen,) = ask(**chunked)
+    assert wsgi.request_of(seen).body == b"body"
+
+
+def test_an_input_without_a_length_has_the_same_limit() -> None:
+    """Nothing of it reaches the function."""
+    endless = io.BytesIO(b"x" * 1000)
+    status, _, _, seen = ask(**{"wsgi.input_terminated": True, "wsgi.input": endless})
+    assert (status, seen) == ("413 Content Too Large", [])
+
+
+def test_the_rest_of_a_body_that_is_too_large_is_taken_after_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as it is announced and a bound allows; what breaks then does not matter, and the timeout is put back."""
+    monkeypatch.setattr(wsgi, "_MOST_DROPPED", 200)
+    for announced, taken in [("150", 150), ("1000", 200)]:
+        line = io.BytesIO(b"x" * 1000)
+        status, *_ = ask(CONTENT_LENGTH=announced, **{"wsgi.input": line})
+        assert (status, line.tell()) == ("413 Content Too Large", taken)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(7.0)
+        broken = Breaking(RuntimeError("wrongly framed"))
+        status, *_ = ask(CONTENT_LENGTH="1000", **{"wsgi.input": broken, "gunicorn.socket": ours})
+        assert (status, ours.gettimeout()) == ("413 Content Too Large", 7.0)
+
+
+def test_a_refusal_to_head_has_no_body() -> None:
+    """HEAD is answered by headers alone."""
+    status, headers, body, seen = ask(REQUEST_METHOD="HEAD", CONTENT_LENGTH="101")
+    assert (status, body, seen) == ("413 Content Too Large", b"", [])
+    assert headers["Connection"] == "close"
+
+
+class Breaking(io.BytesIO):
+    """A body that fails while it is read."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self._failure = failure
+
+    def read(self, _: int | None = None) -> bytes:
+        raise self._failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "name"),
+    [
+        (TimeoutError(), 503, "body-incomplete"),
+        (ConnectionResetError(), 503, "body-incomplete"),
+        (OSError("Invalid chunk header"), 400, "bad-event"),
+    ],
+)
+def test_a_body_that_breaks_off_has_its_answer(failure: Exception, status: int, name: str) -> None:
+    """What may go better next time is 503; what is framed wrongly is 400."""
+    line, _, body, seen = ask(CONTENT_LENGTH="5", **{"wsgi.input": Breaking(failure)})
+    assert (int(line.split()[0]), seen) == (status, [])
+    assert json.loads(body)["type"] == f"urn:bms-autostop:problem:{name}"
+
+
+def test_a_stalled_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender that stands still loses its thread, and the connection's own timeout is put back."""
+    monkeypatch.setattr(wsgi, "_BODY_TIMEOUT", 0.05)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(7.0)
+        theirs.sendall(b"half")
+        line, _, body, seen = ask(CONTENT_LENGTH="9", **{"wsgi.input": ours.makefile("rb"), "gunicorn.socket": ours})
+        assert ours.gettimeout() == 7.0
+    assert (line, seen) == ("503 Service Unavailable", [])
+    assert json.loads(body)["type"] == "urn:bms-autostop:problem:body-incomplete"
+
+
+def test_a_cut_body_is_given_up_by_the_whole_function(cloud: Simulator, start_function: StartFunction) -> None:
+    """A connection that ends inside the body is answered on the framework's own server too."""
+    function = start_function(cloud)
+    port = int(function.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), HANG) as line:
+        line.sendall(request(headers={**EVENT_HEADERS, "Content-Length": "100"}, body=b"half"))
+        line.shutdown(socket.SHUT_WR)
+        assert statuses(rest(line)) == [503]
+
+
+@pytest.fixture
+def error_page(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], bytes]:
+    """What gunicorn sends in place of its own error page."""
+    monkeypatch.setattr(util, "write_error", util.write_error)
+
+    class App:
+        wsgi_app = staticmethod(Inside())
+
+    wsgi.install(App(), 100)
+
+    def page(status: int, text: str) -> bytes:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            util.write_error(ours, status, "Reason", text)
+            return theirs.recv(65536)
+
+    return page
+
+
+@pytest.mark.parametrize("status", [400, 403, 414, 417, 431, 501])
+def test_what_the_server_cannot_parse_is_400(error_page: Callable[[int, str], bytes], status: int) -> None:
+    """Whatever gunicorn calls it, and without what gunicorn quotes."""
+    refused(error_page(status, f"Invalid {MARK}"), 400)
+
+
+def test_a_setting_that_a_header_contradicts_is_400(error_page: Callable[[int, str], bytes]) -> None:
+    """gunicorn's 500 with a text is about the request."""
+    refused(error_page(500, f"Request path {MARK} does not start with SCRIPT_NAME"), 400)
+
+
+def test_a_failure_behind_the_parser_is_503(error_page: Callable[[int, str], bytes]) -> None:
+    """gunicorn's 500 without a text is an exception, so the sender must not give the event up."""
+    answer = error_page(500, "")
+    assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:internal-fault"
+    assert b"\r\nRetry-After: 10\r\n" in answer
+
+
+def test_without_gunicorn_there_is_no_page_to_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where gunicorn can't be installed (Windows) the front is put up all the same."""
+    monkeypatch.setitem(__import__("sys").modules, "gunicorn", None)
+
+    class App:
+        wsgi_app = Inside()
+
+    app: Any = App()
+    wsgi.install(app, 100)
+    assert isinstance(app.wsgi_app, wsgi.Front)
+
+
+def test_one_event_of_the_front_is_whole(wire: Wire) -> None:
+    """A structured event in chunks arrives like one with a length."""
+    body = json.dumps(event(data={"server_ids": [ONE]})).encode()
+    headers = {"Content-Type": "application/cloudevents+json", "Transfer-Encoding": "chunked"}
+    answer = wire.exchange(request(headers=headers, body=_chunks(body)))
+    assert statuses(answer) == [200]
+    assert b"not-found" in answer

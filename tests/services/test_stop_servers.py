@@ -1,0 +1,329 @@
+"""The rooms put together: an event over HTTP, its result to where it belongs, and what the log keeps of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from handler.cloud.auth.login import Login
+from handler.services.stop_servers import Service
+from handler.settings import from_environ
+from handler.simulator import Simulator
+from handler.simulator.calls import CallKind
+from handler.simulator.faults import Fault
+from tests.conftest import STOP, Function, StartFunction
+from tests.support.capture import Lines, logged
+from tests.support.events import batch, event
+from tests.support.sink_server import Say, SinkServer
+from tests.test_events_folder import faults
+
+PREFIX = "io.github.bms-autostop.stop."
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+GONE = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """What the function logs. Asked for after the function has started, as that sets the level."""
+    with logged() as lines:
+        yield lines
+
+
+def from_binary(headers: Any, body: bytes) -> dict[str, Any]:
+    """A result event as it came in binary mode, seen to fit its schema."""
+    attributes = {
+        name.lower()[3:]: requests.utils.unquote(value)
+        for name, value in headers.items()
+        if name.lower().startswith("ce-")
+    }
+    content_type = {name.lower(): value for name, value in headers.items()}["content-type"]
+    document = {**attributes, "datacontenttype": content_type, "data": json.loads(body)}
+    assert faults("cloudevent-out.json", document) == []
+    return document
+
+
+def result_of(answer: requests.Response) -> dict[str, Any]:
+    """The result event that an answer is."""
+    assert answer.status_code == 200
+    return from_binary(answer.headers, answer.content)
+
+
+def post_batch(function: Function, *members: object) -> requests.Response:
+    """Send a batch."""
+    headers, body = batch(*members)
+    return requests.post(function.url, data=body, headers=headers, timeout=60)
+
+
+# --- the answer is the result
+
+
+def test_the_answer_is_the_result(cloud: Simulator, function: Function) -> None:
+    """One server: its id is the subject, and causation, flow and trace are passed on."""
+    server = cloud.add_server()
+    document = result_of(function.stop(server, id="a b", correlationid="flow", traceparent=TRACE, tracestate="v=1"))
+    assert (document["type"], document["subject"]) == (f"{PREFIX}completed.v1", server)
+    assert (document["causationid"], document["correlationid"]) == ("a b", "flow")
+    assert (document["traceparent"], document["tracestate"]) == (TRACE, "v=1")
+
+
+def test_a_redelivery_is_safe_and_known(cloud: Simulator, function: Function) -> None:
+    """The same event again stops nothing, and its result has the same id."""
+    server = cloud.add_server()
+    first, second = (result_of(function.stop(server, id="again")) for _ in range(2))
+    assert first["id"] == second["id"]
+    assert second["data"]["servers"][0]["outcome"] == "unchanged"
+    assert cloud.stops_sent(server) == 1
+
+
+def test_a_failed_server_makes_a_failed_event(cloud: Simulator, function: Function) -> None:
+    """The other server is stopped all the same, and several servers are no subject."""
+    server = cloud.add_server()
+    document = result_of(function.stop(GONE, server))
+    assert document["type"] == f"{PREFIX}failed.v1"
+    assert "subject" not in document
+    assert [row["outcome"] for row in document["data"]["servers"]] == ["failed", "stopped"]
+
+
+@pytest.mark.parametrize(
+    ("data", "attributes", "refusal"),
+    [
+        ({}, {}, "no-server-ids"),
+        ({"server_ids": [GONE]}, {"time": "2020-01-01T00:00:00Z"}, "too-old"),
+        ({"server_ids": [GONE]}, {"expirytime": "2020-01-01T00:00:00Z"}, "expired"),
+        ({"server_ids": [GONE.replace("4", digit, 1) for digit in "123"]}, {}, "too-many-servers"),
+    ],
+)
+def test_a_refused_event_makes_a_refused_event(
+    cloud: Simulator, start_function: StartFunction, data: Any, attributes: dict[str, str], refusal: str
+) -> None:
+    """And nothing is sent to the cloud."""
+    function = start_function(cloud, AUTOSTOP_MAX_SERVERS="2")
+    document = result_of(function.send(data, **attributes))
+    assert (document["type"], document["data"]["refusal"]) == (f"{PREFIX}refused.v1", refusal)
+    assert cloud.calls == []
+
+
+@pytest.mark.parametrize(("environ", "data"), [({"AUTOSTOP_DRY_RUN": "true"}, {}), ({}, {"dry_run": True})])
+def test_a_dry_run_only_says_what_it_would_do(
+    cloud: Simulator, start_function: StartFunction, environ: dict[str, str], data: dict[str, Any]
+) -> None:
+    """Asked for by the deployment or by the event."""
+    server = cloud.add_server()
+    document = result_of(start_function(cloud, **environ).send({"server_ids": [server], **data}))
+    assert document["data"]["dry_run"] is True
+    assert document["data"]["servers"][0]["outcome"] == "planned"
+    assert (cloud.count(CallKind.STOP), cloud.server(server).vm_state) == (0, "active")
+
+
+def test_extensions_of_the_platform_are_on_each_result(cloud: Simulator, start_function: StartFunction) -> None:
+    """K_CE_OVERRIDES, percent-encoded in headers."""
+    overrides = json.dumps({"extensions": {"team": "b\u00fcro 7"}})
+    function = start_function(cloud, K_CE_OVERRIDES=overrides, AUTOSTOP_SOURCE="/mine")
+    document = result_of(function.stop(cloud.add_server()))
+    assert (document["team"], document["source"]) == ("b\u00fcro 7", "/mine")
+
+
+# --- batches
+
+
+def test_a_batch_is_answered_by_a_batch(cloud: Simulator, function: Function) -> None:
+    """One result an event, in the order sent."""
+    first, second = cloud.add_server("a"), cloud.add_server("b")
+    answer = post_batch(function, *(event(id=server, data={"server_ids": [server]}) for server in (first, second)))
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/cloudevents-batch+json"
+    documents = answer.json()
+    assert [document["causationid"] for document in documents] == [first, second]
+    assert [faults("cloudevent-out.json", document) for document in documents] == [[], []]
+
+
+def test_a_batch_of_one_is_answered_by_a_batch_of_one(cloud: Simulator, function: Function) -> None:
+    """The sender gets back the form that it used."""
+    (document,) = post_batch(function, event(data={"server_id": cloud.add_server()})).json()
+    assert document["type"] == f"{PREFIX}completed.v1"
+
+
+def test_one_member_that_must_come_again_takes_the_batch_along(cloud: Simulator, start_function: StartFunction) -> None:
+    """No result is returned; what was stopped is in the log, and the redelivery finds it stopped."""
+    quick, slow = cloud.add_server("quick"), cloud.add_server("slow")
+    function = start_function(cloud, AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="0")
+    cloud.inject(Fault(on=CallKind.READ, server_id=slow, times=None, status=503))
+    members = [event(id=name, data={"server_ids": [id_]}) for name, id_ in (("a", quick), ("b", slow))]
+    with logged() as lines:
+        answer = post_batch(function, *members)
+    assert answer.status_code == 503
+    assert "Retry-After" in answer.headers
+    assert faults("problem.json", answer.json()) == []
+    assert [line["server_id"] for line in lines.of("server handled")] == [quick]
+    assert lines.of("event handled") == []
+    cloud.clear_faults()
+    again = post_batch(function, *members)
+    assert [document["data"]["servers"][0]["outcome"] for document in again.json()] == ["unchanged", "accepted"]
+    assert (cloud.stops_sent(quick), cloud.stops_sent(slow)) == (1, 1)
+
+
+def test_a_malformed_member_leaves_everything_running(cloud: Simulator, function: Function) -> None:
+    """All or nothing at the door."""
+    server = cloud.add_server()
+    answer = post_batch(function, event(data={"server_id": server}), event(id=None))
+    assert (answer.status_code, cloud.calls) == (400, [])
+
+
+# --- the sink
+
+
+def test_with_a_sink_the_answer_is_empty(cloud: Simulator, start_function: StartFunction) -> None:
+    """The result is posted in binary mode with the token, once."""
+    server = cloud.add_server()
+    with SinkServer() as sink:
+        function = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url, AUTOSTOP_SINK_TOKEN="sink-token")
+        answer = function.stop(server)
+    assert (answer.status_code, answer.content) == (204, b"")
+    (got,) = sink.got
+    assert got.headers["authorization"] == "Bearer sink-token"
+    assert from_binary(got.headers, got.body)["subject"] == server
+
+
+def test_k_sink_is_a_sink(cloud: Simulator, start_function: StartFunction) -> None:
+    """As a SinkBinding sets it."""
+    with SinkServer() as sink:
+        assert start_function(cloud, K_SINK=sink.url).stop(cloud.add_server()).status_code == 204
+    assert len(sink.got) == 1
+
+
+def test_results_of_a_batch_go_to_the_sink_one_by_one(cloud: Simulator, start_function: StartFunction) -> None:
+    """Each is an event of its own there, and none waits for another's answer: the sink may be slow, and time short."""
+    servers = [cloud.add_server(name) for name in "abc"]
+    with SinkServer(together=3) as sink:
+        function = start_function(cloud, K_SINK=sink.url)
+        answer = post_batch(function, *(event(id=server, data={"server_id": server}) for server in servers))
+    assert answer.status_code == 204
+    assert sorted(from_binary(got.headers, got.body)["subject"] for got in sink.got) == sorted(servers)
+
+
+@pytest.mark.parametrize("trouble", [Say(503), Say(0), Say(429, {"Retry-After": "0"})])
+def test_a_sink_that_stumbles_gets_the_result_again(
+    cloud: Simulator, start_function: StartFunction, trouble: Say
+) -> None:
+    """The same result, and the server is stopped once."""
+    server = cloud.add_server()
+    with SinkServer(trouble) as sink:
+        answer = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url).stop(server)
+    assert answer.status_code == 204
+    assert len({got.headers["ce-id"] for got in sink.got}) == 1
+    assert (len(sink.got), cloud.stops_sent(server)) == (2, 1)
+
+
+def test_a_sink_that_stays_away_makes_the_event_come_again(cloud: Simulator, start_function: StartFunction) -> None:
+    """503 with what the sink asked for; the redelivery hands over the same result id."""
+    server = cloud.add_server()
+    with SinkServer(Say(503, {"Retry-After": "90"})) as sink:
+        function = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url)
+        first = function.stop(server, id="again")
+        assert (first.status_code, first.headers["Retry-After"]) == (503, "90")
+        assert first.json()["type"] == "urn:bms-autostop:problem:sink-unreachable"
+        assert function.stop(server, id="again").status_code == 204
+    assert len({got.headers["ce-id"] for got in sink.got}) == 1
+    assert cloud.stops_sent(server) == 1
+
+
+def test_a_sink_that_refuses_makes_the_event_come_again(cloud: Simulator, start_function: StartFunction) -> None:
+    """A wrong token there is mended by people, and the result must not be lost until then."""
+    with SinkServer(Say(401, body=b"marked words of the sink")) as sink:
+        answer = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url).stop(cloud.add_server())
+    assert (answer.status_code, b"marked" in answer.content) == (503, False)
+
+
+def test_nothing_to_act_on_is_nothing_to_send(cloud: Simulator, start_function: StartFunction) -> None:
+    """An own result that comes back makes no further one."""
+    with SinkServer() as sink:
+        answer = start_function(cloud, K_SINK=sink.url).send({}, type=f"{PREFIX}failed.v1")
+    assert (answer.status_code, sink.got, cloud.calls) == (204, [], [])
+
+
+# --- readiness, login
+
+
+def test_ready_is_a_token_and_an_address(cloud: Simulator, function: Function) -> None:
+    """200 while a login works, 503 with the reason when it does not; alive in both cases."""
+    assert requests.get(f"{function.url}/readyz", timeout=10).status_code == 200
+    assert requests.get(f"{function.url}/healthz", timeout=10).status_code == 200
+    assert cloud.count(CallKind.LOGIN) == 1
+
+
+def test_not_ready_says_why(cloud: Simulator, start_function: StartFunction) -> None:
+    """By the situation's name, without the cloud's words."""
+    function = start_function(cloud, OS_PASSWORD="wrong")
+    answer = requests.get(f"{function.url}/readyz", timeout=10)
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:bms-autostop:problem:login-refused")
+    assert function.stop(GONE).status_code == 503
+    assert requests.get(f"{function.url}/healthz", timeout=10).status_code == 200
+
+
+def test_the_threads_are_made_late(cloud: Simulator) -> None:
+    """A server that forks after loading the function must not have them in the wrong process."""
+    service = Service(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ()}))
+    assert "_threads" not in vars(service)
+
+
+# --- logs and secrets
+
+
+def test_one_line_an_event_and_one_a_server(function: Function, cloud: Simulator, lines: Lines) -> None:
+    """Each server's line names the event that it belongs to."""
+    servers = [cloud.add_server(name) for name in "ab"]
+    document = result_of(function.stop(*servers, id="logged", traceparent=TRACE))
+    (handled,) = lines.of("event handled")
+    assert (handled["event_id"], handled["event_source"], handled["event_type"]) == ("logged", "/tests", STOP)
+    assert (handled["result_type"], handled["trace_id"]) == (document["type"], TRACE.split("-")[1])
+    assert handled["summary"] == document["data"]["summary"]
+    # As they are done, not as they were named.
+    rows = {row["server_id"]: row for row in lines.of("server handled")}
+    assert set(rows) == set(servers)
+    assert {row["event_id"] for row in rows.values()} == {"logged"}
+
+
+def test_secrets_are_nowhere(cloud: Simulator, start_function: StartFunction, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Password, cloud token, bearer token and sink token are in no answer, no event and no log line."""
+    secrets = {"bearer": "marked-bearer-1", "sink": "marked-sink-2", "wrong": "marked-wrong-3"}
+    tokens: set[str] = set()
+    access = Login.access
+
+    def watched(login: Login, timeout: float) -> Any:
+        found = access(login, timeout)
+        tokens.add(found.token)
+        return found
+
+    monkeypatch.setattr(Login, "access", watched)
+    server = cloud.add_server()
+    seen = []
+    with SinkServer(Say(503), Say(400)) as sink:
+        function = start_function(
+            cloud,
+            AUTOSTOP_INBOUND_AUTH="bearer",
+            AUTOSTOP_BEARER_TOKENS=secrets["bearer"],
+            AUTOSTOP_RESULT_SINK=sink.url,
+            AUTOSTOP_SINK_TOKEN=secrets["sink"],
+            AUTOSTOP_LOG_LEVEL="DEBUG",
+        )
+        with logged("DEBUG") as lines:
+            for token in (secrets["bearer"], secrets["wrong"]):
+                headers = {"Authorization": f"Bearer {token}"}
+                seen.append(function.send({"server_ids": [server]}, headers=headers))
+                seen.append(function.send({"server_ids": ["x"]}, headers=headers))
+            cloud.inject(Fault(on=CallKind.READ, times=None, expire_token=True))
+            seen.append(
+                function.send({"server_ids": [server]}, headers={"Authorization": f"Bearer {secrets['bearer']}"})
+            )
+    everything = [lines.text, *(f"{answer.headers}{answer.text}" for answer in seen)]
+    everything += [
+        f"{got.body!r}{ {k: v for k, v in got.headers.items() if k != 'authorization'} }" for got in sink.got
+    ]
+    assert [answer.status_code for answer in seen] == [503, 400, 401, 401, 503]
+    assert (len(sink.got), len(tokens)) == (2, 2)
+    for secret in (*secrets.values(), cloud.environ()["OS_PASSWORD"], *tokens):
+        assert not [text for text in everything if secret in text]

@@ -1,0 +1,288 @@
+"""Requests signed with an access key are really verified, before every API."""
+
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import pytest
+
+from handler.simulator import AccessKey, CallKind, Fault, Simulator
+from handler.simulator.identity.signing import signature
+from handler.simulator.messages import Request
+
+EMPTY = hashlib.sha256(b"").hexdigest()
+KNOWN_PROJECT = "0123456789abcdef0123456789abcdef"
+KNOWN_BODY = b'{"os-stop":{"type":"HARD","servers":[{"id":"11111111-2222-3333-4444-555555555555"}]}}'
+KNOWN_SECRET = "not-a-real-secret-for-tests-only"
+KNOWN_SIGNATURE = "01e69983b52a95b388e953fe823d3f98a258753c2efd00f2e0611f6090a6a410"
+KNOWN_HEADERS = {
+    "Content-Type": "application/json",
+    "Host": "bms.eu-de.otc.t-systems.com",
+    "X-Project-Id": KNOWN_PROJECT,
+    "X-Sdk-Date": "20250102T030405Z",
+}
+
+
+def sign(secret, method, path, query, headers, date, body_hash):
+    """Sign without any help of the simulator: path and query are already as they are to be signed."""
+    names = ";".join(sorted(name.lower() for name in headers))
+    lines = "".join(f"{name.lower()}:{headers[name]}\n" for name in sorted(headers, key=str.lower))
+    canonical = f"{method}\n{path}\n{query}\n{lines}\n{names}\n{body_hash}"
+    text = f"SDK-HMAC-SHA256\n{date}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    return names, hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+@pytest.fixture
+def cloud(clock):
+    with Simulator.otc(clock=clock) as running:
+        yield running
+
+
+@pytest.fixture
+def key(cloud):
+    return cloud.add_access_key()
+
+
+@pytest.fixture
+def send(ask, cloud, clock, key):
+    """Send one request signed with the key, right but for what is given."""
+
+    def ask_signed(
+        method="GET",
+        path="/v2.1/servers",
+        body=b"",
+        *,
+        signs=key,
+        date=None,
+        query="",
+        signed_path=None,
+        sent_query=None,
+        sent_body=None,
+        spoil=False,
+        unsigned=(),
+        body_hash=None,
+        token=None,
+        **headers,
+    ):
+        date = date or datetime.fromtimestamp(clock.now, UTC).strftime("%Y%m%dT%H%M%SZ")
+        sent = {"Host": urlsplit(cloud.url).netloc, "X-Sdk-Date": date}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        covered = {name: value for name, value in sent.items() if name not in unsigned}
+        hashed = body_hash or hashlib.sha256(body).hexdigest()
+        names, proof = sign(signs.secret, method, signed_path or f"{path}/", query, covered, date, hashed)
+        if spoil:
+            proof = proof[:-1] + ("0" if proof[-1] != "0" else "1")
+        sent["Authorization"] = f"SDK-HMAC-SHA256 Access={signs.access}, SignedHeaders={names}, Signature={proof}"
+        if signs.security_token:
+            sent.setdefault("X-Security-Token", signs.security_token)
+        asked = query if sent_query is None else sent_query
+        target = f"{path}?{asked}" if asked else path
+        return ask(method, target, body if sent_body is None else sent_body, token=token, **sent)
+
+    return ask_signed
+
+
+def refused(answer):
+    return (answer.status, answer.json().get("error_code")) == (401, "APIG.0301")
+
+
+def test_the_known_answer_comes_out():
+    """As it does for the signer of these tests, which shares nothing with the simulator."""
+    path = f"/v1/{KNOWN_PROJECT}/baremetalservers/action"
+    request = Request("POST", path, tuple(KNOWN_HEADERS.items()), KNOWN_BODY)
+    names = ("x-sdk-date", "host", "content-type", "x-project-id")
+    assert signature(request, names, KNOWN_SECRET) == KNOWN_SIGNATURE
+    body_hash = hashlib.sha256(KNOWN_BODY).hexdigest()
+    assert body_hash == "6db27824547fa0d94bec465558d621d4b76794b94a8e0c099bc416b00d01d6c4"
+    assert sign(KNOWN_SECRET, "POST", f"{path}/", "", KNOWN_HEADERS, KNOWN_HEADERS["X-Sdk-Date"], body_hash) == (
+        "content-type;host;x-project-id;x-sdk-date",
+        KNOWN_SIGNATURE,
+    )
+
+
+def test_a_signed_request_needs_no_token(cloud, send, key):
+    """Nova, the BMS API and Keystone take it, on behalf of the user of the key."""
+    server_id = cloud.add_server("db-1")
+    assert send(path="/v2.1/servers").json()["servers"][0]["id"] == server_id
+    path = f"/v1/{cloud.project_id}/baremetalservers/{server_id}"
+    assert send(path=path).json()["server"]["name"] == "db-1"
+    (project,) = send(path="/v3/projects", query="name=eu-de").json()["projects"]
+    assert project["id"] == cloud.project_id
+    catalog = send(path="/v3/auth/catalog").json()["catalog"]
+    assert "bms" in [service["type"] for service in catalog]
+    assert {call.access_key for call in cloud.calls} == {key.access}
+
+
+def test_a_signed_stop_is_taken(cloud, send):
+    """With its body under the signature, through either API."""
+    one, two = cloud.add_server(), cloud.add_server()
+    body = json.dumps({"os-stop": {"servers": [{"id": one}]}}).encode()
+    assert send("POST", f"/v1/{cloud.project_id}/baremetalservers/action", body).status == 200
+    json_type = {"Content_Type": "application/json", "X_Project_Id": cloud.project_id}
+    assert send("POST", f"/v2.1/{cloud.project_id}/servers/{two}/action", b'{"os-stop": {}}', **json_type).status == 204
+    assert [cloud.stops_taken(id) for id in (one, two)] == [1, 1]
+    assert cloud.actions(one)[0].user_id == cloud.user().id
+
+
+def test_no_secret_of_a_key_is_recorded_or_shown(cloud, send):
+    """Neither signature nor security token, nor in the text of the key."""
+    key = cloud.add_access_key(temporary=True)
+    send(signs=key)
+    assert {"authorization", "x-security-token"}.isdisjoint(cloud.calls[-1].headers)
+    assert "x-sdk-date" in cloud.calls[-1].headers
+    assert repr(key) == f"AccessKey(access={key.access!r})"
+
+
+def test_a_key_can_be_that_of_another_user(cloud, send):
+    """And can do what that one can."""
+    key = cloud.add_access_key(user="watcher")
+    answer = send("POST", f"/v2.1/servers/{cloud.add_server()}/action", b'{"os-stop": {}}', signs=key)
+    assert answer.status == 403
+
+
+def test_the_environment_of_a_key_is_that_of_a_login_without_one(cloud):
+    """A permanent key has no security token."""
+    permanent, temporary = cloud.add_access_key(), cloud.add_access_key(temporary=True)
+    expected = {
+        "OS_AUTH_URL": cloud.auth_url,
+        "OS_REGION_NAME": "eu-de",
+        "OS_PROJECT_NAME": "eu-de",
+        "OS_ACCESS_KEY": permanent.access,
+        "OS_SECRET_KEY": permanent.secret,
+    }
+    assert cloud.key_environ(permanent) == expected
+    assert cloud.key_environ(temporary)["OS_SECURITY_TOKEN"] == temporary.security_token
+
+
+@pytest.mark.parametrize(
+    ("path", "signed_path"),
+    [
+        ("/v2.1/servers/a%20b%2Bc~d", "/v2.1/servers/a%20b%2Bc~d/"),
+        ("/v2.1/servers/a:b(c)", "/v2.1/servers/a%3Ab%28c%29/"),
+        ("/v2.1/", "/v2.1/"),
+    ],
+)
+def test_the_path_is_encoded_anew_and_ends_in_a_slash(send, path, signed_path):
+    """However it was written on the wire."""
+    assert send(path=path, signed_path=signed_path).status in (200, 404)
+    assert refused(send(path=path, signed_path=signed_path + "x"))
+
+
+def test_the_query_is_sorted_and_encoded(send):
+    """An empty value keeps its equals sign."""
+    query = "limit=5&name=a%2Fb&status="
+    assert send(query=query, sent_query="status=&name=a/b&limit=5").status == 200
+    assert refused(send(query=query, sent_query="status=&name=a/b&limit=6"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spoil": True},
+        {"body": b"{}", "sent_body": b"[]"},
+        {"signs": AccessKey("NO-SUCH-KEY", "secret")},
+        {"date": "yesterday"},
+        {"unsigned": ("Host",)},
+        {"unsigned": ("X-Sdk-Date",)},
+        {"X_Security_Token": "not-asked-for"},
+    ],
+    ids=str,
+)
+def test_a_wrong_signature_is_refused(send, wrong):
+    """401 of the gateway, whatever is wrong; nothing goes on to the API."""
+    answer = send(**wrong)
+    assert refused(answer)
+    assert answer.json()["error_msg"].startswith("Wrong IAM authentication: ")
+
+
+@pytest.mark.parametrize("text", ["", " Credential=x", " Access=x, SignedHeaders=host, Signature=y"])
+def test_an_authorization_that_cannot_be_read_is_refused(cloud, ask, text):
+    """It names no key."""
+    assert refused(ask("GET", "/v2.1/servers", token=None, Authorization="SDK-HMAC-SHA256" + text))
+    assert cloud.calls[-1].access_key is None
+
+
+@pytest.mark.parametrize(("off", "good"), [(-901, False), (-900, True), (900, True), (901, False)])
+def test_a_signature_is_good_for_a_quarter_of_an_hour(send, clock, off, good):
+    """Before and after its date."""
+    date = datetime.fromtimestamp(clock.now + off, UTC).strftime("%Y%m%dT%H%M%SZ")
+    assert send(date=date).status == (200 if good else 401)
+
+
+def test_a_body_can_stay_unsigned(cloud, send):
+    """If the request says so."""
+    unsigned = {"X_Sdk_Content_Sha256": "UNSIGNED-PAYLOAD", "body_hash": "UNSIGNED-PAYLOAD"}
+    path = f"/v2.1/servers/{cloud.add_server()}/action"
+    assert send("POST", path, b'{"os-stop": {}}', **unsigned).status == 204
+
+
+def test_a_temporary_key_goes_with_its_security_token(cloud, send, clock):
+    """Signed or not; and it is good for a day, unless for less."""
+    key = cloud.add_access_key(temporary=True, lifetime=600)
+    assert send(signs=key).status == 200
+    assert send(signs=key, X_Security_Token=key.security_token).status == 200
+    assert refused(send(signs=key, X_Security_Token="another"))
+    assert refused(send(signs=AccessKey(key.access, key.secret)))
+    clock.forward(599)
+    assert send(signs=key).status == 200
+    clock.forward(1)
+    assert refused(send(signs=key))
+
+
+def test_more_than_five_failures_in_a_row_lock_a_key(cloud, send, clock):
+    """For five minutes of the clock, for right signatures too, and no other key."""
+    other = cloud.add_access_key()
+    for _ in range(5):
+        assert refused(send(spoil=True))
+    assert send().status == 200
+    for _ in range(6):
+        assert refused(send(spoil=True))
+    answer = send()
+    assert refused(answer)
+    assert answer.json()["error_msg"].endswith("locked")
+    assert send(signs=other).status == 200
+    clock.forward(299)
+    assert refused(send())
+    clock.forward(1)
+    assert send().status == 200
+
+
+def test_the_project_can_be_named_in_a_header(cloud, send):
+    """It must then be that of the URL, and one of the user's."""
+    path = f"/v1/{cloud.project_id}/baremetalservers/detail"
+    assert send(path=path, X_Project_Id=cloud.project_id).status == 200
+    for project_id in (cloud.other_project_id, "0" * 32):
+        answer = send(path=path, X_Project_Id=project_id)
+        assert (answer.status, answer.json()["error_code"]) == (403, "APIG.0302")
+    admin = cloud.add_access_key(user="admin")
+    own = cloud.user("admin").default_project.id
+    assert send(path=path, signs=admin, X_Project_Id=own).json()["error"]["code"] == "Common.0018"
+    assert send(path=path, signs=admin).status == 200
+
+
+def test_a_token_counts_for_more_than_a_signature(cloud, send):
+    """What is wrong with the signature then does not matter."""
+    assert send(spoil=True, token=cloud.token()).status == 200
+
+
+def test_a_token_made_for_a_signed_request_is_no_lasting_one(send, ask):
+    """The next call needs its own proof."""
+    assert send().status == 200
+    assert ask("GET", "/v2.1/servers", token=None).status == 401
+
+
+def test_a_signed_request_has_no_token_that_could_expire(cloud, send):
+    """So that fault does nothing to it."""
+    cloud.inject(Fault.token_expired(CallKind.LIST))
+    assert send().status == 200
+    assert cloud.faults == []
+
+
+def test_a_cloud_of_plain_openstack_takes_keys_as_well(clock, ask):
+    """Nobody asks for one there, so nobody is misled."""
+    with Simulator(clock=clock) as plain:
+        headers = {"Authorization": "SDK-HMAC-SHA256 Access=x, SignedHeaders=host, Signature=" + EMPTY}
+        answer = ask("GET", "/v2.1/servers", to=plain, token=None, **headers)
+        assert refused(answer)

@@ -1,0 +1,261 @@
+"""The simulated cloud behaves on the wire, under load and when it is shut down."""
+
+import ast
+import http.client
+import json
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+import handler.simulator
+from handler.simulator import CallKind, Fault, Simulator
+from handler.simulator.compute.routes import route
+from handler.simulator.messages import phrase
+
+pytest_plugins = ["handler.simulator.fixture"]
+
+
+def dial(cloud, timeout=5):
+    where = urlsplit(cloud.url)
+    return socket.create_connection((where.hostname, where.port), timeout=timeout)
+
+
+def test_a_connection_serves_one_request_after_the_other(cloud):
+    """Also after an error, a body and no body."""
+    where = urlsplit(cloud.url)
+    token, path = cloud.token(), f"/v2.1/servers/{cloud.add_server()}"
+    with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=5)) as connection:
+        connection.connect()
+        same = connection.sock
+        for method, target, body, status in [
+            ("GET", path, None, 200),
+            ("POST", f"{path}/action", b"{}", 400),
+            ("POST", f"{path}/action", b'{"os-stop": null}', 202),
+            ("GET", "/v2.1/servers/none", None, 404),
+        ]:
+            connection.request(method, target, body, {"X-Auth-Token": token})
+            answer = connection.getresponse()
+            answer.read()
+            assert (answer.status, answer.version, connection.sock) == (status, 11, same)
+
+
+def test_an_answer_says_honestly_who_gives_it(ask):
+    """Not the web server of a real cloud."""
+    answer = ask("GET", "/v3")
+    assert answer.header("Server") == "bms-autostop-simulator"
+    assert answer.header("Date").endswith("GMT")
+
+
+def test_a_head_request_is_answered_without_a_body(cloud, ask):
+    """But with the length that the body would have."""
+    own = cloud.token()
+    answer = ask("HEAD", "/v3/auth/tokens", token=own, X_Subject_Token=own)
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.header("Content-Length")) > 1000
+
+
+@pytest.mark.parametrize("header", ["Transfer-Encoding: chunked", "Content-Length: many"])
+def test_a_body_of_unknown_length_is_not_waited_for(cloud, header):
+    """411, and the connection is closed."""
+    with dial(cloud) as line:
+        line.sendall(f"POST /v3/auth/tokens HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode())
+        with line.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.1 411 ")
+
+
+def test_links_name_the_host_that_the_caller_used(cloud):
+    """As with a real cloud, which is reached under several names."""
+    where = urlsplit(cloud.url)
+    with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=5)) as connection:
+        connection.request("GET", "/v3", headers={"Host": "cloud.example:5000"})
+        (link,) = json.loads(connection.getresponse().read())["version"]["links"]
+    assert link["href"] == "http://cloud.example:5000/v3/"
+
+
+@pytest.mark.parametrize("delay", [0, 60])
+def test_of_several_stops_at_once_exactly_one_is_taken(ask, delay):
+    """The others meet the state that it made. The clock is slow, so that they do come in between."""
+
+    def slow_clock() -> float:
+        time.sleep(0.001)
+        return time.time()
+
+    with Simulator(clock=slow_clock) as cloud:
+        token, server_id = cloud.token(), cloud.add_server(power_off_delay=delay)
+        path = f"/v2.1/servers/{server_id}/action"
+        with ThreadPoolExecutor(8) as pool:
+            tasks = [pool.submit(ask, "POST", path, {"os-stop": None}, to=cloud, token=token) for _ in range(8)]
+        assert sorted(task.result().status for task in tasks) == [202] + [409] * 7
+        assert (cloud.stops_sent(server_id), cloud.stops_taken(server_id)) == (8, 1)
+
+
+def test_stops_of_different_servers_do_not_hinder_each_other(cloud, stop):
+    """All are taken."""
+    servers = [cloud.add_server(f"vm-{number}") for number in range(20)]
+    with ThreadPoolExecutor(10) as pool:
+        assert {answer.status for answer in pool.map(stop, servers)} == {202}
+    assert {cloud.server(server_id).vm_state for server_id in servers} == {"stopped"}
+
+
+def test_it_listens_on_this_machine_only(cloud):
+    """And under the address that it says."""
+    assert cloud.url.startswith("http://127.0.0.1:")
+    assert cloud.auth_url == cloud.url + "/v3"
+
+
+def test_after_a_stop_nobody_answers_and_nothing_is_left(clock):
+    """Neither a thread nor an open port; a second stop does no harm."""
+    cloud = Simulator(clock=clock)
+    cloud.stop()
+    cloud.start()
+    with pytest.raises(RuntimeError, match="runs already"):
+        cloud.start()
+    idle = dial(cloud)
+    cloud.stop()
+    cloud.stop()
+    with closing(idle):
+        assert idle.recv(1) == b""
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]
+    with pytest.raises(ConnectionRefusedError):
+        dial(cloud)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(on=CallKind.VERSION, delay=3600),
+        Fault(on=CallKind.VERSION, hold=3600),
+        Fault(on=CallKind.VERSION, slow_body=3600),
+    ],
+    ids=["delay", "hold", "slow_body"],
+)
+def test_a_stop_does_not_wait_for_calls_that_hang(clock, fault):
+    """Their connections are closed without (the rest of) an answer."""
+    cloud = Simulator(clock=clock)
+    cloud.start()
+    cloud.inject(fault)
+    with dial(cloud) as line:
+        line.sendall(b"GET /v3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not cloud.calls:
+            time.sleep(0.001)
+        before = time.monotonic()
+        cloud.stop()
+        assert time.monotonic() - before < 5
+        with line.makefile("rb") as answer:
+            assert b"media-types" not in answer.read()
+
+
+def test_a_stop_waits_for_a_call_that_is_being_worked_on():
+    """So that no thread outlives it."""
+    at_work = threading.Event()
+
+    def slow_clock() -> float:
+        at_work.set()
+        time.sleep(0.05)
+        return time.time()
+
+    cloud = Simulator(clock=slow_clock)
+    cloud.start()
+    with dial(cloud) as line:
+        line.sendall(b"GET /v3 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert at_work.wait(5)
+        cloud.stop()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]
+
+
+def test_a_request_that_never_ends_does_not_hold_up_a_stop(clock):
+    """Half a request is no reason to wait."""
+    cloud = Simulator(clock=clock)
+    with cloud, dial(cloud) as line:
+        line.sendall(b"POST /v3/auth/tokens HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
+        cloud.stop()
+        assert line.recv(1) == b""
+    assert cloud.calls == []
+
+
+def test_a_caller_that_goes_away_is_no_error(cloud, ask):
+    """Others are served as before."""
+    with dial(cloud) as line:
+        line.sendall(b"GET /v3 HT")
+    with dial(cloud) as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        line.sendall(b"GET /v3 HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert ask("GET", "/v3").status == 200
+
+
+def test_a_cloud_that_comes_back_is_found_where_it_was(ask, clock):
+    """On the same port, with its servers and tokens."""
+    cloud = Simulator(clock=clock)
+    with cloud:
+        url, token, server_id = cloud.url, cloud.token(), cloud.add_server()
+    with cloud:
+        assert cloud.url == url
+        assert ask("GET", f"/v2.1/servers/{server_id}", to=cloud, token=token).status == 200
+
+
+def test_latency_is_real_time_and_holds_for_every_call(ask, clock):
+    """Whatever is asked."""
+    with Simulator(clock=clock, latency=0.02) as cloud:
+        before = time.monotonic()
+        assert ask("GET", "/v3", to=cloud).status == 200
+        assert time.monotonic() - before >= 0.02
+
+
+def test_the_fixture_gives_a_running_cloud(bms_cloud, ask):
+    """As a user of the package gets it."""
+    assert bms_cloud.calls == []
+    answer = ask("GET", "/v2.1/servers", to=bms_cloud, token=bms_cloud.token())
+    assert answer.json() == {"servers": []}
+
+
+def test_the_simulator_needs_nothing_but_the_standard_library():
+    """Nothing of the rest of the project either; pytest only for the fixture, which nothing imports."""
+    folder = Path(handler.simulator.__file__).parent
+    for file in sorted(folder.glob("*.py")):
+        names = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module)
+        own = {name for name in names if name.startswith("handler")}
+        assert all(name.startswith("handler.simulator") for name in own), file.name
+        assert "handler.simulator.fixture" not in own
+        allowed = {"pytest"} if file.name == "fixture.py" else set()
+        assert {name.partition(".")[0] for name in names - own} <= set(sys.stdlib_module_names) | allowed
+
+
+@pytest.mark.parametrize(("status", "words"), [(200, "OK"), (418, "I'm a Teapot"), (599, "Unknown")])
+def test_a_status_that_http_does_not_know_has_a_reason_phrase_all_the_same(status, words):
+    """So that any status can be answered."""
+    assert phrase(status) == words
+
+
+def test_a_path_outside_nova_is_none_of_its_routes():
+    """What begins alike is not the same."""
+    assert route("GET", "/v3") is None
+    assert route("GET", "/v2.10/servers") is None
+
+
+def test_a_port_that_has_trouble_for_a_moment_goes_on(cloud, ask, monkeypatch):
+    """Out of file descriptors, for example, while a caller waits."""
+    original, troubles = socket.socket.accept, [OSError(24, "Too many open files")]
+
+    def accept(listener):
+        if troubles:
+            raise troubles.pop()
+        return original(listener)
+
+    ask("GET", "/v3")
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    # The thread is within the true one at this moment; its next turn meets the trouble.
+    assert [ask("GET", "/v3").status for _ in range(2)] == [200, 200]
+    assert troubles == []
+    assert cloud.count(CallKind.VERSION) == 3

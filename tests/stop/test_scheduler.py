@@ -1,0 +1,482 @@
+"""The run of one event: many servers, one budget, and nobody waits for anybody."""
+
+from __future__ import annotations
+
+import gc
+import logging
+
+import pytest
+
+from handler.cloud.dry_run import DryRunCloud
+from handler.errors import (
+    BudgetSpent,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    CloudUnreachable,
+    InternalFault,
+    LoginRefused,
+    ServerNotFound,
+)
+from handler.stop.model import Reason, ServerResult
+from handler.stop.pauses import backoff
+from handler.stop.ports import Taken
+from handler.stop.server_task import ServerTask
+from tests.stop.fakes import NOW, START, FakeExecutor, Raised, Scenario, Script, id_of, seconds, seen
+
+OFF = "active/powering-off"
+DOWN = CloudUnreachable("down", status=503)
+ONE, TWO, THREE = id_of(1), id_of(2), id_of(3)
+STRANGER = id_of(999)
+
+
+def quick() -> Script:
+    """A server that is stopped without trouble."""
+    return Script("active", "stopped")
+
+
+def reasons(play: Scenario) -> list[Reason]:
+    """The reasons in the order of the results."""
+    return [result.reason for result in play.results()]
+
+
+# --- the report ---
+
+
+def test_the_results_stand_in_the_order_of_the_request() -> None:
+    """However long each server took."""
+    play = Scenario(
+        Script("active", OFF, OFF, OFF, "stopped", lasts=2.0), Script("stopped"), Script("paused", lasts=1.0)
+    )
+    results = play.results()
+    assert [result.id for result in results] == [ONE, TWO, THREE]
+    assert [result.reason for result in results] == [Reason.CONFIRMED, Reason.ALREADY_STOPPED, Reason.WRONG_STATE]
+
+
+def test_the_report_says_when_it_began_and_ended_and_through_which_api() -> None:
+    """Times are those of the crew's wall clock."""
+    play = Scenario(Script("stopped", lasts=1.5))
+    report = play.report()
+    assert (report.started_at, report.finished_at) == (NOW, NOW + seconds(1.5))
+    assert (report.api, report.dry_run, report.refusal, report.failed) == ("nova", False, None, False)
+
+
+def test_a_rehearsal_of_many_servers_sends_nothing() -> None:
+    """Each server that would be stopped is planned, and not one stop reaches the cloud."""
+    play = Scenario(quick(), quick(), Script("stopped"))
+    report = play.report(DryRunCloud(play.cloud), dry_run=True)
+    assert [result.reason for result in report.servers] == [Reason.DRY_RUN, Reason.DRY_RUN, Reason.ALREADY_STOPPED]
+    assert {call.kind for call in play.cloud.calls} == {"read"}
+
+
+# --- side by side ---
+
+
+def test_servers_are_worked_on_side_by_side() -> None:
+    """Ten servers of three calls of a second each take three seconds, not thirty."""
+    play = Scenario(*(Script("active", "stopped", lasts=1.0) for _ in range(10)))
+    assert reasons(play) == [Reason.CONFIRMED] * 10
+    assert play.elapsed < 3.5
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_never_more_calls_are_in_flight_than_allowed(width: int) -> None:
+    """The width bounds reads, stops and looks together, and is used up."""
+    play = Scenario(*(Script("active", OFF, "stopped", lasts=0.5) for _ in range(9)), width=width)
+    assert reasons(play) == [Reason.CONFIRMED] * 9
+    assert play.executor.most_at_once == width
+
+
+def test_stops_go_before_reads() -> None:
+    """The shorter the time between a look and the stop, the less can change in it."""
+    play = Scenario(quick(), quick(), width=1, wait=0.0)
+    assert reasons(play) == [Reason.ACCEPTED] * 2
+    assert [(call.kind, call.id) for call in play.cloud.calls] == [
+        ("read", ONE),
+        ("stop", ONE),
+        ("read", TWO),
+        ("stop", TWO),
+    ]
+
+
+def test_stops_that_find_no_free_hand_wait_for_one() -> None:
+    """One read showed three servers; their stops go out one after the other, before any other call."""
+    play = Scenario(quick(), quick(), quick(), Script("stopped"), width=1, wait=0.0, together=3)
+    assert reasons(play) == [Reason.ACCEPTED] * 3 + [Reason.ALREADY_STOPPED]
+    assert [call.kind for call in play.cloud.calls] == ["read"] * 3 + ["stop"] * 3 + ["read"]
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_a_stop_of_one_server_does_not_wait_for_the_rest_of_an_answer(one_by_one: bool) -> None:
+    """It is out before the next server that the same read showed is decided; what goes in a batch waits for all."""
+    sent: list[list[str]] = []
+    play = Scenario(quick(), Script("stopped"), quick(), together=3, one_by_one=one_by_one)
+
+    def told(server: ServerResult) -> None:
+        if server.id == TWO:
+            sent.append([call.id for call in play.cloud.calls if call.kind == "stop"])
+
+    assert not play.report(told=told).failed
+    assert sent == [[ONE] if one_by_one else []]
+
+
+def test_servers_due_together_are_read_together_if_the_cloud_can() -> None:
+    """Grouping is the cloud's affair; the run asks for it in every round."""
+    play = Scenario(quick(), quick(), together=2)
+    assert reasons(play) == [Reason.CONFIRMED] * 2
+    looks = [call.at for call in play.cloud.calls if call.kind == "read"]
+    assert looks[0] == looks[1]
+    assert looks[2] == looks[3]
+
+
+def test_a_busy_server_holds_up_no_other() -> None:
+    """With one hand only, the others are stopped while one reboots to the end of the budget."""
+    play = Scenario(Script("active/rebooting"), quick(), quick(), width=1)
+    assert reasons(play) == [Reason.BUSY, Reason.CONFIRMED, Reason.CONFIRMED]
+    assert max(call.at for call in play.cloud.calls if call.kind == "stop") < 1.0
+
+
+def test_a_throttled_server_holds_up_no_other() -> None:
+    """It is left alone for as long as the cloud wants; the others are done by then."""
+    slow = CloudThrottled("slow", status=429, retry_after=8.0)
+    play = Scenario(Script(slow, "active", "stopped"), quick(), width=1)
+    assert reasons(play) == [Reason.CONFIRMED] * 2
+    assert [call.at for call in play.cloud.of("read", ONE)][:2] == [0.0, 8.0]
+    assert play.cloud.of("read", TWO)[-1].at < 1.0
+
+
+# --- the budget ---
+
+
+def test_a_wait_beyond_the_budget_ends_the_run_as_soon_as_the_others_are_done() -> None:
+    """Nobody waits for what can't come in time; the longest wait that the cloud named is passed on."""
+    soon, late = (CloudThrottled("slow", status=429, retry_after=told) for told in (60.0, 90.0))
+    play = Scenario(Script(soon), Script(late), quick(), budget=50.0)
+    with pytest.raises(BudgetSpent, match=r"2 of 3 servers not handled in time \(cloud-throttled\)") as caught:
+        play.report()
+    assert caught.value.retry_after == 90.0
+    assert play.cloud.story(THREE) == ["read", "stop", "read"]
+    assert play.elapsed < 1.0
+
+
+def test_causes_are_named_once_each_and_in_order() -> None:
+    """The message lists kinds of trouble, not servers."""
+    play = Scenario(Script(DOWN), Script(CloudThrottled("slow")), Script(DOWN), budget=5.0)
+    with pytest.raises(BudgetSpent, match=r"3 of 3 .* \(cloud-throttled, cloud-unreachable\)") as caught:
+        play.report()
+    assert caught.value.retry_after is None
+    assert isinstance(caught.value.__cause__, CloudError)
+
+
+def test_each_result_is_told_as_soon_as_it_is_there() -> None:
+    """What was done is told while others are still waited for, also if the event must come again, and only once."""
+    heard: list[tuple[str, Reason, float]] = []
+    slow = CloudThrottled("slow", status=429, retry_after=60.0)
+    play = Scenario(Script(slow), quick(), Script("active", OFF), budget=30.0)
+
+    def told(server: ServerResult) -> None:
+        heard.append((server.id, server.reason, play.elapsed))
+
+    with pytest.raises(BudgetSpent):
+        play.report(told=told)
+    (second, third) = heard
+    assert second[:2] == (TWO, Reason.CONFIRMED)
+    assert second[2] < 1.0
+    assert third[:2] == (THREE, Reason.ACCEPTED)
+
+
+def test_what_ends_with_the_budget_is_told_too() -> None:
+    """A server that was still watched then has a result as well."""
+    heard: list[ServerResult] = []
+    play = Scenario(quick(), Script("active", OFF), budget=10.0)
+    report = play.report(told=heard.append)
+    assert heard == list(report.servers)
+
+
+def test_what_was_done_before_a_refused_login_is_told() -> None:
+    """The event comes again; the log knows already."""
+    heard: list[str] = []
+    play = Scenario(quick(), Script("active", Raised(LoginRefused("No.")), lasts=2.0))
+    with pytest.raises(LoginRefused):
+        play.report(told=lambda server: heard.append(server.id))
+    assert heard == [ONE]
+
+
+def test_a_budget_that_is_spent_before_the_start_makes_no_call() -> None:
+    """The event comes again; the cloud has not heard of it."""
+    play = Scenario(quick(), budget=0.0)
+    with pytest.raises(BudgetSpent, match="the time was too short") as caught:
+        play.report()
+    assert play.cloud.calls == []
+    assert (caught.value.retry_after, caught.value.__cause__) == (None, None)
+
+
+@pytest.mark.parametrize("handover", [2.5, 3.0])
+def test_a_call_that_gets_its_hand_only_at_the_deadline_is_not_made(handover: float) -> None:
+    """All hands were busy with other events; the stop that was decided long ago is not sent any more."""
+    play = Scenario(quick(), budget=5.0, executor=FakeExecutor(handover=handover))
+    with pytest.raises(BudgetSpent):
+        play.report()
+    assert play.cloud.story() == ["read"]
+
+
+def test_the_end_of_the_budget_cuts_off_one_server_of_an_answer_and_not_the_next() -> None:
+    """A list was read as far as time allowed: who is on it is handled."""
+    cut_off = CloudUnreachable("no answer")
+    play = Scenario(Script(cut_off, lasts=1.0), Script("stopped"), together=2, budget=1.0)
+    told: list[ServerResult] = []
+    with pytest.raises(BudgetSpent, match="1 of 2"):
+        play.report(told=told.append)
+    assert [result.id for result in told] == [TWO]
+
+
+def test_the_run_ends_at_the_deadline_even_if_a_call_does_not() -> None:
+    """A call in flight is left behind."""
+    play = Scenario(Script("active", lasts=100.0, stubborn=True), quick(), budget=6.0)
+    with pytest.raises(BudgetSpent, match="1 of 2"):
+        play.report()
+    assert play.elapsed == pytest.approx(6.0)
+    assert play.executor.turns < 20
+
+
+def test_no_call_may_take_longer_than_ten_seconds_or_than_the_budget() -> None:
+    """Each call is told how long it may take."""
+    play = Scenario(Script("active", OFF), budget=12.0, wait=60.0)
+    play.report()
+    for call in play.cloud.calls:
+        assert call.timeout == pytest.approx(min(10.0, 12.0 - call.at))
+
+
+def test_a_server_whose_calls_time_out_leaves_the_others_alone() -> None:
+    """It hangs each time; the others are done, and the budget ends as it should."""
+    play = Scenario(Script("active", lasts=60.0), quick(), budget=30.0, wait=1.0)
+    with pytest.raises(BudgetSpent):
+        play.report()
+    assert play.cloud.story(TWO)[:3] == ["read", "stop", "read"]
+    assert play.elapsed <= 30.0
+
+
+# --- one server's own trouble, or the cloud's ---
+
+
+@pytest.mark.parametrize("fault", [DOWN, CloudFault("broken", status=500, request_id="req-500")])
+def test_one_unreadable_server_among_several_fails_alone(fault: CloudError) -> None:
+    """The others are right; one of them is read once more to see that the cloud is there."""
+    play = Scenario(Script("paused"), Script(fault), Script("stopped"))
+    results = play.results()
+    assert [result.reason for result in results] == [Reason.WRONG_STATE, Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
+    assert (results[1].request_id, results[1].vm_state) == (fault.request_id, None)
+    assert len(play.cloud.of("read", TWO)) == 4
+    others = [call for call in play.cloud.calls if call.kind == "read" and call.id != TWO]
+    assert len(others) == 3, "one read of each of the two others, and one as a witness"
+
+
+def test_no_witness_is_called_while_another_server_is_read_anyway() -> None:
+    """A server under watch is witness enough."""
+    play = Scenario(Script("active", OFF, OFF, OFF, OFF, OFF, OFF, OFF, "stopped"), Script(DOWN))
+    assert reasons(play) == [Reason.CONFIRMED, Reason.CLOUD_ERROR]
+    third_failure = play.cloud.of("read", TWO)[2].at
+    assert third_failure not in [call.at for call in play.cloud.of("read", ONE)]
+
+
+def test_no_witness_is_called_for_a_server_whose_stop_was_taken() -> None:
+    """Its result does not depend on whether the cloud answers for others."""
+    play = Scenario(Script("active", DOWN), Script("stopped"))
+    assert reasons(play) == [Reason.ACCEPTED, Reason.ALREADY_STOPPED]
+    assert len(play.cloud.of("read", TWO)) == 1
+
+
+def test_a_server_is_no_witness_for_itself() -> None:
+    """However often it was seen before its trouble began, it is another one that is read."""
+    play = Scenario(Script(*["active/rebooting"] * 3, DOWN), Script("stopped"))
+    assert reasons(play) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
+    assert len(play.cloud.of("read", TWO)) == 2
+    assert len(play.cloud.of("read", ONE)) == 3 + 4
+
+
+def test_a_sighting_since_the_first_failure_makes_a_witness_needless() -> None:
+    """The trouble began with the first failed read, not with the second."""
+    play = Scenario(Script(DOWN, lasts=0.1), Script("stopped"), width=1)
+    assert reasons(play) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
+    assert len(play.cloud.of("read", TWO)) == 1
+
+
+def test_a_server_that_was_read_as_a_witness_is_none_for_itself() -> None:
+    """It was seen in the middle of its own trouble, for the sake of another; so nobody can judge it."""
+    probe = Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN)
+    play = Scenario(probe, Script(DOWN))
+    with pytest.raises(BudgetSpent, match="1 of 2"):
+        play.report()
+
+
+def test_one_witness_at_a_time_serves_all() -> None:
+    """Two unreadable servers need one witness between them."""
+    play = Scenario(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN))
+    assert reasons(play) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR, Reason.CLOUD_ERROR]
+    assert len(play.cloud.of("read", ONE)) == 2
+
+
+def test_a_witness_that_cannot_be_read_either_proves_nothing() -> None:
+    """The cloud went down after the first server was done: the event comes again."""
+    play = Scenario(Script("stopped", DOWN), Script(DOWN), budget=20.0)
+    with pytest.raises(BudgetSpent, match="1 of 2"):
+        play.report()
+    assert len(play.cloud.of("read", ONE)) > 1
+
+
+def test_a_sighting_from_before_the_trouble_proves_nothing() -> None:
+    """Only a read that began after the trouble did can tell that the cloud is there."""
+    play = Scenario(Script("stopped", DOWN), Script(DOWN, lasts=1.0), budget=20.0)
+    with pytest.raises(BudgetSpent):
+        play.report()
+
+
+def test_a_witness_that_comes_back_lets_the_server_be_judged() -> None:
+    """The first witness fails, a later one does not."""
+    play = Scenario(Script("stopped", DOWN, "stopped"), Script(DOWN))
+    assert reasons(play) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR]
+    assert len(play.cloud.of("read", ONE)) == 3
+
+
+def test_if_no_server_can_be_read_the_event_comes_again() -> None:
+    """That is the cloud's trouble, and passes."""
+    with pytest.raises(BudgetSpent, match=r"3 of 3 .* \(cloud-unreachable\)"):
+        Scenario(Script(DOWN), Script(DOWN), Script(DOWN)).report()
+
+
+def test_a_single_unreadable_server_makes_the_event_come_again() -> None:
+    """Without another server nobody can tell whose trouble it is."""
+    with pytest.raises(BudgetSpent, match="1 of 1"):
+        Scenario(Script(DOWN)).report()
+
+
+def test_throttling_is_never_one_servers_own_trouble() -> None:
+    """However often, and whatever the others show."""
+    play = Scenario(Script(CloudThrottled("slow", status=429)), Script("active/rebooting"), budget=20.0)
+    with pytest.raises(BudgetSpent, match="1 of 2"):
+        play.report()
+
+
+def test_a_server_that_comes_back_is_patiently_read() -> None:
+    """Three failures in a row are not enough to give it up, even between others; nor are six, if not in a row."""
+    play = Scenario(
+        Script(DOWN, DOWN, DOWN, "active/rebooting", DOWN, DOWN, DOWN, "active", "stopped"), Script("active/rebooting")
+    )
+    assert reasons(play) == [Reason.CONFIRMED, Reason.BUSY]
+
+
+def test_what_a_run_held_is_free_once_it_is_over() -> None:
+    """At once, not when Python next looks for rings of objects: a thousand servers would lie about till then."""
+
+    def tasks() -> list[ServerTask]:
+        return [held for held in gc.get_objects() if isinstance(held, ServerTask)]
+
+    gc.collect()
+    before = len(tasks())
+    gc.disable()
+    try:
+        play = Scenario(quick(), Script(DOWN, "stopped"), together=2)
+        assert reasons(play) == [Reason.CONFIRMED, Reason.ALREADY_STOPPED]
+        assert len(tasks()) == before
+    finally:
+        gc.enable()
+
+
+def test_a_server_unknown_to_the_cloud_leaves_the_others_alone() -> None:
+    """One is not found, the other is stopped."""
+    assert reasons(Scenario(Script(ServerNotFound("none", status=404)), quick())) == [
+        Reason.NOT_FOUND,
+        Reason.CONFIRMED,
+    ]
+
+
+# --- what ends the whole run ---
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        Script(Raised(LoginRefused("no"))),
+        Script("active", stops=[Raised(LoginRefused("no"))]),
+        Script(seen("active", updated=NOW), histories=[Raised(LoginRefused("no"))]),
+    ],
+    ids=["read", "stop", "history"],
+)
+def test_a_refused_login_ends_the_run_at_once(script: Script) -> None:
+    """Trying again would only lock the account, so nothing more is sent."""
+    play = Scenario(script, time=NOW)
+    with pytest.raises(LoginRefused):
+        play.report()
+    assert play.elapsed == 0.0
+    assert len({call.kind for call in play.cloud.calls}) == len(play.cloud.calls)
+
+
+def test_a_bug_in_the_cloud_is_an_internal_fault_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The traceback goes to the log, and not into the message."""
+    bug = KeyError("secret")
+    with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
+        Scenario(quick(), Script(bug)).report()
+    assert caught.value.__cause__ is bug
+    assert "secret" not in str(caught.value)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert record.exc_info[1] is bug
+
+
+def test_a_cloud_error_that_is_raised_where_it_should_be_returned_is_a_bug() -> None:
+    """What concerns one server must come back as a value."""
+    with pytest.raises(InternalFault):
+        Scenario(Script(Raised(DOWN))).report()
+
+
+# --- servers that were not asked for ---
+
+
+def test_an_answer_about_another_server_changes_nothing() -> None:
+    """It is neither read nor stopped nor reported."""
+    play = Scenario(quick(), strangers={STRANGER: seen("active", STRANGER)})
+    assert [result.id for result in play.results()] == [ONE]
+    assert {call.id for call in play.cloud.calls} == {ONE}
+
+
+def test_another_server_is_no_witness() -> None:
+    """Sightings of a server that was not asked for prove nothing and call for no further read of it."""
+    play = Scenario(Script(DOWN), strangers={STRANGER: seen("active", STRANGER)}, budget=20.0)
+    with pytest.raises(BudgetSpent):
+        play.report()
+
+
+def test_the_taken_stop_of_another_server_proves_nothing() -> None:
+    """Nor does a stop that nobody sent."""
+    play = Scenario(Script("active", stops=[DOWN]), strangers={STRANGER: Taken()}, budget=30.0)
+    with pytest.raises(BudgetSpent):
+        play.report()
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_a_server_that_the_cloud_says_nothing_about_is_not_handled(together: int) -> None:
+    """The others are, also those behind it in the same answer; the event comes again for it."""
+    play = Scenario(Script(...), quick(), together=together)
+    with pytest.raises(BudgetSpent, match="1 of 2"):
+        play.report()
+    assert play.cloud.story(TWO) == ["read", "stop", "read"]
+
+
+# --- the pauses ---
+
+
+@pytest.mark.parametrize(
+    ("attempt", "longest"), [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 8.0), (6, 8.0), (100, 8.0)]
+)
+def test_pauses_double_to_eight_seconds_and_differ(attempt: int, longest: float) -> None:
+    """From the half to the whole of a bound that doubles, so that many servers do not come back together."""
+    pauses = [backoff(attempt) for _ in range(200)]
+    assert longest / 2 <= min(pauses) < max(pauses) <= longest
+
+
+def test_the_runs_own_backoff_is_used_unless_another_is_given() -> None:
+    """The second read comes after a quarter to half a second."""
+    play = Scenario(Script(DOWN, "stopped"))
+    play.report(backoff=backoff)
+    assert 0.25 <= play.cloud.of("read")[1].at <= 0.5
+    assert play.executor.monotonic() >= START
