@@ -16,7 +16,7 @@ from tests.inbound.webhooks.scene import Scene, basic, bearer, fresh_secret, say
 from tests.support.events import Behind, faults_of, knock
 
 CAPTURED = ROOT / "tests" / "captured"
-JAVASCRIPT = ROOT / "tests" / "interop" / "javascript"
+JAVASCRIPT = ROOT / "tests" / "harness" / "interop" / "javascript"
 SDK = json.loads((CAPTURED / "javascript-sdk.json").read_text())
 ALERTMANAGER = json.loads((CAPTURED / "alertmanager.json").read_text())
 TOKEN = fresh_secret()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from keystoneauth1.identity import v3
 
-from handler import cloud as cloud_package
+from handler.cloud import auth as auth_package
 from handler.cloud.auth.keystone import KeystoneLogin
 from handler.cloud.auth.login import AccessKeyAuth, StaticToken
 from handler.cloud.bms import BmsCloud, BmsReader
@@ -78,7 +78,7 @@ def use_entry(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> UseEntry:
         monkeypatch.setitem(sys.modules, "openstack.config", module)
         # Loaded for each test anew, as it takes the module that is there then.
         monkeypatch.delitem(sys.modules, "handler.cloud.auth.clouds_yaml", raising=False)
-        monkeypatch.delattr(cloud_package, "clouds_yaml", raising=False)
+        monkeypatch.delattr(auth_package, "clouds_yaml", raising=False)
         return asked
 
     return use

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import ClassVar
 
 from handler import rfc3339
 from handler.errors import BadEvent, Violation
@@ -45,6 +46,8 @@ class CtsEvent:
 
     document: Mapping[str, object]
     source: str
+
+    name: ClassVar[str] = "cts"
 
     @classmethod
     def is_one(cls, document: Mapping[str, object]) -> bool:

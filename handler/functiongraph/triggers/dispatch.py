@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from handler.errors import BadEvent, Violation
 from handler.functiongraph.triggers.cts import CtsEvent
@@ -17,7 +17,13 @@ _LOG = logging.getLogger(__name__)
 
 
 class Trigger(Protocol):
-    """What one trigger says."""
+    """One record of one trigger.
+
+    Attributes:
+        name: the trigger as the log names it.
+    """
+
+    name: ClassVar[str]
 
     def gate(self) -> Nothing | None:
         """Say whether there is anything to act on; None if there is.
@@ -52,7 +58,7 @@ def requests_of(document: Mapping[str, object], source: str) -> list[StopRequest
         try:
             nothing = said.gate()
             if nothing is not None:
-                _LOG.info("trigger ignored", extra={"trigger": type(said).__name__.lower(), "detail": nothing.why})
+                _LOG.info("trigger ignored", extra={"trigger": said.name, "detail": nothing.why})
                 continue
             asked = said.extract()
         except BadEvent as bad:

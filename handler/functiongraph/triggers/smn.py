@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from handler import rfc3339
 from handler.errors import BadEvent, Violation
@@ -29,6 +30,8 @@ class SmnRecord:
 
     record: Mapping[str, object]
     source: str
+
+    name: ClassVar[str] = "smn"
 
     @classmethod
     def all_of(cls, document: Mapping[str, object], source: str) -> tuple[SmnRecord, ...]:

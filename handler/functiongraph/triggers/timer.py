@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import ClassVar
 
 from handler import rfc3339
 from handler.errors import BadEvent, Violation
@@ -28,6 +29,8 @@ class TimerEvent:
 
     document: Mapping[str, object]
     source: str
+
+    name: ClassVar[str] = "timer"
 
     @classmethod
     def is_one(cls, document: Mapping[str, object]) -> bool:

@@ -46,7 +46,7 @@ def test_what_does_not_fire_is_left_alone(smn: dict[str, object]) -> None:
     with logged() as lines:
         assert requests_of(notifications(smn), SOURCE) == []
     (line,) = lines.all
-    assert (line["level"], line["trigger"]) == ("INFO", "notification")
+    assert (line["level"], line["trigger"]) == ("INFO", "smn")
     assert ONE not in lines.text
 
 

@@ -13,7 +13,7 @@ from tests.harness.interop.stage import BUILD, CAPTURE
 
 # Each program, and what brings it on Debian.
 NEEDED = {"node": "nodejs", "npm": "npm", "prometheus-alertmanager": "prometheus-alertmanager"}
-JAVASCRIPT = ROOT / "tests" / "interop" / "javascript"
+JAVASCRIPT = ROOT / "tests" / "harness" / "interop" / "javascript"
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     if missing:
         sys.exit("make interop needs " + " and ".join(missing) + ".")
     _set_up_sdk()
-    here = ROOT / "tests" / "interop"
+    here = ROOT / "tests" / "harness" / "interop"
     suite = [sys.executable, "-m", "pytest", "--no-cov", "-v", here / "javascript_sdk.py", here / "alertmanager.py"]
     environ = {**os.environ, CAPTURE: "1"} if asked.capture else dict(os.environ)
     return subprocess.run(suite, cwd=ROOT, env=environ, check=False).returncode

@@ -35,7 +35,7 @@ class Sdk:
         """Send one event; what was sent, what came back and what the SDK read in it."""
         asked = {"url": self.url, "events": [{"mode": mode, "event": event}]}
         done = subprocess.run(
-            ["node", str(ROOT / "tests" / "interop" / "javascript" / "emit.cjs")],
+            ["node", str(ROOT / "tests" / "harness" / "interop" / "javascript" / "emit.cjs")],
             input=json.dumps(asked),
             env={"PATH": os.environ["PATH"], "NODE_PATH": str(BUILD / "node_modules")},
             capture_output=True,

@@ -170,7 +170,7 @@ def test_the_webhooks_load_no_cloud_and_only_what_is_switched_on() -> None:
         FUNCTION_TARGET="receive_webhook", AUTOSTOP_EVENT_SINK="http://sink/", AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN
     )
     producers = {name.rpartition(".")[2] for name in modules if name.startswith("handler.inbound.webhooks.")}
-    assert producers == {"alertgroup", "alertmanager", "door", "fields", "model", "proofs", "registry"}
+    assert producers == {"alertgroup", "alertmanager", "fields", "model", "registry", "signatures"}
     assert [name for name in modules if name.startswith(("keystoneauth1", "handler.cloud", "cryptography"))] == []
 
 
