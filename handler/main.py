@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import flask
 
-from handler.inbound.endpoints.stop_servers import HttpRequest
 from handler.inbound.http import shutdown, wsgi
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.outbound import logs
 from handler.shared_settings import SettingsError, wanted_signals

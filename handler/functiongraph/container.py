@@ -13,8 +13,8 @@ from handler.functiongraph.context import Call
 from handler.functiongraph.invocation import Invocation, structured, through_gateway
 from handler.functiongraph.triggers.apig import GatewayRequest, is_cloudevent
 from handler.inbound.auth import caller
-from handler.inbound.endpoints.stop_servers import HttpRequest
 from handler.inbound.http import responses
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.fields import json_object
 from handler.outbound.result import batch

@@ -18,7 +18,7 @@ from handler.errors import CloudThrottled, KeysUnreachable, ProducerUnreachable,
 from handler.functiongraph.context import Call
 from handler.functiongraph.invocation import NeverPossible, NotHandled, invoke
 from handler.functiongraph.triggers.dispatch import requests_of
-from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.webhooks import fetch
 from handler.notify_settings import from_environ as notify_settings
 from handler.outbound.result import binary as binary_result

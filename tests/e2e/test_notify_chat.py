@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from handler.errors import BadEvent, ChatUnreachable
 from handler.inbound.cloudevents.result_events import ResultEvent
-from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http.request import HttpRequest
 from handler.notify_settings import NotifySettings, from_environ
 from handler.outbound.result import binary, result_event
 from handler.services.notify_chat import NotifyService

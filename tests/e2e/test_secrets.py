@@ -20,7 +20,7 @@ from handler import cli
 from handler.cloud.nova import NovaReader
 from handler.functiongraph.context import Call
 from handler.functiongraph.invocation import NeverPossible, NotHandled, invoke
-from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.login_settings import CloudLogin
 from handler.notify_settings import NotifySettings

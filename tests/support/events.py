@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from handler.inbound.endpoints.stop_servers import HttpRequest, StopEndpoint
+from handler.inbound.endpoints.stop_servers import StopEndpoint
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.settings import Settings, from_environ
 from handler.stop.model import StopRequest

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.services.stop_servers import Service
 from handler.settings import from_environ

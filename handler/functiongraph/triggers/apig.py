@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from handler.errors import AutostopError, BadEvent, NotAnEvent, TooLarge, Violation
 from handler.inbound.cloudevents.decode import decode
-from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.fields import canonical_request, identity, json_object, member, text
 from handler.stop.model import StopRequest

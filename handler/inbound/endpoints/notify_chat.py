@@ -9,8 +9,9 @@ from handler.errors import BadEvent, Violation, WrongMethod
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents.decode import Delivery, decode
 from handler.inbound.cloudevents.result_events import ResultEvent, read
-from handler.inbound.endpoints.stop_servers import HttpRequest, about
+from handler.inbound.endpoints.stop_servers import about
 from handler.inbound.http import responses
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.notify_settings import NotifySettings
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from handler.errors import CallerForbidden, SinkUnreachable, WrongMethod
-from handler.inbound.endpoints.stop_servers import HttpRequest
 from handler.inbound.extract import traced
 from handler.inbound.http import responses
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.model import Producer, WebhookRequest
 from handler.stop.model import StopRequest

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from handler.errors import BadEvent, Violation, WrongMethod
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents.decode import Delivery, Event, decode
 from handler.inbound.extract import Ignored, extract, traced
 from handler.inbound.http import responses
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.settings import Settings
 from handler.stop.model import StopRequest
 
 _LOG = logging.getLogger(__name__)
-
-
-class HttpRequest(NamedTuple):
-    """What came over HTTP.
-
-    Attributes:
-        method: upper case.
-        path: as sent, undecoded as far as the server leaves it so.
-        headers: lower-case names; values as WSGI has them.
-        body: all of it.
-        received: when it was here, on the monotonic clock.
-        query: what follows the question mark, undecoded.
-    """
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-    received: float
-    query: str = ""
 
 
 Handle = Callable[[Sequence[StopRequest], bool, float], Answer]

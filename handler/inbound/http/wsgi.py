@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from handler.errors import AutostopError, BadEvent, BodyIncomplete, InternalFault, ShuttingDown, TooLarge, Violation
-from handler.inbound.endpoints.stop_servers import HttpRequest
 from handler.inbound.http import responses, shutdown
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from handler import settings
-from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.outbound.sink import Sink
 from handler.services import stop_servers

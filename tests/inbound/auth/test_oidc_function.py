@@ -12,7 +12,7 @@ import requests
 
 from handler import notify_settings
 from handler.inbound.endpoints.notify_chat import NotifyEndpoint
-from handler.inbound.endpoints.stop_servers import HttpRequest
+from handler.inbound.http.request import HttpRequest
 from handler.simulator import CallKind, Simulator
 from tests.conftest import StartFunction
 from tests.support.capture import logged

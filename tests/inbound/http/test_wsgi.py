@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from gunicorn import util
 
-from handler.inbound.endpoints.stop_servers import HttpRequest
 from handler.inbound.http import wsgi
+from handler.inbound.http.request import HttpRequest
 from handler.simulator import Simulator
 from tests.conftest import StartFunction
 from tests.support.events import ONE, binary, event

@@ -18,8 +18,8 @@ from cloudevents.conversion import to_dict
 from handler.errors import SinkUnreachable
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
-from handler.inbound.endpoints.stop_servers import HttpRequest
 from handler.inbound.extract import extract
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import switched_on
 from handler.outbound.result import binary
