@@ -11,6 +11,8 @@
     ├── CallerForbidden      the caller may not do this
     └── PassingTrouble       sending the event again can help
         ├── BudgetSpent      not every server was handled in time
+        ├── EventInProgress  the same event is being handled, and enough deliveries of it wait
+        ├── StopLimitReached this process has sent enough stops for now
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── ShuttingDown     this process takes no more events
         ├── SinkUnreachable  an event of ours could not be handed over
@@ -126,6 +128,18 @@ class BudgetSpent(RetryableError):
     """The event's time budget ended before every server was handled."""
 
     name = "budget-spent"
+
+
+class EventInProgress(RetryableError):
+    """The same event is being handled by this process, and as many deliveries as may wait for it do."""
+
+    name = "event-in-progress"
+
+
+class StopLimitReached(RetryableError):
+    """The stop limit of this process leaves too little room for the servers of the event; nothing was sent."""
+
+    name = "stop-limit-reached"
 
 
 class BodyIncomplete(RetryableError):

@@ -73,6 +73,18 @@ class Callers(NamedTuple):
     oidc: OidcSettings | None
 
 
+class StopLimit(NamedTuple):
+    """How many servers this process may send stops for.
+
+    Attributes:
+        servers: most of them within the window.
+        window: how long an attempt counts.
+    """
+
+    servers: int
+    window: timedelta
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the environment says, checked.
@@ -101,6 +113,7 @@ class Settings:
     bms_url: str | None = None
     smn_url: str | None = None
     deadline: timedelta = timedelta(seconds=50)
+    stop_limit: StopLimit | None = None
     concurrency: int = 16
     max_body: int = 1024 * 1024
     webhook_origins: frozenset[str] = frozenset()
@@ -223,6 +236,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         bms_url=reading.value("AUTOSTOP_BMS_URL", http_url, None),
         smn_url=reading.value("AUTOSTOP_SMN_URL", http_url, None),
         deadline=deadline,
+        stop_limit=StopLimit(4 * policy.max_servers, timedelta(minutes=10)),
         concurrency=reading.value("AUTOSTOP_CONCURRENCY", whole(1, 256), 16),
         max_body=shared.max_body,
         webhook_origins=frozenset(part.lower() for part in reading.parts("AUTOSTOP_WEBHOOK_ORIGINS")),

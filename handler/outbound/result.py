@@ -13,18 +13,44 @@ from cloudevents.http import CloudEvent
 
 from handler import rfc3339
 from handler.stop.evidence import Evidence
-from handler.stop.model import Report, Selector, ServerResult
+from handler.stop.model import Reason, Report, Selector, ServerResult
 
 _PREFIX = "io.github.bms-autostop.stop."
-# One fixed namespace, so that the same request gives the same result id in every deployment.
+# One fixed namespace, so that the same result has the same id in every deployment.
 _IDS = uuid.UUID("6e9d1f0c-6c0c-5d0e-9d4a-2f1f6a5f7c11")
+# With these reasons, the request id of a row is the one of the stop, if the cloud gave one.
+_STOP_TAKEN = frozenset({Reason.CONFIRMED, Reason.ACCEPTED, Reason.REVERTED, Reason.POWER_STILL_ON})
 # Printable ASCII but for space, double quote and percent goes into a header as it is (CloudEvents HTTP binding).
 _PLAIN_IN_HEADER = "!#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 
-def result_id(source: str, id_: str) -> str:
-    """The id of the result of the event `source` and `id_`: a redelivery gives the same one."""
-    return str(uuid.uuid5(_IDS, json.dumps([source, id_])))
+def result_id(report: Report, type_: str) -> str:
+    """Derive the id of a result event from the event that it answers and from what it says.
+
+    The same content has the same id, so that a receiver can drop a repeat; other content has another id, as
+    CloudEvents demands of events with one `source`. `causationid` ties all results of an event together.
+
+    Args:
+        type_: the result event's type.
+
+    Returns:
+        A UUID (version 5) of the incoming `source` and `id`, the type, the refusal, and of each server its id, outcome,
+        reason, states, job id, and the request id of a stop that the cloud took; of no time.
+    """
+    rows = [
+        (
+            server.id,
+            server.outcome,
+            server.reason,
+            server.vm_state,
+            server.task_state,
+            server.job_id,
+            server.request_id if server.reason in _STOP_TAKEN else None,
+        )
+        for server in report.servers
+    ]
+    request = report.request
+    return str(uuid.uuid5(_IDS, json.dumps([request.source, request.id, type_, report.refusal, rows])))
 
 
 def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) -> CloudEvent:
@@ -36,6 +62,7 @@ def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) 
     """
     request = report.request
     word = "refused" if report.refusal else "failed" if report.failed else "completed"
+    type_ = f"{_PREFIX}{word}.v1"
     optional = {
         "subject": request.server_ids[0] if len(request.server_ids) == 1 else None,
         "correlationid": request.correlationid,
@@ -43,9 +70,9 @@ def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) 
         "tracestate": request.tracestate,
     }
     attributes = {
-        "id": result_id(request.source, request.id),
+        "id": result_id(report, type_),
         "source": source,
-        "type": f"{_PREFIX}{word}.v1",
+        "type": type_,
         "time": rfc3339.render(report.finished_at),
         "datacontenttype": "application/json",
         "causationid": request.id,

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 from handler.errors import BadEvent, ChatUnreachable, Violation
 from handler.inbound.cloudevents.result_events import ResultEvent
@@ -89,13 +88,12 @@ class NotifyService:
 
 
 class _Memory:
-    """The results that were told lately. Another process does not know them: then one is told twice.
-
-    A request that is handled once more has the same result id, and what came of it may differ: that is told.
+    """The results that were posted lately, by `source` and `id`. Another process does not know them: then one is posted
+    twice.
     """
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[tuple[str, str, datetime], None] = OrderedDict()
+        self._keys: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._lock = threading.Lock()
 
     def __contains__(self, result: ResultEvent) -> bool:
@@ -108,8 +106,8 @@ class _Memory:
                 self._keys.popitem(last=False)
 
 
-def _key(result: ResultEvent) -> tuple[str, str, datetime]:
-    return result.source, result.id, result.report.finished_at
+def _key(result: ResultEvent) -> tuple[str, str]:
+    return result.source, result.id
 
 
 def _not_told(result: ResultEvent, level: int, detail: str, **more: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,11 +19,14 @@ from handler.inbound.http.responses import Answer
 from handler.outbound import logs
 from handler.outbound.result import batch, binary, result_event
 from handler.outbound.sink import Sink
+from handler.services.runs import Runs
 from handler.settings import Settings
 from handler.stop.calls import CompletedCall
 from handler.stop.executor import ThreadExecutor
 from handler.stop.model import Report, ServerResult, StopRequest
-from handler.stop.run import run
+from handler.stop.ports import Cloud
+from handler.stop.run import PreparedRequest, prepare, refuse_too_many, run
+from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
 from handler.wire import Wire
 
 if TYPE_CHECKING:
@@ -31,6 +35,12 @@ if TYPE_CHECKING:
 
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
+
+
+def _http_threads() -> int:
+    """The threads that functions-framework serves requests with: `THREADS`, or four for each processor."""
+    threads = os.environ.get("THREADS", "")
+    return int(threads) if threads.isascii() and threads.isdigit() else (os.cpu_count() or 1) * 4
 
 
 class Service:
@@ -51,6 +61,11 @@ class Service:
         self._telemetry = telemetry
         self._clouds = Clouds(settings, new_wire=telemetry.wire("cloud") if telemetry else Wire)
         self._sink = self._new_sink()
+        self._runs = Runs(max(1, _http_threads() // 4), monotonic)
+        limit = settings.stop_limit
+        self._stop_limit = (
+            StopLimit(limit.servers, limit.window.total_seconds(), monotonic) if limit is not None else None
+        )
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -143,40 +158,81 @@ class Service:
         Raises:
             PassingTrouble: the event must come again.
         """
+        return self._observed(request, lambda threads: self._shared(request, deadline, threads))
+
+    def _shared(self, request: StopRequest, deadline: float, threads: Executor) -> Report:
+        """The report of this delivery's run, or of the one that another delivery of the event has begun."""
+        return self._runs.report(
+            request, deadline, lambda: self._run(self._prepare(request, deadline, threads), deadline, threads)
+        )
+
+    def _observed(self, request: StopRequest, report: Callable[[Executor], Report]) -> Report:
         if self._telemetry is None:
-            return self._report(request, deadline, self._threads)
+            return report(self._threads)
         with self._telemetry.event(request):
-            report = self._report(request, deadline, self._telemetry.executor(self._threads))
-            self._telemetry.report(report)
-            return report
+            made = report(self._telemetry.executor(self._threads))
+            self._telemetry.report(made)
+            return made
 
-    def _report(self, request: StopRequest, deadline: float, threads: Executor) -> Report:
-        dry_run = request.dry_run or self.settings.policy.dry_run
+    def _cloud(self, request: StopRequest) -> Cloud:
+        return self._clouds.cloud(dry_run=self._dry_run(request))
+
+    def _dry_run(self, request: StopRequest) -> bool:
+        return request.dry_run or self.settings.policy.dry_run
+
+    def _prepare(self, request: StopRequest, deadline: float, threads: Executor) -> PreparedRequest:
         executor: ThreadExecutor[CompletedCall] = ThreadExecutor(threads)
+        return prepare(request, self.settings.policy, self._cloud(request), executor, deadline=deadline)
 
-        def told(server: ServerResult) -> None:
-            # At once, while others are waited for: what was done to a server is told whatever comes after it.
+    def _run(self, prepared: PreparedRequest, deadline: float, threads: Executor) -> Report:
+        request = prepared.request
+        dry_run = self._dry_run(request)
+        cloud = self._cloud(request)
+        executor: ThreadExecutor[CompletedCall] = ThreadExecutor(threads)
+        reservation = Reservation(self._stop_limit) if self._stop_limit is not None and not dry_run else None
+
+        def on_result(server: ServerResult) -> None:
+            # At once, while others are waited for: what was done to a server is logged whatever comes after it.
             logs.log_server(request, server)
             if self._telemetry is not None:
                 self._telemetry.server(server)
 
-        return run(
-            request,
-            self.settings.policy,
-            self._clouds.cloud(dry_run=dry_run),
-            executor,
-            deadline=deadline,
-            # A few more than there are threads, so that none of them waits for the next call to be thought of.
-            width=self.settings.concurrency * 5 // 4,
-            dry_run=dry_run,
-            told=told,
-        )
+        try:
+            return run(
+                prepared,
+                self.settings.policy,
+                LimitedCloud(cloud, reservation) if reservation is not None else cloud,
+                executor,
+                deadline=deadline,
+                # A few more than there are threads, so that none of them waits for the next call to be decided.
+                width=self.settings.concurrency * 5 // 4,
+                dry_run=dry_run,
+                on_result=on_result,
+                before_first_stop=reservation.reserve if reservation is not None else lambda _: None,
+            )
+        finally:
+            if reservation is not None:
+                reservation.release()
 
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
         if len(requests) == 1:
             return [self.report(requests[0], deadline)]
         with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="event") as events:
-            return list(events.map(lambda request: self.report(request, deadline), requests))
+            # All are looked up before the first stop, so that the servers of the whole batch are counted.
+            looked_up = events.map(lambda request: self._prepare(request, deadline, self._threads), requests)
+            prepared = refuse_too_many(list(looked_up), self.settings.policy)
+
+            return list(events.map(lambda one: self._batch_report(one, deadline), prepared))
+
+    def _batch_report(self, one: PreparedRequest, deadline: float) -> Report:
+        def report(threads: Executor) -> Report:
+            def run() -> Report:
+                return self._run(one, deadline, threads)
+
+            # What is refused for the batch's sake is no answer for a delivery of that event alone.
+            return run() if one.refusal is not None else self._runs.report(one.asked, deadline, run)
+
+        return self._observed(one.asked, report)
 
     def _kept_for_result(self) -> float:
         """Seconds of the budget that the run must leave for the result's own way."""

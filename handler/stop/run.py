@@ -1,21 +1,97 @@
-"""The run of one event: refused as a whole, or all its servers handled within one time budget."""
+"""The run of one event: refused as a whole, or all its servers handled within one time budget.
+
+It has two parts, so that all events of a batch can be prepared, and their servers counted, before the first stop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from handler.stop.calls import CompletedCall
 from handler.stop.decide import refuse
-from handler.stop.model import Policy, Report, ServerResult, StopRequest
+from handler.stop.model import Policy, Refusal, Report, ServerResult, StopRequest
 from handler.stop.pauses import backoff
-from handler.stop.ports import CallExecutor, Cloud
+from handler.stop.ports import CallExecutor, Cloud, CloudReader
 from handler.stop.scheduler import Scheduler
 from handler.stop.steps import Step
 
 
-def run(
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """An event whose servers are known, before anything is done to them.
+
+    Attributes:
+        asked: as it came.
+        request: with the ids of the servers that its selector fits, if it has one.
+        started_at: when the handling began (aware).
+        refusal: why the event is refused as a whole, or None.
+        detail: one sentence for the result, or None.
+        look: the read that showed the servers of a selector, or None.
+    """
+
+    asked: StopRequest
+    request: StopRequest
+    started_at: datetime
+    refusal: Refusal | None = None
+    detail: str | None = None
+    look: CompletedCall | None = None
+
+
+def prepare(
     request: StopRequest,
+    policy: Policy,
+    cloud: CloudReader,
+    executor: CallExecutor[CompletedCall],
+    *,
+    deadline: float,
+    backoff: Callable[[int], float] = backoff,
+) -> PreparedRequest:
+    """Decide whether the event is refused as a whole, and look up the servers of its selector.
+
+    Args:
+        deadline: end of the budget, in seconds on the executor's monotonic clock.
+        backoff: seconds to wait after the n-th failure in a row.
+
+    Raises:
+        BudgetSpent: no whole list of servers could be had in time.
+        LoginRefused: the cloud refused the login.
+        CallDenied: the login may not list servers, so there is no telling which ones the selector fits.
+        InternalFault: a bug.
+    """
+    started_at = executor.now()
+    refusal = refuse(request, policy, started_at)
+    if refusal is not None or request.selector is None:
+        return PreparedRequest(request, request, started_at, refusal)
+    from handler.stop.selection import news, select
+
+    found = select(request.selector, cloud, executor, deadline=deadline, backoff=backoff)
+    detail = news(len(found.servers), policy)
+    chosen = replace(request, server_ids=tuple(found.servers))
+    refusal = refuse(chosen, policy, executor.now())
+    if refusal is not None:
+        return PreparedRequest(request, request, started_at, refusal, detail)
+    look = CompletedCall(Step.READ, chosen.server_ids, found.began, found.servers)
+    return PreparedRequest(request, chosen, started_at, None, detail, look)
+
+
+def refuse_too_many(prepared: Sequence[PreparedRequest], policy: Policy) -> Sequence[PreparedRequest]:
+    """Refuse all events of one delivery if together they name more distinct servers than one event may."""
+    servers = {id_ for one in prepared if one.refusal is None for id_ in one.request.server_ids}
+    if len(servers) <= policy.max_servers:
+        return prepared
+    detail = (
+        f"The events of this batch are about {len(servers)} servers; at most {policy.max_servers} are taken at once."
+    )
+    return [
+        one if one.refusal is not None else replace(one, refusal=Refusal.TOO_MANY_SERVERS, detail=detail)
+        for one in prepared
+    ]
+
+
+def run(
+    prepared: PreparedRequest,
     policy: Policy,
     cloud: Cloud,
     executor: CallExecutor[CompletedCall],
@@ -24,17 +100,20 @@ def run(
     width: int,
     dry_run: bool,
     backoff: Callable[[int], float] = backoff,
-    told: Callable[[ServerResult], None] = lambda _: None,
+    on_result: Callable[[ServerResult], None] = lambda _: None,
+    before_first_stop: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Handle one event.
+    """Handle one event that was prepared.
 
     Args:
         cloud: for a dry run, one that cannot write.
-        deadline: end of the budget on the crew's monotonic clock.
-        width: calls that are given to the crew at a time, at most.
+        deadline: end of the budget, in seconds on the executor's monotonic clock.
+        width: calls that are given to the executor at a time, at most.
         dry_run: what the report says about itself.
         backoff: seconds to wait after the n-th failure in a row.
-        told: is given each server's result as soon as there is one, also if the event must come again in the end.
+        on_result: called with each server's result as soon as there is one, also if the event must come again.
+        before_first_stop: called once before the first stop is sent, with the number of servers that may still be
+            stopped; what it raises ends the run with nothing sent.
 
     Returns:
         The report: a refusal, or a result for each server.
@@ -42,22 +121,12 @@ def run(
     Raises:
         BudgetSpent: not every server could be handled; what was done stays done, and a redelivery finds it.
         LoginRefused: the cloud refused the login.
-        CallDenied: the login may not list servers, so there is no telling which ones the selector fits.
         InternalFault: a bug.
     """
-    started_at = executor.now()
-    refusal = refuse(request, policy, started_at)
+    request, refusal = prepared.request, prepared.refusal
     servers: tuple[ServerResult, ...] = ()
-    detail, look = None, None
-    if refusal is None and request.selector is not None:
-        from handler.stop.selection import news, select
-
-        found = select(request.selector, cloud, executor, deadline=deadline, backoff=backoff)
-        detail = news(len(found.servers), policy)
-        chosen = replace(request, server_ids=tuple(found.servers))
-        refusal = refuse(chosen, policy, executor.now())
-        if refusal is None:
-            request, look = chosen, CompletedCall(Step.READ, chosen.server_ids, found.began, found.servers)
     if refusal is None:
-        servers = Scheduler(request, policy, cloud, executor, deadline, width, backoff, told).results(look)
-    return Report(request, cloud.api, dry_run, refusal, servers, started_at, executor.now(), detail)
+        servers = Scheduler(
+            request, policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop
+        ).results(prepared.look)
+    return Report(request, cloud.api, dry_run, refusal, servers, prepared.started_at, executor.now(), prepared.detail)

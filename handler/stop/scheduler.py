@@ -35,7 +35,7 @@ class Scheduler:
 
     Args:
         request: it was not refused, and names its servers.
-        policy, cloud, crew, deadline, width, backoff, told: as `run` has them.
+        policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop: as `run` has them.
     """
 
     def __init__(
@@ -47,9 +47,12 @@ class Scheduler:
         deadline: float,
         width: int,
         backoff: Callable[[int], float],
-        told: Callable[[ServerResult], None],
+        on_result: Callable[[ServerResult], None],
+        before_first_stop: Callable[[int], None],
     ) -> None:
-        self._told = told
+        self._on_result = on_result
+        self._before_first_stop = before_first_stop
+        self._any_stop = False
         self._cloud = cloud
         self._crew = executor
         self._deadline = deadline
@@ -119,6 +122,9 @@ class Scheduler:
 
     def _send(self) -> None:
         # Stops go first: the shorter the time between a look and the stop, the less can change in it.
+        if self._stops and not self._any_stop:
+            self._before_first_stop(self._open)
+            self._any_stop = True
         while self._stops and self._in_flight < self._width:
             self._start(Step.STOP, self._stops.popleft())
         while self._asks and self._in_flight < self._width:
@@ -183,7 +189,7 @@ class Scheduler:
     def _ended(self, case: ServerTask) -> None:
         assert case.result is not None
         self._open -= 1
-        self._told(case.result)
+        self._on_result(case.result)
 
     def _probe(self, case: ServerTask) -> None:
         """Read another server, to learn whether the cloud is down or just this one server can't be shown."""

@@ -141,7 +141,8 @@ def test_playground_does_what_its_readme_says(playground: Playground) -> None:
     assert [row["outcome"] for row in first.json()["servers"]] == ["stopped"]
     again = playground.request(event)
     assert [row["outcome"] for row in again.json()["servers"]] == ["unchanged"]
-    assert again.headers["ce-id"] == first.headers["ce-id"]
+    assert again.headers["ce-id"] != first.headers["ce-id"]
+    assert again.headers["ce-causationid"] == first.headers["ce-causationid"]
     taken = playground.request(alarm)
     assert taken.status_code in (200, 202, 204)
     lines = [json.loads(line) for line in playground.logs["stop"].read_text().splitlines() if line.startswith("{")]

@@ -278,14 +278,15 @@ def test_one_bad_server_among_twenty_touches_no_other(
 # --- the same event again ---
 
 
-def test_a_repeated_event_stops_once_and_gives_results_of_one_id(cloud: Simulator, function: Function) -> None:
+def test_a_repeated_event_stops_once_and_equal_results_have_one_id(cloud: Simulator, function: Function) -> None:
     """Five deliveries one after the other: five good answers, and one stop sent for each server."""
     servers = [cloud.add_server() for _ in range(3)]
     answers = [function.stop(*servers, id="again", time=at(10)) for _ in range(5)]
     assert came_out(answers[0]) == dict.fromkeys(servers, "stopped/confirmed")
     for answer in answers[1:]:
         assert came_out(answer) == dict.fromkeys(servers, "unchanged/already-stopped")
-    assert len({answer.headers["ce-id"] for answer in answers}) == 1
+    assert len({answer.headers["ce-id"] for answer in answers}) == 2
+    assert len({answer.headers["ce-id"] for answer in answers[1:]}) == 1
     assert [cloud.stops_sent(server) for server in servers] == [1, 1, 1]
 
 
@@ -298,17 +299,22 @@ def test_two_events_have_results_of_two_ids(cloud: Simulator, function: Function
 
 @pytest.mark.parametrize("delay", [0.0, 0.1])
 def test_deliveries_at_the_same_moment_take_one_stop(start_function: StartFunction, delay: float) -> None:
-    """Five at once: the cloud takes one stop of each server, and exactly one result calls it its own."""
+    """Five at once: one run stops each server once, and those that waited for it get its result."""
     with Simulator(power_off_delay=delay) as cloud:
         function = start_function(cloud)
         servers = [cloud.add_server() for _ in range(3)]
         with ThreadPoolExecutor(5) as threads:
             answers = list(threads.map(lambda _: function.stop(*servers, id="at-once"), range(5)))
         for server in servers:
-            outcomes = sorted(came_out(answer)[server].partition("/")[0] for answer in answers)
-            assert outcomes == ["stopped", *["unchanged"] * 4]
+            outcomes = {came_out(answer)[server].partition("/")[0] for answer in answers if answer.status_code == 200}
+            assert "stopped" in outcomes <= {"stopped", "unchanged"}
             assert cloud.stops_taken(server) == 1
-        assert len({answer.headers["ce-id"] for answer in answers}) == 1
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        by_id: dict[str, set[str]] = {}
+        for answer in answers:
+            if answer.status_code == 200:
+                by_id.setdefault(answer.headers["ce-id"], set()).add(str(came_out(answer)))
+        assert all(len(said) == 1 for said in by_id.values())
 
 
 # --- vm_state and task_state ---

@@ -71,11 +71,12 @@ def test_the_answer_is_the_result(cloud: Simulator, function: Function) -> None:
 
 
 def test_a_redelivery_is_safe_and_known(cloud: Simulator, function: Function) -> None:
-    """The same event again stops nothing, and its result has the same id."""
+    """The same event again stops nothing; what it says then is another result, and said again has the same id."""
     server = cloud.add_server()
-    first, second = (result_of(function.stop(server, id="again")) for _ in range(2))
-    assert first["id"] == second["id"]
+    first, second, third = (result_of(function.stop(server, id="again")) for _ in range(3))
     assert second["data"]["servers"][0]["outcome"] == "unchanged"
+    assert first["id"] != second["id"] == third["id"]
+    assert {result["causationid"] for result in (first, second, third)} == {"again"}
     assert cloud.stops_sent(server) == 1
 
 
@@ -150,7 +151,7 @@ def test_a_batch_of_one_is_answered_by_a_batch_of_one(cloud: Simulator, function
 def test_one_member_that_must_come_again_takes_the_batch_along(cloud: Simulator, start_function: StartFunction) -> None:
     """No result is returned; what was stopped is in the log, and the redelivery finds it stopped."""
     quick, slow = cloud.add_server("quick"), cloud.add_server("slow")
-    function = start_function(cloud, AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="0")
+    function = start_function(cloud, AUTOSTOP_DEADLINE="4s", AUTOSTOP_WAIT="0")
     cloud.inject(Fault(on=CallKind.READ, server_id=slow, times=None, status=503))
     members = [event(id=name, data={"server_ids": [id_]}) for name, id_ in (("a", quick), ("b", slow))]
     with logged() as lines:
@@ -219,7 +220,7 @@ def test_a_sink_that_stumbles_gets_the_result_again(
 
 
 def test_a_sink_that_stays_away_makes_the_event_come_again(cloud: Simulator, start_function: StartFunction) -> None:
-    """503 with what the sink asked for; the redelivery hands over the same result id."""
+    """503 with what the sink asked for; the redelivery hands over what is true then, tied to the event."""
     server = cloud.add_server()
     with SinkServer(Say(503, {"Retry-After": "90"})) as sink:
         function = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url)
@@ -227,7 +228,7 @@ def test_a_sink_that_stays_away_makes_the_event_come_again(cloud: Simulator, sta
         assert (first.status_code, first.headers["Retry-After"]) == (503, "90")
         assert first.json()["type"] == "urn:bms-autostop:problem:sink-unreachable"
         assert function.stop(server, id="again").status_code == 204
-    assert len({got.headers["ce-id"] for got in sink.got}) == 1
+    assert {got.headers["ce-causationid"] for got in sink.got} == {"again"}
     assert cloud.stops_sent(server) == 1
 
 
@@ -327,3 +328,41 @@ def test_secrets_are_nowhere(cloud: Simulator, start_function: StartFunction, mo
     assert (len(sink.got), len(tokens)) == (2, 2)
     for secret in (*secrets.values(), cloud.environ()["OS_PASSWORD"], *tokens):
         assert not [text for text in everything if secret in text]
+
+
+# --- how many servers at most
+
+
+def test_the_servers_of_a_batch_count_together(cloud: Simulator, start_function: StartFunction) -> None:
+    """Thirty events of ten servers are not ten servers: every event is refused, and nothing is stopped."""
+    function = start_function(cloud, AUTOSTOP_MAX_SERVERS="10")
+    servers = [cloud.add_server() for _ in range(12)]
+    groups = [servers[start : start + 4] for start in range(0, 12, 4)]
+    answer = post_batch(function, *(event(id=str(n), data={"server_ids": ids}) for n, ids in enumerate(groups)))
+    results = answer.json()
+    assert [result["type"] for result in results] == [f"{PREFIX}refused.v1"] * 3
+    assert {result["data"]["refusal"] for result in results} == {"too-many-servers"}
+    assert "12 servers; at most 10" in results[0]["data"]["detail"]
+    assert [cloud.stops_sent(server) for server in servers] == [0] * 12
+
+
+def test_a_selector_of_a_batch_is_looked_up_before_anything_is_stopped(
+    cloud: Simulator, start_function: StartFunction
+) -> None:
+    """One event names two servers, another selects three: one more than the limit."""
+    function = start_function(cloud, AUTOSTOP_MAX_SERVERS="4")
+    named = [cloud.add_server() for _ in range(2)]
+    chosen = [cloud.add_server(f"ci-{number}") for number in range(3)]
+    members = [event(id="a", data={"server_ids": named}), event(id="b", data={"selector": {"name": "ci-*"}})]
+    results = post_batch(function, *members).json()
+    assert {result["data"]["refusal"] for result in results} == {"too-many-servers"}
+    assert [cloud.stops_sent(server) for server in (*named, *chosen)] == [0] * 5
+
+
+def test_a_batch_within_the_limit_is_handled(cloud: Simulator, start_function: StartFunction) -> None:
+    """The same server in two events counts once."""
+    function = start_function(cloud, AUTOSTOP_MAX_SERVERS="2")
+    one, two = cloud.add_server(), cloud.add_server()
+    members = [event(id="a", data={"server_ids": [one, two]}), event(id="b", data={"server_ids": [two]})]
+    assert post_batch(function, *members).status_code == 200
+    assert (cloud.stops_sent(one), cloud.stops_sent(two)) == (1, 1)

@@ -13,7 +13,7 @@ from handler.errors import CloudError, CloudUnreachable
 from handler.stop.evidence import Action, History
 from handler.stop.model import Policy, Report, Server, ServerResult, StopRequest
 from handler.stop.ports import Cloud, Taken
-from handler.stop.run import run
+from handler.stop.run import prepare, run
 
 NOW = datetime(2026, 11, 20, 19, 0, tzinfo=UTC)
 # The monotonic clock starts somewhere, and not where the wall clock does.
@@ -265,8 +265,9 @@ class Scenario:
         """Run it to its end; whatever that is, no promise to a server may be broken on the way."""
         executor: Any = self.executor
         try:
+            prepared = prepare(self._request, self._policy, self.cloud, executor, deadline=START + self.budget)
             return run(
-                self._request,
+                prepared,
                 self._policy,
                 cloud or self.cloud,
                 executor,

@@ -116,7 +116,7 @@ def test_a_stop_of_one_server_does_not_wait_for_the_rest_of_an_answer(one_by_one
         if server.id == TWO:
             sent.append([call.id for call in play.cloud.calls if call.kind == "stop"])
 
-    assert not play.report(told=told).failed
+    assert not play.report(on_result=told).failed
     assert sent == [[ONE] if one_by_one else []]
 
 
@@ -178,7 +178,7 @@ def test_each_result_is_told_as_soon_as_it_is_there() -> None:
         heard.append((server.id, server.reason, play.elapsed))
 
     with pytest.raises(BudgetSpent):
-        play.report(told=told)
+        play.report(on_result=told)
     (second, third) = heard
     assert second[:2] == (TWO, Reason.CONFIRMED)
     assert second[2] < 1.0
@@ -189,7 +189,7 @@ def test_what_ends_with_the_budget_is_told_too() -> None:
     """A server that was still watched then has a result as well."""
     heard: list[ServerResult] = []
     play = Scenario(quick(), Script("active", OFF), budget=10.0)
-    report = play.report(told=heard.append)
+    report = play.report(on_result=heard.append)
     assert heard == list(report.servers)
 
 
@@ -198,7 +198,7 @@ def test_what_was_done_before_a_refused_login_is_told() -> None:
     heard: list[str] = []
     play = Scenario(quick(), Script("active", Raised(LoginRefused("No.")), lasts=2.0))
     with pytest.raises(LoginRefused):
-        play.report(told=lambda server: heard.append(server.id))
+        play.report(on_result=lambda server: heard.append(server.id))
     assert heard == [ONE]
 
 
@@ -226,7 +226,7 @@ def test_the_end_of_the_budget_cuts_off_one_server_of_an_answer_and_not_the_next
     play = Scenario(Script(cut_off, lasts=1.0), Script("stopped"), together=2, budget=1.0)
     told: list[ServerResult] = []
     with pytest.raises(BudgetSpent, match="1 of 2"):
-        play.report(told=told.append)
+        play.report(on_result=told.append)
     assert [result.id for result in told] == [TWO]
 
 

@@ -26,7 +26,7 @@ from handler.errors import (
 from handler.stop.decide import decide, refuse
 from handler.stop.evidence import Action, Lookup
 from handler.stop.model import Move, Policy, Reason, Refusal, Report, Selector, Server
-from handler.stop.run import run
+from handler.stop.run import prepare, run
 from handler.stop.selection import matches
 from tests.stop.fakes import (
     ID,
@@ -210,8 +210,16 @@ def played(
     """The run of an event with a selector."""
     executor: Any = cloud.executor
     try:
-        return run(
+        prepared = prepare(
             asked(selector=selector, **facts),
+            policy or Policy(),
+            cloud,
+            executor,
+            deadline=START + budget,
+            backoff=fixed_backoff,
+        )
+        return run(
+            prepared,
             policy or Policy(),
             cloud,
             executor,

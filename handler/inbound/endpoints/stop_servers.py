@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from handler.errors import BadEvent, Violation, WrongMethod
 from handler.inbound.auth import caller
@@ -58,13 +59,16 @@ class StopEndpoint:
                 until = request.received + self._settings.deadline.total_seconds()
                 caller.prove(request.headers, self._settings, until)
                 delivery = decode(request.headers, request.body)
-                return self._deliver(delivery, request.received)
+                return self._deliver(delivery, request)
             case _:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
-    def _deliver(self, delivery: Delivery, received: float) -> Answer:
+    def _deliver(self, delivery: Delivery, request: HttpRequest) -> Answer:
         requests = requests_of(delivery, self._settings.event_types, self._ignored)
-        return self._handle(requests, delivery.batch, received) if requests else Answer(204)
+        # An event's own trace context comes first (CloudEvents' distributed tracing extension).
+        trace = traced(request.headers.get("traceparent"), request.headers.get("tracestate"))
+        requests = [one if one.traceparent else replace(one, **trace) for one in requests]
+        return self._handle(requests, delivery.batch, request.received) if requests else Answer(204)
 
 
 def requests_of(

@@ -147,7 +147,16 @@ def _each_result_has_a_new_id() -> Broken:
 
 def _two_events_share_a_result_id() -> Broken:
     real = result.result_id
-    return mock.patch.object(result, "result_id", lambda source, id_: real("", source + id_))
+    return mock.patch.object(
+        result,
+        "result_id",
+        lambda report, type_: real(replace(report, request=replace(report.request, source="", id="")), type_),
+    )
+
+
+def _an_event_has_one_result_id() -> Broken:
+    real = result.result_id
+    return mock.patch.object(result, "result_id", lambda report, _: real(replace(report, servers=(), refusal=None), ""))
 
 
 def _a_busy_server_is_trouble() -> Broken:
@@ -185,7 +194,8 @@ BREAKAGES: Mapping[str, Callable[[], Broken]] = {
     "503 if not all is done": _what_is_not_done_is_left_out,
     "busy is a result": _a_busy_server_is_trouble,
     "a look that we cut off is no trouble": lambda: mock.patch.object(scheduler, "_GRAIN", float("-inf")),
-    "one result id an event": _each_result_has_a_new_id,
+    "the same content has the same result id": _each_result_has_a_new_id,
+    "other content has another result id": _an_event_has_one_result_id,
     "one event a result id": _two_events_share_a_result_id,
 }
 

@@ -17,6 +17,7 @@ from tests.harness.prove.function import Function
 from tests.harness.prove.ledger import Ledger
 from tests.harness.prove.town import Town
 
+_STOP_TAKEN = frozenset({"confirmed", "accepted", "reverted", "power-still-on"})
 _PREFIX = "io.github.bms-autostop.stop."
 # A call may end a little after its time-out: what it takes to get there and back.
 _SLACK = 2.5
@@ -140,7 +141,10 @@ class Delivery:
         rows, refusal = data["servers"], data["refusal"]
         errand = self._errand.of(event)
         tally = self._ledger.tally
-        self._ledger.result_id(event.key, headers["ce-id"])
+        said = [[row[n] for n in ("id", "outcome", "reason", "vm_state", "task_state", "job_id")] for row in rows]
+        taken = [row["request_id"] for row in rows if row["reason"] in _STOP_TAKEN]
+        content = json.dumps([headers["ce-type"], refusal, said, taken])
+        self._ledger.result_id(event.key, headers["ce-id"], content)
         word = "refused" if refusal else "failed" if data["summary"]["failed"] else "completed"
         tally.add("results", word)
         faults = []

@@ -9,6 +9,7 @@ from typing import Any
 from handler.simulator import Action
 from handler.simulator.compute.servers import ServerState
 from handler.stop.model import StopRequest
+from handler.stop.run import PreparedRequest
 from tests.harness.prove.events import Asked
 
 
@@ -74,6 +75,8 @@ class Errand:
 
     def part(self, item: Any) -> Errand:
         """The errand of one of several requests; of anything else, such as a result, it is the whole."""
+        if isinstance(item, PreparedRequest):
+            item = item.asked
         return self.parts[(item.source, item.id)] if isinstance(item, StopRequest) else self
 
     def of(self, event: Asked) -> Errand:

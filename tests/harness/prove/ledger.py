@@ -36,7 +36,8 @@ class Ledger:
         self._shows = shows
         self._shown: dict[int, dict[str, Look]] = {}
         self._taken: dict[tuple[Key, str], list[Sent]] = {}
-        self._result_ids: dict[Key, str] = {}
+        self._result_ids: dict[tuple[Key, str], str] = {}
+        self._contents: dict[str, tuple[Key, str]] = {}
 
     def look(self, errand: Errand, ids: Sequence[str]) -> None:
         """Remember servers as they are while the cloud answers a read of them; no ids for all those of the errand."""
@@ -99,13 +100,16 @@ class Ledger:
         """Note a result that the sink took."""
         errand.posted.append((headers, body))
 
-    def result_id(self, key: Key, found: str) -> None:
-        """Hold the id of a result against those of all the others."""
-        if self._result_ids.setdefault(key, found) != found:
-            self.broken.append(f"the result of event {key} has another id than at an earlier delivery")
-        for other, known in self._result_ids.items():
-            if known == found and other != key:
-                self.broken.append(f"the results of the events {key} and {other} have the same id")
+    def result_id(self, key: Key, found: str, content: str) -> None:
+        """Hold the id of a result against the others: the same content has the same id, other content another.
+
+        Args:
+            content: what the id stands for: type, refusal, and of each server what was said of it.
+        """
+        if self._result_ids.setdefault((key, content), found) != found:
+            self.broken.append(f"a result of event {key} has another id than the same result had before")
+        if self._contents.setdefault(found, (key, content)) != (key, content):
+            self.broken.append(f"two different results, one of the event {key}, have the same id")
 
     def state(self, server_id: str) -> ServerState | None:
         """A server as it is now; None if there never was one."""

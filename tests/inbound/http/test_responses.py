@@ -32,6 +32,8 @@ EXPECTED = {
     errors.NotAnEvent: (415, "not-an-event"),
     errors.RetryableError: (503, "trouble"),
     errors.BudgetSpent: (503, "budget-spent"),
+    errors.EventInProgress: (503, "event-in-progress"),
+    errors.StopLimitReached: (503, "stop-limit-reached"),
     errors.BodyIncomplete: (503, "body-incomplete"),
     errors.ShuttingDown: (503, "shutting-down"),
     errors.SinkUnreachable: (503, "sink-unreachable"),

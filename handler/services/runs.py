@@ -1,0 +1,83 @@
+"""One run for each event in this process, however often the event is delivered meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+
+from handler.errors import BudgetSpent, EventInProgress, ShuttingDown
+from handler.stop.model import Report, StopRequest
+
+
+class Runs:
+    """The events that this process is handling.
+
+    Args:
+        most_waiting: deliveries that may wait for the run of another one at a time; each of them holds a thread.
+        monotonic: the clock, in seconds.
+    """
+
+    def __init__(self, most_waiting: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._most_waiting = most_waiting
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._running: dict[tuple[str, str], list[tuple[StopRequest, Future[Report]]]] = {}
+
+    def report(self, request: StopRequest, deadline: float, run: Callable[[], Report]) -> Report:
+        """Run the event, or wait for the run of the same event that has begun, and share its report or its error.
+
+        An event is the same if `source`, `id` and everything that it asks for are; its trace context may differ.
+
+        Args:
+            deadline: of this delivery, in seconds on the monotonic clock.
+
+        Raises:
+            EventInProgress: too many deliveries wait already.
+            BudgetSpent: the other run did not end in time.
+            RetryableError: as the run raises it.
+        """
+        key, content = (request.source, request.id), replace(request, traceparent=None, tracestate=None)
+        with self._lock:
+            same = next((future for other, future in self._running.get(key, ()) if other == content), None)
+            if same is None:
+                mine: Future[Report] = Future()
+                self._running.setdefault(key, []).append((content, mine))
+            elif self._waiting >= self._most_waiting:
+                raise EventInProgress(
+                    "This event is being handled, and too many deliveries of it wait.", retry_after=5.0
+                )
+            else:
+                self._waiting += 1
+        if same is not None:
+            return self._wait(same, deadline)
+        try:
+            report = run()
+        except BaseException as failure:
+            # What ends this thread alone is no answer for the deliveries that wait.
+            shared = failure if isinstance(failure, Exception) else ShuttingDown("The run of this event was ended.")
+            mine.set_exception(shared)
+            raise
+        else:
+            mine.set_result(report)
+            return report
+        finally:
+            with self._lock:
+                left = [entry for entry in self._running[key] if entry[1] is not mine]
+                if left:
+                    self._running[key] = left
+                else:
+                    del self._running[key]
+
+    def _wait(self, run: Future[Report], deadline: float) -> Report:
+        try:
+            return run.result(max(deadline - self._monotonic(), 0.0))
+        except FutureTimeout:
+            raise BudgetSpent("The run of another delivery of this event did not end in time.") from None
+        finally:
+            with self._lock:
+                self._waiting -= 1

@@ -1,0 +1,133 @@
+"""One run for each event in a process, however often the event is delivered meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from handler.errors import BudgetSpent, EventInProgress, RetryableError
+from handler.services.runs import Runs
+from handler.stop.model import Report
+from tests.outbound.test_result import report, row
+from tests.stop.fakes import asked, id_of
+
+REQUEST = asked(id_of(1))
+FAR = time.monotonic() + 3600.0
+
+
+class Gate:
+    """A run that begins, and ends when the test lets it."""
+
+    def __init__(self) -> None:
+        self.begun, self.end, self.count = threading.Event(), threading.Event(), 0
+
+    def __call__(self) -> Report:
+        self.count += 1
+        self.begun.set()
+        assert self.end.wait(60)
+        return report(row())
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """A run that is held."""
+    return Gate()
+
+
+def waiting(runs: Runs, count: int) -> None:
+    """Return when so many deliveries wait."""
+    until = time.monotonic() + 60
+    while runs._waiting != count:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def never() -> Report:
+    """A run that must not be made."""
+    raise AssertionError("a second run")
+
+
+def test_a_second_delivery_gets_the_report_of_the_first(gate: Gate) -> None:
+    """It makes no run of its own; a trace context of its own does not make it another event."""
+    runs = Runs(2)
+    again = replace(REQUEST, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(runs.report, REQUEST, FAR, gate)
+        assert gate.begun.wait(60)
+        others = [threads.submit(runs.report, one, FAR, never) for one in (REQUEST, again)]
+        waiting(runs, 2)
+        gate.end.set()
+        assert first.result(60) is others[0].result(60) is others[1].result(60)
+    assert gate.count == 1
+
+
+def test_after_its_end_the_event_runs_anew(gate: Gate) -> None:
+    """Nothing is remembered: a redelivery looks at the servers again."""
+    runs = Runs(1)
+    gate.end.set()
+    runs.report(REQUEST, FAR, gate)
+    runs.report(REQUEST, FAR, gate)
+    assert gate.count == 2
+    assert runs._running == {}
+
+
+def test_the_error_of_the_run_is_shared(gate: Gate) -> None:
+    """Both deliveries must come again."""
+    runs = Runs(1)
+
+    def fails() -> Report:
+        gate()
+        raise RetryableError("no")
+
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(runs.report, REQUEST, FAR, fails)
+        assert gate.begun.wait(60)
+        second = threads.submit(runs.report, REQUEST, FAR, never)
+        waiting(runs, 1)
+        gate.end.set()
+        for one in (first, second):
+            with pytest.raises(RetryableError, match="no"):
+                one.result(60)
+
+
+def _held(runs: Runs, threads: ThreadPoolExecutor, gate: Gate) -> Future[Report]:
+    run = threads.submit(runs.report, REQUEST, FAR, gate)
+    assert gate.begun.wait(60)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("most", "deadline", "error"), [(0, lambda: FAR, EventInProgress), (1, time.monotonic, BudgetSpent)]
+)
+def test_few_may_wait_and_each_for_its_own_time_only(
+    gate: Gate, most: int, deadline: Callable[[], float], error: type[Exception]
+) -> None:
+    """Else the deliveries of one slow event would take all threads."""
+    runs = Runs(most)
+    with ThreadPoolExecutor(1) as threads:
+        run = _held(runs, threads, gate)
+        with pytest.raises(error):
+            runs.report(REQUEST, deadline(), never)
+        gate.end.set()
+        assert run.result(60)
+    assert runs._waiting == 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": "other"}, {"source": "/other"}, {"dry_run": True}, {"server_ids": (id_of(2),)}]
+)
+def test_another_event_or_another_content_has_its_own_run(gate: Gate, change: dict[str, object]) -> None:
+    """Two events under one name are a mistake of the producer; none is answered with the other's result."""
+    runs = Runs(1)
+    own = report(row())
+    with ThreadPoolExecutor(1) as threads:
+        run = _held(runs, threads, gate)
+        assert runs.report(replace(REQUEST, **change), FAR, lambda: own) is own  # type: ignore[arg-type]
+        gate.end.set()
+        assert run.result(60) is not own
+    assert runs._running == {}

@@ -1,0 +1,162 @@
+"""The stop limit of a process: how many servers it sends stops for within a sliding window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from handler.errors import CloudThrottled, StopLimitReached
+from handler.stop.model import Policy, Reason, Refusal
+from handler.stop.ports import Cloud, Taken
+from handler.stop.run import prepare, refuse_too_many
+from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
+from tests.stop.fakes import START, FakeExecutor, Scenario, Script, asked, id_of
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def used(limit: StopLimit, *counts: int) -> None:
+    """Attempts of other events."""
+    for count in counts:
+        one = Reservation(limit)
+        one.reserve(count)
+        assert one.attempt(count) is None
+        one.release()
+
+
+def test_the_limit_counts_attempts_until_they_leave_the_window() -> None:
+    """Room comes back by and by, as each attempt grows older than the window."""
+    clock = Clock()
+    limit = StopLimit(5, 600.0, clock)
+    used(limit, 3)
+    clock.now += 100
+    used(limit, 2)
+    with pytest.raises(StopLimitReached) as refused:
+        Reservation(limit).reserve(1)
+    assert refused.value.retry_after == pytest.approx(500.0)
+    with pytest.raises(StopLimitReached) as refused:
+        Reservation(limit).reserve(4)
+    assert refused.value.retry_after == pytest.approx(600.0)
+    clock.now += 500
+    used(limit, 3)
+    with pytest.raises(StopLimitReached):
+        Reservation(limit).reserve(1)
+
+
+def test_what_an_event_did_not_use_is_given_back() -> None:
+    """Servers that were skipped or already stopped leave no mark."""
+    limit = StopLimit(5, 600.0, Clock())
+    first, second = Reservation(limit), Reservation(limit)
+    first.reserve(5)
+    assert first.attempt(1) is None
+    with pytest.raises(StopLimitReached) as refused:
+        second.reserve(1)
+    assert refused.value.retry_after == 1.0
+    first.release()
+    second.reserve(4)
+    with pytest.raises(StopLimitReached):
+        Reservation(limit).reserve(1)
+
+
+def test_each_attempt_counts() -> None:
+    """A stop that is sent again needs room of its own, and is held back without it."""
+    limit = StopLimit(3, 600.0, Clock())
+    one = Reservation(limit)
+    one.reserve(2)
+    assert [one.attempt(1) for _ in range(3)] == [None] * 3
+    pause = one.attempt(1)
+    assert pause == pytest.approx(600.0)
+    one.release()
+    with pytest.raises(StopLimitReached):
+        Reservation(limit).reserve(1)
+
+
+def test_a_stop_that_is_held_back_is_not_sent() -> None:
+    """It comes back as a throttled call, which the cloud never saw."""
+
+    inner = mock.create_autospec(Cloud, instance=True, one_by_one=True)
+    inner.stop.return_value = {"a": Taken()}
+    reservation = Reservation(StopLimit(1, 600.0, Clock()))
+    reservation.reserve(1)
+    cloud = LimitedCloud(inner, reservation)
+    assert cloud.stop(["a"], 1.0) == {"a": Taken()}
+    answer = cloud.stop(["a"], 1.0)["a"]
+    assert isinstance(answer, CloudThrottled)
+    assert (answer.retry_after, answer.maybe_acted) == (pytest.approx(600.0), False)
+    inner.stop.assert_called_once_with(["a"], 1.0)
+
+
+# --- in a run
+
+
+def refusing(error: Exception) -> Callable[[int], None]:
+    """What is called before the first stop, and ends the run."""
+
+    def before(_: int) -> None:
+        raise error
+
+    return before
+
+
+def test_a_run_asks_once_before_its_first_stop_for_those_that_are_left() -> None:
+    """A server that is stopped already needs no room."""
+    asked_for: list[int] = []
+    scenario = Scenario(Script("stopped"), Script("active", "stopped"), Script("active", "stopped"), width=1)
+    scenario.report(before_first_stop=asked_for.append)
+    assert asked_for == [2]
+
+
+def test_without_a_stop_nobody_is_asked() -> None:
+    """An event that finds everything stopped is handled whatever the limit says."""
+    report = Scenario(Script("stopped")).report(before_first_stop=refusing(StopLimitReached("full")))
+    assert [server.reason for server in report.servers] == [Reason.ALREADY_STOPPED]
+
+
+def test_too_little_room_ends_the_run_with_nothing_sent() -> None:
+    """The event must come again."""
+    scenario = Scenario(Script("active"), Script("active"))
+    with pytest.raises(StopLimitReached):
+        scenario.report(before_first_stop=refusing(StopLimitReached("full")))
+    assert "stop" not in scenario.cloud.story()
+
+
+# --- the servers of one delivery
+
+
+def prepared(*ids: Sequence[str], most: int = 3, age: timedelta | None = None) -> list[Refusal | None]:
+    """What becomes of the events of one batch."""
+    executor: Any = FakeExecutor()
+    cloud: Any = Scenario(Script("active")).cloud
+    policy = Policy(max_servers=most)
+    requests = [
+        asked(*one, time=executor.now() - age if age and not number else None) for number, one in enumerate(ids)
+    ]
+    made = [prepare(one, policy, cloud, executor, deadline=START + 10) for one in requests]
+    return [one.refusal for one in refuse_too_many(made, policy)]
+
+
+def test_distinct_servers_of_a_batch_are_counted() -> None:
+    """The same server in several events counts once; one too many refuses every event."""
+    one, two, three, four = (id_of(number) for number in range(1, 5))
+    assert prepared([one, two], [two, three]) == [None, None]
+    assert prepared([one, two], [three, four]) == [Refusal.TOO_MANY_SERVERS] * 2
+
+
+def test_an_event_that_is_refused_anyway_keeps_its_refusal_and_counts_for_nothing() -> None:
+    """Its servers are not in danger."""
+    one, two, three, four = (id_of(number) for number in range(1, 5))
+    day = timedelta(days=1)
+    assert prepared([one], [two, three, four], age=day) == [Refusal.TOO_OLD, None]
+    assert prepared([one], [one, two], [three, four], age=day) == [Refusal.TOO_OLD, *[Refusal.TOO_MANY_SERVERS] * 2]
