@@ -365,4 +365,4 @@ def test_a_batch_within_the_limit_is_handled(cloud: Simulator, start_function: S
     one, two = cloud.add_server(), cloud.add_server()
     members = [event(id="a", data={"server_ids": [one, two]}), event(id="b", data={"server_ids": [two]})]
     assert post_batch(function, *members).status_code == 200
-    assert (cloud.stops_sent(one), cloud.stops_sent(two)) == (1, 1)
+    assert (cloud.stops_taken(one), cloud.stops_taken(two)) == (1, 1)
