@@ -15,11 +15,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import requests
 from requests.utils import get_environ_proxies, select_proxy
 
 from handler.cloud.connect import Clouds
 from handler.errors import CallDenied, CloudError, CloudUnexpectedAnswer, KeysUnreachable, LoginRefused, ServerNotFound
+from handler.http_client import FAILURES, HttpClient
 from handler.settings import ApiName, Settings
 from handler.stop.decide import is_bare_metal
 from handler.stop.model import Server
@@ -145,11 +145,13 @@ def _reach(check: str, url: str, verify: bool | str) -> Finding:
 
 
 def _clock(url: str, verify: bool | str) -> Finding:
+    client = HttpClient(verify=verify, pool=1)
     try:
-        answer = requests.get(url, timeout=5, verify=verify, allow_redirects=False)
-        theirs = parsedate_to_datetime(answer.headers["Date"])
-    except (requests.RequestException, KeyError, ValueError):
+        theirs = parsedate_to_datetime(client.send("GET", url, headers={}, timeout=5, head_only=True).headers["Date"])
+    except (*FAILURES, KeyError, ValueError):
         return Finding("clock", Verdict.DOUBT, "IAM does not tell its time")
+    finally:
+        client.close()
     skew = (datetime.now(UTC) - theirs).total_seconds()
     if abs(skew) > _SKEW_WRONG:
         said = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the cloud"

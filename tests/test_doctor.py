@@ -11,6 +11,7 @@ import pytest
 
 from handler import cli, doctor, settings
 from handler.doctor import Finding, Verdict
+from handler.http_client import HttpClient, HttpResponse
 from handler.simulator import CallKind, Fault, Simulator
 from tests.support.issuer import Issuer
 
@@ -105,17 +106,24 @@ def test_a_login_that_may_only_read_is_found(cloud: Simulator) -> None:
     assert "reader" in found["login"].said
 
 
+def _answer_with(monkeypatch: pytest.MonkeyPatch, headers: Mapping[str, str]) -> None:
+    """Have the request for IAM's clock answered with these headers."""
+    send = HttpClient.send
+
+    def answered(client: HttpClient, method: str, url: str, **options: Any) -> HttpResponse:
+        response = send(client, method, url, **options)
+        return response._replace(headers=headers) if options.get("head_only") else response
+
+    monkeypatch.setattr(HttpClient, "send", answered)
+
+
 @pytest.mark.parametrize(("ahead", "said"), [(600, "behind the cloud"), (-600, "ahead of the cloud")])
 def test_a_clock_that_is_off_is_found(
     cloud: Simulator, monkeypatch: pytest.MonkeyPatch, ahead: float, said: str
 ) -> None:
     """Either way, by the time that IAM tells."""
     stamp = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + ahead))
-
-    class Answer:
-        headers: Mapping[str, str] = {"Date": stamp}
-
-    monkeypatch.setattr(doctor.requests, "get", lambda *_, **__: Answer())
+    _answer_with(monkeypatch, {"Date": stamp})
     found = examined(cloud)
     assert found["clock"].verdict is Verdict.WRONG
     assert said in found["clock"].said
@@ -123,11 +131,7 @@ def test_a_clock_that_is_off_is_found(
 
 def test_an_iam_that_does_not_tell_its_time_is_a_doubt(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the rest is looked at all the same."""
-
-    class Answer:
-        headers: Mapping[str, str] = {}
-
-    monkeypatch.setattr(doctor.requests, "get", lambda *_, **__: Answer())
+    _answer_with(monkeypatch, {})
     found = examined(cloud)
     assert found["clock"].verdict is Verdict.DOUBT
     assert found["stop"].verdict is Verdict.OK

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from handler.cloud import error_mapping
 from handler.cloud.auth.login import Login, Token
 from handler.errors import CloudUnexpectedAnswer, CloudUnreachable, LoginRefused
-from handler.wire import FAILURES, Wire
+from handler.http_client import FAILURES, HttpClient
 
 
 class Reply(NamedTuple):
@@ -48,11 +48,11 @@ class Http:
     def __init__(
         self,
         login: Login,
-        wire: Wire,
+        client: HttpClient,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._login = login
-        self._wire = wire
+        self._client = client
         self._monotonic = monotonic
 
     def send(
@@ -119,7 +119,7 @@ class Http:
         if access.signer is not None:
             sent |= access.signer(method, url, sent, payload)
         try:
-            status, received, answer = self._wire.send(method, url, headers=sent, body=payload, timeout=left)
+            status, received, answer = self._client.send(method, url, headers=sent, body=payload, timeout=left)
         except FAILURES as failure:
             raise error_mapping.from_failure(what, failure) from failure
         return status, Reply(received, answer), error_mapping.carried(sent)

@@ -11,10 +11,10 @@ from handler.cloud.api_client import Http
 from handler.cloud.auth.login import AccessKeyAuth, Login, NoLogin, StaticToken
 from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
+from handler.http_client import HttpClient
 from handler.login_settings import CloudLogin
 from handler.settings import ApiName, LoginKind, Settings
 from handler.stop.ports import Cloud
-from handler.wire import Wire
 
 if TYPE_CHECKING:
     from handler.cloud.bms import BmsReader
@@ -26,28 +26,28 @@ class Clouds:
     """Hands out clouds for events; all share one login and its connections. Nothing is sent before it is needed.
 
     Args:
-        wire: connections that are there already; they were made for the same settings, but perhaps another login.
-        new_wire: makes connections otherwise.
+        client: one that exists already, made for the same settings but perhaps another login.
+        new_client: makes a client otherwise.
     """
 
     def __init__(
         self,
         settings: Settings,
         monotonic: Callable[[], float] = time.monotonic,
-        wire: Wire | None = None,
-        new_wire: Callable[..., Wire] = Wire,
+        client: HttpClient | None = None,
+        new_client: Callable[..., HttpClient] = HttpClient,
     ) -> None:
         login, plugin = settings.login, None
         if login.kind is LoginKind.CLOUDS_YAML:
             from handler.cloud.auth import clouds_yaml
 
             login, plugin = clouds_yaml.entry(login)
-        self.wire = wire or new_wire(verify=login.verify, pool=settings.concurrency)
+        self.client = client or new_client(verify=login.verify, pool=settings.concurrency)
         if plugin is not None:
             self.login: Login = clouds_yaml.PluginLogin(plugin, login.verify, monotonic)
         else:
-            self.login = _new_login(login, self.wire, monotonic)
-        self.http = Http(self.login, self.wire)
+            self.login = _new_login(login, self.client, monotonic)
+        self.http = Http(self.login, self.client)
         self._api = settings.api
         api, explicit = (BMS, settings.bms_url) if settings.api is ApiName.BMS else (NOVA, settings.compute_url)
         self._place = login
@@ -97,17 +97,17 @@ class Clouds:
         return NovaCloud(self.http, self.endpoint)
 
 
-def _new_login(login: CloudLogin, wire: Wire, monotonic: Callable[[], float]) -> Login:
+def _new_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], float]) -> Login:
     """The login that the settings describe."""
     match login.kind:
         case LoginKind.PASSWORD | LoginKind.TOKEN | LoginKind.APPLICATION_CREDENTIAL:
             from handler.cloud.auth.keystone import KeystoneLogin
 
-            return KeystoneLogin(login, wire, monotonic)
+            return KeystoneLogin(login, client, monotonic)
         case LoginKind.READY_TOKEN:
             return StaticToken(login.token.reveal(), login.project_id or "", monotonic)
         case LoginKind.ACCESS_KEY:
-            return _key_login(login, wire, monotonic)
+            return _key_login(login, client, monotonic)
         case LoginKind.CLOUDS_YAML:
             raise AssertionError("its login is made by its plugin")
         case LoginKind.FUNCTIONGRAPH:
@@ -117,7 +117,7 @@ def _new_login(login: CloudLogin, wire: Wire, monotonic: Callable[[], float]) ->
             assert_never(unreachable)
 
 
-def _key_login(login: CloudLogin, wire: Wire, monotonic: Callable[[], float]) -> Login:
+def _key_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], float]) -> Login:
     from handler.cloud.auth.aksk import Signer
 
     signer = partial(
@@ -128,7 +128,7 @@ def _key_login(login: CloudLogin, wire: Wire, monotonic: Callable[[], float]) ->
     )
     return AccessKeyAuth(
         lambda project_id: signer(project_id=project_id).sign,
-        wire,
+        client,
         auth_url=login.auth_url,
         project_id=login.project_id,
         project_name=login.project_name,

@@ -26,7 +26,7 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
-from handler.wire import FAILURES, retry_after
+from handler.http_client import FAILURES, UnexpectedResponse, retry_after
 
 _REQUEST_ID_HEADERS = ("x-compute-request-id", "x-openstack-request-id", "x-request-id")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
@@ -128,6 +128,8 @@ def from_job(code: object) -> CloudError:
 
 def from_failure(what: str, failure: BaseException) -> CloudError:
     """Turn a failed exchange into the exception that fits it."""
+    if isinstance(failure, UnexpectedResponse):
+        return CloudUnexpectedAnswer(f"{what}: {failure}", maybe_acted=True)
     return CloudUnreachable(f"{what}: no answer ({type(failure).__name__})", maybe_acted=not _never_sent(failure))
 
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from cloudevents.http import CloudEvent
 
 from handler.errors import SinkUnreachable
+from handler.http_client import FAILURES, HttpClient, retry_after
 from handler.outbound.result import binary
 from handler.values import Secret
-from handler.wire import FAILURES, Wire, retry_after
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Sink:
         token_file: a file that holds the bearer token instead, read for each attempt, as Kubernetes renews it in place.
         ca: PEM text of certificates that are trusted too, as Knative's `K_CA_CERTS` has them.
         sleep, monotonic: the clock.
-        new_wire: makes the connections.
+        new_client: makes the HTTP client.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class Sink:
         ca: str = "",
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
-        new_wire: Callable[..., Wire] = Wire,
+        new_client: Callable[..., HttpClient] = HttpClient,
     ) -> None:
         self._url = url
         self._token = token
         self._token_file = token_file
         self._delivery = DeliveryAttempt(sleep=sleep, monotonic=monotonic)
-        self._wire = new_wire(verify=ca or True, monotonic=monotonic)
+        self._client = new_client(verify=ca or True, monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
         """POST the event in binary mode until the sink takes it; see `send`."""
@@ -126,7 +126,7 @@ class Sink:
 
     def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> SinkReply:
         try:
-            answer = self._wire.send(
+            answer = self._client.send(
                 "POST",
                 self._url,
                 body=body,

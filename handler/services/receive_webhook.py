@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from handler.errors import SinkUnreachable
+from handler.http_client import HttpClient
 from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
 from handler.inbound.webhooks.registry import switched_on
 from handler.outbound import logs
@@ -14,7 +15,6 @@ from handler.outbound.sink import Sink
 from handler.outbound.stop_request import stop_request_event
 from handler.stop.model import StopRequest
 from handler.webhook_settings import WebhookSettings
-from handler.wire import Wire
 
 if TYPE_CHECKING:
     from handler.telemetry import Telemetry
@@ -31,13 +31,13 @@ class WebhookService:
 
     def __init__(self, settings: WebhookSettings, telemetry: Telemetry | None = None) -> None:
         self._settings = settings
-        new_wire = telemetry.wire("sink") if telemetry else Wire
+        new_client = telemetry.http_client("sink") if telemetry else HttpClient
         self._sink = Sink(
             settings.event_sink,
             settings.sink_token,
             token_file=settings.sink_token_file,
             ca=settings.sink_ca,
-            new_wire=new_wire,
+            new_client=new_client,
         )
         self._producers = switched_on(settings)
 

@@ -14,6 +14,7 @@ from cloudevents.http import CloudEvent
 
 from handler.cloud.connect import Clouds
 from handler.errors import RetryableError
+from handler.http_client import HttpClient
 from handler.inbound.endpoints.stop_servers import StopEndpoint
 from handler.inbound.http.responses import Answer
 from handler.outbound import logs
@@ -27,7 +28,6 @@ from handler.stop.model import Report, ServerResult, StopRequest
 from handler.stop.ports import Cloud
 from handler.stop.run import PreparedRequest, prepare, refuse_too_many, run
 from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
-from handler.wire import Wire
 
 if TYPE_CHECKING:
     from handler.outbound.smn_sink import TopicSink
@@ -59,7 +59,7 @@ class Service:
         self.settings = settings
         self._monotonic = monotonic
         self._telemetry = telemetry
-        self._clouds = Clouds(settings, new_wire=telemetry.wire("cloud") if telemetry else Wire)
+        self._clouds = Clouds(settings, new_client=telemetry.http_client("cloud") if telemetry else HttpClient)
         self._sink = self._new_sink()
         self._runs = Runs(max(1, _http_threads() // 4), monotonic)
         limit = settings.stop_limit
@@ -83,7 +83,7 @@ class Service:
         other = copy.copy(self)
         other.settings = settings
         if settings.login is not self.settings.login:
-            other._clouds = Clouds(settings, self._monotonic, self._clouds.wire)
+            other._clouds = Clouds(settings, self._monotonic, self._clouds.client)
             if settings.result_topic is not None:
                 other._sink = other._new_sink()
         return other
@@ -242,13 +242,13 @@ class Service:
     def _new_sink(self) -> Sink | TopicSink | None:
         """Where results go; None if the answer is the result."""
         if self.settings.result_sink is not None:
-            new_wire = self._telemetry.wire("sink") if self._telemetry else Wire
+            new_client = self._telemetry.http_client("sink") if self._telemetry else HttpClient
             return Sink(
                 self.settings.result_sink,
                 self.settings.sink_token,
                 token_file=self.settings.sink_token_file,
                 ca=self.settings.sink_ca,
-                new_wire=new_wire,
+                new_client=new_client,
             )
         topic = self._clouds.topic()
         if topic is None:

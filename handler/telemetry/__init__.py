@@ -10,8 +10,8 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from handler.http_client import HttpClient
 from handler.stop.model import Report, ServerResult, StopRequest
-from handler.wire import Wire
 
 
 class Telemetry(Protocol):
@@ -21,8 +21,8 @@ class Telemetry(Protocol):
         """Have each request to a Flask application measured; these paths are told apart."""
         ...
 
-    def wire(self, peer: str) -> Callable[..., Wire]:
-        """What makes wires to `cloud` or `sink` whose calls are measured."""
+    def http_client(self, peer: str) -> Callable[..., HttpClient]:
+        """Return what makes HTTP clients for `cloud` or `sink` whose calls are measured."""
         ...
 
     def executor(self, executor: Executor) -> Executor:

@@ -1,4 +1,4 @@
-"""A wire whose calls are measured, and are spans where an event is being handled."""
+"""An HTTP client whose calls are measured, and are spans while an event is handled."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from handler.http_client import HttpClient, HttpResponse
 from handler.telemetry.event_span import current
 from handler.telemetry.instruments import Attributes, Key
 from handler.telemetry.providers import Signals
-from handler.wire import Answer, Wire
 
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _PROJECT = re.compile("[0-9a-f]{32}", re.ASCII)
@@ -33,12 +33,12 @@ def template(path: str) -> str:
     return "/".join(parts)
 
 
-class InstrumentedHttpClient(Wire):
-    """Sends as a wire does.
+class MeasuredHttpClient(HttpClient):
+    """Sends as `HttpClient` does.
 
     Args:
         peer: `cloud` or `sink`. Only the cloud's paths are told: those of a sink may be its password.
-        options: as for `Wire`.
+        options: as for `HttpClient`.
     """
 
     def __init__(self, signals: Callable[[], Signals], peer: str, **options: Any) -> None:
@@ -46,7 +46,9 @@ class InstrumentedHttpClient(Wire):
         self._signals = signals
         self._peer = peer
 
-    def send(self, method: str, url: str, *, headers: Mapping[str, str], timeout: float, **options: Any) -> Answer:
+    def send(
+        self, method: str, url: str, *, headers: Mapping[str, str], timeout: float, **options: Any
+    ) -> HttpResponse:
         """Send one request and read its answer, once."""
         tracer, instruments = self._signals()
         parts = urlsplit(url)

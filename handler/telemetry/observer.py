@@ -15,13 +15,13 @@ from typing import Any
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from handler.errors import RetryableError
+from handler.http_client import HttpClient
 from handler.stop.model import Report, ServerResult, StopRequest
 from handler.telemetry.event_span import EventSpan, current, working_for
-from handler.telemetry.http_client import InstrumentedHttpClient
+from handler.telemetry.http_client import MeasuredHttpClient
 from handler.telemetry.instruments import Attributes, Key
 from handler.telemetry.providers import Signals
 from handler.telemetry.wsgi import MeasuredApp
-from handler.wire import Wire
 
 # The one prefix under which senders may make up types: each would make a series of its own.
 _OPEN_ENDED = "CES:Event:"
@@ -48,9 +48,9 @@ class OpenTelemetryObserver:
         """Have each request to a Flask application measured; these paths are told apart."""
         app.wsgi_app = MeasuredApp(app.wsgi_app, self._signals, frozenset(routes))
 
-    def wire(self, peer: str) -> Callable[..., Wire]:
-        """What makes wires to `cloud` or `sink` whose calls are measured."""
-        return partial(InstrumentedHttpClient, self._signals, peer)
+    def http_client(self, peer: str) -> Callable[..., HttpClient]:
+        """Return what makes HTTP clients for `cloud` or `sink` whose calls are measured."""
+        return partial(MeasuredHttpClient, self._signals, peer)
 
     def executor(self, executor: Executor) -> Executor:
         """The executor, whose calls belong to the event that is current where they are submitted."""

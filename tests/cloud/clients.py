@@ -29,10 +29,10 @@ class Client:
         self.clock = Clock()
         self.settings = settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ})
         self.clouds = Clouds(self.settings, self.clock)
-        self.wire, self.http = self.clouds.wire, self.clouds.http
+        self.http = self.clouds.http
         self.login, self.endpoint = self.clouds.login, self.clouds.endpoint
         self.nova = NovaCloud(self.http, self.endpoint)
 
     def close(self) -> None:
         """Give the connections back."""
-        self.wire.close()
+        self.clouds.client.close()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from handler import __version__
-from handler import wire as wire_module
+from handler import __version__, http_client
 from handler.cloud.api_client import Http, Reply
 from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused, StateConflict
 from handler.simulator import CallKind, Cut, Fault, Simulator
@@ -92,7 +91,7 @@ def test_a_call_without_time_is_not_made(cloud: Simulator, client: Client, url: 
 def test_the_time_for_a_call_includes_its_login(cloud: Simulator, client: Client, url: str) -> None:
     """A login that used it up leaves none for the call."""
     times = iter([0.0, 0.0, 9.0])
-    http = Http(client.login, client.wire, lambda: next(times))
+    http = Http(client.login, client.clouds.client, lambda: next(times))
     with pytest.raises(CloudUnreachable, match="out of time before it was sent"):
         http.send("looking", "GET", url, timeout=5.0, headers={})
     assert [call.kind for call in cloud.calls] == [CallKind.LOGIN]
@@ -124,12 +123,13 @@ def test_an_answer_without_end_is_cut_off(
 ) -> None:
     """It cannot fill the memory."""
     client.login.access(1)
-    monkeypatch.setattr(wire_module, "_LARGEST_ANSWER", 1000)
+    monkeypatch.setattr(http_client, "_MAX_BODY", 1000)
     cloud.inject(Fault(on=CallKind.READ, status=200, body=b"x" * 1000))
     assert len(_get(client, url).body) == 1000
     cloud.inject(Fault(on=CallKind.READ, status=200, body=b"x" * 1001))
-    with pytest.raises(CloudUnreachable):
+    with pytest.raises(CloudUnexpectedAnswer, match=r"^looking: the body must have at most 1000 bytes$") as caught:
         _get(client, url)
+    assert caught.value.maybe_acted is True
 
 
 def test_a_closed_port_is_no_cloud(cloud: Simulator, client: Client, url: str) -> None:

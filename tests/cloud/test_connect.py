@@ -135,7 +135,7 @@ def test_the_entry_says_how_certificates_are_checked(
 ) -> None:
     """As `verify` and `cacert` stand in it."""
     use_entry(verify=verify)
-    assert _with_entry(cloud, start_client).wire.verify == verify
+    assert _with_entry(cloud, start_client).clouds.client.verify == verify
 
 
 @pytest.mark.parametrize(("api", "reader", "writer"), [("nova", NovaReader, NovaCloud), ("bms", BmsReader, BmsCloud)])

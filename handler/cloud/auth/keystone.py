@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 from handler import rfc3339
 from handler.cloud import error_mapping
 from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, Login, Token, identity_url
+from handler.http_client import HttpClient
 from handler.login_settings import CloudLogin, LoginKind
-from handler.wire import Wire
 
 
 class KeystoneLogin(Login):
     """Logs in by password, by another token, or by an application credential. No version is looked for first."""
 
-    def __init__(self, login: CloudLogin, wire: Wire, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, login: CloudLogin, client: HttpClient, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__(monotonic)
         self._login = login
-        self._wire = wire
+        self._client = client
 
     def _obtain(self) -> Token:
-        status, headers, body = self._wire.send(
+        status, headers, body = self._client.send(
             "POST",
             f"{identity_url(self._login.auth_url)}/auth/tokens",
             headers={"Accept": "application/json", "Content-Type": "application/json"},

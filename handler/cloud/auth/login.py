@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 from handler.cloud import error_mapping
 from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginMissing, LoginRefused
-from handler.wire import Wire
+from handler.http_client import HttpClient
 
 LOGIN_TIMEOUT = 10.0
 # OTC locks a key for five minutes after five wrong signatures in a row; a refused login is not tried for a while.
@@ -191,7 +191,7 @@ class AccessKeyAuth(Login):
     def __init__(
         self,
         signer: Callable[[str], Sign],
-        wire: Wire,
+        client: HttpClient,
         *,
         auth_url: str,
         project_id: str | None,
@@ -200,7 +200,7 @@ class AccessKeyAuth(Login):
     ) -> None:
         super().__init__(monotonic)
         self._signer = signer
-        self._wire = wire
+        self._client = client
         self._auth_url = auth_url
         self._project_id = project_id
         self._project_name = project_name
@@ -214,7 +214,7 @@ class AccessKeyAuth(Login):
         url = f"{identity_url(self._auth_url)}/projects?name={quote(self._project_name or '', safe='')}"
         headers = {"Accept": "application/json"}
         headers |= self._signer("")("GET", url, headers, None)
-        status, received, body = self._wire.send("GET", url, headers=headers, timeout=LOGIN_TIMEOUT)
+        status, received, body = self._client.send("GET", url, headers=headers, timeout=LOGIN_TIMEOUT)
         if not 200 <= status < 300:
             raise error_mapping.from_login_answer(status, received, body, error_mapping.carried(headers))
         projects = json.loads(body).get("projects", [])

@@ -14,9 +14,9 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from handler.errors import KeysUnreachable
+from handler.http_client import FAILURES, HttpClient, retry_after
 from handler.inbound.cloudevents import strict_json
 from handler.oidc_settings import OidcSettings, file_of, is_safe
-from handler.wire import FAILURES, Wire, retry_after
 
 _MOST_BYTES = 1024 * 1024
 
@@ -68,19 +68,19 @@ class KeyServer:
 
     def _get(self, url: str, until: float) -> bytes:
         # It is asked every few minutes, so no connection is kept.
-        wire = Wire(verify=self._settings.ca or True, pool=1, monotonic=self._monotonic)
+        client = HttpClient(verify=self._settings.ca or True, pool=1, monotonic=self._monotonic)
         try:
-            status, headers, body = wire.send(
+            status, headers, body = client.send(
                 "GET",
                 url,
                 headers={"Accept": "application/json", **self._proof(url)},
                 timeout=max(until - self._monotonic(), 0.1),
-                largest=_MOST_BYTES,
+                max_body=_MOST_BYTES,
             )
         except (*FAILURES, ValueError) as failure:
             raise KeysUnreachable(f"The key server gave no answer ({type(failure).__name__}).") from None
         finally:
-            wire.close()
+            client.close()
         if status != 200:
             told = retry_after(headers)
             raise KeysUnreachable(f"The key server did not give its keys (HTTP {status}).", retry_after=told)

@@ -43,7 +43,8 @@ class Keys:
     """The keys of one issuer, for any number of threads.
 
     Args:
-        fetch, monotonic: the wire and the clock.
+        fetch: gets the keys from the key server.
+        monotonic: the clock, in seconds.
     """
 
     def __init__(self, fetch: Fetch, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection
 
 from handler.errors import ProducerUnreachable
-from handler.wire import FAILURES, Wire
+from handler.http_client import FAILURES, HttpClient
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,14 +46,14 @@ def get(url: str, seconds: float) -> tuple[int, bytes]:
     if seconds <= 0:
         raise ProducerUnreachable("There was no time left to ask the producer.")
     # It is asked about once a day, so no connection is kept.
-    wire = Wire(pool=1)
+    client = HttpClient(pool=1)
     try:
-        answer = wire.send("GET", url, headers={}, timeout=min(seconds, _LONGEST_CALL), largest=_MOST_BYTES)
+        answer = client.send("GET", url, headers={}, timeout=min(seconds, _LONGEST_CALL), max_body=_MOST_BYTES)
     except FAILURES as failure:
         _LOG.warning("the producer gave no answer", extra={"detail": type(failure).__name__})
         raise ProducerUnreachable("The producer could not be asked.") from None
     finally:
-        wire.close()
+        client.close()
     return answer.status, answer.body
 
 

@@ -54,7 +54,8 @@ class Certificates:
 
     Args:
         hosts: where they may come from.
-        get, monotonic: the wire and the clock.
+        get: fetches a URL.
+        monotonic: the clock, in seconds.
     """
 
     def __init__(

@@ -11,10 +11,10 @@ import re
 from importlib import import_module
 
 from handler.errors import ChatUnreachable
+from handler.http_client import FAILURES, HttpClient, retry_after
 from handler.notify_settings import ChatName
 from handler.outbound.chat.route import Target
 from handler.stop.model import Report
-from handler.wire import FAILURES, Wire, retry_after
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Poster:
     """Keeps the connections, and loads what a chat needs when it is first posted to."""
 
     def __init__(self) -> None:
-        self._wire = Wire()
+        self._client = HttpClient()
 
     def post(self, report: Report, target: Target, seconds: float) -> bool:
         """Tell a report.
@@ -49,13 +49,13 @@ class Poster:
             raise ChatUnreachable("There was no time left to tell the chat.")
         chat = import_module(f"{__package__}.{_MODULES.get(target.chat, target.chat)}")
         try:
-            answer = self._wire.send(
+            answer = self._client.send(
                 "POST",
                 target.url.reveal(),
                 headers={"Content-Type": chat.CONTENT_TYPE},
                 body=chat.message(report, target.reply),
                 timeout=seconds,
-                largest=_LARGEST_ANSWER,
+                max_body=_LARGEST_ANSWER,
             )
         except FAILURES as failure:
             # Its text would quote the URL, which is a secret.

@@ -77,10 +77,10 @@ class Function:
         # The parts of a service that look at a clock of their own get this one, and the wire.
         for part in (clouds.login, clouds.http):
             part._monotonic = clock.monotonic
-            part._wire = wire  # type: ignore[union-attr]
+            part._client = wire  # type: ignore[union-attr]
         if sink:
             held._sink = Sink(SINK, Secret(), sleep=clock.advance, monotonic=clock.monotonic)
-            held._sink._wire = sink_wire
+            held._sink._client = sink_wire
         # Its fibers cannot wait for each other, so each delivery has a run of its own.
         held._runs.report = lambda *call: call[-1]()  # type: ignore[method-assign]
         self._door = held.endpoint()

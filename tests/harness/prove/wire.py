@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from handler import wire
+from handler import http_client
 from handler.simulator import CallKind
 from handler.simulator.cloud import Cloud, Delivery
 from handler.simulator.messages import Request
@@ -61,7 +61,7 @@ class Hitch:
     seconds: float = 0.0
 
 
-class Wire(wire.Wire):
+class Wire(http_client.HttpClient):
     """Carries the function's requests to the cloud and writes down what came back.
 
     Args:
@@ -86,7 +86,7 @@ class Wire(wire.Wire):
         body: bytes | None = None,
         timeout: float,
         head_only: bool = False,  # noqa: ARG002
-    ) -> wire.Answer:
+    ) -> http_client.HttpResponse:
         """Carry one request there and its answer back."""
         patience = timeout
         began = self._clock.monotonic()
@@ -161,19 +161,19 @@ class Wire(wire.Wire):
         # A lone server can't be mistaken for another; the answer is then no use in another way.
         return target.replace(server_id, others[0]) if others else "/v2.1/nowhere"
 
-    def _back(self, delivery: Delivery, trouble: Failure | None) -> wire.Answer:
+    def _back(self, delivery: Delivery, trouble: Failure | None) -> http_client.HttpResponse:
         answer = delivery.answer
         if answer is None:
             raise urllib3.exceptions.ProtocolError("Connection aborted.", RemoteDisconnected("closed"))
         body = answer.body
         if trouble is Failure.PAGE:
-            return wire.Answer(200, urllib3.HTTPHeaderDict({"Content-Type": "text/html"}), b"<html>")
+            return http_client.HttpResponse(200, urllib3.HTTPHeaderDict({"Content-Type": "text/html"}), b"<html>")
         if trouble is Failure.STRIPPED and answer.status == 200:
             document = json.loads(body)
             for name in ("locked", "tags", "metadata"):
                 document["server"].pop(name, None)
             body = json.dumps(document).encode()
-        return wire.Answer(answer.status, urllib3.HTTPHeaderDict(answer.headers), body)
+        return http_client.HttpResponse(answer.status, urllib3.HTTPHeaderDict(answer.headers), body)
 
 
 class SinkTrouble(StrEnum):
@@ -187,7 +187,7 @@ class SinkTrouble(StrEnum):
     """The sink takes the event, and the line is cut before its answer."""
 
 
-class SinkWire(wire.Wire):
+class SinkWire(http_client.HttpClient):
     """A sink without a socket, which keeps what it took."""
 
     def __init__(self, clock: Clock, ledger: Ledger, latency: float) -> None:
@@ -206,7 +206,7 @@ class SinkWire(wire.Wire):
         body: bytes | None = None,
         timeout: float,  # noqa: ARG002
         head_only: bool = False,  # noqa: ARG002
-    ) -> wire.Answer:
+    ) -> http_client.HttpResponse:
         """Take one event, or don't."""
         errand = fibers.current().errand
         fibers.sleep(self._clock, self._latency)
@@ -219,7 +219,7 @@ class SinkWire(wire.Wire):
         fibers.pause()
         if trouble is SinkTrouble.DEAF:
             raise urllib3.exceptions.ProtocolError("cut")
-        return wire.Answer(status, {}, b"")
+        return http_client.HttpResponse(status, {}, b"")
 
 
 def _asked(method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Request:

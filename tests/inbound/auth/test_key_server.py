@@ -15,9 +15,9 @@ from jwt import PyJWK
 from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 
 from handler.errors import KeysUnreachable
+from handler.http_client import HttpClient
 from handler.inbound.auth.key_server import KeyServer
 from handler.oidc_settings import OidcSettings
-from handler.wire import Wire
 from tests.support.issuer import DISCOVERY, JWKS, Issuer, Page, ec_key, jwk, rsa_key
 
 NO_ANSWER = "gave no answer"
@@ -205,15 +205,15 @@ def test_the_time_is_for_both_requests_together(issuer: Issuer, monkeypatch: pyt
     """What the first one took is not there for the second."""
     now = [100.0]
     given: list[float] = []
-    send = Wire.send
+    send = HttpClient.send
 
-    def slow(wire: Wire, *args: Any, **options: Any) -> Any:
+    def slow(client: HttpClient, *args: Any, **options: Any) -> Any:
         given.append(options["timeout"])
-        answer = send(wire, *args, **options)
+        answer = send(client, *args, **options)
         now[0] += 3.0
         return answer
 
-    monkeypatch.setattr(Wire, "send", slow)
+    monkeypatch.setattr(HttpClient, "send", slow)
     settings = OidcSettings(issuer.url, frozenset(), frozenset())
     assert set(KeyServer(settings, lambda: now[0])(5)) == {"one"}
     assert given == [5.0, 2.0]
