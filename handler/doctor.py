@@ -18,7 +18,15 @@ from urllib.parse import urlsplit
 from requests.utils import get_environ_proxies, select_proxy
 
 from handler.cloud.connect import Clouds
-from handler.errors import CallDenied, CloudError, CloudUnexpectedAnswer, KeysUnreachable, LoginRefused, ServerNotFound
+from handler.errors import (
+    CallDenied,
+    CloudError,
+    CloudUnexpectedAnswer,
+    InsecureEndpoint,
+    KeysUnreachable,
+    LoginRefused,
+    ServerNotFound,
+)
 from handler.http_client import FAILURES, HttpClient
 from handler.settings import ApiName, Settings
 from handler.stop.decide import is_bare_metal
@@ -73,16 +81,24 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield logged_in
     if logged_in.verdict is Verdict.WRONG:
         return
-    name = "BMS" if settings.api is ApiName.BMS else "Nova"
+    bms = settings.api is ApiName.BMS
+    name, setting = ("BMS", "AUTOSTOP_BMS_URL") if bms else ("Nova", "AUTOSTOP_COMPUTE_URL")
     try:
         url = clouds.endpoint.url(_TIMEOUT)
+    except InsecureEndpoint as insecure:
+        mend = f"Have the catalogue corrected, or set {setting} to accept it."
+        yield Finding("endpoint", Verdict.WRONG, str(insecure), mend)
+        return
     except CloudError as fault:
-        setting = "AUTOSTOP_BMS_URL" if settings.api is ApiName.BMS else "AUTOSTOP_COMPUTE_URL"
         yield Finding(
             "endpoint", Verdict.WRONG, str(fault), f"Check OS_REGION_NAME and OS_INTERFACE, or set {setting}."
         )
         return
-    yield Finding("endpoint", Verdict.OK, f"{name} is at {url}")
+    if urlsplit(url).scheme == "http" and urlsplit(clouds.endpoint.auth_url).scheme == "https":
+        said = f"{name} is at {url}, so tokens are sent to it unencrypted, though the login is over https"
+        yield Finding("endpoint", Verdict.DOUBT, said, f"Set {setting} to an https URL.")
+    else:
+        yield Finding("endpoint", Verdict.OK, f"{name} is at {url}")
     yield (reached := _reach(name, url, settings.login.verify))
     if reached.verdict is Verdict.WRONG:
         return

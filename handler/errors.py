@@ -25,7 +25,8 @@
             ├── CloudThrottled    told to come back later
             ├── CloudConfused     an answer that makes no sense here
             ├── LoginRefused      the cloud refused the login
-            │   └── LoginMissing  there is nothing to log in with
+            │   ├── LoginMissing  there is nothing to log in with
+            │   └── InsecureEndpoint  the token would be sent unencrypted
             ├── CallDenied        logged in, but this call is not permitted
             ├── ServerNotFound    the cloud knows no such server
             ├── StateConflict     the server's state forbids it just now
@@ -245,6 +246,12 @@ class LoginMissing(LoginRefused):
     """There is nothing to log in with: the platform was to hand it over with the call, and did not."""
 
     name = "login-missing"
+
+
+class InsecureEndpoint(LoginRefused):
+    """The login is over https, and the catalogue names an http URL: the token must not be sent there."""
+
+    name = "insecure-endpoint"
 
 
 class CallDenied(CloudError):

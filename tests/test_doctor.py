@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from handler import cli, doctor, settings
 from handler.doctor import Finding, Verdict
 from handler.http_client import HttpClient, HttpResponse
 from handler.simulator import CallKind, Fault, Simulator
+from tests.cloud.https import https_login
 from tests.support.issuer import Issuer
 
 
@@ -91,6 +93,18 @@ def test_a_region_that_is_not_there_is_told_with_the_settings_to_check(cloud: Si
     assert verdicts(found) == {"IAM": "ok", "clock": "ok", "login": "ok", "endpoint": "wrong"}
     assert "OS_REGION_NAME" in found["endpoint"].mend
     assert "AUTOSTOP_COMPUTE_URL" in found["endpoint"].mend
+
+
+def test_an_http_url_after_a_login_over_https_is_found(cloud: Simulator, tmp_path: Path) -> None:
+    """An error if the catalogue names it, a doubt if it is configured."""
+    with https_login(cloud, tmp_path) as login:
+        found = examined(cloud, **login)
+        assert verdicts(found) == {"IAM": "ok", "clock": "ok", "login": "ok", "endpoint": "wrong"}
+        assert "AUTOSTOP_COMPUTE_URL" in found["endpoint"].mend
+        allowed = examined(cloud, **login, AUTOSTOP_COMPUTE_URL=cloud.url)
+    assert allowed["endpoint"].verdict is Verdict.DOUBT
+    assert "unencrypted" in allowed["endpoint"].said
+    assert allowed["stop"].verdict is Verdict.OK
 
 
 def test_an_api_that_does_not_listen_ends_it(cloud: Simulator, refused: str) -> None:

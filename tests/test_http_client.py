@@ -86,6 +86,9 @@ class Server(ThreadingHTTPServer):
         self.address = f"127.0.0.1:{self.server_port}"
         self.url = f"http://{self.address}"
 
+    def handle_error(self, *_: object) -> None:
+        """Keep quiet about a client that closes the connection early."""
+
 
 def answer(body: bytes, status: int = 200, **headers: str) -> Callable[[Handler], None]:
     """What writes this response."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from handler.cloud.auth.login import Login, Token
-from handler.errors import CloudUnexpectedAnswer
+from handler.errors import CloudUnexpectedAnswer, InsecureEndpoint
 
 _OTC_IAM = re.compile(r"iam(?:-pub)?\.((?:[a-z0-9-]+)\.(?:sc\.)?otc\.t-systems\.com)")
 
@@ -20,6 +20,7 @@ class Api(NamedTuple):
         version: the path segment that our calls are written for.
         versions: what stands there in catalogues, to be replaced by `version`.
         otc_host: first label of its host name on Open Telekom Cloud.
+        setting: the environment variable that gives its URL.
         otc_only: no other cloud has it. Its path always has the project in it, whatever the catalogue says, and its
             host is derived also where a catalogue leaves it out.
     """
@@ -28,13 +29,14 @@ class Api(NamedTuple):
     version: str
     versions: re.Pattern[str]
     otc_host: str
+    setting: str
     otc_only: bool = False
 
 
-NOVA = Api("compute", "v2.1", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "ecs")
-BMS = Api("bms", "v1", re.compile(r"/v1(?:\.\d+)?(?=/|$)"), "bms")
+NOVA = Api("compute", "v2.1", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "ecs", "AUTOSTOP_COMPUTE_URL")
+BMS = Api("bms", "v1", re.compile(r"/v1(?:\.\d+)?(?=/|$)"), "bms", "AUTOSTOP_BMS_URL")
 # Seen in a token's catalogue as type `smn`, with a URL that ends in `/v2/`.
-SMN = Api("smn", "v2", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "smn", otc_only=True)
+SMN = Api("smn", "v2", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "smn", "AUTOSTOP_SMN_URL", otc_only=True)
 
 
 class Endpoint:
@@ -42,7 +44,8 @@ class Endpoint:
 
     Args:
         explicit: base URL from the settings, with or without version and project; None for the catalogue's.
-        auth_url: where IAM is; tells OTC's hosts when there is no catalogue, as with AK/SK or a ready token.
+        auth_url: where IAM is; tells OTC's hosts when there is no catalogue, as with AK/SK or a ready token. Unless it
+            is http, the token is not sent to an http URL of the catalogue.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Endpoint:
         self._explicit = explicit
         self._region = region
         self._interface = interface
-        self._auth_url = auth_url
+        self.auth_url = auth_url
         self._known: tuple[Token, str] | None = None
 
     def url(self, timeout: float) -> str:
@@ -61,6 +64,7 @@ class Endpoint:
 
         Raises:
             CloudConfused: there is no telling where the API is.
+            InsecureEndpoint: the token would be sent unencrypted, to a host that only the catalogue names.
             CloudError: no token could be had.
         """
         access = self._login.access(timeout)
@@ -86,15 +90,18 @@ class Endpoint:
         if found is not None:
             # Upstream's catalogue leaves the project out where it is not wanted.
             return self._fitted(found, access.project_id if self._api.otc_only else None)
-        host = _OTC_IAM.fullmatch(urlsplit(self._auth_url).hostname or "")
+        host = _OTC_IAM.fullmatch(urlsplit(self.auth_url).hostname or "")
         if host is not None and (access.catalogue is None or self._api.otc_only):
             return self._fitted(f"https://{self._api.otc_host}.{host[1]}", access.project_id)
         lacks = "this login brings no catalogue" if access.catalogue is None else "the catalogue does not have it"
-        raise CloudUnexpectedAnswer(f"finding the {self._api.service_type} API: {lacks}; it may need an explicit URL")
+        raise CloudUnexpectedAnswer(
+            f"finding the {self._api.service_type} API: {lacks}; {self._api.setting} can name it"
+        )
 
     def _from_catalogue(self, access: Token) -> str | None:
         if access.catalogue is None:
             return None
+        insecure = None
         for place in access.catalogue:
             # Catalogues of version 2 wrote `publicURL`.
             named = (place.service_type, place.interface.removesuffix("URL"))
@@ -103,8 +110,23 @@ class Endpoint:
                 and place.url.startswith(("http://", "https://"))
                 and self._region in (None, place.region)
             ):
-                return place.url
+                if place.url.startswith("https://") or urlsplit(self.auth_url).scheme == "http":
+                    return place.url
+                insecure = insecure or place.url
+        if insecure is not None:
+            raise self._insecure(insecure)
         return None
+
+    def _insecure(self, url: str) -> InsecureEndpoint:
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        return InsecureEndpoint(
+            f"finding the {self._api.service_type} API: the login is over https, and the catalogue names an http URL"
+            f"{f' (host {host})' if faults.is_safe(host) else ''}; no token is sent there unless {self._api.setting} "
+            "names that URL."
+        )
 
     def _fitted(self, base: str, project_id: str | None) -> str:
         """Bring a base URL to the version that our calls are written for, and to the project.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import tracemalloc
+
 import pytest
 
 from handler import __version__, http_client
@@ -129,6 +132,28 @@ def test_an_answer_without_end_is_cut_off(
     cloud.inject(Fault(on=CallKind.READ, status=200, body=b"x" * 1001))
     with pytest.raises(CloudUnexpectedAnswer, match=r"^looking: the body must have at most 1000 bytes$") as caught:
         _get(client, url)
+    assert caught.value.maybe_acted is True
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [("gzip, gzip", "the body must have one content encoding"), ("gzip", "the body must have at most 16777216 bytes")],
+)
+def test_an_answer_that_unpacks_too_far_is_unexpected(
+    cloud: Simulator, client: Client, url: str, encoding: str, said: str
+) -> None:
+    """64 MiB in 64 KiB, or in less by two encodings: the memory that it takes stays bounded."""
+    client.login.access(1)
+    body = gzip.compress(bytes(64 * 1024 * 1024))
+    body = gzip.compress(body) if "," in encoding else body
+    cloud.inject(Fault(on=CallKind.READ, status=200, body=body, headers={"Content-Encoding": encoding}))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CloudUnexpectedAnswer, match=f"looking: {said}") as caught:
+            _get(client, url, timeout=30.0)
+        assert tracemalloc.get_traced_memory()[1] < 48 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
     assert caught.value.maybe_acted is True
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import requests
 from handler import rfc3339
 from handler.simulator import CallKind, ComputePath, ConflictKind, Cut, Fault, Simulator
 from handler.stop import run as run_module
+from tests.cloud.https import https_login
 from tests.conftest import Function, StartFunction
 
 SHORT = {"AUTOSTOP_DEADLINE": "1s", "AUTOSTOP_WAIT": "0.5s"}
@@ -129,6 +131,22 @@ def test_a_token_of_a_few_seconds_does_not_cost_a_login_per_call(start_function:
 
 
 @pytest.mark.usefixtures("_impatient")
+def test_no_token_is_sent_over_http_after_a_login_over_https(
+    cloud: Simulator, start_function: StartFunction, tmp_path: Path
+) -> None:
+    """Unless the URL is configured: the catalogue is not enough. Nothing is tried a second time."""
+    server = cloud.add_server("db-1")
+    with https_login(cloud, tmp_path) as login:
+        function = start_function(cloud, **login)
+        for answer in (function.send({"server_ids": [server]}), requests.get(f"{function.url}/readyz", timeout=10)):
+            assert_must_come_again(answer, "insecure-endpoint")
+            assert "the catalogue names an http URL (host 127.0.0.1)" in answer.json()["detail"]
+            assert "AUTOSTOP_COMPUTE_URL" in answer.json()["detail"]
+        assert [call.kind for call in cloud.calls] == [CallKind.LOGIN]
+        allowed = start_function(cloud, **login, AUTOSTOP_COMPUTE_URL=cloud.url)
+        assert came_out(allowed.send({"server_ids": [server]})) == {server: "stopped/confirmed"}
+
+
 def test_without_a_login_the_event_must_come_again(start_function: StartFunction) -> None:
     """Nothing is asked of Nova, no redirect takes the password along, and twenty servers share the few tries."""
     troubles: dict[str, tuple[dict[str, Any], str]] = {

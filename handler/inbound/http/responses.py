@@ -13,6 +13,7 @@ from handler.errors import (
     BadEvent,
     CallerForbidden,
     CloudError,
+    InsecureEndpoint,
     InternalFault,
     LoginMissing,
     LoginRefused,
@@ -80,7 +81,7 @@ def problem(error: AutostopError) -> Answer:
 
 def told(trouble: RetryableError) -> str:
     """What may be said of trouble outside of the log."""
-    if isinstance(trouble, CloudError) and not isinstance(trouble, LoginMissing):
+    if isinstance(trouble, CloudError) and not isinstance(trouble, LoginMissing | InsecureEndpoint):
         # Its message quotes the cloud, which is for the log alone.
         return f"The cloud did not do what was asked ({trouble.name})."
     return str(trouble)

@@ -47,6 +47,7 @@ EXPECTED = {
     errors.CloudUnexpectedAnswer: (503, "cloud-unexpected-answer"),
     errors.LoginRefused: (503, "login-refused"),
     errors.LoginMissing: (503, "login-missing"),
+    errors.InsecureEndpoint: (503, "insecure-endpoint"),
     errors.CallDenied: (503, "call-denied"),
     errors.ServerNotFound: (503, "server-not-found"),
     errors.StateConflict: (503, "state-conflict"),
