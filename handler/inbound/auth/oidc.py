@@ -1,19 +1,17 @@
-"""Callers that prove themselves by OpenID Connect: a JWT of the issuer, for this function, of somebody who may call.
+"""Callers that authenticate by OpenID Connect: a JWT of the issuer, for this function, of a subject that may call.
 
-Knative, Eventarc, Pub/Sub and Event Grid send one with each event if they are told to. PyJWT checks the signature; what
-the claims say is checked here, by a clock that can be given, and whatever JSON somebody may have put there.
+Knative, Eventarc, Pub/Sub and Event Grid send one with each event if they are configured to. PyJWT checks signature and
+claims, in whole seconds of the clock of this machine; who may call is decided here.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
-from jwt.api_jws import PyJWS
-from jwt.exceptions import PyJWTError
+from jwt import PyJWK, PyJWT, exceptions, get_unverified_header
 
 from handler.errors import CallerForbidden, Unauthenticated
 from handler.inbound.auth.key_server import ALGORITHMS, KeyServer
@@ -21,13 +19,39 @@ from handler.inbound.auth.key_set import Keys
 from handler.inbound.cloudevents import strict_json
 from handler.oidc_settings import OidcSettings
 
-_TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)", re.ASCII)
-_LONGEST_TOKEN = 16 * 1024
+_TOKEN = re.compile(r"bearer +([\w-]+\.[\w-]+\.[\w-]+) *", re.ASCII | re.IGNORECASE)
+_MAX_TOKEN = 16 * 1024
 # Google is seen to write its name with the scheme and without it.
 _OTHER_NAMES = {"https://accounts.google.com": "accounts.google.com"}
-
+# By class, as PyJWT's own messages quote the token.
+_REASONS: Mapping[type[Exception], str] = {
+    exceptions.ExpiredSignatureError: "The token must not have expired.",
+    exceptions.ImmatureSignatureError: "The token must be valid already (`nbf`, `iat`).",
+    exceptions.InvalidAudienceError: "The token must be for an audience of AUTOSTOP_OIDC_AUDIENCE.",
+    exceptions.InvalidIssuerError: "The token must be of AUTOSTOP_OIDC_ISSUER.",
+    exceptions.MissingRequiredClaimError: "The token must have the claims `iss`, `aud` and `exp`.",
+    exceptions.InvalidSignatureError: "The token must be signed by the issuer.",
+}
 _lock = threading.Lock()
 _made: dict[OidcSettings, TokenVerifier] = {}
+
+
+class _Jwt(PyJWT):
+    """PyJWT with claims that are read strictly: no name twice, and times that are numbers."""
+
+    def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
+        """Parse the claims. PyJWT documents this method as one to override."""
+        try:
+            claims = strict_json.loads(decoded["payload"])
+        except ValueError as error:
+            raise exceptions.DecodeError(f"The payload {error}.") from None
+        if not isinstance(claims, dict):
+            raise exceptions.DecodeError("The payload must be a JSON object.")
+        for name in {"exp", "nbf", "iat"} & claims.keys():
+            # PyJWT would take `int()` of it, which also takes text and booleans.
+            if type(claims[name]) not in (int, float) or abs(claims[name]) > 1e12:
+                raise exceptions.DecodeError("The payload must have numbers as times.")
+        return claims
 
 
 class TokenVerifier:
@@ -35,18 +59,15 @@ class TokenVerifier:
 
     Args:
         keys: its keys.
-        now: seconds since 1970.
     """
 
-    def __init__(self, settings: OidcSettings, keys: Keys, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: OidcSettings, keys: Keys) -> None:
         self._settings = settings
         self._keys = keys
-        self._now = now
-        self._issuers = {settings.issuer, _OTHER_NAMES.get(settings.issuer, settings.issuer)}
-        self._jws = PyJWS(ALGORITHMS)
+        self._jwt = _Jwt()
 
     def check(self, headers: Mapping[str, str], until: float = float("inf")) -> None:
-        """Let the caller pass, or don't.
+        """Authenticate a caller, and check that it may call.
 
         Args:
             headers: lower-case names.
@@ -54,29 +75,16 @@ class TokenVerifier:
 
         Raises:
             CallerUnproven: no token, or a bad one.
-            CallerForbidden: a good token of somebody who is not on the list.
-            KeysUnreachable: whether it is good cannot be told now.
+            CallerForbidden: a good token of a subject that is not on the list.
+            KeysUnreachable: whether it is good cannot be determined now.
         """
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        token = token.strip()
-        parts = _TOKEN.fullmatch(token)
-        if scheme.lower() != "bearer" or parts is None or len(token) > _LONGEST_TOKEN:
-            raise Unauthenticated("A token of the issuer that is trusted here is needed.")
-        header, claims = (_members(part) for part in parts.groups()[:2])
-        _decoded(parts[3])
-        kid = header.get("kid")
-        # A key is chosen by its id and bound to its algorithm: the token cannot choose how it is checked.
-        if header.get("alg") not in ALGORITHMS or "crit" in header or not isinstance(kid, str):
-            raise Unauthenticated("The token is not signed in a way that is accepted here.")
-        # Before the signature, so that a token that is no good either way has no keys fetched for it.
-        self._check_claims(claims)
-        key = self._keys.find(kid, until)
-        if key is None:
-            raise Unauthenticated("The token is signed with a key that the issuer does not have.")
+        bearer = _TOKEN.fullmatch(headers.get("authorization", ""))
+        if bearer is None or len(bearer[1]) > _MAX_TOKEN:
+            raise Unauthenticated("A bearer token of the issuer is required.")
         try:
-            self._jws.decode_complete(token, key, [key.algorithm_name])
-        except PyJWTError:
-            raise Unauthenticated("The token's signature is wrong.") from None
+            claims = self._authenticated(bearer[1], until)
+        except exceptions.PyJWTError as error:
+            raise Unauthenticated(_REASONS.get(type(error), "The token must be a well-formed JWT.")) from None
         if not self._may_call(claims):
             raise CallerForbidden("The caller is not one of AUTOSTOP_OIDC_SUBJECTS.")
 
@@ -84,23 +92,37 @@ class TokenVerifier:
         """Raise KeysUnreachable unless tokens can be checked."""
         self._keys.ready()
 
-    def _check_claims(self, claims: Mapping[str, object]) -> None:
-        audience = claims.get("aud")
-        named = audience if isinstance(audience, list) else [audience]
-        now, leeway = self._now(), self._settings.leeway.total_seconds()
-        if _text(claims, "iss") not in self._issuers:
-            raise Unauthenticated("The token is of another issuer.")
-        if not any(isinstance(name, str) and name in self._settings.audiences for name in named):
-            raise Unauthenticated("The token is for another audience.")
-        expiry = _time(claims, "exp")
-        if expiry is None:
-            raise Unauthenticated("The token does not say when it expires.")
-        if now >= expiry + leeway:
-            raise Unauthenticated("The token has expired.")
-        for name in ("nbf", "iat"):
-            begin = _time(claims, name)
-            if begin is not None and begin > now + leeway:
-                raise Unauthenticated("The token is from the future.")
+    def _authenticated(self, token: str, until: float) -> Mapping[str, object]:
+        header = get_unverified_header(token)
+        kid = header.get("kid")
+        # A key is chosen by its id and bound to its algorithm: the token cannot choose how it is checked.
+        if header.get("alg") not in ALGORITHMS or "crit" in header or not isinstance(kid, str):
+            raise Unauthenticated("The token must be signed with an accepted algorithm, and name its key.")
+        # First without the signature, so that no keys are fetched for a token that is not accepted anyway.
+        self._claims(token)
+        key = self._keys.find(kid, until)
+        if key is None:
+            raise Unauthenticated("The token must be signed with a key of the issuer.")
+        return self._claims(token, key)
+
+    def _claims(self, token: str, key: PyJWK | None = None) -> Mapping[str, object]:
+        issuer = self._settings.issuer
+        options: Any = {
+            "require": ["iss", "aud", "exp"],
+            "verify_signature": key is not None,
+            # One by one: without the signature PyJWT checks only what is listed.
+            **dict.fromkeys(("verify_iss", "verify_aud", "verify_exp", "verify_nbf", "verify_iat"), True),
+            # Who may call is a 403 and not a 401, and `jti` is not used.
+            **dict.fromkeys(("verify_sub", "verify_jti"), False),
+        }
+        return self._jwt.decode(
+            token,
+            key or "",
+            options=options,
+            issuer=[issuer, _OTHER_NAMES.get(issuer, issuer)],
+            audience=self._settings.audiences,
+            leeway=self._settings.leeway,
+        )
 
     def _may_call(self, claims: Mapping[str, object]) -> bool:
         names = {_text(claims, "sub")}
@@ -122,35 +144,7 @@ def verifier_for(settings: OidcSettings) -> TokenVerifier:
         return _made[settings]
 
 
-def _decoded(part: str) -> bytes:
-    raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) if len(part) % 4 != 1 else b""
-    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != part:
-        # The last character has bits that decoding drops: one token, one way to write it.
-        raise Unauthenticated("The token is malformed.")
-    return raw
-
-
-def _members(part: str) -> dict[str, object]:
-    try:
-        document = strict_json.loads(_decoded(part))
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise Unauthenticated("The token is malformed.")
-    return document
-
-
 def _text(claims: Mapping[str, object], name: str) -> str:
     """A claim's text; empty if it is none, which no setting can be."""
     value = claims.get(name)
     return value if isinstance(value, str) else ""
-
-
-def _time(claims: Mapping[str, object], name: str) -> float | None:
-    """A claim's seconds since 1970; None if it is not there."""
-    if name not in claims:
-        return None
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e12:
-        raise Unauthenticated("The token has a time that is none.")
-    return float(value)
