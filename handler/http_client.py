@@ -14,18 +14,28 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.util.ssl_ import create_urllib3_context
 
 from handler import __version__
+
+# requests loads charset_normalizer to guess the encoding of text, which is not done here: a fifth of its import time.
+# Without it, requests warns, and takes text for UTF-8.
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Unable to find acceptable character detection dependency")
+    sys.modules.setdefault("charset_normalizer", None)  # type: ignore[arg-type]
+    import requests
+    from requests.adapters import HTTPAdapter
+    from requests.utils import DEFAULT_CA_BUNDLE_PATH
+if sys.modules["charset_normalizer"] is None:
+    del sys.modules["charset_normalizer"]
 
 _CONNECT_TIMEOUT = 5.0
 _MAX_BODY = 16 * 1024 * 1024

@@ -124,7 +124,7 @@ class Endpoint:
             host = ""
         return InsecureEndpoint(
             f"finding the {self._api.service_type} API: the login is over https, and the catalogue names an http URL"
-            f"{f' (host {host})' if faults.is_safe(host) else ''}; no token is sent there unless {self._api.setting} "
+            f"{f' (host {host})' if error_mapping.is_safe(host) else ''}; no token is sent there unless {self._api.setting} "
             "names that URL."
         )
 
