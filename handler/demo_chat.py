@@ -134,7 +134,7 @@ def scenes(chat: str, keys: Keys) -> tuple[Scene, ...]:
     Args:
         chat: its origin, for the address that a command brings for its answer.
     """
-    typed = f"stop {CI_07} {CI_09} {DB_01} weekend"
+    typed = f"stop {CI_07} {CI_09} {DB_01} because weekend"
     body = _command(typed, f"{chat}/commands/T0001/1/demo")
     sent = f"/bms {typed}"
     return (
@@ -145,7 +145,7 @@ def scenes(chat: str, keys: Keys) -> tuple[Scene, ...]:
             _signed(body, keys.slack),
             body,
             200,
-            f"Understood: stop 3 servers: {CI_07}, {CI_09}, {DB_01}. The request was handed on.",
+            f"Understood: stop 3 servers: {CI_07}, {CI_09}, {DB_01}. Reason: `weekend`. The request was handed on.",
             "/commands/T0001/1/demo",
             (
                 "Asked to stop: 3 servers, of which 1 skipped, 1 stopped, 1 unchanged.",

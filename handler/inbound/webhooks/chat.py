@@ -1,7 +1,7 @@
 """What all chats have in common: who may, what was understood, and the first answer.
 
-The first answer says what was understood and whether it was handed on. It never claims what has not happened: the stop
-itself is told by the result, later.
+The first answer says what was understood and whether it was handed on. It never claims what has not happened: whether
+the servers were stopped is in the result, which comes later.
 """
 
 from __future__ import annotations
@@ -15,12 +15,24 @@ from urllib.parse import urlsplit
 from handler.inbound.extract import STOP_REQUESTED
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity, text
-from handler.inbound.webhooks.grammar import HELP, Command, Misunderstood, parse
+from handler.inbound.webhooks.grammar import (
+    HELP,
+    ApproveCommand,
+    Command,
+    HelpCommand,
+    KeepCommand,
+    NotUnderstood,
+    ReleaseCommand,
+    StopCommand,
+    Verb,
+)
 from handler.inbound.webhooks.model import Nothing, WebhookRequest
 from handler.stop.model import StopRequest
 from handler.webhook_settings import People
 
-_MOST_SHOWN = 10
+_MOST_SHOWN, _LONGEST_QUOTE = 10, 60
+# Both look like what they stand for, and no chat takes them for markup, a mention, a link or the end of a code span.
+_HARMLESS = str.maketrans({"`": "\u02cb", "@": "\uff20", "<": "\u2039", ">": "\u203a", "&": "\uff06"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +41,7 @@ class ChatCommand:
 
     Attributes:
         identity: what the chat calls it.
-        text: what was typed, without the command's name, trigger word or mention.
-        command: that name, trigger word or mention.
+        command: what was typed, as understood.
         users, channels: every id that the chat has for who said it, and where.
         who: the same for people.
         time: when it was said, or None.
@@ -40,8 +51,7 @@ class ChatCommand:
     """
 
     identity: tuple[str, ...]
-    text: str
-    command: str
+    command: Command | NotUnderstood
     users: frozenset[str]
     channels: frozenset[str]
     who: str
@@ -49,10 +59,6 @@ class ChatCommand:
     reply_to: str | None = None
     passed_over: str = ""
     in_thread: bool = False
-
-    def parsed(self) -> Command | Misunderstood:
-        """What it asks for."""
-        return parse(self.text, self.command)
 
 
 class Chat(ABC):
@@ -88,17 +94,32 @@ class Chat(ABC):
             return Nothing(
                 "channel not allowed", self.say(f"Not from here: {setting}_CHANNELS lacks this channel.", message)
             )
-        parsed = message.parsed()
-        if isinstance(parsed, Command):
-            return None
-        if not parsed.why:
-            return Nothing("help", self.say(HELP, message))
-        return Nothing("not understood", self.say(f"Nothing was handed on. {parsed.why}\n{HELP}", message))
+        match message.command:
+            case StopCommand():
+                return None
+            case KeepCommand():
+                return self._not_switched_on(Verb.KEEP, message)
+            case ReleaseCommand():
+                return self._not_switched_on(Verb.RELEASE, message)
+            case ApproveCommand():
+                return self._not_switched_on(Verb.APPROVE, message)
+            case HelpCommand():
+                return Nothing("help", self.say(HELP, message))
+            case NotUnderstood(quoted, example):
+                words = (
+                    f"Nothing was handed on. Not understood: {_quoted(quoted, _LONGEST_QUOTE)}\n"
+                    f"This would be understood: `{example}`\n{HELP}"
+                )
+                return Nothing("not understood", self.say(words, message))
+
+    def _not_switched_on(self, verb: Verb, message: ChatCommand) -> Nothing:
+        words = f"Nothing was handed on. `{verb}` is not switched on here.\n{HELP}"
+        return Nothing("not switched on", self.say(words, message))
 
     def extract(self, message: ChatCommand) -> StopRequest:
         """The ids that were typed."""
-        command = message.parsed()
-        assert isinstance(command, Command)
+        command = message.command
+        assert isinstance(command, StopCommand)
         return StopRequest(
             source=self._source,
             id=identity(*message.identity),
@@ -113,7 +134,7 @@ class Chat(ABC):
 
     def handed_on(self, message: ChatCommand, request: StopRequest) -> Answer:
         """What was understood, and that it is on its way."""
-        after = "It is a rehearsal: nothing will be cut off." if request.dry_run else "What comes of it is told later."
+        after = "It is a dry run: no stop will be sent." if request.dry_run else "The result comes later."
         return self.say(f"{_understood(request)} The request was handed on. {after}", message)
 
     def not_handed_on(self, message: ChatCommand, request: StopRequest) -> Answer | None:
@@ -137,12 +158,6 @@ def who(fields: Mapping[str, object]) -> str:
     )
 
 
-def after_trigger(typed: str, trigger: str) -> str:
-    """What was typed after the trigger word, which the chat leaves in the text; `stop` as a trigger is still a verb."""
-    rest = typed.strip()
-    return rest[len(trigger) :] if trigger and rest.lower().startswith(trigger.lower()) else rest
-
-
 def reply_url(url: str) -> str | None:
     """A URL that may be answered to. Which hosts are trusted is decided where the answer is sent."""
     try:
@@ -156,4 +171,10 @@ def _understood(request: StopRequest) -> str:
     ids = request.server_ids
     shown = ", ".join(ids[:_MOST_SHOWN]) + (f" and {len(ids) - _MOST_SHOWN} more" if len(ids) > _MOST_SHOWN else "")
     what = "plan (dry run)" if request.dry_run else "stop"
-    return f"Understood: {what} {len(ids)} server{'s' if len(ids) != 1 else ''}: {shown}."
+    because = f" Reason: {_quoted(request.reason, LONGEST_REASON)}." if request.reason else ""
+    return f"Understood: {what} {len(ids)} server{'s' if len(ids) != 1 else ''}: {shown}.{because}"
+
+
+def _quoted(words: str, longest: int) -> str:
+    """Untrusted input as a code span in which nothing is markup."""
+    return f"`{(cut(words, longest) or '').translate(_HARMLESS)}`"

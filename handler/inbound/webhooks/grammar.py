@@ -1,106 +1,368 @@
-"""What people type: `stop ID [ID ...] [--dry-run] [reason ...]`, `plan ID ...`, `help`.
+"""The commands that people type into a chat: a closed grammar, in which free text stands only after `because`.
 
-A stop is a power cut, so whatever could be a slip of the hand is refused with an explanation: an id that is nearly one,
-an id after the reason has begun, an option that does not exist. A rehearsal is understood however its dashes came out.
+A stop can cut power, so a text that is not understood as a whole asks for nothing: what the grammar does not have is
+never skipped and never taken for a remark. Before it is read, a text is brought into Unicode normalization form KC and
+loses its format characters (category Cf), which are invisible and are pasted along.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
 
+from handler import rfc3339
 from handler.inbound.extract import UUID
 
 HELP = (
-    "stop ID [ID ...] [--dry-run] [reason ...]: cut the power of these servers\n"
-    "plan ID [ID ...]: only say what a stop would do\n"
+    "stop ID[, ID ...] [--dry-run] [because REASON]: stop these servers\n"
+    "plan ID[, ID ...]: a dry run, which shows what a stop would do\n"
     "help: this text\n"
     "An ID is the UUID of a server."
 )
 
-# Phones and chat programs make one long dash of two short ones.
-_DASH = "[-\u2010-\u2015\u2212\ufe63\uff0d]"
-_DRY_RUN = re.compile(f"{_DASH}*dry{_DASH}?_?run", re.IGNORECASE)
-_OPTION = re.compile(f"{_DASH}+[^\\W\\d].*")
-# People paste ids with what stands around them.
-_AROUND = " `'\"\u201c\u201d\u2018\u2019,;:.!()[]{}*_~<>"
-_NEARLY_AN_ID = re.compile(
-    f"(?=.*[0-9])([0-9a-z]+{_DASH}){{3,}}[0-9a-z]*|[0-9a-f]{{32}}|(?=.{{12}})([0-9a-f]+{_DASH}){{2,}}[0-9a-f]*",
-    re.IGNORECASE,
-)
-_PART_OF_AN_ID = re.compile(f"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{{8}}[0-9a-f]*({_DASH}[0-9a-f]*)*", re.IGNORECASE)
+
+class Verb(StrEnum):
+    """The first word of a command."""
+
+    STOP = "stop"
+    PLAN = "plan"
+    KEEP = "keep"
+    RELEASE = "release"
+    APPROVE = "approve"
+    HELP = "help"
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """What somebody asks for.
+class StopCommand:
+    """`stop` and `plan`.
 
     Attributes:
-        server_ids: lower case, at least one, no repeats.
-        reason: may be empty.
+        server_ids: lower case, at least one, no duplicates, in the order typed.
+        dry_run: `plan`, or a stop with the option `--dry-run`.
+        reason: empty if none was given.
     """
 
     server_ids: tuple[str, ...]
-    dry_run: bool
-    reason: str
+    dry_run: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Misunderstood:
-    """Nothing to act on.
+class KeepCommand:
+    """`keep`: the servers must not be stopped for a while.
 
     Attributes:
-        why: a sentence for the person; empty if help was asked for.
+        server_ids: as for a stop.
+        duration: how long from now, or None.
+        until: the time it ends (aware, UTC), or None; exactly one of the two is set.
+        reason: empty if none was given.
     """
 
-    why: str = ""
+    server_ids: tuple[str, ...]
+    duration: timedelta | None = None
+    until: datetime | None = None
+    reason: str = ""
 
 
-def parse(text: str, name: str = "") -> Command | Misunderstood:
-    """Understand a line of text.
+@dataclass(frozen=True, slots=True)
+class ReleaseCommand:
+    """`release`: end a keep."""
+
+    server_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ApproveCommand:
+    """`approve`: carry out the plan that the token stands for."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class HelpCommand:
+    """`help`, or no text at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotUnderstood:
+    """A text that is not a command.
+
+    Attributes:
+        quoted: the part that was not understood, on one line and not long; untrusted input.
+        example: a line that would be understood and would stop nothing.
+    """
+
+    quoted: str
+    example: str
+
+
+Command = StopCommand | KeepCommand | ReleaseCommand | ApproveCommand | HelpCommand
+
+_EXAMPLE_ID = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
+_EXAMPLES = {
+    Verb.STOP: f"stop {_EXAMPLE_ID} --dry-run because no longer needed",
+    Verb.PLAN: f"plan {_EXAMPLE_ID}",
+    Verb.KEEP: f"keep {_EXAMPLE_ID} 2h because tests are running",
+    Verb.RELEASE: f"release {_EXAMPLE_ID}",
+    Verb.APPROVE: "approve TOKEN",
+    Verb.HELP: f"plan {_EXAMPLE_ID}",
+}
+_LONGEST_QUOTE = 60
+
+_MARK_BEFORE_VERB = re.compile(r"[:,•-]\s*")
+_VERB = re.compile(rf"(`*)({'|'.join(Verb)})\1(?:\s*:|(?!\S))", re.IGNORECASE)
+_CODE = re.compile(r"(`+)([^`]+)\1")
+_BECAUSE = re.compile(r"(?<!\S)because(?!\S)", re.IGNORECASE)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+_DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])")
+_TOKEN = re.compile(r"[A-Za-z0-9._~=-]{1,2000}")
+
+# What may stand around an id or around all of them, and what closes it: code marks, brackets, and the quotation marks
+# of English, French, German and its neighbours.
+_CLOSING = {
+    "`": "`",
+    "(": ")",
+    "[": "]",
+    "{": "}",
+    "<": ">",
+    '"': '"',
+    "'": "'",
+    "\u201c": "\u201d",
+    "\u201d": "\u201d",
+    "\u201e": "\u201c\u201d",
+    "\u2018": "\u2019",
+    "\u2019": "\u2019",
+    "\u201a": "\u2018\u2019",
+    "\u00ab": "\u00bb",
+    "\u00bb": "\u00ab\u00bb",
+    "\u2039": "\u203a",
+    "\u203a": "\u2039\u203a",
+}
+_BRACKETS = frozenset("([{<")
+_OPENING = re.escape("".join(_CLOSING.keys() - {"<"}))
+_ITEM = re.compile(
+    # A quotation in a chat begins with `>`, so no space may stand between `<` and what it encloses.
+    rf"(?:(?P<bullet>[-•*]|[0-9]{{1,3}}[.)])\s+)?(?P<opening>(?:[{_OPENING}]\s*|<){{0,8}})(?P<id>{UUID.pattern})",
+    re.ASCII | re.IGNORECASE,
+)
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+_MOST_ENCLOSINGS = 6
+
+# In the name of a command: nothing but dry runs can be asked for.
+_ONLY_PLANS = re.compile(r"plan(?![a-z])|dry[^a-z]*run")
+# Latin beside Greek, Cyrillic or Armenian letters in one word: one may look like another. Ohm and micro are signs.
+_FOREIGN = "[\u0370-\u03a8\u03aa-\u03bb\u03bd-\u058f]"
+_MIXED_ALPHABETS = re.compile(f"[A-Za-z]{_FOREIGN}|{_FOREIGN}[A-Za-z]")
+
+
+class _UnknownError(Exception):
+    """The text has a part that the grammar does not have."""
+
+
+def normalized(text: str) -> str:
+    """The text in Unicode normalization form KC, without format characters."""
+    return "".join(char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
+
+
+def parse(text: str, name: str = "", *, begins_with_name: bool = False) -> Command | NotUnderstood:
+    """Understand what was typed.
 
     Args:
-        text: without the command's name, trigger word or mention.
-        name: the command's name, trigger word or mention. If `stop` or `plan` is a word of it (`/bms-stop`), then
-            ids alone are enough.
+        text: as typed, markup of the chat already turned into text.
+        name: the name of the command, trigger word or mention. If it has a verb as a whole word (`/bms-stop`), that
+            verb may be left out, and of the others only `plan` and `help` are taken. With `plan` or `dry-run` in it,
+            only dry runs can be asked for.
+        begins_with_name: whether the chat leaves the name in the text; then the text must begin with it.
     """
-    words = text.split()
-    implied = {word for word in re.split(r"[^a-z]+", name.lower()) if word in ("stop", "plan")}
-    verb = words[0].lower().strip(_AROUND) if words else "help"
-    if len(implied) == 1 and words and _id(words[0]):
-        (verb,) = implied
+    name = normalized(name).strip().lower()
+    line = normalized(text).strip()
+    only_plans = bool(_ONLY_PLANS.search(name))
+    verbs = (set(re.findall("[a-z]+", name)) & set(Verb)) - {Verb.HELP}
+    if only_plans:
+        allowed = {Verb.PLAN, Verb.HELP}
+        implied = Verb.PLAN if verbs <= {Verb.STOP, Verb.PLAN} else None
     else:
-        words = words[1:]
-    if verb == "help":
-        return Misunderstood()
-    if verb not in ("stop", "plan"):
-        return Misunderstood("That is no command here.")
-    return _errand(words, rehearse=verb == "plan")
+        allowed = {Verb(verb) for verb in verbs} | {Verb.PLAN, Verb.HELP} if verbs else set(Verb)
+        implied = Verb(verbs.pop()) if len(verbs) == 1 else None
+    example = implied or (Verb.PLAN if only_plans else Verb.STOP)
+    try:
+        if begins_with_name:
+            line = _after(name, line)
+        typed, rest = _verb(line)
+        verb = typed or (implied if rest else Verb.HELP)
+        if verb is None:
+            raise _UnknownError(rest)
+        if verb not in allowed:
+            raise _UnknownError(line)
+        example = verb
+        return _command(verb, rest)
+    except _UnknownError as error:
+        return NotUnderstood(_shortened(str(error) or line), _EXAMPLES[example])
 
 
-def _errand(words: list[str], *, rehearse: bool) -> Command | Misunderstood:
-    plain = [word for word in words if not _DRY_RUN.fullmatch(word.strip(_AROUND))]
-    count = next((at for at, word in enumerate(plain) if not _id(word)), len(plain))
-    ids, rest = plain[:count], plain[count:]
-    if any(_id(word) for word in rest):
-        return Misunderstood("Ids come first, then the reason: there is one more id in it.")
-    bare = [word.strip(_AROUND) for word in rest]
-    if any(_NEARLY_AN_ID.fullmatch(word) for word in bare) or (bare and _PART_OF_AN_ID.fullmatch(bare[0])):
-        return Misunderstood("Something in it looks like an id, and is no whole one.")
-    if re.search(r"\bdry\s+run\b", " ".join(bare), re.IGNORECASE):
-        return Misunderstood("Write --dry-run as one word to rehearse, or leave those words out of the reason.")
-    if any(_OPTION.fullmatch(word) for word in bare):
-        return Misunderstood("There is no such option; the only one is --dry-run.")
-    if not ids:
-        return Misunderstood("It names no server.")
-    return Command(
-        server_ids=tuple(dict.fromkeys(_id(word) for word in ids)),
-        dry_run=rehearse or len(plain) < len(words),
-        reason=" ".join(rest),
-    )
+def _after(name: str, line: str) -> str:
+    """The line after the name with which it must begin."""
+    rest = line[len(name) :]
+    joined = name[-1:].isalnum() and rest[:1].isalnum()
+    if joined or line[: len(name)].lower() != name:
+        raise _UnknownError(line)
+    return rest.strip()
 
 
-def _id(word: str) -> str:
-    """The id that a word is, in lower case; empty if it is none."""
-    bare = word.strip(_AROUND)
-    return bare.lower() if UUID.fullmatch(bare) else ""
+def _verb(line: str) -> tuple[Verb | None, str]:
+    """The verb, None if the line does not begin with one, and the rest of the line."""
+    line = _without_code_marks(line)
+    mark = _MARK_BEFORE_VERB.match(line)
+    inner = _without_code_marks(line[mark.end() :] if mark else line)
+    found = _VERB.match(inner)
+    if found:
+        return Verb(found[2].lower()), inner[found.end() :].strip()
+    # A hyphen or bullet here belongs to the first of a list of ids.
+    return None, inner if mark and mark[0][0] in ":," else line
+
+
+def _command(verb: Verb, rest: str) -> Command:
+    match verb:
+        case Verb.STOP:
+            rest, reason = _reason(rest)
+            words = rest.rsplit(maxsplit=1)
+            dry_run = len(words) == 2 and _is_dry_run(_without_code_marks(words[1]))
+            return StopCommand(_server_ids(words[0] if dry_run else rest), dry_run, reason)
+        case Verb.PLAN:
+            return StopCommand(_server_ids(rest), dry_run=True)
+        case Verb.KEEP:
+            return _keep(*_reason(rest))
+        case Verb.RELEASE:
+            return ReleaseCommand(_server_ids(rest))
+        case Verb.APPROVE:
+            token = _without_code_marks(rest)
+            if not _TOKEN.fullmatch(token):
+                raise _UnknownError(rest or verb)
+            return ApproveCommand(token)
+        case Verb.HELP:
+            if rest:
+                raise _UnknownError(rest)
+            return HelpCommand()
+
+
+def _keep(rest: str, reason: str) -> KeepCommand:
+    words = rest.rsplit(maxsplit=2)
+    last = _without_code_marks(words[-1]) if words else ""
+    if duration := _DURATION.fullmatch(last):
+        ids = _server_ids(rest[: -len(words[-1])])
+        return KeepCommand(ids, duration=timedelta(**{_UNITS[duration[2]]: int(duration[1])}), reason=reason)
+    if len(words) == 3 and words[1].lower() == "until":
+        try:
+            until = rfc3339.parse(last)
+        except ValueError:
+            raise _UnknownError(last) from None
+        return KeepCommand(_server_ids(words[0]), until=until, reason=reason)
+    raise _UnknownError(rest or Verb.KEEP)
+
+
+def _reason(rest: str) -> tuple[str, str]:
+    """What stands before `because`, and the reason after it; empty if there is none.
+
+    Raises:
+        _UnknownError: the reason is empty, or has something in it that may be meant as an id or as a dry run.
+    """
+    found = _BECAUSE.search(rest)
+    if not found:
+        return rest, ""
+    reason = rest[found.end() :].strip()
+    # So that no accent, stroke or character without a shape stands between the letters.
+    plain = unicodedata.normalize("NFKD", reason).encode("ascii", "ignore").decode().lower()
+    _, dry, after = plain.partition("dry")
+    suspect = _like_an_id(plain) or ("dry run" if dry and "run" in after else "") or _mixed_alphabets(reason)
+    if suspect or not reason:
+        raise _UnknownError(suspect or found[0])
+    return rest[: found.start()].rstrip(), reason
+
+
+def _like_an_id(reason: str) -> str:
+    """The first part of a reason that looks like an id or a piece of one, with a digit and a letter in it; or empty."""
+    for found in re.finditer("[0-9a-f]{4,}(?:-[0-9a-f]{4,})*", reason):
+        digits = found[0].replace("-", "")
+        if len(digits) >= 8 and not digits.isalpha() and not digits.isdigit():
+            return found[0]
+    found_id = UUID.search(reason)
+    return found_id[0] if found_id else ""
+
+
+def _mixed_alphabets(reason: str) -> str:
+    return next((word for word in reason.split() if _MIXED_ALPHABETS.search(word)), "")
+
+
+def _server_ids(text: str) -> tuple[str, ...]:
+    """The ids of a list in which nothing but ids stands, maybe enclosed as a whole.
+
+    Raises:
+        _UnknownError: there is anything else in it, or nothing.
+    """
+    text = text.strip()
+    for _ in range(_MOST_ENCLOSINGS):
+        try:
+            return _items(text)
+        except _UnknownError:
+            if len(text) < 2 or text[-1] not in _CLOSING.get(text[0], ""):
+                raise
+        text = text[1:-1].strip()
+    raise _UnknownError(text)
+
+
+def _items(text: str) -> tuple[str, ...]:
+    """The ids of a list that is not enclosed as a whole.
+
+    Raises:
+        _UnknownError: with the rest of the list from where it is not understood.
+    """
+    ids: dict[str, None] = {}
+    forms: set[tuple[bool, bool]] = set()
+    position, new_line = 0, True
+    while item := _ITEM.match(text, position):
+        end = _closed(text, item.end(), item["opening"])
+        # Brackets may hold a remark about the id before them, and a hyphen may stand for "without": either they are
+        # at each id or at none.
+        forms.add((bool(item["bullet"]), not _BRACKETS.isdisjoint(item["opening"])))
+        if end is None or len(forms) > 1 or (item["bullet"] and not new_line):
+            break
+        ids[item["id"].lower()] = None
+        if end == len(text):
+            return tuple(ids)
+        separator = _SEPARATOR.match(text, end)
+        if not separator:
+            break
+        position, new_line = separator.end(), "\n" in separator[0]
+    raise _UnknownError(text[position:])
+
+
+def _closed(text: str, position: int, opening: str) -> int | None:
+    """Where the text goes on after everything that was opened is closed in turn; None if it is not."""
+    for mark in reversed("".join(opening.split())):
+        if mark != "<":
+            while text[position : position + 1].isspace():
+                position += 1
+        if position == len(text) or text[position] not in _CLOSING[mark]:
+            return None
+        position += 1
+    return position
+
+
+def _without_code_marks(text: str) -> str:
+    """The text without code marks around it, if it is one piece of code."""
+    found = _CODE.fullmatch(text)
+    return found[2].strip() if found else text
+
+
+def _is_dry_run(word: str) -> bool:
+    """Whether it is `dry-run` or `dryrun` after any number of dashes: chats make one long dash of two hyphens."""
+    with_hyphens = "".join("-" if unicodedata.category(char) == "Pd" or char == "\u2212" else char for char in word)
+    return bool(re.fullmatch("-*dry-?run", with_hyphens, re.IGNORECASE))
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_QUOTE else f"{line[: _LONGEST_QUOTE - 1]}…"

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.inbound.http.responses import Answer, json_answer
 from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.chat import Chat, ChatCommand, after_trigger, people, reply_url, who
+from handler.inbound.webhooks.chat import Chat, ChatCommand, people, reply_url, who
 from handler.inbound.webhooks.fields import form, proving_json
+from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -59,8 +60,7 @@ def _command(fields: Mapping[str, str], now: datetime) -> ChatCommand:
     trigger = fields.get("trigger_id", "")
     return ChatCommand(
         identity=(trigger,) if trigger else words,
-        text=fields.get("text", ""),
-        command=fields["command"],
+        command=parse(fields.get("text", ""), fields["command"]),
         users=people(user),
         channels=people(channel),
         who=who(fields),
@@ -77,8 +77,7 @@ def _post(fields: Mapping[str, str], delivery: WebhookRequest) -> ChatCommand:
     post = fields.get("post_id", "")
     return ChatCommand(
         identity=(post,) if post else words,
-        text=after_trigger(text, trigger),
-        command=trigger,
+        command=parse(text, trigger, begins_with_name=True),
         users=people(fields.get("user_id", "")),
         channels=people(fields.get("channel_id", "")),
         who=who(fields),

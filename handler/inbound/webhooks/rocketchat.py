@@ -14,8 +14,9 @@ from handler import rfc3339
 from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.inbound.http.responses import Answer, json_answer
 from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.chat import Chat, ChatCommand, after_trigger, people, who
+from handler.inbound.webhooks.chat import Chat, ChatCommand, people, who
 from handler.inbound.webhooks.fields import proving_json, text
+from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import Nothing, WebhookRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -42,8 +43,8 @@ class RocketChat(Chat):
         id_ = text(message, "message_id")
         return ChatCommand(
             identity=(id_,) if id_ else (delivery.now.strftime("%Y-%m-%dT%H"), user, channel, typed),
-            text=after_trigger(typed, trigger),
-            command=trigger,
+            # The integration can let the trigger word stand anywhere; what stands before it is not guessed at.
+            command=parse(typed, trigger, begins_with_name=True),
             users=people(user),
             channels=people(channel),
             who=who(message),

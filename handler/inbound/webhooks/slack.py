@@ -6,13 +6,12 @@ a command: a replay within the window is the same event, the same words typed ag
 
 from __future__ import annotations
 
-import html
-
 from handler.errors import Unauthenticated
 from handler.inbound.http.responses import Answer, json_answer
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.chat import Chat, ChatCommand, people, reply_url, who
 from handler.inbound.webhooks.fields import form
+from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
 from handler.webhook_settings import WebhookSettings
 
@@ -37,9 +36,7 @@ class Slack(Chat):
         user, channel = fields.get("user_id", ""), fields.get("channel_id", "")
         return ChatCommand(
             identity=(fields.get("trigger_id") or signed,),
-            # Slack writes the three characters that mean something to it as entities.
-            text=html.unescape(fields.get("text", "")),
-            command=fields.get("command", ""),
+            command=parse(_unescaped(fields.get("text", "")), fields.get("command", "")),
             users=people(user),
             channels=people(channel),
             who=who(fields),
@@ -51,6 +48,11 @@ class Slack(Chat):
     def say(self, words: str, _said: ChatCommand) -> Answer:
         """For the eyes of who typed the command."""
         return json_answer(200, {"response_type": "ephemeral", "text": words})
+
+
+def _unescaped(text: str) -> str:
+    # Slack writes the three characters that mean something to it as entities, and no others.
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 producer = Slack

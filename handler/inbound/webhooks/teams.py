@@ -8,8 +8,6 @@ There is no way to answer later.
 from __future__ import annotations
 
 import base64
-import html
-import re
 from collections.abc import Mapping
 
 from handler import rfc3339
@@ -18,11 +16,10 @@ from handler.inbound.http.responses import Answer, json_answer
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.chat import Chat, ChatCommand, people
 from handler.inbound.webhooks.fields import json_object, member, text
+from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
+from handler.inbound.webhooks.teams_markup import plain_text
 from handler.webhook_settings import WebhookSettings
-
-_MENTION = re.compile(r"<at\b[^<>]*>([^<>]*)</at\s*>", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-z][^<>]*>", re.IGNORECASE)
 
 
 class Teams(Chat):
@@ -47,11 +44,10 @@ class Teams(Chat):
             raise Unauthenticated("The time of the message is missing or malformed.") from None
         said_by, typed = member(activity, "from"), text(activity, "text")
         conversation = text(member(activity, "conversation"), "id")
-        mention = _MENTION.search(typed)
+        name, command = plain_text(typed)
         return ChatCommand(
             identity=(conversation, text(activity, "id") or mac),
-            text=html.unescape(_TAG.sub(" ", _MENTION.sub(" ", typed))),
-            command=html.unescape(mention[1]) if mention else "",
+            command=parse(command, name),
             users=people(text(said_by, "aadObjectId"), text(said_by, "id")),
             channels=_channels(activity, conversation),
             who=f"{text(said_by, 'name')} {text(said_by, 'aadObjectId') or text(said_by, 'id')}",

@@ -83,13 +83,13 @@ def said(answer: Answer, kind: str = "ephemeral") -> str:
 def test_a_command_is_handed_on() -> None:
     """At the time of its receipt, since it says none; the answer is for who typed it."""
     here = scene()
-    told = said(type_(here, f"stop {ONE} {TWO} too hot"))
+    told = said(type_(here, f"stop {ONE} {TWO} because too hot"))
     request = here.only()
     assert (request.server_ids, request.reason, request.id) == ((ONE, TWO), "too hot", "dGVzdC1vbmx5")
     assert (request.time, request.source) == (NOW, "/bms-autostop/mattermost")
     assert request.reply_to == "https://mm.example/hooks/commands/testonly"
     assert request.requested_by == f"ada {USER} in ops {CHANNEL} (Mattermost)"
-    assert told.startswith(f"Understood: stop 2 servers: {ONE}, {TWO}. The request was handed on.")
+    assert told.startswith(f"Understood: stop 2 servers: {ONE}, {TWO}. Reason: `too hot`. The request was handed on.")
 
 
 def test_ids_alone_are_enough_for_a_command_that_says_stop() -> None:
@@ -129,7 +129,7 @@ def test_stop_may_be_the_trigger_word() -> None:
     """Then it is still the verb."""
     here = scene()
     said(here.post("/mattermost", post(f"stop {ONE}", trigger_word="stop"), JSON), "comment")
-    said(here.post("/mattermost", post("stopped working, see ticket", trigger_word="stop"), JSON), "comment")
+    said(here.post("/mattermost", post("stops working, see ticket", trigger_word="stop"), JSON), "comment")
     assert here.only().server_ids == (ONE,)
 
 

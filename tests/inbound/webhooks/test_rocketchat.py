@@ -59,7 +59,7 @@ def said(answer: Answer) -> str:
 def test_a_message_is_handed_on() -> None:
     """With its own id and time."""
     here = scene()
-    told = said(send(here, f"!bms stop {ONE} {TWO} too hot"))
+    told = said(send(here, f"!bms stop {ONE} {TWO} because too hot"))
     request = here.only()
     assert (request.server_ids, request.reason, request.id) == ((ONE, TWO), "too hot", "nDPoZ3mKPPBKwMpMH")
     assert request.time == datetime(2026, 11, 20, 18, 0, 0, 250000, UTC)

@@ -74,7 +74,7 @@ def said(answer: Answer) -> str:
 def test_a_command_is_handed_on() -> None:
     """With the signed time, the use of the command as id, and the URL for later answers."""
     here = scene()
-    told = said(send(here, f"stop {ONE} {TWO} R&amp;D is done"))
+    told = said(send(here, f"stop {ONE} {TWO} because R&amp;D is done"))
     request = here.only()
     assert (request.server_ids, request.reason, request.dry_run) == ((ONE, TWO), "R&D is done", False)
     assert request.id == "13345224609.738474920.8088930838d88f008e0"
@@ -83,7 +83,8 @@ def test_a_command_is_handed_on() -> None:
     assert request.requested_by == f"ada {USER} in ops {CHANNEL} (Slack)"
     assert request.reply_to == "https://hooks.slack.example/commands/T0001/1234567890/test"
     assert told == (
-        f"Understood: stop 2 servers: {ONE}, {TWO}. The request was handed on. What comes of it is told later."
+        f"Understood: stop 2 servers: {ONE}, {TWO}. Reason: `R\uff06D is done`. "
+        "The request was handed on. The result comes later."
     )
 
 
@@ -114,7 +115,7 @@ def test_what_is_not_understood_gets_the_help(text: str) -> None:
     """And nothing is handed on."""
     here = scene()
     told = said(send(here, text))
-    assert "stop ID [ID ...] [--dry-run] [reason ...]" in told
+    assert "stop ID[, ID ...] [--dry-run] [because REASON]" in told
     assert here.handed == []
 
 

@@ -76,13 +76,15 @@ def said(answer: Answer) -> str:
 def test_a_message_is_handed_on() -> None:
     """With its own time, and an id made of conversation and message."""
     here = scene()
-    told = said(send(here, f"<at>BMS</at>&nbsp;stop {ONE} {TWO} R&amp;D is <b>done</b>\n"))
+    told = said(send(here, f"<at>BMS</at>&nbsp;stop {ONE} {TWO} because R&amp;D is <b>done</b>\n"))
     request = here.only()
     assert (request.server_ids, request.reason) == ((ONE, TWO), "R&D is done")
     assert request.time == datetime(2026, 11, 20, 18, 0, 0, 123456, UTC)
     assert (request.source, request.reply_to) == ("/bms-autostop/teams", None)
     assert request.requested_by == f"Ada {AAD} (Teams)"
-    assert told.startswith(f"Understood: stop 2 servers: {ONE}, {TWO}. The request was handed on.")
+    assert told.startswith(
+        f"Understood: stop 2 servers: {ONE}, {TWO}. Reason: `R\uff06D is done`. The request was handed on."
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,12 +92,12 @@ def test_a_message_is_handed_on() -> None:
     [
         (f'<at id="0">BMS</at> plan {ONE}', (ONE,)),
         (f"<div><at>BMS</at> plan&nbsp;{ONE}</div>", (ONE,)),
-        (f"plan {ONE} <at>Ada</at>", (ONE,)),
+        (f"plan {ONE}", (ONE,)),
         (f"<p><at>BMS plan</at> {ONE}</p>", (ONE,)),
     ],
 )
 def test_the_mention_is_no_part_of_the_command(text: str, ids: tuple[str, ...]) -> None:
-    """Wherever it stands and however it is written; a name that is a verb counts as one."""
+    """However it is written; a name that is a verb counts as one."""
     here = scene()
     said(send(here, text))
     assert (here.only().server_ids, here.only().dry_run) == (ids, True)

@@ -1,0 +1,360 @@
+"""What people type, from each chat over real HTTP to the sink: a stop only of the servers that stand in the list."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import requests
+
+from handler.inbound.webhooks.grammar import NotUnderstood, StopCommand, parse
+from tests.conftest import serving
+from tests.inbound.webhooks.chat_texts import REFUSED, TEXTS, filled_in
+from tests.inbound.webhooks.scene import FORM, JSON, ONE, THREE, TWO, form, fresh_secret, mac
+from tests.support.sink_server import SinkServer
+
+SECRET = fresh_secret()
+NAMES = {ONE: "A", TWO: "B", THREE: "C"}
+
+
+class Chats:
+    """`receive_webhook` with all four chats switched on, and the sink behind it."""
+
+    def __init__(self, url: str, sink: SinkServer) -> None:
+        self._url = url
+        self._sink = sink
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._count = 0
+
+    def slack(self, text: str, command: str = "/bms") -> tuple[str, str]:
+        """Use a slash command of Slack."""
+        written = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        return self.slack_raw(written, command=command)
+
+    def slack_raw(self, text: str, **fields: str) -> tuple[str, str]:
+        """Use a slash command of Slack, in whose text its three special characters are entities already."""
+        body = form({"command": "/bms", "text": text, "user_id": "U1", "channel_id": "C1", **self._id(), **fields})
+        at = str(int(time.time()))
+        signature = "v0=" + mac(SECRET, f"v0:{at}:".encode() + body).hex()
+        headers = {**FORM, "X-Slack-Request-Timestamp": at, "X-Slack-Signature": signature}
+        return self._outcome("/slack", body, headers)
+
+    def mattermost(self, text: str, command: str = "/bms") -> tuple[str, str]:
+        """Use a slash command of Mattermost."""
+        fields = {"command": command, "text": text, "user_id": "U1", "channel_id": "C1", "token": SECRET, **self._id()}
+        return self._outcome("/mattermost", form(fields), FORM)
+
+    def post(self, path: str, text: str, trigger: str = "!bms") -> tuple[str, str]:
+        """Write a message that an outgoing webhook of Mattermost or Rocket.Chat sends."""
+        message = {"text": text, "trigger_word": trigger, "user_id": "U1", "channel_id": "C1", "token": SECRET}
+        id_ = self._id()["trigger_id"]
+        return self._outcome(path, json.dumps({**message, "message_id": id_, "post_id": id_}).encode(), JSON)
+
+    def teams(self, markup: str) -> tuple[str, str]:
+        """Write a message in Teams."""
+        message = {
+            "type": "message",
+            "id": self._id()["trigger_id"],
+            "timestamp": datetime.now(UTC).isoformat(),
+            "from": {"id": "U1"},
+            "conversation": {"id": "C1"},
+            "text": markup,
+        }
+        body = json.dumps(message).encode()
+        signature = base64.b64encode(mac(SECRET, body)).decode()
+        return self._outcome("/teams", body, {**JSON, "Authorization": f"HMAC {signature}"})
+
+    def get(self, path: str, fields: dict[str, str]) -> requests.Response:
+        """Send a command as a GET request."""
+        return self._session.get(self._url + path, params=fields, timeout=30)
+
+    def _id(self) -> dict[str, str]:
+        self._count += 1
+        return {"trigger_id": f"use-{self._count}"}
+
+    def _outcome(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[str, str]:
+        """What was handed on, in the words of the table, and what the person reads."""
+        before = len(self._sink.got)
+        answer = self._session.post(self._url + path, data=body, headers=headers, timeout=30)
+        assert answer.status_code == 200, answer.text
+        events = [got.data for got in self._sink.got[before:]]
+        text = answer.json()["text"] if answer.content else ""
+        if not events:
+            return REFUSED, text
+        (data,) = events
+        verb = "plan" if data["dry_run"] else "stop"
+        return " ".join([verb, *(NAMES[id_] for id_ in data["server_ids"])]), text
+
+
+@pytest.fixture(scope="module")
+def chats() -> Iterator[Chats]:
+    """One function and one sink for all texts."""
+    with pytest.MonkeyPatch.context() as patch, SinkServer() as sink:
+        for name in list(os.environ):
+            if name.startswith(("AUTOSTOP_", "OS_", "K_", "OTEL_")):
+                patch.delenv(name)
+        environ = {
+            "AUTOSTOP_EVENT_SINK": sink.url,
+            "AUTOSTOP_SLACK_SIGNING_SECRET": SECRET,
+            "AUTOSTOP_MATTERMOST_TOKENS": SECRET,
+            "AUTOSTOP_TEAMS_SECRET": base64.b64encode(SECRET.encode()).decode(),
+            "AUTOSTOP_ROCKETCHAT_TOKENS": SECRET,
+        }
+        for chat in ("SLACK", "MATTERMOST", "TEAMS", "ROCKETCHAT"):
+            environ |= {f"AUTOSTOP_{chat}_USERS": "U1", f"AUTOSTOP_{chat}_CHANNELS": "C1"}
+        with serving(patch) as serve:
+            yield Chats(serve("receive_webhook", environ), sink)
+
+
+@pytest.mark.parametrize(("text", "outcome"), TEXTS)
+def test_each_text_asks_for_what_it_says_and_no_more(chats: Chats, text: str, outcome: str) -> None:
+    """As the text of a slash command; the answer repeats what was understood or quotes what was not."""
+    got, answer = chats.slack(text)
+    assert got == outcome
+    if outcome == REFUSED:
+        assert answer.startswith("Nothing was handed on. Not understood: `")
+        quoted = re.findall("`(.+?)`", answer)
+        assert len(quoted[0]) <= 60
+        example = parse(quoted[1])
+        assert isinstance(example, StopCommand)
+        assert example.dry_run
+    else:
+        verb, *names = outcome.split()
+        assert answer.startswith("Understood: plan (dry run)" if verb == "plan" else "Understood: stop")
+        assert all(id_ in answer for id_, name in NAMES.items() if name in names)
+        assert ("Reason: `" in answer) == ("because" in text.lower())
+
+
+@pytest.mark.parametrize(("text", "outcome"), TEXTS[::7])
+def test_all_chats_without_html_read_the_same(chats: Chats, text: str, outcome: str) -> None:
+    """Mattermost's commands, and the messages after a trigger word."""
+    assert chats.mattermost(text)[0] == outcome
+    assert chats.post("/mattermost", f"!bms {text}")[0] == outcome
+    assert chats.post("/rocketchat", f"!bms {text}")[0] == outcome
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "outcome"),
+    [
+        ("/bms-stop", "A, B", "stop A B"),
+        ("/bms-stop", "\n- A\n- B", "stop A B"),
+        ("/bms-stop", "`A`", "stop A"),
+        ("/bms-stop", "A --dry-run", "plan A"),
+        ("/bms-stop", "A because hot", "stop A"),
+        ("/bms-stop", "plan A", "plan A"),
+        ("/bms-stop", "stop A", "stop A"),
+        ("/bms-stop", "A hot", REFUSED),
+        ("/bms-stop", "A not B", REFUSED),
+        ("/bms-stop", "now A", REFUSED),
+        ("/bms-stop", "> A", REFUSED),
+        ("/bms-stop", "~A~", REFUSED),
+        ("/bms-stop", "keep A 2h", REFUSED),
+        ("/bms-plan", "A", "plan A"),
+        ("/bms-plan", "plan A", "plan A"),
+        ("/bms-plan", "stop A", REFUSED),
+        ("/bms-plan", "`stop A`", REFUSED),
+        ("/bms-plan", "stop A --dry-run", REFUSED),
+        ("/BMS-PLAN", "STOP A", REFUSED),
+        ("/bms-plan", "keep A 2h", REFUSED),
+        ("/bmsplan", "stop A", REFUSED),
+        ("/bms-stop-dry-run", "A", "plan A"),
+        ("/bms-stop-dry-run", "stop A", REFUSED),
+        ("/bms-stop-dryrun", "A B", "plan A B"),
+        ("/bms_dry_run", "A", "plan A"),
+        ("/bms-dry\u200b-run", "stop A", REFUSED),
+        ("/bms-dry-run", "stop A", REFUSED),
+        ("/stop-plan", "A", "plan A"),
+        ("/stop-plan", "stop A", REFUSED),
+        ("/bms-keep", "stop A", REFUSED),
+        ("/bms-keep", "A", REFUSED),
+        ("/stop-or-keep", "A", REFUSED),
+        ("/stop-or-keep", "stop A", "stop A"),
+        ("/bms", "A", REFUSED),
+        ("/nonstop", "A", REFUSED),
+        ("/planet", "stop A", "stop A"),
+    ],
+)
+def test_the_name_of_the_command_counts(chats: Chats, command: str, text: str, outcome: str) -> None:
+    """Its verb may be left out, no other may be typed, and one that only plans asks for nothing but dry runs."""
+    assert chats.slack(filled_in(text), command)[0] == outcome
+    assert chats.mattermost(filled_in(text), command)[0] == outcome
+
+
+@pytest.mark.parametrize("path", ["/mattermost", "/rocketchat"])
+@pytest.mark.parametrize(
+    ("trigger", "text", "outcome"),
+    [
+        ("!bms", "!bms plan A", "plan A"),
+        ("!bms", "!BMS plan A", "plan A"),
+        ("!bms", "!bms: plan A", "plan A"),
+        ("!bms", "  !bms, stop A", "stop A"),
+        ("!bms", "please !bms stop A", REFUSED),
+        ("!bms", "stop A !bms", REFUSED),
+        ("!bms", "stop A because of !bms", REFUSED),
+        ("!bms", "don't !bms stop A", REFUSED),
+        ("!bms", "> !bms stop A", REFUSED),
+        ("!bms", "!bms-prod stop A", REFUSED),
+        ("bms", "bmsstop A", REFUSED),
+        ("because", "stop A because hot", REFUSED),
+        ("stop", "stop A", "stop A"),
+        ("stop", "stop: A", "stop A"),
+        ("stop", "stop plan A", "plan A"),
+        ("stop", "stopped working, see A", REFUSED),
+        ("stop", "please don't stop A", REFUSED),
+        ("stop", "A stop", REFUSED),
+        ("!", "!stop A", "stop A"),
+    ],
+)
+def test_a_message_must_begin_with_its_trigger_word(
+    chats: Chats, path: str, trigger: str, text: str, outcome: str
+) -> None:
+    """What stands before a trigger word that may stand anywhere is not guessed at."""
+    got, answer = chats.post(path, filled_in(text), trigger)
+    assert got == outcome
+    assert ("Not understood" in answer) == (outcome == REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("markup", "outcome"),
+    [
+        ("<at>BMS</at>&nbsp;stop A\n", "stop A"),
+        ("<at>BMS</at>, stop A", "stop A"),
+        ("<at>BMS</at>: plan A", "plan A"),
+        ("\r\n<at>BMS</at>&nbsp;\r\nstop A&nbsp;\r\nB&nbsp;", "stop A B"),
+        ("&#8203;<at>BMS</at> stop A", "stop A"),
+        ("<p><at>BMS</at> stop A<br>B</p><p>C</p>", "stop A B C"),
+        ("<at>BMS</at> stop A<br/>B", "stop A B"),
+        ("<at>BMS</at> stop <code>A</code>", "stop A"),
+        ("<div><at>BMS</at></div><pre><code>stop A\nB</code></pre>", "stop A B"),
+        ("<at>BMS</at> stop <pre>A\nB</pre>", "stop A B"),
+        ("<at>BMS</at> stop<ul><li>A</li><li><p>B</p></li></ul>", "stop A B"),
+        ("<at>BMS</at> stop<ol>\n<li>A</li>\n<li>B</li>\n</ol>", "stop A B"),
+        ("<at>BMS</at> stop <table><tr><td>A</td></tr><tr><td>B</td></tr></table>", "stop A B"),
+        ('<at id="0">BMS</at> <b>stop</b> <span style="color:red">A</span>', "stop A"),
+        (
+            '<div><div><span itemscope="" itemtype="http://schema.example/Mention"><at>BMS</at></span>'
+            "&nbsp;stop <code>A</code> because &lt;idle&gt;</div>\n</div>",
+            "stop A",
+        ),
+        ("<at>BMS plan</at> A", "plan A"),
+        ("<at>BMS plan</at> stop A", REFUSED),
+        ("<at>BMS <b>dry-run</b></at> stop A", REFUSED),
+        ('<quoted messageId="1764320000000"/> <at>BMS</at> plan A', "plan A"),
+        ('<quoted messageId="1764320000000"></quoted> <at>BMS</at> plan A', "plan A"),
+        ("<at>BMS</at>&nbsp;stop A&nbsp;&#8203;--dry-run", "plan A"),
+        ("<at>BMS</at> stop A -&shy;-dry-run", "plan A"),
+        ("<at>BMS</at> stop A &mdash;<b>dry</b>-run", "plan A"),
+        ("<at>BMS</at> stop A because it is <i>hot</i>, says <at>Ada</at>", "stop A"),
+        ('<at>BMS</at> stop A because <a href="https://tickets.example/OPS-1">OPS-1</a>', "stop A"),
+        # Quoted.
+        ("<blockquote>stop A</blockquote>\n<p><at>BMS</at> what does that do?</p>", REFUSED),
+        ("<blockquote>stop A</blockquote><at>BMS</at>", REFUSED),
+        ("<at>BMS</at> <blockquote>stop A</blockquote>", REFUSED),
+        ("<at>BMS</at> stop A <blockquote><p>B</p></blockquote>", REFUSED),
+        ('<quoted messageId="1">stop A</quoted> <at>BMS</at>', REFUSED),
+        ("<BLOCKQUOTE CLASS='x'><at>BMS</at> stop A</BLOCKQUOTE>", REFUSED),
+        # Struck out.
+        ("<div><at>BMS</at> stop A <s>B</s> idle</div>", REFUSED),
+        ("<at>BMS</at> stop A <s>B</s>", REFUSED),
+        ("<at>BMS</at> stop A <b><del>B</del></b>", REFUSED),
+        ("<at>BMS</at> stop A <strike><span>B</span></strike>", REFUSED),
+        ("<s><at>BMS</at> stop A</s>", REFUSED),
+        ("<at>BMS</at> <s>stop</s> A", REFUSED),
+        ('<at>BMS</at> stop A <span style="text-decoration: line-through">B</span>', REFUSED),
+        ('<at>BMS</at> stop A <span style="display:none">B</span>', REFUSED),
+        # Not shown, or shown otherwise.
+        ('<at>BMS</at> stop A <a href="https://console.example/B">B</a>', REFUSED),
+        ('<at>BMS</at> stop <a href="https://console.example/B">A</a>', REFUSED),
+        ("<at>BMS</at> stop A because <a href='https://console.example/B'>hot</a>", REFUSED),
+        ("<at>BMS</at> stop A <!-- not --> B", REFUSED),
+        ("<at>BMS</at> stop A <script>B</script>", REFUSED),
+        ("<at>BMS</at> stop A <c0ffee00-1111>", REFUSED),
+        ('<at>BMS</at> stop A <span title="> B', REFUSED),
+        ("<at>BMS</at> stop <b>A</b><b>B</b>", REFUSED),
+        ("<at>BMS</at> stop A dry<br>run", REFUSED),
+        # A mention elsewhere.
+        ("<at>Ada</at> <at>BMS</at> stop A", REFUSED),
+        ("don't <at>BMS</at> stop A", REFUSED),
+        ("<at>BMS</at> stop A <at>Ada</at> B", REFUSED),
+        ("stop A <at>BMS</at>", REFUSED),
+        ("<div><at>BMS</at> stop <code>A</code> &lt;idle&gt;</div>", REFUSED),
+    ],
+)
+def test_the_html_of_teams_keeps_its_meaning(chats: Chats, markup: str, outcome: str) -> None:
+    """Line ends, code and lists are read; quoted, struck-out, linked and unknown parts are refused."""
+    got, answer = chats.teams(filled_in(markup))
+    assert got == outcome
+    assert ("Not understood" in answer) == (outcome == REFUSED)
+
+
+def test_slack_escapes_three_characters_and_no_others(chats: Chats) -> None:
+    """An entity that a person typed stays what was typed."""
+    assert chats.slack_raw(filled_in("stop A because R&amp;D is done, 5 &lt; 6"))[0] == "stop A"
+    assert chats.slack_raw(filled_in("stop A&amp;#8203; B"))[0] == REFUSED
+    assert chats.slack_raw(filled_in("stop A&nbsp;B"))[0] == REFUSED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "keep A 2h",
+        "keep A, B 30m because tests run",
+        "keep A until 2026-12-24T08:00:00+01:00",
+        "release A B",
+        "approve v1.k1.c29tZQ",
+    ],
+)
+def test_verbs_that_are_not_switched_on_are_answered(chats: Chats, text: str) -> None:
+    """They are understood, and nothing is handed on."""
+    got, answer = chats.slack(filled_in(text))
+    assert got == REFUSED
+    assert answer.startswith(f"Nothing was handed on. `{text.split()[0]}` is not switched on here.")
+
+
+@pytest.mark.parametrize("text", ["", " ", "help", "HELP", "`help`", "\u200b"])
+def test_help_is_answered(chats: Chats, text: str) -> None:
+    """Also if nothing was typed."""
+    got, answer = chats.slack(text)
+    assert got == REFUSED
+    assert answer.startswith("stop ID[, ID ...] [--dry-run] [because REASON]")
+
+
+def test_what_was_typed_is_quoted_without_its_markup(chats: Chats) -> None:
+    """No mention, link or end of the code span comes out of the quotation."""
+    _, answer = chats.slack("stop `<!channel> <https://x.example|y>` @here\x07\u202e\u2028&amp; " + "z" * 500)
+    first = answer.splitlines()[0]
+    assert len(first) < 120
+    assert first.count("`") == 2
+    assert not set("<>@&\x07\u202e\u2028") & set(first)
+    _, answer = chats.slack(filled_in("stop A because <!channel> `x` @here"))
+    assert "Reason: `\u2039!channel\u203a \u02cbx\u02cb \uff20here`." in answer
+
+
+def test_a_button_asks_for_nothing(chats: Chats) -> None:
+    """Slack's interactivity may be pointed at the same path; its payload has no text."""
+    payload: dict[str, Any] = {"type": "block_actions", "user": {"id": "U1"}, "actions": [{"value": f"stop {ONE}"}]}
+    fields = dict.fromkeys(("text", "command", "user_id", "channel_id"), "")
+    assert chats.slack_raw("", payload=json.dumps(payload))[0] == REFUSED
+    assert chats.slack_raw(**fields, payload=json.dumps(payload))[0] == REFUSED
+
+
+def test_a_command_of_mattermost_by_get_is_405(chats: Chats) -> None:
+    """It would leave the token in logs, so the command must be made with the request method POST."""
+    fields = {"command": "/bms", "text": f"stop {ONE}", "user_id": "U1", "channel_id": "C1", "token": SECRET}
+    answer = chats.get("/mattermost", fields)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+
+
+def test_the_answer_of_the_grammar_is_what_the_chat_quotes() -> None:
+    """One id, one line."""
+    found = parse(filled_in("stop A\nnot\n B"))
+    assert isinstance(found, NotUnderstood)
+    assert found.quoted == f"not {TWO}"
