@@ -3,7 +3,8 @@
 A slash command has a `trigger_id` and says no time: its time is the receipt. An outgoing webhook has the id and the
 time of the post, and one that is older than five minutes is refused. Neither is signed: the token is all the proof
 there is, so who can read a delivery can make another. Without trigger or post (old servers) the same words within an
-hour are one event, since nothing else tells a redelivery from a second command.
+hour are one event, since nothing else tells a redelivery from a second command. A slash command must be made with the
+request method POST: GET, which would leave the token in access logs, is answered 405.
 """
 
 from __future__ import annotations
