@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 from urllib.parse import urlsplit
 
 from handler.inbound.extract import STOP_REQUESTED
@@ -111,6 +112,8 @@ class Chat(ABC):
                     f"This would be understood: `{example}`\n{HELP}"
                 )
                 return Nothing("not understood", self.say(words, message))
+            case _:
+                assert_never(message.command)
 
     def _not_switched_on(self, verb: Verb, message: ChatCommand) -> Nothing:
         words = f"Nothing was handed on. `{verb}` is not switched on here.\n{HELP}"

@@ -12,6 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import assert_never
 
 from handler import rfc3339
 from handler.inbound.extract import UUID
@@ -246,6 +247,8 @@ def _command(verb: Verb, rest: str) -> Command:
             if rest:
                 raise _UnknownError(rest)
             return HelpCommand()
+        case _:
+            assert_never(verb)
 
 
 def _keep(rest: str, reason: str) -> KeepCommand:

@@ -247,7 +247,7 @@ KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "half a quotation or bracket",
+        "quotation marks and brackets that do not fit",
         REFUSED,
         (
             "stop (A",
@@ -261,6 +261,7 @@ KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "stop (A, B",
             "stop <A\n> B",
             "stop < A\n> B",
+            "stop (((((((A B)))))))",
         ),
     ),
     (
