@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+from handler.cloud import error_mapping
 from handler.cloud.auth.login import Login, Token
 from handler.errors import CloudUnexpectedAnswer, InsecureEndpoint
 
@@ -122,10 +123,10 @@ class Endpoint:
             host = urlsplit(url).hostname or ""
         except ValueError:
             host = ""
+        named = f" (host {host})" if error_mapping.is_safe(host) else ""
         return InsecureEndpoint(
-            f"finding the {self._api.service_type} API: the login is over https, and the catalogue names an http URL"
-            f"{f' (host {host})' if error_mapping.is_safe(host) else ''}; no token is sent there unless {self._api.setting} "
-            "names that URL."
+            f"finding the {self._api.service_type} API: the login is over https, and the catalogue names "
+            f"an http URL{named}; no token is sent there unless {self._api.setting} names that URL."
         )
 
     def _fitted(self, base: str, project_id: str | None) -> str:
