@@ -349,7 +349,9 @@ def _cannot_stop_more_than_it_lists(text: str, name: str) -> None:
         for token in re.split(r"[\s,;:()\[\]{}<\"'`\u2018-\u201f\u00ab\u00bb\u2039\u203a\u2022]+", listed)
         if token
     ]
-    tokens = [token.rstrip(">").lower() for token in tokens if token not in ("-", "*", ">")]
+    # A list item may begin with a dash, a star, or a number.
+    marks = re.compile(r"[-*>]|\d{1,3}\.?")
+    tokens = [token.rstrip(">").lower() for token in tokens if not marks.fullmatch(token)]
     if tokens[0] == "stop":
         tokens = tokens[1:]
     assert tuple(dict.fromkeys(tokens)) == found.server_ids
