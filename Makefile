@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test check format bench prove breakages mutants interop flow load observability readme lock clean
+.PHONY: help demo demo-chat test check format bench prove breakages mutants interop flow load observability readme settings lock clean
 .PHONY: functiongraph-zip image-test wheel sbom audit
 
 help:            ## show this list
@@ -60,8 +60,10 @@ flow: $(VENV)/dev.stamp    ## replay many nights of trouble on Knative's manifes
 load: $(VENV)/dev.stamp    ## a thousand events in a minute, memory, and a SIGTERM in the middle
 	@$(BIN)/python -m tests.deploy.load
 
-readme: $(VENV)/dev.stamp  ## write the README's tables anew from the code
+readme: $(VENV)/dev.stamp  ## write the README's tables and deploy/settings.md anew from the code
 	@$(BIN)/python -m tests.readme
+
+settings: readme           ## the same
 
 lock: $(VENV)/dev.stamp    ## pin the dependencies: versions and hashes, no URLs; UPGRADE=--upgrade for the newest
 	$(PIP) install uv

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from handler import __version__
 from handler.errors import AutostopError, BadEvent, RetryableError
+from handler.settings.env import SettingsError
 
 _MAIN = Path(__file__).with_name("main.py")
 _PLAN_BUDGET = 10.0
@@ -82,12 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return demo_chat()
         case "simulate":
             return _simulate(chosen.host, chosen.port, chosen.servers, chosen.power_off_delay, chosen.password)
-        case "serve":
-            return _serve(chosen.host, chosen.port)
-        case "doctor":
-            return _doctor(os.environ)
-        case _:
-            return _plan(chosen.event, chosen.json, os.environ)
+    try:
+        match chosen.command:
+            case "serve":
+                return _serve(chosen.host, chosen.port)
+            case "doctor":
+                return _doctor(os.environ)
+            case _:
+                return _plan(chosen.event, chosen.json, os.environ)
+    except SettingsError as error:
+        return _complain("The settings are not valid:", error.violations, Exit.SETTINGS)
 
 
 def _port(text: str) -> int:
@@ -124,25 +129,19 @@ def _simulate(host: str, port: int, servers: int, power_off_delay: float, passwo
 
 def _serve(host: str, port: int) -> int:
     """Become the function: the process is replaced, so signals reach the server directly."""
-    from handler import settings
+    from handler.settings.stop_servers import from_environ
 
-    try:
-        settings.from_environ(os.environ)
-    except settings.SettingsError as fault:
-        return _complain("The settings are not valid:", fault.faults, Exit.SETTINGS)
+    from_environ(os.environ)
     command = [sys.executable, "-m", "functions_framework", "--source", str(_MAIN), "--target", "stop_servers"]
     sys.stdout.flush()
     return os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
 
 
 def _doctor(environ: Mapping[str, str]) -> int:
-    from handler import settings
     from handler.doctor import Verdict, examine
+    from handler.settings.stop_servers import from_environ
 
-    try:
-        configured = settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **environ})
-    except settings.SettingsError as fault:
-        return _complain("The settings are not valid:", fault.faults, Exit.SETTINGS)
+    configured = from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **environ})
     print(f"{Verdict.OK:<7}settings")
     wrong = False
     for finding in examine(configured):
@@ -156,18 +155,15 @@ def _doctor(environ: Mapping[str, str]) -> int:
 
 
 def _plan(file: str, as_json: bool, environ: Mapping[str, str]) -> int:
-    from handler import settings
     from handler.inbound.cloudevents.decode import decode
     from handler.inbound.extract import Ignored, extract
     from handler.outbound.result import result_data
     from handler.outbound.table import table
     from handler.services.stop_servers import Service
+    from handler.settings.stop_servers import from_environ
 
-    try:
-        # Nobody calls in here, so nobody has to say who may.
-        configured = settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **environ, "AUTOSTOP_DRY_RUN": "true"})
-    except settings.SettingsError as fault:
-        return _complain("The settings are not valid:", fault.faults, Exit.SETTINGS)
+    # There are no callers here.
+    configured = from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **environ, "AUTOSTOP_DRY_RUN": "true"})
     try:
         body = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as failure:

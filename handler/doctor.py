@@ -28,12 +28,12 @@ from handler.errors import (
     ServerNotFound,
 )
 from handler.http_client import FAILURES, HttpClient
-from handler.settings import ApiName, Settings
+from handler.settings.stop_servers import ApiName, Settings
 from handler.stop.decide import is_bare_metal
 from handler.stop.model import Server
 
 if TYPE_CHECKING:
-    from handler.oidc_settings import OidcSettings
+    from handler.settings.oidc import OidcSettings
 
 # A version 4 UUID in form, so that it passes every check, but none that a random generator would make.
 _NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -68,8 +68,8 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Check one thing after the other; ends early where the rest would only repeat the same trouble."""
-    if settings.oidc is not None:
-        yield _issuer(settings.oidc)
+    if settings.callers.oidc is not None:
+        yield _issuer(settings.callers.oidc)
     iam = settings.login.auth_url
     if iam:
         yield (reached := _reach("IAM", iam, settings.login.verify))
@@ -105,8 +105,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _permissions(clouds)
     if settings.result_topic:
         yield from _topic(clouds, settings)
-    if settings.result_sink:
-        yield _reach("sink", settings.result_sink, settings.sink_ca or True)
+    if settings.sink:
+        yield _reach("sink", settings.sink.url, settings.sink.ca or True)
 
 
 def _issuer(settings: OidcSettings) -> Finding:

@@ -13,7 +13,8 @@ from handler.inbound.http import shutdown, wsgi
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.outbound import logs
-from handler.shared_settings import SettingsError, wanted_signals
+from handler.settings.common import wanted_signals
+from handler.settings.env import SettingsError
 
 if TYPE_CHECKING:
     from handler.telemetry import Telemetry
@@ -35,9 +36,9 @@ _ROUTES = ["/healthz", "/readyz"]
 
 try:
     if _TARGET == "receive_webhook":
-        from handler import webhook_settings
         from handler.inbound.webhooks.registry import SWITCHES
         from handler.services.receive_webhook import WebhookService
+        from handler.settings import receive_webhook as webhook_settings
 
         _WEBHOOKS = webhook_settings.from_environ(os.environ)
         logs.configure(_WEBHOOKS.log_level)
@@ -45,24 +46,25 @@ try:
         _MAX_BODY, _ANSWER = _WEBHOOKS.max_body, WebhookService(_WEBHOOKS, _TELEMETRY).endpoint().answer
         _ROUTES += SWITCHES
     elif _TARGET == "notify_chat":
-        from handler import notify_settings
         from handler.services.notify_chat import NotifyService
+        from handler.settings import notify_chat as notify_settings
 
         _NOTICES = notify_settings.from_environ(os.environ)
         logs.configure(_NOTICES.log_level)
         _TELEMETRY = _telemetry()
         _MAX_BODY, _ANSWER = _NOTICES.max_body, NotifyService(_NOTICES).endpoint().answer
     else:
-        from handler import settings
         from handler.services.stop_servers import Service
+        from handler.settings import stop_servers as stop_settings
+        from handler.settings.login import LoginKind
 
-        _SETTINGS = settings.from_environ(os.environ)
+        _SETTINGS = stop_settings.from_environ(os.environ)
         logs.configure(_SETTINGS.log_level)
         _TELEMETRY = _telemetry()
         _SERVICE = Service(_SETTINGS, telemetry=_TELEMETRY)
         _MAX_BODY, _ANSWER = _SETTINGS.max_body, _SERVICE.endpoint().answer
-except SettingsError as fault:
-    sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in fault.faults))
+except SettingsError as error:
+    sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in error.violations))
 
 if flask.has_app_context():
     wsgi.install(flask.current_app, _MAX_BODY)
@@ -93,7 +95,7 @@ else:
     def stop_servers(request: flask.Request) -> flask.Response:
         """Stop the servers that a CloudEvent names, and answer with the result event."""
         path = wsgi.request_of(request.environ).path
-        if path in ("/invoke", "/init") or _SETTINGS.login.kind is settings.LoginKind.FUNCTIONGRAPH:
+        if path in ("/invoke", "/init") or _SETTINGS.login.kind is LoginKind.FUNCTIONGRAPH:
             from handler.functiongraph.container import Container
 
             return _served(request, Container(_SERVICE).answer)

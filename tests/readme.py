@@ -1,26 +1,50 @@
-"""`python -m tests.readme`: write the tables of the README that come from the code."""
+"""`python -m tests.readme`: write the tables of README.md and deploy/settings.md from the code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-from handler.notify_variables import NOTIFY_VARIABLES
-from handler.settings import VARIABLES
-from handler.shared_settings import Variable
+from handler.settings import TARGETS, declared
 from handler.stop.meanings import MEANINGS
 from handler.stop.model import Reason
-from handler.webhook_variables import WEBHOOK_VARIABLES
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"
+SETTINGS = ROOT / "deploy" / "settings.md"
+_ABOUT_SETTINGS = """\
+# Settings
+
+Environment variables, read once when the process starts. If any is not valid, or begins with `AUTOSTOP_` and stands not
+here, the process does not start, and names all of them. An empty variable counts as unset. What one function reads
+does no harm to the others. Secrets are marked with *. Written by `make settings` from `handler/settings/`.
+"""
 
 
-def _settings(variables: Iterable[Variable] = VARIABLES) -> Iterator[str]:
+def _settings(target: str) -> Iterator[str]:
+    """The settings of ours that are the target's alone, or that it reads as the first of several."""
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
-    for variable in variables:
-        yield f"| `{variable.name}` | {variable.default} | {variable.meaning} |"
+    for setting in declared():
+        if setting.targets[0] == target and setting.name.startswith("AUTOSTOP_"):
+            yield f"| `{setting.name}` | {setting.shown_default} | {setting.description} |"
+
+
+def settings_page() -> str:
+    """The text of deploy/settings.md: every setting, under the functions that read it."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for setting in declared():
+        mark = " *" if setting.secret else ""
+        groups.setdefault(setting.targets, []).append(
+            f"| `{setting.name}`{mark} | {setting.shown_default} | {setting.description} |"
+        )
+    sections = [
+        f"\n## {', '.join(f'`{target}`' for target in targets)}\n\n| variable | default | meaning |\n|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
+        for targets, rows in sorted(groups.items(), key=lambda group: (-len(group[0]), TARGETS.index(group[0][0])))
+    ]
+    return _ABOUT_SETTINGS + "".join(sections)
 
 
 def _reasons() -> Iterator[str]:
@@ -32,9 +56,9 @@ def _reasons() -> Iterator[str]:
 
 # The name of each table, as its markers have it.
 TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
-    "settings": _settings,
-    "webhook settings": lambda: _settings(WEBHOOK_VARIABLES),
-    "notify settings": lambda: _settings(NOTIFY_VARIABLES),
+    "settings": lambda: _settings("stop_servers"),
+    "webhook settings": lambda: _settings("receive_webhook"),
+    "notify settings": lambda: _settings("notify_chat"),
     "reasons": _reasons,
 }
 
@@ -56,3 +80,4 @@ def written(text: str) -> str:
 
 if __name__ == "__main__":
     README.write_text(written(README.read_text()))
+    SETTINGS.write_text(settings_page())

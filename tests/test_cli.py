@@ -165,7 +165,7 @@ def test_plan_ends_with_2_if_the_settings_are_wrong(
     assert cli.main(["plan", events.write(login.add_server())]) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert {"OS_PASSWORD:", "AUTOSTOP_WAIT:"} <= set(told.err.split())
+    assert {"OS_PASSWORD", "AUTOSTOP_WAIT"} <= set(told.err.split())
     assert login.calls == []
 
 
@@ -380,7 +380,7 @@ def test_serve_refuses_bad_settings_by_all_their_names(capsys: pytest.CaptureFix
     """It does not start, and says all that is missing at once."""
     assert cli.main(["serve"]) == 2
     err = capsys.readouterr().err
-    named = {line.partition(":")[0].strip() for line in err.splitlines()[1:]}
+    named = {line.split()[0] for line in err.splitlines()[1:]}
     assert named >= {"AUTOSTOP_INBOUND_AUTH", "OS_AUTH_URL", "OS_USERNAME", "OS_PASSWORD", "OS_PROJECT_NAME"}
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from handler import cli, doctor, settings
+from handler import cli, doctor
 from handler.doctor import Finding, Verdict
 from handler.http_client import HttpClient, HttpResponse
+from handler.settings import stop_servers as stop_settings
 from handler.simulator import CallKind, Fault, Simulator
 from tests.cloud.https import https_login
 from tests.support.issuer import Issuer
@@ -20,7 +21,7 @@ from tests.support.issuer import Issuer
 
 def examined(cloud: Simulator, **environ: str) -> dict[str, Finding]:
     """What the doctor finds, by check."""
-    made = settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ})
+    made = stop_settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ})
     return {finding.check: finding for finding in doctor.examine(made)}
 
 

@@ -103,13 +103,14 @@ def test_telemetry_that_is_off_is_not_loaded(
 def test_a_proof_that_is_off_is_not_loaded(cloud: Simulator) -> None:
     """Only the settings of OIDC are there before its first token, and with bearer tokens not even they."""
     bearer = loaded(
-        "stop_servers", {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "t", **cloud.environ()}
+        "stop_servers",
+        {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "token-of-this-test", **cloud.environ()},
     )
     assert not {name for name in bearer if "oidc" in name}
     assert not foreign(bearer) & {"jwt", "cryptography"}
 
 
-@pytest.mark.parametrize("switch", [{}, {"AUTOSTOP_ALERTMANAGER_TOKEN": "t"}])
+@pytest.mark.parametrize("switch", [{}, {"AUTOSTOP_ALERTMANAGER_TOKEN": "token-of-this-test"}])
 def test_a_webhook_that_is_off_is_not_loaded(switch: dict[str, str]) -> None:
     """Nor is anything that logs in to a cloud."""
     modules = loaded("receive_webhook", {"AUTOSTOP_EVENT_SINK": "http://127.0.0.1:1/", **switch})

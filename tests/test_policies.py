@@ -14,7 +14,7 @@ import yaml
 
 from handler.doctor import examine
 from handler.services.stop_servers import Service
-from handler.settings import from_environ
+from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
 from handler.simulator.calls import Api, Call
 from tests.conftest import ROOT, StartFunction

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.readme import written
+from tests.readme import SETTINGS, settings_page, written
 
 README = (ROOT / "README.md").read_text()
 PAGES = sorted(
@@ -20,6 +20,11 @@ PAGES = sorted(
 def test_the_tables_are_those_of_the_code() -> None:
     """Settings and reasons stand in the README as the code has them; `make readme` mends it."""
     assert written(README) == README
+
+
+def test_the_page_of_settings_is_that_of_the_code() -> None:
+    """deploy/settings.md lists every setting as it is declared; `make settings` writes it anew."""
+    assert settings_page() == SETTINGS.read_text()
 
 
 def test_only_the_tables_are_written() -> None:

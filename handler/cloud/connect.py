@@ -12,8 +12,8 @@ from handler.cloud.auth.login import AccessKeyAuth, Login, NoLogin, StaticToken
 from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
 from handler.http_client import HttpClient
-from handler.login_settings import CloudLogin
-from handler.settings import ApiName, LoginKind, Settings
+from handler.settings.login import CloudLogin, LoginKind
+from handler.settings.stop_servers import ApiName, Settings
 from handler.stop.ports import Cloud
 
 if TYPE_CHECKING:
@@ -38,10 +38,13 @@ class Clouds:
         new_client: Callable[..., HttpClient] = HttpClient,
     ) -> None:
         login, plugin = settings.login, None
+        api, explicit = (BMS, settings.bms_url) if settings.api is ApiName.BMS else (NOVA, settings.compute_url)
+        smn_url = settings.smn_url
         if login.kind is LoginKind.CLOUDS_YAML:
             from handler.cloud.auth import clouds_yaml
 
-            login, plugin = clouds_yaml.entry(login)
+            login, plugin, urls = clouds_yaml.entry(login, (api.service_type, SMN.service_type))
+            explicit, smn_url = explicit or urls[api.service_type], smn_url or urls[SMN.service_type]
         self.client = client or new_client(verify=login.verify, pool=settings.concurrency)
         if plugin is not None:
             self.login: Login = clouds_yaml.PluginLogin(plugin, login.verify, monotonic)
@@ -49,10 +52,9 @@ class Clouds:
             self.login = _new_login(login, self.client, monotonic)
         self.http = Http(self.login, self.client)
         self._api = settings.api
-        api, explicit = (BMS, settings.bms_url) if settings.api is ApiName.BMS else (NOVA, settings.compute_url)
         self._place = login
         self.endpoint = self._endpoint(api, explicit)
-        self._smn_url, self._topic_urn = settings.smn_url, settings.result_topic
+        self._smn_url, self._topic_urn = smn_url, settings.result_topic
 
     def reader(self) -> BmsReader | NovaReader:
         """The half of the cloud that only looks."""

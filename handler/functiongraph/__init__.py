@@ -15,11 +15,11 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from handler import settings
 from handler.functiongraph.context import Call, UserData
 from handler.functiongraph.invocation import invoke
 from handler.outbound import logs
 from handler.services.stop_servers import Service
+from handler.settings.stop_servers import from_environ
 
 if TYPE_CHECKING:
     from handler.functiongraph.context import Context
@@ -52,7 +52,7 @@ def handler(event: object, context: Context) -> object:
 def _service(context: Context) -> Service:
     """What all calls of this process share. The settings are those of the first; they do not change within it."""
     if not _SERVICES:
-        found = settings.from_environ(UserData(context, os.environ))
+        found = from_environ(UserData(context, os.environ))
         logs.configure(found.log_level)
         _SERVICES.append(Service(found))
     return _SERVICES[0]

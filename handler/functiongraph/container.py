@@ -40,17 +40,17 @@ class Container:
             return self._service.lent(call.settings(settings)).endpoint().answer(request)
         until = request.received + call.budget(settings)
         if request.path == _INIT:
-            caller.prove(request.headers, settings, until)
+            caller.prove(request.headers, settings.callers, until)
             return Answer(200)
         try:
             document = json_object(request.body, "event")
         except BadEvent:
-            caller.prove(request.headers, settings, until)
+            caller.prove(request.headers, settings.callers, until)
             raise
         if GatewayRequest.is_one(document):
             # The platform has nothing to prove itself with; who is before the gateway has.
             return responses.json_answer(200, through_gateway(self._service, document, call, request.received))
-        caller.prove(request.headers, settings, until)
+        caller.prove(request.headers, settings.callers, until)
         results = Invocation(self._service, call, request.received).results(document)
         return _as_answer(results, sent=self._service.has_sink)
 

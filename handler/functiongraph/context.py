@@ -14,11 +14,10 @@ from datetime import timedelta
 from typing import Protocol
 from urllib.parse import quote
 
-from handler import values
 from handler.errors import BudgetSpent, LoginRefused
-from handler.login_settings import CloudLogin, LoginKind
-from handler.settings import Settings
-from handler.values import Secret
+from handler.settings.env import Secret, header_value
+from handler.settings.login import CloudLogin, LoginKind
+from handler.settings.stop_servers import Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -122,7 +121,7 @@ class Call:
         keys = (self.access_key, self.secret_key, self.security_token)
         for secret in (self.token, *keys):
             try:
-                _ = secret and values.token(secret.reveal())
+                _ = secret and header_value(secret.reveal())
             except ValueError:
                 # It would end in a header; what refuses it there quotes it.
                 raise LoginRefused("logging in: the token or the keys of this call are malformed") from None

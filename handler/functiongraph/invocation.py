@@ -75,7 +75,7 @@ class Invocation:
         http = passage.http(self._service.settings.max_body)
         if http.method == "POST":
             settings = self._service.settings
-            caller.prove(http.headers, settings, self._received + settings.deadline.total_seconds())
+            caller.prove(http.headers, settings.callers, self._received + settings.deadline.total_seconds())
             asked = passage.extract(http, datetime.now(UTC))
             if asked is not None:
                 return self._service.handle([asked], False, self._received)

@@ -13,7 +13,7 @@ from cloudevents.http import CloudEvent
 from handler.errors import SinkUnreachable
 from handler.http_client import FAILURES, HttpClient, retry_after
 from handler.outbound.result import binary
-from handler.values import Secret
+from handler.settings.common import SinkSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -85,29 +85,22 @@ class Sink:
     """Where events are POSTed, in binary mode.
 
     Args:
-        token: sent as a bearer token unless empty.
-        token_file: a file that holds the bearer token instead, read for each attempt, as Kubernetes renews it in place.
-        ca: PEM text of certificates that are trusted too, as Knative's `K_CA_CERTS` has them.
+        settings: a token file is read for each attempt, as Kubernetes renews it in place.
         sleep, monotonic: the clock.
         new_client: makes the HTTP client.
     """
 
     def __init__(
         self,
-        url: str,
-        token: Secret,
+        settings: SinkSettings,
         *,
-        token_file: str = "",
-        ca: str = "",
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         new_client: Callable[..., HttpClient] = HttpClient,
     ) -> None:
-        self._url = url
-        self._token = token
-        self._token_file = token_file
+        self._settings = settings
         self._delivery = DeliveryAttempt(sleep=sleep, monotonic=monotonic)
-        self._client = new_client(verify=ca or True, monotonic=monotonic)
+        self._client = new_client(verify=settings.ca or True, monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
         """POST the event in binary mode until the sink takes it; see `send`."""
@@ -128,7 +121,7 @@ class Sink:
         try:
             answer = self._client.send(
                 "POST",
-                self._url,
+                self._settings.url,
                 body=body,
                 headers={**headers, **self._proof()},
                 timeout=timeout,
@@ -145,9 +138,9 @@ class Sink:
         Raises:
             OSError: the file cannot be read, or holds no token; it may be written just now.
         """
-        token = self._token.reveal()
-        if self._token_file:
-            with open(self._token_file, encoding="latin-1") as file:
+        token = self._settings.token.reveal()
+        if self._settings.token_file:
+            with open(self._settings.token_file, encoding="latin-1") as file:
                 token = file.read(_LONGEST_TOKEN).strip()
             if not token or not token.isascii() or not token.isprintable():
                 raise OSError("no token in the file")

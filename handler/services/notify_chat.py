@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from handler.errors import BadEvent, ChatUnreachable, Violation
 from handler.inbound.cloudevents.result_events import ResultEvent
 from handler.inbound.endpoints.notify_chat import NotifyEndpoint
-from handler.notify_settings import NotifySettings
 from handler.outbound.chat.post import Poster
 from handler.outbound.chat.route import targets
+from handler.settings.notify_chat import NotifySettings
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from handler.outbound import logs
 from handler.outbound.result import binary
 from handler.outbound.sink import Sink
 from handler.outbound.stop_request import stop_request_event
+from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
-from handler.webhook_settings import WebhookSettings
 
 if TYPE_CHECKING:
     from handler.telemetry import Telemetry
@@ -32,13 +32,7 @@ class WebhookService:
     def __init__(self, settings: WebhookSettings, telemetry: Telemetry | None = None) -> None:
         self._settings = settings
         new_client = telemetry.http_client("sink") if telemetry else HttpClient
-        self._sink = Sink(
-            settings.event_sink,
-            settings.sink_token,
-            token_file=settings.sink_token_file,
-            ca=settings.sink_ca,
-            new_client=new_client,
-        )
+        self._sink = Sink(settings.sink, new_client=new_client)
         self._producers = switched_on(settings)
 
     def endpoint(self) -> WebhookEndpoint:

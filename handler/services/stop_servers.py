@@ -21,7 +21,7 @@ from handler.outbound import logs
 from handler.outbound.result import batch, binary, result_event
 from handler.outbound.sink import Sink
 from handler.services.runs import Runs
-from handler.settings import Settings
+from handler.settings.stop_servers import Settings
 from handler.stop.calls import CompletedCall
 from handler.stop.executor import ThreadExecutor
 from handler.stop.model import Report, ServerResult, StopRequest
@@ -241,15 +241,9 @@ class Service:
 
     def _new_sink(self) -> Sink | TopicSink | None:
         """Where results go; None if the answer is the result."""
-        if self.settings.result_sink is not None:
+        if self.settings.sink is not None:
             new_client = self._telemetry.http_client("sink") if self._telemetry else HttpClient
-            return Sink(
-                self.settings.result_sink,
-                self.settings.sink_token,
-                token_file=self.settings.sink_token_file,
-                ca=self.settings.sink_ca,
-                new_client=new_client,
-            )
+            return Sink(self.settings.sink, new_client=new_client)
         topic = self._clouds.topic()
         if topic is None:
             return None

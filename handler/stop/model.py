@@ -201,6 +201,7 @@ class Policy:
 
     Attributes:
         protect: tag `key=value`, or metadata of that key and value, that keeps a server running.
+        only: tag or metadata, likewise, that a server must have to be stopped; None for any server.
         bare_metal_only: leave servers alone that are no BMS.
         dry_run: never send a stop, whatever the event says.
         max_servers: most servers one event may name, or its selector may fit.
@@ -216,6 +217,7 @@ class Policy:
     max_event_age: timedelta = timedelta(minutes=15)
     clock_tolerance: timedelta = timedelta(seconds=5)
     wait: timedelta = timedelta(seconds=20)
+    only: tuple[str, str] | None = None
 
 
 class Move(StrEnum):

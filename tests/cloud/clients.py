@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from handler import settings
 from handler.cloud.connect import Clouds
 from handler.cloud.nova import NovaCloud
+from handler.settings import stop_servers as stop_settings
 from handler.simulator import Simulator
 
 
@@ -27,7 +27,7 @@ class Client:
 
     def __init__(self, cloud: Simulator, **environ: str) -> None:
         self.clock = Clock()
-        self.settings = settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ})
+        self.settings = stop_settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ})
         self.clouds = Clouds(self.settings, self.clock)
         self.http = self.clouds.http
         self.login, self.endpoint = self.clouds.login, self.clouds.endpoint

@@ -18,6 +18,7 @@ from handler.cloud.bms import BmsCloud, BmsReader
 from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.nova import NovaCloud, NovaReader
 from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused
+from handler.settings.env import SettingsError
 from handler.simulator import CallKind, Cut, Fault, Simulator
 from handler.stop.model import Server
 from tests.cloud.clients import Client
@@ -32,7 +33,10 @@ class _Region:
         self._told = {"region": environ["OS_REGION_NAME"], "interface": "internal", "verify": True, **told}
 
     def get_auth_args(self) -> dict[str, str]:
-        return {"auth_url": self._environ["OS_AUTH_URL"]}
+        return {"auth_url": self._environ["OS_AUTH_URL"], **self._told.get("auth", {})}
+
+    def get_endpoint(self, service_type: str) -> str | None:
+        return self._told.get(f"{service_type}_endpoint_override")
 
     def get_region_name(self) -> str | None:
         return self._told["region"]
@@ -65,17 +69,25 @@ def use_entry(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> UseEntry:
     def use(**told: Any) -> list[dict[str, Any]]:
         asked: list[dict[str, Any]] = []
 
+        class ConfigException(Exception):
+            pass
+
         class OpenStackConfig:
             def get_one(self, **wanted: Any) -> _Region:
                 asked.append(wanted)
+                if wanted["cloud"] != "ours" or wanted["region_name"] not in (None, *told.get("regions", ["eu-nl"])):
+                    raise ConfigException("marked-by-the-library")
                 return _Region(cloud.environ(), **told)
 
-        parent, module = ModuleType("openstack"), ModuleType("openstack.config")
-        module.OpenStackConfig = OpenStackConfig  # type: ignore[attr-defined]
-        parent.config = module  # type: ignore[attr-defined]
-        parent.__spec__, module.__spec__ = ModuleSpec("openstack", None), ModuleSpec("openstack.config", None)
-        monkeypatch.setitem(sys.modules, "openstack", parent)
-        monkeypatch.setitem(sys.modules, "openstack.config", module)
+        for name, contents in (
+            ("openstack", {}),
+            ("openstack.config", {"OpenStackConfig": OpenStackConfig}),
+            ("openstack.exceptions", {"ConfigException": ConfigException}),
+        ):
+            module = ModuleType(name)
+            module.__spec__ = ModuleSpec(name, None)
+            vars(module).update(contents)
+            monkeypatch.setitem(sys.modules, name, module)
         # Loaded for each test anew, as it takes the module that is there then.
         monkeypatch.delitem(sys.modules, "handler.cloud.auth.clouds_yaml", raising=False)
         monkeypatch.delattr(auth_package, "clouds_yaml", raising=False)
@@ -106,6 +118,95 @@ def test_the_region_of_the_settings_goes_before_that_of_the_entry(
     asked = use_entry()
     _with_entry(cloud, start_client, OS_REGION_NAME="eu-nl")
     assert [one["region_name"] for one in asked] == ["eu-nl"]
+
+
+PROJECT = {"project_name": "prod", "project_domain_name": "D"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "auth", "contradicting"),
+    [
+        ({"OS_PROJECT_NAME": "other"}, PROJECT, ["OS_PROJECT_NAME"]),
+        ({"OS_PROJECT_NAME": "prod", "OS_PROJECT_DOMAIN_NAME": "E"}, PROJECT, ["OS_PROJECT_DOMAIN_NAME"]),
+        ({"OS_PROJECT_ID": "p1", "OS_PROJECT_DOMAIN_ID": "d1"}, PROJECT, ["OS_PROJECT_ID", "OS_PROJECT_DOMAIN_ID"]),
+        ({"OS_PROJECT_NAME": "prod"}, {}, ["OS_PROJECT_NAME"]),
+    ],
+)
+def test_variables_that_contradict_the_entry_refuse_the_start(
+    cloud: Simulator,
+    start_client: StartClient,
+    use_entry: UseEntry,
+    environ: dict[str, str],
+    auth: dict[str, str],
+    contradicting: list[str],
+) -> None:
+    """Either could be meant; both are named, and no value is."""
+    use_entry(auth=auth)
+    with pytest.raises(SettingsError) as raised:
+        _with_entry(cloud, start_client, **environ)
+    assert [violation.split()[0] for violation in raised.value.violations] == contradicting
+    assert all("OS_CLOUD" in violation for violation in raised.value.violations)
+
+
+def test_variables_that_say_the_same_as_the_entry_are_taken(
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry
+) -> None:
+    """As an openrc file beside clouds.yaml has them; the domain of a user is not that of the project."""
+    use_entry(auth=PROJECT)
+    same = {f"OS_{name.upper()}": value for name, value in PROJECT.items()}
+    client = _with_entry(cloud, start_client, **same, OS_USER_DOMAIN_NAME="Default")
+    assert client.login.access(5).project_id == cloud.project_id
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"OS_CLOUD": "theirs"}, "OS_CLOUD must name an entry of clouds.yaml."),
+        ({"OS_REGION_NAME": "x"}, "OS_CLOUD must name an entry of clouds.yaml, and OS_REGION_NAME one of its regions."),
+    ],
+)
+def test_an_entry_that_is_not_there_refuses_the_start(
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry, environ: dict[str, str], said: str
+) -> None:
+    """So does a region that the entry does not have."""
+    use_entry()
+    with pytest.raises(SettingsError) as raised:
+        _with_entry(cloud, start_client, **environ)
+    assert raised.value.violations == (said,)
+
+
+@pytest.mark.parametrize(
+    ("api", "override", "setting"),
+    [
+        ("nova", "compute_endpoint_override", "AUTOSTOP_COMPUTE_URL"),
+        ("bms", "bms_endpoint_override", "AUTOSTOP_BMS_URL"),
+    ],
+)
+def test_an_endpoint_override_of_the_entry_counts(
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry, api: str, override: str, setting: str
+) -> None:
+    """Before the catalogue, and after the setting."""
+    use_entry(**{override: "http://override.example"})
+    assert _with_entry(cloud, start_client, AUTOSTOP_API=api).endpoint.url(5).startswith("http://override.example/v")
+    explicit = _with_entry(cloud, start_client, AUTOSTOP_API=api, **{setting: "http://explicit.example"})
+    assert explicit.endpoint.url(5).startswith("http://explicit.example/v")
+
+
+def test_an_endpoint_override_of_smn_counts(cloud: Simulator, start_client: StartClient, use_entry: UseEntry) -> None:
+    """For results that go to a topic."""
+    use_entry(smn_endpoint_override="http://override.example")
+    topic = _with_entry(
+        cloud, start_client, AUTOSTOP_RESULT_SINK=f"smn:urn:smn:eu-de:{'0' * 32}:results"
+    ).clouds.topic()
+    assert topic is not None
+    assert topic.url(5).startswith("http://override.example/v2")
+
+
+def test_an_endpoint_override_is_a_url(cloud: Simulator, start_client: StartClient, use_entry: UseEntry) -> None:
+    """It fails at the start, and not with the first event."""
+    use_entry(compute_endpoint_override="nova")
+    with pytest.raises(SettingsError, match="compute_endpoint_override must be an http or https URL"):
+        _with_entry(cloud, start_client)
 
 
 @pytest.mark.parametrize(

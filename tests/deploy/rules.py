@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from handler import values
+from handler.settings import env
 from tests.deploy.cron import cron_fault
 from tests.deploy.schemas import label
 from tests.test_events_folder import faults as event_faults
@@ -65,7 +65,7 @@ def budget_faults(service: dict[str, Any], trigger: dict[str, Any], default_dead
     """budget < delivery.timeout < timeoutSeconds: each waits longer than the one inside it."""
     revision = service["spec"]["template"]["spec"]
     settings = environment(revision["containers"][0])
-    budget = values.duration(settings["AUTOSTOP_DEADLINE"]) if "AUTOSTOP_DEADLINE" in settings else default_deadline
+    budget = env.duration(settings["AUTOSTOP_DEADLINE"]) if "AUTOSTOP_DEADLINE" in settings else default_deadline
     attempt = iso_duration(trigger["spec"]["delivery"]["timeout"])
     whole = timedelta(seconds=revision.get("timeoutSeconds", 300))
     found = []

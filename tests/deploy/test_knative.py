@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from handler import notify_settings, settings, webhook_settings
 from handler.inbound.extract import OWN_RESULTS, PING, STOP_REQUESTED
-from handler.settings import VARIABLES, InboundAuth
-from handler.values import duration
-from handler.webhook_variables import WEBHOOK_VARIABLES
+from handler.settings import declared
+from handler.settings import notify_chat as notify_settings
+from handler.settings import receive_webhook as webhook_settings
+from handler.settings import stop_servers as stop_settings
+from handler.settings.common import InboundAuth
+from handler.settings.env import duration
 from tests.deploy import kustomize
 from tests.deploy.broker import matches
 from tests.deploy.rules import budget_faults, environment, iso_duration
@@ -227,7 +229,7 @@ def test_metadata_services_are_out_of_reach() -> None:
 def test_settings_are_taken_by_the_function() -> None:
     """The process would start with what the manifests, the example secret and the binding give it."""
     (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
-    told = settings.from_environ({**secret["stringData"], **_own(SERVICE), "K_SINK": "http://broker.example/"})
+    told = stop_settings.from_environ({**secret["stringData"], **_own(SERVICE), "K_SINK": "http://broker.example/"})
     assert told.deadline == deadline(SERVICE)
 
 
@@ -299,7 +301,7 @@ def test_oidc_settings_are_taken_by_the_function() -> None:
     """None of them is misspelt or missing."""
     (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
     own = _own(found("Service", "bms-autostop", WITH_OIDC))
-    assert settings.from_environ({**secret["stringData"], **own}).inbound_auth is InboundAuth.OIDC
+    assert stop_settings.from_environ({**secret["stringData"], **own}).callers.inbound_auth is InboundAuth.OIDC
 
 
 @pytest.mark.parametrize("name", ["bms-autostop", "bms-autostop-chat"])
@@ -321,7 +323,7 @@ def test_oidc_says_the_same_on_both_sides(name: str) -> None:
 
 def test_variables_have_names_that_the_code_knows() -> None:
     """No setting of the functions is misspelt, with OIDC or without."""
-    known = {variable.name for variable in (*VARIABLES, *WEBHOOK_VARIABLES)} | FRAMEWORK
+    known = {setting.name for setting in declared()} | FRAMEWORK
     for service in FUNCTIONS + [each for each in WITH_OIDC if each["kind"] == "Service"]:
         for name in variables(service):
             assert name in known or name == "ALERTMANAGER_URL"

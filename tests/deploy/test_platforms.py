@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from handler import settings
+from handler.settings import stop_servers as stop_settings
 from tests.conftest import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -62,7 +62,7 @@ def test_unit_has_time_to_finish_and_no_rights() -> None:
     """It is not killed before an event's budget is over, writes nowhere, and has no capability."""
     unit = _unit()
     (patience,) = unit["TimeoutStopSec"]
-    assert timedelta(seconds=int(patience.removesuffix("s"))) > settings.from_environ(_login()).deadline
+    assert timedelta(seconds=int(patience.removesuffix("s"))) > stop_settings.from_environ(_login()).deadline
     assert unit["ProtectSystem"] == ["strict"]
     assert unit["DynamicUser"] == ["yes"]
     assert unit["CapabilityBoundingSet"] == [""]
@@ -71,12 +71,12 @@ def test_unit_has_time_to_finish_and_no_rights() -> None:
 
 def _login() -> dict[str, str]:
     """The example, with what it leaves to the reader."""
-    return {name: value or "filled-in" for name, value in _pairs(EXAMPLE.read_text()).items()}
+    return {name: value or "filled-in-by-an-operator" for name, value in _pairs(EXAMPLE.read_text()).items()}
 
 
 def test_example_of_an_environment_starts_the_function_as_a_rehearsal() -> None:
     """Its names are settings, nothing is missing once it is filled in, and nothing is stopped at first."""
-    assert settings.from_environ(_login()).policy.dry_run
+    assert stop_settings.from_environ(_login()).policy.dry_run
     unfilled = {name for name, value in _pairs(EXAMPLE.read_text()).items() if not value}
     assert unfilled == {"AUTOSTOP_BEARER_TOKENS", "OS_USERNAME", "OS_PASSWORD"}
 
@@ -138,7 +138,7 @@ def test_service_has_only_fields_that_cloud_run_knows() -> None:
 def test_service_starts_the_function_as_a_rehearsal() -> None:
     """Its variables are settings, none is missing, the secrets are references, and nothing is stopped at first."""
     environment = {name: value for name, value in _environment(RUN).items() if name not in _FRAMEWORK}
-    assert settings.from_environ(environment).policy.dry_run
+    assert stop_settings.from_environ(environment).policy.dry_run
     (container,) = RUN["spec"]["template"]["spec"]["containers"]
     secrets = {entry["name"] for entry in container["env"] if "valueFrom" in entry}
     assert secrets == {"OS_USERNAME", "OS_PASSWORD"}
@@ -148,7 +148,7 @@ def test_times_of_cloud_run_are_nested() -> None:
     """The function gives up before Cloud Run does, and that before Pub/Sub sends the event again."""
     revision = RUN["spec"]["template"]["spec"]
     environment = {name: value for name, value in _environment(RUN).items() if name not in _FRAMEWORK}
-    deadline = settings.from_environ(environment).deadline.total_seconds()
+    deadline = stop_settings.from_environ(environment).deadline.total_seconds()
     said = re.search(r"--ack-deadline (\d+)", (DEPLOY / "cloud-run" / "README.md").read_text())
     assert said
     assert deadline < revision["timeoutSeconds"] < int(said[1]) <= 600

@@ -14,8 +14,8 @@ from typing import Any
 import hcl2
 import pytest
 
-from handler import settings
-from handler.login_settings import LoginKind
+from handler.settings import stop_servers as stop_settings
+from handler.settings.login import LoginKind
 from tests.conftest import ROOT
 from tests.deploy.provider import COMMON, KINDS, PROVIDER
 
@@ -185,7 +185,7 @@ def test_environment_starts_the_function_on_the_platform(container: bool) -> Non
         environ[name] = text.replace("${var.region}", str(defaults["region"])).lower()
     port = environ.pop("PORT")
     assert port == "8000"
-    found = settings.from_environ(environ | ({"PORT": port} if container else {}))
+    found = stop_settings.from_environ(environ | ({"PORT": port} if container else {}))
     assert found.login.kind is LoginKind.FUNCTIONGRAPH
     assert found.policy.dry_run
 

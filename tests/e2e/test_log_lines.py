@@ -20,20 +20,19 @@ from handler.functiongraph.invocation import NeverPossible, NotHandled, invoke
 from handler.functiongraph.triggers.dispatch import requests_of
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.webhooks import fetch
-from handler.notify_settings import from_environ as notify_settings
 from handler.outbound.result import binary as binary_result
 from handler.outbound.result import result_event
 from handler.outbound.sink import Sink
 from handler.services.notify_chat import NotifyService
 from handler.services.receive_webhook import WebhookService
 from handler.services.stop_servers import Service
-from handler.settings import from_environ
-from handler.shared_settings import wanted_signals
+from handler.settings.common import SinkSettings, wanted_signals
+from handler.settings.notify_chat import from_environ as notify_settings
+from handler.settings.receive_webhook import from_environ as webhook_settings
+from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
 from handler.telemetry.providers import _tame_complaints
 from handler.telemetry.start import start
-from handler.values import Secret
-from handler.webhook_settings import from_environ as webhook_settings
 from tests.cloud.test_listing import THEIRS, found
 from tests.cloud.test_listing import row as server_row
 from tests.conftest import ROOT
@@ -141,9 +140,9 @@ class Scenes:
         WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": "http://sink.example/"})).endpoint()
 
     def alerts(self, status: str, **more: object) -> None:
-        here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN="t")
+        here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN="token-of-this-test")
         body = {"alerts": [{"status": status, "labels": {"server_id": ONE}}], **more}
-        here.post("/alertmanager", body, {**JSON, **bearer("t")})
+        here.post("/alertmanager", body, {**JSON, **bearer("token-of-this-test")})
 
     def delivery_ignored(self) -> None:
         self.alerts("resolved")
@@ -162,7 +161,7 @@ class Scenes:
 
     def sink_silent(self) -> None:
         with SinkServer(Say(0)) as sink:
-            Sink(sink.url, Secret(), sleep=lambda _: None).send({}, b"", time.monotonic() + 5)
+            Sink(SinkSettings(sink.url), sleep=lambda _: None).send({}, b"", time.monotonic() + 5)
 
     def selected(self) -> None:
         self.service()({"selector": {"name": "no-*"}})

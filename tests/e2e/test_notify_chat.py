@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from handler.errors import BadEvent, ChatUnreachable
 from handler.inbound.cloudevents.result_events import ResultEvent
 from handler.inbound.http.request import HttpRequest
-from handler.notify_settings import NotifySettings, from_environ
 from handler.outbound.result import binary, result_event
 from handler.services.notify_chat import NotifyService
+from handler.settings.notify_chat import NotifySettings, from_environ
 from handler.simulator import Simulator
 from handler.stop.model import Reason, Report
 from tests.conftest import serving

@@ -206,20 +206,20 @@ def test_init_is_answered(url: str) -> None:
 
 def test_the_callers_proof_is_wanted_here_too(otc: Simulator, start: Start) -> None:
     """The platform has none, so that `none` has to be said out loud for its own triggers."""
-    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-token")
+    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
     for path, event in (("/invoke", tick("")), ("/invoke", "x"), ("/init", {})):
         assert send(url, event, path, **agency(otc)).status_code == 401
-    proof = {"Authorization": "Bearer marked-token"}
+    proof = {"Authorization": "Bearer marked-bearer-token"}
     assert result_of(send(url, tick(""), **agency(otc), **proof))
     assert send(url, {}, "/init", **proof).status_code == 200
 
 
 def test_a_caller_at_the_gateway_proves_itself_inside(otc: Simulator, start: Start) -> None:
     """The HTTP status is the platform's; the gateway's answer is in the body."""
-    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-token")
+    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
     data = {"server_id": otc.add_server()}
     refused = send(url, passage(data), **agency(otc))
-    taken = send(url, passage(data, {"authorization": "Bearer marked-token"}), **agency(otc))
+    taken = send(url, passage(data, {"authorization": "Bearer marked-bearer-token"}), **agency(otc))
     assert (refused.status_code, refused.json()["statusCode"]) == (200, 401)
     assert (taken.status_code, taken.json()["statusCode"]) == (200, 200)
     assert set(taken.json()) == {"statusCode", "headers", "body", "isBase64Encoded"}
@@ -273,14 +273,14 @@ def test_no_secret_of_the_headers_is_logged_or_answered(otc: Simulator, start: S
     """Right or wrong, in success and in trouble."""
     url = start()
     key = otc.add_access_key(temporary=True)
-    secrets = [key.access, key.secret, key.security_token or "", otc.token(), "marked-token", "marked-key"]
+    secrets = [key.access, key.secret, key.security_token or "", otc.token(), "marked-bearer-token", "marked-key"]
     keys = {
         "X-CFF-Security-Access-Key": key.access,
         "X-CFF-Security-Secret-Key": key.secret,
         "X-CFF-Security-Token": key.security_token or "",
     }
-    wrong = {"X-CFF-Auth-Token": "marked-token", "X-CFF-Security-Secret-Key": "marked-key"}
-    malformed = {"X-CFF-Auth-Token": "marked-token with a space"}
+    wrong = {"X-CFF-Auth-Token": "marked-bearer-token", "X-CFF-Security-Secret-Key": "marked-key"}
+    malformed = {"X-CFF-Auth-Token": "marked-bearer-token with a space"}
     event = tick({"server_id": otc.add_server()})
     texts = []
     with logged("DEBUG") as lines:

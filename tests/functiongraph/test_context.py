@@ -10,10 +10,10 @@ import pytest
 
 from handler.errors import BudgetSpent
 from handler.functiongraph.context import Call, UserData
-from handler.login_settings import LoginKind
-from handler.settings import Settings, from_environ
+from handler.settings.env import Secret
+from handler.settings.login import LoginKind
+from handler.settings.stop_servers import Settings, from_environ
 from handler.simulator import AccessKey
-from handler.values import Secret
 from tests.support.functiongraph import StandIn
 
 ENVIRON = {"AUTOSTOP_INBOUND_AUTH": "none", "RUNTIME_PROJECT_ID": "p", "OS_REGION_NAME": "eu-de"}

@@ -15,7 +15,7 @@ import pytest
 
 from handler import functiongraph
 from handler.functiongraph.invocation import NeverPossible, NotHandled
-from handler.shared_settings import SettingsError
+from handler.settings.env import SettingsError
 from handler.simulator import CallKind, Fault, Simulator
 from tests.conftest import ROOT
 from tests.support.capture import Lines, logged
@@ -165,14 +165,16 @@ def test_the_gateway_gets_its_answer(otc: Simulator) -> None:
 def test_a_caller_at_the_gateway_proves_itself(otc: Simulator) -> None:
     """The gateway is open to the outside: the token is that of the request inside, and is needed for all of it."""
     server = otc.add_server()
-    context = StandIn(settings(otc, AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-token"), cloud=otc)
+    context = StandIn(
+        settings(otc, AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token"), cloud=otc
+    )
     event = {"specversion": "1.0", "id": "1", "source": "/x", "type": "dev.knative.sources.ping"}
     for body in ({"server_id": server}, {**event, "data": {"server_id": server}}, "{"):
         refused: Any = functiongraph.handler(passage(body), context)
         assert refused["statusCode"] == 401
         assert refused["headers"]["Content-Type"] == "application/problem+json"
     assert otc.calls == []
-    proof = {"authorization": "Bearer marked-token"}
+    proof = {"authorization": "Bearer marked-bearer-token"}
     taken: Any = functiongraph.handler(passage({"server_id": server}, proof), context)
     assert taken["statusCode"] == 200
     # The platform's own triggers need no proof.
@@ -296,7 +298,7 @@ def test_wrong_settings_are_all_named(otc: Simulator, monkeypatch: pytest.Monkey
     for call in (lambda: functiongraph.initializer(context), lambda: functiongraph.handler(tick(), context)):
         with pytest.raises(SettingsError) as raised:
             call()
-        assert [fault.partition(":")[0] for fault in raised.value.faults] == ["AUTOSTOP_DRYRUN", "AUTOSTOP_WAIT"]
+        assert [violation.split()[0] for violation in raised.value.violations] == ["AUTOSTOP_WAIT", "AUTOSTOP_DRYRUN"]
     variables["AUTOSTOP_WAIT"] = "5s"
     del variables["AUTOSTOP_DRYRUN"]
     monkeypatch.setenv("RUNTIME_USERDATA", json.dumps(variables))

@@ -11,7 +11,8 @@ import pytest
 
 from handler.errors import SinkUnreachable
 from handler.outbound.sink import Sink
-from handler.settings import Secret
+from handler.settings.common import SinkSettings
+from handler.settings.env import Secret
 from tests.inbound.webhooks.vendor import as_pem, certificate, new_key
 from tests.support.capture import logged
 from tests.support.sink_server import Say, SinkServer
@@ -41,7 +42,7 @@ def hand_over(
     url: str, clock: Clock, *, token: str = "", budget: float = 30.0, token_file: str = "", ca: str = ""
 ) -> None:
     """Send one result to a sink."""
-    sink = Sink(url, Secret(token), token_file=token_file, ca=ca, sleep=clock.sleep, monotonic=clock.monotonic)
+    sink = Sink(SinkSettings(url, Secret(token), token_file, ca), sleep=clock.sleep, monotonic=clock.monotonic)
     sink.send(HEADERS, BODY, clock.now + budget)
 
 
@@ -72,7 +73,7 @@ def test_a_token_in_a_file_is_read_each_time(tmp_path: Path) -> None:
     clock = Clock()
     file.write_text("first\n")
     with SinkServer(Say(503)) as server:
-        sink = Sink(server.url, Secret(), token_file=str(file), sleep=clock.sleep, monotonic=clock.monotonic)
+        sink = Sink(SinkSettings(server.url, token_file=str(file)), sleep=clock.sleep, monotonic=clock.monotonic)
         sink.send(HEADERS, BODY, clock.now + 30)
         file.write_text("second")
         sink.send(HEADERS, BODY, clock.now + 30)

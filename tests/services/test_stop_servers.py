@@ -11,7 +11,7 @@ import requests
 
 from handler.cloud.auth.login import Login
 from handler.services.stop_servers import Service
-from handler.settings import from_environ
+from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
 from handler.simulator.calls import CallKind
 from handler.simulator.faults import Fault
@@ -181,11 +181,11 @@ def test_with_a_sink_the_answer_is_empty(cloud: Simulator, start_function: Start
     """The result is posted in binary mode with the token, once."""
     server = cloud.add_server()
     with SinkServer() as sink:
-        function = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url, AUTOSTOP_SINK_TOKEN="sink-token")
+        function = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url, AUTOSTOP_SINK_TOKEN="sink-token-of-this-test")
         answer = function.stop(server)
     assert (answer.status_code, answer.content) == (204, b"")
     (got,) = sink.got
-    assert got.headers["authorization"] == "Bearer sink-token"
+    assert got.headers["authorization"] == "Bearer sink-token-of-this-test"
     assert from_binary(got.headers, got.body)["subject"] == server
 
 
@@ -290,7 +290,7 @@ def test_one_line_an_event_and_one_a_server(function: Function, cloud: Simulator
 
 def test_secrets_are_nowhere(cloud: Simulator, start_function: StartFunction, monkeypatch: pytest.MonkeyPatch) -> None:
     """Password, cloud token, bearer token and sink token are in no answer, no event and no log line."""
-    secrets = {"bearer": "marked-bearer-1", "sink": "marked-sink-2", "wrong": "marked-wrong-3"}
+    secrets = {"bearer": "marked-bearer-token", "sink": "marked-sink-token", "wrong": "marked-wrong-token"}
     tokens: set[str] = set()
     access = Login.access
 

@@ -9,7 +9,7 @@ from typing import Any
 from handler.inbound.endpoints.stop_servers import StopEndpoint
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
-from handler.settings import Settings, from_environ
+from handler.settings.stop_servers import Settings, from_environ
 from handler.stop.model import StopRequest
 
 STOP = "io.github.bms-autostop.stop.requested.v1"

@@ -14,8 +14,8 @@ import pytest
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.services.stop_servers import Service
-from handler.settings import from_environ
-from handler.shared_settings import wanted_signals
+from handler.settings.common import wanted_signals
+from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
 from handler.telemetry.observer import OpenTelemetryObserver
 from handler.telemetry.providers import LazyProviders

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from handler.shared_settings import wanted_signals
+from handler.settings.common import wanted_signals
 from handler.simulator import Simulator
 from handler.telemetry.providers import LazyProviders
 from handler.telemetry.start import start

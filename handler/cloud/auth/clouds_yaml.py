@@ -3,33 +3,71 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from keystoneauth1 import exceptions as ksa
 from keystoneauth1 import session as ksa_session
 from openstack.config import OpenStackConfig
+from openstack.exceptions import ConfigException
 
 from handler.cloud import error_mapping
 from handler.cloud.auth.keystone import expires_in
 from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, Login, Token
 from handler.errors import CloudError, CloudUnexpectedAnswer
-from handler.login_settings import CloudLogin
+from handler.settings.env import SettingsError, http_url
+from handler.settings.login import CloudLogin
 
 
-def entry(login: CloudLogin) -> tuple[CloudLogin, Any]:
-    """Fill in what the entry says, and the keystoneauth plugin that it describes."""
-    region = OpenStackConfig().get_one(cloud=login.cloud, region_name=login.region)
+class Entry(NamedTuple):
+    """What an entry says.
+
+    Attributes:
+        login: the one of the settings, with what the entry says filled in.
+        plugin: of keystoneauth.
+        urls: the entry's `*_endpoint_override`, by the service types that were asked for; None where it has none.
+    """
+
+    login: CloudLogin
+    plugin: Any
+    urls: Mapping[str, str | None]
+
+
+def entry(login: CloudLogin, service_types: Iterable[str]) -> Entry:
+    """Read the entry.
+
+    Raises:
+        SettingsError: there is no such entry, or is not valid, or the variables beside `OS_CLOUD` contradict it.
+    """
+    try:
+        region = OpenStackConfig().get_one(cloud=login.cloud, region_name=login.region)
+    except ConfigException:
+        and_region = ", and OS_REGION_NAME one of its regions" if login.region else ""
+        raise SettingsError(f"OS_CLOUD must name an entry of clouds.yaml{and_region}.") from None
+    auth = region.get_auth_args()
+    violations = [
+        f"OS_{name.upper()} must be what the entry of clouds.yaml that OS_CLOUD names says, or be unset."
+        for name in ("project_name", "project_id", "project_domain_name", "project_domain_id")
+        if getattr(login, name) not in (None, auth.get(name))
+    ]
+    urls = {kind: region.get_endpoint(kind) for kind in service_types}
+    for kind, url in urls.items():
+        try:
+            _ = url and http_url(url)
+        except ValueError as violation:
+            violations.append(f"OS_CLOUD names an entry whose {kind}_endpoint_override {violation}.")
+    if violations:
+        raise SettingsError(*violations)
     verify, _ = region.get_requests_verify_args()
     found = replace(
         login,
-        auth_url=region.get_auth_args().get("auth_url", ""),
+        auth_url=auth.get("auth_url", ""),
         region=region.get_region_name(),
         interface=region.get_interface() or login.interface,
         verify=verify,
     )
-    return found, region.get_auth()
+    return Entry(found, region.get_auth(), urls)
 
 
 class PluginLogin(Login):

@@ -10,7 +10,7 @@ from handler import rfc3339
 from handler.cloud import error_mapping
 from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, Login, Token, identity_url
 from handler.http_client import HttpClient
-from handler.login_settings import CloudLogin, LoginKind
+from handler.settings.login import CloudLogin, LoginKind
 
 
 class KeystoneLogin(Login):

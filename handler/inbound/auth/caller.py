@@ -4,38 +4,16 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from handler.errors import CallerForbidden, Unauthenticated
-from handler.settings import InboundAuth
+from handler.settings.common import Callers, InboundAuth
 
 if TYPE_CHECKING:
     from handler.inbound.auth.oidc import TokenVerifier
-    from handler.oidc_settings import OidcSettings
-    from handler.values import Secret
 
 
-class CallerSettings(Protocol):
-    """What the settings of a function say about who may call it; `handler.settings.read_callers` reads it."""
-
-    @property
-    def inbound_auth(self) -> InboundAuth: ...
-
-    @property
-    def bearer_tokens(self) -> tuple[Secret, ...]: ...
-
-    @property
-    def oidc(self) -> OidcSettings | None: ...
-
-
-class Subscribable(Protocol):
-    """What the settings of a function say about who may subscribe it."""
-
-    @property
-    def webhook_origins(self) -> frozenset[str]: ...
-
-
-def prove(headers: Mapping[str, str], settings: CallerSettings, until: float = float("inf")) -> None:
+def prove(headers: Mapping[str, str], callers: Callers, until: float = float("inf")) -> None:
     """Let the caller pass, or don't.
 
     Args:
@@ -47,41 +25,41 @@ def prove(headers: Mapping[str, str], settings: CallerSettings, until: float = f
         CallerForbidden: with `oidc`, a good token of somebody who may not call.
         KeysUnreachable: with `oidc`, whether the token is good cannot be told now.
     """
-    match settings.inbound_auth:
+    match callers.inbound_auth:
         case InboundAuth.NONE:
             return
         case InboundAuth.BEARER:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             sent = token.strip().encode("latin-1", "replace")
             # Every token is compared, so that the time taken does not tell which one came close.
-            hits = [hmac.compare_digest(sent, known.reveal().encode()) for known in settings.bearer_tokens]
+            hits = [hmac.compare_digest(sent, known.reveal().encode()) for known in callers.bearer_tokens]
             if scheme.lower() != "bearer" or not any(hits):
                 raise Unauthenticated("A bearer token that is accepted here is needed.")
         case InboundAuth.OIDC:
-            _oidc(settings).check(headers, until)
+            _oidc(callers).check(headers, until)
         case unknown:
             assert_never(unknown)
 
 
-def ready(settings: CallerSettings) -> None:
+def ready(callers: Callers) -> None:
     """Have what callers are proved with.
 
     Raises:
         KeysUnreachable: with `oidc`, no keys of the issuer are here, and none can be had.
     """
-    if settings.inbound_auth is InboundAuth.OIDC:
-        _oidc(settings).ready()
+    if callers.inbound_auth is InboundAuth.OIDC:
+        _oidc(callers).ready()
 
 
-def _oidc(settings: CallerSettings) -> TokenVerifier:
+def _oidc(callers: Callers) -> TokenVerifier:
     # PyJWT and cryptography are loaded by who needs them.
     from handler.inbound.auth.oidc import verifier_for
 
-    assert settings.oidc is not None
-    return verifier_for(settings.oidc)
+    assert callers.oidc is not None
+    return verifier_for(callers.oidc)
 
 
-def consent(headers: Mapping[str, str], settings: Subscribable) -> dict[str, str]:
+def consent(headers: Mapping[str, str], callers: Callers) -> dict[str, str]:
     """Answer the handshake of the CloudEvents webhook profile.
 
     Returns:
@@ -95,8 +73,8 @@ def consent(headers: Mapping[str, str], settings: Subscribable) -> dict[str, str
     origin = headers.get("webhook-request-origin")
     if origin is None:
         return allow
-    named = next((known for known in settings.webhook_origins if known == origin.strip().lower()), None)
-    if named is None and "*" not in settings.webhook_origins:
+    named = next((known for known in callers.webhook_origins if known == origin.strip().lower()), None)
+    if named is None and "*" not in callers.webhook_origins:
         raise CallerForbidden("This origin may not subscribe.")
     rate = headers.get("webhook-request-rate", "").strip()
     granted = str(int(rate)) if rate.isascii() and rate.isdigit() and 0 < len(rate) < 10 and int(rate) else "*"

@@ -16,7 +16,7 @@ from jwt.exceptions import PyJWTError
 from handler.errors import KeysUnreachable
 from handler.http_client import FAILURES, HttpClient, retry_after
 from handler.inbound.cloudevents import strict_json
-from handler.oidc_settings import OidcSettings, file_of, is_safe
+from handler.settings.oidc import OidcSettings, file_of, is_safe
 
 _MOST_BYTES = 1024 * 1024
 

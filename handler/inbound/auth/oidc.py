@@ -17,7 +17,7 @@ from handler.errors import CallerForbidden, Unauthenticated
 from handler.inbound.auth.key_server import ALGORITHMS, KeyServer
 from handler.inbound.auth.key_set import Keys
 from handler.inbound.cloudevents import strict_json
-from handler.oidc_settings import OidcSettings
+from handler.settings.oidc import OidcSettings
 
 _TOKEN = re.compile(r"bearer +([\w-]+\.[\w-]+\.[\w-]+) *", re.ASCII | re.IGNORECASE)
 _MAX_TOKEN = 16 * 1024

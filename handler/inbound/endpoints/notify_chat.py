@@ -13,7 +13,7 @@ from handler.inbound.endpoints.stop_servers import about
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
-from handler.notify_settings import NotifySettings
+from handler.settings.notify_chat import NotifySettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class NotifyEndpoint:
     def _answer(self, request: HttpRequest) -> Answer:
         match request.method:
             case "OPTIONS":
-                return Answer(200, caller.consent(request.headers, self._settings))
+                return Answer(200, caller.consent(request.headers, self._settings.callers))
             case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
                 caller.prove(request.headers, self._settings.callers, until)

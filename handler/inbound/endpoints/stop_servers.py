@@ -13,7 +13,7 @@ from handler.inbound.extract import Ignored, extract, traced
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
-from handler.settings import Settings
+from handler.settings.stop_servers import Settings
 from handler.stop.model import StopRequest
 
 _LOG = logging.getLogger(__name__)
@@ -48,16 +48,16 @@ class StopEndpoint:
         return responses.served(request.method, request.path, self._be_ready, lambda: self._answer(request))
 
     def _be_ready(self) -> None:
-        caller.ready(self._settings)
+        caller.ready(self._settings.callers)
         self._ready()
 
     def _answer(self, request: HttpRequest) -> Answer:
         match request.method:
             case "OPTIONS":
-                return Answer(200, caller.consent(request.headers, self._settings))
+                return Answer(200, caller.consent(request.headers, self._settings.callers))
             case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
-                caller.prove(request.headers, self._settings, until)
+                caller.prove(request.headers, self._settings.callers, until)
                 delivery = decode(request.headers, request.body)
                 return self._deliver(delivery, request)
             case _:

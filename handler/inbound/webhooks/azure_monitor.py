@@ -16,8 +16,8 @@ from handler.inbound.extract import STOP_REQUESTED
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import LONGEST_REASON, cut, identity, json_object, member, server_ids, text
 from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
-from handler.webhook_settings import WebhookSettings
 
 _SCHEMA = "azureMonitorCommonAlertSchema"
 

@@ -28,8 +28,8 @@ from handler.inbound.webhooks.grammar import (
     Verb,
 )
 from handler.inbound.webhooks.model import Nothing, WebhookRequest
+from handler.settings.receive_webhook import People
 from handler.stop.model import StopRequest
-from handler.webhook_settings import People
 
 _MOST_SHOWN, _LONGEST_QUOTE = 10, 60
 # Both look like what they stand for, and no chat takes them for markup, a mention, a link or the end of a code span.

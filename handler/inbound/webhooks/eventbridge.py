@@ -29,8 +29,8 @@ from handler.inbound.webhooks.fields import (
     text,
 )
 from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
-from handler.webhook_settings import WebhookSettings
 
 _ALARM = "CloudWatch Alarm State Change"
 

@@ -32,8 +32,8 @@ from handler.inbound.webhooks.fields import (
     text,
 )
 from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
-from handler.webhook_settings import WebhookSettings
 
 # Ruby's way of writing a time, in the time zone of the instance.
 _RUBYS = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:UTC|([+-]\d\d)(\d\d))", re.ASCII)

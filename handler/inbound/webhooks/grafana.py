@@ -16,8 +16,8 @@ from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.alertgroup import Group, read_group
 from handler.inbound.webhooks.fields import attribute, identity, server_ids
 from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
-from handler.webhook_settings import WebhookSettings
 
 _SIGNATURE = "x-grafana-alerting-signature"
 

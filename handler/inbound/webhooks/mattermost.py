@@ -19,7 +19,7 @@ from handler.inbound.webhooks.chat import Chat, ChatCommand, people, reply_url, 
 from handler.inbound.webhooks.fields import form, proving_json
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
-from handler.webhook_settings import WebhookSettings
+from handler.settings.receive_webhook import WebhookSettings
 
 # Forms have seconds, JSON has milliseconds; this many seconds are the year 5138.
 _MOST_SECONDS = 10**11

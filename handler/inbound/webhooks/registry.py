@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from handler.inbound.webhooks.model import Producer
-from handler.webhook_settings import WebhookSettings
+from handler.settings.receive_webhook import WebhookSettings
 
 # Path, and what switches the producer on. Its module is called like its path, and has a function `producer`.
 SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {

@@ -18,7 +18,7 @@ from handler.inbound.webhooks.chat import Chat, ChatCommand, people, who
 from handler.inbound.webhooks.fields import proving_json, text
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import Nothing, WebhookRequest
-from handler.webhook_settings import WebhookSettings
+from handler.settings.receive_webhook import WebhookSettings
 
 
 class RocketChat(Chat):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
 from handler.errors import Unauthenticated
-from handler.values import Secret
+from handler.settings.env import Secret
 
 # What Slack's documentation asks for; producers that leave the window to the receiver get the same one.
 WINDOW = timedelta(seconds=300)

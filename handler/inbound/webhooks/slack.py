@@ -13,7 +13,7 @@ from handler.inbound.webhooks.chat import Chat, ChatCommand, people, reply_url, 
 from handler.inbound.webhooks.fields import form
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
-from handler.webhook_settings import WebhookSettings
+from handler.settings.receive_webhook import WebhookSettings
 
 
 class Slack(Chat):

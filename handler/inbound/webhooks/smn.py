@@ -22,8 +22,8 @@ from handler.inbound.webhooks.fields import proving_json, text
 from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
 from handler.inbound.webhooks.smn_message import SmnMessage
 from handler.inbound.webhooks.smn_signature import Certificates, signed_text
+from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
-from handler.webhook_settings import WebhookSettings
 
 _LOG = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from handler.inbound.webhooks.fields import json_object, member, text
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
 from handler.inbound.webhooks.teams_markup import plain_text
-from handler.webhook_settings import WebhookSettings
+from handler.settings.receive_webhook import WebhookSettings
 
 
 class Teams(Chat):

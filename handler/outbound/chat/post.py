@@ -12,8 +12,8 @@ from importlib import import_module
 
 from handler.errors import ChatUnreachable
 from handler.http_client import FAILURES, HttpClient, retry_after
-from handler.notify_settings import ChatName
 from handler.outbound.chat.route import Target
+from handler.settings.notify_chat import ChatName
 from handler.stop.model import Report
 
 _LOG = logging.getLogger(__name__)

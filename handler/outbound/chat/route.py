@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from handler.notify_settings import ChatName, NotifySettings
+from handler.settings.env import Secret
+from handler.settings.notify_chat import ChatName, NotifySettings
 from handler.stop.model import Report
-from handler.values import Secret
 
 # One way to read it for every parser: no user, no backslash, no upper-case scheme, no character beyond ASCII.
 _URL = re.compile(r"(https://[A-Za-z0-9.-]+(?::\d{1,5})?|http://127\.0\.0\.1:\d{1,5})(/[A-Za-z0-9_/-]*)", re.ASCII)

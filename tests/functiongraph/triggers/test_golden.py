@@ -15,7 +15,7 @@ from handler.functiongraph.context import Call
 from handler.functiongraph.invocation import NeverPossible, invoke
 from handler.outbound.stop_request import stop_request_event
 from handler.services.stop_servers import Service
-from handler.settings import from_environ
+from handler.settings.stop_servers import from_environ
 from handler.stop.model import StopRequest
 from tests.test_events_folder import EVENTS, faults
 

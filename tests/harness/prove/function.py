@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-from handler import settings
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.outbound.sink import Sink
 from handler.services import stop_servers
-from handler.settings import Secret
+from handler.settings import stop_servers as stop_settings
+from handler.settings.common import SinkSettings
 from tests.harness.prove import fibers
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.wire import SinkWire, Wire
@@ -72,14 +72,14 @@ class Function:
         if sink:
             environ["AUTOSTOP_RESULT_SINK"] = SINK
         self._clock = clock
-        held = stop_servers.Service(settings.from_environ(environ), clock.monotonic)
+        held = stop_servers.Service(stop_settings.from_environ(environ), clock.monotonic)
         clouds = held._clouds
         # The parts of a service that look at a clock of their own get this one, and the wire.
         for part in (clouds.login, clouds.http):
             part._monotonic = clock.monotonic
             part._client = wire  # type: ignore[union-attr]
         if sink:
-            held._sink = Sink(SINK, Secret(), sleep=clock.advance, monotonic=clock.monotonic)
+            held._sink = Sink(SinkSettings(SINK), sleep=clock.advance, monotonic=clock.monotonic)
             held._sink._client = sink_wire
         # Its fibers cannot wait for each other, so each delivery has a run of its own.
         held._runs.report = lambda *call: call[-1]()  # type: ignore[method-assign]

@@ -10,22 +10,28 @@ from handler.errors import CallerForbidden, Unauthenticated
 from handler.inbound.auth import caller
 from tests.support.events import Behind, binary, event, knock, settings, structured
 
-TOKENS = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "first-token, second-token"}
+TOKENS = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "first-token-of-two, second-token-of-two"}
 
 
 def test_without_auth_anybody_may_call() -> None:
     """`none` asks for no proof, and minds none that is given."""
-    caller.prove({}, settings())
-    caller.prove({"authorization": "Bearer whatever"}, settings())
+    caller.prove({}, settings().callers)
+    caller.prove({"authorization": "Bearer whatever"}, settings().callers)
 
 
 @pytest.mark.parametrize(
     "header",
-    ["Bearer first-token", "Bearer second-token", "bearer first-token", "BEARER first-token", "Bearer   first-token "],
+    [
+        "Bearer first-token-of-two",
+        "Bearer second-token-of-two",
+        "bearer first-token-of-two",
+        "BEARER first-token-of-two",
+        "Bearer   first-token-of-two ",
+    ],
 )
 def test_each_token_opens(header: str) -> None:
     """Old and new token both count while they rotate; the scheme's case does not matter."""
-    caller.prove({"authorization": header}, settings(**TOKENS))
+    caller.prove({"authorization": header}, settings(**TOKENS).callers)
 
 
 @pytest.mark.parametrize(
@@ -35,35 +41,35 @@ def test_each_token_opens(header: str) -> None:
         "Bearer",
         "Bearer ",
         "Bearer wrong",
-        "Bearer first-toke",
-        "Bearer first-token2",
-        "Bearer FIRST-TOKEN",
-        "Bearer first-token,Bearer first-token",
-        "Bearer first-token, second-token",
-        "Basic first-token",
-        "first-token",
+        "Bearer first-token-of-tw",
+        "Bearer first-token-of-two2",
+        "Bearer FIRST-TOKEN-OF-TWO",
+        "Bearer first-token-of-two,Bearer first-token-of-two",
+        "Bearer first-token-of-two, second-token-of-two",
+        "Basic first-token-of-two",
+        "first-token-of-two",
         "Bearer \xff\xfe",
-        "Bearer f\xefrst-token",
+        "Bearer f\xefrst-token-of-two",
     ],
 )
 def test_anything_else_does_not(header: str) -> None:
     """No token, half a token, another scheme or stray bytes are all the same refusal."""
     with pytest.raises(Unauthenticated):
-        caller.prove({"authorization": header}, settings(**TOKENS))
+        caller.prove({"authorization": header}, settings(**TOKENS).callers)
 
 
 def test_no_header_is_no_proof() -> None:
     """A caller who says nothing is refused."""
     with pytest.raises(Unauthenticated):
-        caller.prove({}, settings(**TOKENS))
+        caller.prove({}, settings(**TOKENS).callers)
 
 
 def test_a_token_may_have_characters_beyond_ascii() -> None:
     """It arrives as UTF-8 bytes that WSGI shows as Latin-1."""
-    known = settings(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="schlüssel")
-    caller.prove({"authorization": "Bearer " + "schlüssel".encode().decode("latin-1")}, known)
+    known = settings(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="schlüssel-für-den-test").callers
+    caller.prove({"authorization": "Bearer " + "schlüssel-für-den-test".encode().decode("latin-1")}, known)
     with pytest.raises(Unauthenticated):
-        caller.prove({"authorization": "Bearer schlussel"}, known)
+        caller.prove({"authorization": "Bearer schlussel-für-den-test"}, known)
 
 
 def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +82,8 @@ def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
         return real(sent, known)
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
-    caller.prove({"authorization": "Bearer first-token"}, settings(**TOKENS))
-    assert compared == [(b"first-token", b"first-token"), (b"first-token", b"second-token")]
+    caller.prove({"authorization": "Bearer first-token-of-two"}, settings(**TOKENS).callers)
+    assert compared == [(b"first-token-of-two", b"first-token-of-two"), (b"first-token-of-two", b"second-token-of-two")]
 
 
 @pytest.mark.parametrize(
@@ -101,19 +107,19 @@ def test_an_unproven_caller_learns_nothing_about_its_body(message: tuple[dict[st
 def test_a_proven_caller_gets_through() -> None:
     """With a token the event is handled as usual."""
     behind = Behind()
-    answer = knock(binary(), behind, headers={"authorization": "Bearer second-token"}, **TOKENS)
+    answer = knock(binary(), behind, headers={"authorization": "Bearer second-token-of-two"}, **TOKENS)
     assert (answer.status, len(behind.requests)) == (200, 1)
 
 
 def test_without_an_origin_it_is_no_handshake() -> None:
     """A bare OPTIONS learns the methods, and gives no consent."""
-    assert caller.consent({}, settings(AUTOSTOP_WEBHOOK_ORIGINS="*")) == {"Allow": "POST, OPTIONS"}
+    assert caller.consent({}, settings(AUTOSTOP_WEBHOOK_ORIGINS="*").callers) == {"Allow": "POST, OPTIONS"}
 
 
 @pytest.mark.parametrize("origin", ["events.example.com", "EVENTS.example.com", " events.example.com "])
 def test_an_allowed_origin_gets_consent(origin: str) -> None:
     """The answer names the origin as the settings write it."""
-    allowed = settings(AUTOSTOP_WEBHOOK_ORIGINS="other.example.com, Events.Example.com")
+    allowed = settings(AUTOSTOP_WEBHOOK_ORIGINS="other.example.com, Events.Example.com").callers
     assert caller.consent({"webhook-request-origin": origin}, allowed) == {
         "Allow": "POST, OPTIONS",
         "WebHook-Allowed-Origin": "events.example.com",
@@ -128,12 +134,14 @@ def test_an_allowed_origin_gets_consent(origin: str) -> None:
 def test_another_origin_gets_none(origins: str, origin: str) -> None:
     """Who is not on the list may not subscribe; with no list nobody may."""
     with pytest.raises(CallerForbidden):
-        caller.consent({"webhook-request-origin": origin}, settings(AUTOSTOP_WEBHOOK_ORIGINS=origins))
+        caller.consent({"webhook-request-origin": origin}, settings(AUTOSTOP_WEBHOOK_ORIGINS=origins).callers)
 
 
 def test_a_star_allows_any_origin_without_naming_it() -> None:
     """What the sender called itself is not repeated."""
-    answer = caller.consent({"webhook-request-origin": "marked.example"}, settings(AUTOSTOP_WEBHOOK_ORIGINS="*"))
+    answer = caller.consent(
+        {"webhook-request-origin": "marked.example"}, settings(AUTOSTOP_WEBHOOK_ORIGINS="*").callers
+    )
     assert answer["WebHook-Allowed-Origin"] == "*"
 
 
@@ -156,7 +164,7 @@ def test_a_star_allows_any_origin_without_naming_it() -> None:
 def test_a_rate_that_is_a_number_is_granted(asked: str, granted: str) -> None:
     """Anything else gets no limit; nothing but digits is repeated."""
     headers = {"webhook-request-origin": "a.example", "webhook-request-rate": asked}
-    assert caller.consent(headers, settings(AUTOSTOP_WEBHOOK_ORIGINS="*"))["WebHook-Allowed-Rate"] == granted
+    assert caller.consent(headers, settings(AUTOSTOP_WEBHOOK_ORIGINS="*").callers)["WebHook-Allowed-Rate"] == granted
 
 
 def test_the_handshake_needs_no_token() -> None:

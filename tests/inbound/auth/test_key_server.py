@@ -17,7 +17,7 @@ from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
 from handler.errors import KeysUnreachable
 from handler.http_client import HttpClient
 from handler.inbound.auth.key_server import KeyServer
-from handler.oidc_settings import OidcSettings
+from handler.settings.oidc import OidcSettings
 from tests.support.issuer import DISCOVERY, JWKS, Issuer, Page, ec_key, jwk, rsa_key
 
 NO_ANSWER = "gave no answer"

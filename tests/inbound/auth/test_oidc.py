@@ -18,7 +18,7 @@ from handler.errors import AutostopError, CallerForbidden, KeysUnreachable, Unau
 from handler.inbound.auth.key_server import _usable
 from handler.inbound.auth.key_set import Keys
 from handler.inbound.auth.oidc import TokenVerifier
-from handler.oidc_settings import OidcSettings
+from handler.settings.oidc import OidcSettings
 from tests.support.issuer import (
     AUDIENCE,
     NOW,

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from handler import notify_settings
 from handler.inbound.endpoints.notify_chat import NotifyEndpoint
 from handler.inbound.http.request import HttpRequest
+from handler.settings import notify_chat as notify_settings
 from handler.simulator import CallKind, Simulator
 from tests.conftest import StartFunction
 from tests.support.capture import logged

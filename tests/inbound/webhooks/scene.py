@@ -24,8 +24,8 @@ from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import switched_on
 from handler.outbound.result import binary
 from handler.outbound.stop_request import stop_request_event
+from handler.settings.receive_webhook import from_environ
 from handler.stop.model import StopRequest
-from handler.webhook_settings import from_environ
 from tests.test_events_folder import faults
 
 NOW = datetime(2026, 11, 20, 18, 0, 5, tzinfo=UTC)

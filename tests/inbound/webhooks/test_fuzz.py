@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
 from handler.inbound.webhooks.smn import Smn
-from handler.webhook_settings import from_environ
+from handler.settings.receive_webhook import from_environ
 from tests.inbound.webhooks.scene import ONE, THREE, TWO, Scene, refused
 from tests.inbound.webhooks.test_golden import ENVIRON, GOLDEN, NAMES, SIGN
 from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor

@@ -13,7 +13,7 @@ from cloudevents.conversion import to_dict
 from handler.inbound.webhooks.registry import SWITCHES
 from handler.inbound.webhooks.smn import Smn
 from handler.outbound.stop_request import stop_request_event
-from handler.webhook_settings import from_environ
+from handler.settings.receive_webhook import from_environ
 from tests.inbound.webhooks.scene import NOW, Scene, bearer, form, fresh_secret, mac
 from tests.inbound.webhooks.vendor import TOPIC, Vendor
 from tests.test_events_folder import EVENTS

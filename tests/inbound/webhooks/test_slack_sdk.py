@@ -6,7 +6,7 @@ import pytest
 from slack_sdk.signature import Clock, SignatureVerifier
 
 from handler.inbound.webhooks.registry import switched_on
-from handler.webhook_settings import from_environ
+from handler.settings.receive_webhook import from_environ
 from tests.inbound.webhooks.scene import FORM, NOW, ONE, Scene, flip, form, fresh_secret
 from tests.inbound.webhooks.test_slack import SECRET, SENT, fields, scene, signed
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.errors import ProducerUnreachable
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.smn import Smn
-from handler.webhook_settings import from_environ
+from handler.settings.receive_webhook import from_environ
 from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, refused, says
 from tests.inbound.webhooks.vendor import (
     CERT_URL,

@@ -11,11 +11,11 @@ from contextlib import closing
 import pytest
 
 from handler.errors import ChatUnreachable
-from handler.notify_settings import ChatName
 from handler.outbound.chat.post import Poster
 from handler.outbound.chat.route import Target
+from handler.settings.env import Secret
+from handler.settings.notify_chat import ChatName
 from handler.stop.model import Reason
-from handler.values import Secret
 from tests.outbound.chat.reports import document, told
 from tests.support.capture import logged
 from tests.support.sink_server import Say, SinkServer

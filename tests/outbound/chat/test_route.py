@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from handler.notify_settings import ChatName, NotifySettings, from_environ
 from handler.outbound.chat.route import Target, targets
+from handler.settings.notify_chat import ChatName, NotifySettings, from_environ
 from tests.outbound.chat.reports import told
 
 HOOKS = {

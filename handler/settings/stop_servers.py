@@ -1,0 +1,254 @@
+"""The settings of `stop_servers`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from handler.settings import declared
+from handler.settings.common import (
+    CLOCK_TOLERANCE,
+    DEADLINE,
+    DRY_RUN,
+    K_SINK,
+    LOG_LEVEL,
+    MAX_BODY,
+    SOURCE,
+    Callers,
+    SinkSettings,
+    read_callers,
+    read_extensions,
+    read_sink,
+    urn_of_topic,
+)
+from handler.settings.env import Env, Setting, boolean, choice, duration, http_url, pair, whole
+from handler.settings.login import CloudLogin, read_login
+from handler.stop.model import Policy
+
+# A message of SMN holds 256 KB, and a server's row with its evidence takes about one.
+_MOST_IN_MESSAGE = 150
+_TOPIC = "smn:"
+
+
+class ApiName(StrEnum):
+    """Which of the cloud's APIs is called."""
+
+    NOVA = "nova"
+    BMS = "bms"
+
+
+class StopLimit(NamedTuple):
+    """How many servers this process may send stops for.
+
+    Attributes:
+        servers: most of them within the window; 0 for no limit.
+        window: how long an attempt counts.
+    """
+
+    servers: int
+    window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of `stop_servers`, checked.
+
+    Attributes:
+        callers: who may call.
+        policy: what may be stopped.
+        deadline: time budget of one event.
+        concurrency: most calls to the cloud at once, in the whole process.
+        max_body: bytes.
+        source: `source` of the events sent.
+        sink: where results are posted to, or None.
+        result_topic: URN of the SMN topic that results are published to, or None. Neither: the response is the result.
+        extensions: attributes of every event sent.
+        compute_url, bms_url, smn_url: explicit base URLs, or None for the catalogue's.
+        event_types: further event types, each with the JMESPath of the server ids, or with an empty text.
+        stop_limit: most servers within a time, or None.
+    """
+
+    callers: Callers
+    login: CloudLogin
+    policy: Policy
+    api: ApiName
+    compute_url: str | None
+    bms_url: str | None
+    smn_url: str | None
+    deadline: timedelta
+    concurrency: int
+    max_body: int
+    source: str
+    sink: SinkSettings | None
+    result_topic: str | None
+    extensions: Mapping[str, str]
+    event_types: Mapping[str, str]
+    log_level: str
+    stop_limit: StopLimit | None
+
+
+def _sink(text: str) -> str:
+    """Parse a URL, or `smn:` and the URN of a topic; the prefix stays."""
+    if not text.startswith(_TOPIC):
+        return http_url(text)
+    try:
+        return _TOPIC + urn_of_topic(text.removeprefix(_TOPIC))
+    except ValueError:
+        raise ValueError("must be of the form smn:urn:smn:<region>:<project id>:<topic>") from None
+
+
+def _stop_limit(text: str) -> StopLimit:
+    """Parse `200/10m`, or `0` for no limit."""
+    count, sign, window = text.partition("/")
+    try:
+        limit = StopLimit(whole(0, 999_999)(count), duration(window) if sign else timedelta(0))
+    except ValueError:
+        limit = StopLimit(-1, timedelta(0))
+    if limit.servers < 0 or bool(limit.servers) is not bool(limit.window):
+        raise ValueError("must be a number of servers within a time such as 200/10m, or 0")
+    return limit
+
+
+def _event_types(text: str) -> dict[str, str]:
+    """Parse `type; type=JMESPath`. A semicolon, as a path may hold every other sign that lists are separated by."""
+    found: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in text.split(";"))):
+        name, sign, path = (part.strip() for part in entry.partition("="))
+        if not re.fullmatch(r"[\x21-\x7e]{1,1024}", name) or (sign and not path):
+            raise ValueError("must be of the form type; type=JMESPath")
+        if name in found:
+            raise ValueError("must name each type once")
+        if path:
+            import jmespath
+
+            try:
+                jmespath.compile(path)
+            except jmespath.exceptions.JMESPathError:
+                raise ValueError("must have only paths that are JMESPath") from None
+        found[name] = path
+    return found
+
+
+API = Setting(
+    "AUTOSTOP_API",
+    choice(*ApiName),
+    "which API is called: `nova` (Nova v2.1, one call a server) or `bms` (OTC BMS v1, one call for up to 1000)",
+    "nova",
+)
+COMPUTE_URL = Setting(
+    "AUTOSTOP_COMPUTE_URL",
+    http_url,
+    "base URL of Nova, with or without version and project",
+    unset="from clouds.yaml or the catalogue",
+)
+BMS_URL = Setting("AUTOSTOP_BMS_URL", http_url, "the same of BMS v1", unset="from clouds.yaml or the catalogue")
+SMN_URL = Setting(
+    "AUTOSTOP_SMN_URL", http_url, "the same of SMN, if a topic is the sink", unset="from clouds.yaml or the catalogue"
+)
+RESULT_SINK = Setting(
+    "AUTOSTOP_RESULT_SINK",
+    _sink,
+    "`http(s)://` URL that result events are posted to, or `smn:` and the URN of an SMN topic",
+    unset="`K_SINK`, else the response",
+)
+EVENT_TYPES = Setting(
+    "AUTOSTOP_EVENT_TYPES",
+    _event_types,
+    "further event types, separated by `;`: `type` for canonical data, or `type=JMESPath` of the ids in the data",
+)
+BARE_METAL_ONLY = Setting("AUTOSTOP_BARE_METAL_ONLY", boolean, "skip servers that are not bare metal", "true")
+PROTECT = Setting(
+    "AUTOSTOP_PROTECT", pair, "tag, or metadata key and value, that keeps a server running", "autostop=never"
+)
+ONLY = Setting(
+    "AUTOSTOP_ONLY",
+    pair,
+    "tag, or metadata key and value, that a server must have to be stopped",
+    unset="none: any server",
+)
+MAX_SERVERS = Setting(
+    "AUTOSTOP_MAX_SERVERS", whole(1, 1000), "most servers one delivery may name or select; more are refused whole", "50"
+)
+STOP_LIMIT = Setting(
+    "AUTOSTOP_STOP_LIMIT",
+    _stop_limit,
+    "most servers this process sends stops for within a time, at least `AUTOSTOP_MAX_SERVERS`; `0` = no limit",
+    unset="4 times `AUTOSTOP_MAX_SERVERS` per `10m`",
+)
+MAX_EVENT_AGE = Setting("AUTOSTOP_MAX_EVENT_AGE", duration, "oldest event `time` that is acted on; `0` = any", "15m")
+WAIT = Setting(
+    "AUTOSTOP_WAIT",
+    duration,
+    "how long a server is watched after its stop (half of a shorter deadline); `0` = not at all",
+    "20s",
+)
+CONCURRENCY = Setting("AUTOSTOP_CONCURRENCY", whole(1, 256), "most calls to the cloud at once", "16")
+
+
+def from_environ(environ: Mapping[str, str]) -> Settings:
+    """Read and check the settings. An empty variable counts as unset.
+
+    Raises:
+        SettingsError: with every violation there is.
+    """
+    env = Env(environ)
+    callers = read_callers(env)
+    deadline, wait = env.value(DEADLINE), env.value(WAIT)
+    if env.text(WAIT) is None:
+        # A deadline shortened alone does not ask for a wait that is longer than it.
+        wait = min(wait, deadline / 2)
+    if wait >= deadline:
+        env.note(WAIT, "must be shorter than AUTOSTOP_DEADLINE")
+    policy = Policy(
+        protect=env.value(PROTECT),
+        only=env.optional(ONLY),
+        bare_metal_only=env.value(BARE_METAL_ONLY),
+        dry_run=env.value(DRY_RUN),
+        max_servers=env.value(MAX_SERVERS),
+        max_event_age=env.value(MAX_EVENT_AGE),
+        clock_tolerance=env.value(CLOCK_TOLERANCE),
+        wait=wait,
+    )
+    limit = env.optional(STOP_LIMIT) or StopLimit(4 * policy.max_servers, timedelta(minutes=10))
+    if 0 < limit.servers < policy.max_servers:
+        env.note(STOP_LIMIT, "must be 0, or at least AUTOSTOP_MAX_SERVERS")
+    url, topic = _results_to(env)
+    if topic and policy.max_servers > _MOST_IN_MESSAGE:
+        env.note(
+            MAX_SERVERS,
+            f"must be at most {_MOST_IN_MESSAGE} with an SMN topic as the sink, whose messages hold no more",
+        )
+    sink = read_sink(env, url or "")
+    settings = Settings(
+        callers=callers,
+        login=read_login(env, url_is_set=bool(env.text(COMPUTE_URL) or env.text(BMS_URL))),
+        policy=policy,
+        api=env.value(API),
+        compute_url=env.optional(COMPUTE_URL),
+        bms_url=env.optional(BMS_URL),
+        smn_url=env.optional(SMN_URL),
+        deadline=deadline,
+        concurrency=env.value(CONCURRENCY),
+        max_body=env.value(MAX_BODY),
+        source=env.value(SOURCE),
+        sink=sink if url else None,
+        result_topic=topic,
+        extensions=read_extensions(env),
+        event_types=env.optional(EVENT_TYPES) or {},
+        log_level=env.value(LOG_LEVEL),
+        stop_limit=limit if limit.servers else None,
+    )
+    env.finish(declared)
+    return settings
+
+
+def _results_to(env: Env) -> tuple[str | None, str | None]:
+    """Return the URL and the URN of the topic that results go to; one of them at most."""
+    sink = env.optional(RESULT_SINK) or env.optional(K_SINK)
+    if sink is not None and sink.startswith(_TOPIC):
+        return None, sink.removeprefix(_TOPIC)
+    return sink, None

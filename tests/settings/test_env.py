@@ -1,0 +1,335 @@
+"""The reader of the environment: parsers, secrets, unknown names, and every setting declared once."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import pickle
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from handler.settings import TARGETS, declared, env, notify_chat, receive_webhook, stop_servers
+from handler.settings.env import Env, Secret, Setting
+from tests.settings.environments import LEAST, MARK, URN, names, read, violations
+
+FROM_ENVIRON: Mapping[str, Callable[[Mapping[str, str]], object]] = {
+    "stop_servers": stop_servers.from_environ,
+    "receive_webhook": receive_webhook.from_environ,
+    "notify_chat": notify_chat.from_environ,
+}
+LONG = f"{MARK}-{'x' * 16}"
+BASE64 = base64.b64encode(LONG.encode()).decode()
+# What makes every target read all that it can.
+EVERYTHING = {
+    **LEAST,
+    "AUTOSTOP_INBOUND_AUTH": "oidc",
+    "AUTOSTOP_OIDC_ISSUER": "https://issuer.example",
+    "AUTOSTOP_OIDC_AUDIENCE": "a",
+    "AUTOSTOP_OIDC_SUBJECTS": "s",
+    "AUTOSTOP_EVENT_SINK": "http://sink.example/",
+}
+
+
+# --- the declarations
+
+
+def test_a_setting_is_declared_once_with_all_that_the_tables_show() -> None:
+    """Each name stands once, with a description, a default that its parser takes, and targets that exist."""
+    found = declared()
+    assert len(found) > 90
+    assert len({setting.name for setting in found}) == len(found)
+    for setting in found:
+        assert setting.description
+        # It would begin another cell of the tables.
+        assert "|" not in setting.description + setting.shown_default
+        assert setting.targets
+        assert set(setting.targets) <= set(TARGETS)
+        if setting.default:
+            setting.parse(setting.default)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_reads_what_is_declared_for_it(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing more, so that what is meant for another target does no harm, and nothing less."""
+    seen: set[str] = set()
+    text = Env.text
+
+    def watched(self: Env, setting: Setting[Any]) -> str | None:
+        seen.add(setting.name)
+        return text(self, setting)
+
+    monkeypatch.setattr(Env, "text", watched)
+    FROM_ENVIRON[target](EVERYTHING)
+    if target == "stop_servers":
+        # What only some kinds of login look at.
+        FROM_ENVIRON[target]({"AUTOSTOP_INBOUND_AUTH": "none", "RUNTIME_PROJECT_ID": "p", "OS_REGION_NAME": "eu-de"})
+    assert seen == {setting.name for setting in declared() if target in setting.targets}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_settings_of_one_target_do_no_harm_to_another(target: str) -> None:
+    """One image and one Secret can serve all of them; a bad value counts only where it is read."""
+    others = [setting for setting in declared() if target not in setting.targets]
+    assert others
+    assert FROM_ENVIRON[target]({**EVERYTHING, **{setting.name: "\x01" for setting in others}})
+
+
+def test_all_settings_of_a_function_fit_into_functiongraph() -> None:
+    """It takes 4096 characters; what has no default has sixty here, and nothing is left out."""
+    ours = {
+        setting.name: setting.default or "x" * 60
+        for setting in declared()
+        if "stop_servers" in setting.targets and setting.name.startswith("AUTOSTOP_")
+    }
+    assert len(json.dumps({**ours, "OS_REGION_NAME": "eu-de"})) < 4096
+
+
+# --- unknown names
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("AUTOSTOP_DRYRUN", "; the nearest is AUTOSTOP_DRY_RUN"),
+        ("AUTOSTOP_MAX_SERVER", "; the nearest is AUTOSTOP_MAX_SERVERS"),
+        ("AUTOSTOP_PROTECTED", "; the nearest is AUTOSTOP_PROTECT"),
+        ("AUTOSTOP_SLACK_SIGNING_SECRETS", "; the nearest is AUTOSTOP_SLACK_SIGNING_SECRET"),
+        ("AUTOSTOP_QQQQQQQQQQQQQQQQ", ""),
+    ],
+)
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_unknown_name_is_refused_with_the_nearest_known(target: str, name: str, nearest: str) -> None:
+    """A misspelt guard would silently be off. The names of all targets are known to each."""
+    found = violations({**EVERYTHING, name: MARK}, FROM_ENVIRON[target])
+    assert found == (f"{name} must be the name of a setting{nearest}.",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AUTOSTOP_SERVICE_HOST",
+        "AUTOSTOP_SERVICE_PORT",
+        "AUTOSTOP_SERVICE_PORT_HTTP",
+        "AUTOSTOP_PORT",
+        "AUTOSTOP_PORT_80_TCP",
+        "AUTOSTOP_PORT_80_TCP_PROTO",
+        "AUTOSTOP_PORT_80_TCP_PORT",
+        "AUTOSTOP_PORT_80_TCP_ADDR",
+        "AUTOSTOP_EVENT_DISPLAY_SERVICE_HOST",
+    ],
+)
+def test_service_links_of_kubernetes_are_ignored(name: str) -> None:
+    """A service of that name in the namespace must not keep the function from starting."""
+    assert repr(read(**{name: "tcp://10.0.0.1:80"})) == repr(read())
+
+
+def test_names_without_the_prefix_are_not_checked() -> None:
+    """They are of other programs."""
+    assert repr(read(PATH="/bin", OS_FOO="x", K_SERVICE="x", MY_AUTOSTOP_X="z")) == repr(read())
+
+
+# --- secrets
+
+PLACEHOLDERS = [
+    "changeme",
+    "ChangeMe",
+    "PASSWORD",
+    "secret",
+    "Example",
+    "<your-token-goes-here>",
+    "<>",
+    "${GRAFANA_WEBHOOK_TOKEN}",
+    "{{webhook_token_of_grafana}}",
+    "$(GRAFANA_WEBHOOK_TOKEN)",
+]
+# The form of a value that is right, where it is not any 16 characters.
+FORMS = {
+    "AUTOSTOP_TEAMS_SECRET": lambda text: base64.b64encode(text.encode()).decode(),
+    "AUTOSTOP_GITLAB_SIGNING_TOKEN": lambda text: f"whsec_{base64.b64encode(text.encode()).decode()}",
+}
+CHOSEN = [
+    (target, setting)
+    for setting in declared()
+    if setting.secret and setting.name.startswith("AUTOSTOP_") and not setting.name.endswith("_URL")
+    for target in setting.targets
+]
+
+
+def _with(setting: Setting[Any], value: str) -> dict[str, str]:
+    auth = {"AUTOSTOP_INBOUND_AUTH": "bearer"} if setting.name == "AUTOSTOP_BEARER_TOKENS" else {}
+    return {**EVERYTHING, **auth, setting.name: value}
+
+
+@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
+@pytest.mark.parametrize(("target", "setting"), CHOSEN, ids=[f"{target}-{each.name}" for target, each in CHOSEN])
+def test_a_placeholder_is_not_a_secret(target: str, setting: Setting[Any], placeholder: str) -> None:
+    """What a template holds until someone fills it in is known to everyone. It is refused, and not quoted."""
+    (found,) = violations(_with(setting, placeholder), FROM_ENVIRON[target])
+    assert found == f"{setting.name} must be a secret, not a placeholder for one."
+
+
+@pytest.mark.parametrize(("target", "setting"), CHOSEN, ids=[f"{target}-{each.name}" for target, each in CHOSEN])
+def test_a_secret_has_sixteen_characters_or_bytes(target: str, setting: Setting[Any]) -> None:
+    """Of a base64 form the bytes count; a list is as good as its shortest."""
+    form = FORMS.get(setting.name, str)
+    (found,) = violations(_with(setting, form("a" * 15)), FROM_ENVIRON[target])
+    assert found.startswith(f"{setting.name} must ")
+    assert "at least 16" in found
+    FROM_ENVIRON[target](_with(setting, form("a" * 16)))
+    FROM_ENVIRON[target](_with(setting, form("not-changeme-but-longer")))
+    if setting.name.endswith("S"):
+        assert violations(_with(setting, f"{LONG},short"), FROM_ENVIRON[target])
+        assert violations(_with(setting, f"{LONG},<placeholder-for-a-token>"), FROM_ENVIRON[target])
+
+
+def test_every_secret_that_is_chosen_here_is_tested_above() -> None:
+    """Secrets of the cloud and URLs of chats are made by others."""
+    assert len({setting.name for _, setting in CHOSEN}) == 14
+
+
+def test_a_secret_does_not_show() -> None:
+    """Copying does not turn it into text."""
+    for secret in (Secret(MARK), copy.deepcopy(Secret(MARK)), pickle.loads(pickle.dumps(Secret(MARK)))):
+        assert f"{secret!r} {secret!s} {secret} {[secret]}" == " ".join(["Secret(***)"] * 3 + ["[Secret(***)]"])
+        assert secret.reveal() == MARK
+    assert repr(Secret()) == "Secret()"
+    assert not Secret()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_violation_quotes_a_value(target: str) -> None:
+    """A value in the wrong variable may be a password."""
+    for value in (f"{MARK} \x01 {MARK}", f"https://user:{MARK}@host/", f"smn:{MARK}", f"{URN}/{MARK}"):
+        environ = {setting.name: value for setting in declared() if setting.name != "OS_CLOUD"}
+        found = violations({**environ, "AUTOSTOP_PASSWORD": MARK}, FROM_ENVIRON[target])
+        assert "AUTOSTOP_PASSWORD" in names(found)
+        assert MARK not in "".join(found)
+
+
+# --- parsers
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("20s", 20),
+        ("15m", 900),
+        ("1h", 3600),
+        ("2d", 172800),
+        ("90", 90),
+        ("0", 0),
+        ("1.5m", 90),
+        (" 3 s ", 3),
+        ("365d", 31536000),
+    ],
+)
+def test_durations_are_read(text: str, seconds: float) -> None:
+    """A number with a unit, or seconds."""
+    assert env.duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "s", "-5s", "5 seconds", "1h30m", "5M", "1e3", "inf", "nan", "366d", "9" * 5000, "\u0665s", ".5s", "5.s"],
+)
+def test_other_durations_are_refused(text: str) -> None:
+    """Compound, negative, endless and unknown ones."""
+    with pytest.raises(ValueError, match=r"^must be "):
+        env.duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("1", 1), ("65536", 65536), ("1MiB", 1048576), ("512 kib", 524288), ("2MB", 2000000), ("3KB", 3000), ("7b", 7)],
+)
+def test_sizes_are_read(text: str, count: int) -> None:
+    """Bytes, or with a unit in any case."""
+    assert env.size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "0MiB", "-1", "1.5MiB", "1GiB", "MiB", "1 M", "9" * 5000, "\u0665"])
+def test_other_sizes_are_refused(text: str) -> None:
+    """A body of no size at all, or of a unit that nobody needs."""
+    with pytest.raises(ValueError, match=r"^must be a size"):
+        env.size(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "value"), [(["true", "1", "yes", "on", "TRUE", " On "], True), (["false", "0", "no", "off", "No"], False)]
+)
+def test_booleans_are_read(words: list[str], value: bool) -> None:
+    """What people write for true and false, in any case."""
+    assert {env.boolean(word) for word in words} == {value}
+
+
+@pytest.mark.parametrize("text", ["", "2", "y", "enabled", "truefalse", "null"])
+def test_other_booleans_are_refused(text: str) -> None:
+    """A guard must not be off because of a word that is not known."""
+    with pytest.raises(ValueError, match=r"^must be true or false$"):
+        env.boolean(text)
+
+
+@pytest.mark.parametrize("text", ["0", "11", "-1", "1.0", "ten", "", "1e1", "\u0665", "9" * 5000])
+def test_numbers_have_their_range(text: str) -> None:
+    """Whole numbers within the bounds, and nothing else."""
+    parse = env.whole(1, 10)
+    assert [parse("1"), parse(" 10 ")] == [1, 10]
+    with pytest.raises(ValueError, match=r"^must be a whole number from 1 to 10$"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["http://sink", "https://sink.example:8443/path?query=1", "http://[::1]:8080/", " http://sink/ ", "HTTP://sink"],
+)
+def test_urls_are_read(text: str) -> None:
+    """Absolute http and https URLs, with whatever path."""
+    assert env.http_url(text) == text.strip()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sink.example",
+        "/path",
+        "ftp://sink/",
+        "http:///path",
+        "http://",
+        "http://:80/",
+        "http://sink:port/",
+        "http://sink:99999/",
+        "http://[::1",
+        "http://si nk/",
+        "http://sink/a\nb",
+        "http://sink/ü",
+        f"http://user:{MARK}@sink/",
+        f"http://{MARK}@sink/",
+        "smn:urn:smn:eu-de:project:topic",
+    ],
+)
+def test_other_urls_are_refused(text: str) -> None:
+    """What would fail at the first call, or shows a password, fails at the start; nothing of it is quoted."""
+    with pytest.raises(ValueError, match=r"^must ") as raised:
+        env.http_url(text)
+    assert MARK not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "read_as"),
+    [("autostop=never", ("autostop", "never")), (" a = b ", ("a", "b")), ("a=b=c", ("a", "b=c"))],
+)
+def test_pairs_are_read(text: str, read_as: tuple[str, str]) -> None:
+    """Key and value are parted at the first sign."""
+    assert env.pair(text) == read_as
+
+
+@pytest.mark.parametrize("text", ["", "autostop", "=never", "autostop=", " = ", "="])
+def test_half_a_pair_is_refused(text: str) -> None:
+    """A guard that matches nothing, or everything, is a mistake."""
+    with pytest.raises(ValueError, match=r"^must be of the form key=value$"):
+        env.pair(text)
