@@ -142,13 +142,13 @@ BEARER_TOKENS = Setting(
 WEBHOOK_ORIGINS = Setting(
     "AUTOSTOP_WEBHOOK_ORIGINS",
     _origins,
-    "origins that may subscribe (`OPTIONS` handshake), comma-separated; `*` = any",
+    "origins that may subscribe by `OPTIONS`, comma-separated; `*` = any",
     targets=_CALLED,
 )
 CLOCK_TOLERANCE = Setting(
     "AUTOSTOP_CLOCK_TOLERANCE",
     duration,
-    "how far the clocks of producer, function and cloud may differ; with `oidc` at most a minute counts for tokens",
+    "how far clocks may differ; of a token's times at most `1m`",
     "5s",
     targets=_CALLED,
 )
@@ -165,38 +165,28 @@ DRY_RUN = Setting(
     targets=_POSTING,
 )
 SOURCE = Setting(
-    "AUTOSTOP_SOURCE",
-    _uri_reference,
-    "`source` of the events sent, or its beginning",
-    "/bms-autostop",
-    targets=_POSTING,
+    "AUTOSTOP_SOURCE", _uri_reference, "`source` of events sent, or its beginning", "/bms-autostop", targets=_POSTING
 )
 SINK_TOKEN = Setting(
     "AUTOSTOP_SINK_TOKEN",
     bearer_token,
-    "bearer token sent to the sink, of at least 16 characters",
+    "bearer token for the sink, at least 16 characters",
     targets=_POSTING,
     secret=True,
 )
 SINK_TOKEN_FILE = Setting(
-    "AUTOSTOP_SINK_TOKEN_FILE",
-    str,
-    "file that holds this token instead, read for every attempt, such as Knative's `/oidc/token`",
-    targets=_POSTING,
+    "AUTOSTOP_SINK_TOKEN_FILE", str, "file with this token, read for every attempt", targets=_POSTING
 )
 K_SINK = Setting(
     "K_SINK", http_url, "URL of the sink if none is set here; set by Knative's SinkBinding", targets=_POSTING
 )
 K_CE_OVERRIDES = Setting(
-    "K_CE_OVERRIDES",
-    _overrides,
-    "JSON with extension attributes of the events sent; set by Knative's SinkBinding",
-    targets=_POSTING,
+    "K_CE_OVERRIDES", _overrides, "JSON with attributes of events sent; set by Knative's SinkBinding", targets=_POSTING
 )
 K_CA_CERTS = Setting(
     "K_CA_CERTS",
     _certificates,
-    "certificates that the sink's may be signed by too, as PEM text; set by Knative's SinkBinding",
+    "certificates to trust at the sink, PEM; set by Knative's SinkBinding",
     targets=_POSTING,
 )
 

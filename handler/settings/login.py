@@ -96,11 +96,7 @@ CREDENTIAL_SECRET = Setting("OS_APPLICATION_CREDENTIAL_SECRET", Secret, "the cre
 ACCESS_KEY = Setting("OS_ACCESS_KEY", header_value, "access key (AK) to sign requests with")
 SECRET_KEY = Setting("OS_SECRET_KEY", Secret, "the secret key (SK) to it", secret=True)
 SECURITY_TOKEN = Setting("OS_SECURITY_TOKEN", header_secret, "security token of temporary keys", secret=True)
-CLOUD = Setting(
-    "OS_CLOUD",
-    str,
-    "entry of clouds.yaml to log in with; needs the extra `clouds`, and must agree with what is set here",
-)
+CLOUD = Setting("OS_CLOUD", str, "entry of clouds.yaml (extra `clouds`); must agree with what is set here")
 PROJECT_NAME = Setting("OS_PROJECT_NAME", str, "project of the servers", unset="`OS_TENANT_NAME`")
 PROJECT_ID = Setting("OS_PROJECT_ID", str, "the same by id", unset="none; on FunctionGraph `RUNTIME_PROJECT_ID`")
 TENANT_NAME = Setting("OS_TENANT_NAME", str, "the project, as older openrc files name it")
@@ -143,10 +139,8 @@ def read_login(env: Env, *, url_is_set: bool) -> CloudLogin:
     project_name, project_id = env.optional(PROJECT_NAME) or env.optional(TENANT_NAME), env.optional(PROJECT_ID)
     project_domain_name, project_domain_id = env.optional(PROJECT_DOMAIN_NAME), env.optional(PROJECT_DOMAIN_ID)
     if kind is not LoginKind.CLOUDS_YAML:
-        project_domain_name, project_domain_id = (
-            project_domain_name or user_domain_name,
-            project_domain_id or user_domain_id,
-        )
+        project_domain_name = project_domain_name or user_domain_name
+        project_domain_id = project_domain_id or user_domain_id
     if kind is LoginKind.FUNCTIONGRAPH:
         project_id = project_id or env.optional(RUNTIME_PROJECT_ID)
     credential_name, credential_id = env.optional(CREDENTIAL_NAME), env.optional(CREDENTIAL_ID)

@@ -32,6 +32,7 @@ from handler.stop.model import Policy
 # A message of SMN holds 256 KB, and a server's row with its evidence takes about one.
 _MOST_IN_MESSAGE = 150
 _TOPIC = "smn:"
+_BY_CATALOG = "from clouds.yaml or the catalogue"
 
 
 class ApiName(StrEnum):
@@ -140,15 +141,10 @@ API = Setting(
     "nova",
 )
 COMPUTE_URL = Setting(
-    "AUTOSTOP_COMPUTE_URL",
-    http_url,
-    "base URL of Nova, with or without version and project",
-    unset="from clouds.yaml or the catalogue",
+    "AUTOSTOP_COMPUTE_URL", http_url, "base URL of Nova, with or without version and project", unset=_BY_CATALOG
 )
-BMS_URL = Setting("AUTOSTOP_BMS_URL", http_url, "the same of BMS v1", unset="from clouds.yaml or the catalogue")
-SMN_URL = Setting(
-    "AUTOSTOP_SMN_URL", http_url, "the same of SMN, if a topic is the sink", unset="from clouds.yaml or the catalogue"
-)
+BMS_URL = Setting("AUTOSTOP_BMS_URL", http_url, "the same of BMS v1", unset=_BY_CATALOG)
+SMN_URL = Setting("AUTOSTOP_SMN_URL", http_url, "the same of SMN, if a topic is the sink", unset=_BY_CATALOG)
 RESULT_SINK = Setting(
     "AUTOSTOP_RESULT_SINK",
     _sink,
@@ -181,10 +177,7 @@ STOP_LIMIT = Setting(
 )
 MAX_EVENT_AGE = Setting("AUTOSTOP_MAX_EVENT_AGE", duration, "oldest event `time` that is acted on; `0` = any", "15m")
 WAIT = Setting(
-    "AUTOSTOP_WAIT",
-    duration,
-    "how long a server is watched after its stop (half of a shorter deadline); `0` = not at all",
-    "20s",
+    "AUTOSTOP_WAIT", duration, "how long a stop is watched (half of a shorter deadline); `0` = not at all", "20s"
 )
 CONCURRENCY = Setting("AUTOSTOP_CONCURRENCY", whole(1, 256), "most calls to the cloud at once", "16")
 
@@ -219,8 +212,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     url, topic = _results_to(env)
     if topic and policy.max_servers > _MOST_IN_MESSAGE:
         env.note(
-            MAX_SERVERS,
-            f"must be at most {_MOST_IN_MESSAGE} with an SMN topic as the sink, whose messages hold no more",
+            MAX_SERVERS, f"must be at most {_MOST_IN_MESSAGE} with an SMN topic as the sink: no message holds more"
         )
     sink = read_sink(env, url or "")
     settings = Settings(
