@@ -128,7 +128,7 @@ def test_each_record_has_its_own_result(otc: Simulator) -> None:
     results: Any = functiongraph.handler(event, context)
     assert [result["subject"] for result in results] == [first, second]
     again: Any = functiongraph.handler(event, StandIn(settings(otc), cloud=otc))
-    assert [result["id"] for result in again] == [result["id"] for result in results]
+    assert [result["causationid"] for result in again] == [result["causationid"] for result in results]
     assert [result["data"]["servers"][0]["outcome"] for result in again] == ["unchanged", "unchanged"]
     assert otc.stops_sent(first) == otc.stops_sent(second) == 1
 
@@ -147,7 +147,7 @@ def test_a_cloudevent_is_taken_as_it_is(otc: Simulator) -> None:
     event = requested(otc.add_server())
     result = stopped_by(event, StandIn(settings(otc), cloud=otc))
     again = stopped_by(json.dumps(event), StandIn(settings(otc), cloud=otc))
-    assert (result["causationid"], result["id"]) == ("1", again["id"])
+    assert (result["causationid"], again["causationid"]) == ("1", "1")
 
 
 # --- the gateway
