@@ -6,6 +6,8 @@
     ├── BadEvent             the event can never succeed
     ├── NotAnEvent           neither a CloudEvent nor a form we know
     ├── TooLarge             the body is over the limit
+    ├── RequestLineTooLong   the request line is over the limit
+    ├── HeadersTooLarge      a header line, or all of them, are over the limit
     ├── WrongMethod          neither POST nor the handshake
     ├── CallerUnproven       the caller did not prove itself
     ├── CallerForbidden      the caller may not do this
@@ -15,6 +17,7 @@
         ├── StopLimitReached this process has sent enough stops for now
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── ShuttingDown     this process takes no more events
+        ├── ReadinessUnknown the first readiness check has no result yet
         ├── SinkUnreachable  an event of ours could not be handed over
         ├── ProducerUnreachable  what a message needs of its producer could not be had
         ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
@@ -85,6 +88,18 @@ class TooLarge(AutostopError):
     name = "too-large"
 
 
+class RequestLineTooLong(AutostopError):
+    """The request line is longer than what is accepted."""
+
+    name = "request-line-too-long"
+
+
+class HeadersTooLarge(AutostopError):
+    """A header line, or all header lines together, are longer than what is accepted."""
+
+    name = "headers-too-large"
+
+
 class WrongMethod(AutostopError):
     """The request is neither a POST nor, where there is one, the OPTIONS handshake.
 
@@ -153,6 +168,12 @@ class ShuttingDown(RetryableError):
     """This process is being ended and begins nothing new; another one may take the event at once."""
 
     name = "shutting-down"
+
+
+class ReadinessUnknown(RetryableError):
+    """A readiness check is under way, and there is no recent result of an earlier one."""
+
+    name = "readiness-unknown"
 
 
 class SinkUnreachable(RetryableError):

@@ -32,7 +32,7 @@ EXTRAS = ("oidc",)
 """What a caller through API Gateway may want; tracing is packed when asked for."""
 
 # It serves HTTP, which the platform does here. Whatever only it needs is left out with it.
-_NOT_HERE = {"functions-framework"}
+_NOT_HERE = {"functions-framework", "gunicorn"}
 # Parts of ours that no event reaches: commands, the simulated cloud, and the entry of functions-framework.
 _NOT_OURS = ("cli.py", "demo", "doctor.py", "main.py", "simulator/")
 _JUNK = re.compile(r"(^|/)(__pycache__|tests?)/|\.py[cio]$|\.dist-info/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$")

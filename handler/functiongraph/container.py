@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cloudevents.http import CloudEvent
 
-from handler.errors import BadEvent
+from handler.errors import BadEvent, Unauthenticated
 from handler.functiongraph.context import Call
 from handler.functiongraph.invocation import Invocation, structured, through_gateway
 from handler.functiongraph.triggers.apig import GatewayRequest, is_cloudevent
@@ -36,23 +36,34 @@ class Container:
     def _answer(self, request: HttpRequest) -> Answer:
         settings = self._service.settings
         call = Call.of_headers(request.headers, os.environ)
-        if request.method != "POST" or request.path not in (_INVOKE, _INIT) or is_cloudevent(request):
+        if request.method != "POST" or request.path not in (_INVOKE, _INIT):
             return self._service.lent(call.settings(settings)).endpoint().answer(request)
         until = request.received + call.budget(settings)
-        if request.path == _INIT:
-            caller.prove(request.headers, settings.callers, until)
-            return Answer(200)
         try:
-            document = json_object(request.body, "event")
-        except BadEvent:
             caller.prove(request.headers, settings.callers, until)
-            raise
+        except Unauthenticated as unproven:
+            return self._through_gateway(request, call, unproven)
+        if is_cloudevent(request):
+            return self._service.lent(call.settings(settings)).endpoint().answer(request)
+        if request.path == _INIT:
+            return Answer(200)
+        document = json_object(request.body, "event")
         if GatewayRequest.is_one(document):
-            # The platform has nothing to prove itself with; who is before the gateway has.
             return responses.json_answer(200, through_gateway(self._service, document, call, request.received))
-        caller.prove(request.headers, settings.callers, until)
         results = Invocation(self._service, call, request.received).results(document)
         return _as_answer(results, sent=self._service.has_sink)
+
+    def _through_gateway(self, request: HttpRequest, call: Call, unproven: Unauthenticated) -> Answer:
+        """Answer a call that the platform made for a client of the gateway, whose proof is inside of the body."""
+        if request.path == _INIT:
+            raise unproven
+        try:
+            document = json_object(request.unauthenticated_body, "event")
+        except BadEvent:
+            raise unproven from None
+        if not GatewayRequest.is_one(document):
+            raise unproven
+        return responses.json_answer(200, through_gateway(self._service, document, call, request.received))
 
 
 def _as_answer(events: Sequence[CloudEvent], *, sent: bool) -> Answer:

@@ -6,12 +6,18 @@ lines and their keys, and a test holds it against the code.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import os
+import select
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 from handler import rfc3339
 from handler.errors import AutostopError, RetryableError
@@ -19,6 +25,10 @@ from handler.outbound.result import selector_row, server_row
 from handler.stop.model import Report, ServerResult, StopRequest
 
 _LOG = logging.getLogger(__name__)
+# Bytes of lines that wait for a reader of stdout, and seconds that an answer and the end of the process wait for it.
+_CAPACITY = 4 * 1024 * 1024
+_ANSWER_TIMEOUT = 0.2
+_EXIT_TIMEOUT = 2.0
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -63,6 +73,110 @@ def configure(level: str) -> None:
         to_stdout = logging.StreamHandler(sys.stdout)
         to_stdout.setFormatter(JsonLines())
         logger.addHandler(to_stdout)
+
+
+class BackgroundStream:
+    """A text stream that a thread writes to a file descriptor, so that no writer waits for a reader of it.
+
+    Order is kept. What does not fit into the buffer is dropped, and counted in a line of its own later.
+
+    Args:
+        descriptor: blocks while its reader does not read.
+        capacity: bytes that wait at most.
+    """
+
+    def __init__(self, descriptor: int, capacity: int = _CAPACITY) -> None:
+        self._descriptor = descriptor
+        self._capacity = capacity
+        self._start_empty()
+        # The threads of a process are not in its forks; what waits is written by the process that logged it.
+        os.register_at_fork(after_in_child=self._start_empty)
+
+    def _start_empty(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: deque[bytes] = deque()
+        self._size = 0
+        self._logged = self._written = 0
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+        self._stalled = False
+
+    def write(self, text: str) -> int:
+        """Have a text written, or drop it."""
+        data = text.encode("utf-8", "backslashreplace")
+        with self._changed:
+            if self._size + len(data) > self._capacity:
+                self._dropped += 1
+                return len(text)
+            self._waiting.append(data)
+            self._size += len(data)
+            self._logged += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return len(text)
+
+    def flush(self) -> None:
+        """Wait for nothing: a log handler calls it for each line."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait until what came before is written, but no longer than this, and not at all while nobody reads it."""
+        with self._changed:
+            logged = self._logged
+            if not self._stalled:
+                self._stalled = not self._changed.wait_for(lambda: self._written >= logged, seconds)
+
+    def drain(self, seconds: float) -> None:
+        """Wait until all is written, but no longer than this."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                data = self._waiting[0]
+            self._write(data)
+            with self._changed:
+                self._waiting.popleft()
+                self._size -= len(data)
+                self._stalled = False
+                dropped = self._dropped if self._size < self._capacity // 2 else 0
+                self._dropped -= dropped
+                self._written += 1
+                self._changed.notify_all()
+            if dropped:
+                _LOG.warning("log lines dropped", extra={"count": dropped})
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._descriptor, rest) :]
+            except BlockingIOError:
+                # Another process that has the same pipe may have set it so.
+                select.select([], [self._descriptor], [])
+            except OSError:
+                # Its reader is gone, or the disk is full: there is no place to say so.
+                return
+
+
+def write_in_background() -> Callable[[], None]:
+    """Have what `configure` sends to stdout written by a thread, for a server process.
+
+    Returns:
+        Waits until what was logged is written, but not long. Called before an answer is sent, it keeps lines from being
+        lost where a platform stops a process after its answer.
+    """
+    for handler in logging.getLogger("handler").handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stdout__:
+            sys.stdout.flush()
+            stream = BackgroundStream(sys.stdout.fileno())
+            handler.setStream(stream)
+            atexit.register(stream.drain, _EXIT_TIMEOUT)
+            return partial(stream.wait, _ANSWER_TIMEOUT)
+    return lambda: None
 
 
 def log_server(request: StopRequest, server: ServerResult) -> None:

@@ -17,6 +17,7 @@ from handler.errors import RetryableError
 from handler.http_client import HttpClient
 from handler.inbound.endpoints.stop_servers import StopEndpoint
 from handler.inbound.http.responses import Answer
+from handler.inbound.readiness import Readiness
 from handler.outbound import logs
 from handler.outbound.result import batch, binary, result_event
 from handler.outbound.sink import Sink
@@ -66,6 +67,8 @@ class Service:
         self._stop_limit = (
             StopLimit(limit.servers, limit.window.total_seconds(), monotonic) if limit is not None else None
         )
+        # Shared by the copies that `lent` makes: all ask the same cloud.
+        self._readiness = Readiness()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -95,9 +98,8 @@ class Service:
 
     def endpoint(self) -> StopEndpoint:
         """The door of `stop_servers`."""
-        return StopEndpoint(
-            self.settings, self.handle, self.ready, self._telemetry.ignored if self._telemetry else None
-        )
+        ignored = self._telemetry.ignored if self._telemetry else None
+        return StopEndpoint(self.settings, self.handle, self.ready, ignored, self._readiness)
 
     def ready(self) -> None:
         """Raise unless a token and the cloud's address can be had."""

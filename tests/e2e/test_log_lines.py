@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from handler.functiongraph.invocation import NeverPossible, NotHandled, invoke
 from handler.functiongraph.triggers.dispatch import requests_of
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.webhooks import fetch
+from handler.outbound.logs import BackgroundStream
 from handler.outbound.result import binary as binary_result
 from handler.outbound.result import result_event
 from handler.outbound.sink import Sink
@@ -238,6 +240,18 @@ class Scenes:
     def no_chat(self) -> None:
         self.chat(AUTOSTOP_NOTIFY_TEXT_URL="")
 
+    def lines_dropped(self) -> None:
+        reader, writer = os.pipe()
+        stream = BackgroundStream(writer, 10)
+        stream.write("longer than the buffer")
+        stream.write("short")
+        os.read(reader, 5)
+        # It is logged after a line was written, by the thread that wrote it.
+        stream.write("\n")
+        os.read(reader, 1)
+        os.close(reader)
+        os.close(writer)
+
     def telemetry_off(self) -> None:
         environ = {"OTEL_TRACES_EXPORTER": "zipkin"}
         start(wanted_signals(environ), environ)
@@ -290,6 +304,7 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "the chat gave no answer": Scenes.chat_silent,
     "the chat refuses the message": Scenes.chat_refuses,
     "no webhook of a chat is set": Scenes.no_chat,
+    "log lines dropped": Scenes.lines_dropped,
     "telemetry is off": Scenes.telemetry_off,
     "telemetry is in trouble": Scenes.telemetry_trouble,
 }

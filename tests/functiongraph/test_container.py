@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import requests
 
+from handler.errors import BodyIncomplete
+from handler.functiongraph.container import Container
+from handler.inbound.http.request import HttpRequest
+from handler.services.stop_servers import Service
+from handler.settings.stop_servers import from_environ
 from handler.simulator import CallKind, Fault, Simulator
 from tests.conftest import serving
 from tests.support.capture import logged
@@ -223,6 +229,24 @@ def test_a_caller_at_the_gateway_proves_itself_inside(otc: Simulator, start: Sta
     assert (refused.status_code, refused.json()["statusCode"]) == (200, 401)
     assert (taken.status_code, taken.json()["statusCode"]) == (200, 200)
     assert set(taken.json()) == {"statusCode", "headers", "body", "isBase64Encoded"}
+
+
+def test_a_caller_of_the_platforms_paths_is_authenticated_before_its_body(otc: Simulator) -> None:
+    """Only what may be a request of the gateway is read, for five seconds: its caller's proof is inside."""
+    environ = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token", **otc.environ()}
+    container = Container(Service(from_environ(environ)))
+    waited: list[float] = []
+
+    def content(within: float) -> bytes:
+        waited.append(within)
+        raise BodyIncomplete("The body did not arrive in time.")
+
+    def asked(path: str, **headers: str) -> int:
+        return container.answer(HttpRequest("POST", path, headers, content, time.monotonic())).status
+
+    assert (asked("/init"), asked("/"), waited) == (401, 401, [])
+    assert (asked("/invoke"), waited) == (503, [5.0])
+    assert (asked("/invoke", authorization="Bearer marked-token"), waited[1]) == (503, 20.0)
 
 
 def test_headers_inside_of_a_gateways_request_are_no_login(otc: Simulator, url: str) -> None:

@@ -1,1 +1,1 @@
-"""Harness."""
+"""Programs that measure and attack; `make test` does not run them."""

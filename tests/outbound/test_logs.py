@@ -5,8 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,6 +21,7 @@ from handler.outbound import logs
 from handler.stop.model import Reason, Refusal
 from tests.outbound.test_result import ONE, REQUEST, TRACE, TWO, report, row
 from tests.support.capture import logged
+from tests.support.raw_http import HANG
 
 EVERY_LINE = {"time", "level", "message", "logger"}
 OF_AN_EVENT = EVERY_LINE | {"event_source", "event_id", "event_type", "trace_id"}
@@ -133,3 +139,146 @@ def test_an_exception_that_is_none_is_an_empty_text() -> None:
     with logged() as lines:
         logging.getLogger("handler.test").error("odd", exc_info=True)
     assert lines.all[0]["exception"] == ""
+
+
+# --- written in the background
+
+
+@contextmanager
+def piped(capacity: int = 2**20, *, blocking: bool = True) -> Iterator[tuple[logs.BackgroundStream, int]]:
+    """A stream into a pipe, and the end at which it is read."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, blocking)
+    stream = logs.BackgroundStream(writer, capacity)
+    try:
+        yield stream, reader
+    finally:
+        # Whatever still waits for a reader gets one, and then none.
+        os.set_blocking(reader, False)
+        with suppress(BlockingIOError):
+            while os.read(reader, 2**20):
+                stream.drain(0.05)
+        stream.drain(HANG)
+        os.close(reader)
+        os.close(writer)
+
+
+def received(reader: int, size: int) -> bytes:
+    """So many bytes of a pipe."""
+    parts = b""
+    while len(parts) < size:
+        parts += os.read(reader, size - len(parts))
+    return parts
+
+
+def fill(writer: int, blocking: bool) -> int:
+    """Fill a pipe, and return with how many bytes."""
+    os.set_blocking(writer, False)
+    filled = 0
+    for size in (65536, 1):
+        with suppress(BlockingIOError):
+            while True:
+                filled += os.write(writer, b"." * size)
+    os.set_blocking(writer, blocking)
+    return filled
+
+
+def test_lines_are_written_in_order() -> None:
+    """Those of each thread; and once they were waited for, all are there."""
+    with piped() as (stream, reader):
+        threads = [
+            threading.Thread(target=lambda name=name: [stream.write(f"{name} {n}\n") for n in range(200)])
+            for name in "abcd"
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        stream.wait(HANG)
+        os.set_blocking(reader, False)
+        lines = os.read(reader, 2**20).decode().splitlines()
+    for name in "abcd":
+        assert [line for line in lines if line[0] == name] == [f"{name} {n}" for n in range(200)]
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_reader_that_does_not_read_holds_nobody(blocking: bool) -> None:
+    """What fits comes once it reads, in order; what was dropped is counted."""
+    line = "x" * 999 + "\n"
+    with logged() as log, piped(100_000, blocking=blocking) as (stream, reader):
+        filled = fill(stream._descriptor, blocking)
+        began = time.monotonic()
+        for _ in range(500):
+            stream.write(line)
+        stream.wait(0.1)
+        for _ in range(100):
+            stream.wait(HANG)
+        assert time.monotonic() - began < HANG
+        assert received(reader, filled + 100_000)[filled:] == line.encode() * 100
+        stream.drain(HANG)
+        stream.write("after\n")
+        assert received(reader, 6) == b"after\n"
+        give_up = time.monotonic() + HANG
+        while not log.of("log lines dropped"):
+            assert time.monotonic() < give_up
+            time.sleep(0.01)
+    assert [line["count"] for line in log.of("log lines dropped")] == [400]
+
+
+def test_a_reader_that_is_gone_holds_nobody() -> None:
+    """Nor is it an error of the event."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = logs.BackgroundStream(writer)
+    stream.write("lost\n")
+    stream.drain(HANG)
+    assert not stream._waiting
+    os.close(writer)
+
+
+def test_what_waits_is_not_written_by_a_fork() -> None:
+    """Or each worker of a server would write what was logged before it was started."""
+    with piped() as (stream, _):
+        stream._waiting.append(b"before")
+        stream._start_empty()
+        assert not stream._waiting
+        stream._waiting.clear()
+
+
+def test_only_a_server_process_writes_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not the process's own stdout is left as it is."""
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    with bare_logger() as logger:
+        logs.configure("INFO")
+        logs.write_in_background()()
+        (handler,) = logger.handlers
+        assert isinstance(handler, logging.StreamHandler)
+        assert isinstance(handler.stream, io.StringIO)
+
+
+_ENDS = """
+import logging, sys
+from handler.outbound import logs
+logs._EXIT_TIMEOUT = 20.0
+logs.configure("INFO")
+flush = logs.write_in_background()
+for number in range(2000):
+    logging.getLogger("handler.test").info("line", extra={"number": number})
+flush()
+print("ends", file=sys.stderr, flush=True)
+"""
+
+
+def test_a_process_that_ends_waits_for_a_reader() -> None:
+    """Nothing of its last lines is lost."""
+    program = [sys.executable, "-c", _ENDS]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"ends\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        lines = [json.loads(line) for line in process.stdout.read().splitlines()]
+        assert process.stderr.read() == b""
+    assert [line["number"] for line in lines] == list(range(2000))
+    assert process.returncode == 0

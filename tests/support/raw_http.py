@@ -29,18 +29,19 @@ def environment(**wanted: str) -> dict[str, str]:
     return {**base, **wanted}
 
 
-def command(port: int) -> list[str]:
+def command(port: int, target: str = "stop_servers") -> list[str]:
     """The command line of the function."""
     tool = Path(sys.executable).parent / "functions-framework"
     source = str(ROOT / "handler" / "main.py")
-    return [str(tool), "--source", source, "--target", "stop_servers", "--host", "127.0.0.1", "--port", str(port)]
+    return [str(tool), "--source", source, "--target", target, "--host", "127.0.0.1", "--port", str(port)]
 
 
 class Wire:
     """Raw HTTP to one running function."""
 
-    def __init__(self, port: int, log: IO[bytes]) -> None:
+    def __init__(self, port: int, log: IO[bytes], pid: int) -> None:
         self.port = port
+        self.pid = pid
         self._log = log
 
     def connect(self) -> socket.socket:
@@ -105,7 +106,13 @@ def problem(answer: bytes) -> Any:
 
 
 @contextmanager
-def running(cloud: Simulator, folder: Path, ended_by: signal.Signals = signal.SIGINT, **environ: str) -> Iterator[Wire]:
+def running(
+    cloud: Simulator,
+    folder: Path,
+    ended_by: signal.Signals = signal.SIGINT,
+    target: str = "stop_servers",
+    **environ: str,
+) -> Iterator[Wire]:
     """Run the function in a process of its own, in front of this cloud."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -117,8 +124,10 @@ def running(cloud: Simulator, folder: Path, ended_by: signal.Signals = signal.SI
         **environ,
     }
     with (folder / "function.log").open("w+b") as log:
-        process = subprocess.Popen(command(port), env=environment(**wanted), stdout=log, stderr=subprocess.STDOUT)
-        wire = Wire(port, log)
+        process = subprocess.Popen(
+            command(port, target), env=environment(**wanted), stdout=log, stderr=subprocess.STDOUT
+        )
+        wire = Wire(port, log, process.pid)
         try:
             _await_start(process, wire)
             yield wire

@@ -55,7 +55,7 @@ class GatewayRequest:
             method=text(self.document, "httpMethod").upper(),
             path=text(self.document, "path") or "/",
             headers={name.lower(): _as_wsgi(value) for name, value in member(self.document, "headers").items()},
-            body=body,
+            content=body,
             received=self.received,
             query=urlencode(member(self.document, "queryStringParameters"), doseq=True),
         )

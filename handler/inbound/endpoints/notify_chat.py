@@ -13,6 +13,7 @@ from handler.inbound.endpoints.stop_servers import about
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
+from handler.inbound.readiness import Readiness
 from handler.settings.notify_chat import NotifySettings
 
 _LOG = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class NotifyEndpoint:
     def __init__(self, settings: NotifySettings, tell: Tell) -> None:
         self._settings = settings
         self._tell = tell
+        self._readiness = Readiness()
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
@@ -37,7 +39,7 @@ class NotifyEndpoint:
 
     def _be_ready(self) -> None:
         # Whether a chat takes messages is only known by posting one.
-        caller.ready(self._settings.callers)
+        self._readiness.check(lambda: caller.ready(self._settings.callers))
 
     def _answer(self, request: HttpRequest) -> Answer:
         match request.method:

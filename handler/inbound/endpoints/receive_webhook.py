@@ -63,7 +63,7 @@ class WebhookEndpoint:
 
     def _receive(self, producer: Producer[Any], request: HttpRequest) -> Answer:
         until = request.received + producer.patience
-        delivery = WebhookRequest(request.headers, request.query, request.body, self._now(), until)
+        delivery = WebhookRequest(request, self._now(), until)
         message = producer.verify(delivery)
         nothing = producer.gate(message)
         if nothing is not None:

@@ -13,6 +13,7 @@ from handler.inbound.extract import Ignored, extract, traced
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
+from handler.inbound.readiness import Readiness
 from handler.settings.stop_servers import Settings
 from handler.stop.model import StopRequest
 
@@ -29,6 +30,7 @@ class StopEndpoint:
         handle: handles requests, given whether they came as a batch and when; makes the answer.
         ready: raises if no token can be had.
         ignored: is told the type of each event that is rightly not acted on, and why.
+        readiness: shared by all endpoints of the process.
     """
 
     def __init__(
@@ -37,7 +39,9 @@ class StopEndpoint:
         handle: Handle,
         ready: Callable[[], None],
         ignored: Callable[[str, str], None] | None = None,
+        readiness: Readiness | None = None,
     ) -> None:
+        self._readiness = readiness or Readiness()
         self._settings = settings
         self._handle = handle
         self._ready = ready
@@ -48,6 +52,9 @@ class StopEndpoint:
         return responses.served(request.method, request.path, self._be_ready, lambda: self._answer(request))
 
     def _be_ready(self) -> None:
+        self._readiness.check(self._check)
+
+    def _check(self) -> None:
         caller.ready(self._settings.callers)
         self._ready()
 

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+ReadBody = Callable[[float], bytes]
+"""Reads a body within so many seconds; the same bytes again when it is called again."""
+
+# Seconds in all for a body. Whose caller is not authenticated yet gets less: it holds a thread for nothing.
+_BODY_TIMEOUT = 20.0
+_UNAUTHENTICATED_BODY_TIMEOUT = 5.0
 
 
-class HttpRequest(NamedTuple):
-    """One HTTP request.
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request. The body is read when it is asked for first, so authenticate the caller before that.
 
     Attributes:
         method: upper case.
         path: as sent, undecoded as far as the server leaves it so.
         headers: lower-case names; values as WSGI has them.
-        body: all of it.
-        received: when it was here, in seconds on the monotonic clock.
+        content: the body, or what reads it.
+        received: when its head was complete, on the monotonic clock.
         query: what follows the question mark, undecoded.
     """
 
     method: str
     path: str
     headers: Mapping[str, str]
-    body: bytes
+    content: bytes | ReadBody
     received: float
     query: str = ""
+
+    @property
+    def body(self) -> bytes:
+        """All of the body, of a caller that is authenticated.
+
+        Raises:
+            TooLarge: it is larger than `AUTOSTOP_MAX_BODY`.
+            BodyIncomplete: it was not complete in time, or the connection ended in it.
+            BadEvent: its chunks are malformed.
+        """
+        return self._read(_BODY_TIMEOUT)
+
+    @property
+    def unauthenticated_body(self) -> bytes:
+        """As `body`, where the body is what authenticates the caller: it must be complete sooner."""
+        return self._read(_UNAUTHENTICATED_BODY_TIMEOUT)
+
+    def _read(self, within: float) -> bytes:
+        return self.content if isinstance(self.content, bytes) else self.content(within)

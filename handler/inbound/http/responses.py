@@ -13,11 +13,13 @@ from handler.errors import (
     BadEvent,
     CallerForbidden,
     CloudError,
+    HeadersTooLarge,
     InsecureEndpoint,
     InternalFault,
     LoginMissing,
     LoginRefused,
     NotAnEvent,
+    RequestLineTooLong,
     RetryableError,
     TooLarge,
     Unauthenticated,
@@ -65,8 +67,12 @@ def problem(error: AutostopError) -> Answer:
             headers["Allow"] = error.allow
         case TooLarge():
             status, title = 413, "The body is too large"
+        case RequestLineTooLong():
+            status, title = 414, "The request line is too long"
         case NotAnEvent():
             status, title = 415, "This is no event"
+        case HeadersTooLarge():
+            status, title = 431, "The headers are too large"
         case RetryableError():
             status, title = 503, "Not handled; send it again"
             members = {"detail": told(error)}

@@ -1,20 +1,20 @@
 """The WSGI front: makes what any byte on the wire can do to the framework harmless before it gets there.
 
 functions-framework answers 404 on two paths and a redirect for doubled slashes, reads a body of any length into
-memory after the function has answered, and shows an exception's text on its 500 page; gunicorn's own error page
-quotes the request. Each of these is seen to here, and the function stays a plain `http` one.
+memory after the function has answered, and shows an exception's text on its 500 page. Each of these is seen to here,
+and the function stays a plain `http` one. What gunicorn leaves unbounded is bounded in `server_limits`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from handler.errors import AutostopError, BadEvent, BodyIncomplete, InternalFault, ShuttingDown, TooLarge, Violation
+from handler.errors import AutostopError, BadEvent, BodyIncomplete, ShuttingDown, TooLarge, Violation
 from handler.inbound.http import responses, shutdown
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
@@ -22,95 +22,95 @@ from handler.inbound.http.responses import Answer
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from handler.inbound.http.server_limits import Exchange
+
 _KEY = "autostop.request"
-# A sender that stands still in the middle of a body holds a thread for no longer than this.
-_BODY_TIMEOUT = 20.0
-# Of a body that is too large, so much is still taken after the answer.
-_MOST_DROPPED = 16 * 1024 * 1024
-_DROP_TIMEOUT = 2.0
-_REASONS = {
-    200: "OK",
-    204: "No Content",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    405: "Method Not Allowed",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    503: "Service Unavailable",
-}
 
 
 class Front:
-    """Wraps the framework's WSGI application; the function finds the whole request in the WSGI environment."""
+    """Wraps the framework's WSGI application; the function finds the whole request in the WSGI environment.
 
-    def __init__(self, app: WSGIApplication, max_body: int) -> None:
+    Args:
+        max_body: bytes.
+        flush: is called before an answer is sent: what was logged until then should be written.
+    """
+
+    def __init__(self, app: WSGIApplication, max_body: int, flush: Callable[[], None] = lambda: None) -> None:
         self._app = app
         self._max_body = max_body
+        self._flush = flush
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Read the body within bounds, then let the framework route a request that cannot surprise it."""
+        """Let the framework route a request that cannot surprise it; its body is read when it is asked for."""
+        body = _Body(environ, self._max_body)
         try:
-            request = self._request(environ)
+            if shutdown.begun() and environ.get("PATH_INFO") != "/healthz":
+                raise ShuttingDown("This process is being ended.", retry_after=1.0)
+            return self._app(_plain(environ, body), start_response)
         except AutostopError as error:
-            sent = _send(responses.refused(error), environ, start_response)
-            return _then_drop_rest(sent, environ) if isinstance(error, TooLarge | ShuttingDown) else sent
-        plain: WSGIEnvironment = {
-            **environ,
-            _KEY: request,
-            "PATH_INFO": "/",
-            "QUERY_STRING": "",
-            "HTTP_HOST": "localhost",
-            # Werkzeug would answer a request to become a WebSocket with a page of its own.
-            "HTTP_UPGRADE": "",
-            "CONTENT_LENGTH": str(len(request.body)),
-            "wsgi.input": io.BytesIO(request.body),
-        }
-        return self._app(plain, start_response)
+            return _send(responses.refused(error), environ, start_response)
+        finally:
+            # A function has answered when its application returns. Where the next request begins is not known if
+            # the body was not read, and to read it now would let a client without proof hold a thread.
+            if not body.complete and (exchange := _exchange(environ)) is not None:
+                exchange.close()
+            self._flush()
 
-    def _request(self, environ: WSGIEnvironment) -> HttpRequest:
-        received = time.monotonic()
-        if shutdown.begun() and environ.get("PATH_INFO") != "/healthz":
-            raise ShuttingDown("This process is being ended.", retry_after=1.0)
-        headers = {
-            key[5:].replace("_", "-").lower(): str(value) for key, value in environ.items() if key.startswith("HTTP_")
-        }
-        if environ.get("CONTENT_TYPE"):
-            headers["content-type"] = str(environ["CONTENT_TYPE"])
-        return HttpRequest(
-            method=str(environ.get("REQUEST_METHOD", "")).upper(),
-            path=str(environ.get("PATH_INFO", "")),
-            query=str(environ.get("QUERY_STRING", "")),
-            headers=headers,
-            body=self._body(environ),
-            received=received,
-        )
 
-    def _body(self, environ: WSGIEnvironment) -> bytes:
-        announced = _announced(environ)
+class _Body:
+    """The body of a request: read once, when it is asked for first, within bounds."""
+
+    def __init__(self, environ: WSGIEnvironment, max_body: int) -> None:
+        self._environ = environ
+        self._max_body = max_body
+        self._announced = _announced(environ)
+        self._read: bytes | AutostopError | None = None
+        chunked = environ.get("wsgi.input_terminated") and "HTTP_TRANSFER_ENCODING" in environ
+        if not self._announced and not chunked:
+            self._read = b""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it is left on the connection."""
+        return isinstance(self._read, bytes)
+
+    def __call__(self, within: float) -> bytes:
+        """Read it, or return what was read before.
+
+        Args:
+            within: seconds from now on, in all.
+
+        Raises:
+            TooLarge: more than `max_body`.
+            BodyIncomplete: it did not arrive in time, or the connection ended in it.
+            BadEvent: its chunks are malformed.
+        """
+        if self._read is None:
+            try:
+                self._read = self._bounded(within)
+            except AutostopError as error:
+                self._read = error
+        if isinstance(self._read, AutostopError):
+            raise self._read
+        return self._read
+
+    def _bounded(self, within: float) -> bytes:
+        announced = self._announced
+        too_large = TooLarge(f"At most {self._max_body} bytes are taken.")
         if announced is not None and announced > self._max_body:
-            raise TooLarge(f"At most {self._max_body} bytes are taken.")
-        if announced is None and not environ.get("wsgi.input_terminated"):
-            return b""
-        wire = environ.get("gunicorn.socket")
-        before = wire.gettimeout() if isinstance(wire, socket.socket) else None
-        if isinstance(wire, socket.socket):
-            wire.settimeout(_BODY_TIMEOUT)
+            raise too_large
+        most = self._max_body + 1 if announced is None else announced
+        exchange, stream = _exchange(self._environ), self._environ["wsgi.input"]
         try:
-            most = self._max_body + 1 if announced is None else announced
-            body: bytes = environ["wsgi.input"].read(most)
+            body: bytes = exchange.read(most, within) if exchange is not None else stream.read(most)
         except TimeoutError:
             raise BodyIncomplete("The body did not arrive in time.") from None
         except ConnectionError:
             raise BodyIncomplete("The connection ended inside the body.") from None
         except OSError:
-            # gunicorn's parser raises these for a broken chunk as well as for a broken line.
             raise BadEvent(Violation("body", "is broken off or wrongly framed")) from None
-        finally:
-            if isinstance(wire, socket.socket):
-                wire.settimeout(before)
         if len(body) > self._max_body:
-            raise TooLarge(f"At most {self._max_body} bytes are taken.")
+            raise too_large
         if announced is not None and len(body) < announced:
             raise BodyIncomplete("The body ended before its announced length.")
         return body
@@ -123,11 +123,66 @@ def request_of(environ: Mapping[str, Any]) -> HttpRequest:
     return found
 
 
-def install(app: Any, max_body: int) -> None:
-    """Put the front before a Flask application, silence gunicorn's error page, and let it leave in order."""
-    app.wsgi_app = Front(app.wsgi_app, max_body)
-    shutdown.install()
-    _quiet_gunicorn()
+def install(
+    app: Any, max_body: int, longest: timedelta = timedelta(0), flush: Callable[[], None] = lambda: None
+) -> None:
+    """Put the front before a Flask application, and limits before gunicorn.
+
+    Args:
+        max_body: bytes.
+        longest: the whole budget of one event, which SIGTERM does not cut off.
+        flush: is called before an answer is sent.
+
+    Raises:
+        SystemExit: the server is configured in a way in which the limits cannot hold.
+    """
+    app.wsgi_app = Front(app.wsgi_app, max_body, flush)
+    try:
+        import gunicorn  # noqa: F401
+    except ImportError:
+        # Without gunicorn (Windows) functions-framework serves with Flask's development server.
+        return
+    from handler.inbound.http import server_limits
+
+    server_limits.install(longest)
+
+
+def _plain(environ: WSGIEnvironment, body: _Body) -> WSGIEnvironment:
+    return {
+        **environ,
+        _KEY: _request(environ, body),
+        "PATH_INFO": "/",
+        "SCRIPT_NAME": "",
+        "QUERY_STRING": "",
+        "HTTP_HOST": "localhost",
+        # Werkzeug would answer a request to become a WebSocket with a page of its own.
+        "HTTP_UPGRADE": "",
+        # The framework reads what is left of the body; the function has the body from the request.
+        "CONTENT_LENGTH": "0",
+        "wsgi.input": io.BytesIO(),
+    }
+
+
+def _request(environ: WSGIEnvironment, body: _Body) -> HttpRequest:
+    headers = {
+        key[5:].replace("_", "-").lower(): str(value) for key, value in environ.items() if key.startswith("HTTP_")
+    }
+    if environ.get("CONTENT_TYPE"):
+        headers["content-type"] = str(environ["CONTENT_TYPE"])
+    exchange = _exchange(environ)
+    return HttpRequest(
+        method=str(environ.get("REQUEST_METHOD", "")).upper(),
+        path=str(environ.get("PATH_INFO", "")),
+        query=str(environ.get("QUERY_STRING", "")),
+        headers=headers,
+        content=body,
+        received=time.monotonic() if exchange is None else exchange.received,
+    )
+
+
+def _exchange(environ: WSGIEnvironment) -> Exchange | None:
+    """The server's side of the request; None with another server than ours."""
+    return getattr(environ.get("wsgi.input"), "exchange", None)
 
 
 def _announced(environ: WSGIEnvironment) -> int | None:
@@ -139,48 +194,6 @@ def _announced(environ: WSGIEnvironment) -> int | None:
 
 
 def _send(answer: Answer, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    # What is left of the body on the line cannot be told from a next request.
-    headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body))), ("Connection", "close")]
-    start_response(f"{answer.status} {_REASONS[answer.status]}", headers)
+    headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
+    start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
     return [answer.body] if environ.get("REQUEST_METHOD") != "HEAD" else []
-
-
-def _then_drop_rest(sent: Iterable[bytes], environ: WSGIEnvironment) -> Iterable[bytes]:
-    """Answer, then take some of what is still being sent: closing on it would reset the line, and lose the answer."""
-    yield from sent
-    wire = environ.get("gunicorn.socket")
-    before = wire.gettimeout() if isinstance(wire, socket.socket) else None
-    left, until = min(_announced(environ) or _MOST_DROPPED, _MOST_DROPPED), time.monotonic() + _DROP_TIMEOUT
-    # Whatever goes wrong here, the answer is out already.
-    with contextlib.suppress(Exception):
-        if isinstance(wire, socket.socket):
-            wire.settimeout(_DROP_TIMEOUT)
-        while left > 0 and time.monotonic() < until and (part := environ["wsgi.input"].read(min(left, 65536))):
-            left -= len(part)
-    if isinstance(wire, socket.socket):
-        wire.settimeout(before)
-
-
-def _quiet_gunicorn() -> None:
-    """Have gunicorn answer what it cannot parse without quoting it, and never with a 5xx that is its own guess.
-
-    Its page is made before any WSGI application is asked, and functions-framework leaves no other way to set it.
-    """
-    try:
-        from gunicorn import util
-    except ImportError:
-        # Without gunicorn (Windows) functions-framework serves with Flask's development server.
-        return
-    write: Callable[[socket.socket, bytes], None] = util.write_nonblock
-
-    def write_error(sock: socket.socket, status_int: int, _reason: str, mesg: str) -> None:
-        error: AutostopError = BadEvent(Violation("request", "is no HTTP that is understood here"))
-        if status_int == 500 and not mesg:
-            # Nothing is wrong with the request then: an exception came out of what is behind the parser.
-            error = InternalFault("Something unexpected happened; the log tells more.")
-        answer = responses.problem(error)
-        head = f"HTTP/1.1 {answer.status} {_REASONS[answer.status]}\r\nConnection: close\r\n"
-        lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
-        write(sock, f"{head}{lines}Content-Length: {len(answer.body)}\r\n\r\n".encode() + answer.body)
-
-    util.write_error = write_error

@@ -53,7 +53,7 @@ class Grafana(Alarm):
             written = delivery.headers.get(self._timestamp_header, "")
             time = signatures.unix_time(written)
             prefix = f"{written}:".encode("ascii")
-        mac = signatures.signature(self._secret, prefix, delivery.body)
+        mac = signatures.signature(self._secret, prefix, delivery.unauthenticated_body)
         if not signatures.same(delivery.headers.get(_SIGNATURE, ""), mac.hex()):
             raise Unauthenticated("The signature is missing or wrong.")
         return None if time is None else signatures.fresh(time, delivery.now)

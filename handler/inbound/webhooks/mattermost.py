@@ -51,8 +51,10 @@ class Mattermost(Chat):
 
 def _fields(delivery: WebhookRequest) -> Mapping[str, str]:
     if "json" in delivery.headers.get("content-type", "").lower():
-        return {name: str(value) for name, value in proving_json(delivery.body).items() if value is not None}
-    return form(delivery.body)
+        return {
+            name: str(value) for name, value in proving_json(delivery.unauthenticated_body).items() if value is not None
+        }
+    return form(delivery.unauthenticated_body)
 
 
 def _command(fields: Mapping[str, str], now: datetime) -> ChatCommand:

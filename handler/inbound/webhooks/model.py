@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol, TypeVar
 
 from handler.inbound.http import responses
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.stop.model import StopRequest
 
@@ -17,18 +18,34 @@ class WebhookRequest:
     """One POST of a producer, of which nothing is proven yet.
 
     Attributes:
-        headers: lower-case names; values as WSGI has them.
-        query: undecoded.
-        body: the exact bytes, which signatures cover.
+        request: its headers, query and body.
         now: when it was here (aware).
         until: when the answer must be on its way, on the monotonic clock.
     """
 
-    headers: Mapping[str, str]
-    query: str
-    body: bytes
+    request: HttpRequest
     now: datetime
     until: float
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names; values as WSGI has them."""
+        return self.request.headers
+
+    @property
+    def query(self) -> str:
+        """Undecoded."""
+        return self.request.query
+
+    @property
+    def body(self) -> bytes:
+        """The body of a producer that is authenticated by headers or query; see `HttpRequest.body`."""
+        return self.request.body
+
+    @property
+    def unauthenticated_body(self) -> bytes:
+        """The exact bytes that authenticate the producer; see `HttpRequest.unauthenticated_body`."""
+        return self.request.unauthenticated_body
 
 
 @dataclass(frozen=True, slots=True)

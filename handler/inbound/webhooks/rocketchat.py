@@ -32,7 +32,7 @@ class RocketChat(Chat):
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
         """The token must be one of ours, and the message of the last five minutes."""
-        message = proving_json(delivery.body)
+        message = proving_json(delivery.unauthenticated_body)
         if not signatures.is_one_of(text(message, "token").encode("utf-8", "replace"), self._tokens):
             raise Unauthenticated("The token is missing or wrong.")
         time = _time(message)

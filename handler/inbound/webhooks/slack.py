@@ -28,7 +28,7 @@ class Slack(Chat):
         written = delivery.headers.get("x-slack-request-timestamp", "")
         signed = delivery.headers.get("x-slack-signature", "")
         time = signatures.unix_time(written)
-        mac = signatures.signature(self._secret, b"v0:", written.encode("ascii"), b":", delivery.body)
+        mac = signatures.signature(self._secret, b"v0:", written.encode("ascii"), b":", delivery.unauthenticated_body)
         if not signatures.same(signed, f"v0={mac.hex()}"):
             raise Unauthenticated("The signature is missing or wrong.")
         signatures.fresh(time, delivery.now)

@@ -107,7 +107,7 @@ class Smn(Alarm):
 
 
 def _fields(delivery: WebhookRequest) -> Mapping[str, str]:
-    document = proving_json(delivery.body)
+    document = proving_json(delivery.unauthenticated_body)
     fields = {name: text(document, name) for name in (*_TEXTS, "subject", "subscribe_url")}
     odd = document.get("subject") is not None and not isinstance(document["subject"], str)
     if odd or not all(fields[name] for name in _TEXTS) or document.get("signature_version") != "v1":

@@ -34,7 +34,7 @@ class Teams(Chat):
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
         """The signature must be over exactly these bytes, and the message of the last five minutes."""
         scheme, _, signed = delivery.headers.get("authorization", "").partition(" ")
-        mac = base64.b64encode(signatures.signature(self._key, delivery.body)).decode("ascii")
+        mac = base64.b64encode(signatures.signature(self._key, delivery.unauthenticated_body)).decode("ascii")
         if not signatures.same(signed.strip(), mac) or scheme.lower() != "hmac":
             raise Unauthenticated("The signature is missing or wrong.")
         activity = json_object(delivery.body)

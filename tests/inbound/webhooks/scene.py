@@ -19,7 +19,7 @@ from handler.errors import SinkUnreachable
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
 from handler.inbound.extract import extract
-from handler.inbound.http.request import HttpRequest
+from handler.inbound.http.request import HttpRequest, ReadBody
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import switched_on
 from handler.outbound.result import binary
@@ -108,7 +108,7 @@ class Scene:
     def post(
         self,
         path: str,
-        body: bytes | str | Mapping[str, Any] = b"",
+        body: bytes | str | Mapping[str, Any] | ReadBody = b"",
         headers: Mapping[str, str] | None = None,
         *,
         query: str = "",
