@@ -1,25 +1,33 @@
-# One door for habits. Each target sets up what it needs; nothing has to be installed by hand but Python and make.
+# What can be done with this project. `make` alone prints the list; each target first sets up what it needs.
+# Needed beforehand: Python 3.11 or newer and make. Everything is installed into $(VENV), from the lock files, by hash.
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+LOCKED := --require-hashes --only-binary :all:
+LOCK   := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+          --no-strip-extras $(UPGRADE)
+EXTRAS_LOCKED := --extra smn --extra oidc --extra otel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test check format bench prove breakages mutants interop flow load observability readme settings lock clean
-.PHONY: functiongraph-zip image-test wheel sbom audit
+.PHONY: help demo demo-chat test check format readme settings lock clean \
+        bench prove breakages mutants interop flow load observability \
+        wheel functiongraph-zip image-test sbom audit release-check
 
-help:            ## show this list
-	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 28
+help:            ## print this list
+	@sed -n -e 's/^#@ \(.*\)/\n\1/p' -e 's/^\([a-z-]*\): .*## /  make \1\t/p' Makefile | expand -t 28
 
-demo: $(VENV)/run.stamp    ## see it work on the embedded simulator: no account, no cloud
+#@ See it work
+demo: $(VENV)/run.stamp    ## a stop on the simulated cloud: no account, no real server
 	@$(BIN)/bms-autostop demo
 
-demo-chat: $(VENV)/run.stamp  ## the same from a chat's command, and an alarm, to what the chat shows
+demo-chat: $(VENV)/run.stamp  ## from a chat command and an alarm to the message in the chat
 	@$(BIN)/bms-autostop demo-chat
 
-test: $(VENV)/dev.stamp    ## all tests
-	@$(BIN)/python -m pytest -n 3
+#@ While you change it
+test: $(VENV)/dev.stamp    ## all tests, with coverage; a single one: .venv/bin/pytest tests/...
+	@$(BIN)/python -m pytest -n 3 --cov=handler --cov-branch --cov-report=term:skip-covered --no-cov-on-fail
 
 check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests, Dockerfile, workflows
 	$(BIN)/ruff format --check .
@@ -30,86 +38,95 @@ check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests, Dock
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose/compose.yaml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
-format: $(VENV)/dev.stamp  ## mend what `check` can mend by itself
+format: $(VENV)/dev.stamp  ## fix what `check` can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/dev.stamp   ## cold start, memory, fan-out: ratios in one run
-	@$(BIN)/python -m tests.harness.bench
+readme: $(VENV)/dev.stamp  ## write the tables of README.md from the code
+	@$(BIN)/python -m tests.readme
 
-prove: $(VENV)/dev.stamp   ## attack it for minutes: people, faults, kills, repeats
+settings: readme           ## write deploy/settings.md, as `readme` does
+
+lock: $(VENV)/tools.stamp  ## write the lock files; UPGRADE=--upgrade for the newest versions
+	$(LOCK) $(EXTRAS_LOCKED) pyproject.toml -o requirements.lock
+	$(LOCK) $(EXTRAS_LOCKED) --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	$(LOCK) --group build -c requirements-dev.lock -o requirements-build.lock
+	$(LOCK) --group tools -c requirements-dev.lock -o requirements-tools.lock
+
+clean:           ## delete what was set up and built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage mutants
+
+#@ Longer checks, each by itself
+flow: $(VENV)/dev.stamp    ## replay nights with faults on Knative's manifests, for each kind of broker
+	@$(BIN)/python -m tests.deploy
+
+load: $(VENV)/dev.stamp    ## a thousand events in a minute, memory, and a SIGTERM in between
+	@$(BIN)/python -m tests.deploy.load
+
+prove: $(VENV)/dev.stamp   ## random events, faults, kills and repeats, for minutes
 	@$(BIN)/python -m tests.harness.prove --deliveries 10000
 	@$(BIN)/python -m tests.harness.prove.breakages
 
-breakages: $(VENV)/dev.stamp  ## break each guard once and see that `prove` finds it
+breakages: $(VENV)/dev.stamp  ## remove each guard once and see that `prove` finds it
 	@$(BIN)/python -m tests.harness.prove.breakages
 
-mutants: $(VENV)/tools.stamp  ## change the heart line by line and see that a test notices
+mutants: $(VENV)/tools.stamp  ## change the decision code line by line and see that a test notices
 	@$(BIN)/python -m tests.harness.mutants
 
-observability: $(VENV)/dev.stamp   ## have promtool check alerts and dashboard (Debian: prometheus)
-	@$(BIN)/python -m tests.observability
+bench: $(VENV)/dev.stamp   ## cold start, memory, many servers at once
+	@$(BIN)/python -m tests.harness.bench
 
-interop: $(VENV)/dev.stamp ## talk with programs not written here: the JavaScript SDK, a real Alertmanager
+interop: $(VENV)/dev.stamp ## exchange events with the JavaScript SDK and a real Alertmanager
 	@$(BIN)/python -m tests.harness.interop
 
-flow: $(VENV)/dev.stamp    ## replay many nights of trouble on Knative's manifests
-	@$(BIN)/python -m tests.deploy
+observability: $(VENV)/dev.stamp   ## check alerts and dashboard with promtool (Debian: prometheus)
+	@$(BIN)/python -m tests.observability
 
-load: $(VENV)/dev.stamp    ## a thousand events in a minute, memory, and a SIGTERM in the middle
-	@$(BIN)/python -m tests.deploy.load
+#@ Packages
+wheel: $(VENV)/dev.stamp   ## dist/*.whl
+	$(PIP) wheel --no-index --no-deps --no-build-isolation --wheel-dir dist .
 
-readme: $(VENV)/dev.stamp  ## write the README's tables and deploy/settings.md anew from the code
-	@$(BIN)/python -m tests.readme
-
-settings: readme           ## the same
-
-lock: $(VENV)/dev.stamp    ## pin the dependencies: versions and hashes, no URLs; UPGRADE=--upgrade for the newest
-	$(PIP) install uv
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --extra smn --extra oidc --extra otel pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --extra smn --extra oidc --extra otel --group dev pyproject.toml -o requirements-dev.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --group build -c requirements-dev.lock -o requirements-build.lock
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-strip-extras $(UPGRADE) \
-	    --group tools -c requirements-dev.lock -o requirements-tools.lock
-
-functiongraph-zip: $(VENV)/dev.stamp  ## dist/functiongraph.zip for the Open Telekom Cloud; EXTRAS="--with otel" for tracing
+functiongraph-zip: $(VENV)/dev.stamp  ## dist/functiongraph.zip; for its bytecode Python 3.12; EXTRAS="--with otel" for tracing
 	@$(BIN)/python -m deploy.functiongraph.package $(EXTRAS)
 
-image-test: $(VENV)/dev.stamp functiongraph-zip  ## build the image and start it and the zip, without Docker; needs root, buildah, debootstrap
+image-test: $(VENV)/dev.stamp functiongraph-zip  ## build the image without Docker and start it and the zip; needs root, buildah
 	@$(BIN)/python -m tests.harness.image --zip dist/functiongraph.zip $(BASE)
 
-wheel: $(VENV)/dev.stamp   ## dist/*.whl, built with what requirements-build.lock pins
-	$(PIP) install --require-hashes -r requirements-build.lock
-	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+release-check: $(VENV)/tools.stamp  ## build wheel and zip twice, in other folders and at other times, and compare
+	@$(BIN)/python -m tests.deploy.release
 
-sbom: $(VENV)/tools.stamp  ## dist/sbom.cdx.json: the parts of image and zip (CycloneDX), validated
-	@mkdir -p dist
-	$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible --validate \
-	    --output-format JSON --output-file dist/sbom.cdx.json
+sbom: $(VENV)/tools.stamp  ## dist/sbom.cdx.json: parts, licences and dependencies (CycloneDX), validated
+	@$(BIN)/python -m tests.deploy.sbom dist/sbom.cdx.json
 
-audit: $(VENV)/tools.stamp ## ask the database of Python's advisories about every locked version; needs the network
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements.lock -r requirements-dev.lock -r requirements-build.lock
+audit: $(VENV)/tools.stamp ## look up every locked version in the Python advisory database; needs the network
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-dev.lock
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-build.lock
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-tools.lock
 
-clean:           ## drop what was set up
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage mutants
+# --- set-up
+
+# $(call installed,what for,how long,locks): install lock files, and say so first.
+installed = @echo "Installing $(1) into $(VENV) ($$(cat $(3) | grep -c ==) packages, about $(2), needs the network)" \
+    && $(PIP) install $(LOCKED) $(addprefix -r ,$(3))
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say PYTHON=...")'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=...")'
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/run.stamp: $(BIN)/python requirements.lock pyproject.toml
-	$(PIP) install --require-hashes -r requirements.lock
-	$(PIP) install --no-deps -e .
+# The build requirements come along, so that nothing is fetched without a hash when the project itself is installed.
+$(VENV)/run.stamp: $(BIN)/python requirements.lock requirements-build.lock pyproject.toml
+	$(call installed,what the function needs,20 s,requirements.lock requirements-build.lock)
+	@$(PIP) install --no-index --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.lock
-	$(PIP) install --require-hashes -r requirements-dev.lock
+	$(call installed,what tests and checks need,30 s,requirements-dev.lock)
 	@touch $@
 
 $(VENV)/tools.stamp: $(VENV)/dev.stamp requirements-tools.lock
-	$(PIP) install --require-hashes -r requirements-tools.lock
+	$(call installed,what audits and releases need,20 s,requirements-tools.lock)
 	@touch $@

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from typing import Any
 
 import pytest
 import yaml
 
+from handler.inbound.extract import PING, PUBLISHED
 from handler.telemetry.instruments import METRICS, Metric
 from tests.observability import FOLDER, alerts, main, panels, queries
 
@@ -132,6 +134,42 @@ def test_the_collectors_settings_fit_together() -> None:
         assert used == set(settings[kind])
     endpoint = settings["receivers"]["otlp"]["protocols"]["http"]["endpoint"]
     assert f":{endpoint.rpartition(':')[2]}" in README
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed (Debian: apt-get install prometheus)"
+)
+def test_promtool_finds_nothing_wrong() -> None:
+    """Rules, their tests and the dashboard's queries, by Prometheus itself."""
+    assert main() == 0
+
+
+def test_nightly_alert_is_tested_for_a_weekend_a_fresh_installation_and_a_missed_night() -> None:
+    """And for each type of schedule that it knows."""
+    text = (FOLDER / "alerts.test.yaml").read_text()
+    for situation in ("A weekend", "A missed night", "A fresh installation"):
+        assert situation in text
+    (expression,) = [rule["expr"] for rule in alerts() if rule["alert"] == "AutostopNoNightlyEvent"]
+    (types,) = re.findall(r'cloudevents_event_type=~"(.*?)"', expression)
+    for type_ in types.split("|"):
+        assert type_ in {PING, PUBLISHED}
+        assert f'cloudevents_event_type="{type_}"' in text
+
+
+def test_dead_letter_alert_can_fire_on_the_shipped_manifests() -> None:
+    """The log service, where dead letters go, has the series that the alert looks for; test_event_log.py reads it."""
+    (expression,) = [rule["expr"] for rule in alerts() if rule["alert"] == "AutostopDeadLetter"]
+    log = (FOLDER.parent / "knative" / "base" / "event-log.yaml").read_text()
+    for matcher in re.findall(r'\w+="[^"]*"', expression):
+        assert matcher in log
+    assert "prometheus.io/scrape" in log
+
+
+def test_collector_names_its_least_version() -> None:
+    """The exporter has its name since then."""
+    text = (FOLDER / "collector.yaml").read_text()
+    assert "otlp_http/" in text
+    assert re.search(r"Collector 0\.144\.0 or newer", text)
 
 
 def test_a_missing_promtool_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,15 @@ locals {
     local.container ? { PORT = "8000" } : {},
     var.settings,
   )
+
+  # What the schedule asks for. The function refuses an event with both, and a member that is null counts as absent.
+  scheduled = {
+    for name, value in {
+      server_ids = length(var.server_ids) > 0 ? var.server_ids : null
+      selector   = var.selector == null ? null : { for part, wanted in var.selector : part => wanted if wanted != null }
+      reason     = "nightly"
+    } : name => value if value != null
+  }
 }
 
 # --- what the function may do
@@ -73,6 +82,8 @@ resource "opentelekomcloud_lts_stream_v2" "function" {
   stream_name = var.name
 }
 
+# The API reference names runtimes up to Python 3.10, manual and console Python 3.12. If 3.12 is refused, set var.image:
+# the container brings its own Python.
 resource "opentelekomcloud_fgs_function_v2" "stop" {
   name      = var.name
   app       = "default"
@@ -126,8 +137,15 @@ resource "opentelekomcloud_fgs_trigger_v2" "nightly" {
     name          = "nightly"
     schedule_type = "Cron"
     schedule      = var.schedule
-    user_event    = jsonencode({ server_ids = var.server_ids, reason = "nightly" })
+    user_event    = jsonencode(local.scheduled)
   })
+
+  lifecycle {
+    precondition {
+      condition     = (length(var.server_ids) > 0) != (var.selector != null)
+      error_message = "Set either server_ids or selector."
+    }
+  }
 }
 
 resource "opentelekomcloud_smn_topic_v2" "requests" {
@@ -148,6 +166,11 @@ resource "opentelekomcloud_smn_topic_v2" "failures" {
   display_name = "Stop requests that were not handled"
 }
 
+resource "opentelekomcloud_smn_topic_v2" "results" {
+  name         = "${var.name}-results"
+  display_name = "Stop requests that were handled"
+}
+
 resource "opentelekomcloud_smn_subscription_v2" "failures" {
   count = var.alert_email == null ? 0 : 1
 
@@ -158,7 +181,8 @@ resource "opentelekomcloud_smn_subscription_v2" "failures" {
 }
 
 # Timer and SMN always call asynchronously. All tries lie within AUTOSTOP_MAX_EVENT_AGE (15 minutes), after which an
-# event would be refused. The failure's topic is another than the one that starts the function: nothing goes in circles.
+# event would be refused. Both topics are others than the one that starts the function: nothing goes in circles. Runs
+# that succeed are notified as well, each with its result: subscribe to that topic if you want them.
 resource "opentelekomcloud_fgs_async_invoke_config_v2" "stop" {
   function_urn                   = opentelekomcloud_fgs_function_v2.stop.urn
   max_async_retry_attempts       = 3
@@ -167,5 +191,10 @@ resource "opentelekomcloud_fgs_async_invoke_config_v2" "stop" {
   on_failure {
     destination = "SMN"
     param       = jsonencode({ topic_urn = opentelekomcloud_smn_topic_v2.failures.topic_urn })
+  }
+
+  on_success {
+    destination = "SMN"
+    param       = jsonencode({ topic_urn = opentelekomcloud_smn_topic_v2.results.topic_urn })
   }
 }

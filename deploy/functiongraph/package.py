@@ -1,7 +1,8 @@
-"""Pack the zip for FunctionGraph's Python 3.12: our code, what it needs from the lock, and nothing else.
+"""Pack the zip for FunctionGraph's Python 3.12: our code, its dependencies from the lock, and the bytecode of both.
 
-The same input gives the same bytes: names are sorted, times and permissions fixed. (Another version of zlib may
-compress otherwise; what is in the zip stays the same.) `make functiongraph-zip` runs it.
+The same input gives the same bytes: names are sorted, times and permissions fixed, and the bytecode names its source by
+hash and by the platform's path. (Another version of zlib or of Python 3.12 may give other bytes for the same contents.)
+`make functiongraph-zip` runs it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,8 @@ TARGET = ROOT / "dist" / "functiongraph.zip"
 LIMIT = 40 * 2**20
 """Bytes that the console takes."""
 PYTHON = "3.12"
+CODE = "/opt/function/code"
+"""Where the platform unpacks the zip."""
 PLATFORM = "manylinux2014_x86_64"
 EXTRAS = ("oidc",)
 """What a caller through API Gateway may want; tracing is packed when asked for."""
@@ -46,7 +50,23 @@ _ENVIRONMENT = {
     "python_version": PYTHON,
     "sys_platform": "linux",
 }
-_INDEX = '''"""What they need lies beside this file, and goes before what the platform has."""
+# Runs under the platform's Python: bytecode beside each source, in a fixed order. The hash of the source is written
+# into it and not checked at run time, for the files do not change and their times mean nothing.
+_COMPILE = """
+import importlib.util, os, py_compile, sys
+os.chdir(sys.argv[1])
+for name in sorted(os.path.join(at, file)[2:] for at, _, files in os.walk(".") for file in files):
+    target = importlib.util.cache_from_source(name)
+    try:
+        py_compile.compile(
+            name, target, sys.argv[2] + "/" + name, doraise=True,
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+    except py_compile.PyCompileError:
+        continue  # Code of another Python that a dependency ships and nobody imports.
+    print(target)
+"""
+_INDEX = '''"""`index.handler` for the platform. The dependencies beside this file go before those of the platform."""
 
 import os
 import sys
@@ -132,17 +152,52 @@ def ours(package: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def contents(distributions: Iterable[Distribution], package: Path) -> dict[str, bytes]:
-    """Everything that is packed, by path.
+    """Return everything that is packed but the bytecode, by path.
 
     Raises:
-        ValueError: two parts bring the same file.
+        ValueError: two parts bring the same file with different contents.
     """
-    found: dict[str, bytes] = {"index.py": _INDEX.encode()}
+    found: dict[str, bytes] = {"index.py": _INDEX.encode(), "LICENSE": (ROOT / "LICENSE").read_bytes()}
     parts = [part for each in distributions for part in each.files.items() if not _JUNK.search(part[0])]
     for name, text in [*parts, *ours(package)]:
         if found.setdefault(name, text) != text:
             raise ValueError(f"{name} comes twice, and differs")
     return found
+
+
+def platform_python(named: str | None) -> str | None:
+    """Return the command of a Python of the platform's version, if any: the named one, else this or `python3.12`."""
+    show = "import sys; print('%d.%d' % sys.version_info[:2])"
+    for command in [named] if named else [sys.executable, shutil.which(f"python{PYTHON}")]:
+        if command is None:
+            continue
+        done = subprocess.run([command, "-c", show], capture_output=True, text=True, check=False)
+        if done.stdout.strip() == PYTHON:
+            return command
+    return None
+
+
+def bytecode(files: Mapping[str, bytes], python: str) -> dict[str, bytes]:
+    """Compile the sources among `files`, and return the bytecode by path.
+
+    Args:
+        files: contents by path in the archive.
+        python: command of the Python that will load it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            if name.endswith(".py"):
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(text)
+        done = subprocess.run(
+            [python, "-s", "-S", "-c", _COMPILE, folder, CODE],
+            env={"PYTHONHASHSEED": "0"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return {name: Path(folder, name).read_bytes() for name in done.stdout.splitlines()}
 
 
 def pack(files: Mapping[str, bytes], target: Path) -> str:
@@ -181,15 +236,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--with", dest="extras", action="append", default=[], metavar="EXTRA", help="such as otel")
     parser.add_argument("--output", type=Path, default=TARGET)
+    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="wheels of the lock, fetched before")
+    parser.add_argument("--python", metavar="COMMAND", help=f"a Python {PYTHON}, which compiles the bytecode")
     chosen = parser.parse_args(arguments)
+    python = platform_python(chosen.python)
+    if python is None and chosen.python:
+        parser.error(f"{chosen.python} must be a Python {PYTHON}")
     with tempfile.TemporaryDirectory() as folder:
-        fetch(ROOT / "requirements.lock", Path(folder))
-        available = [wheel(path) for path in sorted(Path(folder).glob("*.whl"))]
+        wheels = chosen.wheels or Path(folder)
+        if chosen.wheels is None:
+            fetch(ROOT / "requirements.lock", wheels)
+        available = [wheel(path) for path in sorted(wheels.glob("*.whl"))]
     packed = needed(roots(ROOT / "pyproject.toml", (*EXTRAS, *chosen.extras)), available)
-    digest = pack(contents(packed, ROOT / "handler"), chosen.output)
+    files = contents(packed, ROOT / "handler")
+    digest = pack(files if python is None else {**files, **bytecode(files, python)}, chosen.output)
     size = chosen.output.stat().st_size
     print(f"{chosen.output}: {size / 2**20:.1f} MiB of {LIMIT / 2**20:.0f}, sha256 {digest}")
     print(f"with {', '.join(each.name for each in packed)}")
+    if python is None:
+        print(f"without bytecode, so that a cold start takes longer: install Python {PYTHON} or name it with --python")
     return 0
 
 

@@ -37,19 +37,30 @@ variable "image" {
 }
 
 variable "dry_run" {
-  description = "Only say what would be done. Set to false once the results of a rehearsal are what you want."
+  description = "Report what would be done and send no stop. Set to false once the results are what you want."
   type        = bool
   default     = true
 }
 
 variable "server_ids" {
-  description = "UUIDs of the servers that the schedule stops"
+  description = "UUIDs of the servers that the schedule stops; or a selector"
   type        = list(string)
+  default     = []
 
   validation {
-    condition     = length(var.server_ids) > 0 && alltrue([for id in var.server_ids : can(regex("^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", id))])
-    error_message = "At least one, each a UUID."
+    condition     = alltrue([for id in var.server_ids : can(regex("^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", id))])
+    error_message = "Must be UUIDs."
   }
+}
+
+variable "selector" {
+  description = "In place of server_ids: every server of the project with these tags, this metadata and this name (a glob)"
+  type = object({
+    tags     = optional(list(string))
+    metadata = optional(map(string))
+    name     = optional(string)
+  })
+  default = null
 }
 
 variable "schedule" {

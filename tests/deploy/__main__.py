@@ -1,7 +1,10 @@
-"""`make flow`: many nights with trouble of every kind, and the same law for each event.
+"""`make flow`: many nights with faults of every kind, for each kind of broker, and the same invariants for each event.
 
-No event is lost, none is both told and given up, no server is stopped twice or without having been named, and dead
-letters are exactly the events that could not succeed or whose trouble lasted longer than the tries.
+No event is lost, none is both reported and given up, no server is stopped twice or without having been named, dead
+letters are exactly the events that could not succeed or whose fault lasted longer than the retries, and a result that
+comes to notify_chat again is dropped by its id. A restart of the broker's dispatcher is replayed where nothing may get
+lost by it: with a durable broker, and with a synchronous channel, whose producer is not answered and sends again. The
+asynchronous in-memory channel loses what it holds then, as its documentation says.
 """
 
 from __future__ import annotations
@@ -17,83 +20,136 @@ from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from tests.deploy.broker import Broker, Event
-from tests.deploy.town import Town, night, request, running
-
-_NIGHT = 86400.0
+from tests.deploy.broker import Broker, Channel, Event, Publication
+from tests.deploy.environment import Environment, night, request, running
 
 
-class Failure(StrEnum):
+class Fault(StrEnum):
     """What goes wrong in a night."""
 
     NONE = "nothing"
     CLOUD = "cloud away for minutes"
-    CLOUD_LONG = "cloud away for longer than the tries last"
-    SINK = "sink away for minutes"
-    KILLED = "function killed in the middle"
-    TWICE = "duplicates"
+    CLOUD_LONG = "cloud away for longer than the retries last"
+    SINK = "broker away for minutes"
+    KILLED = "function killed while it works"
+    CHAT = "notify_chat away for minutes"
+    LOG = "log service away for minutes"
+    RESTART = "dispatcher of the broker restarted"
+    DUPLICATES = "duplicates"
     MALFORMED = "malformed event"
 
 
+def faults_of(channel: Channel) -> list[Fault]:
+    """Return the faults that a kind of broker must stand."""
+    return [each for each in Fault if each is not Fault.RESTART or channel is not Channel.ASYNCHRONOUS]
+
+
 def main() -> int:
-    """Run the nights; the exit code says whether the law was kept."""
+    """Run the nights; the exit code says whether the invariants held."""
     parser = argparse.ArgumentParser(prog="python -m tests.deploy", description=__doc__)
-    parser.add_argument("--nights", type=int, default=60)
+    parser.add_argument("--nights", type=int, default=30, help="for each kind of broker")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    parser.add_argument("--channel", choices=[each.name.lower() for each in Channel], help="one kind of broker only")
     options = parser.parse_args()
-    chance, count, broken, began = random.Random(options.seed), Counter[str](), 0, time.monotonic()
-    print(f"seed {options.seed}", flush=True)
+    chance, broken, began = random.Random(options.seed), 0, time.monotonic()
+    channels = [each for each in Channel if options.channel in (None, each.name.lower())]
+    print(f"seed {options.seed}, {options.nights} nights for each of {len(channels)} kinds of broker", flush=True)
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder), AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="300ms") as town,
+        running(Path(folder), AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="300ms") as environment,
     ):
-        for number in range(options.nights):
-            trouble = chance.choice([*Failure])
-            posting = trouble is Failure.SINK or chance.random() < 0.5
-            told = _night(town, chance, trouble, posting, count)
-            count[trouble] += 1
-            broken += bool(told)
-            for line in told:
-                print(f"night {number}, {trouble}: {line}", flush=True)
-    for name, many in sorted(count.items()):
-        print(f"{many:6}  {name}")
-    print(f"{options.nights} nights in {time.monotonic() - began:.0f} s, seed {options.seed}")
-    print("The law was kept." if not broken else f"The law was broken in {broken} nights.")
+        for channel in channels:
+            count = Counter[str]()
+            order = faults_of(channel)
+            chance.shuffle(order)
+            for number in range(options.nights):
+                # Each fault comes up as often as any other, with results as replies and with results that are posted.
+                fault = order[number % len(order)]
+                posting = fault is Fault.SINK or number // len(order) % 2 == 1
+                violations = _night(environment, channel, chance, fault, posting, count)
+                broken += bool(violations)
+                for line in violations:
+                    print(f"{channel}: night {number}, {fault}, posting={posting}: {line}", flush=True)
+            _report(channel, count)
+    print(f"{time.monotonic() - began:.0f} s, seed {options.seed}")
+    print("All invariants held." if not broken else f"Invariants were violated in {broken} nights.")
     return 1 if broken else 0
 
 
-def _night(town: Town, chance: random.Random, trouble: Failure, posting: bool, count: Counter[str]) -> list[str]:
-    """One night: some events, one trouble; what was wrong with it."""
-    broker = town.broker(posting=posting)
-    stopper = town.posting if posting else town.stopper
-    servers = [town.cloud.add_server(f"flow-{number}") for number in range(chance.randint(2, 6))]
-    bystander = town.cloud.add_server("bystander")
+def _report(channel: Channel, count: Counter[str]) -> None:
+    print(
+        f"{channel}: {count['events']} events in {count['attempts']} attempts, {count['dead letters']} dead letters,"
+        f" {count['lost']} lost, {count['stops']} servers stopped, each once\n"
+        f"  {count['results']} results, {count['posted']} messages, {count['dropped']} repeats dropped by notify_chat;"
+        f" a producer waited for {count['longest']} s at most, {count['sent again']} events were sent again",
+        flush=True,
+    )
+
+
+def _night(
+    environment: Environment,
+    channel: Channel,
+    chance: random.Random,
+    fault: Fault,
+    posting: bool,
+    count: Counter[str],
+) -> list[str]:
+    """Replay one night: some events, one fault; return what was wrong with it."""
+    broker = environment.broker(channel, posting=posting)
+    stopper = environment.posting if posting else environment.stopper
+    servers = [environment.cloud.add_server(f"flow-{number}") for number in range(chance.randint(2, 6))]
+    bystander = environment.cloud.add_server("bystander")
     minutes = chance.uniform(0.0, 10.0)
     events = [night(*servers), request(servers[0]), request(chance.choice(servers))]
     doomed: list[Event] = []
-    match trouble:
-        case Failure.CLOUD | Failure.CLOUD_LONG:
-            town.cloud.stop()
-            broker.at(minutes * 60 if trouble is Failure.CLOUD else 3600.0, town.cloud.start)
-            doomed = events if trouble is Failure.CLOUD_LONG else []
-        case Failure.SINK:
+    match fault:
+        case Fault.CLOUD | Fault.CLOUD_LONG:
+            environment.cloud.stop()
+            broker.at(minutes * 60 if fault is Fault.CLOUD else 3600.0, environment.cloud.start)
+            doomed = events if fault is Fault.CLOUD_LONG else []
+        case Fault.SINK:
             broker.at(minutes * 60, _setter(broker, True))
-        case Failure.MALFORMED:
+        case Fault.CHAT | Fault.LOG:
+            process = environment.chat if fault is Fault.CHAT else environment.log
+            process.kill()
+            broker.at(minutes * 60, process.restart)
+        case Fault.RESTART:
+            environment.chat.kill()
+            broker.at(minutes * 60, environment.chat.restart)
+            broker.at(minutes * 30, broker.restart)
+        case Fault.MALFORMED:
             doomed = [request(servers[0], "no-server")]
             events += doomed
-    for event in events:
-        broker.publish(event, copies=3 if trouble is Failure.TWICE else 1)
-    broker.up = trouble is not Failure.SINK
+    copies = 3 if fault is Fault.DUPLICATES else 1
+    publications = [broker.publish(event, copies=copies) for event in events]
+    broker.up = fault is not Fault.SINK
     killer = threading.Timer(chance.uniform(0.0, 0.1), stopper.kill)
-    if trouble is Failure.KILLED:
+    if fault is Fault.KILLED:
         killer.start()
         broker.at(30.0, killer.join)
         broker.at(30.0, stopper.restart)
     broker.run()
+    for event, publication in zip(events, publications, strict=True):
+        _count_wait(publication, count)
+        if publication is None or publication.answered_at is None:
+            # A producer without an answer sends the event again.
+            count["sent again"] += 1
+            broker.publish(event)
+            broker.run()
     count["events"] += len(events)
-    count["tries"] += len(broker.tries)
+    count["attempts"] += len(broker.attempts)
     count["dead letters"] += len(broker.dead)
-    return [*_broken(town, broker, events, doomed, servers, bystander)]
+    count["lost"] += len(broker.lost)
+    count["stops"] += sum(environment.cloud.stops_taken(server) for server in servers)
+    return [
+        *_violations(environment, broker, events, doomed, servers, bystander),
+        *_chat_violations(environment, broker, events, copies, count),
+    ]
+
+
+def _count_wait(publication: Publication | None, count: Counter[str]) -> None:
+    if publication is not None and publication.answered_at is not None:
+        count["longest"] = max(count["longest"], round(publication.answered_at))
 
 
 def _setter(broker: Broker, up: bool) -> Callable[[], None]:
@@ -103,8 +159,13 @@ def _setter(broker: Broker, up: bool) -> Callable[[], None]:
     return set_up
 
 
-def _broken(
-    town: Town, broker: Broker, events: list[Event], doomed: list[Event], servers: list[str], bystander: str
+def _violations(
+    environment: Environment,
+    broker: Broker,
+    events: list[Event],
+    doomed: list[Event],
+    servers: list[str],
+    bystander: str,
 ) -> list[str]:
     wrong = [f"lost: {id_}" for id_ in broker.lost]
     dead = Counter(id_ for id_, _ in broker.dead)
@@ -112,18 +173,41 @@ def _broken(
         id_, gone = event.attributes["id"], event in doomed
         if dead[id_] != gone:
             wrong.append(f"{id_}: {dead[id_]} dead letters")
-        if (town.told(event) == 0) != gone:
-            wrong.append(f"{id_}: told {town.told(event)} times")
-        if len(town.logged("/dead-letters", event)) != dead[id_]:
+        if (environment.messages(event) == 0) != gone:
+            wrong.append(f"{id_}: {environment.messages(event)} messages")
+        if len(environment.logged("/dead-letters", event)) != dead[id_]:
             wrong.append(f"{id_}: the log has other dead letters")
     named = not all(event in doomed for event in events)
     wrong += [
-        f"{server}: stopped {town.cloud.stops_taken(server)} times"
+        f"{server}: stopped {environment.cloud.stops_taken(server)} times"
         for server in servers
-        if town.cloud.stops_taken(server) != named
+        if environment.cloud.stops_taken(server) != named
     ]
-    if town.cloud.stops_sent(bystander):
-        wrong.append("a server that nobody named was stopped")
+    if environment.cloud.stops_sent(bystander):
+        wrong.append("a server that no event named was stopped")
+    return wrong
+
+
+def _chat_violations(
+    environment: Environment, broker: Broker, events: list[Event], copies: int, count: Counter[str]
+) -> list[str]:
+    """Check that each delivery to notify_chat became a message or was dropped, and each result became one message.
+
+    Copies of an event that are handled at the same time may give results that reach the chat at the same time: then
+    each may become a message.
+    """
+    wrong = []
+    for event in events:
+        for id_, different in environment.results(event).items():
+            taken = len(broker.delivered_at("bms-autostop-chat", id_))
+            posted, dropped = environment.posted(id_), environment.dropped(id_)
+            count["results"] += different
+            count["posted"] += posted
+            count["dropped"] += dropped
+            if posted + dropped != taken:
+                wrong.append(f"{id_}: {taken} deliveries to the chat, {posted} messages and {dropped} dropped")
+            if not 1 <= posted <= max(different, copies):
+                wrong.append(f"{id_}: {posted} messages about {different} results")
     return wrong
 
 

@@ -1,17 +1,22 @@
-"""A broker that does what the manifests say: filters, tries, waits, replies, dead letters.
+"""A model of Knative's broker: filters, retries, replies, dead letters, and when a producer gets its answer.
 
-It is modelled on Knative's broker made of channels. Events go out in binary mode over real HTTP to real processes. Only
-its clock is its own: a wait of minutes is a jump, and a try takes no time on it. So what it proves about times is what
-it proves about the order of things; how long a real try may take is held against the manifests by other tests.
+Events go out in binary mode over real HTTP to real processes. Only the clock is the model's own: a wait of minutes is a
+jump, and a request takes no time on it unless `takes` says how long.
 
-What it keeps to (Knative Eventing 1.22):
+Its rules are those of Knative Eventing 1.22 with the broker made of channels:
 
-- tried again: no answer, 5xx, 404, 408, 409, 429; any other code but 2xx is final; `Retry-After` is not looked at;
+- retried: no answer, 5xx, 404, 408, 409, 429; any other code but 2xx is final; `Retry-After` is not looked at;
 - the n-th wait is `backoffDelay` times n (linear) or times two to the n (exponential), n from 0;
 - a 2xx without body is the end, one with an event is a reply, which goes into the broker; any other body is a failure;
 - a dead letter is the event with `knativeerrordest`, `knativeerrorcode`, `knativeerrordata`, sent by the same rules;
-- a reply that the broker cannot take makes a dead letter of the event that was replied to;
-- replies to replies end after so many rounds.
+- a reply that the broker does not take makes a dead letter of the event that was replied to;
+- replies to replies end after `ROUNDS`.
+
+How a producer is answered depends on the channel (`Channel`). In-memory channels deliver **synchronously** as Knative
+is installed: the broker's 202 comes when every trigger is done with the event, its retries, replies and dead letters
+included. So a subscriber that is down holds the producer; a reply that is held for longer than the trigger's
+`delivery.timeout` counts as not taken and is sent again, and every trigger that works gets it once more. When a client
+goes away, what was still to be delivered for it is given up (the request's context is cancelled).
 """
 
 from __future__ import annotations
@@ -19,10 +24,12 @@ from __future__ import annotations
 import base64
 import heapq
 import itertools
+import queue
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto
 from typing import Any
 
 import requests
@@ -30,10 +37,34 @@ import requests
 from tests.deploy.rules import iso_duration
 
 ROUNDS = 255
-_AGAIN = frozenset({404, 408, 409, 429})
-# Processes work in real time; a try that takes this long hangs.
-_HANGS = 20.0
+ASYNC_ANNOTATION = "messaging.knative.dev/async-handler"
+CLASS_ANNOTATION = "eventing.knative.dev/broker.class"
+_RETRIED = frozenset({404, 408, 409, 429})
+# Processes work in real time; a request that takes this long hangs.
+_HANGS = 30.0
 _LONGEST_ERROR = 1024
+
+
+class Channel(StrEnum):
+    """How a broker keeps and delivers events."""
+
+    SYNCHRONOUS = "in-memory, synchronous"
+    """As installed: the producer waits. What is held when the dispatcher restarts is not answered."""
+    ASYNCHRONOUS = "in-memory, asynchronous"
+    """With the annotation: the producer is answered at once. What is held when the dispatcher restarts is lost."""
+    DURABLE = "durable"
+    """A broker class such as Kafka or RabbitMQ: answered at once, and nothing is lost."""
+
+
+def channel_of(broker: Mapping[str, Any]) -> Channel:
+    """Return how a Broker of the manifests delivers: by its class and its annotations.
+
+    The broker made of channels hands its annotations on to its channel (Knative Eventing 1.17 and later).
+    """
+    annotations = broker["metadata"].get("annotations", {})
+    if annotations.get(CLASS_ANNOTATION, "MTChannelBasedBroker") != "MTChannelBasedBroker":
+        return Channel.DURABLE
+    return Channel.ASYNCHRONOUS if annotations.get(ASYNC_ANNOTATION) == "true" else Channel.SYNCHRONOUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +76,13 @@ class Event:
     content_type: str | None = "application/json"
 
     def headers(self) -> dict[str, str]:
-        """Its headers."""
+        """Return its headers."""
         sent = {f"ce-{name}": value for name, value in self.attributes.items()}
         return sent if self.content_type is None else {**sent, "content-type": self.content_type}
 
 
 def event_of(headers: Mapping[str, str], body: bytes) -> Event | None:
-    """The event of a binary-mode request or answer, or None if it is none."""
+    """Return the event of a binary-mode request or response, or None if it is not an event."""
     attributes = {name.lower()[3:]: value for name, value in headers.items() if name.lower().startswith("ce-")}
     if not {"id", "source", "type", "specversion"} <= set(attributes):
         return None
@@ -60,7 +91,7 @@ def event_of(headers: Mapping[str, str], body: bytes) -> Event | None:
 
 
 def matches(filters: list[dict[str, Any]], attributes: Mapping[str, str]) -> bool:
-    """Whether an event passes all filters of a trigger."""
+    """Return whether an event passes all filters of a trigger."""
     return all(_match(each, attributes) for each in filters)
 
 
@@ -84,13 +115,14 @@ def _match(dialect: Mapping[str, Any], attributes: Mapping[str, str]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
-    """One try to deliver an event.
+class Attempt:
+    """One attempt to deliver an event.
 
     Attributes:
         at: seconds on the broker's clock.
-        trigger: whose event it is.
-        to: the URL.
+        trigger: name of the trigger.
+        to: the URL, or `broker` for a reply.
+        id: the event's.
         status: None for no answer.
     """
 
@@ -101,22 +133,77 @@ class Try:
     status: int | None
 
 
-@dataclass(slots=True)
-class _Errand:
-    """An event on its way to one place."""
+@dataclass(eq=False, slots=True)
+class Publication:
+    """An event that the broker took in, and what its producer knows of it.
 
+    Attributes:
+        event: the event.
+        answered_at: seconds on the broker's clock when the producer got its answer; None if it has none yet.
+        status: of that answer; None without one.
+        answered: set when there is one.
+    """
+
+    event: Event
+    parent: Publication | None = None
+    on_answer: Callable[[int], None] | None = None
+    answered_at: float | None = None
+    status: int | None = None
+    answered: threading.Event = field(default_factory=threading.Event)
+    open: int = 0
+    failed: bool = False
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Let the client go away: in a synchronous channel nothing more is delivered for it."""
+        self.cancelled = True
+
+    def given_up(self) -> bool:
+        """Return whether its client, or the client of an event that led to it, went away."""
+        return self.cancelled or (self.parent is not None and self.parent.given_up())
+
+
+class _Stage(Enum):
+    SUBSCRIBER = auto()
+    REPLY = auto()
+    DEAD_LETTER = auto()
+
+
+@dataclass(eq=False, slots=True)
+class _Delivery:
+    """An event on its way to one place.
+
+    Attributes:
+        event: what is sent now.
+        request: what was published, of which a dead letter is made.
+    """
+
+    publication: Publication
     trigger: Mapping[str, Any]
     event: Event
+    request: Event
     to: str
     rounds: int
-    tries: int = 0
-    dead: bool = False
-    # The event whose answer this is, on its way back into the broker.
-    reply_to: _Errand | None = None
+    stage: _Stage = _Stage.SUBSCRIBER
+    attempts: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the trigger."""
+        name: str = self.trigger["metadata"]["name"]
+        return name
+
+
+@dataclass(eq=False, slots=True)
+class _Action:
+    """Something else that is done at a time; `off` once it is not needed any more."""
+
+    do: Callable[[], None]
+    off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Response:
     status: int | None
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -127,125 +214,281 @@ class Broker:
 
     Args:
         objects: the rendered manifests.
-        addresses: where each Service of them listens, without a slash at the end.
+        addresses: URL of each Service of them, without a slash at the end.
+        channel: how it delivers; None for what the manifests say.
+        takes: seconds on its clock that a request to a Service takes; 0 for those that are not named.
 
     Attributes:
+        channel: how it delivers.
         now: seconds on its clock.
         up: whether it takes events in.
-        tries: all of them, in order.
+        attempts: all of them, in order.
+        taken_in: every event that it took in, replies included.
         dead: ids and codes of the events that were handed to a dead letter sink.
-        lost: ids of events that are nowhere any more.
+        lost: ids of events that were answered 202 and are nowhere any more.
     """
 
-    def __init__(self, objects: list[dict[str, Any]], addresses: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        objects: list[dict[str, Any]],
+        addresses: Mapping[str, str],
+        *,
+        channel: Channel | None = None,
+        takes: Mapping[str, float] | None = None,
+    ) -> None:
         self._triggers = [each for each in objects if each["kind"] == "Trigger"]
         (broker,) = (each for each in objects if each["kind"] == "Broker")
         self._default: Mapping[str, Any] = broker["spec"].get("delivery", {})
         self._addresses = addresses
-        self._waiting: list[tuple[float, int, Callable[[], None] | _Errand]] = []
+        self._takes = takes or {}
+        self._waiting: list[tuple[float, int, _Action | _Delivery]] = []
         self._order = itertools.count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._done: queue.SimpleQueue[tuple[_Delivery, _Response] | None] = queue.SimpleQueue()
+        self.channel = channel or channel_of(broker)
         self.now = 0.0
         self.up = True
-        self.tries: list[Try] = []
+        self.attempts: list[Attempt] = []
+        self.taken_in: list[Event] = []
         self.dead: list[tuple[str, str]] = []
         self.lost: list[str] = []
 
     def at(self, seconds: float, do: Callable[[], None]) -> None:
         """Have something done at a time of the broker's clock, before the deliveries of that time."""
-        self._wait_until(seconds, do)
+        self._schedule(seconds, _Action(do))
 
-    def publish(self, event: Event, *, rounds: int = ROUNDS, copies: int = 1) -> bool:
-        """Take an event in, if the broker is up: once, or as the duplicates that at-least-once may bring."""
-        if not self.up:
-            return False
-        for trigger in self._triggers:
-            if matches(trigger["spec"].get("filters", []), event.attributes):
-                for _ in range(copies):
-                    to = self._url(trigger["spec"]["subscriber"])
-                    self._wait_until(self.now, _Errand(trigger, event, to, rounds))
-        return True
+    def publish(self, event: Event, *, rounds: int = ROUNDS, copies: int = 1) -> Publication | None:
+        """Take an event in: once, or with the duplicates that at-least-once delivery may bring.
 
-    def run(self) -> None:
-        """Deliver until nothing waits any more; what is due at the same time is delivered at the same time."""
-        with ThreadPoolExecutor(16) as pool:
-            while self._waiting:
-                for errand, said in self._due(pool):
-                    self._settle(errand, said)
+        Returns:
+            What its producer knows of it; None while the broker is down.
+        """
+        return self._publish(Publication(event), rounds, copies)
+
+    def run(self, until: Callable[[], bool] | None = None) -> None:
+        """Deliver until nothing waits any more; what is due at the same time is delivered at the same time.
+
+        Args:
+            until: if given, go on until it is true, also while nothing waits: for events of other threads.
+        """
+        under_way = 0
+        with ThreadPoolExecutor(32) as pool:
+            while True:
+                with self._lock:
+                    due = self._due(idle=not under_way)
+                for each in due:
+                    if isinstance(each, _Delivery):
+                        under_way += 1
+                        pool.submit(self._send, each)
+                    else:
+                        each.do()
+                if due:
+                    continue
+                if not under_way and not self._waiting and (until is None or until()):
+                    return
+                try:
+                    done = self._done.get(timeout=_HANGS + 5 if under_way else 0.02)
+                except queue.Empty:
+                    assert not under_way, "a request hangs"
+                    continue
+                if done is not None:
+                    under_way -= 1
+                    with self._lock:
+                        self._settle(*done)
+
+    def restart(self) -> None:
+        """Restart the dispatcher. What it holds is delivered later, not answered, or lost: see `Channel`."""
+        with self._lock:
+            if self.channel is Channel.DURABLE:
+                return
+            held = [entry for entry in self._waiting if isinstance(entry[2], _Delivery)]
+            self._waiting = [entry for entry in self._waiting if entry not in held]
+            heapq.heapify(self._waiting)
+            if self.channel is Channel.ASYNCHRONOUS:
+                self.lost += [each.event.attributes["id"] for _, _, each in held if isinstance(each, _Delivery)]
 
     def tried(self, id_: str) -> list[int | None]:
-        """What the tries to deliver an event were answered with, in order."""
-        return [each.status for each in self.tries if each.id == id_]
+        """Return the answers to the attempts to deliver an event, in order."""
+        return [each.status for each in self.attempts if each.id == id_]
 
-    def _due(self, pool: ThreadPoolExecutor) -> list[tuple[_Errand, _Said]]:
+    def delivered_at(self, trigger: str, id_: str) -> list[float]:
+        """Return when a trigger's subscriber took an event, in seconds on the broker's clock."""
+        return [
+            each.at
+            for each in self.attempts
+            if (each.trigger, each.id) == (trigger, id_) and each.status is not None and each.status < 300
+        ]
+
+    def _publish(self, publication: Publication, rounds: int, copies: int = 1) -> Publication | None:
         with self._lock:
-            self.now = max(self.now, self._waiting[0][0])
-            due = []
-            while self._waiting and self._waiting[0][0] <= self.now:
-                due.append(heapq.heappop(self._waiting)[2])
-        errands = []
-        for each in due:
-            if isinstance(each, _Errand):
-                errands.append(each)
-            else:
-                each()
-        return list(zip(errands, pool.map(self._send, errands), strict=True))
+            if not self.up:
+                return None
+            event = publication.event
+            self.taken_in.append(event)
+            for trigger in self._triggers:
+                if matches(trigger["spec"].get("filters", []), event.attributes):
+                    for _ in range(copies):
+                        to = self._url(trigger["spec"]["subscriber"])
+                        publication.open += 1
+                        self._schedule(self.now, _Delivery(publication, trigger, event, event, to, rounds))
+            if self.channel is not Channel.SYNCHRONOUS or not publication.open:
+                self._answer(publication)
+            # Wakes `run`, if it waits.
+            self._done.put(None)
+            return publication
 
-    def _send(self, errand: _Errand) -> _Said:
-        errand.tries += 1
-        if errand.reply_to is not None:
-            return _Said(202 if self.publish(errand.event, rounds=errand.rounds) else 503)
-        headers = {**errand.event.headers(), "Prefer": "reply"}
+    def _answer(self, publication: Publication) -> None:
+        publication.answered_at, publication.status = self.now, 500 if publication.failed else 202
+        publication.answered.set()
+        if publication.on_answer is not None:
+            publication.on_answer(publication.status)
+
+    def _due(self, *, idle: bool) -> list[_Action | _Delivery]:
+        """Return what is to be done now; time goes on only while no request is under way."""
+        due: list[_Action | _Delivery] = []
+        while self._waiting:
+            at, _, each = self._waiting[0]
+            if each.off if isinstance(each, _Action) else self._given_up(each):
+                heapq.heappop(self._waiting)
+            elif at <= self.now or (idle and not due):
+                self.now = max(self.now, at)
+                due.append(heapq.heappop(self._waiting)[2])
+            else:
+                break
+        return due
+
+    def _given_up(self, delivery: _Delivery) -> bool:
+        return self.channel is Channel.SYNCHRONOUS and delivery.publication.given_up()
+
+    def _send(self, delivery: _Delivery) -> None:
+        if delivery.stage is _Stage.REPLY:
+            self._send_reply(delivery)
+            return
+        headers = {**delivery.event.headers(), "Prefer": "reply"}
         try:
             answer = requests.post(
-                errand.to, data=errand.event.data, headers=headers, timeout=_HANGS, allow_redirects=False
+                delivery.to, data=delivery.event.data, headers=headers, timeout=_HANGS, allow_redirects=False
             )
+            response = _Response(answer.status_code, answer.headers, answer.content)
         except requests.Timeout:
-            raise
+            response = _Response(None, {"hangs": delivery.to})
         except requests.RequestException:
-            return _Said(None)
-        return _Said(answer.status_code, answer.headers, answer.content)
+            response = _Response(None)
+        self._done.put((delivery, response))
 
-    def _settle(self, errand: _Errand, said: _Said) -> None:
-        id_, status = errand.event.attributes["id"], said.status
-        self.tries.append(Try(self.now, errand.trigger["metadata"]["name"], errand.to, id_, status))
-        reply = event_of(said.headers, said.body) if status is not None and 200 <= status < 300 else None
-        if status is not None and 200 <= status < 300 and said.body and reply is None:
-            # As the broker's filter has it.
-            status = 502
-        if status is not None and 200 <= status < 300:
-            if errand.dead:
-                self.dead.append((id_, errand.event.attributes["knativeerrorcode"]))
-            elif reply is not None and errand.rounds > 0:
-                back = _Errand(errand.trigger, reply, "broker", errand.rounds - 1, reply_to=errand)
-                self._wait_until(self.now, back)
+    def _send_reply(self, delivery: _Delivery) -> None:
+        """Send a reply into the broker: the answer comes as any producer's does, or the time-out before it."""
+        with self._lock:
+            inner = Publication(delivery.event, parent=delivery.publication)
+            limit = _Action(lambda: None)
+
+            def settle(status: int | None) -> None:
+                if not limit.off:
+                    limit.off = True
+                    self._settle(delivery, _Response(status))
+
+            def give_up() -> None:
+                with self._lock:
+                    inner.cancel()
+                    settle(None)
+
+            inner.on_answer, limit.do = settle, give_up
+            if self._publish(inner, delivery.rounds) is None:
+                settle(503)
+            timeout = self._delivery_of(delivery).get("timeout")
+            if not limit.off and timeout is not None:
+                self._schedule(self.now + iso_duration(timeout).total_seconds(), limit)
+        # The request to the broker itself is no longer under way; what it waits for stands in the schedule.
+        self._done.put((delivery, _Response(None, {"stage": "reply"})))
+
+    def _settle(self, delivery: _Delivery, response: _Response) -> None:
+        if "stage" in response.headers:
             return
-        delivery = errand.trigger["spec"].get("delivery", self._default)
-        if (status is None or status >= 500 or status in _AGAIN) and errand.tries <= delivery.get("retry", 0):
-            delay = iso_duration(delivery["backoffDelay"]).total_seconds()
-            count = errand.tries - 1
-            factor = count if delivery["backoffPolicy"] == "linear" else 2.0**count
-            self._wait_until(self.now + delay * factor, errand)
-        elif errand.dead or "deadLetterSink" not in delivery:
+        assert "hangs" not in response.headers, f"{delivery.to} hangs"
+        takes = self._takes.get(self._service(delivery), 0.0)
+        if takes and delivery.stage is _Stage.SUBSCRIBER and "taken" not in response.headers:
+            later = _Response(response.status, {**response.headers, "taken": "1"}, response.body)
+            self._schedule(self.now + takes, _Action(lambda: self._settle(delivery, later)))
+            return
+        id_, status = delivery.event.attributes["id"], response.status
+        delivery.attempts += 1
+        self.attempts.append(Attempt(self.now, delivery.name, delivery.to, id_, status))
+        ok = status is not None and 200 <= status < 300
+        reply = event_of(response.headers, response.body) if ok else None
+        if ok and response.body and reply is None:
+            # As the broker's filter has it.
+            ok, status = False, 502
+        if ok:
+            self._taken(delivery, reply)
+            return
+        if self._given_up(delivery):
+            return
+        rules = self._delivery_of(delivery)
+        if (status is None or status >= 500 or status in _RETRIED) and delivery.attempts <= rules.get("retry", 0):
+            delay = iso_duration(rules["backoffDelay"]).total_seconds()
+            count = delivery.attempts - 1
+            factor = count if rules["backoffPolicy"] == "linear" else 2.0**count
+            self._schedule(self.now + delay * factor, delivery)
+        elif delivery.stage is _Stage.DEAD_LETTER or "deadLetterSink" not in rules:
             self.lost.append(id_)
+            delivery.publication.failed = True
+            self._finish(delivery)
         else:
-            self._bury(errand, status, said.body, self._url(delivery["deadLetterSink"]))
+            self._bury(delivery, status, response.body, self._url(rules["deadLetterSink"]))
 
-    def _bury(self, errand: _Errand, status: int | None, body: bytes, to: str) -> None:
-        told = {
-            "knativeerrordest": errand.to,
+    def _taken(self, delivery: _Delivery, reply: Event | None) -> None:
+        if delivery.stage is _Stage.DEAD_LETTER:
+            self.dead.append((delivery.event.attributes["id"], delivery.event.attributes["knativeerrorcode"]))
+        elif delivery.stage is _Stage.SUBSCRIBER and reply is not None and delivery.rounds > 0:
+            self._schedule(
+                self.now,
+                _Delivery(
+                    delivery.publication,
+                    delivery.trigger,
+                    reply,
+                    delivery.request,
+                    "broker",
+                    delivery.rounds - 1,
+                    _Stage.REPLY,
+                ),
+            )
+            return
+        self._finish(delivery)
+
+    def _finish(self, delivery: _Delivery) -> None:
+        publication = delivery.publication
+        publication.open -= 1
+        if not publication.open and publication.answered_at is None and not publication.given_up():
+            self._answer(publication)
+
+    def _bury(self, delivery: _Delivery, status: int | None, body: bytes, to: str) -> None:
+        extensions = {
+            "knativeerrordest": delivery.to,
             # What the dispatcher writes if there was no answer at all.
             "knativeerrorcode": str(status or 500),
             "knativeerrordata": base64.b64encode(body).decode()[:_LONGEST_ERROR],
         }
-        event = errand.reply_to.event if errand.reply_to else errand.event
-        letter = Event({**event.attributes, **told}, event.data, event.content_type)
-        self._wait_until(self.now, _Errand(errand.trigger, letter, to, 0, dead=True))
+        event = delivery.request
+        letter = Event({**event.attributes, **extensions}, event.data, event.content_type)
+        self._schedule(
+            self.now,
+            _Delivery(delivery.publication, delivery.trigger, letter, event, to, 0, _Stage.DEAD_LETTER),
+        )
+
+    def _delivery_of(self, delivery: _Delivery) -> Mapping[str, Any]:
+        rules: Mapping[str, Any] = delivery.trigger["spec"].get("delivery", self._default)
+        return rules
+
+    def _service(self, delivery: _Delivery) -> str:
+        name: str = delivery.trigger["spec"]["subscriber"]["ref"]["name"]
+        return name
 
     def _url(self, destination: Mapping[str, Any]) -> str:
-        return self._addresses[destination["ref"]["name"]] + destination.get("uri", "/")
+        path: str = destination.get("uri", "/")
+        return self._addresses[destination["ref"]["name"]] + path
 
-    def _wait_until(self, due: float, what: Callable[[], None] | _Errand) -> None:
+    def _schedule(self, due: float, what: _Action | _Delivery) -> None:
         with self._lock:
             # Actions come first.
-            heapq.heappush(self._waiting, (due, next(self._order) - (0 if isinstance(what, _Errand) else 10**9), what))
+            order = next(self._order) - (0 if isinstance(what, _Delivery) else 10**9)
+            heapq.heappush(self._waiting, (due, order, what))

@@ -8,8 +8,14 @@ _DESCRIPTORS = {"@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midni
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 # Lowest, highest, names and their first number.
-_FIELDS = [(0, 59, [], 0), (0, 23, [], 0), (1, 31, [], 0), (1, 12, _MONTHS, 1), (0, 6, _DAYS, 0)]
-_SECONDS = (0, 59, [], 0)
+_FIELDS: list[tuple[int, int, list[str], int]] = [
+    (0, 59, [], 0),
+    (0, 23, [], 0),
+    (1, 31, [], 0),
+    (1, 12, _MONTHS, 1),
+    (0, 6, _DAYS, 0),
+]
+_SECONDS: tuple[int, int, list[str], int] = (0, 59, [], 0)
 _RANGE = re.compile(r"(\*|\?|\w+)(?:-(\w+))?(?:/(\d+))?")
 
 

@@ -37,7 +37,7 @@ def render(folder: Path) -> list[Object]:
     for patch in kustomization.get("patches", []):
         text = (folder / patch["path"]).read_text() if "path" in patch else patch["patch"]
         if "target" in patch:
-            (operations,) = documents(text)
+            operations: Any = documents(text)[0]
             for target in _targets(objects, patch["target"]):
                 for operation in operations:
                     _operate(target, operation)

@@ -1,4 +1,4 @@
-"""FunctionGraph's part in calling a zip: load the entry by its path in an otherwise empty Python, and call it."""
+"""Call a zip as FunctionGraph does: load the entry by its path in an otherwise empty Python, and call it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ from deploy.functiongraph.package import Distribution
 # Runs under `python -I -S`: the standard library is all there is. The context has the documented methods.
 DRIVER = """
 import importlib.util, json, logging, os, sys, time
-told = json.load(sys.stdin)
+call = json.load(sys.stdin)
 before = set(sys.modules)
 
 class Context:
-    def __init__(self, told): self._told = told
-    def getUserData(self, key): return self._told["user_data"].get(key)
-    def getToken(self): return self._told["token"]
+    def getUserData(self, key): return call["user_data"].get(key)
+    def getToken(self): return call["token"]
     def getSecurityAccessKey(self): return ""
     def getSecuritySecretKey(self): return ""
     def getSecurityToken(self): return ""
-    def getProjectID(self): return self._told["project"]
+    def getProjectID(self): return call["project"]
     def getFunctionName(self): return "bms-autostop"
     def getVersion(self): return "latest"
     def getPackage(self): return "default"
@@ -44,13 +43,13 @@ class Context:
     def getCPUNumber(self): return 600
     def getLogger(self): return logging.getLogger()
 
-root, (file, function) = told["root"], told["entry"].rsplit(".", 1)
-if told["on_path"]:
+root, (file, function) = call["root"], call["entry"].rsplit(".", 1)
+if call["on_path"]:
     sys.path.insert(0, root)
 spec = importlib.util.spec_from_file_location(file.rpartition("/")[2], os.path.join(root, file + ".py"))
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-results = [getattr(module, function)(event, Context(told)) for event in told["events"]]
+results = [getattr(module, function)(event, Context()) for event in call["events"]]
 files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name not in before}
 library = os.path.dirname(os.__file__) + os.sep
 print(json.dumps({
@@ -64,7 +63,7 @@ print(json.dumps({
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """What came of a call.
+    """The outcome of a call.
 
     Attributes:
         results: what the function returned for each event.
@@ -96,11 +95,11 @@ def call(
 
     Args:
         root: where the zip lies unpacked.
-        entry: as the platform is told it, such as `index.handler`.
+        entry: the handler string of the platform, such as `index.handler`.
         on_path: whether the platform puts the root on `sys.path`, which is not documented.
         python: how to start Python.
     """
-    told = {
+    arguments = {
         "root": root,
         "entry": entry,
         "events": list(events),
@@ -109,12 +108,12 @@ def call(
         "token": token,
         "project": project,
     }
-    # The path is for whoever starts Python; Python itself has no use for it.
+    # PATH is for the command that starts Python; Python itself has no use for it.
     environ = {"PATH": os.environ["PATH"], "RUNTIME_PROJECT_ID": project, "RUNTIME_CODE_ROOT": root}
     began = time.perf_counter()
     done = subprocess.run(
         [*python, "-I", "-S", "-B", "-c", DRIVER],
-        input=json.dumps(told),
+        input=json.dumps(arguments),
         env=environ,
         cwd="/",
         text=True,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -47,13 +47,14 @@ def environment(container: dict[str, Any]) -> dict[str, str]:
 
 def rule_faults(document: dict[str, Any]) -> list[str]:
     """What a webhook would refuse in one object."""
-    check = {
+    checks: dict[tuple[str, str], Callable[[dict[str, Any]], Iterator[str]]] = {
         ("serving.knative.dev/v1", "Service"): _service,
         ("sources.knative.dev/v1", "PingSource"): _ping_source,
         ("sources.knative.dev/v1", "SinkBinding"): _sink_binding,
         ("eventing.knative.dev/v1", "Trigger"): _trigger,
         ("eventing.knative.dev/v1", "Broker"): lambda spec: _delivery(spec.get("delivery", {})),
-    }.get((document["apiVersion"], document["kind"]))
+    }
+    check = checks.get((document["apiVersion"], document["kind"]))
     found = [*(check(document["spec"]) if check else ())]
     if document["kind"] == "Service":
         own = document["metadata"].get("annotations", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -27,7 +28,8 @@ KNATIVE = ROOT / "deploy" / "knative"
 BASE = KNATIVE / "base"
 PRODUCTION = KNATIVE / "overlays" / "production"
 OIDC = KNATIVE / "overlays" / "production-oidc"
-OVERLAYS = (BASE, PRODUCTION, OIDC)
+KAFKA = KNATIVE / "overlays" / "production-kafka"
+OVERLAYS = (BASE, PRODUCTION, OIDC, KAFKA)
 _HANGS = 30.0
 
 
@@ -152,7 +154,7 @@ class Ingress:
     """Where events are POSTed to a broker.
 
     Attributes:
-        broker: whose door it is just now.
+        broker: which takes them at the moment.
     """
 
     def __init__(self) -> None:
@@ -163,16 +165,27 @@ class Ingress:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                """202, or 400 for what is no event, or 503 while the broker is down."""
+                """Answer when the broker does: 202; 400 for what is not an event; 503 while the broker is down."""
                 event = event_of(dict(self.headers.items()), self.rfile.read(int(self.headers["Content-Length"])))
                 broker = ingress.broker
-                status = 400 if event is None else 202 if broker is not None and broker.publish(event) else 503
+                publication = broker.publish(event) if event is not None and broker is not None else None
+                if publication is not None:
+                    while not publication.answered.wait(0.02):
+                        if self._client_is_gone():
+                            publication.cancel()
+                            self.close_connection = True
+                            return
+                status = 400 if event is None else 503 if publication is None else publication.status or 503
                 self.send_response_only(status)
                 if status == 503:
-                    # Nobody waits for it within one try.
+                    # Longer than any client waits within one attempt.
                     self.send_header("Retry-After", "120")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+            def _client_is_gone(self) -> bool:
+                readable, _, _ = select.select([self.connection], [], [], 0)
+                return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -180,7 +193,7 @@ class Ingress:
         self.url = f"http://127.0.0.1:{self._server.server_port}/bms-autostop/bms-autostop"
 
     def close(self) -> None:
-        """Close the door."""
+        """Stop listening."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

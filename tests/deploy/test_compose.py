@@ -41,6 +41,17 @@ def test_wrong_field_in_a_compose_file_is_found(tmp_path: Path) -> None:
     assert "'depend_on'" in schema_says("compose-spec", wrong)
 
 
+def test_image_is_built_once_and_looked_for_in_no_registry() -> None:
+    """One service builds it; the others use it by its name and never pull."""
+    assert [name for name, service in SERVICES.items() if "build" in service] == ["stop"]
+    assert {service["image"] for service in SERVICES.values()} == {"bms-autostop"}
+    assert {name: service["pull_policy"] for name, service in SERVICES.items()} == {
+        "cloud": "never",
+        "stop": "build",
+        "webhook": "never",
+    }
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_has_no_more_rights_than_it_needs(name: str) -> None:
     """Nothing to write but /tmp, no capabilities, and nobody but this machine reaches it."""
@@ -94,7 +105,7 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def _running(command: list[str], environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as file:
-        process = subprocess.Popen(command, env=clean_environ() | environ, stdout=file, cwd=ROOT)
+        process = subprocess.Popen(command, env={**clean_environ(), **environ}, stdout=file, cwd=ROOT)
     try:
         yield process
     finally:

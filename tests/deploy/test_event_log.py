@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,33 @@ def test_a_result_is_written_and_raises_nothing(program: Process, alertmanager: 
     (line,) = program.lines()[before:]
     assert line == {"path": "/results", **HEADERS, "data": '{"a": 1}'}
     assert len(alertmanager.got) == alerts
+
+
+def test_last_dead_letter_is_a_metric_of_prometheus(program: Process) -> None:
+    """With the labels that the alert looks for, and the time when it came."""
+    while _post(program, "/dead-letters") != 204:
+        pass
+    answer = requests.get(f"{program.url}/metrics", timeout=30)
+    kind, sample = answer.text.splitlines()
+    assert kind == "# TYPE autostop_event_last_time_seconds gauge"
+    labels, _, value = sample.partition("} ")
+    assert labels == (
+        'autostop_event_last_time_seconds{cloudevents_event_type="other",autostop_event_outcome="ignored",'
+        'autostop_event_reason="dead-lettered copy"'
+    )
+    assert time.time() - 300 < float(value) <= time.time()
+    assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+def test_without_a_dead_letter_there_is_no_series(tmp_path: Path) -> None:
+    """A process that has just started says nothing of the time before."""
+    process = Process(SERVICE, {}, tmp_path / "log")
+    process.restart()
+    try:
+        assert _post(process, "/results") == 204
+        assert requests.get(f"{process.url}/metrics", timeout=30).text == ""
+    finally:
+        process.kill()
 
 
 def test_it_ends_when_it_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A night on Knative without Kubernetes: the manifests' own triggers and retries, real processes, a simulated cloud.
 
-The broker's waits take no time (see `tests.deploy.broker`); the outage of ten minutes is ten minutes on its clock.
+The broker is the one of the manifests, which answers at once; what the default of a cluster does instead stands at the
+end. The broker's waits take no time (see `tests.deploy.broker`); the outage of ten minutes is ten minutes on its clock.
 """
 
 from __future__ import annotations
@@ -8,211 +9,286 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
 
 from tests.deploy import kustomize
-from tests.deploy.broker import Broker
+from tests.deploy.broker import Broker, Channel
+from tests.deploy.environment import ALERT_TOKEN, OVERLOADED, Environment, alarm, night, request, running
 from tests.deploy.stage import PRODUCTION
-from tests.deploy.town import ALERT_TOKEN, OVERLOADED, Town, alarm, night, request, running
 
 MINUTES = 60.0
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """All processes, once for this file."""
-    with running(tmp_path_factory.mktemp("flow")) as town:
-        yield town
+    with running(tmp_path_factory.mktemp("flow")) as environment:
+        yield environment
 
 
 @pytest.fixture(autouse=True)
-def _healthy(town: Town) -> Iterator[None]:
+def _healthy(environment: Environment) -> Iterator[None]:
     """Each test begins with a cloud without faults."""
     yield
-    town.cloud.clear_faults()
+    environment.cloud.clear_faults()
 
 
-def overload(town: Town) -> None:
-    """Let the cloud answer that it is in trouble, until its faults are cleared."""
+def overload(environment: Environment) -> None:
+    """Let the cloud answer that it is overloaded, until its faults are cleared."""
     for fault in OVERLOADED:
-        town.cloud.inject(fault)
+        environment.cloud.inject(fault)
 
 
-def test_a_night_without_trouble(town: Town) -> None:
-    """The tick stops its servers; the result is told to chat and log, and nothing else happens."""
-    servers = [town.cloud.add_server(f"night-{number}") for number in range(3)]
-    broker, event = town.broker(), night(*servers)
+def test_a_night_without_faults(environment: Environment) -> None:
+    """The event of the schedule stops its servers; the result reaches chat and log, and nothing else happens."""
+    servers = [environment.cloud.add_server(f"night-{number}") for number in range(3)]
+    broker, event = environment.broker(), night(*servers)
     broker.publish(event)
     broker.run()
-    assert [town.cloud.stops_taken(server) for server in servers] == [1, 1, 1]
+    assert [environment.cloud.stops_taken(server) for server in servers] == [1, 1, 1]
     assert broker.tried(event.attributes["id"]) == [200]
-    assert (len(town.logged("/results", event)), len(town.logged("/failures", event)), town.told(event)) == (1, 0, 1)
+    assert (
+        len(environment.logged("/results", event)),
+        len(environment.logged("/failures", event)),
+        environment.messages(event),
+    ) == (1, 0, 1)
     assert (broker.dead, broker.lost) == ([], [])
 
 
-def test_an_outage_of_the_cloud_of_ten_minutes(town: Town) -> None:
-    """Overloaded, gone, and overloaded again: tried until it is over, stopped once, told once, no dead letter."""
-    servers = [town.cloud.add_server(f"outage-{number}") for number in range(2)]
-    broker, event = town.broker(), night(*servers)
-    overload(town)
-    broker.at(0.5 * MINUTES, town.cloud.stop)
-    broker.at(1 * MINUTES, town.cloud.start)
-    broker.at(10 * MINUTES, town.cloud.clear_faults)
+def test_an_outage_of_the_cloud_of_ten_minutes(environment: Environment) -> None:
+    """Overloaded, gone, and overloaded again: retried until it is over, one stop, one result, no dead letter."""
+    servers = [environment.cloud.add_server(f"outage-{number}") for number in range(2)]
+    broker, event = environment.broker(), night(*servers)
+    overload(environment)
+    broker.at(0.5 * MINUTES, environment.cloud.stop)
+    broker.at(1 * MINUTES, environment.cloud.start)
+    broker.at(10 * MINUTES, environment.cloud.clear_faults)
     broker.publish(event)
     broker.run()
     assert broker.tried(event.attributes["id"]) == [503] * 6 + [200]
     assert 10 * MINUTES < broker.now < 25 * MINUTES
-    assert [town.cloud.stops_taken(server) for server in servers] == [1, 1]
-    assert (len(town.logged("/results", event)), town.told(event)) == (1, 1)
+    assert [environment.cloud.stops_taken(server) for server in servers] == [1, 1]
+    assert (len(environment.logged("/results", event)), environment.messages(event)) == (1, 1)
     assert (broker.dead, broker.lost) == ([], [])
 
 
-def test_an_outage_that_the_retries_do_not_outlast(town: Town) -> None:
+def test_an_outage_that_the_retries_do_not_outlast(environment: Environment) -> None:
     """After the last try the event is a dead letter with the answer's code, in the log, and nothing was stopped."""
-    server = town.cloud.add_server("long-outage")
-    broker, event = town.broker(), night(server)
-    overload(town)
-    broker.at(60 * MINUTES, town.cloud.clear_faults)
+    server = environment.cloud.add_server("long-outage")
+    broker, event = environment.broker(), night(server)
+    overload(environment)
+    broker.at(60 * MINUTES, environment.cloud.clear_faults)
     broker.publish(event)
     broker.run()
     id_ = event.attributes["id"]
     assert broker.tried(id_) == [503] * 7 + [204]
     assert (broker.dead, broker.lost) == ([(id_, "503")], [])
-    (letter,) = town.logged("/dead-letters", event)
+    (letter,) = environment.logged("/dead-letters", event)
     assert letter["ce-knativeerrorcode"] == "503"
-    assert town.told(event) == 0
-    assert town.cloud.stops_sent(server) == 0
+    assert environment.messages(event) == 0
+    assert environment.cloud.stops_sent(server) == 0
 
 
-def test_a_dead_letter_sent_back_is_not_acted_on(town: Town) -> None:
-    """Somebody who points dead letters at the broker makes no stop of them."""
-    server = town.cloud.add_server("letter")
-    broker = town.broker()
+def test_a_dead_letter_sent_back_is_not_acted_on(environment: Environment) -> None:
+    """Dead letters that are routed into the broker stop nothing."""
+    server = environment.cloud.add_server("letter")
+    broker = environment.broker()
     broker.publish(request(server, knativeerrorcode="503", knativeerrordest="http://x", knativeerrordata=""))
     broker.run()
-    assert [each.status for each in broker.tries] == [204]
-    assert town.cloud.stops_sent(server) == 0
+    assert [each.status for each in broker.attempts] == [204]
+    assert environment.cloud.stops_sent(server) == 0
 
 
-def test_an_outage_of_the_sink(town: Town) -> None:
-    """The result cannot be handed over: the event comes again, nothing is stopped again, and one result is told."""
-    server = town.cloud.add_server("sink-outage")
-    broker, event = town.broker(posting=True), request(server)
+def test_an_outage_of_the_sink(environment: Environment) -> None:
+    """The result cannot be handed over: the event comes again, nothing is stopped again, and one result arrives."""
+    server = environment.cloud.add_server("sink-outage")
+    broker, event = environment.broker(posting=True), request(server)
     broker.publish(event)
     broker.up = False
 
-    def mend() -> None:
+    def restore() -> None:
         broker.up = True
 
-    broker.at(10 * MINUTES, mend)
+    broker.at(10 * MINUTES, restore)
     broker.run()
     assert broker.tried(event.attributes["id"]) == [503] * 6 + [204]
-    assert town.cloud.stops_taken(server) == 1
-    (line,) = town.logged("/results", event)
+    assert environment.cloud.stops_taken(server) == 1
+    (line,) = environment.logged("/results", event)
     assert line["ce-source"] == "/posting"
     assert '"already-stopped"' in line["data"]
-    assert (town.told(event), broker.dead, broker.lost) == (1, [], [])
+    assert (environment.messages(event), broker.dead, broker.lost) == (1, [], [])
 
 
-def test_an_alarm_while_the_broker_is_away(town: Town) -> None:
-    """The webhook answers 503, so that Alertmanager tells it again; then the broker has it, and the server stops."""
-    server = town.cloud.add_server("alarm")
-    broker, told = town.broker(), alarm(server)
+def send_alarm(environment: Environment, body: dict[str, Any]) -> requests.Response:
+    """Post an alert to the webhook, as Alertmanager does."""
+    bearer = {"Authorization": f"Bearer {ALERT_TOKEN}"}
+    return requests.post(f"{environment.webhook.url}/alertmanager", json=body, headers=bearer, timeout=30)
 
-    def tell() -> requests.Response:
-        bearer = {"Authorization": f"Bearer {ALERT_TOKEN}"}
-        return requests.post(f"{town.webhook.url}/alertmanager", json=told, headers=bearer, timeout=30)
 
+def test_an_alarm_while_the_broker_is_away(environment: Environment) -> None:
+    """The webhook answers 503, so that Alertmanager sends it again; then the broker has it, and the server stops."""
+    server = environment.cloud.add_server("alarm")
+    broker, body = environment.broker(), alarm(server)
     broker.up = False
-    assert tell().status_code == 503
+    assert send_alarm(environment, body).status_code == 503
     broker.up = True
-    assert tell().ok
+    assert send_alarm(environment, body).ok
+    # The broker has answered, and has not delivered yet.
+    assert environment.cloud.stops_sent(server) == 0
     broker.run()
-    assert town.cloud.stops_taken(server) == 1
+    assert environment.cloud.stops_taken(server) == 1
     assert (broker.dead, broker.lost) == ([], [])
 
 
-def test_the_function_is_killed_in_the_middle_and_comes_back(town: Town) -> None:
-    """The event had no answer: it comes again, the stop that was sent is not repeated, and one result is told."""
-    server = town.cloud.add_server("killed", power_off_delay=3600.0)
-    broker, event = town.broker(), night(server)
+def test_the_function_is_killed_in_the_middle_and_comes_back(environment: Environment) -> None:
+    """The event had no answer: it comes again, the stop that was sent is not repeated, and one result arrives."""
+    server = environment.cloud.add_server("killed", power_off_delay=3600.0)
+    broker, event = environment.broker(), night(server)
 
     def kill() -> None:
         give_up = time.monotonic() + 30
-        while not town.cloud.stops_taken(server) and time.monotonic() < give_up:
+        while not environment.cloud.stops_taken(server) and time.monotonic() < give_up:
             time.sleep(0.005)
-        town.stopper.kill()
+        environment.stopper.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
     # Never a second process beside one that is still to be killed.
     broker.at(30.0, killer.join)
-    broker.at(30.0, town.stopper.restart)
+    broker.at(30.0, environment.stopper.restart)
     broker.publish(event)
     broker.run()
     tried = broker.tried(event.attributes["id"])
     assert None in tried
     assert tried[-1] == 200
-    assert town.cloud.stops_taken(server) == 1
-    (line,) = town.logged("/results", event)
+    assert environment.cloud.stops_taken(server) == 1
+    (line,) = environment.logged("/results", event)
     assert '"already-stopping"' in line["data"]
-    assert (town.told(event), broker.dead, broker.lost) == (1, [], [])
+    assert (environment.messages(event), broker.dead, broker.lost) == (1, [], [])
 
 
-def test_duplicates(town: Town) -> None:
+def test_duplicates(environment: Environment) -> None:
     """Four copies at once and one an hour later: one stop, and results that say the same have the same id."""
-    server = town.cloud.add_server("duplicates")
-    broker, event = town.broker(), request(server)
+    server = environment.cloud.add_server("duplicates")
+    broker, event = environment.broker(), request(server)
     broker.publish(event, copies=4)
-    broker.at(60 * MINUTES, lambda: broker.publish(event) and None)
+
+    def again() -> None:
+        broker.publish(event)
+
+    broker.at(60 * MINUTES, again)
     broker.run()
-    assert town.cloud.stops_taken(server) == 1
-    lines = town.logged("/results", event)
+    assert environment.cloud.stops_taken(server) == 1
+    lines = environment.logged("/results", event)
     assert len(lines) == broker.tried(event.attributes["id"]).count(200) == 5
     assert len({line["ce-id"] for line in lines}) <= 3
     assert (broker.dead, broker.lost) == ([], [])
 
 
-def test_an_event_that_can_never_succeed(town: Town) -> None:
+def test_an_event_that_can_never_succeed(environment: Environment) -> None:
     """One try, and then it is a dead letter with the faults in it; the server named beside the wrong one runs on."""
-    server = town.cloud.add_server("malformed")
-    broker, event = town.broker(), request(server, "web-1")
+    server = environment.cloud.add_server("malformed")
+    broker, event = environment.broker(), request(server, "web-1")
     broker.publish(event)
     broker.run()
     assert broker.dead == [(event.attributes["id"], "400")]
-    assert len(town.logged("/dead-letters", event)) == 1
-    assert town.cloud.stops_sent(server) == 0
+    assert len(environment.logged("/dead-letters", event)) == 1
+    assert environment.cloud.stops_sent(server) == 0
 
 
-def test_a_server_that_fails_raises_an_alert(town: Town) -> None:
+def test_a_server_that_fails_raises_an_alert(environment: Environment) -> None:
     """The result says so, and comes to the alert's trigger as well as to log and chat."""
-    broker, event = town.broker(), request("5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10")
+    broker, event = environment.broker(), request("5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10")
     broker.publish(event)
     broker.run()
-    assert (len(town.logged("/results", event)), len(town.logged("/failures", event)), town.told(event)) == (1, 1, 1)
+    assert (
+        len(environment.logged("/results", event)),
+        len(environment.logged("/failures", event)),
+        environment.messages(event),
+    ) == (1, 1, 1)
 
 
-def test_an_event_that_is_too_old_is_refused_and_told(town: Town) -> None:
+def test_an_event_that_is_too_old_is_refused_and_reported(environment: Environment) -> None:
     """Not lost and not acted on."""
-    server = town.cloud.add_server("old")
-    broker, event = town.broker(), request(server, time="2026-01-01T00:00:00Z")
+    server = environment.cloud.add_server("old")
+    broker, event = environment.broker(), request(server, time="2026-01-01T00:00:00Z")
     broker.publish(event)
     broker.run()
-    assert (len(town.logged("/failures", event)), town.told(event)) == (1, 1)
-    assert town.cloud.stops_sent(server) == 0
+    assert (len(environment.logged("/failures", event)), environment.messages(event)) == (1, 1)
+    assert environment.cloud.stops_sent(server) == 0
 
 
-def test_results_shown_to_the_function_end_there(town: Town) -> None:
-    """Somebody takes the filter away: each result comes back to the function once, which has nothing to say to it."""
+def test_results_shown_to_the_function_end_there(environment: Environment) -> None:
+    """Without the filter each result comes back to the function once, which does not answer it."""
     objects = kustomize.render(PRODUCTION)
     (trigger,) = (each for each in objects if each["kind"] == "Trigger" and each["metadata"]["name"] == "bms-autostop")
     objects = [each for each in objects if each["kind"] == "Broker"] + [trigger]
     trigger["spec"]["filters"] = []
-    server = town.cloud.add_server("loop")
-    broker = Broker(objects, {"bms-autostop": town.stopper.url})
+    server = environment.cloud.add_server("loop")
+    broker = Broker(objects, {"bms-autostop": environment.stopper.url})
     broker.publish(request(server))
     broker.run()
-    assert [each.status for each in broker.tries] == [200, 202, 204]
-    assert town.cloud.stops_taken(server) == 1
+    assert [each.status for each in broker.attempts] == [200, 202, 204]
+    assert environment.cloud.stops_taken(server) == 1
+
+
+# --- a broker on a synchronous channel, as Knative is installed
+
+
+def test_synchronous_broker_answers_an_alarm_when_the_function_is_done(environment: Environment) -> None:
+    """So a chat that waits for 3 s needs AUTOSTOP_WAIT=0, or another broker."""
+    server = environment.cloud.add_server("synchronous")
+    broker = environment.broker(Channel.SYNCHRONOUS)
+    answers: list[tuple[int, int]] = []
+
+    def send() -> None:
+        status = send_alarm(environment, alarm(server)).status_code
+        answers.append((status, environment.cloud.stops_taken(server)))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    broker.run(until=lambda: not sender.is_alive())
+    assert [stops for _, stops in answers] == [1]
+    assert all(status < 300 for status, _ in answers)
+    assert (broker.dead, broker.lost) == ([], [])
+
+
+@pytest.mark.parametrize("channel", [Channel.SYNCHRONOUS, Channel.ASYNCHRONOUS])
+def test_log_is_away_and_results_come_to_the_chat(environment: Environment, channel: Channel) -> None:
+    """Synchronously they come again and again, and notify_chat drops the repeats: one stop, one message."""
+    server = environment.cloud.add_server("log-away")
+    broker, event = environment.broker(channel), request(server)
+    environment.log.kill()
+    broker.at(5 * MINUTES, environment.log.restart)
+    publication = broker.publish(event)
+    broker.run()
+    assert broker.tried(event.attributes["id"]) == [200]
+    assert environment.cloud.stops_taken(server) == 1
+    ((result, _),) = environment.results(event).items()
+    repeats = 3 if channel is Channel.SYNCHRONOUS else 0
+    assert (environment.posted(result), environment.dropped(result)) == (1, repeats)
+    assert len(environment.logged("/results", event)) == 1
+    assert publication is not None
+    assert publication.answered_at is not None
+    assert (publication.answered_at > 5 * MINUTES) == (channel is Channel.SYNCHRONOUS)
+    assert (broker.dead, broker.lost) == ([], [])
+
+
+def test_posting_function_is_held_by_a_chat_that_is_away(environment: Environment) -> None:
+    """With results-to-broker and a synchronous channel the event comes again until the chat is back; one stop."""
+    server = environment.cloud.add_server("posting-held")
+    broker, event = environment.broker(Channel.SYNCHRONOUS, posting=True), request(server)
+    environment.chat.kill()
+    broker.at(1 * MINUTES, environment.chat.restart)
+    broker.publish(event)
+    broker.run()
+    tried = broker.tried(event.attributes["id"])
+    assert tried[0] == 503
+    assert tried[-1] == 204
+    assert environment.cloud.stops_taken(server) == 1
+    assert len(environment.logged("/results", event)) > 1
+    assert environment.messages(event) == 1
+    assert (broker.dead, broker.lost) == ([], [])

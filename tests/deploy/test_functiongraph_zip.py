@@ -6,7 +6,10 @@ for the platform's Python 3.12, and `make image-test` calls that one.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
+import sys
 import zipfile
 from pathlib import Path
 
@@ -22,9 +25,10 @@ from tests.deploy.platform import call, installed, timer
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    """What is packed, by path."""
+    """What is packed, by path; the bytecode is that of the Python that runs the tests."""
     wanted = package.roots(ROOT / "pyproject.toml", package.EXTRAS)
-    return package.contents(package.needed(wanted, installed(ROOT / "requirements.lock")), ROOT / "handler")
+    sources = package.contents(package.needed(wanted, installed(ROOT / "requirements.lock")), ROOT / "handler")
+    return {**sources, **package.bytecode(sources, sys.executable)}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +45,13 @@ def unpacked(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize("on_path", [True, False], ids=["root on the path", "root not on the path"])
-@pytest.mark.parametrize("entry", ["index.handler"])
-def test_zip_stops_a_server_where_nothing_else_is(unpacked: Path, entry: str, on_path: bool) -> None:
-    """In a Python with nothing but its standard library, by either entry, the agency's token stops the server."""
+def test_zip_stops_a_server_where_nothing_else_is(unpacked: Path, on_path: bool) -> None:
+    """In a Python with nothing but its standard library the agency's token stops the server."""
     with Simulator.otc() as cloud:
         server = cloud.add_server("db-1")
         called = call(
             str(unpacked),
-            entry,
+            "index.handler",
             [timer(server)],
             on_path=on_path,
             user_data={
@@ -96,22 +99,53 @@ def test_everything_may_be_read_by_anybody_and_has_one_time(tmp_path: Path) -> N
     assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
 
 
+def test_every_source_has_bytecode_that_is_loaded_as_it_is(files: dict[str, bytes]) -> None:
+    """Named for the platform's path, with the hash of its source, which is not checked at run time."""
+    for name in ("index.py", "handler/functiongraph/__init__.py", "requests/__init__.py"):
+        compiled = files[importlib.util.cache_from_source(name)]
+        assert compiled[:4] == importlib.util.MAGIC_NUMBER
+        # PEP 552: bit 0 says that a hash follows, bit 1 that it is checked.
+        assert int.from_bytes(compiled[4:8], "little") == 0b01
+        assert compiled[8:16] == importlib.util.source_hash(files[name])
+        assert f"/opt/function/code/{name}".encode() in compiled
+
+
+def test_same_sources_give_the_same_bytecode() -> None:
+    """In whatever order they come; what cannot be compiled is packed as a source only."""
+    sources = {"a.py": b"x = {'one', 'two', 'three'}\n", "b/c.py": b"def f(): return frozenset('abc')\n", "d.txt": b""}
+    first = package.bytecode({**sources, "old.py": b"print 1\n"}, sys.executable)
+    assert set(first) == {importlib.util.cache_from_source(name) for name in ("a.py", "b/c.py")}
+    assert package.bytecode(dict(reversed(sources.items())), sys.executable) == first
+
+
+def test_python_of_another_version_compiles_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its bytecode would not be loaded."""
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho 3.9\n")
+    other.chmod(0o755)
+    assert package.platform_python(str(other)) is None
+    with pytest.raises(SystemExit):
+        package.main(["--python", str(other)])
+    assert "must be a Python 3.12" in capsys.readouterr().err
+
+
 # --- nothing too much, nothing too little
 
 
 def test_what_no_event_reaches_is_left_out(files: dict[str, bytes]) -> None:
-    """No bytecode, no tests, no commands, no simulated cloud, no HTTP framework, no tracing."""
+    """No tests, no commands, no simulated cloud, no HTTP framework, no tracing."""
     tops = {name.partition("/")[0] for name in files}
     assert tops.isdisjoint(
         {"flask", "werkzeug", "gunicorn", "functions_framework", "opentelemetry", "uvicorn", "google"}
     )
-    assert not [name for name in files if "__pycache__" in name or name.endswith(".pyc") or "/tests/" in name]
+    assert not [name for name in files if "/tests/" in name]
     assert not [name for name in files if name.startswith(("handler/simulator", "handler/cli", "handler/main"))]
     assert {"index.py", "handler/__init__.py", "handler/services/stop_servers.py"} <= set(files)
 
 
 def test_licences_go_along(files: dict[str, bytes]) -> None:
-    """Whoever passes the zip on passes on the terms of what is in it."""
+    """Ours, and those of every dependency: the zip may be passed on."""
+    assert files["LICENSE"] == (ROOT / "LICENSE").read_bytes()
     folders = {name.partition("/")[0] for name in files if ".dist-info/" in name}
     with_terms = {name.partition("/")[0] for name in files if "LICEN" in name.upper() or "COPYING" in name.upper()}
     assert folders <= with_terms
@@ -187,10 +221,19 @@ def test_command_packs_what_pip_fetched(
     """It says how large the zip is, its digest, and what is in it."""
     monkeypatch.setattr(package, "fetch", lambda _, folder: _wheel(folder / "a.whl", **{"a.py": ""}))
     monkeypatch.setattr(package, "roots", lambda *_: [])
+    monkeypatch.setattr(package, "platform_python", lambda _: None)
     target = tmp_path / "x.zip"
     assert package.main(["--output", str(target), "--with", "otel"]) == 0
     said = capsys.readouterr().out
     assert "MiB of 40" in said
+    assert "without bytecode" in said
     with zipfile.ZipFile(target) as archive:
-        assert "index.py" in archive.namelist()
+        assert {"index.py", "LICENSE"} <= set(archive.namelist())
         assert "handler/services/stop_servers.py" in archive.namelist()
+
+
+def test_one_handler_string_is_documented() -> None:
+    """The platform loads a file: `index.handler`. Dotted packages are not documented for it."""
+    for path in [*(ROOT / "deploy").rglob("*"), ROOT / "CHANGELOG.md"]:
+        if path.suffix in (".md", ".tf", ".example"):
+            assert not re.search(r"handler/functiongraph\.(handler|initializer)", path.read_text()), path

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from handler.inbound.extract import OWN_RESULTS, PING, STOP_REQUESTED
 from handler.settings import declared
@@ -17,11 +21,13 @@ from handler.settings import stop_servers as stop_settings
 from handler.settings.common import InboundAuth
 from handler.settings.env import duration
 from tests.deploy import kustomize
-from tests.deploy.broker import matches
+from tests.deploy.broker import ASYNC_ANNOTATION, CLASS_ANNOTATION, matches
 from tests.deploy.rules import budget_faults, environment, iso_duration
-from tests.deploy.schemas import label
-from tests.deploy.stage import KNATIVE, OIDC, OVERLAYS, PRODUCTION
+from tests.deploy.schemas import label, schema_faults
+from tests.deploy.stage import BASE, KAFKA, KNATIVE, OIDC, OVERLAYS, PRODUCTION
+from tests.test_events_folder import faults as event_violations
 
+README = (KNATIVE / "README.md").read_text()
 OBJECTS = kustomize.render(PRODUCTION)
 WITH_OIDC = kustomize.render(OIDC)
 SERVICES = [document for document in OBJECTS if document["kind"] == "Service"]
@@ -138,7 +144,7 @@ def test_requests_reach_the_function_alone(type_: str) -> None:
 
 @pytest.mark.parametrize("type_", sorted(OWN_RESULTS))
 def test_results_reach_chat_and_log_and_never_the_function(type_: str) -> None:
-    """It cannot call itself; what somebody must look at raises an alert besides."""
+    """It cannot call itself; what needs a person raises an alert besides."""
     wanted = {"bms-autostop-chat", "bms-autostop-results"}
     if not type_.endswith("completed.v1"):
         wanted.add("bms-autostop-failures")
@@ -223,6 +229,97 @@ def test_metadata_services_are_out_of_reach() -> None:
     assert all("169.254.0.0/16" in block["except"] for block in blocks)
 
 
+def _uncommented(text: str, first: str) -> str:
+    """A file with the commented block that begins with `first` uncommented, as a reader would do it."""
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.strip() == f"# {first}")
+    for number in itertools.count(at):
+        if number == len(lines) or not lines[number].lstrip().startswith("# "):
+            return "\n".join(lines) + "\n"
+        lines[number] = lines[number].replace("# ", "", 1)
+    raise AssertionError
+
+
+def test_commented_rule_lets_the_function_reach_a_collector() -> None:
+    """Uncommented as it stands the policy is valid, and names the port of OTLP over HTTP."""
+    text = (BASE / "network-policy.yaml").read_text()
+    assert "4318" not in str(kustomize.documents(text))
+    policy = next(
+        each
+        for each in kustomize.documents(_uncommented(text, "- to:"))
+        if each["metadata"]["name"] == "bms-autostop-out"
+    )
+    assert schema_faults(policy) == []
+    rule = policy["spec"]["egress"][-1]
+    assert [port["port"] for port in rule["ports"]] == [4318]
+    assert rule["to"][0]["namespaceSelector"]
+
+
+def test_names_are_resolved_on_either_port_of_dns() -> None:
+    """A policy sees the port of the pods, which is 5353 on OpenShift."""
+    rule = found("NetworkPolicy", "bms-autostop-out")["spec"]["egress"][0]
+    assert "to" not in rule
+    assert {(port["port"], port["protocol"]) for port in rule["ports"]} == {
+        (53, "UDP"),
+        (53, "TCP"),
+        (5353, "UDP"),
+        (5353, "TCP"),
+    }
+
+
+def test_prometheus_can_read_the_metrics_of_the_log() -> None:
+    """One instance is always there, on the port and path of its annotations, and a policy lets Prometheus in."""
+    annotations = found("Service", "bms-autostop-log")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["autoscaling.knative.dev/min-scale"] == "1"
+    assert (annotations["prometheus.io/port"], annotations["prometheus.io/path"]) == ("8080", "/metrics")
+    policy = found("NetworkPolicy", "bms-autostop-metrics")["spec"]
+    assert policy["podSelector"]["matchLabels"] == {"serving.knative.dev/service": "bms-autostop-log"}
+    assert policy["ingress"][0]["ports"] == [{"port": 8080, "protocol": "TCP"}]
+
+
+def test_schedule_may_have_a_selector_in_place_of_ids() -> None:
+    """The commented data is what the schema of stop requests takes."""
+    text = (PRODUCTION / "servers.yaml").read_text()
+    (source,) = kustomize.documents(_uncommented(text, "data: |"))
+    data = json.loads(source["spec"]["data"])
+    assert set(data) == {"selector", "reason"}
+    assert event_violations("stop.requested.v1.json", data) == []
+
+
+# --- broker
+
+
+def test_broker_is_made_of_a_channel_that_the_manifests_name() -> None:
+    """Whatever the cluster's default is: the config is there, in the broker's namespace, and names a channel."""
+    broker = found("Broker", "bms-autostop")
+    config = broker["spec"]["config"]
+    assert (config["apiVersion"], config["kind"]) == ("v1", "ConfigMap")
+    data = found("ConfigMap", config["name"])["data"]
+    assert yaml.safe_load(data["channel-template-spec"])["kind"] == "InMemoryChannel"
+    assert broker["metadata"]["annotations"][ASYNC_ANNOTATION] == "true"
+
+
+def test_kafka_overlay_has_a_durable_class_and_its_config() -> None:
+    """And nothing of the in-memory channel; all else is as in production."""
+    objects = kustomize.render(KAFKA)
+    broker = found("Broker", "bms-autostop", objects)
+    assert broker["metadata"]["annotations"] == {CLASS_ANNOTATION: "Kafka"}
+    data = found("ConfigMap", broker["spec"]["config"]["name"], objects)["data"]
+    assert set(data) == {"bootstrap.servers", "default.topic.partitions", "default.topic.replication.factor"}
+    assert all(isinstance(value, str) for value in data.values())
+    changed = {"Broker", "ConfigMap"}
+    assert [each for each in objects if each["kind"] not in changed] == [
+        each for each in OBJECTS if each["kind"] not in changed
+    ]
+
+
+def test_readme_says_what_each_broker_means_for_a_chat() -> None:
+    """With the figures that were observed, and what to set."""
+    (section,) = re.findall(r"^\*\*Which broker\.\*\*.*?(?=^\*\*)", README, re.MULTILINE | re.DOTALL)
+    for word in ("synchronous", "async-handler", "production-kafka", "AUTOSTOP_WAIT=0", "3 seconds", "drop repeats"):
+        assert word in " ".join(section.split()), word
+
+
 # --- settings
 
 
@@ -236,13 +333,13 @@ def test_settings_are_taken_by_the_function() -> None:
 def test_settings_are_taken_by_the_webhook() -> None:
     """Before anybody has filled its secret as well: all producers are off then."""
     own = _own(found("Service", "bms-autostop-webhook"))
-    assert webhook_settings.from_environ({**own, "K_SINK": "http://broker.example/"})
+    webhook_settings.from_environ({**own, "K_SINK": "http://broker.example/"})
 
 
 @pytest.mark.parametrize("objects", [OBJECTS, WITH_OIDC], ids=["production", "oidc"])
 def test_settings_are_taken_by_the_chat(objects: list[dict[str, Any]]) -> None:
     """Before anybody has filled its secret as well."""
-    assert notify_settings.from_environ(_own(found("Service", "bms-autostop-chat", objects)))
+    assert notify_settings.from_environ(_own(found("Service", "bms-autostop-chat", objects))).webhooks == {}
 
 
 def _own(service: dict[str, Any]) -> dict[str, str]:
@@ -256,7 +353,7 @@ def test_values_are_text(service: dict[str, Any]) -> None:
 
 
 def test_the_first_deployment_stops_nothing() -> None:
-    """Whoever applies an overlay as it is gets a rehearsal."""
+    """An overlay that is applied as it is makes a dry run."""
     for overlay in OVERLAYS:
         assert variables(found("Service", "bms-autostop", kustomize.render(overlay)))["AUTOSTOP_DRY_RUN"] == "true"
 

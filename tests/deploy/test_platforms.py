@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import yaml
 
 from handler.settings import stop_servers as stop_settings
 from tests.conftest import ROOT
+from tests.test_events_folder import faults as event_violations
 
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "plain" / "bms-autostop.service"
@@ -108,9 +110,9 @@ _FIELDS: Mapping[str, set[str]] = {
 
 def _strange(service: dict[str, Any]) -> set[str]:
     """The fields that Cloud Run is not known to have."""
-    template = service["spec"]["template"]
+    template: dict[str, Any] = service["spec"]["template"]
     (container,) = template["spec"]["containers"]
-    return (
+    strange: set[str] = (
         (service.keys() - _FIELDS["service"])
         | (template.keys() - _FIELDS["template"])
         | (template["spec"].keys() - _FIELDS["revision"])
@@ -120,6 +122,7 @@ def _strange(service: dict[str, Any]) -> set[str]:
         | (service["metadata"]["annotations"].keys() - _FIELDS["annotations"])
         | (template["metadata"]["annotations"].keys() - _FIELDS["annotations"])
     )
+    return strange
 
 
 def _environment(service: dict[str, Any]) -> dict[str, str]:
@@ -161,6 +164,33 @@ def test_nobody_is_let_in_without_a_proof() -> None:
     commands = re.findall(r"```sh\n(.*?)```", (DEPLOY / "cloud-run" / "README.md").read_text(), re.DOTALL)
     assert not any("--allow-unauthenticated" in block for block in commands)
     assert any("roles/run.invoker" in block for block in commands)
+
+
+def _cloud_run_commands() -> str:
+    return "\n".join(re.findall(r"```sh\n(.*?)```", (DEPLOY / "cloud-run" / "README.md").read_text(), re.DOTALL))
+
+
+def test_project_is_set_and_docker_logged_in_before_they_are_needed() -> None:
+    """gcloud would take the project of the last time, and a push would be refused."""
+    commands = _cloud_run_commands()
+    assert commands.index("gcloud config set project") < commands.index("gcloud artifacts")
+    assert commands.index("gcloud auth configure-docker") < commands.index("docker push")
+
+
+def test_tracked_file_is_not_edited_in_place() -> None:
+    """The filled-in copy is ignored by git."""
+    commands = _cloud_run_commands()
+    assert "sed -i" not in commands
+    assert "services replace service.local.yaml" in commands
+
+
+def test_job_takes_ids_or_a_selector() -> None:
+    """Both forms are data that the schema of stop requests takes, and the job sends what was chosen."""
+    forms = re.findall(r"^(?:# )?DATA='(.*?)'", _cloud_run_commands(), re.MULTILINE)
+    assert [set(json.loads(form)) for form in forms] == [{"server_ids", "reason"}, {"selector", "reason"}]
+    for form in forms:
+        assert event_violations("stop.requested.v1.json", json.loads(form)) == []
+    assert '--message-body "$DATA"' in _cloud_run_commands()
 
 
 # --- every platform

@@ -18,8 +18,10 @@ from handler.settings import stop_servers as stop_settings
 from handler.settings.login import LoginKind
 from tests.conftest import ROOT
 from tests.deploy.provider import COMMON, KINDS, PROVIDER
+from tests.test_events_folder import faults as event_violations
 
 FOLDER = ROOT / "deploy" / "functiongraph"
+ID = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
 
 
 def _plain(node: Any) -> Any:
@@ -155,15 +157,43 @@ def test_all_four_log_arguments_are_given() -> None:
 
 
 def test_retries_are_set_and_end_in_a_topic_that_starts_nothing() -> None:
-    """The platform's own default is not to retry a failed function; what fails for good is told elsewhere."""
+    """The platform's own default is not to retry a failed function; each run ends in a topic of its own kind."""
     config = RESOURCES["opentelekomcloud_fgs_async_invoke_config_v2", "stop"]
     assert config["max_async_retry_attempts"] > 0
     (failure,) = config["on_failure"]
     assert failure["destination"] == "SMN"
     assert "smn_topic_v2.failures.topic_urn" in failure["param"]
+    (success,) = config["on_success"]
+    assert success["destination"] == "SMN"
+    assert "smn_topic_v2.results.topic_urn" in success["param"]
     started = RESOURCES["opentelekomcloud_fgs_trigger_v2", "requests"]["event_data"]
-    assert "smn_topic_v2.failures" not in started
-    assert "on_success" not in config
+    assert "smn_topic_v2.requests.topic_urn" in started
+
+
+def test_contradiction_about_the_runtime_is_named_with_a_way_out() -> None:
+    """Manual and API reference disagree about Python 3.12: the container brings its own."""
+    readme = (FOLDER / "README.md").read_text()
+    assert "Python3.12" in FUNCTION["runtime"]
+    assert re.search(r"API reference ends at Python 3\.10.*container", readme, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deploy/functiongraph/terraform.tfvars",
+        "deploy/functiongraph/terraform.tfstate",
+        "deploy/functiongraph/terraform.tfstate.backup",
+        "deploy/functiongraph/.terraform/providers/x",
+        "deploy/functiongraph/.terraform.lock.hcl",
+        "deploy/cloud-run/service.local.yaml",
+        "deploy/knative/secret.yaml",
+    ],
+)
+def test_what_a_deployment_leaves_behind_is_not_committed(name: str) -> None:
+    """State, answers and secrets; the examples are."""
+    assert subprocess.run(["git", "check-ignore", "-q", name], cwd=ROOT, check=False).returncode == 0
+    example = "deploy/functiongraph/terraform.tfvars.example"
+    assert subprocess.run(["git", "check-ignore", "-q", example], cwd=ROOT, check=False).returncode == 1
 
 
 def test_function_gives_up_before_the_platform_does() -> None:
@@ -201,7 +231,7 @@ def test_zip_is_the_one_that_make_packs() -> None:
 
 
 def test_first_deployment_stops_nothing_and_holds_no_secret() -> None:
-    """It is a rehearsal until somebody says otherwise, and the example has no secret in it."""
+    """It is a dry run until that is changed, and the example has no secret in it."""
     (dry_run,) = [block["dry_run"] for block in TERRAFORM["variable"] if "dry_run" in block]
     assert dry_run["default"] is True
     example = _plain(hcl2.loads((FOLDER / "terraform.tfvars.example").read_text()))
@@ -234,12 +264,13 @@ def module(tmp_path: Path) -> Path:
     (tmp_path / "variables.tf").write_text((FOLDER / "variables.tf").read_text())
     main = (FOLDER / "main.tf").read_text()
     found = re.search(r"^locals \{\n.*?^\}\n", main, re.DOTALL | re.MULTILINE)
-    guard = re.search(r"^    precondition \{\n.*?^    \}\n", main, re.DOTALL | re.MULTILINE)
+    guards = re.findall(r"^    precondition \{\n.*?^    \}\n", main, re.DOTALL | re.MULTILINE)
     assert found
-    assert guard
+    assert len(guards) == 2
     (tmp_path / "main.tf").write_text(
         f'{found[0]}\nresource "terraform_data" "x" {{\n  input = jsonencode(local.settings)\n'
-        f"  lifecycle {{\n{guard[0]}  }}\n}}\n"
+        f"  lifecycle {{\n{''.join(guards)}  }}\n}}\n"
+        'output "scheduled" {\n  value = jsonencode(local.scheduled)\n}\n'
     )
     example = _plain(hcl2.loads((FOLDER / "terraform.tfvars.example").read_text()))
     (tmp_path / "terraform.tfvars.json").write_text(json.dumps(example))
@@ -255,11 +286,35 @@ def _plan(module: Path, **variables: object) -> str:
 
 
 @terraform
+@pytest.mark.parametrize(
+    ("variables", "data"),
+    [
+        ({"server_ids": [ID]}, {"server_ids": [ID]}),
+        (
+            {"server_ids": [], "selector": {"tags": ["autostop"], "name": "ci-*"}},
+            {"selector": {"tags": ["autostop"], "name": "ci-*"}},
+        ),
+        ({"server_ids": [], "selector": {"metadata": {"team": "x"}}}, {"selector": {"metadata": {"team": "x"}}}),
+    ],
+)
+def test_schedule_names_servers_or_a_selector(module: Path, variables: dict[str, Any], data: dict[str, Any]) -> None:
+    """What Terraform makes of the variables is data that the schema of stop requests takes."""
+    (module / "x.auto.tfvars.json").write_text(json.dumps(variables))
+    done = _terraform(module, "plan", "-no-color", "-input=false", "-out=plan")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(_terraform(module, "show", "-json", "plan").stdout)
+    scheduled = json.loads(plan["planned_values"]["outputs"]["scheduled"]["value"])
+    assert scheduled == {**data, "reason": "nightly"}
+    assert event_violations("stop.requested.v1.json", scheduled) == []
+
+
+@terraform
 def test_terraform_takes_the_example_and_refuses_what_cannot_work(module: Path) -> None:
     """Wrong ids, schedules without a zone, foreign images, too much environment: told before anything is made."""
     assert "Error" not in _plan(module)
-    assert "each a UUID" in _plan(module, server_ids=["web-1"])
-    assert "each a UUID" in _plan(module, server_ids=[])
+    assert "Must be UUIDs" in _plan(module, server_ids=["web-1"])
+    assert "either server_ids or selector" in _plan(module, server_ids=[])
+    assert "either server_ids or selector" in _plan(module, selector={"tags": ["autostop"]})
     assert "Must be CRON_TZ" in _plan(module, schedule="0 0 20 ? * MON-FRI")
     assert "begin with swr." in _plan(module, image="docker.io/library/x")
     assert "nova or bms" in _plan(module, api="ecs")

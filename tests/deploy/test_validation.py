@@ -18,9 +18,9 @@ from tests.deploy import kustomize
 from tests.deploy.cron import cron_fault
 from tests.deploy.rules import rule_faults
 from tests.deploy.schemas import SCHEMAS, label, schema_faults
-from tests.deploy.stage import BASE, KNATIVE, OIDC, OVERLAYS, PRODUCTION
+from tests.deploy.stage import BASE, KAFKA, KNATIVE, OIDC, OVERLAYS, PRODUCTION
 
-# secret.yaml is somebody's own, by the README.
+# secret.yaml is the reader's own, by the README.
 FILES = sorted(path for path in KNATIVE.rglob("*.yaml") if path.name != "secret.yaml")
 EXAMPLES = [KNATIVE / "secret.example.yaml", KNATIVE / "external-secret.example.yaml"]
 KINDS = {path.stem.rpartition("_")[2] for path in SCHEMAS.glob("*/*.json")}
@@ -88,6 +88,7 @@ WRONG_FIELDS: list[tuple[str, str | None, Change, str]] = [
     ("Broker", "bms-autostop", _delivery(backOffDelay="PT1S"), "backOffDelay"),
     ("SinkBinding", "bms-autostop-webhook", lambda d: d["spec"]["subject"].update(labels={}), "labels"),
     ("NetworkPolicy", "bms-autostop-in", _spec(policyType=["Ingress"]), "policyType"),
+    ("ConfigMap", "bms-autostop-broker", lambda d: d.update(date={}), "date"),
     ("ServiceAccount", "bms-autostop", lambda d: d.update(automount=False), "automount"),
     ("Namespace", "bms-autostop", lambda d: d["metadata"].update(label={}), "label"),
     ("ClusterRoleBinding", "bms-autostop-issuer-discovery", lambda d: d.update(roleref={}), "roleref"),
@@ -309,7 +310,7 @@ def test_reader_applies_patches(tmp_path: Path) -> None:
 
 def test_nothing_is_forgotten() -> None:
     """Each file of base and overlays is named by its kustomization; the examples are named by none."""
-    for folder in (BASE, PRODUCTION, OIDC):
+    for folder in (BASE, PRODUCTION, OIDC, KAFKA):
         (kustomization,) = kustomize.documents((folder / "kustomization.yaml").read_text())
         named = {name for name in kustomization["resources"] if name.endswith(".yaml")}
         named |= {patch["path"] for patch in kustomization.get("patches", []) if "path" in patch}

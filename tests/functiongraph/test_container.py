@@ -246,7 +246,7 @@ def test_a_caller_of_the_platforms_paths_is_authenticated_before_its_body(otc: S
 
     assert (asked("/init"), asked("/"), waited) == (401, 401, [])
     assert (asked("/invoke"), waited) == (503, [5.0])
-    assert (asked("/invoke", authorization="Bearer marked-token"), waited[1]) == (503, 20.0)
+    assert (asked("/invoke", authorization="Bearer marked-bearer-token"), waited[1]) == (503, 20.0)
 
 
 def test_headers_inside_of_a_gateways_request_are_no_login(otc: Simulator, url: str) -> None:

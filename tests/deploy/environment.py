@@ -12,14 +12,14 @@ from typing import Any
 from handler.inbound.extract import STOP_REQUESTED
 from handler.simulator import CallKind, Fault, Simulator
 from tests.deploy import kustomize
-from tests.deploy.broker import Broker, Event
+from tests.deploy.broker import Broker, Channel, Event
 from tests.deploy.stage import PRODUCTION, Ingress, Process, bound, tick
 from tests.support.sink_server import SinkServer
 
 OBJECTS = kustomize.render(PRODUCTION)
 # Five seconds of the function's budget stand for 50.
 QUICK = {"AUTOSTOP_DRY_RUN": "false", "AUTOSTOP_DEADLINE": "5s", "AUTOSTOP_WAIT": "500ms", "THREADS": "8"}
-# A gateway says so when what is behind it is in trouble, and for so long that the function does not wait for it.
+# What a gateway answers when the cloud behind it is overloaded, with a wait longer than the function's budget.
 OVERLOADED = [
     Fault(on=kind, status=503, headers={"Retry-After": "120"}, times=None)
     for kind in (CallKind.LOGIN, CallKind.READ, CallKind.LIST)
@@ -32,18 +32,21 @@ def found(kind: str, name: str) -> dict[str, Any]:
     return next(each for each in OBJECTS if (each["kind"], each["metadata"]["name"]) == (kind, name))
 
 
-class Town:
+class Environment:
     """The processes of the manifests, and what a test looks at afterwards.
 
     Attributes:
-        stopper: stop_servers whose results are answers, as in the base.
+        cloud: the simulated cloud.
+        stopper: stop_servers whose results are replies, as in the base.
         posting: stop_servers whose results go to the sink, as in the overlay.
+        chat: notify_chat, which posts to a stand-in for the chat.
+        log: the program that logs results and dead letters.
     """
 
     def __init__(
-        self, cloud: Simulator, ingress: Ingress, chat: SinkServer, folder: Path, settings: Mapping[str, str]
+        self, cloud: Simulator, ingress: Ingress, messages: SinkServer, folder: Path, settings: Mapping[str, str]
     ) -> None:
-        self.cloud, self._ingress, self._chat = cloud, ingress, chat
+        self.cloud, self._ingress, self._messages = cloud, ingress, messages
 
         def process(name: str, mark: str = "", **environ: str) -> Process:
             return Process(found("Service", name), environ, folder / f"{name}{mark}.log")
@@ -58,24 +61,23 @@ class Town:
             **bound(OBJECTS, "bms-autostop-webhook", ingress.url),
             AUTOSTOP_ALERTMANAGER_TOKEN=ALERT_TOKEN,
         )
+        self.chat = process("bms-autostop-chat", AUTOSTOP_NOTIFY_TEXT_URL=messages.url)
         self.log = process("bms-autostop-log")
-        self.all = (self.stopper, self.posting, self.webhook, self.log)
+        self.all = (self.stopper, self.posting, self.webhook, self.chat, self.log)
 
-    def broker(self, *, posting: bool = False) -> Broker:
-        """A broker with nothing in it, in front of these processes."""
-        # The chat's target has tests of its own; here a stand-in takes what it would get.
-        chat = self._chat.url.removesuffix("/results")
+    def broker(self, channel: Channel | None = None, *, posting: bool = False, **options: Any) -> Broker:
+        """Return a broker with nothing in it, in front of these processes."""
         addresses = {
             "bms-autostop": (self.posting if posting else self.stopper).url,
             "bms-autostop-log": self.log.url,
-            "bms-autostop-chat": chat,
+            "bms-autostop-chat": self.chat.url,
         }
-        broker = Broker(OBJECTS, addresses)
+        broker = Broker(OBJECTS, addresses, channel=channel, **options)
         self._ingress.broker = broker
         return broker
 
     def logged(self, path: str, event: Event) -> list[dict[str, Any]]:
-        """What the log service wrote of an event or of its result."""
+        """Return what the log service wrote of an event or of its result."""
         id_ = event.attributes["id"]
         return [
             line
@@ -83,24 +85,43 @@ class Town:
             if line.get("path") == path and id_ in (line["ce-id"], line.get("ce-causationid"))
         ]
 
-    def told(self, event: Event) -> int:
-        """How many results of an event came to the chat."""
-        return sum(got.headers.get("ce-causationid") == event.attributes["id"] for got in self._chat.got)
+    def results(self, event: Event) -> dict[str, int]:
+        """Return the ids of an event's results, and how many different ones came to the broker under each id."""
+        ends: dict[str, set[str]] = {}
+        for result in self._ingress.broker.taken_in if self._ingress.broker else []:
+            if result.attributes.get("causationid") == event.attributes["id"]:
+                ends.setdefault(result.attributes["id"], set()).add(json.loads(result.data)["finished_at"])
+        return {id_: len(times) for id_, times in ends.items()}
+
+    def posted(self, result_id: str) -> int:
+        """Return how many messages about a result came to the chat."""
+        return self._chat_lines("result posted", result_id)
+
+    def dropped(self, result_id: str) -> int:
+        """Return how many repeats of a result notify_chat dropped."""
+        return self._chat_lines("result posted before", result_id)
+
+    def messages(self, event: Event) -> int:
+        """Return how many messages about an event's results came to the chat."""
+        return sum(self.posted(id_) for id_ in self.results(event))
+
+    def _chat_lines(self, message: str, result_id: str) -> int:
+        return sum((line["message"], line.get("event_id")) == (message, result_id) for line in self.chat.lines())
 
 
 def night(*server_ids: str) -> Event:
-    """The schedule's event, for these servers."""
+    """Return the schedule's event, for these servers."""
     return tick(found("PingSource", "weekday-evening"), {"server_ids": list(server_ids)})
 
 
 def request(*server_ids: str, **attributes: str) -> Event:
-    """An event as a pipeline sends it."""
+    """Return an event as a pipeline sends it."""
     identity = {"specversion": "1.0", "id": f"flow-{next(_numbers)}", "source": "/pipeline", "type": STOP_REQUESTED}
     return Event({**identity, **attributes}, json.dumps({"server_ids": list(server_ids)}).encode())
 
 
 def alarm(server_id: str) -> dict[str, Any]:
-    """What Alertmanager sends while an alert fires."""
+    """Return what Alertmanager sends while an alert fires."""
     alert = {
         "status": "firing",
         "labels": {"alertname": "Idle", "server_id": server_id},
@@ -114,18 +135,18 @@ def alarm(server_id: str) -> dict[str, Any]:
 
 
 @contextmanager
-def running(folder: Path, **settings: str) -> Iterator[Town]:
-    """All processes, until the end of the block; the settings are those of the two that stop servers."""
-    with Simulator() as cloud, SinkServer() as chat:
+def running(folder: Path, **settings: str) -> Iterator[Environment]:
+    """Run all processes until the end of the block; the settings are those of the two that stop servers."""
+    with Simulator() as cloud, SinkServer() as messages:
         ingress = Ingress()
-        town = Town(cloud, ingress, chat, folder, settings)
+        environment = Environment(cloud, ingress, messages, folder, settings)
         try:
-            for process in town.all:
+            for process in environment.all:
                 process.start()
-            for process in town.all:
+            for process in environment.all:
                 process.until_up()
-            yield town
+            yield environment
         finally:
-            for process in town.all:
+            for process in environment.all:
                 process.kill()
             ingress.close()
