@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from handler.doctor import examine
+from handler.cli.checks.targets import stop_servers
 from handler.services.stop_servers import Service
 from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
@@ -64,7 +64,7 @@ def use_everything(start_function: StartFunction, cloud: Simulator, api: str, *l
     for each in (login, *logins):
         settings = from_environ({"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_API": api, **each})
         Service(settings).ready()
-        assert not [finding for finding in examine(settings) if finding.verdict == "wrong"]
+        assert not [check for check in stop_servers(settings, None, lambda _: None) if check.status == "error"]
 
 
 def test_every_call_is_written_down_and_every_one_of_them_is_made(start_function: StartFunction) -> None:
@@ -131,7 +131,9 @@ def test_upstreams_rules_are_those_of_the_calls() -> None:
 
 def test_the_doctor_advises_actions_of_the_policies() -> None:
     """Whoever follows the doctor and whoever follows the policies do the same."""
-    advised = set(re.findall(r"(?:ecs|bms):servers:\w+", (ROOT / "handler" / "doctor.py").read_text()))
+    advised = set(
+        re.findall(r"(?:ecs|bms):servers:\w+", (ROOT / "handler" / "cli" / "checks" / "cloud.py").read_text())
+    )
     allowed = {call["iam"] for api in ("nova", "bms") for call in CALLS[api]["calls"] if call["iam"]}
     assert advised == allowed
 

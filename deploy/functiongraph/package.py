@@ -35,10 +35,10 @@ PLATFORM = "manylinux2014_x86_64"
 EXTRAS = ("oidc",)
 """What a caller through API Gateway may want; tracing is packed when asked for."""
 
-# It serves HTTP, which the platform does here. Whatever only it needs is left out with it.
-_NOT_HERE = {"functions-framework", "gunicorn"}
+# Two serve HTTP, which the platform does here; the third is the command line. What only they need is left out too.
+_NOT_HERE = {"functions-framework", "gunicorn", "click"}
 # Parts of ours that no event reaches: commands, the simulated cloud, and the entry of functions-framework.
-_NOT_OURS = ("cli.py", "demo", "doctor.py", "main.py", "simulator/")
+_NOT_OURS = ("cli/", "demo/", "main.py", "simulator/", "terminal.py")
 _JUNK = re.compile(r"(^|/)(__pycache__|tests?)/|\.py[cio]$|\.dist-info/(RECORD|INSTALLER|REQUESTED|direct_url\.json)$")
 _ENVIRONMENT = {
     "implementation_name": "cpython",

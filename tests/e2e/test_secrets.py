@@ -380,18 +380,18 @@ def test_doctor_and_plan_show_no_secret(
 ) -> None:
     """Nor what their settings are, nor what the cloud repeats."""
     event = tmp_path / "event.json"
-    monkeypatch.setattr(cli, "_PLAN_BUDGET", 0.5)
     with everything() as (seen, _), EchoCloud() as cloud:
         cloud.status = cloud.stop_status = status
         for name, value in stop_environ(cloud, kind).items():
             monkeypatch.setenv(name, value)
         for data in ({"server_ids": [ONE]}, *MALFORMED[:2]):
             event.write_text(json.dumps({"specversion": "1.0", "id": "e", "source": "/s", "type": STOP, "data": data}))
-            for arguments in (["plan", str(event)], ["plan", "--json", str(event)], ["doctor"]):
+            plan = ["plan", "--timeout", "0.5", "-v", str(event)]
+            for arguments in (plan, [*plan, "--json"], ["doctor"], ["doctor", "--json", "--server", ONE]):
                 cli.main(arguments)
         monkeypatch.setenv("AUTOSTOP_DEADLINE", WRONG)
         for arguments in (["plan", str(event)], ["doctor"], ["serve"]):
-            assert cli.main(arguments) == cli.Exit.SETTINGS
+            assert cli.main(arguments) == cli.Exit.USAGE
         out = capsys.readouterr()
         seen.add("output", out.out, out.err)
     assert ("***" in out.out) is (status != 200)

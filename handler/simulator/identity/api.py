@@ -67,6 +67,8 @@ class Keystone:
                 return _reply(200, {"catalog": self._catalog.entries(token), "links": links})
             case "GET", "/v3/projects" if self._otc:
                 return self._list_projects(request)
+            case "GET", "/v3/auth/projects":
+                return self._list_projects(request)
         return _answer(404, _NO_SUCH_PATH, "text/html; charset=utf-8")
 
     def refuse(self, request: Request, status: int, message: str | None = None) -> Answer:

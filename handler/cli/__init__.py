@@ -1,0 +1,126 @@
+"""The `bms-autostop` command.
+
+Each subcommand is a module of its own, which is imported when it is called; so `--help` and shell completion do not
+pay for the HTTP client or the simulated cloud.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from handler import __version__
+from handler.cli.exit_codes import Exit
+
+__all__ = ["Exit", "command", "main"]
+
+# The name of each command, in the order of `--help`: the module below `handler.cli`, and the object in it.
+_COMMANDS = {
+    "demo": ("demo", "demo"),
+    "demo-chat": ("demo", "demo_chat"),
+    "simulate": ("simulate", "simulate"),
+    "serve": ("serve", "serve"),
+    "doctor": ("doctor", "doctor"),
+    "plan": ("plan", "plan"),
+    "send": ("send", "send"),
+    "explain": ("explain", "explain"),
+    "settings": ("settings", "command"),
+    "completion": ("completion", "completion"),
+}
+
+
+class _ClosedPipe(Exception):
+    """Nothing reads the standard output any more."""
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the names in the order of `--help`."""
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        del ctx
+        found = _COMMANDS.get(cmd_name)
+        if found is None:
+            return None
+        module, name = found
+        imported: click.Command = getattr(importlib.import_module(f"handler.cli.{module}"), name)
+        return imported
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and write out everything that it printed."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise _ClosedPipe from None
+        return result
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+    epilog="Colour is used on terminals only, and not if NO_COLOR is set.",
+)
+@click.version_option(__version__, message="bms-autostop %(version)s")
+@click.pass_context
+def command(ctx: click.Context) -> None:
+    """Stop bare metal servers when an event asks for it.
+
+    A stop is a power cut: on Open Telekom Cloud always a forced one, on upstream Nova with Ironic after a soft
+    power-off that timed out. Of the commands below only `serve` and `send --stop` can lead to one.
+    """
+    # None: click decides by whether the output is a terminal.
+    ctx.color = False if os.environ.get("NO_COLOR") else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: without the program's name; None for those of the process.
+
+    Returns:
+        An exit code, see `Exit`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # The command says itself what matters; without a handler Python would print our log's warnings as bare texts.
+    logger, silent = logging.getLogger("handler"), logging.NullHandler()
+    logger.addHandler(silent)
+    given = list(arguments) if arguments is not None else None
+    try:
+        code = command.main(given, prog_name="bms-autostop", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _interrupted()
+    except _ClosedPipe:
+        # Python flushes the standard output at its end, and would complain that this fails.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.CLOSED_PIPE
+    finally:
+        logger.removeHandler(silent)
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _interrupted() -> int:
+    """End as SIGINT ends a process: at once, without waiting for calls that other threads have under way."""
+    sys.stdout.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return Exit.INTERRUPTED

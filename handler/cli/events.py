@@ -1,0 +1,156 @@
+"""The event that `plan` and `send` are about: from a file, or made of the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+_STOP_REQUESTED = "io.github.bms-autostop.stop.requested.v1"
+_STRUCTURED = "application/cloudevents+json"
+_BATCH = "application/cloudevents-batch+json"
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An HTTP message that carries one event or several.
+
+    Attributes:
+        headers: in lower case; values as the bytes on the wire read as Latin-1.
+    """
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line names: a file, or servers, or a selector."""
+
+    file: str | None
+    servers: tuple[str, ...]
+    name: str | None
+    tags: tuple[str, ...]
+    metadata: tuple[tuple[str, str], ...]
+    reason: str | None
+
+
+def server_id(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Check the ids of servers, for an option; upper case becomes lower case."""
+    if value is None or isinstance(value, tuple):
+        return value if value is None else tuple(server_id(ctx, param, one) for one in value)
+    if not _UUID.fullmatch(value):
+        raise click.BadParameter("must be the UUID of a server", ctx, param)
+    return value.lower()
+
+
+def _entries(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Split entries of metadata at their first `=`; the text behind it may be empty."""
+    pairs = [one.partition("=") for one in value]
+    if not all(key and sign for key, sign, _ in pairs):
+        raise click.BadParameter("must be of the form KEY=VALUE", ctx, param)
+    return tuple((key, text) for key, _, text in pairs)
+
+
+def selection(command: _Decorated) -> _Decorated:
+    """Give a command the argument EVENT and the options that can stand in its place."""
+    for decorate in (
+        click.option("--reason", metavar="TEXT", help="Why; the result carries it. Not with EVENT."),
+        click.option("--metadata", metavar="K=V", multiple=True, callback=_entries, help="Servers with this metadata."),
+        click.option(
+            "--tag", "tags", metavar="TAG", multiple=True, help="Servers with this tag. Several: all of them."
+        ),
+        click.option("--name", metavar="GLOB", help="Servers whose whole name fits, such as 'ci-*'."),
+        click.option("--server", "servers", metavar="ID", multiple=True, callback=server_id, help="This server."),
+        click.argument("event", metavar="[EVENT.json|-]", required=False),
+    ):
+        command = decorate(command)
+    return command
+
+
+def asked(
+    event: str | None,
+    servers: tuple[str, ...],
+    name: str | None,
+    tags: tuple[str, ...],
+    metadata: tuple[tuple[str, str], ...],
+    reason: str | None,
+) -> Asked:
+    """Check that exactly one way of naming servers is used.
+
+    Raises:
+        click.UsageError: none is, or several are.
+    """
+    selector = name is not None or bool(tags) or bool(metadata)
+    if (event is not None) + bool(servers) + selector != 1:
+        raise click.UsageError("Name the servers: EVENT.json, or --server, or --name, --tag and --metadata.")
+    if event is not None and reason is not None:
+        raise click.UsageError("--reason cannot be given with EVENT.json, which has its own.")
+    return Asked(event, servers, name, tags, metadata, reason)
+
+
+def message(asked: Asked, *, dry_run: bool | None = None) -> Message:
+    """Read the event from its file, or make a `stop.requested.v1` of the options.
+
+    Args:
+        dry_run: what an event that is made here says; None to leave it out.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if asked.file is not None:
+        return _from_file(sys.stdin.buffer.read() if asked.file == "-" else Path(asked.file).read_bytes())
+    selector = {
+        "name": asked.name,
+        "tags": list(asked.tags) or None,
+        "metadata": dict(asked.metadata) or None,
+    }
+    data: dict[str, object] = (
+        {"server_ids": list(asked.servers)}
+        if asked.servers
+        else {"selector": {part: value for part, value in selector.items() if value is not None}}
+    )
+    if asked.reason is not None:
+        data["reason"] = asked.reason
+    if dry_run is not None:
+        data["dry_run"] = dry_run
+    event = {
+        "specversion": "1.0",
+        "id": str(uuid.uuid4()),
+        "source": "/bms-autostop/cli",
+        "type": _STOP_REQUESTED,
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return Message({"content-type": _STRUCTURED}, json.dumps(event).encode())
+
+
+def _from_file(content: bytes) -> Message:
+    """Tell the modes apart: an array is a batch; an object of just `headers` and `body` is binary mode."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    match document:
+        case list():
+            return Message({"content-type": _BATCH}, content)
+        case {"headers": dict(headers), "body": str(body)} if len(document) == 2:
+            return Message({name.lower(): _on_the_wire(value) for name, value in headers.items()}, body.encode())
+        case _:
+            return Message({"content-type": _STRUCTURED}, content)
+
+
+def _on_the_wire(value: object) -> str:
+    return str(value).encode("utf-8", "surrogatepass").decode("latin-1")

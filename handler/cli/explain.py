@@ -1,0 +1,83 @@
+"""`bms-autostop explain`: what a word of a result, a log line or a problem document means, and what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+
+import click
+from click.shell_completion import CompletionItem
+
+from handler.cli.exit_codes import Exit
+from handler.cli.runbook import Entry, entries
+from handler.terminal import problems, terminal_width, wrap
+
+
+def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    del ctx, param
+    words = dict.fromkeys(entry.word for entry in entries())
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+@click.command(epilog="Exit code: 0, or 2 if the word is not known.")
+@click.argument("word", shell_complete=_complete)
+def explain(word: str) -> int:
+    """Say what a reason, refusal or problem means, and what to do.
+
+    WORD is such as already-stopping, too-old or budget-spent: what a row of a result, a log line or a problem document
+    has as its `reason`, `refusal` or `problem`.
+    """
+    known = entries()
+    # The type of a problem document, which ends in the word, will do as well.
+    named = re.search(r"[a-z]+(-[a-z]+)*$", word.strip().lower())
+    wanted = named[0] if named else word
+    found = [entry for entry in known if entry.word == wanted]
+    if not found:
+        near = get_close_matches(wanted, {entry.word for entry in known}, n=3, cutoff=0.5)
+        hint = f"Did you mean {', '.join(near)}?" if near else "Known words are in the runbook, deploy/README.md."
+        problems(f"Not a reason, refusal or problem: {word!r}.", [hint])
+        return Exit.USAGE
+    width = terminal_width()
+    for entry in found:
+        click.secho(f"{entry.word} ({_kind(entry)})", bold=True)
+        for text in (_meaning(entry), entry.action.replace("`", "")):
+            click.echo("\n".join(wrap(text, width, "  ")))
+    return Exit.OK
+
+
+def _kind(entry: Entry) -> str:
+    match entry.kind:
+        case "reason":
+            return f"reason of the outcome {entry.beside}"
+        case "problem":
+            return f"problem, answered with {entry.beside}"
+        case _:
+            return f"{entry.kind} of the event as a whole"
+
+
+def _meaning(entry: Entry) -> str:
+    """Return what the word says, in one sentence; empty if only the runbook knows it."""
+    from handler.stop.meanings import MEANINGS, REFUSALS
+    from handler.stop.model import Reason, Refusal
+
+    match entry.kind:
+        case "reason" if entry.word in [*Reason]:
+            return MEANINGS[Reason(entry.word)]
+        case "refusal" if entry.word in [*Refusal]:
+            return REFUSALS[Refusal(entry.word)]
+        case "problem":
+            return next((text for name, text in _problems() if name == entry.word), "")
+        case _:
+            return ""
+
+
+def _problems() -> Iterator[tuple[str, str]]:
+    """Yield the name of each error and the first line of its description."""
+    from handler.errors import AutostopError
+
+    classes = [AutostopError]
+    for one in classes:
+        classes += one.__subclasses__()
+        if one.__doc__:
+            yield one.name, one.__doc__.partition("\n")[0]

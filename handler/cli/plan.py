@@ -1,0 +1,98 @@
+"""`bms-autostop plan`: say what an event would do."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from handler.cli import events
+from handler.cli.exit_codes import Exit
+from handler.terminal import Progress, problems, terminal_width, wrap
+
+
+@click.command(
+    epilog="Exit code: 0 nothing stands in the way, 1 at least one server would fail, 2 settings or command line are "
+    "wrong, 3 the event is malformed, ignored or would be refused, 4 the cloud could not be asked."
+)
+@events.selection
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(0.1, 3600), default=30, help="Time for the cloud's answers."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the data of the result event; an array for a batch.")
+@click.option("-v", "--verbose", is_flag=True, help="Print what each server was judged by.")
+def plan(timeout: float, as_json: bool, verbose: bool, **options: Any) -> int:
+    """Say what an event would do to each server, and why.
+
+    The event is a file (- for standard input) in any mode of CloudEvents: a JSON object, an array of them, or an
+    object with `headers` and `body`. Instead of a file, options can name the servers.
+
+    The cloud is only read. Whether the login may stop servers is not tested: see `bms-autostop doctor --server`.
+    """
+    asked = events.asked(**options)
+    from handler.cli.results import Result, lines, summary
+    from handler.cli.settings import Target, read
+    from handler.errors import AutostopError, BadEvent, RetryableError
+    from handler.inbound.cloudevents.decode import decode
+    from handler.inbound.endpoints.stop_servers import requests_of
+    from handler.outbound.result import result_data
+    from handler.services.stop_servers import Service
+    from handler.settings.env import SettingsError
+
+    try:
+        # No caller has to be authenticated here, so it need not be set how.
+        configured = read(
+            Target.STOP_SERVERS, {"AUTOSTOP_INBOUND_AUTH": "none", **os.environ, "AUTOSTOP_DRY_RUN": "true"}
+        )
+    except SettingsError as invalid:
+        problems("The settings are not valid:", invalid.violations)
+        return Exit.USAGE
+    try:
+        message = events.message(asked)
+    except OSError as failure:
+        problems("The event cannot be read:", [str(failure)])
+        return Exit.USAGE
+    ignored: list[str] = []
+    try:
+        requests = requests_of(
+            decode(message.headers, message.body), configured.event_types, lambda _, why: ignored.append(why)
+        )
+        if not requests:
+            problems("The event would be ignored:", ignored)
+            return Exit.REFUSED
+        service, deadline = Service(configured), time.monotonic() + timeout
+        with Progress("asking the cloud"):
+            data = [result_data(service.report(request, deadline)) for request in requests]
+    except BadEvent as bad:
+        problems("The event can never succeed:", [f"{violation.at}: {violation.fault}" for violation in bad.violations])
+        return Exit.REFUSED
+    except RetryableError as error:
+        problems("The cloud could not be asked:", [*_causes(error), "`bms-autostop doctor` says what is wrong."])
+        return Exit.UNAVAILABLE
+    except AutostopError as error:
+        problems("The event can never succeed:", [str(error)])
+        return Exit.REFUSED
+    results = [Result.parse(one) for one in data]
+    if as_json:
+        click.echo(json.dumps(data if "batch" in message.headers.get("content-type", "") else data[0], indent=2))
+    else:
+        width = terminal_width()
+        note = "Nothing was sent. Whether the login may stop servers was not tested."
+        text = [*lines(results, width, verbose=verbose, planned=True), *wrap(note, width)]
+        click.echo("\n".join([*text, *wrap(summary(results), width)]))
+    if any(result.refusal for result in results):
+        return Exit.REFUSED
+    return Exit.FAILED if any(result.failed for result in results) else Exit.OK
+
+
+def _causes(error: BaseException | None) -> Iterator[str]:
+    """Yield what happened, and what that came from, as far as the texts are ours."""
+    from handler.errors import AutostopError
+
+    while isinstance(error, AutostopError):
+        yield f"{error.name}: {error}"
+        error = error.__cause__

@@ -1,0 +1,135 @@
+"""The `data` of a result event as text: of a plan that was made here, or of a function that was called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from handler.terminal import Row, counted, escape, table, wrap
+
+_COLOURS = {
+    "planned": "green",
+    "stopped": "green",
+    "accepted": "yellow",
+    "unchanged": "cyan",
+    "skipped": "cyan",
+    "failed": "red",
+}
+# The server's own line shows them.
+_IN_ROW = frozenset({"vm_state", "task_state"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerRow:
+    """One server of a result; all texts are escaped."""
+
+    id: str
+    name: str
+    state: str
+    outcome: str
+    reason: str
+    detail: str
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What there is to show of a result's data; all texts are escaped."""
+
+    refusal: str
+    detail: str
+    dry_run: bool
+    servers: tuple[ServerRow, ...] = field(default=())
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Self:
+        """Read the data as far as it can be read; another version of the function may have made it."""
+        rows = data.get("servers")
+        return cls(
+            refusal=_text(data.get("refusal")),
+            detail=_text(data.get("detail")),
+            dry_run=data.get("dry_run") is True,
+            servers=tuple(_server(row) for row in rows if isinstance(row, dict)) if isinstance(rows, list) else (),
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Whether at least one server failed."""
+        return any(server.outcome == "failed" for server in self.servers)
+
+
+def lines(results: Sequence[Result], width: int, *, verbose: bool, planned: bool) -> Iterator[str]:
+    """Lay out results as text, one after the other.
+
+    Args:
+        width: columns of a line.
+        verbose: with the evidence of each server.
+        planned: nothing was sent; it is only said what would be done.
+    """
+    for number, result in enumerate(results, start=1):
+        if len(results) > 1:
+            yield from wrap(f"Event {number} of {len(results)}", width)
+        if result.refusal:
+            verb = "would be" if planned else "was"
+            said = f"The event {verb} refused as a whole: {result.refusal}. {result.detail}"
+            yield from wrap(f"{said} `bms-autostop explain {result.refusal}` says what to do.", width)
+        elif result.servers:
+            rows = [_row(server, verbose) for server in result.servers]
+            yield from table(("NAME", "SERVER", "STATE", "RESULT"), rows, width)
+        elif result.detail:
+            yield from wrap(result.detail, width)
+        if len(results) > 1:
+            yield ""
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Return how many servers came out as what, in one line."""
+    counts = Counter(server.outcome for result in results for server in result.servers)
+    total = sum(counts.values())
+    parts = [f"{number} {'would be stopped' if name == 'planned' else name}" for name, number in sorted(counts.items())]
+    refused = sum(1 for result in results if result.refusal)
+    if refused:
+        parts.append(f"{counted(refused, 'event')} refused")
+    return f"{counted(total, 'server')}: {', '.join(parts)}." if parts else f"{counted(total, 'server')}."
+
+
+def _row(server: ServerRow, verbose: bool) -> Row:
+    evidence = (", ".join(server.evidence) or "never seen, so there is no evidence",) if verbose else ()
+    cells = (server.name or "-", server.id, server.state)
+    return Row(cells, f"{server.outcome}/{server.reason}:", server.detail, _COLOURS.get(server.outcome), evidence)
+
+
+def _server(row: Mapping[str, Any]) -> ServerRow:
+    task = _text(row.get("task_state"))
+    evidence = row.get("evidence")
+    return ServerRow(
+        id=_text(row.get("id")),
+        name=_text(row.get("name")),
+        state=(_text(row.get("vm_state")) or "-") + (f" ({task})" if task else ""),
+        outcome=_text(row.get("outcome")),
+        reason=_text(row.get("reason")),
+        detail=_text(row.get("detail")),
+        evidence=tuple(_pairs({name: value for name, value in evidence.items() if name not in _IN_ROW}))
+        if isinstance(evidence, dict)
+        else (),
+    )
+
+
+def _pairs(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Each member under the name that the result event gives it; what is null is left out."""
+    for name, value in row.items():
+        match value:
+            case None:
+                continue
+            case dict():
+                yield from _pairs(value, f"{prefix}{escape(name)}.")
+            case bool():
+                yield f"{prefix}{escape(name)}={'yes' if value else 'no'}"
+            case _:
+                yield f"{prefix}{escape(name)}={_text(value)}"
+
+
+def _text(value: object) -> str:
+    return "" if value is None else escape(str(value))

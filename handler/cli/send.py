@@ -1,0 +1,305 @@
+"""`bms-autostop send`: post an event to a function."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from handler.cli import events
+from handler.cli.exit_codes import Exit
+from handler.terminal import Progress, escape, problems, terminal_width, wrap
+
+if TYPE_CHECKING:
+    from handler.stop.model import StopRequest
+
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class Delivery(StrEnum):
+    """What is known of an event that was posted."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    NOT_SENT = "not-sent"
+    NOT_HANDLED = "not-handled"
+    UNKNOWN = "unknown"
+
+    @property
+    def exit_code(self) -> Exit:
+        """The exit code that says so."""
+        match self:
+            case Delivery.TAKEN:
+                return Exit.OK
+            case Delivery.REFUSED:
+                return Exit.REFUSED
+            case _:
+                return Exit.UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of posting an event.
+
+    Attributes:
+        delivery: what is known.
+        status: the HTTP status; None if no answer came.
+        detail: one sentence, in our words.
+        results: the data of each result event in the answer.
+        problem: the problem document of an answer that is not 2xx; empty if it has none.
+    """
+
+    delivery: Delivery
+    status: int | None
+    detail: str
+    results: tuple[Mapping[str, Any], ...] = ()
+    problem: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    from handler.settings.env import http_url
+
+    try:
+        return http_url(value)
+    except ValueError:
+        raise click.BadParameter("must be an http or https URL without credentials", ctx, param) from None
+
+
+@click.command(
+    epilog="Exit code: 0 taken (2xx), 2 the command line is wrong, 3 the event is malformed or was refused (4xx), 4 no "
+    "answer, or 503: not handled. After a time-out it is not known whether the event was taken."
+)
+@click.option("--url", metavar="URL", callback=_url, required=True, help="Of the function, or of a broker before it.")
+@click.option("--dry-run", "dry_run", flag_value=True, type=bool, default=None, help="Ask what would be done.")
+@click.option("--stop", "dry_run", flag_value=False, type=bool, default=None, help="Ask for the stop: a power cut.")
+@events.selection
+@click.option(
+    "--token-file", metavar="FILE", type=click.Path(), help="File with the bearer token; else AUTOSTOP_SINK_TOKEN."
+)
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.IntRange(1, 3600), default=90, help="Longer than AUTOSTOP_DEADLINE."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: delivery, status, events, results.")
+@click.option("-v", "--verbose", is_flag=True, help="Print what each server was judged by.")
+def send(
+    url: str,
+    dry_run: bool | None,
+    token_file: str | None,
+    timeout: int,
+    as_json: bool,
+    verbose: bool,
+    **options: Any,
+) -> int:
+    """Post an event that asks for a stop, or for a plan of it.
+
+    The event is a file, or made of the options that name servers. Either --dry-run or --stop must be given. With
+    --dry-run a file's event is changed to say `dry_run`; one that cannot be changed is not sent. An event is posted
+    once and never repeated.
+    """
+    if dry_run is None:
+        raise click.UsageError("Either --dry-run or --stop must be given.")
+    asked = events.asked(**options)
+    from handler.errors import AutostopError, BadEvent
+
+    try:
+        token = _token(token_file)
+        message = events.message(asked, dry_run=dry_run)
+    except OSError as failure:
+        problems("Cannot read:", [str(failure)])
+        return Exit.USAGE
+    try:
+        if dry_run and asked.file is not None:
+            message = _as_dry_run(message)
+        requests = _requests(message)
+    except BadEvent as bad:
+        problems(
+            "The event can never succeed; it was not sent:",
+            [f"{violation.at}: {violation.fault}" for violation in bad.violations],
+        )
+        return Exit.REFUSED
+    except AutostopError as error:
+        problems("The event can never succeed; it was not sent:", [str(error)])
+        return Exit.REFUSED
+    if not requests:
+        problems("The event was not sent:", ["It asks for nothing: the function would ignore it."])
+        return Exit.REFUSED
+    if any(request.dry_run is not dry_run for request in requests):
+        said = (
+            "The event cannot be made a dry run here." if dry_run else "The event says dry_run, and --stop was given."
+        )
+        problems("The event was not sent:", [said])
+        return Exit.USAGE
+    with Progress(f"waiting for {urlsplit(url).hostname}"):
+        answer = _post(url, message, token, timeout)
+    if as_json:
+        click.echo(json.dumps(_document(answer, requests), indent=2))
+    else:
+        _show(answer, requests, verbose)
+    return answer.delivery.exit_code
+
+
+def _token(file: str | None) -> str:
+    """Return the bearer token; empty if there is none.
+
+    Raises:
+        OSError: the file cannot be read, or holds no token.
+    """
+    token = Path(file).read_text(encoding="latin-1").strip() if file else os.environ.get("AUTOSTOP_SINK_TOKEN", "")
+    if (file or token) and not _TOKEN.fullmatch(token):
+        raise OSError(f"{file or 'AUTOSTOP_SINK_TOKEN'}: must hold one token and nothing else")
+    return token
+
+
+def _as_dry_run(message: events.Message) -> events.Message:
+    """Return the same message with `dry_run` in the data of each event, where the data is a JSON object.
+
+    Whether that makes it a dry run is checked afterwards, by reading it as the function does.
+    """
+    batch = message.headers.get("content-type", "").startswith("application/cloudevents-batch")
+    structured = message.headers.get("content-type", "").startswith("application/cloudevents+json")
+    from handler.inbound.cloudevents import strict_json
+
+    try:
+        # Strictly, since a name that is there twice would be there once afterwards.
+        document = strict_json.loads(message.body)
+    except ValueError:
+        return message
+    if batch or structured:
+        for event in document if batch and isinstance(document, list) else [document]:
+            if isinstance(event, dict) and isinstance(event.setdefault("data", {}), dict):
+                _set_dry_run(event["data"])
+    elif isinstance(document, dict):
+        _set_dry_run(document)
+    return events.Message(message.headers, json.dumps(document).encode())
+
+
+def _set_dry_run(data: dict[str, Any]) -> None:
+    # Any other value is a violation, which must be seen.
+    if isinstance(data.get("dry_run", False), bool):
+        data["dry_run"] = True
+
+
+def _requests(message: events.Message) -> list[StopRequest]:
+    """Read a message as the function does.
+
+    Raises:
+        AutostopError: the function would refuse it.
+    """
+    from handler.inbound.cloudevents.decode import decode
+    from handler.inbound.endpoints.stop_servers import requests_of
+
+    return requests_of(decode(message.headers, message.body), {})
+
+
+def _post(url: str, message: events.Message, token: str, timeout: float) -> Answer:
+    """Post a message once."""
+    from handler.http_client import FAILURES, HttpClient
+
+    headers = dict(message.headers)
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    client = HttpClient(pool=1)
+    try:
+        status, received, body = client.send("POST", url, headers=headers, body=message.body, timeout=timeout)
+    except FAILURES as failure:
+        return _no_answer(failure)
+    finally:
+        client.close()
+    document = _json(body)
+    if 200 <= status < 300:
+        results = tuple(_results(str(received.get("content-type") or ""), str(received.get("ce-type") or ""), document))
+        detail = "The event was handled." if results else "The event was taken. The answer holds no result."
+        return Answer(Delivery.TAKEN, status, detail, results)
+    problem = document if isinstance(document, dict) else {}
+    if status == 503:
+        detail = "The event was not handled, or not wholly. Sending the same event again is safe."
+        return Answer(Delivery.NOT_HANDLED, status, detail, problem=problem)
+    if status < 500:
+        detail = "A redirect is not followed." if status < 400 else "The event was refused; nothing was done."
+        return Answer(Delivery.REFUSED, status, detail, problem=problem)
+    return Answer(Delivery.UNKNOWN, status, _UNKNOWN, problem=problem)
+
+
+_UNKNOWN = "It is not known whether the event was taken: servers may be stopped. Look before sending it again."
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _results(media_type: str, type_: str, document: object) -> Iterator[Mapping[str, Any]]:
+    """Yield the data of each result event: of one in binary mode, or of a batch."""
+    if media_type.startswith("application/cloudevents-batch") and isinstance(document, list):
+        for event in document:
+            if isinstance(event, dict) and isinstance(event.get("data"), dict):
+                yield event["data"]
+    elif type_ and isinstance(document, dict):
+        yield document
+
+
+def _no_answer(failure: BaseException) -> Answer:
+    from urllib3 import exceptions
+
+    reason = failure.args[0] if isinstance(failure, exceptions.SSLError) and failure.args else failure
+    match reason:
+        case exceptions.NameResolutionError():
+            why = "no address for the host name"
+        case exceptions.NewConnectionError():
+            cause = reason.__cause__ or reason.__context__
+            why = str(cause.strerror) if isinstance(cause, OSError) and cause.strerror else "no connection"
+        case exceptions.ConnectTimeoutError():
+            why = "no connection in time"
+        case ssl.SSLCertVerificationError():
+            why = f"the certificate is not trusted: {reason.verify_message}"
+        case _:
+            return Answer(Delivery.UNKNOWN, None, f"No answer ({type(failure).__name__}). {_UNKNOWN}")
+    return Answer(Delivery.NOT_SENT, None, f"No connection, so nothing was sent: {why}.")
+
+
+def _document(answer: Answer, requests: list[StopRequest]) -> dict[str, object]:
+    return {
+        "delivery": answer.delivery.value,
+        "status": answer.status,
+        "detail": answer.detail,
+        "events": [{"source": request.source, "id": request.id, "dry_run": request.dry_run} for request in requests],
+        "results": list(answer.results),
+        "problem": dict(answer.problem) or None,
+    }
+
+
+def _show(answer: Answer, requests: list[StopRequest], verbose: bool) -> None:
+    from handler.cli.results import Result, lines, summary
+
+    width = terminal_width()
+    said = f"HTTP {answer.status}: {answer.detail}" if answer.status else answer.detail
+    if answer.delivery is not Delivery.TAKEN:
+        details = [f"event: {request.id} from {request.source}" for request in requests]
+        problem = answer.problem
+        details += [str(problem[name]) for name in ("title", "detail") if problem.get(name)]
+        faults = problem.get("faults")
+        for fault in faults if isinstance(faults, list) else []:
+            if isinstance(fault, dict):
+                details.append(f"{fault.get('at')}: {fault.get('fault')}")
+        if word := re.search("[a-z]+(-[a-z]+)*$", str(problem.get("type", ""))):
+            details.append(f"`bms-autostop explain {word[0]}` says what to do.")
+        problems(said, details)
+        return
+    for request in requests:
+        click.echo("\n".join(wrap(escape(f"Event {request.id} from {request.source}"), width)))
+    click.echo("\n".join(wrap(said, width)))
+    if answer.results:
+        results = [Result.parse(data) for data in answer.results]
+        rows = lines(results, width, verbose=verbose, planned=False)
+        click.echo("\n".join([*rows, *wrap(summary(results), width)]))

@@ -1,0 +1,273 @@
+"""`bms-autostop demo-chat`: the three functions on a simulated cloud, from a chat command to the chat's message."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+import click
+
+from handler.demo.fleet import CI_07, CI_08, CI_09, CI_10, DB_01, FLEET, add
+from handler.demo.function import HTTP, function
+from handler.demo.stand_ins import StandIns, stand_ins
+from handler.simulator import Simulator
+from handler.terminal import Progress, Row, counted, table, terminal_width, wrap
+
+_USER, _CHANNEL = "U2147483697", "C2147483705"
+# How many stops each server must have been sent in the end.
+_EXPECTED_STOPS = {CI_07: 1, CI_08: 1, CI_09: 0, CI_10: 0, DB_01: 0}
+_SERVERS = tuple(server for server in FLEET if server.id in _EXPECTED_STOPS)
+_NAMES = {server.id: server.name for server in _SERVERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Secrets of this run; the next one has others."""
+
+    slack: str = field(default_factory=lambda: secrets.token_hex(16))
+    alertmanager: str = field(default_factory=lambda: secrets.token_hex(16))
+    internal: str = field(default_factory=lambda: secrets.token_hex(16))
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One request to `receive_webhook`, and what must come of it.
+
+    Attributes:
+        title: what a reader should know beforehand.
+        sent: the request in the words of its sender.
+        path, headers, body: the request.
+        status: the HTTP status expected.
+        response: words that the immediate answer must have.
+        posted_to: path of the chat's address that gets the message, or None if there must be none.
+        message: lines that the message must have.
+    """
+
+    title: str
+    sent: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    status: int
+    response: str
+    posted_to: str | None = None
+    message: tuple[str, ...] = ()
+
+
+def demo_chat() -> int:
+    """Run the demo.
+
+    Returns:
+        0 if everything came out as expected, 130 if it was interrupted, else 1.
+    """
+    width = terminal_width()
+    about = "bms-autostop, a chat and a simulated cloud: no account is used, and nothing leaves this machine."
+    click.echo("\n".join(wrap(about, width)))
+    keys = Keys()
+    try:
+        with Simulator(power_off_delay=0.7) as cloud, stand_ins() as chat, ExitStack() as running:
+            for server in _SERVERS:
+                add(cloud, server)
+            with Progress("starting three functions") as progress:
+                url = _start(running, cloud, chat, keys)
+                made = scenarios(chat.url, keys)
+                violations = []
+                for scenario in made:
+                    progress.on(f"sending to {scenario.path}")
+                    text, found = _run(scenario, url, chat, width)
+                    progress.print(text)
+                    violations += found
+            violations += [*chat.undelivered, *_show_servers(cloud, width)]
+            if chat.posted(timeout=0.0) is not None:
+                violations.append("the chat got more than one message for a request")
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted; everything that was started has ended.")
+        return 130
+    if violations:
+        click.echo("\nNot as expected:")
+        for violation in violations:
+            click.echo("\n".join(wrap(violation, width, "  - ")))
+        return 1
+    click.echo("\n".join(["", *wrap("How to set this up: events/webhooks.md and events/chat.md.", width)]))
+    summary = f"{counted(len(made), 'request')} sent. Everything came out as expected."
+    click.echo(click.style("\n".join(wrap(summary, width)), fg="green"))
+    return 0
+
+
+def _start(running: ExitStack, cloud: Simulator, chat: StandIns, keys: Keys) -> str:
+    """Start the three functions, each connected to the next by its URL; return that of `receive_webhook`."""
+    callers = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": keys.internal}
+    notify = running.enter_context(
+        function(
+            "notify_chat",
+            {**callers, "AUTOSTOP_NOTIFY_SLACK_URL": f"{chat.url}/services/ops", "AUTOSTOP_SLACK_HOSTS": chat.url},
+        )
+    )
+    chat.deliver_to = running.enter_context(
+        function(
+            "stop_servers",
+            {**callers, **cloud.environ(), "AUTOSTOP_RESULT_SINK": notify, "AUTOSTOP_SINK_TOKEN": keys.internal},
+        )
+    )
+    return running.enter_context(
+        function(
+            "receive_webhook",
+            {
+                "AUTOSTOP_EVENT_SINK": f"{chat.url}/broker",
+                "AUTOSTOP_SINK_TOKEN": keys.internal,
+                "AUTOSTOP_SLACK_SIGNING_SECRET": keys.slack,
+                "AUTOSTOP_SLACK_USERS": _USER,
+                "AUTOSTOP_SLACK_CHANNELS": _CHANNEL,
+                "AUTOSTOP_ALERTMANAGER_TOKEN": keys.alertmanager,
+            },
+        )
+    )
+
+
+def scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
+    """Return what is sent, signed with the keys of this run.
+
+    Args:
+        chat: its origin, for the address that a command brings for its answer.
+    """
+    typed = f"stop {CI_07} {CI_09} {DB_01} because weekend"
+    body = _command(typed, f"{chat}/commands/T0001/1/demo")
+    sent = f"/bms {typed}"
+    return (
+        Scenario(
+            "A command typed in Slack. It is signed. It is answered twice: at once, and when it is done.",
+            sent,
+            "/slack",
+            _signed(body, keys.slack),
+            body,
+            200,
+            f"Understood: stop 3 servers: {CI_07}, {CI_09}, {DB_01}. Reason: `weekend`. The request was handed on.",
+            "/commands/T0001/1/demo",
+            (
+                "Asked to stop: 3 servers, of which 1 skipped, 1 stopped, 1 unchanged.",
+                f"Asked by: ada {_USER} in ops {_CHANNEL} (Slack)",
+                "Reason: weekend",
+                f"• db-01 ({DB_01}) It is protected by autostop=never.",
+                f"• ci-07 ({CI_07})",
+                f"• ci-09 ({CI_09})",
+            ),
+        ),
+        Scenario(
+            "The same command with a wrong signature: refused, and nothing is posted.",
+            sent,
+            "/slack",
+            _signed(body, "made-up"),
+            body,
+            401,
+            "The signature is missing or wrong.",
+        ),
+        Scenario(
+            "An alert group: the alert about ci-08 fires, the one about ci-10 is resolved.",
+            "an Alertmanager notification",
+            "/alertmanager",
+            {"Content-Type": "application/json", "Authorization": f"Bearer {keys.alertmanager}"},
+            _alerts(),
+            200,
+            "handed-on",
+            "/services/ops",
+            (
+                "Asked to stop: 1 server, of which 1 stopped.",
+                "Asked by: Alertmanager",
+                f"• ci-08 ({CI_08})",
+            ),
+        ),
+    )
+
+
+def _command(typed: str, response_url: str) -> bytes:
+    fields = {
+        "command": "/bms",
+        "text": typed,
+        "user_id": _USER,
+        "user_name": "ada",
+        "channel_id": _CHANNEL,
+        "channel_name": "ops",
+        "trigger_id": secrets.token_hex(8),
+        "response_url": response_url,
+    }
+    return urlencode(fields).encode()
+
+
+def _signed(body: bytes, key: str) -> dict[str, str]:
+    """Return the headers with Slack's signature."""
+    now = str(int(time.time()))
+    mac = hmac.new(key.encode(), f"v0:{now}:".encode() + body, hashlib.sha256).hexdigest()
+    return {
+        "Content-Type": "application/x-www-form-urlencoded",
+        "X-Slack-Request-Timestamp": now,
+        "X-Slack-Signature": f"v0={mac}",
+    }
+
+
+def _alerts() -> bytes:
+    def alert(status: str, server_id: str) -> dict[str, object]:
+        return {
+            "status": status,
+            "labels": {"alertname": "BareMetalIdle", "server_id": server_id},
+            "annotations": {"summary": f"{_NAMES[server_id]} idle for 6h"},
+            "startsAt": "2026-11-20T12:00:00Z",
+            "fingerprint": server_id[:8],
+        }
+
+    group = {"version": "4", "groupKey": "{}:{}", "status": "firing", "commonLabels": {"alertname": "BareMetalIdle"}}
+    return json.dumps({**group, "alerts": [alert("firing", CI_08), alert("resolved", CI_10)]}).encode()
+
+
+def _run(scenario: Scenario, url: str, chat: StandIns, width: int) -> tuple[str, list[str]]:
+    """Send one request; return the text that shows both answers, and what was not as expected."""
+    text = [*_heading(scenario.title, width), "", *wrap(scenario.sent, width, "  sent     ")]
+    answer = HTTP.post(
+        f"{url.rstrip('/')}{scenario.path}", data=scenario.body, headers=dict(scenario.headers), timeout=30
+    )
+    body = answer.json()
+    words = body.get("text") or body.get("detail") or body.get("status")
+    text += wrap(f"HTTP {answer.status_code}: {words}", width, "  at once  ")
+    violations = []
+    if answer.status_code != scenario.status or scenario.response not in words:
+        expected = f"{scenario.status} ({scenario.response})"
+        violations.append(f"{scenario.path}: HTTP {answer.status_code} ({words}) instead of {expected}")
+    if scenario.posted_to is None:
+        return "\n".join(text), violations
+    posted = chat.posted()
+    if posted is None:
+        return "\n".join(text), [*violations, f"{scenario.path}: no message in the chat"]
+    where = "as an answer to the command" if posted.path.startswith("/commands/") else "in the channel"
+    text.append(f"  later    {where}:")
+    for line in posted.lines:
+        text += wrap(line, width, "           | ", "           |   ")
+    if posted.path != scenario.posted_to:
+        violations.append(f"{scenario.path}: posted to {posted.path} instead of {scenario.posted_to}")
+    missing = [line for line in scenario.message if line not in posted.lines]
+    return "\n".join(text), violations + [f"{scenario.path}: the message lacks: {line}" for line in missing]
+
+
+def _heading(title: str, width: int) -> list[str]:
+    return ["", "-" * min(width, 100), *(click.style(line, bold=True) for line in wrap(title, width))]
+
+
+def _show_servers(cloud: Simulator, width: int) -> list[str]:
+    """Print every server as it is in the end; return where the number of stops is not as expected."""
+    sent = {server.id: cloud.stops_sent(server.id) for server in _SERVERS}
+    rows = [
+        Row((one.name, cloud.server(one.id).vm_state, str(sent[one.id])), "", f"{one.vm_state}, {one.remark}")
+        for one in _SERVERS
+    ]
+    header = ("NAME", "STATE", "STOPS SENT", "BEFORE")
+    click.echo("\n".join([*_heading("The servers after", width), "", *table(header, rows, width)]))
+    return [
+        f"{_NAMES[id_]}: {sent[id_]} stops were sent to it instead of {expected}"
+        for id_, expected in _EXPECTED_STOPS.items()
+        if sent[id_] != expected
+    ]

@@ -1,0 +1,120 @@
+"""A chat and a broker on loopback for `demo-chat`: the chat shows what it is sent, the broker delivers events."""
+
+from __future__ import annotations
+
+import html
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import requests
+
+from handler.demo.function import HTTP
+
+_TIMEOUT = 40.0
+_FORWARDED = ("ce-", "authorization", "content-type", "traceparent", "tracestate")
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A message that the chat received.
+
+    Attributes:
+        path: where; the answer to a command and a message to a channel have different ones.
+        lines: what a reader would see.
+    """
+
+    path: str
+    lines: tuple[str, ...]
+
+
+@dataclass
+class StandIns:
+    """A chat and a broker at one address.
+
+    Attributes:
+        url: its origin.
+        deliver_to: URL that the broker delivers to; set it before anything is sent to the broker.
+        undelivered: what the broker could not deliver.
+    """
+
+    url: str
+    deliver_to: str = ""
+    undelivered: list[str] = field(default_factory=list)
+    _posted: queue.SimpleQueue[Posted] = field(default_factory=queue.SimpleQueue)
+
+    def posted(self, timeout: float = _TIMEOUT) -> Posted | None:
+        """Return the next message that the chat receives; None after `timeout` seconds without one."""
+        try:
+            return self._posted.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def receive(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Take a message or an event. An event is delivered after it was acknowledged, as a broker does."""
+        if path == "/broker":
+            threading.Thread(target=self.deliver, args=(headers, body), daemon=True).start()
+        else:
+            self._posted.put(Posted(path, tuple(plain_text(json.loads(body)))))
+
+    def deliver(self, headers: Mapping[str, str], body: bytes) -> None:
+        """Deliver an event until it is taken or refused, or time is up."""
+        sent = {name: value for name, value in headers.items() if name.lower().startswith(_FORWARDED)}
+        deadline = time.monotonic() + _TIMEOUT
+        failure = "no answer"
+        while time.monotonic() < deadline:
+            try:
+                status = HTTP.post(self.deliver_to, data=body, headers=sent, timeout=_TIMEOUT).status_code
+            except requests.RequestException as error:
+                failure = type(error).__name__
+            else:
+                if 200 <= status < 300:
+                    return
+                failure = f"HTTP {status}"
+                if status < 500:
+                    break
+            time.sleep(0.5)
+        self.undelivered.append(f"an event was not delivered: {failure}")
+
+
+@contextmanager
+def stand_ins() -> Iterator[StandIns]:
+    """Run a chat and a broker on loopback, on a free port, until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            """Take what comes, and acknowledge it."""
+            made.receive(self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response_only(202 if self.path == "/broker" else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    made = StandIns(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield made
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def plain_text(message: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a message in Block Kit, roughly as Slack shows it."""
+    for number, block in enumerate(message.get("blocks", [])):
+        for text in [block["text"]] if "text" in block else block["elements"]:
+            plain = html.unescape(text["text"])
+            if text["type"] == "mrkdwn":
+                plain = plain.replace("*", "")
+                # A heading; the first one has nothing above it.
+                yield from [""] * (number > 0)
+            yield from plain.splitlines()

@@ -1,0 +1,77 @@
+"""What the tests of the command share: a login in the environment, and processes of the command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from handler.simulator import Simulator
+from tests.conftest import ROOT
+from tests.inbound.webhooks.vendor import as_pem, certificate, new_key
+
+
+@pytest.fixture
+def login(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> Simulator:
+    """The cloud, with a login to it in the environment and nothing else."""
+    for name, value in cloud.environ().items():
+        monkeypatch.setenv(name, value)
+    return cloud
+
+
+@pytest.fixture(autouse=True)
+def _width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are as long as texts are, so that a test can look for a sentence."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    """How to serve https with a certificate that nobody trusts."""
+    key = new_key()
+    (tmp_path / "cert.pem").write_bytes(certificate(key, datetime.now(UTC) - timedelta(days=1), host="localhost"))
+    (tmp_path / "key.pem").write_bytes(as_pem(key))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    return context
+
+
+def environ(**more: str) -> dict[str, str]:
+    """Return the environment of a command that a test starts: free of settings, with this checkout's code."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", **more}
+
+
+def start(*arguments: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start the command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "handler.cli", *arguments],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell makes its background jobs ignore it, and what they start; these tests may be such a job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def signalled(command: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    """Send a signal; return the exit code and what was printed on standard error."""
+    command.send_signal(number)
+    _, err = command.communicate(timeout=20)
+    return command.returncode, err
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port

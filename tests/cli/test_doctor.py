@@ -1,0 +1,634 @@
+"""`bms-autostop doctor`: what it finds between the settings and a stop, what it advises, and that it stops nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import sys
+import time
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler import cli
+from handler.cli.checks import Check, Status, network
+from handler.cli.doctor import configured, examine
+from handler.cli.settings import Target
+from handler.simulator import CallKind, Fault, Simulator
+from tests.cli.conftest import free_port
+from tests.support.issuer import Issuer
+from tests.support.sink_server import SinkServer
+
+_UNKNOWN = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
+
+
+def checked(cloud: Simulator, server_id: str | None = None, **environ: str) -> dict[str, Check]:
+    """Return the checks of `stop_servers`, by name."""
+    made = {"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ}
+    return {check.check: check for check in examine(Target.STOP_SERVERS, made, server_id, lambda _: None)}
+
+
+def statuses(checks: Mapping[str, Check]) -> dict[str, str]:
+    """Return the status of each check."""
+    return {name: str(check.status) for name, check in checks.items()}
+
+
+def assert_nothing_stopped(cloud: Simulator) -> None:
+    """No stop was acted upon."""
+    assert [call for call in cloud.calls if call.kind is CallKind.STOP and call.acted_on] == []
+
+
+@pytest.fixture
+def closed() -> str:
+    """An address at which nothing listens."""
+    return f"127.0.0.1:{free_port()}"
+
+
+# --- a deployment that works
+
+
+@pytest.mark.parametrize("api", ["nova", "bms"])
+def test_only_what_was_seen_to_work_is_ok(api: str) -> None:
+    """Every check is made in order; the right to stop was not tested, and BMS v1 has no history: both are warnings."""
+    with Simulator.otc() as cloud:
+        cloud.add_server()
+        cloud.add_server(flavor="s3.medium.2")
+        checks = checked(cloud, AUTOSTOP_API=api, AUTOSTOP_RESULT_SINK=cloud.url)
+        name = "BMS" if api == "bms" else "Nova"
+        names = ["settings", "callers", "IAM", "clock", "login", "endpoint", name]
+        names += ["list", "bare metal", "read", "history", "stop", "sink"]
+        assert [*checks] == names
+        warnings = {"stop", "history"} if api == "bms" else {"stop"}
+        assert statuses(checks) == {check: "warning" if check in warnings else "ok" for check in names}
+        assert checks["list"].detail.startswith("1 server " if api == "bms" else "2 servers ")
+        assert checks["bare metal"].detail.startswith("1 of the servers")
+        assert cloud.project_id in checks["login"].detail
+        assert cloud.count(CallKind.STOP) == 0
+
+
+# --- the right to stop
+
+
+def test_the_right_to_stop_is_seen_on_a_server_that_is_stopped(cloud: Simulator) -> None:
+    """A stop is sent to it: 409 says that it is allowed. Only then is it ok."""
+    stopped = cloud.add_server(vm_state="stopped")
+    checks = checked(cloud, stopped)
+    assert checks["stop"].status is Status.OK
+    assert "409" in checks["stop"].detail
+    assert cloud.stops_sent(stopped) == 1
+    assert_nothing_stopped(cloud)
+
+
+def test_without_a_server_the_right_to_stop_is_a_warning_that_names_one(cloud: Simulator) -> None:
+    """One that is stopped already, if there is any."""
+    cloud.add_server()
+    assert checked(cloud)["stop"].fix.endswith("doctor --server ID")
+    stopped = cloud.add_server(vm_state="stopped")
+    found = checked(cloud)["stop"]
+    assert (found.status, found.fix.rpartition(" ")[2]) == (Status.WARNING, stopped)
+    assert cloud.count(CallKind.STOP) == 0
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"vm_state": "error"},
+        {"vm_state": "paused"},
+        {"vm_state": "stopped", "task_state": "powering-on"},
+        {"vm_state": "stopped", "task_state": "powering-off"},
+        {"vm_state": "active", "task_state": "powering-off"},
+    ],
+)
+def test_no_stop_is_sent_to_a_server_that_is_not_stopped(cloud: Simulator, state: dict[str, str]) -> None:
+    """Whatever the operator asked for."""
+    server_id = cloud.add_server(**state)
+    found = checked(cloud, server_id)["stop"]
+    assert found.status is Status.WARNING
+    assert "was not tested" in found.detail
+    assert cloud.count(CallKind.STOP) == 0
+
+
+def test_no_stop_is_sent_to_a_server_that_is_not_there(cloud: Simulator) -> None:
+    """Nova answers 404 to everybody: nothing is known."""
+    checks = checked(cloud, _UNKNOWN)
+    assert (checks["read"].status, checks["stop"].status) == (Status.ERROR, Status.WARNING)
+    assert cloud.count(CallKind.STOP) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        ({"status": 403}, Status.ERROR, "ecs:servers:stop"),
+        ({"status": 404}, Status.WARNING, "Try again"),
+        ({"status": 500}, Status.WARNING, "Try again"),
+        ({"status": 503}, Status.WARNING, "Try again"),
+        ({"status": 202}, Status.WARNING, "Look at the server"),
+    ],
+)
+def test_only_409_is_ok_and_only_403_is_an_error(
+    cloud: Simulator, answer: dict[str, int], status: Status, words: str
+) -> None:
+    """Anything else says nothing about the right."""
+    cloud.inject(Fault(on=CallKind.STOP, times=None, status=answer["status"]))
+    found = checked(cloud, cloud.add_server(vm_state="stopped"))["stop"]
+    assert found.status is status
+    assert words in found.fix
+
+
+# --- the ten failures of on-call
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that is wrong, and what the doctor must say of it.
+
+    Attributes:
+        environ: settings that differ; `{url}` stands for the cloud's, `{closed}` for an address without a listener.
+        user: of the simulated cloud.
+        fault: what the cloud answers instead.
+        check: the one that is an error.
+        detail, fix: words of it.
+        code: the exit code of the command.
+    """
+
+    check: str
+    detail: str
+    fix: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+    user: str = "operator"
+    fault: Fault | None = None
+    code: int = 1
+
+
+_FAILURES = {
+    "wrong password": Failure("login", "HTTP 401", "OS_PASSWORD", {"OS_PASSWORD": "not-the-password"}),
+    "wrong project": Failure(
+        "login", "user and password are right", "projects: bare-metal", {"OS_PROJECT_NAME": "elsewhere"}
+    ),
+    "connection refused": Failure(
+        "IAM", "refused the connection", "whether the service runs", {"OS_AUTH_URL": "http://{closed}/v3"}
+    ),
+    "no such host": Failure("IAM", "no address", "DNS", {"OS_AUTH_URL": "https://nowhere.invalid/v3"}),
+    "wrong region": Failure(
+        "endpoint", "region elsewhere", "OS_REGION_NAME to one of: RegionOne", {"OS_REGION_NAME": "elsewhere"}
+    ),
+    "wrong compute URL": Failure("list", "HTTP 404", "AUTOSTOP_COMPUTE_URL", {"AUTOSTOP_COMPUTE_URL": "{url}/nowhere"}),
+    "reader role": Failure("login", "no role but reader", "such as member", user="watcher"),
+    "custom role without stop": Failure(
+        "stop",
+        "HTTP 403",
+        "Allow the action ecs:servers:stop",
+        fault=Fault(on=CallKind.STOP, status=403, times=None, message="Policy doesn't allow it to be performed."),
+    ),
+    "sink down": Failure(
+        "sink", "refused the connection", "whether the service runs", {"AUTOSTOP_RESULT_SINK": "http://{closed}/"}
+    ),
+    "settings typo": Failure(
+        "settings", "AUTOSTOP_DEADLIN: ", "bms-autostop settings", {"AUTOSTOP_DEADLIN": "5s"}, code=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*_FAILURES])
+def test_the_ten_failures_of_on_call(
+    cloud: Simulator, closed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Each is one error with its cause and its fix, everything before it is ok, and no secret is printed."""
+    failure = _FAILURES[name]
+    stopped = cloud.add_server(vm_state="stopped")
+    if failure.fault is not None:
+        cloud.inject(failure.fault)
+    made = {"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(failure.user)}
+    made |= {name: value.format(url=cloud.url, closed=closed) for name, value in failure.environ.items()}
+    for variable, value in made.items():
+        monkeypatch.setenv(variable, value)
+    assert cli.main(["doctor", "--server", stopped, "--json"]) == failure.code
+    printed = capsys.readouterr()
+    checks = [Check(**row) for row in json.loads(printed.out)]
+    (error,) = [check for check in checks if check.status == "error"]
+    assert error.check == failure.check
+    assert failure.detail in error.detail
+    assert failure.fix in error.fix
+    assert {check.status for check in checks if check is not error} <= {"ok"}
+    assert made["OS_PASSWORD"] not in printed.out + printed.err
+    assert_nothing_stopped(cloud)
+
+
+def test_a_custom_role_without_stop_is_never_ok_when_it_is_not_tested(cloud: Simulator) -> None:
+    """Without --server the right is not known."""
+    cloud.add_server(vm_state="stopped")
+    cloud.inject(Fault(on=CallKind.STOP, status=403, times=None))
+    assert checked(cloud)["stop"].status is Status.WARNING
+
+
+# --- network
+
+
+def test_the_account_is_not_locked_by_checking(cloud: Simulator) -> None:
+    """A wrong password is tried twice: with and without the project. With a key once."""
+    checked(cloud, OS_PASSWORD="not-the-password")
+    assert cloud.count(CallKind.LOGIN) == 2
+
+
+def test_projects_that_cannot_be_listed_are_not_named(cloud: Simulator) -> None:
+    """The project is named as wrong all the same."""
+    cloud.inject(Fault(on=CallKind.OTHER, status=403, times=None))
+    found = checked(cloud, OS_PROJECT_NAME="elsewhere")["login"]
+    assert "there is no project elsewhere" in found.detail
+    assert "projects:" not in found.fix
+
+
+def test_a_port_without_tls_ends_it(cloud: Simulator) -> None:
+    """Whether certificates are verified or not."""
+    secured = cloud.auth_url.replace("http:", "https:")
+    for insecure in ("false", "true"):
+        checks = checked(cloud, OS_AUTH_URL=secured, OS_INSECURE=insecure)
+        assert statuses(checks) == {"settings": "ok", "callers": "ok", "IAM": "error"}
+
+
+def test_a_certificate_that_is_not_trusted_is_named_with_the_setting(tls: ssl.SSLContext, tmp_path: Path) -> None:
+    """And with that setting it is ok; a file that is not there is named too."""
+    with SinkServer(tls=tls) as server:
+        untrusted = network.reachable("IAM", server.url)
+        assert (untrusted.status, "OS_CACERT" in untrusted.fix) == (Status.ERROR, True)
+        assert "not trusted" in untrusted.detail
+        assert network.reachable("IAM", server.url, False).status is Status.OK
+        certificate = tmp_path / "cert.pem"
+        assert network.reachable("IAM", server.url, str(certificate)).status is Status.OK
+        assert network.reachable("IAM", server.url, certificate.read_text()).status is Status.OK
+        lost = network.reachable("IAM", server.url, "/nowhere/ca.pem")
+        assert (lost.status, "OS_CACERT" in lost.detail) == (Status.ERROR, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        ("http://iam.example/v3", True),
+        ("https://iam.example/v3", False),
+        ("http://127.0.0.1/v3", False),
+        ("http://[::1]:5000/v3", False),
+        ("http://localhost/v3", False),
+    ],
+)
+def test_a_secret_over_http_is_a_warning(url: str, warned: bool) -> None:
+    """Unless it does not leave this machine."""
+    found = [*network.in_clear("IAM", url, "the login", "Set OS_AUTH_URL to an https URL.")]
+    assert [check.status for check in found] == [Status.WARNING] * warned
+
+
+def test_a_host_behind_a_proxy_is_a_warning(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the proxy can reach it, so nothing is known."""
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    found = checked(cloud, AUTOSTOP_RESULT_SINK="http://sink.invalid/events")["sink"]
+    assert (found.status, "proxy" in found.detail) == (Status.WARNING, True)
+
+
+@pytest.mark.parametrize(("ahead", "words"), [(600, "behind the cloud"), (-600, "ahead of the cloud")])
+def test_a_clock_that_is_off_is_an_error(
+    cloud: Simulator, monkeypatch: pytest.MonkeyPatch, ahead: float, words: str
+) -> None:
+    """Either way, by the `Date` of IAM."""
+    stamp = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + ahead))
+    _answer_with(monkeypatch, {"Date": stamp})
+    found = checked(cloud)["clock"]
+    assert found.status is Status.ERROR
+    assert words in found.detail
+
+
+def test_a_clock_that_could_not_be_compared_is_a_warning(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the rest is checked all the same."""
+    _answer_with(monkeypatch, {})
+    checks = checked(cloud)
+    assert checks["clock"].status is Status.WARNING
+    assert checks["list"].status is Status.OK
+
+
+def _answer_with(monkeypatch: pytest.MonkeyPatch, sent: Mapping[str, str]) -> None:
+    class Answer:
+        headers = sent
+
+    monkeypatch.setattr(network.requests, "get", lambda *_, **__: Answer())
+
+
+# --- the API
+
+
+def test_an_api_that_does_not_listen_ends_it(cloud: Simulator, closed: str) -> None:
+    """After everything before it was ok."""
+    checks = checked(cloud, AUTOSTOP_COMPUTE_URL=f"http://{closed}")
+    assert {name for name, status in statuses(checks).items() if status != "ok"} == {"Nova"}
+    assert [*checks][-1] == "Nova"
+
+
+@pytest.mark.parametrize(
+    ("on", "fault", "check", "status", "words"),
+    [
+        (CallKind.READ, {"status": 403}, "read", "error", "ecs:servers:get"),
+        (CallKind.LIST, {"status": 403}, "list", "error", "ecs:servers:list"),
+        (CallKind.ACTIONS, {"status": 403}, "history", "warning", "AUTOSTOP_MAX_EVENT_AGE"),
+        (CallKind.ACTIONS, {"status": 404}, "history", "warning", "AUTOSTOP_MAX_EVENT_AGE"),
+        (CallKind.READ, {"status": 200, "body": "<html>"}, "read", "error", "does not look like the API"),
+        (CallKind.READ, {"status": 503}, "read", "warning", "Try again"),
+        (CallKind.LIST, {"status": 503}, "list", "warning", "Try again"),
+        (CallKind.LIST, {"status": 406}, "list", "error", "2.26"),
+        (CallKind.LIST, {"status": 200, "body": '{"servers": [{"id": "a"}]}'}, "list", "error", "2.26"),
+    ],
+)
+def test_what_is_wrong_with_one_call_is_said_of_that_check_alone(
+    cloud: Simulator, on: CallKind, fault: dict[str, Any], check: str, status: str, words: str
+) -> None:
+    """With what to do."""
+    cloud.add_server()
+    cloud.inject(Fault(on=on, **fault))
+    checks = checked(cloud, _any_server(cloud))
+    assert (str(checks[check].status), words in checks[check].fix) == (status, True)
+    others = {name for name, found in statuses(checks).items() if found == "error"} - {check}
+    assert others == set()
+
+
+def _any_server(cloud: Simulator) -> str:
+    return cloud.add_server("named")
+
+
+def test_a_nova_that_is_too_old_is_named_so() -> None:
+    """As its own versions make it: it refuses the microversion."""
+    with Simulator(max_microversion="2.25") as cloud:
+        found = checked(cloud)["list"]
+    assert found.status is Status.ERROR
+    assert "too old" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("on", "check", "rule"),
+    [
+        (CallKind.LIST, "list", "GET /servers/detail"),
+        (CallKind.ACTIONS, "history", "os-instance-actions"),
+        (CallKind.STOP, "stop", "POST /servers/*/action"),
+    ],
+)
+def test_a_401_for_one_call_alone_is_access_rules(cloud: Simulator, on: CallKind, check: str, rule: str) -> None:
+    """Keystone's middleware answers so to what no access rule allows, while the token is good for other calls."""
+    stopped = cloud.add_server(vm_state="stopped")
+    cloud.inject(Fault(on=on, status=401, times=None))
+    found = checked(cloud, stopped)
+    assert "access rules" in found[check].detail
+    assert rule in found[check].fix
+    assert found[check].status is (Status.WARNING if check == "history" else Status.ERROR)
+    assert found["read"].status is Status.OK
+
+
+def test_a_token_that_no_call_accepts_is_named_so(cloud: Simulator) -> None:
+    """As of another cloud than the one that issued it."""
+    for on in (CallKind.READ, CallKind.LIST, CallKind.ACTIONS):
+        cloud.inject(Fault(on=on, status=401, times=None))
+    checks = checked(cloud, _any_server(cloud))
+    assert checks["token"].status is Status.ERROR
+    assert "stop" not in checks
+
+
+@pytest.mark.parametrize(("servers", "words"), [(0, "shows no server"), (2, "not-bare-metal")])
+def test_no_bare_metal_servers_is_a_warning(cloud: Simulator, servers: int, words: str) -> None:
+    """On another cloud than Open Telekom Cloud the setting to change is named."""
+    for number in range(servers):
+        cloud.add_server(f"vm-{number}", flavor="m1.small")
+    found = checked(cloud)["bare metal"]
+    assert found.status is Status.WARNING
+    assert found.detail.startswith("0 bare metal servers")
+    assert words in found.detail
+    assert ("AUTOSTOP_BARE_METAL_ONLY" in found.fix) is bool(servers)
+    assert checked(cloud, AUTOSTOP_BARE_METAL_ONLY="false")["bare metal"].status is Status.OK
+
+
+def test_without_a_server_reading_is_not_called_ok(cloud: Simulator) -> None:
+    """An unknown id would be answered with 404 whatever the rights are."""
+    checks = checked(cloud)
+    assert {checks[name].status for name in ("read", "history", "stop")} == {Status.WARNING}
+
+
+# --- logins of other kinds
+
+
+def test_a_key_or_token_that_is_refused_has_its_own_advice(cloud: Simulator) -> None:
+    """Each names its own settings, and is tried once."""
+    place = {name: cloud.environ()[name] for name in ("OS_AUTH_URL", "OS_REGION_NAME")}
+    bare = {"OS_USERNAME": "", "OS_PASSWORD": "", **place}
+    id_, _ = cloud.add_application_credential()
+    credential = {**bare, "OS_APPLICATION_CREDENTIAL_ID": id_, "OS_APPLICATION_CREDENTIAL_SECRET": "wrong"}
+    found = checked(cloud, **credential)["login"]
+    assert (found.status, "OS_APPLICATION_CREDENTIAL_ID" in found.fix) == (Status.ERROR, True)
+    assert cloud.count(CallKind.LOGIN) == 1
+    found = checked(cloud, **bare, OS_TOKEN="wrong")["login"]
+    assert (found.status, "OS_TOKEN" in found.fix) == (Status.ERROR, True)
+    with Simulator.otc() as otc:
+        key = {**otc.key_environ(otc.add_access_key()), "OS_SECRET_KEY": "wrong"}
+        made = {"AUTOSTOP_INBOUND_AUTH": "none", **key}
+        checks = {check.check: check for check in examine(Target.STOP_SERVERS, made, None, lambda _: None)}
+    assert (checks["login"].status, "OS_ACCESS_KEY" in checks["login"].fix) == (Status.ERROR, True)
+
+
+def test_on_functiongraph_the_login_cannot_be_checked() -> None:
+    """It comes with each call: a warning, and nothing is called."""
+    made = {"AUTOSTOP_INBOUND_AUTH": "none", "RUNTIME_PROJECT_ID": "p", "OS_REGION_NAME": "eu-de"}
+    found = {check.check: check for check in examine(Target.STOP_SERVERS, made, None, lambda _: None)}
+    assert statuses(found) == {"settings": "ok", "callers": "ok", "login": "warning"}
+
+
+def test_an_entry_of_clouds_yaml_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the name; where IAM is stands in that file, so the clock is not compared."""
+    monkeypatch.setattr("handler.login_settings.find_spec", lambda _: object())
+
+    def entry(_: object) -> None:
+        raise RuntimeError("Cloud nowhere was not found, the password is marked")
+
+    fake = types.ModuleType("clouds_yaml")
+    fake.entry = entry  # type: ignore[attr-defined]
+    monkeypatch.setattr("handler.cloud.auth.clouds_yaml", fake, raising=False)
+    monkeypatch.setitem(sys.modules, "handler.cloud.auth.clouds_yaml", fake)
+    made = {"AUTOSTOP_INBOUND_AUTH": "none", "OS_CLOUD": "nowhere", "HOME": str(tmp_path)}
+    found = {check.check: check for check in examine(Target.STOP_SERVERS, made, None, lambda _: None)}
+    assert statuses(found) == {"settings": "ok", "callers": "ok", "clock": "warning", "login": "error"}
+    assert "nowhere" in found["login"].detail
+    assert "marked" not in str(found)
+
+
+# --- sinks and issuers
+
+
+def test_a_topic_as_the_sink_is_looked_for_and_not_published_to() -> None:
+    """Where it is, and whether that can be reached; subscribers would see a message."""
+    with Simulator.otc() as cloud:
+        found = checked(cloud, AUTOSTOP_RESULT_SINK=f"smn:{cloud.add_topic()}")
+        assert found["sink"].status is Status.OK
+        assert cloud.published == []
+    with Simulator() as plain:
+        lost = checked(plain, AUTOSTOP_RESULT_SINK=f"smn:urn:smn:eu-de:{plain.project_id}:x")["sink"]
+    assert (lost.status, "AUTOSTOP_SMN_URL" in lost.fix) == (Status.ERROR, True)
+
+
+def test_a_token_for_the_sink_is_checked(cloud: Simulator, tmp_path: Path) -> None:
+    """Its file must be readable and hold something; over http it is a warning."""
+    file = tmp_path / "token"
+    sink = {"AUTOSTOP_RESULT_SINK": cloud.url, "AUTOSTOP_SINK_TOKEN_FILE": str(file)}
+    assert checked(cloud, **sink)["sink token"].status is Status.ERROR
+    file.touch()
+    assert checked(cloud, **sink)["sink token"].status is Status.ERROR
+    file.write_text("secret-of-the-sink")
+    found = checked(cloud, **sink)
+    assert found["sink token"].status is Status.OK
+    assert "secret-of-the-sink" not in str(found)
+
+
+def test_an_issuer_that_gives_its_keys_is_ok(cloud: Simulator) -> None:
+    """They are fetched as the function fetches them, and counted."""
+    with Issuer() as issuer:
+        found = checked(cloud, **issuer.environ())
+    assert found["issuer"] == Check("issuer", Status.OK, "1 usable key")
+
+
+def test_an_issuer_that_does_not_is_an_error(cloud: Simulator) -> None:
+    """With the settings to look at; the rest is checked all the same."""
+    with Issuer() as issuer:
+        issuer.pages.clear()
+        found = checked(cloud, **issuer.environ())
+    assert found["issuer"].status is Status.ERROR
+    assert "HTTP 404" in found["issuer"].detail
+    assert "AUTOSTOP_OIDC_ISSUER" in found["issuer"].fix
+    assert found["list"].status is Status.OK
+
+
+# --- the other targets
+
+
+def _of(target: Target, **environ: str) -> Iterator[tuple[str, str, str]]:
+    for check in examine(target, environ, None, lambda _: None):
+        yield check.check, str(check.status), f"{check.detail} {check.fix}"
+
+
+def test_receive_webhook_is_checked(cloud: Simulator, closed: str) -> None:
+    """Producers that are on, chats in which nobody may ask, and the sink."""
+    nothing = {check: status for check, status, _ in _of(Target.RECEIVE_WEBHOOK, AUTOSTOP_EVENT_SINK=cloud.url)}
+    assert nothing == {"settings": "ok", "producers": "warning", "sink": "ok"}
+    chat = {"AUTOSTOP_SLACK_SIGNING_SECRET": "0123456789abcdef", "AUTOSTOP_SLACK_USERS": "U1"}
+    found = {
+        check: (status, text)
+        for check, status, text in _of(Target.RECEIVE_WEBHOOK, AUTOSTOP_EVENT_SINK=f"http://{closed}/", **chat)
+    }
+    assert found["producers"] == ("ok", "/slack ")
+    assert found["slack"][0] == "warning"
+    assert "AUTOSTOP_SLACK_CHANNELS" in found["slack"][1]
+    assert found["sink"][0] == "error"
+
+
+def test_the_hosts_of_smn_are_checked(cloud: Simulator, closed: str) -> None:
+    """Its certificates are fetched from there."""
+    topic = f"urn:smn:eu-de:{cloud.project_id}:alarms"
+    environ = {"AUTOSTOP_EVENT_SINK": cloud.url, "AUTOSTOP_SMN_TOPICS": topic, "AUTOSTOP_SMN_CERT_HOSTS": closed}
+    found = {check: status for check, status, _ in _of(Target.RECEIVE_WEBHOOK, **environ)}
+    assert (found["producers"], found["SMN certificates"]) == ("ok", "error")
+
+
+def test_notify_chat_is_checked(cloud: Simulator, closed: str) -> None:
+    """Each chat can be reached or not; its URL is a secret and not printed."""
+    callers = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "0123456789abcdef"}
+    chats = {
+        "AUTOSTOP_NOTIFY_SLACK_URL": f"{cloud.url}/services/secret-part",
+        "AUTOSTOP_NOTIFY_TEXT_URL": f"http://{closed}/secret-part",
+        "AUTOSTOP_NOTIFY_DEFAULT": "slack",
+    }
+    found = [*_of(Target.NOTIFY_CHAT, **callers, **chats)]
+    assert [(check, status) for check, status, _ in found] == [
+        ("settings", "ok"),
+        ("callers", "ok"),
+        ("slack", "ok"),
+        ("text", "error"),
+    ]
+    assert "secret-part" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("environ", "targets"),
+    [
+        ({}, ["stop_servers"]),
+        ({"OS_AUTH_URL": "x"}, ["stop_servers"]),
+        ({"AUTOSTOP_EVENT_SINK": "x"}, ["receive_webhook"]),
+        ({"AUTOSTOP_NOTIFY_SLACK_URL": "x", "OS_AUTH_URL": "x"}, ["stop_servers", "notify_chat"]),
+        ({"FUNCTION_TARGET": "notify_chat", "OS_AUTH_URL": "x"}, ["notify_chat"]),
+        ({"FUNCTION_TARGET": "something_else"}, ["stop_servers"]),
+    ],
+)
+def test_the_targets_that_have_settings_are_checked(environ: dict[str, str], targets: list[str]) -> None:
+    """Or the one that this container serves."""
+    assert configured(environ) == targets
+
+
+# --- the command
+
+
+@pytest.mark.usefixtures("login")
+def test_the_last_line_counts_and_strict_counts_warnings_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Advice stands below what is not ok."""
+    assert cli.main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    statuses = [line.split()[0] for line in lines[:-1]]
+    warnings, oks = statuses.count("warning"), statuses.count("ok")
+    assert statuses.count("->") == warnings > 0
+    assert lines[-1] == f"{oks + warnings} checks: {oks} ok, {warnings} warnings, 0 errors."
+    assert cli.main(["doctor", "--strict"]) == 1
+
+
+@pytest.mark.usefixtures("login")
+def test_json_is_an_array_with_these_four_members(capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing else is printed."""
+    assert cli.main(["doctor", "--json"]) == 0
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)
+    assert printed.err == ""
+    assert {tuple(row) for row in rows} == {("check", "status", "detail", "fix")}
+    assert {row["status"] for row in rows} == {"ok", "warning"}
+    assert all(row["fix"] for row in rows if row["status"] != "ok")
+
+
+def test_wrong_settings_of_any_target_end_it_with_2(
+    login: Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of them are named, and the other target is checked all the same."""
+    monkeypatch.setenv("AUTOSTOP_NOTIFY_SLACK_URL", "ftp://x")
+    monkeypatch.setenv("AUTOSTOP_INBOUND_AUTH", "none")
+    monkeypatch.setenv("AUTOSTOP_NOTIFY_TEXT_URL", "y")
+    login.add_server()
+    assert cli.main(["doctor"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith(("stop_servers", "notify_chat"))][:2] == [
+        "stop_servers",
+        "notify_chat",
+    ]
+    assert sum(line.startswith("error    settings: AUTOSTOP_NOTIFY_") for line in lines) == 2
+    assert any(line.startswith("ok       list: 1 server ") for line in lines)
+    assert cli.main(["doctor", "--json"]) == 2
+    names = [row["check"] for row in json.loads(capsys.readouterr().out)]
+    assert "stop_servers: list" in names
+    assert names.count("notify_chat: settings") == 2
+
+
+@pytest.mark.usefixtures("login")
+def test_how_callers_are_authenticated_may_be_unset_here(capsys: pytest.CaptureFixture[str]) -> None:
+    """On an operator's machine; it is a warning, and said once."""
+    cli.main(["doctor"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "callers:" in line]
+    assert re.match(r"warning +callers: AUTOSTOP_INBOUND_AUTH is not set here", line)
+
+
+@pytest.mark.parametrize(
+    "options", [["--server", "ci-07"], ["--target", "other"], ["--target", "notify_chat", "--server", _UNKNOWN]]
+)
+def test_a_wrong_command_line_ends_with_2(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """And shows the usage."""
+    assert cli.main(["doctor", *options]) == 2
+    assert capsys.readouterr().err.startswith("Usage: bms-autostop doctor")

@@ -1,0 +1,192 @@
+"""The demo of a chat: it shows the real functions, and notices when something comes out otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from handler.demo import chat as module
+from handler.demo import stand_ins as stand_ins_module
+from handler.demo.chat import Keys, Scenario, demo_chat, scenarios
+from handler.demo.fleet import CI_07, CI_08
+from handler.demo.function import HTTP
+from handler.demo.stand_ins import StandIns, stand_ins
+from tests.conftest import serving
+from tests.outbound.chat.reports import CHATS, sampled
+from tests.support.sink_server import Say, SinkServer
+
+
+def test_the_demo_shows_both_answers_and_ends_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three real processes; neither the settings nor the proxy of this machine get in the way."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("AUTOSTOP_NO_SUCH_THING", "1")
+    assert demo_chat() == 0
+    out = capsys.readouterr().out
+    for words in (
+        "at once  HTTP 200: Understood: stop 3 servers",
+        "as an answer to the command:\n           | Asked to stop: 3 servers, of which 1 skipped, 1 stopped",
+        "at once  HTTP 401: The signature is missing or wrong.",
+        "in the channel:\n           | Asked to stop: 1 server, of which 1 stopped.",
+        f"| • ci-08 ({CI_08})",
+        "ci-10  active   0           active, env=ci",
+        "Everything came out as expected.",
+    ):
+        assert words in out
+
+
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The functions run in this process, which is faster."""
+    with serving(monkeypatch) as serve:
+
+        @contextmanager
+        def function(target: str, environ: Mapping[str, str]) -> Iterator[str]:
+            yield serve(target, environ)
+
+        monkeypatch.setattr(module, "function", function)
+        yield
+
+
+@pytest.fixture
+def play(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Callable[[tuple[Scenario, ...]], tuple[Scenario, ...]]], tuple[int, str]]:
+    """Run the demo with other scenarios; gives the exit code and what was printed."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def run(change: Callable[[tuple[Scenario, ...]], tuple[Scenario, ...]]) -> tuple[int, str]:
+        monkeypatch.setattr(module, "scenarios", lambda chat, keys: change(scenarios(chat, keys)))
+        return demo_chat(), capsys.readouterr().out
+
+    return run
+
+
+Scenario = Callable[[Callable[[tuple[Scenario, ...]], tuple[Scenario, ...]]], tuple[int, str]]
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_it_fails_if_something_comes_out_otherwise(monkeypatch: pytest.MonkeyPatch, play: Scenario) -> None:
+    """Both answers of a scenario are judged, and every server."""
+    monkeypatch.setattr(module, "_EXPECTED_STOPS", {**module._EXPECTED_STOPS, CI_07: 2})
+    code, out = play(
+        lambda made: (
+            replace(made[0], status=201, posted_to="/elsewhere", message=("Nothing like that.",)),
+            replace(made[1], response="Welcome"),
+        ),
+    )
+    violations = out.partition("Not as expected:")[2]
+    assert code == 1
+    for words in (
+        "/slack: HTTP 200 (Understood",
+        "instead of 201",
+        "/slack: posted to /commands/T0001/1/demo instead of /elsewhere",
+        "/slack: the message lacks: Nothing like that.",
+        "instead of 401 (Welcome)",
+        "ci-07: 1 stops were sent to it instead of 2",
+    ):
+        assert words in violations
+    assert "Everything came out" not in out
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_a_message_that_is_missing_or_too_many_is_noticed(monkeypatch: pytest.MonkeyPatch, play: Scenario) -> None:
+    """It is waited for, within a time limit."""
+    monkeypatch.setattr(StandIns.posted, "__defaults__", (0.05,))
+    code, out = play(lambda made: (replace(made[1], posted_to="/commands/T0001/1/demo"),))
+    assert code == 1
+    assert "/slack: no message in the chat" in out
+
+    def run(_scenario: Scenario, _url: str, chat: StandIns, _width: int) -> tuple[str, list[str]]:
+        chat.receive("/services/ops", {}, b"{}")
+        return "", []
+
+    monkeypatch.setattr(module, "_show_servers", lambda *_: [])
+    monkeypatch.setattr(module, "_run", run)
+    code, out = play(lambda made: made[:1])
+    assert code == 1
+    assert "more than one message" in out
+
+
+def test_when_it_is_interrupted_everything_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was started has ended before it returns."""
+    running: list[str] = []
+
+    @contextmanager
+    def function(target: str, _: Mapping[str, str]) -> Iterator[str]:
+        running.append(target)
+        try:
+            yield "http://127.0.0.1:9/"
+        finally:
+            running.remove(target)
+
+    def interrupted(*_: object) -> list[str]:
+        assert running == ["notify_chat", "stop_servers", "receive_webhook"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "function", function)
+    monkeypatch.setattr(module, "_run", interrupted)
+    assert demo_chat() == 130
+    assert running == []
+
+
+def test_the_secrets_are_others_in_each_run() -> None:
+    """None is written down anywhere."""
+    one, two = Keys(), Keys()
+    assert len({one.slack, one.alertmanager, one.internal, two.slack, two.alertmanager, two.internal}) == 6
+
+
+# --- the chat and the broker around it
+
+
+@pytest.fixture
+def around() -> Iterator[StandIns]:
+    """A chat and a broker."""
+    with stand_ins() as made:
+        yield made
+
+
+def test_the_chat_shows_what_slack_would(around: StandIns) -> None:
+    """Entities are characters again, bold is not shown as stars."""
+    answer = HTTP.post(f"{around.url}/services/x", data=CHATS["slack"].message(sampled("completed"), False), timeout=10)
+    posted = around.posted()
+    assert answer.status_code == 200
+    assert posted is not None
+    assert posted.path == "/services/x"
+    assert posted.lines[0].startswith("Asked to stop: ")
+    assert "" not in posted.lines[:2]
+    assert not any("*" in line or "&amp;" in line for line in posted.lines)
+
+
+def test_the_broker_answers_at_once_and_delivers_until_it_is_taken(around: StandIns) -> None:
+    """With what proves the sender, and the event's attributes."""
+    with SinkServer(Say(503), Say(204)) as sink:
+        around.deliver_to = sink.url
+        headers = {"ce-id": "7", "Authorization": "Bearer t", "X-Other": "x"}
+        assert HTTP.post(f"{around.url}/broker", data=b"body", headers=headers, timeout=10).status_code == 202
+        around.deliver(headers, b"again")
+    assert b"again" in [got.body for got in sink.got]
+    last = sink.got[-1].headers
+    assert (last["ce-id"], last["authorization"]) == ("7", "Bearer t")
+    assert "x-other" not in last
+    assert around.undelivered == []
+
+
+def test_the_broker_tells_what_it_could_notdeliver(around: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal at once, anything else when its patience ends."""
+    monkeypatch.setattr(stand_ins_module, "_TIMEOUT", 0.3)
+    with SinkServer(Say(400)) as sink:
+        around.deliver_to = sink.url
+        around.deliver({}, b"")
+    assert len(sink.got) == 1
+    around.deliver_to = "http://127.0.0.1:9/"
+    around.deliver({}, b"")
+    assert around.undelivered == [
+        "an event was not delivered: HTTP 400",
+        "an event was not delivered: ConnectionError",
+    ]
