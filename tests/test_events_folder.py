@@ -50,7 +50,7 @@ REASONS = {
     },
     "planned": {"dry-run"},
 }
-REFUSALS = {"too-old", "expired", "too-many-servers", "no-server-ids"}
+REFUSALS = {"too-old", "expired", "too-many-servers", "no-server-ids", "in-the-future"}
 FLEET = {
     "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10",
     "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21",
@@ -308,6 +308,17 @@ def _data(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         pytest.param(_data("dry_run", 1), id="dry_run as number"),
         pytest.param(_data("dryRun", True), id="dry_run misspelt"),
         pytest.param(_data("dry-run", False), id="dry_run misspelt with a dash"),
+        *(
+            pytest.param(_data(name, None), id=f"{name} misspelt")
+            for name in ("serverIDs", "server-id", "Reason", "reasons", "replyTo", "SINCE", "selectors")
+        ),
+        pytest.param(_data("since", "yesterday"), id="since that is no time"),
+        pytest.param(_data("since", {"ci-07": "2026-11-20T19:00:00Z"}), id="since of a name"),
+        pytest.param(_data("since", {"5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10": 1}), id="since that is a number"),
+        pytest.param(_data("left_out", -1), id="fewer than none left out"),
+        pytest.param(_data("approval", "self"), id="an approval that nobody would ask for"),
+        pytest.param(_data("notice_for", "1h"), id="a notice that nobody would give"),
+        pytest.param(_set("dryrun", "yes"), id="dryrun that is neither true nor false"),
         pytest.param(_data("selector", {"tags": ["ci"]}), id="selector beside ids"),
         pytest.param(_data("reason", "x" * 501), id="long reason"),
         pytest.param(_data("requested_by", "x" * 201), id="long requested_by"),
@@ -336,6 +347,10 @@ def test_malformed_request_is_refused(change: Callable[[dict[str, Any]], None]) 
         pytest.param(_data("reason", "x" * 500), id="reason of 500 characters"),
         pytest.param(_data("reason", None), id="null reason"),
         pytest.param(_data("added_later", {"a": 1}), id="an unknown member of data"),
+        pytest.param(_data("since", "2026-11-20T19:00:00Z"), id="since of all servers"),
+        pytest.param(_data("since", dict.fromkeys(FLEET, "2026-11-20T19:00:00Z")), id="since by id"),
+        pytest.param(_data("left_out", 3), id="some left out"),
+        pytest.param(_set("dryrun", "True"), id="dryrun as text"),
         pytest.param(lambda event: event.pop("data"), id="no data"),
         pytest.param(lambda event: event.update(type="com.example.other", data="text"), id="another type"),
     ],
@@ -594,8 +609,8 @@ def test_result_data_needs_each_member(name: str, key: str) -> None:
         ("completed.json", {"dry_run": True}),
         ("completed-dry-run.json", {"dry_run": False}),
         ("completed-none-fit.json", {"detail": None}),
-        ("completed-selector.json", {"detail": "A sentence."}),
-        ("failed.json", {"detail": "A sentence."}),
+        ("completed.json", {"detail": 3}),
+        ("failed.json", {"detail": ""}),
         ("completed.json", {"started_at": "2026-11-20T19:00:00Z"}),
         ("completed.json", {"finished_at": "2026-11-20T19:00:00.000+00:00"}),
     ],

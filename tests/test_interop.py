@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_what_asks_for_nothing_comes_to_nothing() -> None:
 def test_what_alertmanager_sends_is_understood(name: str) -> None:
     """Of each group what fires, and nothing that is resolved; sent again it is the same event."""
     message = ALERTMANAGER["messages"][name]
-    here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN)
+    here = Scene(now=datetime(2026, 11, 26, tzinfo=UTC), AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN)
     headers = {**message["headers"], **PROOFS[message["proof"]]}
     answers = [here.post("/alertmanager", message["body"], headers) for _ in range(2)]
     firing = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from handler.inbound.extract import PING, PUBLISHED
+from handler.event_types import MESSAGE_PUBLISHED, PING
 from handler.telemetry.instruments import METRICS, Metric
 from tests.observability import FOLDER, alerts, main, panels, queries
 
@@ -152,7 +152,7 @@ def test_nightly_alert_is_tested_for_a_weekend_a_fresh_installation_and_a_missed
     (expression,) = [rule["expr"] for rule in alerts() if rule["alert"] == "AutostopNoNightlyEvent"]
     (types,) = re.findall(r'cloudevents_event_type=~"(.*?)"', expression)
     for type_ in types.split("|"):
-        assert type_ in {PING, PUBLISHED}
+        assert type_ in {PING, MESSAGE_PUBLISHED}
         assert f'cloudevents_event_type="{type_}"' in text
 
 

@@ -8,19 +8,18 @@ again.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 from handler.cloud import servers
 from handler.errors import CallRejected, CloudUnexpectedAnswer, CloudUnreachable, ServerNotFound
 from handler.stop.model import Server
+from handler.uuids import UUID
 
 _LOG = logging.getLogger(__name__)
 
 _WHAT = "listing servers"
 _MOST_PAGES = 100
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 # A list that an administrator gets may show these; for everybody else they are no longer there.
 _GONE = frozenset({"deleted", "soft-delete", "soft_deleted"})
 
@@ -91,7 +90,7 @@ def _identity(row: object) -> tuple[str, str]:
     if isinstance(row, dict):
         id_, owner = row.get("id"), row.get("tenant_id")
         # The id becomes part of a URL.
-        if isinstance(id_, str) and _UUID.fullmatch(id_.lower()) and isinstance(owner, str):
+        if isinstance(id_, str) and UUID.fullmatch(id_) and isinstance(owner, str):
             return id_.lower(), owner
     raise CloudUnexpectedAnswer(f"{_WHAT}: one on it has no id, or no project")
 

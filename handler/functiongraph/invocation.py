@@ -83,7 +83,7 @@ class Invocation:
 
     def _requests(self, document: Document) -> list[StopRequest]:
         if "specversion" not in document:
-            return requests_of(document, self._source)
+            return requests_of(document, self._source, datetime.now(UTC))
         # Whoever calls the function by the platform's API can send the event itself.
         headers = {"content-type": "application/cloudevents+json"}
         return asked_by(decode(headers, json.dumps(document).encode()), self._service.settings.event_types)

@@ -12,6 +12,7 @@ from cloudevents.conversion import to_binary, to_dict
 from cloudevents.http import CloudEvent
 
 from handler import rfc3339
+from handler.event_types import STOP_COMPLETED, STOP_FAILED, STOP_REFUSED
 from handler.stop.evidence import Evidence
 from handler.stop.model import Reason, Report, Selector, ServerResult
 
@@ -61,8 +62,7 @@ def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) 
         extensions: attributes that the platform wants on every event sent.
     """
     request = report.request
-    word = "refused" if report.refusal else "failed" if report.failed else "completed"
-    type_ = f"{_PREFIX}{word}.v1"
+    type_ = STOP_REFUSED if report.refusal else STOP_FAILED if report.failed else STOP_COMPLETED
     optional = {
         "subject": request.server_ids[0] if len(request.server_ids) == 1 else None,
         "correlationid": request.correlationid,

@@ -12,6 +12,7 @@ from cloudevents.conversion import to_dict
 from cloudevents.http import CloudEvent
 
 from handler.errors import CloudError, LoginRefused, SinkUnreachable
+from handler.event_types import PREFIX
 from handler.outbound.sink import DeliveryAttempt, SinkReply
 
 _LOG = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class TopicSink:
 
 def _subject(event: CloudEvent) -> str:
     """What an e-mail has as its subject, such as `bms-autostop stop.completed: 2 stopped, 1 skipped`."""
-    word = event["type"].removeprefix("io.github.bms-autostop.").removesuffix(".v1")
+    word = event["type"].removeprefix(PREFIX).removesuffix(".v1")
     data = event.data
     counts = [f"{count} {outcome}" for outcome, count in data["summary"].items() if count]
     return f"bms-autostop {word}: {', '.join(counts) or data['refusal']}"

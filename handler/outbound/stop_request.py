@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 from cloudevents.http import CloudEvent
 
@@ -39,5 +40,13 @@ def stop_request_event(request: StopRequest, extensions: Mapping[str, str]) -> C
         "reason": request.reason,
         "requested_by": request.requested_by,
         "reply_to": request.reply_to,
+        "since": _since(request.since),
+        "left_out": request.left_out or None,
     }
     return CloudEvent(attributes, {name: value for name, value in data.items() if value is not None})
+
+
+def _since(since: datetime | Mapping[str, datetime] | None) -> str | dict[str, str] | None:
+    if isinstance(since, Mapping):
+        return {id_: rfc3339.render(stamp) for id_, stamp in since.items()} or None
+    return rfc3339.render(since) if since else None

@@ -56,6 +56,8 @@ def refuse(request: StopRequest, policy: Policy, now: datetime) -> Refusal | Non
         return Refusal.EXPIRED
     if policy.max_event_age and request.time is not None and now - request.time > policy.max_event_age:
         return Refusal.TOO_OLD
+    if request.time is not None and request.time - now > policy.future_tolerance:
+        return Refusal.IN_THE_FUTURE
     if not request.server_ids and request.selector is None:
         return Refusal.NO_SERVER_IDS
     if len(request.server_ids) > policy.max_servers:

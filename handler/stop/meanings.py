@@ -38,4 +38,5 @@ REFUSALS: Mapping[Refusal, str] = {
     Refusal.EXPIRED: "The time until which the event was to be acted on had passed.",
     Refusal.TOO_MANY_SERVERS: "The event asks for more servers than one event may.",
     Refusal.NO_SERVER_IDS: "The event names no server.",
+    Refusal.IN_THE_FUTURE: "The event's time is in the future: the clock of its sender, or ours, is wrong.",
 }

@@ -89,6 +89,7 @@ class Refusal(StrEnum):
     EXPIRED = "expired"
     TOO_MANY_SERVERS = "too-many-servers"
     NO_SERVER_IDS = "no-server-ids"
+    IN_THE_FUTURE = "in-the-future"
 
 
 class Selector(NamedTuple):
@@ -121,6 +122,8 @@ class StopRequest:
         reason, requested_by, reply_to: carried through to the result.
         correlationid, traceparent, tracestate: passed on to the result event.
         selector: stands in place of ids; None if there are any, or neither.
+        since: since when the condition that asks for the stop has held (aware): of all servers, or by id.
+        left_out: how many parts of its message the producer says that it left out.
     """
 
     source: str
@@ -137,6 +140,19 @@ class StopRequest:
     traceparent: str | None = None
     tracestate: str | None = None
     selector: Selector | None = None
+    since: datetime | Mapping[str, datetime] | None = None
+    left_out: int = 0
+
+    def since_of(self, server_id: str) -> datetime | None:
+        """Return since when the condition that asks for the stop of a server has held, or None if nobody says.
+
+        Args:
+            server_id: lower-case UUID.
+
+        Returns:
+            An aware datetime; a server that was started after it is not to be stopped.
+        """
+        return self.since.get(server_id) if isinstance(self.since, Mapping) else self.since
 
 
 class Power(StrEnum):
@@ -218,6 +234,11 @@ class Policy:
     clock_tolerance: timedelta = timedelta(seconds=5)
     wait: timedelta = timedelta(seconds=20)
     only: tuple[str, str] | None = None
+
+    @property
+    def future_tolerance(self) -> timedelta:
+        """How far the time of an event may be ahead of ours."""
+        return max(timedelta(minutes=1), self.clock_tolerance)
 
 
 class Move(StrEnum):

@@ -127,6 +127,33 @@ def run(
     servers: tuple[ServerResult, ...] = ()
     if refusal is None:
         servers = Scheduler(
-            request, policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop
+            _not_after(request, prepared.started_at),
+            policy,
+            cloud,
+            executor,
+            deadline,
+            width,
+            backoff,
+            on_result,
+            before_first_stop,
         ).results(prepared.look)
-    return Report(request, cloud.api, dry_run, refusal, servers, prepared.started_at, executor.now(), prepared.detail)
+    detail = " ".join(filter(None, (_left_out(request), prepared.detail))) or None
+    return Report(request, cloud.api, dry_run, refusal, servers, prepared.started_at, executor.now(), detail)
+
+
+def _not_after(request: StopRequest, now: datetime) -> StopRequest:
+    """Return the request with a time that is not in the future: that would hide a start between it and now."""
+    if request.time is None or request.time <= now:
+        return request
+    return replace(request, time=now)
+
+
+def _left_out(request: StopRequest) -> str | None:
+    """Say how many alarms or other parts the producer left out of its message; None if it left out none."""
+    match request.left_out:
+        case 0:
+            return None
+        case 1:
+            return "The producer left 1 alert out of its message."
+        case count:
+            return f"The producer left {count} alerts out of its message."

@@ -14,8 +14,8 @@ from handler.http_client import HttpClient, HttpResponse
 from handler.telemetry.event_span import current
 from handler.telemetry.instruments import Attributes, Key
 from handler.telemetry.providers import Signals
+from handler.uuids import UUID
 
-_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _PROJECT = re.compile("[0-9a-f]{32}", re.ASCII)
 _PORTS = {"http": 80, "https": 443}
 
@@ -26,7 +26,7 @@ def template(path: str) -> str:
     for place, part in enumerate(parts):
         if place and parts[place - 1] == "jobs":
             parts[place] = "{job_id}"
-        elif _UUID.fullmatch(part):
+        elif UUID.fullmatch(part):
             parts[place] = "{server_id}"
         elif _PROJECT.fullmatch(part):
             parts[place] = "{project_id}"
@@ -68,7 +68,7 @@ class MeasuredHttpClient(HttpClient):
         attributes[Key.PEER] = self._peer
         watch, span = current(), None
         if watch is not None:
-            server = _UUID.search(parts.path) if self._peer == "cloud" and "servers/" in parts.path else None
+            server = UUID.search(parts.path) if self._peer == "cloud" and "servers/" in parts.path else None
             parent = watch.server(server[0]) if server else watch.context
             span = tracer.start_span(name, parent, SpanKind.CLIENT, told)
         began = time.monotonic()

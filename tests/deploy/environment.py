@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from handler.inbound.extract import STOP_REQUESTED
+from handler.event_types import STOP_REQUESTED
 from handler.simulator import CallKind, Fault, Simulator
 from tests.deploy import kustomize
 from tests.deploy.broker import Broker, Channel, Event

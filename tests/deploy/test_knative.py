@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from handler.inbound.extract import OWN_RESULTS, PING, STOP_REQUESTED
+from handler.event_types import PING, RESULTS, STOP_REQUESTED
 from handler.settings import declared
 from handler.settings import notify_chat as notify_settings
 from handler.settings import receive_webhook as webhook_settings
@@ -142,7 +142,7 @@ def test_requests_reach_the_function_alone(type_: str) -> None:
     assert _reached(type_) == {"bms-autostop"}
 
 
-@pytest.mark.parametrize("type_", sorted(OWN_RESULTS))
+@pytest.mark.parametrize("type_", sorted(RESULTS))
 def test_results_reach_chat_and_log_and_never_the_function(type_: str) -> None:
     """It cannot call itself; what needs a person raises an alert besides."""
     wanted = {"bms-autostop-chat", "bms-autostop-results"}

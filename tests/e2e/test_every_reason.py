@@ -83,6 +83,7 @@ REFUSALS = {
     Refusal.EXPIRED: {"expirytime": "2020-01-01T00:00:00Z"},
     Refusal.TOO_MANY_SERVERS: {"ids": 3},
     Refusal.NO_SERVER_IDS: {"ids": 0},
+    Refusal.IN_THE_FUTURE: {"time": "2999-01-01T00:00:00Z"},
 }
 
 

@@ -50,7 +50,7 @@ from tests.outbound.test_smn_sink import Says, hand_over
 from tests.outbound.test_smn_sink import result as topic_result
 from tests.support.capture import logged
 from tests.support.events import Behind, binary, event, knock, structured
-from tests.support.functiongraph import StandIn, tick, trace
+from tests.support.functiongraph import NOW, StandIn, tick, trace
 from tests.support.sink_server import Say, SinkServer
 
 EVERY_LINE = {"time", "level", "message", "logger"}
@@ -152,6 +152,17 @@ class Scenes:
     def alerts_left_out(self) -> None:
         self.alerts("firing", truncatedAlerts=3)
 
+    def alert_without_data(self) -> None:
+        self.alert({"alertname": "DatasourceNoData", "server_id": ONE})
+
+    def alert_malformed(self) -> None:
+        self.alert({"alertname": "Idle", "server_id": "no id"})
+
+    def alert(self, labels: dict[str, str]) -> None:
+        here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN="t")
+        body = {"alerts": [{"status": "firing", "labels": labels, "fingerprint": "a1"}]}
+        here.post("/alertmanager", body, {**JSON, **bearer("t")})
+
     def confirmed(self) -> None:
         vendor = Vendor()
         vendor.served = {CERT_URL: (200, certificate(vendor.key)), CONFIRM_URL: (200, b"ok")}
@@ -204,7 +215,7 @@ class Scenes:
         self.called(tick())
 
     def trigger_ignored(self) -> None:
-        assert requests_of(trace(code=500, trace_status="incident"), "/s") == []
+        assert requests_of(trace(code=500, trace_status="incident"), "/s", NOW) == []
 
     def context_silent(self) -> None:
         Call.of_context(object(), {})  # type: ignore[arg-type]
@@ -283,6 +294,8 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "stop request handed on": Scenes.handed_on,
     "stop request not handed on": Scenes.not_handed_on,
     "delivery ignored": Scenes.delivery_ignored,
+    "alert ignored": Scenes.alert_without_data,
+    "alert malformed": Scenes.alert_malformed,
     "subscription confirmed": Scenes.confirmed,
     "the producer left alerts out; raise its limit": Scenes.alerts_left_out,
     "the producer gave no answer": Scenes.producer_silent,

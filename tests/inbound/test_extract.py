@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from handler import rfc3339
+from handler.errors import BadEvent
 from handler.inbound.cloudevents.decode import decode
-from handler.inbound.extract import Ignored, extract
+from handler.inbound.extract.dispatch import extract
+from handler.inbound.skip import Skip
 from handler.stop.model import StopRequest
 from tests.support.capture import logged
 from tests.support.events import ONE, THREE, TWO, Behind, binary, event, faults_of, knock, structured
 
+NOW = datetime(2026, 11, 20, 20, tzinfo=UTC)
 PING = "dev.knative.sources.ping"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -143,7 +149,7 @@ def test_dry_run_is_nothing_but_a_boolean(value: object) -> None:
 @pytest.mark.parametrize("name", ["dryRun", "dryrun", "dry-run", "DRY_RUN", "Dry Run", "dry_run_", "_dry_run"])
 def test_a_misspelt_dry_run_is_refused(name: str) -> None:
     """Who misspells it expects a rehearsal and would get a power cut."""
-    assert faults(data={"server_ids": [ONE], name: True}) == {"data.dry_run": "is spelt differently"}
+    assert faults(data={"server_ids": [ONE], name: True}) == {"data.dry_run": "must be spelled dry_run"}
 
 
 @pytest.mark.parametrize(("name", "longest"), [("reason", 500), ("requested_by", 200), ("reply_to", 2048)])
@@ -160,11 +166,11 @@ def test_texts_have_their_limits(name: str, longest: int) -> None:
     ("data", "fault"),
     [
         ("plain words", "is not JSON"),
-        ("[1]", "is no JSON object"),
+        ("[1]", "must be a JSON object"),
         ('{"a": 1, "a": 1}', "has the same name twice in one object"),
-        ([], "is no JSON object"),
-        (5, "is no JSON object"),
-        (True, "is no JSON object"),
+        ([], "must be a JSON object"),
+        (5, "must be a JSON object"),
+        (True, "must be a JSON object"),
     ],
 )
 def test_data_is_one_object(data: object, fault: str) -> None:
@@ -175,7 +181,46 @@ def test_data_is_one_object(data: object, fault: str) -> None:
 def test_bytes_are_no_data() -> None:
     """Data of a media type that is not JSON is refused."""
     answer = knock(binary(b"<stop/>", content_type="application/xml"))
-    assert faults_of(answer) == {"data": "is no JSON object"}
+    assert faults_of(answer) == {"data": "must be a JSON object; the Content-Type is not that of JSON"}
+
+
+@pytest.mark.parametrize(("opening", "closing"), [('{"a":', "}"), ("[", "]")])
+def test_a_dry_run_is_found_at_any_depth(opening: str, closing: str) -> None:
+    """As deep as JSON is read at all."""
+    deep = json.loads(f"{opening * 400}{{}}{closing * 400}".replace("{}", '{"dry_run": true}'))
+    assert asked(data={"server_ids": [ONE], "labels": deep}).dry_run is True
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        ("2026-11-20T19:00:00+01:00", {ONE: 18, TWO: 18}),
+        ({ONE.upper(): "2026-11-20T19:00:00Z"}, {ONE: 19, TWO: None}),
+        ({}, {ONE: None, TWO: None}),
+        (None, {ONE: None, TWO: None}),
+    ],
+)
+def test_since_is_of_all_servers_or_by_id(since: object, expected: dict[str, int | None]) -> None:
+    """A server that it does not name has none."""
+    found = extract(decode(*structured(event(data={"server_ids": [ONE, TWO], "since": since}))).events[0], now=NOW)
+    assert isinstance(found, StopRequest)
+    for id_, hour in expected.items():
+        stamp = found.since_of(id_)
+        assert (stamp and stamp.hour) == hour
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(60, True), (60.001, False)])
+def test_since_may_be_a_minute_ahead_and_counts_as_now(seconds: float, taken: bool) -> None:
+    """Clocks differ; more than that is no clock."""
+    ahead = rfc3339.render(NOW + timedelta(seconds=seconds))
+    sent = decode(*structured(event(data={"selector": {"name": "ci-*"}, "since": ahead}))).events[0]
+    if not taken:
+        with pytest.raises(BadEvent, match="must not be more than a minute in the future"):
+            extract(sent, now=NOW)
+        return
+    found = extract(sent, now=NOW)
+    assert isinstance(found, StopRequest)
+    assert found.since_of(ONE) == NOW
 
 
 def test_members_that_nobody_knows_are_passed_over() -> None:
@@ -223,7 +268,7 @@ def test_a_malformed_tracestate_is_dropped_alone(bad: str) -> None:
 def test_own_results_are_ignored(word: str) -> None:
     """A result that comes back, as from a broker without a filter, is answered with an empty 204."""
     own = f"io.github.bms-autostop.stop.{word}.v1"
-    assert isinstance(extract(decode(*structured(event(type=own))).events[0]), Ignored)
+    assert isinstance(extract(decode(*structured(event(type=own))).events[0]), Skip)
     behind = Behind()
     answer = knock(structured(event(type=own, data={"servers": []})), behind)
     assert (answer.status, answer.body, behind.requests) == (204, b"", [])

@@ -10,7 +10,8 @@ import pytest
 
 from handler.errors import BadEvent
 from handler.inbound.cloudevents.decode import decode
-from handler.inbound.extract import Ignored, extract
+from handler.inbound.extract.dispatch import extract
+from handler.inbound.skip import Skip
 from handler.settings.env import SettingsError
 from handler.stop.model import StopRequest
 from tests.support.events import ONE, THREE, TWO, Behind, attributes, event, faults_of, knock, settings, structured
@@ -19,7 +20,7 @@ PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 CLOUD_EYE = "CES:Event:SYS.BMS-serverReboot"
 
 
-def found(more: dict[str, str] | None = None, **given: Any) -> StopRequest | Ignored:
+def found(more: dict[str, str] | None = None, **given: Any) -> StopRequest | Skip:
     """What comes of a good event."""
     return extract(decode(*structured(event(**given))).events[0], more or {})
 
@@ -77,7 +78,8 @@ def test_a_message_without_data_names_no_server(inner: str | None) -> None:
         (message(base64.b64encode(b"\xff\xfe").decode()), "data.message.data"),
         (message(base64.b64encode(b"stop it").decode()), "data"),
         ({"server_ids": [ONE]}, "data.message"),
-        ([ONE], "data.message"),
+        ([ONE], "data"),
+        (None, "data"),
     ],
 )
 def test_a_malformed_message_is_refused(data: object, at: str) -> None:
@@ -101,13 +103,35 @@ def test_an_event_of_cloud_eye_is_about_its_resource(type_: str) -> None:
 )
 def test_the_echo_of_a_stop_stops_nothing(type_: str, name: str) -> None:
     """It would be a loop."""
-    assert found(type=type_, data=resource(ONE, name)) == Ignored("echo of a stop")
+    assert found(type=type_, data=resource(ONE, name)) == Skip("echo of a stop")
 
 
-@pytest.mark.parametrize("data", [resource(None), resource(""), {}, {"eventInfo": []}, None, {"server_ids": [TWO]}])
+@pytest.mark.parametrize("data", [resource(None), resource(""), {}, {"server_ids": [TWO]}])
 def test_an_event_about_no_resource_names_no_server(data: object) -> None:
     """The subject is none of the server's, whatever it looks like."""
     assert asked(type=CLOUD_EYE, subject=ONE, data=data).server_ids == ()
+
+
+@pytest.mark.parametrize("namespace", ["SYS.RDS", "SYS.EVS", "SYS.BMSX", "RDS", ""])
+@pytest.mark.parametrize("id_", [ONE, "3d39c18788b54a919bab633874c159dfin01"])
+def test_an_event_about_something_else_is_ignored(namespace: str, id_: str) -> None:
+    """It is no server's, whatever its id looks like."""
+    assert found(type=f"CES:Event:{namespace}-diskFull", data=resource(id_)) == Skip("the event is not about a server")
+
+
+@pytest.mark.parametrize(
+    ("data", "at"),
+    [
+        ({"eventInfo": []}, "data.eventInfo"),
+        ({"eventInfo": {"detail": ONE}}, "data.eventInfo.detail"),
+        ([], "data"),
+        (None, "data"),
+        ("text", "data"),
+    ],
+)
+def test_data_of_another_shape_is_refused(data: object, at: str) -> None:
+    """Nothing could be found in it."""
+    assert list(violations(type=CLOUD_EYE, data=data)) == [at]
 
 
 @pytest.mark.parametrize("id_", ["db-1", 7, [ONE], f"{ONE} {TWO}"])

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from handler.errors import Violation
 from handler.inbound.cloudevents.decode import decode
-from handler.inbound.extract import extract
-from handler.inbound.selector import parse
+from handler.inbound.extract.dispatch import extract
+from handler.inbound.extract.selector import parse
 from handler.outbound.stop_request import stop_request_event
 from handler.stop.model import Selector, StopRequest
 from tests.inbound.test_extract import faults

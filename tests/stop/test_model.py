@@ -47,8 +47,14 @@ def test_a_result_has_the_outcome_of_its_reason() -> None:
 
 
 def test_the_refusals_are_those_of_the_contract() -> None:
-    """Four reasons to refuse an event as a whole, and no more."""
-    assert {refusal.value for refusal in Refusal} == {"too-old", "expired", "too-many-servers", "no-server-ids"}
+    """Five reasons to refuse an event as a whole, and no more."""
+    assert {refusal.value for refusal in Refusal} == {
+        "too-old",
+        "expired",
+        "too-many-servers",
+        "no-server-ids",
+        "in-the-future",
+    }
 
 
 def _report(*reasons: Reason) -> Report:

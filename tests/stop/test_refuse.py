@@ -28,9 +28,22 @@ def test_an_event_older_than_the_limit_is_too_old(age: timedelta, refusal: Refus
     assert refuse(asked(ID, time=NOW - age), Policy(max_event_age=AGE), NOW) is refusal
 
 
-def test_an_event_from_the_future_is_not_too_old() -> None:
-    """A producer whose clock is ahead is not punished for it."""
-    assert refuse(asked(ID, time=NOW + timedelta(hours=1)), Policy(), NOW) is None
+@pytest.mark.parametrize(
+    ("tolerance", "ahead", "refusal"),
+    [
+        (5, timedelta(minutes=1), None),
+        (5, timedelta(minutes=1) + TICK, Refusal.IN_THE_FUTURE),
+        (90, timedelta(seconds=90), None),
+        (90, timedelta(seconds=90) + TICK, Refusal.IN_THE_FUTURE),
+        (5, timedelta(days=36500), Refusal.IN_THE_FUTURE),
+    ],
+)
+def test_an_event_from_the_future_is_refused(tolerance: int, ahead: timedelta, refusal: Refusal | None) -> None:
+    """Clocks may differ by a minute, or by the clock tolerance if that is longer."""
+    policy = Policy(clock_tolerance=timedelta(seconds=tolerance))
+    assert refuse(asked(ID, time=NOW + ahead), policy, NOW) is refusal
+    no_age = Policy(clock_tolerance=timedelta(seconds=tolerance), max_event_age=timedelta())
+    assert refuse(asked(ID, time=NOW + ahead), no_age, NOW) is refusal
 
 
 def test_a_limit_of_zero_switches_the_age_rule_off() -> None:

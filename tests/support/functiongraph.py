@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from handler.simulator import AccessKey, Simulator
@@ -13,6 +14,7 @@ ONE = "95bf2490-5428-432c-ad9b-5e3406f869dd"
 TWO = "5c9fd0d6-2f3b-4c8e-9a51-7be0a4b5c1f2"
 TOPIC = "urn:smn:eu-de:0a1b2c3d4e5f40718293a4b5c6d7e8f9:bms-alarms"
 AT = "2026-11-20T19:00:00+01:00"
+NOW = datetime(2026, 11, 20, 18, 0, 5, tzinfo=UTC)
 
 
 class StandIn:

@@ -15,6 +15,7 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from handler.errors import AutostopError, BadEvent, NotAnEvent, TooLarge, Violation
+from handler.inbound import dry_run
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
@@ -76,9 +77,10 @@ class GatewayRequest:
         if not request_id.strip():
             raise BadEvent(Violation("requestContext.requestId", "is missing"))
         asked = canonical_request(
-            json_object(http.body), id_=identity(request_id), source=self.source, requested_by="APIG"
+            json_object(http.body), id_=identity(request_id), source=self.source, requested_by="APIG", now=now
         )
-        return replace(asked, time=now)
+        dry = dry_run.requested_beside(http.headers, http.query)
+        return replace(asked, time=now, dry_run=asked.dry_run or dry)
 
     def _body(self) -> bytes:
         said = self.document.get("body")

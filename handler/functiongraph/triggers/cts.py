@@ -15,24 +15,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import ClassVar
 
-from handler import rfc3339
 from handler.errors import BadEvent, Violation
-from handler.inbound.extract import STOP_REQUESTED
-from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REQUESTER, both, cut, identity, member, text
+from handler.event_types import STOP_REQUESTED
+from handler.inbound.skip import Skip
+from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REQUESTER, both, cut, identity, member, moment, text
 from handler.inbound.webhooks.fields import server_ids as ids_in
-from handler.inbound.webhooks.model import Nothing
 from handler.stop.model import StopRequest
 
 _ACTS = {"startbaremetalservers", "rebootbaremetalservers"}
 _ECHO = "stopbaremetalservers"
-_FORMATTED = re.compile(
-    r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?) GMT(?:([+-]\d\d):?(\d\d))?(?: \([A-Z]+\))?", re.ASCII
-)
-# Seconds since the epoch stay below this until the year 5138, milliseconds were above it since 1973.
-_FIRST_MILLISECOND = 1e11
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +52,17 @@ class CtsEvent:
     def _cts(self) -> Mapping[str, object]:
         return member(self.document, "cts")
 
-    def gate(self) -> Nothing | None:
+    def gate(self) -> Skip | None:
         """Only a bare metal server that was started or restarted, and only if the trace says that it worked."""
         name = text(self._cts, "trace_name").lower()
         if name == _ECHO:
-            return Nothing("echo of a stop")
+            return Skip("echo of a stop")
         if text(self._cts, "service_type").upper() != "BMS" or name not in _ACTS:
-            return Nothing("a trace of something else")
+            return Skip("a trace of something else")
         if not self._worked():
-            return Nothing("a trace of something that did not work")
+            return Skip("a trace of something that did not work")
         if not text(self._cts, "resource_id").strip():
-            return Nothing("the trace names no server")
+            return Skip("the trace names no server")
         return None
 
     def extract(self) -> StopRequest:
@@ -104,24 +98,5 @@ class CtsEvent:
         """When CTS had the trace, or else when the thing was done."""
         for name in ("record_time", "time"):
             if self._cts.get(name) is not None:
-                return _moment(self._cts[name], f"cts.{name}")
+                return moment(self._cts[name], f"cts.{name}")
         raise BadEvent(Violation("cts.time", "is missing"))
-
-
-def _moment(value: object, at: str) -> datetime:
-    """A time in any of the forms that traces have: seconds, milliseconds, or text of either or formatted.
-
-    Raises:
-        BadEvent: it is none.
-    """
-    said = str(value).strip()
-    try:
-        if re.fullmatch(r"\d{9,14}(\.\d+)?", said, re.ASCII):
-            number = float(said)
-            return datetime.fromtimestamp(number / 1000 if number >= _FIRST_MILLISECOND else number, UTC)
-        if found := _FORMATTED.fullmatch(said):
-            year, month, day, clock, hours, minutes = found.groups()
-            return rfc3339.parse(f"{year}-{month}-{day}T{clock}{f'{hours}:{minutes}' if hours else 'Z'}")
-        return rfc3339.parse(said)
-    except (ValueError, OverflowError):
-        raise BadEvent(Violation(at, "is no time")) from None

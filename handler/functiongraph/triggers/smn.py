@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from handler import rfc3339
 from handler.errors import BadEvent, Violation
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import member, text
-from handler.inbound.webhooks.model import Nothing
 from handler.inbound.webhooks.smn_message import SmnMessage
 from handler.stop.model import StopRequest
 
@@ -26,15 +26,17 @@ class SmnRecord:
     Attributes:
         record: as the platform sends it.
         source: of the request that may come of it.
+        now: when it was received (aware).
     """
 
     record: Mapping[str, object]
     source: str
+    now: datetime
 
     name: ClassVar[str] = "smn"
 
     @classmethod
-    def all_of(cls, document: Mapping[str, object], source: str) -> tuple[SmnRecord, ...]:
+    def all_of(cls, document: Mapping[str, object], source: str, now: datetime) -> tuple[SmnRecord, ...]:
         """The records of an event, of which there is at least one.
 
         Raises:
@@ -43,18 +45,18 @@ class SmnRecord:
         records = document.get("record")
         if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
             raise BadEvent(Violation("record", "is no array with at least one record"))
-        return tuple(cls(record, source) for record in records)
+        return tuple(cls(record, source, now) for record in records)
 
-    def gate(self) -> Nothing | None:
+    def gate(self) -> Skip | None:
         """Only a notification, and of Cloud Eye only an alarm that fires.
 
         Raises:
             BadEvent: the message, its id or its time cannot be read.
         """
         if not self._smn:
-            return Nothing("a record of another service")
+            return Skip("a record of another service")
         if text(self._smn, "type").lower() != "notification":
-            return Nothing("no notification")
+            return Skip("no notification")
         return self._message().gate()
 
     def extract(self) -> StopRequest:
@@ -82,4 +84,4 @@ class SmnRecord:
             violations.append(Violation("smn.timestamp", "is not an RFC 3339 timestamp with a zone"))
         if time is None or violations:
             raise BadEvent(*violations)
-        return SmnMessage(text(self._smn, "message_id"), text(self._smn, "message"), time, self.source)
+        return SmnMessage(text(self._smn, "message_id"), text(self._smn, "message"), time, self.source, self.now)

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from handler import rfc3339
 from handler.errors import BadEvent, Violation
-from handler.inbound.extract import canonical
+from handler.inbound.extract.canonical import canonical
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import LONGEST_REQUESTER, both, cut, identity, plain_event, text
-from handler.inbound.webhooks.model import Nothing
 from handler.stop.model import StopRequest
 
 
@@ -25,10 +25,12 @@ class TimerEvent:
     Attributes:
         document: the event as the platform sends it.
         source: of the request.
+        now: when it was received (aware).
     """
 
     document: Mapping[str, object]
     source: str
+    now: datetime
 
     name: ClassVar[str] = "timer"
 
@@ -37,7 +39,7 @@ class TimerEvent:
         """Whether an event is a timer's."""
         return text(document, "trigger_type").upper() == "TIMER"
 
-    def gate(self) -> Nothing | None:
+    def gate(self) -> Skip | None:
         """A timer always means it; without any ids the result says so."""
         return None
 
@@ -69,7 +71,7 @@ class TimerEvent:
         said = self.document.get("user_event")
         data = None if isinstance(said, str) and not said.strip() else said
         try:
-            return canonical(plain_event(data, id_="tick", source=self.source))
+            return canonical(plain_event(data, id_="tick", source=self.source), self.now)
         except BadEvent as bad:
             # Whoever wrote the text knows it by the platform's name.
             told = [

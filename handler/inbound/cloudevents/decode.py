@@ -16,10 +16,14 @@ from urllib.parse import unquote_to_bytes
 
 from handler import rfc3339
 from handler.errors import BadEvent, NotAnEvent, TooLarge, Violation
+from handler.event_types import MESSAGE_PUBLISHED
+from handler.inbound import dry_run
 from handler.inbound.cloudevents import strict_json
 
 _STRUCTURED = "application/cloudevents+json"
 _BATCH = "application/cloudevents-batch+json"
+# What HTTP clients send unless told otherwise.
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 _MOST_IN_BATCH = 100
 # Attributes travel on as headers of the result; servers take about 8 KiB a header, and encoding can triple a text.
 _LONGEST_ATTRIBUTE = 2048
@@ -28,6 +32,8 @@ _TIMES = ("time", "expirytime")
 _TEXTS = ("subject", "datacontenttype", "correlationid", "traceparent", "tracestate")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _JSON_TYPE = re.compile(r"(application|text)/json|[\w.!#$&^+-]+/[\w.!#$&^+-]+\+json", re.ASCII)
+# Senders that do not know what they send, or leave it to a default, mark JSON like this.
+_UNSPECIFIC_TYPES = ("", "application/octet-stream")
 _DEAD_LETTER_MARKS = ("knativeerrordest", "knativeerrorcode", "deadletterreason")
 
 
@@ -39,7 +45,9 @@ class Event:
         time, expirytime: aware, UTC; None if the event does not say. Never invented.
         flaws: what is wrong with it so far; then the other attributes hold what could be made out.
         dead_letter: it is a copy that a broker made of an event it could not deliver.
-        data: the JSON value, text or bytes that it carries; None if it carries nothing.
+        data: the JSON value that it carries, also if it came as text; other text or bytes; None if it carries nothing.
+        media_type: of the data, lower case and without parameters; empty if the event does not say.
+        dry_run: an extension attribute says that it is one.
     """
 
     id: str
@@ -54,6 +62,8 @@ class Event:
     violations: tuple[Violation, ...]
     dead_letter: bool
     data: object
+    media_type: str = ""
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ def decode(headers: Mapping[str, str], body: bytes) -> Delivery:
         NotAnEvent: no CloudEvent in any mode.
         TooLarge: more events in a batch than are taken at once.
     """
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = essence(headers.get("content-type", ""))
     if media_type == _BATCH:
         return Delivery(_batch(body), batch=True)
     if media_type == _STRUCTURED:
@@ -95,7 +105,38 @@ def decode(headers: Mapping[str, str], body: bytes) -> Delivery:
             document = None
         if isinstance(document, dict) and "specversion" in document:
             return Delivery((_single(_Reading(), document),), batch=False)
+        if isinstance(document, dict) and _is_pubsub_push(document):
+            return Delivery((_pubsub_push(document),), batch=False)
+    if media_type in FORM_TYPES:
+        raise NotAnEvent(f"A CloudEvent must not have the Content-Type {media_type}.")
     raise NotAnEvent("This is no CloudEvent: neither ce- headers nor a CloudEvents media type.")
+
+
+def essence(content_type: str) -> str:
+    """Return a media type in lower case and without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _is_pubsub_push(document: Mapping[str, object]) -> bool:
+    return isinstance(document.get("message"), dict) and isinstance(document.get("subscription"), str)
+
+
+def _pubsub_push(document: Mapping[str, object]) -> Event:
+    """Read the request of a Pub/Sub push subscription as the event that Eventarc makes of the same message.
+
+    Its `source` is the subscription, since the request does not name the topic.
+    """
+    message = document["message"]
+    assert isinstance(message, dict)
+    event = {
+        "specversion": "1.0",
+        "id": message.get("messageId", message.get("message_id")),
+        "source": f"//pubsub.googleapis.com/{document['subscription']}",
+        "type": MESSAGE_PUBLISHED,
+        "time": message.get("publishTime", message.get("publish_time")),
+        "data": document,
+    }
+    return _single(_Reading(), event)
 
 
 class _Reading:
@@ -140,13 +181,21 @@ def _single(reading: _Reading, document: object) -> Event:
         elif value is not None:
             reading.violation(name, "is no text")
             attributes[name] = ""
-    dead_letter = any(name in members for name in _DEAD_LETTER_MARKS)
-    return _event(reading, attributes, dead_letter, _structured_data(reading, members, attributes))
+    media_type = essence(attributes.get("datacontenttype", ""))
+    return _event(
+        reading,
+        attributes,
+        dead_letter=any(name in members for name in _DEAD_LETTER_MARKS),
+        data=_structured_data(reading, members, media_type),
+        media_type=media_type,
+        dry_run=_dry_run(reading, {name: value for name, value in members.items() if not name.startswith("data")}),
+    )
 
 
-def _structured_data(reading: _Reading, members: Mapping[str, object], attributes: Mapping[str, str]) -> object:
+def _structured_data(reading: _Reading, members: Mapping[str, object], media_type: str) -> object:
     if "data_base64" not in members:
-        return members.get("data")
+        data = members.get("data")
+        return strict_json.loads_text(data) if isinstance(data, str) else data
     if "data" in members:
         reading.violation("data_base64", "stands beside data; only one of them may be there")
         return None
@@ -156,7 +205,7 @@ def _structured_data(reading: _Reading, members: Mapping[str, object], attribute
     except (binascii.Error, UnicodeEncodeError):
         reading.violation("data_base64", "is no base64")
         return None
-    return _typed(reading, raw, attributes.get("datacontenttype", "").partition(";")[0].strip().lower())
+    return _typed(reading, raw, media_type)
 
 
 def _binary(headers: Mapping[str, str], media_type: str, body: bytes) -> Event:
@@ -175,8 +224,26 @@ def _binary(headers: Mapping[str, str], media_type: str, body: bytes) -> Event:
         # The tracing headers proper serve where the sender did not set the extension.
         if name not in attributes and name in headers:
             attributes[name] = headers[name]
-    dead_letter = any(f"ce-{name}" in headers for name in _DEAD_LETTER_MARKS)
-    return _event(reading, attributes, dead_letter, _typed(reading, body, media_type))
+    extensions = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
+    return _event(
+        reading,
+        attributes,
+        dead_letter=any(name in extensions for name in _DEAD_LETTER_MARKS),
+        data=_typed(reading, body, media_type),
+        media_type=media_type,
+        dry_run=_dry_run(reading, extensions),
+    )
+
+
+def _dry_run(reading: _Reading, attributes: Mapping[str, object]) -> bool:
+    """Say whether an extension attribute asks for a dry run; it is called `dryrun`, as names of attributes must be."""
+    violations: list[Violation] = []
+    requested = False
+    for name, value in attributes.items():
+        requested |= dry_run.requested_in({name: value}, "dryrun", violations)
+    for violation in violations:
+        reading.violation(*violation)
+    return requested
 
 
 def _header_value(value: str) -> str:
@@ -187,24 +254,33 @@ def _header_value(value: str) -> str:
 
 
 def _typed(reading: _Reading, raw: bytes, media_type: str) -> object:
-    """Data as its media type says; JSON must parse."""
+    """Data as its media type says; JSON must parse. Text that holds JSON is parsed too."""
     if not raw:
         return None
     if _JSON_TYPE.fullmatch(media_type):
         try:
-            return strict_json.loads(raw)
+            value = strict_json.loads(raw)
         except ValueError as fault:
             reading.violation("data", str(fault))
             return None
-    if media_type.startswith("text/") or not media_type:
+        return strict_json.loads_text(value) if isinstance(value, str) else value
+    if media_type.startswith("text/") or media_type in _UNSPECIFIC_TYPES:
         try:
-            return raw.decode("utf-8")
+            return strict_json.loads_text(raw.decode("utf-8-sig"))
         except UnicodeDecodeError:
             return raw
     return raw
 
 
-def _event(reading: _Reading, attributes: Mapping[str, str], dead_letter: bool, data: object) -> Event:
+def _event(
+    reading: _Reading,
+    attributes: Mapping[str, str],
+    *,
+    dead_letter: bool,
+    data: object,
+    media_type: str,
+    dry_run: bool,
+) -> Event:
     """Check the attributes that matter here, and build the event as far as it can be made out."""
     flawed = {violation.at for violation in reading.violations}
     checks = _Reading(reading.prefix)
@@ -244,4 +320,6 @@ def _event(reading: _Reading, attributes: Mapping[str, str], dead_letter: bool, 
         violations=tuple(reading.violations),
         dead_letter=dead_letter,
         data=data,
+        media_type=media_type,
+        dry_run=dry_run,
     )

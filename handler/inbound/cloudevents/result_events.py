@@ -14,9 +14,11 @@ from typing import TypeVar
 
 from handler import rfc3339
 from handler.errors import BadEvent, Violation
+from handler.event_types import PREFIX, RESULTS
 from handler.inbound.cloudevents.decode import Event
-from handler.inbound.extract import OWN_RESULTS, TYPE_PREFIX, UUID, traced
+from handler.inbound.trace_context import traced
 from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult, StopRequest
+from handler.uuids import UUID
 
 _MOST_FLAWS = 50
 _MOST_SERVERS = 1000
@@ -49,7 +51,7 @@ def read(event: Event) -> ResultEvent:
     Raises:
         BadEvent: it is no result event, or its data is not that of one; with every flaw.
     """
-    if event.type not in OWN_RESULTS and event.type.strip():
+    if event.type not in RESULTS and event.type.strip():
         raise BadEvent(Violation("type", "is no result event"))
     if not isinstance(event.data, dict):
         raise BadEvent(Violation("data", "is no JSON object"))
@@ -70,7 +72,7 @@ def read(event: Event) -> ResultEvent:
         reading.violation("data.servers", "is not empty though the event was refused")
     if any(server.outcome in _UNLIKE[report.dry_run] for server in servers):
         reading.violation("data.dry_run", "does not fit the servers")
-    if not reading.violations and event.type in OWN_RESULTS and event.type != _type(report):
+    if not reading.violations and event.type in RESULTS and event.type != _type(report):
         reading.violation("type", "does not fit the data")
     if reading.violations:
         raise BadEvent(*reading.violations)
@@ -81,7 +83,7 @@ def read(event: Event) -> ResultEvent:
 def _type(report: Report) -> str:
     """The type that the result event of a report has."""
     word = "refused" if report.refusal else "failed" if report.failed else "completed"
-    return f"{TYPE_PREFIX}stop.{word}.v1"
+    return f"{PREFIX}stop.{word}.v1"
 
 
 class _Reading:

@@ -35,6 +35,21 @@ def loads(raw: bytes | str) -> object:
     return document
 
 
+def loads_text(text: str) -> object:
+    """Return the JSON value that a text holds, or the text itself if it holds none.
+
+    A value that is text again, as a sender makes it that encodes JSON twice, is read once more.
+    """
+    value: object = text
+    for _ in range(2):
+        if isinstance(value, str):
+            try:
+                value = loads(value)
+            except ValueError:
+                break
+    return value
+
+
 class _Objection(Exception):
     pass
 

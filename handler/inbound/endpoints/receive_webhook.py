@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from handler.errors import CallerForbidden, SinkUnreachable, WrongMethod
-from handler.inbound.extract import traced
+from handler.inbound import dry_run
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
+from handler.inbound.trace_context import traced
 from handler.inbound.webhooks.model import Producer, WebhookRequest
 from handler.stop.model import StopRequest
 
@@ -51,7 +52,9 @@ class WebhookEndpoint:
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
         # The settings were valid at the start, and there is no login: nothing else has to be had to be ready.
-        return responses.served(request.method, request.path, lambda: None, lambda: self._answer(request))
+        # People end URLs with a slash out of habit.
+        path = request.path.removesuffix("/") or "/"
+        return responses.served(request.method, path, lambda: None, lambda: self._answer(replace(request, path=path)))
 
     def _answer(self, request: HttpRequest) -> Answer:
         if request.method != "POST":
@@ -65,15 +68,17 @@ class WebhookEndpoint:
         until = request.received + producer.patience
         delivery = WebhookRequest(request, self._now(), until)
         message = producer.verify(delivery)
-        nothing = producer.gate(message)
-        if nothing is not None:
-            _LOG.info("delivery ignored", extra={"webhook": request.path, "detail": nothing.why})
-            return nothing.answer
+        skip = producer.gate(message)
+        if skip is not None:
+            level = logging.WARNING if skip.warn else logging.INFO
+            _LOG.log(level, "delivery ignored", extra={"webhook": request.path, "detail": skip.reason})
+            return skip.response
+        dry = dry_run.requested_beside(request.headers, request.query)
         asked = producer.extract(message)
         asked = replace(
             asked,
             time=asked.time or delivery.now,
-            dry_run=asked.dry_run or self._dry_run,
+            dry_run=asked.dry_run or dry or self._dry_run,
             **traced(request.headers.get("traceparent"), request.headers.get("tracestate")),
         )
         try:

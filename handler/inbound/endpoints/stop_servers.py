@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from handler.errors import BadEvent, Violation, WrongMethod
+from handler.inbound import dry_run
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents.decode import Delivery, Event, decode
-from handler.inbound.extract import Ignored, extract, traced
+from handler.inbound.extract.dispatch import extract
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.readiness import Readiness
+from handler.inbound.skip import Skip
+from handler.inbound.trace_context import traced
 from handler.settings.stop_servers import Settings
 from handler.stop.model import StopRequest
 
@@ -65,13 +68,13 @@ class StopEndpoint:
             case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
                 caller.prove(request.headers, self._settings.callers, until)
-                delivery = decode(request.headers, request.body)
-                return self._deliver(delivery, request)
+                return self._deliver(decode(request.headers, request.body), request)
             case _:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
     def _deliver(self, delivery: Delivery, request: HttpRequest) -> Answer:
-        requests = requests_of(delivery, self._settings.event_types, self._ignored)
+        dry = dry_run.requested_beside(request.headers, request.query)
+        requests = requests_of(delivery, self._settings.event_types, self._ignored, dry=dry)
         # An event's own trace context comes first (CloudEvents' distributed tracing extension).
         trace = traced(request.headers.get("traceparent"), request.headers.get("tracestate"))
         requests = [one if one.traceparent else replace(one, **trace) for one in requests]
@@ -79,43 +82,50 @@ class StopEndpoint:
 
 
 def requests_of(
-    delivery: Delivery, event_types: Mapping[str, str], told: Callable[[str, str], None] | None = None
+    delivery: Delivery,
+    event_types: Mapping[str, str],
+    told: Callable[[str, str], None] | None = None,
+    *,
+    dry: bool = False,
 ) -> list[StopRequest]:
     """What the events of a delivery ask for, all of them or none; those that are rightly ignored are left out.
 
     Args:
         event_types: further types that are accepted, as the settings have them.
         told: is given the type of each event that is ignored, and why.
+        dry: the request around the events asks for a dry run of all of them.
 
     Raises:
         BadEvent: with every flaw of every event.
     """
     requests: dict[tuple[str, str], StopRequest] = {}
-    ignored: list[tuple[Event, Ignored]] = []
+    ignored: list[tuple[Event, Skip]] = []
     violations: list[Violation] = []
     for index, event in enumerate(delivery.events):
         prefix = f"[{index}]." if delivery.batch else ""
         found = [*event.violations]
-        asked: StopRequest | Ignored | None = None
+        asked: StopRequest | Skip | None = None
         try:
             asked = extract(event, event_types)
+            if dry and isinstance(asked, StopRequest):
+                asked = replace(asked, dry_run=True)
         except BadEvent as bad:
             found += [Violation(f"{prefix}{violation.at}", violation.fault) for violation in bad.violations]
         if isinstance(asked, StopRequest) and not found:
             # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
             if requests.setdefault((asked.source, asked.id), asked) != asked:
                 found.append(Violation(f"{prefix}id", "names another event of this batch too"))
-        elif isinstance(asked, Ignored):
+        elif isinstance(asked, Skip):
             ignored.append((event, asked))
         if found:
             _log_malformed(event, found)
             violations += found
     if violations:
         raise BadEvent(*violations)
-    for event, why in ignored:
-        _LOG.info("event ignored", extra={**about(event), "detail": why.why})
+    for event, skip in ignored:
+        _LOG.info("event ignored", extra={**about(event), "detail": skip.reason})
         if told is not None:
-            told(event.type, why.why)
+            told(event.type, skip.reason)
     return list(requests.values())
 
 

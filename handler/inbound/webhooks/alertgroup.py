@@ -5,31 +5,53 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from handler.errors import BadEvent, Violation
-from handler.inbound.webhooks.fields import LONGEST_REASON, cut, json_object, member, text
-from handler.inbound.webhooks.model import Nothing
+from handler.event_types import STOP_REQUESTED
+from handler.inbound import dry_run
+from handler.inbound.skip import Skip
+from handler.inbound.webhooks.fields import (
+    LONGEST_REASON,
+    attribute,
+    both,
+    cut,
+    identity,
+    json_body,
+    member,
+    server_ids,
+    start_time,
+    text,
+)
+from handler.inbound.webhooks.model import WebhookRequest
+from handler.stop.model import StopRequest
 
 _LOG = logging.getLogger(__name__)
 
 _MOST_FLAWS = 50
+_LONGEST_NAME = 200
+# Grafana's own alerts about a rule that it could not evaluate. They carry the labels of the rule.
+_NO_DATA = {"datasourcenodata", "datasourceerror"}
+# Why an alert of Grafana has its state, if it is not because of what was measured: `NoData`, `Error`, `KeepLast`.
+_MISSING_DATA = "the alarm has no data"
+_STATE_REASON = "grafana_state_reason"
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One firing alert that names a server.
+    """One firing alert that names servers.
 
     Attributes:
-        at: where its id stands, as a dotted path.
-        server_id: what stands there.
+        server_ids: what it is about.
         fingerprint, starts_at: its identity, as its producer writes them.
+        since: when it began, as far as that is known.
         name, summary: for people.
     """
 
-    at: str
-    server_id: object
+    server_ids: tuple[str, ...]
     fingerprint: str
     starts_at: str
+    since: datetime | None
     name: str
     summary: str
 
@@ -39,83 +61,161 @@ class Group:
     """What one notification says.
 
     Attributes:
-        key: what the producer calls the group.
-        why: why it was sent, as newer versions say; else empty.
+        document: all of it.
         alerts: those that fire and name a server.
-        cut_off: how many alerts the producer left out.
+        missing_data: whether others fire only because data is missing.
     """
 
-    key: str
-    why: str
+    document: Mapping[str, object]
     alerts: tuple[Alert, ...]
-    cut_off: int
+    missing_data: bool = False
 
-    def gate(self) -> Nothing | None:
+    def gate(self) -> Skip | None:
         """Say whether there is anything to act on; None if there is."""
-        if self.cut_off:
-            _LOG.warning("the producer left alerts out; raise its limit", extra={"left_out": self.cut_off})
-        return None if self.alerts else Nothing("no alert fires that names a server")
+        if left_out := self._left_out():
+            _LOG.warning("the producer left alerts out; raise its limit", extra={"left_out": left_out})
+        if self.alerts:
+            return None
+        return Skip(_MISSING_DATA if self.missing_data else "no alert fires that names a server")
 
-    def identity(self) -> tuple[str, ...]:
-        """What tells this notification from others, as far as its body does; the order of the alerts is no matter."""
+    def request(self, producer: str, source: str, time: datetime | None = None) -> StopRequest:
+        """Make the stop request for the servers of all alerts.
+
+        Args:
+            producer: its name, for people.
+            time: when the notification was sent, as far as that is proven. It tells a repeat from a redelivery.
+
+        Raises:
+            BadEvent: something says that it is a dry run, in a way that is not understood.
+        """
+        sent = (str(int(time.timestamp())),) if time else ()
+        return StopRequest(
+            source=source,
+            id=identity(*self._identity(), *sent),
+            type=STOP_REQUESTED,
+            server_ids=tuple(dict.fromkeys(id_ for alert in self.alerts for id_ in alert.server_ids)),
+            time=time,
+            dry_run=dry_run.requested(self.document, "body"),
+            reason=self._reason(producer),
+            requested_by=producer,
+            correlationid=attribute(text(self.document, "groupKey")),
+            since=self._since() or None,
+            left_out=self._left_out(),
+        )
+
+    def _identity(self) -> tuple[str, ...]:
+        """Return what tells this notification from others; the order of the alerts does not matter."""
         pairs = sorted((alert.fingerprint, alert.starts_at) for alert in self.alerts)
-        return (self.key, self.why, *(part for pair in pairs for part in pair))
+        # Why it was sent is in newer versions only.
+        group = (text(self.document, "groupKey"), text(self.document, "notification_reason"))
+        return (*group, *(part for pair in pairs for part in pair))
 
-    def reason(self, producer: str) -> str | None:
-        """Which alarms fire, and what the first says of itself."""
+    def _reason(self, producer: str) -> str | None:
+        """Return which alarms fire, and what the first of them says."""
         names = ", ".join(dict.fromkeys(alert.name for alert in self.alerts if alert.name))
         summary = next((alert.summary for alert in self.alerts if alert.summary), "")
         return cut(": ".join(part for part in (f"{producer} alarm {names}".strip(), summary) if part), LONGEST_REASON)
 
+    def _since(self) -> Mapping[str, datetime]:
+        """Return when the last alert about each server began: any of them is enough to ask for the stop.
 
-def read_group(body: bytes, label: str) -> Group:
+        A server with an alert that does not say when it began has none.
+        """
+        began: dict[str, datetime | None] = {}
+        for alert in self.alerts:
+            for id_ in alert.server_ids:
+                before = began.get(id_, alert.since)
+                began[id_] = None if before is None or alert.since is None else max(before, alert.since)
+        return {id_: since for id_, since in began.items() if since is not None}
+
+    def _left_out(self) -> int:
+        count = self.document.get("truncatedAlerts")
+        return count if isinstance(count, int) and count > 0 else 0
+
+
+def read_group(delivery: WebhookRequest, label: str) -> Group:
     """Read a notification.
+
+    Alerts that are malformed are left out, with a line in the log, unless there are no others.
 
     Args:
         label: name of the label that holds the server's id.
 
     Raises:
-        BadEvent: it is malformed, with every flaw.
+        BadEvent: it is malformed, or all its alerts are that could be acted on; with every flaw.
     """
-    document = json_object(body)
-    alerts = document.get("alerts")
-    if not isinstance(alerts, list):
+    document = json_body(delivery)
+    entries = document.get("alerts")
+    if not isinstance(entries, list):
         raise BadEvent(Violation("alerts", "is no array"))
+    firing = [(f"alerts[{index}]", entry) for index, entry in enumerate(entries) if _may_fire(document, entry)]
+    alerts: list[Alert] = []
     violations: list[Violation] = []
-    found = list(_firing(alerts, label, violations))
-    if violations:
+    missing_data = False
+    for at, entry in firing:
+        if _lacks_data(entry):
+            missing_data = True
+            _LOG.info("alert ignored", extra={**_about(entry), "detail": _MISSING_DATA})
+            continue
+        try:
+            alerts += _read(at, entry, label, delivery.now)
+        except BadEvent as bad:
+            violations += bad.violations
+            _LOG.warning("alert malformed", extra={**_about(entry), "detail": str(bad)})
+    if violations and not alerts:
         raise BadEvent(*violations[:_MOST_FLAWS])
-    left_out = document.get("truncatedAlerts")
-    return Group(
-        key=text(document, "groupKey"),
-        why=text(document, "notification_reason"),
-        alerts=tuple(found),
-        cut_off=left_out if isinstance(left_out, int) else 0,
+    return Group(document, tuple(alerts), missing_data)
+
+
+def _about(entry: object) -> dict[str, str | None]:
+    """Return the keys of a log line about one alert."""
+    alert = entry if isinstance(entry, dict) else {}
+    return {
+        "alertname": cut(text(member(alert, "labels"), "alertname"), _LONGEST_NAME),
+        "fingerprint": cut(text(alert, "fingerprint"), _LONGEST_NAME),
+    }
+
+
+def _may_fire(document: Mapping[str, object], entry: object) -> bool:
+    """Say whether an alert fires, by its own state; one that is no object at all may."""
+    # What has another state, or one that is not known, is not even read. Nor is a group that fires only in part said
+    # to be resolved.
+    return document.get("status", "firing") == "firing" and (
+        not isinstance(entry, dict) or entry.get("status") == "firing"
     )
 
 
-def _firing(alerts: Iterable[object], label: str, violations: list[Violation]) -> Iterable[Alert]:
-    for index, alert in enumerate(alerts):
-        at = f"alerts[{index}]"
-        if not isinstance(alert, dict):
-            violations.append(Violation(at, "is no object"))
-        elif alert.get("status") == "firing":
-            # What has another state, or one that nobody knows yet, is not even read.
-            labels = alert.get("labels")
-            if not isinstance(labels, dict):
-                violations.append(Violation(f"{at}.labels", "is no object"))
-            elif labels.get(label) not in (None, ""):
-                yield _alert(f"{at}.labels.{label}", labels[label], alert, labels)
-
-
-def _alert(at: str, server_id: object, alert: Mapping[str, object], labels: Mapping[str, object]) -> Alert:
-    annotations = member(alert, "annotations")
-    return Alert(
-        at=at,
-        server_id=server_id,
-        # Without a fingerprint the labels themselves say which alert it is: that is what it is made of.
-        fingerprint=text(alert, "fingerprint") or repr(sorted(labels.items())),
-        starts_at=text(alert, "startsAt"),
-        name=text(labels, "alertname"),
-        summary=text(annotations, "summary"),
+def _lacks_data(entry: object) -> bool:
+    """Say whether an alert fires because Grafana had nothing to evaluate: that says nothing about the server."""
+    if not isinstance(entry, dict):
+        return False
+    labels, annotations = member(entry, "labels"), member(entry, "annotations")
+    return text(labels, "alertname").strip().casefold() in _NO_DATA or any(
+        entries.get(_STATE_REASON) not in (None, "") for entries in (labels, annotations)
     )
+
+
+def _read(at: str, entry: object, label: str, now: datetime) -> Iterable[Alert]:
+    """Read a firing alert; nothing comes of one that names no server."""
+    if not isinstance(entry, dict):
+        raise BadEvent(Violation(at, "is no object"))
+    labels = entry.get("labels")
+    if not isinstance(labels, dict):
+        raise BadEvent(Violation(f"{at}.labels", "is no object"))
+    if labels.get(label) in (None, ""):
+        return []
+    ids, since = both(
+        lambda: server_ids([(f"{at}.labels.{label}", labels[label])]),
+        lambda: start_time(entry.get("startsAt"), f"{at}.startsAt", now),
+    )
+    return [
+        Alert(
+            server_ids=ids,
+            # Without a fingerprint the labels themselves say which alert it is: that is what it is made of.
+            fingerprint=text(entry, "fingerprint") or repr(sorted(labels.items())),
+            starts_at=text(entry, "startsAt"),
+            since=since,
+            name=text(labels, "alertname"),
+            summary=text(member(entry, "annotations"), "summary"),
+        )
+    ]

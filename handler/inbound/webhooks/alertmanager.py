@@ -9,11 +9,10 @@ when it was sent, so its time is the receipt; that of the alarm's start would re
 
 from __future__ import annotations
 
-from handler.inbound.extract import STOP_REQUESTED
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.alertgroup import Group, read_group
-from handler.inbound.webhooks.fields import attribute, identity, server_ids
-from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
 
@@ -29,23 +28,15 @@ class Alertmanager(Alarm):
     def verify(self, delivery: WebhookRequest) -> Group:
         """Bearer token, or basic auth's password."""
         signatures.bearer_or_password(delivery.headers, self._token)
-        return read_group(delivery.body, self._label)
+        return read_group(delivery, self._label)
 
-    def gate(self, message: Group) -> Nothing | None:
+    def gate(self, message: Group) -> Skip | None:
         """At least one alert must fire and name a server."""
         return message.gate()
 
     def extract(self, message: Group) -> StopRequest:
         """The label's value of each alert."""
-        return StopRequest(
-            source=self._source,
-            id=identity(*message.identity()),
-            type=STOP_REQUESTED,
-            server_ids=server_ids((alert.at, alert.server_id) for alert in message.alerts),
-            reason=message.reason("Alertmanager"),
-            requested_by="Alertmanager",
-            correlationid=attribute(message.key),
-        )
+        return message.request("Alertmanager", self._source)
 
 
 producer = Alertmanager

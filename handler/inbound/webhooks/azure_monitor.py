@@ -10,16 +10,76 @@ A webhook action of Azure cannot set a header, so the token may stand in its URL
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
 from handler.errors import BadEvent, Violation
-from handler.inbound.extract import STOP_REQUESTED
+from handler.event_types import STOP_REQUESTED
+from handler.inbound import dry_run
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.fields import LONGEST_REASON, cut, identity, json_object, member, server_ids, text
-from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.inbound.webhooks.fields import (
+    LONGEST_REASON,
+    both,
+    cut,
+    identity,
+    json_body,
+    member,
+    server_ids,
+    start_time,
+    text,
+)
+from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
 
+# Where custom properties of rules stand: the first in newer alerts, the second in log alerts.
+_PLACES = (("data", "customProperties"), ("data", "alertContext", "properties"))
 _SCHEMA = "azureMonitorCommonAlertSchema"
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What Azure says.
+
+    Attributes:
+        document: the body.
+        label: name of the custom property that holds the server's id.
+        now: when it was received (aware).
+    """
+
+    document: Mapping[str, object]
+    label: str
+    now: datetime
+
+    @property
+    def essentials(self) -> Mapping[str, object]:
+        """The part that all kinds of alerts have in common."""
+        return member(self.document, "data", "essentials")
+
+    def named(self) -> list[tuple[str, object]]:
+        """Return the property, and where it stands: which of the two places it is depends on the kind of alert."""
+        found = [(".".join((*place, self.label)), member(self.document, *place).get(self.label)) for place in _PLACES]
+        return [(at, value) for at, value in found if value not in (None, "")]
+
+    def server_ids(self) -> tuple[str, ...]:
+        """Return the servers that the rule names.
+
+        Raises:
+            BadEvent: one is no UUID, or the two places name different ones.
+        """
+        ids = server_ids(self.named())
+        if any(set(server_ids([place])) != set(ids) for place in self.named()):
+            raise BadEvent(Violation(f"data.customProperties.{self.label}", "must agree with alertContext.properties"))
+        return ids
+
+    def since(self) -> datetime | None:
+        """Return when the alert fired.
+
+        Raises:
+            BadEvent: it is no time, or in the future.
+        """
+        return start_time(self.essentials.get("firedDateTime"), "data.essentials.firedDateTime", self.now)
 
 
 class AzureMonitor(Alarm):
@@ -30,35 +90,35 @@ class AzureMonitor(Alarm):
         self._property = settings.id_label
         self._source = source
 
-    def verify(self, delivery: WebhookRequest) -> Mapping[str, object]:
+    def verify(self, delivery: WebhookRequest) -> Notification:
         """Bearer token, basic auth's password, or the query parameter `token`."""
         if not signatures.query_token(delivery.query, self._token):
             signatures.bearer_or_password(delivery.headers, self._token)
-        return json_object(delivery.body)
+        return Notification(json_body(delivery), self._property, delivery.now)
 
-    def gate(self, message: Mapping[str, object]) -> Nothing | None:
+    def gate(self, message: Notification) -> Skip | None:
         """Only the condition `Fired`, and a rule that names a server."""
-        if message.get("schemaId") != _SCHEMA:
+        if message.document.get("schemaId") != _SCHEMA:
             raise BadEvent(Violation("schemaId", "is not that of the common alert schema; switch it on in the action"))
-        if member(message, "data", "essentials").get("monitorCondition") != "Fired":
-            return Nothing("the alert does not fire")
-        return None if self._named(message) not in (None, "") else Nothing("the alert names no server")
+        if message.essentials.get("monitorCondition") != "Fired":
+            return Skip("the alert does not fire")
+        return None if message.named() else Skip("the alert names no server")
 
-    def extract(self, message: Mapping[str, object]) -> StopRequest:
-        """The custom property."""
-        essentials = member(message, "data", "essentials")
+    def extract(self, message: Notification) -> StopRequest:
+        """The custom property of the rule."""
+        essentials = message.essentials
+        ids, since = both(message.server_ids, message.since)
         rule, why = text(essentials, "alertRule"), text(essentials, "description")
         return StopRequest(
             source=self._source,
             id=identity("azure", text(essentials, "alertId"), text(essentials, "firedDateTime")),
             type=STOP_REQUESTED,
-            server_ids=server_ids([(f"data.customProperties.{self._property}", self._named(message))]),
+            server_ids=ids,
+            dry_run=dry_run.requested(message.document, "body"),
             reason=cut(": ".join(part for part in (f"Azure alert {rule}".strip(), why) if part), LONGEST_REASON),
             requested_by="Azure Monitor",
+            since=since,
         )
-
-    def _named(self, message: Mapping[str, object]) -> object:
-        return member(message, "data", "customProperties").get(self._property)
 
 
 producer = AzureMonitor

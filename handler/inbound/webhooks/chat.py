@@ -13,8 +13,9 @@ from datetime import datetime
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from handler.inbound.extract import STOP_REQUESTED
+from handler.event_types import STOP_REQUESTED
 from handler.inbound.http.responses import Answer
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity, text
 from handler.inbound.webhooks.grammar import (
     HELP,
@@ -27,7 +28,7 @@ from handler.inbound.webhooks.grammar import (
     StopCommand,
     Verb,
 )
-from handler.inbound.webhooks.model import Nothing, WebhookRequest
+from handler.inbound.webhooks.model import WebhookRequest
 from handler.settings.receive_webhook import People
 from handler.stop.model import StopRequest
 
@@ -84,15 +85,15 @@ class Chat(ABC):
     def say(self, words: str, said: ChatCommand) -> Answer:
         """An answer as this chat wants it, for nobody else to see where the chat can do that."""
 
-    def gate(self, message: ChatCommand) -> Nothing | None:
+    def gate(self, message: ChatCommand) -> Skip | None:
         """Bots, strangers and what is not understood ask for nothing."""
         if message.passed_over:
-            return Nothing(message.passed_over, Answer(200))
+            return Skip(message.passed_over, Answer(200))
         setting = f"AUTOSTOP_{self._name.upper().replace('.', '')}"
         if not message.users & self._people.users:
-            return Nothing("user not allowed", self.say(f"You may not do this: {setting}_USERS lacks you.", message))
+            return Skip("user not allowed", self.say(f"You may not do this: {setting}_USERS lacks you.", message))
         if not message.channels & self._people.channels:
-            return Nothing(
+            return Skip(
                 "channel not allowed", self.say(f"Not from here: {setting}_CHANNELS lacks this channel.", message)
             )
         match message.command:
@@ -105,19 +106,19 @@ class Chat(ABC):
             case ApproveCommand():
                 return self._not_switched_on(Verb.APPROVE, message)
             case HelpCommand():
-                return Nothing("help", self.say(HELP, message))
+                return Skip("help", self.say(HELP, message))
             case NotUnderstood(quoted, example):
                 words = (
                     f"Nothing was handed on. Not understood: {_quoted(quoted, _LONGEST_QUOTE)}\n"
                     f"This would be understood: `{example}`\n{HELP}"
                 )
-                return Nothing("not understood", self.say(words, message))
+                return Skip("not understood", self.say(words, message))
             case _:
                 assert_never(message.command)
 
-    def _not_switched_on(self, verb: Verb, message: ChatCommand) -> Nothing:
+    def _not_switched_on(self, verb: Verb, message: ChatCommand) -> Skip:
         words = f"Nothing was handed on. `{verb}` is not switched on here.\n{HELP}"
-        return Nothing("not switched on", self.say(words, message))
+        return Skip("not switched on", self.say(words, message))
 
     def extract(self, message: ChatCommand) -> StopRequest:
         """The ids that were typed."""

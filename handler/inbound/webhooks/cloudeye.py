@@ -8,12 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from handler.errors import BadEvent, Violation
-from handler.inbound.webhooks.fields import LONGEST_REASON, attribute, cut, member, server_ids, text
-from handler.inbound.webhooks.model import Nothing
+from handler.inbound.skip import Skip
+from handler.inbound.webhooks.fields import LONGEST_REASON, attribute, cut, member, server_ids, start_time, text
 
 # What stopping a server raises: an alarm on it would go round in circles.
+_PLATFORM = {"SYS", "AGT", "SERVICE"}
+# What the namespaces of servers are called, such as SERVICE.BMS, AGT.ECS, SYS.BMS.
+_SERVERS = {"BMS", "ECS"}
 _ECHOES = {"osshutdown", "servershutdown", "stopbaremetalservers"}
 
 
@@ -32,20 +36,20 @@ class CloudEyeAlarm:
     def _details(self) -> Mapping[str, object]:
         return member(self.document, "template_variable")
 
-    def gate(self) -> Nothing | None:
+    def gate(self) -> Skip | None:
         """Only the state `alarm`, where nothing says otherwise, and no echo of a stop."""
         if self.document.get("alarm_status") != "alarm" or self._details.get("IsAlarm") is False:
-            return Nothing("the alarm does not fire")
+            return Skip("the alarm does not fire")
         named = [
             text(self.document, "metric_name"),
             text(self.document, "event_name"),
             text(self._details, "EventName"),
         ]
         if any(name.lower() in _ECHOES for name in named):
-            return Nothing("echo of a stop")
+            return Skip("echo of a stop")
         if not self._resource() and self.document.get("dimension") is None:
-            return Nothing("the alarm names no resource")
-        return None
+            return Skip("the alarm names no resource")
+        return None if self._about_server() else Skip("the alarm is not about a server")
 
     def server_ids(self) -> tuple[str, ...]:
         """The resource, which `dimension` must confirm if it is there.
@@ -72,11 +76,37 @@ class CloudEyeAlarm:
         """Its id, as far as it can be an attribute of an event."""
         return attribute(text(self.document, "alarm_id"))
 
+    def since(self, now: datetime) -> datetime | None:
+        """Return when the alarm began, as far as it says.
+
+        Args:
+            now: aware.
+
+        Raises:
+            BadEvent: it is no time, or in the future.
+        """
+        return start_time(self.document.get("time"), "message.time", now)
+
+    def _about_server(self) -> bool:
+        """Say whether it is about a server, by the namespace of its metric or event.
+
+        The platform's own services have namespaces that begin with SYS, AGT or SERVICE. Metrics of users have others,
+        or a message has none: then the name of the dimension tells.
+        """
+        service, _, kind = text(self.document, "namespace").strip().upper().partition(".")
+        if service in _PLATFORM:
+            return kind in _SERVERS
+        return self.document.get("dimension") is not None and bool(self._instances())
+
     def _resource(self) -> str:
         return text(self._details, "ResourceId").strip()
 
     def _instance(self) -> str:
-        """The instance among the dimensions, which are written `name:value`; empty if there is none."""
-        pairs = [part.partition(":") for part in re.split(r"[,;]", text(self.document, "dimension"))]
-        values = [value.strip() for name, _, value in pairs if name.strip() == "instance_id"]
+        """The instance among the dimensions; empty if there is none, or several."""
+        values = self._instances()
         return values[0] if len(values) == 1 else ""
+
+    def _instances(self) -> list[str]:
+        """Return the instances among the dimensions, which are written `name:value`."""
+        pairs = [part.partition(":") for part in re.split(r"[,;]", text(self.document, "dimension"))]
+        return [value.strip() for name, _, value in pairs if name.strip() == "instance_id"]

@@ -8,13 +8,17 @@ redeliveries begin at once, so that tells most of them apart; and the two of a w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from handler import rfc3339
 from handler.errors import BadEvent, Violation
-from handler.inbound.extract import STOP_REQUESTED
+from handler.event_types import STOP_REQUESTED
+from handler.inbound import dry_run
+from handler.inbound.cloudevents import strict_json
+from handler.inbound.extract.canonical import is_canonical
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import (
     LONGEST_REASON,
@@ -22,13 +26,13 @@ from handler.inbound.webhooks.fields import (
     canonical_request,
     cut,
     identity,
-    is_canonical,
-    json_object,
+    json_body,
     member,
     server_ids,
+    start_time,
     text,
 )
-from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
 
@@ -57,18 +61,20 @@ class EventBridge(Alarm):
     def verify(self, delivery: WebhookRequest) -> Sent:
         """Bearer token, or basic auth's password."""
         signatures.bearer_or_password(delivery.headers, self._token)
-        return Sent(json_object(delivery.body), delivery.body, delivery.now)
+        return Sent(json_body(delivery), delivery.body, delivery.now)
 
-    def gate(self, message: Sent) -> Nothing | None:
+    def gate(self, message: Sent) -> Skip | None:
         """An alarm must be in the state `ALARM` and name a server; constant input always acts."""
         document = message.document
         if not _is_envelope(document):
-            return None if is_canonical(document) else Nothing("neither an envelope nor a stop request")
+            return None if is_canonical(document) else Skip("neither an envelope nor a stop request")
         if document.get("detail-type") != _ALARM:
-            return Nothing("an event of another kind")
+            return Skip("an event of another kind")
         if member(document, "detail", "state").get("value") != "ALARM":
-            return Nothing("the alarm does not fire")
-        return None if list(self._instances(document)) else Nothing("the alarm names no server")
+            return Skip("the alarm does not fire")
+        if _lacks_data(member(document, "detail", "state")):
+            return Skip("the alarm has no data")
+        return None if self._instances(document) else Skip("the alarm names no server")
 
     def extract(self, message: Sent) -> StopRequest:
         """The dimension of the alarm's metrics, or the canonical data of a constant input."""
@@ -78,30 +84,85 @@ class EventBridge(Alarm):
             hour = message.now.strftime("%Y-%m-%dT%H")
             made = identity(id_) if id_ else identity("eventbridge", hour, message.body.hex())
             request, time = both(
-                lambda: canonical_request(document, id_=made, source=self._source, requested_by="EventBridge"),
+                lambda: canonical_request(
+                    document, id_=made, source=self._source, requested_by="EventBridge", now=message.now
+                ),
                 lambda: _time(document),
             )
             return replace(request, time=time)
-        ids, time = both(lambda: server_ids(self._instances(document)), lambda: _time(document))
-        name, why = text(member(document, "detail"), "alarmName"), text(member(document, "detail", "state"), "reason")
+        state = member(document, "detail", "state")
+        (ids, time), since = both(
+            lambda: both(lambda: self._server_ids(document), lambda: _time(document)),
+            lambda: start_time(state.get("timestamp"), "detail.state.timestamp", message.now),
+        )
+        name, why = text(member(document, "detail"), "alarmName"), text(state, "reason")
         return StopRequest(
             source=self._source,
             id=identity(id_) if id_ else identity("eventbridge", message.body.hex()),
             type=STOP_REQUESTED,
             server_ids=ids,
             time=time,
+            dry_run=dry_run.requested(document, "body"),
+            since=since,
             reason=cut(": ".join(part for part in (f"CloudWatch alarm {name}".strip(), why) if part), LONGEST_REASON),
             requested_by="EventBridge",
         )
 
-    def _instances(self, document: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-        metrics = member(document, "detail", "configuration").get("metrics")
-        for index, metric in enumerate(metrics if isinstance(metrics, list) else []):
-            dimensions = member(metric if isinstance(metric, dict) else {}, "metricStat", "metric", "dimensions")
-            for name in (self._dimension, "InstanceId"):
-                if dimensions.get(name) not in (None, ""):
-                    yield f"detail.configuration.metrics[{index}].metricStat.metric.dimensions.{name}", dimensions[name]
-                    break
+    def _server_ids(self, document: Mapping[str, object]) -> tuple[str, ...]:
+        """Return the servers of the metric that the alarm watches.
+
+        Raises:
+            BadEvent: one is no UUID; or the alarm watches a calculation with metrics of several servers, or several
+                metrics, so that nothing says which server is meant.
+        """
+        found = self._instances(document)
+        ids = server_ids(found)
+        if any(set(server_ids([place])) != set(ids) for place in found):
+            raise BadEvent(
+                Violation("detail.configuration.metrics", "must be about one server; which is meant is not said")
+            )
+        return ids
+
+    def _instances(self, document: Mapping[str, object]) -> list[tuple[str, object]]:
+        """Return the dimension that names the server of each watched metric that has one, and where it stands."""
+        found = []
+        for at, metric in _watched(document):
+            dimensions = member(metric, "metricStat", "metric", "dimensions")
+            name = next(
+                (name for name in (self._dimension, "InstanceId") if dimensions.get(name) not in (None, "")), ""
+            )
+            if name:
+                found.append((f"{at}.metricStat.metric.dimensions.{name}", dimensions[name]))
+        return found
+
+
+def _watched(document: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
+    """Return the metrics that an alarm watches: all, if it watches something that is calculated of them.
+
+    Those of AWS's own services are left out: none of them is about a server of this cloud.
+    """
+    metrics = member(document, "detail", "configuration").get("metrics")
+    found = [
+        (f"detail.configuration.metrics[{index}]", metric)
+        for index, metric in enumerate(metrics if isinstance(metrics, list) else [])
+        if isinstance(metric, dict)
+    ]
+    watched = [(at, metric) for at, metric in found if metric.get("returnData") is not False]
+    if not watched or any(not member(metric, "metricStat") for _, metric in watched):
+        watched = found
+    return [
+        (at, metric)
+        for at, metric in watched
+        if not text(member(metric, "metricStat", "metric"), "namespace").startswith("AWS/")
+    ]
+
+
+def _lacks_data(state: Mapping[str, object]) -> bool:
+    """Say whether an alarm fires because its data is missing, as it does where that is treated as breaching."""
+    if "no datapoints were received" in text(state, "reason"):
+        return True
+    data = strict_json.loads_text(text(state, "reasonData"))
+    return isinstance(data, dict) and data.get("recentDatapoints") == []
 
 
 def _is_envelope(document: Mapping[str, object]) -> bool:

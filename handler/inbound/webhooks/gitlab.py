@@ -19,19 +19,21 @@ from datetime import datetime
 
 from handler import rfc3339
 from handler.errors import BadEvent, Unauthenticated, Violation
-from handler.inbound.extract import STOP_REQUESTED
+from handler.event_types import STOP_REQUESTED
+from handler.inbound import dry_run
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import (
     LONGEST_REASON,
     LONGEST_REQUESTER,
     cut,
     identity,
-    json_object,
+    json_body,
     member,
     server_ids,
     text,
 )
-from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
 
@@ -89,7 +91,7 @@ class Gitlab(Alarm):
         if self._token and not signatures.is_one_of(sent, [self._token]):
             raise Unauthenticated("The token of this webhook is needed.")
         time = self._signed(delivery) if self._key else delivery.now
-        return Notification(json_object(delivery.body), time)
+        return Notification(json_body(delivery), time)
 
     def _signed(self, delivery: WebhookRequest) -> datetime:
         id_, written = (delivery.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp"))
@@ -104,13 +106,13 @@ class Gitlab(Alarm):
             raise Unauthenticated("The signature is missing or wrong.")
         return signatures.fresh(time, delivery.now)
 
-    def gate(self, message: Notification) -> Nothing | None:
+    def gate(self, message: Notification) -> Skip | None:
         """Only a pipeline that has succeeded, and that names a server."""
         if message.document.get("object_kind") != "pipeline":
-            return Nothing("it is not about a pipeline")
+            return Skip("it is not about a pipeline")
         if message.pipeline.get("status") != "success":
-            return Nothing("the pipeline has not succeeded, or not yet")
-        return None if message.variables(self._label) else Nothing("the pipeline names no server")
+            return Skip("the pipeline has not succeeded, or not yet")
+        return None if message.variables(self._label) else Skip("the pipeline names no server")
 
     def extract(self, message: Notification) -> StopRequest:
         """The variable's value: one id or several."""
@@ -126,6 +128,7 @@ class Gitlab(Alarm):
             type=STOP_REQUESTED,
             server_ids=server_ids(message.variables(self._label)),
             time=message.time(),
+            dry_run=dry_run.requested(message.document, "body"),
             reason=cut(f"GitLab pipeline {number} of {name}" if name else f"GitLab pipeline {number}", LONGEST_REASON),
             requested_by=cut(f"GitLab: {user}" if user else "GitLab", LONGEST_REQUESTER),
         )

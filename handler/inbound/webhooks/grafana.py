@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from handler.errors import Unauthenticated
-from handler.inbound.extract import STOP_REQUESTED
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.alertgroup import Group, read_group
-from handler.inbound.webhooks.fields import attribute, identity, server_ids
-from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
 
@@ -45,7 +44,7 @@ class Grafana(Alarm):
         if self._token:
             signatures.bearer_or_password(delivery.headers, self._token)
         time = self._signed(delivery) if self._secret else None
-        return Notification(read_group(delivery.body, self._label), time)
+        return Notification(read_group(delivery, self._label), time)
 
     def _signed(self, delivery: WebhookRequest) -> datetime | None:
         prefix, time = b"", None
@@ -58,24 +57,13 @@ class Grafana(Alarm):
             raise Unauthenticated("The signature is missing or wrong.")
         return None if time is None else signatures.fresh(time, delivery.now)
 
-    def gate(self, message: Notification) -> Nothing | None:
+    def gate(self, message: Notification) -> Skip | None:
         """At least one alert must fire and name a server."""
         return message.group.gate()
 
     def extract(self, message: Notification) -> StopRequest:
         """The label's value of each alert."""
-        group, time = message.group, message.time
-        sent = (str(int(time.timestamp())),) if time else ()
-        return StopRequest(
-            source=self._source,
-            id=identity(*group.identity(), *sent),
-            type=STOP_REQUESTED,
-            server_ids=server_ids((alert.at, alert.server_id) for alert in group.alerts),
-            time=time,
-            reason=group.reason("Grafana"),
-            requested_by="Grafana",
-            correlationid=attribute(group.key),
-        )
+        return message.group.request("Grafana", self._source, message.time)
 
 
 producer = Grafana

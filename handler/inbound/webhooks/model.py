@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
+from handler.inbound.skip import Skip
 from handler.stop.model import StopRequest
 
 
@@ -48,19 +49,6 @@ class WebhookRequest:
         return self.request.unauthenticated_body
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
-    """A delivery that is genuine and asks for no stop.
-
-    Attributes:
-        why: for the log, in a few words.
-        answer: what the producer is told.
-    """
-
-    why: str
-    answer: Answer = field(default_factory=lambda: Answer(204))
-
-
 Message = TypeVar("Message")
 
 
@@ -81,7 +69,7 @@ class Producer(Protocol[Message]):
             BadEvent: it is proven, and cannot be read.
         """
 
-    def gate(self, message: Message) -> Nothing | None:
+    def gate(self, message: Message) -> Skip | None:
         """Say whether there is anything to act on; None if there is.
 
         Raises:
@@ -108,8 +96,9 @@ class Alarm:
     patience = 8.0
 
     def handed_on(self, _message: object, request: StopRequest) -> Answer:
-        """That it was handed on, and as which event; nothing has been stopped by then."""
-        return responses.json_answer(200, {"status": "handed-on", "id": request.id})
+        """Say that it was handed on, as which event, and what the producer left out; nothing has been stopped yet."""
+        incomplete = {"left_out": request.left_out} if request.left_out else {}
+        return responses.json_answer(200, {"status": "handed-on", "id": request.id, **incomplete})
 
     def not_handed_on(self, _message: object, _request: StopRequest) -> Answer | None:
         """Machines send again."""

@@ -13,11 +13,12 @@ from datetime import datetime
 from handler import rfc3339
 from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.inbound.http.responses import Answer, json_answer
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.chat import Chat, ChatCommand, people, who
 from handler.inbound.webhooks.fields import proving_json, text
 from handler.inbound.webhooks.grammar import parse
-from handler.inbound.webhooks.model import Nothing, WebhookRequest
+from handler.inbound.webhooks.model import WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 
 
@@ -54,10 +55,10 @@ class RocketChat(Chat):
             in_thread=True,
         )
 
-    def gate(self, message: ChatCommand) -> Nothing | None:
+    def gate(self, message: ChatCommand) -> Skip | None:
         """An edit is told that it does nothing; whoever edits a command expects something."""
         if message.passed_over == "edited":
-            return Nothing("edited", self.say("An edited message does nothing here; send a new one.", message))
+            return Skip("edited", self.say("An edited message does nothing here; send a new one.", message))
         return super().gate(message)
 
     def say(self, words: str, _said: ChatCommand) -> Answer:

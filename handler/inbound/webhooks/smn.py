@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from handler import rfc3339
 from handler.errors import CallerForbidden, ProducerUnreachable, Unauthenticated
+from handler.inbound import dry_run
 from handler.inbound.http.responses import Answer
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks import fetch
 from handler.inbound.webhooks.fields import proving_json, text
-from handler.inbound.webhooks.model import Alarm, Nothing, WebhookRequest
+from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.inbound.webhooks.smn_message import SmnMessage
 from handler.inbound.webhooks.smn_signature import Certificates, signed_text
 from handler.settings.receive_webhook import WebhookSettings
@@ -45,13 +47,17 @@ class Message:
 
     Attributes:
         fields: all text.
+        document: all of it.
         time: when it was first sent.
         until: when the answer must be on its way, on the monotonic clock.
+        now: when it was received (aware).
     """
 
     fields: Mapping[str, str]
+    document: Mapping[str, object]
     time: datetime
     until: float
+    now: datetime
 
 
 class Smn(Alarm):
@@ -66,7 +72,8 @@ class Smn(Alarm):
 
     def verify(self, delivery: WebhookRequest) -> Message:
         """Topic and time first, as they cost nothing; then certificate and signature."""
-        fields = _fields(delivery)
+        document = proving_json(delivery.unauthenticated_body)
+        fields = _fields(document, delivery.headers)
         if fields["topic_urn"] not in self._topics:
             raise Unauthenticated("This topic is not listened to.")
         time = _time(fields, delivery.now)
@@ -77,25 +84,28 @@ class Smn(Alarm):
             delivery.now,
             fetch.left(delivery.until),
         )
-        return Message(fields, time, delivery.until)
+        return Message(fields, document, time, delivery.until, delivery.now)
 
-    def gate(self, message: Message) -> Nothing | None:
+    def gate(self, message: Message) -> Skip | None:
         """Only a notification, and of Cloud Eye only an alarm that fires. A new subscription is confirmed here."""
         kind = message.fields["type"]
         if kind == _CONFIRMATION:
             return self._confirm(message)
         if kind != "Notification":
-            return Nothing("no notification", Answer(200))
+            return Skip("no notification", Answer(200))
         return self._said(message).gate()
 
     def extract(self, message: Message) -> StopRequest:
         """What Cloud Eye's alarm is about, or canonical data."""
-        return self._said(message).extract()
+        request = self._said(message).extract()
+        # What stands beside the message is not signed; that can only make it do less.
+        return replace(request, dry_run=request.dry_run or dry_run.requested(message.document, "body"))
 
     def _said(self, message: Message) -> SmnMessage:
-        return SmnMessage(message.fields["message_id"], message.fields["message"], message.time, self._source)
+        fields = message.fields
+        return SmnMessage(fields["message_id"], fields["message"], message.time, self._source, message.now)
 
-    def _confirm(self, message: Message) -> Nothing:
+    def _confirm(self, message: Message) -> Skip:
         url = message.fields["subscribe_url"]
         if not fetch.is_at(url, self._confirm_hosts):
             raise CallerForbidden("Subscriptions are not confirmed at that host; see AUTOSTOP_SMN_CONFIRM_HOSTS.")
@@ -103,11 +113,10 @@ class Smn(Alarm):
         if not 200 <= status < 300:
             raise ProducerUnreachable(f"The subscription could not be confirmed (HTTP {status}).")
         _LOG.info("subscription confirmed", extra={"topic_urn": message.fields["topic_urn"]})
-        return Nothing("subscription confirmed", Answer(200))
+        return Skip("subscription confirmed", Answer(200))
 
 
-def _fields(delivery: WebhookRequest) -> Mapping[str, str]:
-    document = proving_json(delivery.unauthenticated_body)
+def _fields(document: Mapping[str, object], headers: Mapping[str, str]) -> Mapping[str, str]:
     fields = {name: text(document, name) for name in (*_TEXTS, "subject", "subscribe_url")}
     odd = document.get("subject") is not None and not isinstance(document["subject"], str)
     if odd or not all(fields[name] for name in _TEXTS) or document.get("signature_version") != "v1":
@@ -117,7 +126,7 @@ def _fields(delivery: WebhookRequest) -> Mapping[str, str]:
         raise Unauthenticated("A field has a line break where none may be.")
     for header, name in _HEADERS.items():
         # They are not signed, but two that differ cannot both be right.
-        if delivery.headers.get(header, fields[name]) != fields[name]:
+        if headers.get(header, fields[name]) != fields[name]:
             raise Unauthenticated("Headers and body disagree.")
     return fields
 

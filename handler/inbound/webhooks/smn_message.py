@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from handler.inbound.extract import STOP_REQUESTED
+from handler.event_types import STOP_REQUESTED
+from handler.inbound import dry_run
+from handler.inbound.extract.canonical import is_canonical
+from handler.inbound.skip import Skip
 from handler.inbound.webhooks.cloudeye import CloudEyeAlarm
-from handler.inbound.webhooks.fields import canonical_request, identity, is_canonical, json_object
-from handler.inbound.webhooks.model import Nothing
+from handler.inbound.webhooks.fields import both, canonical_request, identity, json_object
 from handler.stop.model import StopRequest
 
 
@@ -22,14 +24,16 @@ class SmnMessage:
         text: the message itself.
         time: when it was first sent (aware).
         source: of the request that may come of it.
+        now: when it was received (aware).
     """
 
     message_id: str
     text: str
     time: datetime
     source: str
+    now: datetime
 
-    def gate(self) -> Nothing | None:
+    def gate(self) -> Skip | None:
         """Of Cloud Eye only an alarm that fires; else only canonical data.
 
         Raises:
@@ -40,7 +44,7 @@ class SmnMessage:
             return CloudEyeAlarm(document).gate()
         if is_canonical(document):
             return None
-        return Nothing("neither an alarm nor a stop request")
+        return Skip("neither an alarm nor a stop request")
 
     def extract(self) -> StopRequest:
         """What Cloud Eye's alarm is about, or canonical data.
@@ -50,14 +54,17 @@ class SmnMessage:
         """
         document, id_ = self._document(), identity(self.message_id)
         if not CloudEyeAlarm.is_one(document):
-            request = canonical_request(document, id_=id_, source=self.source, requested_by="SMN")
+            request = canonical_request(document, id_=id_, source=self.source, requested_by="SMN", now=self.now)
         else:
             alarm = CloudEyeAlarm(document)
+            ids, since = both(alarm.server_ids, lambda: alarm.since(self.now))
             request = StopRequest(
                 source=self.source,
                 id=id_,
                 type=STOP_REQUESTED,
-                server_ids=alarm.server_ids(),
+                server_ids=ids,
+                dry_run=dry_run.requested(document, "message"),
+                since=since,
                 reason=alarm.reason(),
                 requested_by="Cloud Eye",
                 correlationid=alarm.alarm_id(),

@@ -8,7 +8,7 @@ import pytest
 
 from handler.functiongraph.triggers.dispatch import requests_of
 from tests.functiongraph.triggers.test_timer import SOURCE, asked, violations
-from tests.support.functiongraph import ONE, trace
+from tests.support.functiongraph import NOW, ONE, trace
 
 RECORDED = datetime(2026, 11, 20, 18, 0, 0, 900000, tzinfo=UTC)
 
@@ -48,15 +48,15 @@ def test_other_traces_are_left_alone(change: dict[str, object], why: str) -> Non
     """Above all the one of our own stop; and whatever does not say that it worked."""
     event = trace(**change)
     (said,) = _said(event)
-    assert requests_of(event, SOURCE) == []
+    assert requests_of(event, SOURCE, NOW) == []
     assert said == why
 
 
 def _said(event: dict[str, object]) -> list[str]:
     from handler.functiongraph.triggers.cts import CtsEvent
 
-    nothing = CtsEvent(event, SOURCE).gate()
-    return [nothing.why] if nothing else []
+    skip = CtsEvent(event, SOURCE).gate()
+    return [skip.reason] if skip else []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from handler.functiongraph.triggers.dispatch import requests_of
 from tests.functiongraph.triggers.test_timer import SOURCE, asked, violations
 from tests.support.capture import logged
-from tests.support.functiongraph import ONE, TWO, alarm, notifications, record
+from tests.support.functiongraph import NOW, ONE, TWO, alarm, notifications, record
 
 
 def test_an_alarm_that_fires_asks_for_its_server() -> None:
@@ -44,7 +44,7 @@ def test_canonical_data_asks_for_its_servers() -> None:
 def test_what_does_not_fire_is_left_alone(smn: dict[str, object]) -> None:
     """Recovery, echoes of a stop, own results, other records: nothing is asked, and the log says why."""
     with logged() as lines:
-        assert requests_of(notifications(smn), SOURCE) == []
+        assert requests_of(notifications(smn), SOURCE, NOW) == []
     (line,) = lines.all
     assert (line["level"], line["trigger"]) == ("INFO", "smn")
     assert ONE not in lines.text
@@ -59,6 +59,7 @@ def test_each_record_is_judged_by_itself() -> None:
             record({"server_id": TWO}, message_id="c"),
         ),
         SOURCE,
+        NOW,
     )
     assert [(request.server_ids, request.id) for request in found] == [
         ((ONE,), "bf94b63a5dfb475994d3ac34664e24f2"),

@@ -9,21 +9,21 @@ import pytest
 from handler.errors import BadEvent
 from handler.functiongraph.triggers.dispatch import requests_of
 from handler.stop.model import StopRequest
-from tests.support.functiongraph import ONE, TWO, tick
+from tests.support.functiongraph import NOW, ONE, TWO, tick
 
 SOURCE = "/bms-autostop/functiongraph/bms-stop"
 
 
 def asked(event: dict[str, object]) -> StopRequest:
     """The one request that comes of it."""
-    (request,) = requests_of(event, SOURCE)
+    (request,) = requests_of(event, SOURCE, NOW)
     return request
 
 
 def violations(event: dict[str, object]) -> list[str]:
     """What is wrong with it."""
     with pytest.raises(BadEvent) as raised:
-        requests_of(event, SOURCE)
+        requests_of(event, SOURCE, NOW)
     return [f"{violation.at}: {violation.fault}" for violation in raised.value.violations]
 
 
@@ -58,11 +58,11 @@ def test_no_text_at_all_asks_for_nothing() -> None:
     ("text", "violation"),
     [
         ("stop", "user_event: is not JSON"),
-        ("[]", "user_event: is no JSON object"),
+        ("[]", "user_event: must be a JSON object"),
         ('{"server_ids": ["ci-07"]}', "user_event.server_ids[0]: is no UUID"),
         ('{"server_ids": []}', "user_event.server_ids: is no array with at least one id"),
-        ('{"dryRun": true}', "user_event.dry_run: is spelt differently"),
-        ("5", "user_event: is no JSON object"),
+        ('{"dryRun": true}', "user_event.dry_run: must be spelled dry_run"),
+        ("5", "user_event: must be a JSON object"),
     ],
 )
 def test_a_text_that_means_something_else_is_malformed(text: str, violation: str) -> None:

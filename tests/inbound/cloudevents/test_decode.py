@@ -60,6 +60,7 @@ def test_a_good_event_is_read_whole(mode: Any) -> None:
         violations=(),
         dead_letter=False,
         data={"server_ids": [ONE]},
+        media_type=found.media_type,
     )
 
 
@@ -203,15 +204,20 @@ def test_a_header_that_is_no_utf8_is_refused(name: str, sent: str) -> None:
         ("application/json", b"null", None),
         ("application/json", b"\xef\xbb\xbf{}", {}),
         ("application/json", b"", None),
-        ("text/plain", b"{}", "{}"),
+        ("text/plain", b"{}", {}),
+        ("text/plain", b"{", "{"),
+        ("application/json", b'"{}"', {}),
         ("text/plain", b"\xff", b"\xff"),
         (None, b"plain", "plain"),
         (None, b"\xff", b"\xff"),
-        ("application/octet-stream", b"{}", b"{}"),
+        ("application/octet-stream", b"{}", {}),
+        ("application/octet-stream", b"\xff", b"\xff"),
+        (None, b"[1]", [1]),
+        ("application/xml", b"{}", b"{}"),
     ],
 )
 def test_data_is_read_as_its_media_type_says(content_type: str | None, body: bytes, data: object) -> None:
-    """JSON is parsed, text is text, and anything else stays bytes."""
+    """JSON is parsed, also where it comes as text; other text is text, and anything else stays bytes."""
     found = single(binary(body, content_type=content_type))
     assert (found.data, found.violations) == (data, ())
 
@@ -301,7 +307,7 @@ def test_an_event_that_is_no_object_is_one_flaw(document: object) -> None:
     [
         (b'{"a": 1}', "application/json", {"a": 1}),
         (b"text", "text/plain", "text"),
-        (b'{"a": 1}', None, '{"a": 1}'),
+        (b'{"a": 1}', None, {"a": 1}),
         (b"\x00\xff", "application/octet-stream", b"\x00\xff"),
         (b"", "application/json", None),
     ],

@@ -18,7 +18,7 @@ from cloudevents.conversion import to_dict
 from handler.errors import SinkUnreachable
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
-from handler.inbound.extract import extract
+from handler.inbound.extract.dispatch import extract
 from handler.inbound.http.request import HttpRequest, ReadBody
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import switched_on
@@ -96,9 +96,12 @@ class Scene:
         (read,) = decode(*binary(event)).events
         assert read.violations == ()
         assert request.time is not None
-        # On the wire a time has milliseconds.
-        expected = request.time.replace(microsecond=request.time.microsecond // 1000 * 1000)
-        assert extract(read) == replace(request, time=expected)
+        since = request.since
+        if isinstance(since, Mapping):
+            since = {id_: _as_sent(stamp) for id_, stamp in since.items()}
+        elif since is not None:
+            since = _as_sent(since)
+        assert extract(read, now=self.now) == replace(request, time=_as_sent(request.time), since=since)
         self.handed.append(request)
 
     def later(self, **delta: float) -> None:
@@ -125,6 +128,11 @@ class Scene:
         """The one request that was handed on."""
         (request,) = self.handed
         return request
+
+
+def _as_sent(stamp: datetime) -> datetime:
+    """A time with the milliseconds that it has on the wire."""
+    return stamp.replace(microsecond=stamp.microsecond // 1000 * 1000)
 
 
 def says(answer: Answer) -> Any:

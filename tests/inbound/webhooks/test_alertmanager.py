@@ -96,17 +96,23 @@ def test_nothing_to_act_on_is_204(alerts: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("id_", ["bms-db-01", ONE[:-1], ONE + "0", 5, [ONE], {"id": ONE}, f"{ONE};{TWO}", "é" * 36])
-def test_one_malformed_id_refuses_the_whole_notification(id_: object) -> None:
-    """The rest is not stopped either; the fault says where it is, and does not repeat it."""
+def test_a_malformed_alert_does_not_block_its_group(id_: object) -> None:
+    """The others are handed on; the log names the one that is not. Alone it is refused, without being quoted."""
     here = scene()
-    found = refused(send(here, alert(TWO), alert(id_), alert(THREE)), 400)
-    assert found["faults"] == [{"at": "alerts[1].labels.server_id", "fault": "is no UUID"}]
-    assert here.handed == []
+    with logged() as lines:
+        assert send(here, alert(TWO), alert(id_, fingerprint="fp-1"), alert(THREE)).status == 200
+    assert here.only().server_ids == (TWO, THREE)
+    (line,) = lines.of("alert malformed")
+    assert (line["level"], line["alertname"], line["fingerprint"]) == ("WARNING", "BareMetalIdle", "fp-1")
+    assert line["detail"] == "alerts[1].labels.server_id: is no UUID"
+    found = refused(send(here, alert(id_)), 400)
+    assert found["faults"] == [{"at": "alerts[0].labels.server_id", "fault": "is no UUID"}]
+    assert len(here.handed) == 1
 
 
 def test_every_malformed_id_is_told() -> None:
     """Nobody has to mend one after the other."""
-    found = refused(send(scene(), alert("a"), alert(ONE), alert("b")), 400)
+    found = refused(send(scene(), alert("a"), alert(ONE, "resolved"), alert("b")), 400)
     assert [fault["at"] for fault in found["faults"]] == [
         "alerts[0].labels.server_id",
         "alerts[2].labels.server_id",

@@ -55,9 +55,9 @@ def send(here: Scene, body: Any) -> Answer:
 def test_the_dimension_is_the_server() -> None:
     """Id and time are the envelope's."""
     here = scene()
-    assert send(here, alarm({"InstanceId": ONE}, {"InstanceId": TWO}, {"Host": THREE})).status == 200
+    assert send(here, alarm({"InstanceId": ONE.upper()}, {"InstanceId": ONE}, {"Host": THREE})).status == 200
     request = here.only()
-    assert (request.server_ids, request.id, request.time) == ((ONE, TWO), ID, TIME)
+    assert (request.server_ids, request.id, request.time) == ((ONE,), ID, TIME)
     assert request.source == "/bms-autostop/eventbridge"
     assert request.reason == "CloudWatch alarm bms-idle: Threshold Crossed"
 
@@ -158,7 +158,7 @@ def test_a_redelivery_has_the_same_id() -> None:
             {"server_ids": [ONE, "x"], "dryrun": True, "time": ""},
             {
                 "data.server_ids[1]": "is no UUID",
-                "data.dry_run": "is spelt differently",
+                "data.dry_run": "must be spelled dry_run",
                 "time": "is not an RFC 3339 timestamp with a zone",
             },
         ),

@@ -156,7 +156,12 @@ def test_the_whole_function_takes_an_alarm_over_real_tls(
     now = rfc3339.render(datetime.now(UTC))
     signer = certificate(vendor.key, datetime.now(UTC) - timedelta(days=1))
     there.says = {"/smn/SMN_1.pem": (200, {}, signer), "/confirm?token=x": (200, {}, b"")}
-    alarm = {"message_type": "alarm", "alarm_status": "alarm", "template_variable": {"ResourceId": ONE}}
+    alarm = {
+        "message_type": "alarm",
+        "namespace": "SERVICE.BMS",
+        "alarm_status": "alarm",
+        "template_variable": {"ResourceId": ONE},
+    }
     made: dict[str, Any] = {"signing_cert_url": cert, "timestamp": now}
     with SinkServer() as sink, SinkServer() as elsewhere, serving(monkeypatch) as serve:
         there.says["/smn/SMN_2.pem"] = (302, {"Location": elsewhere.url}, b"")

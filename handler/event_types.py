@@ -1,0 +1,17 @@
+"""Types of CloudEvents that are sent or accepted."""
+
+from __future__ import annotations
+
+PREFIX = "io.github.bms-autostop."
+STOP_REQUESTED = f"{PREFIX}stop.requested.v1"
+STOP_COMPLETED = f"{PREFIX}stop.completed.v1"
+STOP_FAILED = f"{PREFIX}stop.failed.v1"
+STOP_REFUSED = f"{PREFIX}stop.refused.v1"
+RESULTS = frozenset({STOP_COMPLETED, STOP_FAILED, STOP_REFUSED})
+
+# Knative's PingSource.
+PING = "dev.knative.sources.ping"
+# Google's Pub/Sub, by Eventarc.
+MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
+# Cloud Eye, by Huawei's EventGrid: the prefix, then the service's namespace, a dash, and the event's name.
+CLOUD_EYE_PREFIX = "CES:Event:"

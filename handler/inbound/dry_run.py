@@ -1,0 +1,106 @@
+"""Where producers let people and rules say that a message is a dry run.
+
+A member called `dry_run`, in any case and with `-` or `_`, counts wherever it stands: label, annotation, property,
+variable, trait, header or query parameter. What is close to that name, and a value that is neither true nor false, is
+an error of the message: its author expects that nothing is stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+from handler.errors import BadEvent, Violation
+from handler.inbound import names
+
+_NAME = "dryrun"
+_UNREADABLE = "has a dry_run that must be true or false"
+_MISSPELT = "has a member that must be spelled dry_run"
+
+
+def flag(value: object) -> bool | None:
+    """Return the boolean that a value is, or is the text of; None for every other value."""
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}.get(value.strip().casefold()) if isinstance(value, str) else None
+
+
+def is_name(name: str) -> bool:
+    """Say whether a member of this name tells whether the message is a dry run."""
+    return names.normalized(name) == _NAME
+
+
+def requested_in(document: object, at: str, violations: list[Violation]) -> bool:
+    """Say whether any part of a document asks for a dry run.
+
+    Args:
+        document: JSON, at any depth: members by their name, entries with `key` or `name` beside `value` (variables of
+            GitLab), and arrays of a name, a number and a value (traits of Aodh).
+        at: what a flaw calls the document.
+        flaws: gets what is misspelt or unreadable.
+    """
+    requested = False
+    # No recursion: a document may be nested as deep as the parser allows.
+    remaining = [document]
+    while remaining:
+        match remaining.pop():
+            case dict() as node:
+                found = [(name, value) for name, value in node.items() if isinstance(name, str)]
+                if "value" in node:
+                    found += [(node[key], node["value"]) for key in ("key", "name") if isinstance(node.get(key), str)]
+                remaining += node.values()
+            case [str(name), int(), value] as node:
+                found = [(name, value)]
+                remaining += node
+            case list() as node:
+                found = []
+                remaining += node
+            case _:
+                continue
+        for name, value in found:
+            requested |= _read(name, value, at, violations)
+    return requested
+
+
+def requested(document: object, at: str) -> bool:
+    """Say whether any part of a document asks for a dry run; see `requested_in`.
+
+    Raises:
+        BadEvent: a part does so in a way that is not understood.
+    """
+    violations: list[Violation] = []
+    found = requested_in(document, at, violations)
+    if violations:
+        raise BadEvent(*dict.fromkeys(violations))
+    return found
+
+
+def requested_beside(headers: Mapping[str, str], query: str) -> bool:
+    """Say whether a header or a query parameter of a request asks for a dry run.
+
+    Args:
+        headers: lower-case names; attributes of events (`ce-`) are not looked at here.
+        query: undecoded.
+
+    Raises:
+        BadEvent: one does so in a way that is not understood.
+    """
+    found = [(name.removeprefix("x-"), value) for name, value in headers.items() if name[:1] in ("d", "x")]
+    if query:
+        found += parse_qsl(query, keep_blank_values=True, errors="replace")
+    return requested([{name: value} for name, value in found if is_name(name)], "request")
+
+
+def _read(name: str, value: object, at: str, violations: list[Violation]) -> bool:
+    # Few names are as long as this one, so the others cost next to nothing.
+    if not len(_NAME) - 1 <= len(name) <= 10 * len(_NAME):
+        return False
+    written = names.normalized(name)
+    if written == _NAME:
+        read = flag(value)
+        if read is None:
+            violations.append(Violation(at, _UNREADABLE))
+        return read is True
+    if written.removesuffix("s") == _NAME or names.one_edit_apart(written, _NAME):
+        violations.append(Violation(at, _MISSPELT))
+    return False

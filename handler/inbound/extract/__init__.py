@@ -1,0 +1,1 @@
+"""From a CloudEvent to a stop request: `dispatch` chooses the extractor, and no extractor imports it."""

@@ -1,0 +1,239 @@
+"""Canonical data: which servers to stop, by ids or a selector, and what may be said beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+from handler import rfc3339
+from handler.errors import BadEvent, Violation
+from handler.inbound import dry_run, names
+from handler.inbound.cloudevents import strict_json
+from handler.inbound.cloudevents.decode import FORM_TYPES, Event
+from handler.inbound.trace_context import traced
+from handler.stop.model import Selector, StopRequest
+from handler.uuids import UUID
+
+_IDS = ("server_ids", "server_id", "selector")
+_LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
+MEMBERS = (*_IDS, "dry_run", *_LONGEST, "requester", "since", "left_out", "approval", "notice_for")
+_MOST_FLAWS = 50
+_FUTURE_TOLERANCE = timedelta(minutes=1)
+_NOT_A_TIME = "must be an RFC 3339 time with a zone"
+_IN_THE_FUTURE = "must not be more than a minute in the future"
+
+
+def canonical(event: Event, now: datetime) -> StopRequest:
+    """Read canonical data: `server_ids`, or `server_id`, or a `subject` that is one UUID; or a `selector`.
+
+    Args:
+        now: aware; `since` must not be after it.
+
+    Raises:
+        BadEvent: with every flaw of the data.
+    """
+    data = data_object(event) or {}
+    violations: list[Violation] = []
+    ids = _server_ids(data, violations)
+    violations += _misspelt(data)
+    if not ids and event.subject is not None and UUID.fullmatch(event.subject):
+        ids = [event.subject.lower()]
+    dry = _dry_run(data, violations)
+    selector = _selector(data, violations, beside_ids=bool(ids))
+    since = _since(data.get("since"), None if selector else ids, now, violations)
+    texts = {name: _text(data, name, longest, violations) for name, longest in _LONGEST.items()}
+    left_out = data.get("left_out")
+    if left_out is not None and (isinstance(left_out, bool) or not isinstance(left_out, int) or left_out < 0):
+        violations.append(Violation("data.left_out", "must be a whole number that is not negative"))
+        left_out = None
+    if not dry:
+        # Who asks for these expects that nothing is stopped before somebody has seen it.
+        violations += [
+            Violation(f"data.{name}", "is not supported here without dry_run")
+            for name in ("approval", "notice_for")
+            if data.get(name) is not None
+        ]
+    if violations:
+        raise BadEvent(*violations[:_MOST_FLAWS])
+    return StopRequest(
+        source=event.source,
+        id=event.id,
+        type=event.type,
+        server_ids=tuple(dict.fromkeys(ids)),
+        time=event.time,
+        expires=event.expirytime,
+        dry_run=dry or event.dry_run,
+        reason=texts["reason"],
+        requested_by=texts["requested_by"],
+        reply_to=texts["reply_to"],
+        correlationid=event.correlationid,
+        selector=selector,
+        since=since,
+        left_out=left_out or 0,
+        **traced(event.traceparent, event.tracestate),
+    )
+
+
+def request_for(event: Event, server_ids: tuple[str, ...], dry: bool, reason: str | None = None) -> StopRequest:
+    """Make the request of an event whose data is not canonical.
+
+    Args:
+        dry: whether its data asks for a dry run; the event itself may, too.
+    """
+    return StopRequest(
+        source=event.source,
+        id=event.id,
+        type=event.type,
+        server_ids=server_ids,
+        time=event.time,
+        expires=event.expirytime,
+        dry_run=dry or event.dry_run,
+        reason=reason,
+        correlationid=event.correlationid,
+        **traced(event.traceparent, event.tracestate),
+    )
+
+
+def data_object(event: Event) -> Mapping[str, object] | None:
+    """Return the data of an event, which must be an object; None if there is none.
+
+    Raises:
+        BadEvent: it is something else.
+    """
+    if event.data is None or isinstance(event.data, dict):
+        return event.data
+    raise BadEvent(Violation("data", not_an_object(event.data, event.media_type)))
+
+
+def not_an_object(data: object, media_type: str) -> str:
+    """Say why data is not a JSON object, without quoting it."""
+    if media_type in FORM_TYPES:
+        return f"must be a JSON object; the Content-Type is {media_type}"
+    if isinstance(data, bytes):
+        return "must be a JSON object; the Content-Type is not that of JSON"
+    if isinstance(data, str):
+        try:
+            strict_json.loads(data)
+        except ValueError as error:
+            return str(error)
+    return "must be a JSON object"
+
+
+def is_canonical(document: Mapping[str, object]) -> bool:
+    """Say whether a document that came without an envelope of CloudEvents is meant as canonical data.
+
+    Members whose names are close to `server_ids`, `server_id` or `selector` count, so that a misspelling is reported.
+    """
+    return any(name in _IDS or names.meant(name, MEMBERS) in _IDS for name in document)
+
+
+def _started_at(value: str, at: str, now: datetime, violations: list[Violation]) -> datetime | None:
+    """Read the time since when a condition has held.
+
+    Returns:
+        The time, which is not after `now`; None if it is malformed.
+    """
+    try:
+        stamp = rfc3339.parse(value)
+    except ValueError:
+        violations.append(Violation(at, _NOT_A_TIME))
+        return None
+    return not_after(stamp, at, now, violations)
+
+
+def not_after(stamp: datetime, at: str, now: datetime, violations: list[Violation]) -> datetime | None:
+    """Return a time, or `now` if that is earlier by no more than clocks may differ."""
+    if stamp - now > _FUTURE_TOLERANCE:
+        violations.append(Violation(at, _IN_THE_FUTURE))
+        return None
+    return min(stamp, now)
+
+
+def _misspelt(data: Mapping[str, object]) -> list[Violation]:
+    """Return a flaw for each known member that stands there under another name; unknown ones are no flaw."""
+    found = (names.meant(name, MEMBERS) for name in data if name not in MEMBERS)
+    return [Violation(f"data.{name}", f"must be spelled {name}") for name in dict.fromkeys(found) if name]
+
+
+def _dry_run(data: Mapping[str, object], violations: list[Violation]) -> bool:
+    requested = data.get("dry_run", False)
+    if not isinstance(requested, bool):
+        violations.append(Violation("data.dry_run", "is neither true nor false"))
+    for name, value in data.items():
+        if isinstance(value, dict | list):
+            requested = (
+                dry_run.requested_in(value, f"data.{name}" if name in MEMBERS else "data", violations) or requested
+            )
+    return requested is True
+
+
+def _selector(data: Mapping[str, object], violations: list[Violation], *, beside_ids: bool) -> Selector | None:
+    if data.get("selector") is None:
+        return None
+    from handler.inbound.extract.selector import parse
+
+    if beside_ids or data.get("server_ids") is not None or data.get("server_id") is not None:
+        violations.append(
+            Violation("data.selector", "is there beside ids of servers, so it is ambiguous which are meant")
+        )
+    return parse(data["selector"], violations)
+
+
+def _server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[str]:
+    found: list[tuple[str, object]] = []
+    many = data.get("server_ids")
+    if isinstance(many, list) and many:
+        found += [(f"data.server_ids[{index}]", id_) for index, id_ in enumerate(many)]
+    elif many is not None:
+        violations.append(Violation("data.server_ids", "is no array with at least one id"))
+    if data.get("server_id") is not None:
+        found.append(("data.server_id", data["server_id"]))
+    ids = []
+    for at, id_ in found:
+        if isinstance(id_, str) and UUID.fullmatch(id_):
+            ids.append(id_.lower())
+        elif len(violations) < _MOST_FLAWS:
+            violations.append(Violation(at, "is no UUID"))
+    return ids
+
+
+def _since(
+    value: object, ids: Iterable[str] | None, now: datetime, violations: list[Violation]
+) -> datetime | Mapping[str, datetime] | None:
+    """Read `since`: one time, or a time for each of some servers.
+
+    Args:
+        ids: of the event; None if it has a selector, which may find any.
+    """
+    at = "data.since"
+    match value:
+        case None:
+            return None
+        case str():
+            return _started_at(value, at, now, violations)
+        case dict():
+            found: dict[str, datetime] = {}
+            for id_, time in value.items():
+                if not UUID.fullmatch(id_) or (ids is not None and id_.lower() not in ids):
+                    violations.append(Violation(at, "must name only servers that are to be stopped"))
+                elif not isinstance(time, str):
+                    violations.append(Violation(at, _NOT_A_TIME))
+                elif stamp := _started_at(time, at, now, violations):
+                    found[id_.lower()] = stamp
+            return found
+        case _:
+            violations.append(Violation(at, "must be an RFC 3339 time, or an object of ids and such times"))
+            return None
+
+
+def _text(data: Mapping[str, object], name: str, longest: int, violations: list[Violation]) -> str | None:
+    value = data.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        violations.append(Violation(f"data.{name}", "is no text"))
+        return None
+    if len(value) > longest:
+        violations.append(Violation(f"data.{name}", f"is longer than {longest} characters"))
+        return None
+    return value

@@ -1,0 +1,54 @@
+"""Which extractor reads an event, and the gates before them.
+
+An extractor takes ids only from where its producer puts them. Nothing sweeps a body for UUIDs: nearly every payload
+also holds those of alarms, users and tenants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from handler import event_types
+from handler.errors import BadEvent, Violation
+from handler.inbound.cloudevents.decode import Event
+from handler.inbound.extract.canonical import canonical
+from handler.inbound.skip import Skip
+from handler.stop.model import StopRequest
+
+_NO_MORE: Mapping[str, str] = {}
+
+
+def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | None = None) -> StopRequest | Skip:
+    """Find out what an event asks for.
+
+    Args:
+        more: further types that are accepted, each with the JMESPath of the ids in its data; empty for canonical data.
+        now: aware; the present time if it is not given.
+
+    Raises:
+        BadEvent: its type is not accepted, or its data is malformed.
+    """
+    now = now or datetime.now(UTC)
+    if event.type in event_types.RESULTS:
+        return Skip("own result event")
+    if event.dead_letter:
+        return Skip("dead-lettered copy")
+    if path := more.get(event.type):
+        from handler.inbound.extract.producers import by_path
+
+        return by_path(event, path)
+    if event.type in more or event.type in (event_types.STOP_REQUESTED, event_types.PING):
+        return canonical(event, now)
+    if event.type == event_types.MESSAGE_PUBLISHED:
+        from handler.inbound.extract.producers import published
+
+        return published(event, now)
+    if event.type.startswith(event_types.CLOUD_EYE_PREFIX):
+        from handler.inbound.extract.producers import cloud_eye
+
+        return cloud_eye(event)
+    if event.type.strip():
+        raise BadEvent(Violation("type", "is not accepted here"))
+    # Without a type it is malformed anyway; what its data lacks is reported along with that.
+    return canonical(event, now)

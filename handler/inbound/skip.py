@@ -1,0 +1,22 @@
+"""What asks for nothing, and what is answered to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from handler.inbound.http.responses import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A well-formed message that asks for no stop.
+
+    Attributes:
+        reason: for the log, in a few words.
+        response: what its sender is answered.
+        warn: whether the operator has to change something, so that the log line is a WARNING.
+    """
+
+    reason: str
+    response: Answer = field(default_factory=lambda: Answer(204))
+    warn: bool = False
