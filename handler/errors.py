@@ -27,6 +27,7 @@
             ├── CloudUnreachable  no usable answer
             ├── CloudThrottled    told to come back later
             ├── CloudConfused     an answer that makes no sense here
+            │   └── EndpointUnusable  there is no telling where the API is
             ├── LoginRefused      the cloud refused the login
             │   ├── LoginMissing  there is nothing to log in with
             │   └── InsecureEndpoint  the token would be sent unencrypted
@@ -215,12 +216,14 @@ class CloudError(RetryableError):
         waiting_helps: whether the same call may succeed later.
         maybe_acted: whether the cloud may have acted although no success was reported.
         concerns_one_server: whether it speaks of a server rather than of the cloud.
+        concerns_all: whether it ends the event at once, since every other call would meet it too.
         of_many: it was the answer for several servers, and which of them it means is not known.
     """
 
     name = "cloud-error"
     waiting_helps = True
     concerns_one_server = False
+    concerns_all = False
 
     def __init__(
         self,
@@ -256,11 +259,23 @@ class CloudUnexpectedAnswer(CloudError):
     name = "cloud-unexpected-answer"
 
 
+class EndpointUnusable(CloudUnexpectedAnswer):
+    """The address of the API cannot be used until the settings or the catalogue change.
+
+    Its message names settings, services and regions only.
+    """
+
+    name = "endpoint-unusable"
+    waiting_helps = False
+    concerns_all = True
+
+
 class LoginRefused(CloudError):
     """The cloud refused the login; trying the same credentials again at once only locks them."""
 
     name = "login-refused"
     waiting_helps = False
+    concerns_all = True
 
 
 class LoginMissing(LoginRefused):

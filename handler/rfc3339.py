@@ -9,6 +9,10 @@ _FORM = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?(?:([Zz])|([+-])(\d{2}):(\d{2}))",
     re.ASCII,
 )
+_BASIC_FORM = re.compile(
+    r"(\d{4})(\d{2})(\d{2})[Tt](\d{2})(\d{2})(\d{2})(?:\.(\d+))?(?:([Zz])|([+-])(\d{2})(\d{2}))",
+    re.ASCII,
+)
 
 
 def parse(text: str) -> datetime:
@@ -28,6 +32,27 @@ def parse(text: str) -> datetime:
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError("not an RFC 3339 timestamp with a zone")
+    return _moment(match)
+
+
+def parse_either(text: str) -> datetime:
+    """Read one timestamp in RFC 3339's form or in ISO 8601's basic form.
+
+    Args:
+        text: as `parse` has it, or the same without dashes and colons: `20261224T070000Z`, `20261224T080000+0100`.
+            Open Telekom Cloud's console takes only letters, digits, `_`, `.` and `-` in the value of a tag.
+
+    Returns:
+        An aware datetime in UTC.
+
+    Raises:
+        ValueError: neither form, no zone, or no such date.
+    """
+    match = _BASIC_FORM.fullmatch(text)
+    return parse(text) if match is None else _moment(match)
+
+
+def _moment(match: re.Match[str]) -> datetime:
     year, month, day, hour, minute, second = (int(part) for part in match.group(1, 2, 3, 4, 5, 6))
     fraction, _, sign, offset_hours, offset_minutes = match.group(7, 8, 9, 10, 11)
     zone: timezone = UTC

@@ -34,7 +34,15 @@ REASONS = {
     "stopped": {"confirmed"},
     "accepted": {"accepted"},
     "unchanged": {"already-stopped", "already-stopping"},
-    "skipped": {"protected", "kept-until", "locked", "not-bare-metal", "started-since"},
+    "skipped": {
+        "protected",
+        "kept-until",
+        "locked",
+        "not-bare-metal",
+        "started-since",
+        "other-project",
+        "not-opted-in",
+    },
     "failed": {
         "not-found",
         "wrong-state",

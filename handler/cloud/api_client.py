@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 
 from handler.cloud import error_mapping
-from handler.cloud.auth.login import Login, Token
-from handler.errors import CloudUnexpectedAnswer, CloudUnreachable, LoginRefused
+from handler.cloud.auth.login import REFUSED_HOLD, Login, Token
+from handler.errors import (
+    CallDenied,
+    CloudError,
+    CloudUnexpectedAnswer,
+    CloudUnreachable,
+    LoginRefused,
+    ServerNotFound,
+    StateConflict,
+)
 from handler.http_client import FAILURES, HttpClient
 
 
-class Reply(NamedTuple):
-    """A whole answer with a 2xx status."""
+class Reply:
+    """A whole answer with a 2xx status.
 
-    headers: Mapping[str, str]
-    body: bytes
+    Args:
+        secrets: what the request carried, and no message may repeat.
+    """
+
+    __slots__ = ("_secrets", "body", "headers")
+
+    def __init__(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str] = ()) -> None:
+        self.headers = headers
+        self.body = body
+        self._secrets = secrets
 
     def json(self, what: str, hook: Callable[[dict[str, object]], object] | None = None) -> dict[str, object]:
         """The body as a JSON object.
@@ -35,6 +51,19 @@ class Reply(NamedTuple):
         if not isinstance(document, dict):
             raise CloudUnexpectedAnswer(f"{what}: the answer is no JSON object", request_id=self.request_id)
         return document
+
+    def error(self, what: str) -> CloudError | None:
+        """The exception that fits the body if it is an error document in spite of the status; else None."""
+        return error_mapping.from_success(what, 200, self.headers, self.body, self._secrets)
+
+    def job_report(self, code: object, reason: object) -> str:
+        """As `faults.job_report`, without the secrets of the request."""
+        return error_mapping.job_report(code, reason, self._secrets)
+
+    @property
+    def date(self) -> datetime | None:
+        """The cloud's clock when it answered, or None."""
+        return error_mapping.date(self.headers)
 
     @property
     def request_id(self) -> str | None:
@@ -54,6 +83,11 @@ class Http:
         self._login = login
         self._client = client
         self._monotonic = monotonic
+        # The access that is known to be accepted, when one was last seen to be, and for which calls one was or was not.
+        self._accepted: Token | None = None
+        self._accepted_at = float("-inf")
+        self._permitted: set[str] = set()
+        self._denied: set[str] = set()
 
     def send(
         self,
@@ -64,32 +98,55 @@ class Http:
         timeout: float,
         headers: Mapping[str, str],
         body: object = None,
+        optional: bool = False,
     ) -> Reply:
         """Send one request and read the whole answer; a token that the cloud no longer takes is renewed once.
 
+        A 401 that a new token meets as well denies this call alone if it was never accepted and others were a moment
+        ago: the access rules of an application credential do not include it. Else it refuses the login.
+
         Args:
-            what: the call in a few words, for messages.
+            what: the call in a few words, for messages; the same for all calls of one kind.
             timeout: seconds for all of it: login, connection, answer.
             headers: without the token.
             body: sent as JSON unless None.
+            optional: there is another way to learn the same, so that a 401 never refuses the login.
 
         Raises:
             CloudError: anything but a 2xx.
         """
         deadline = self._monotonic() + timeout
-        for attempt in (1, 2):
+        renewed = False
+        while True:
             access = self._login.access(self._left(deadline, what))
             status, answer, secrets = self._exchange(what, method, url, headers, access, body, deadline)
             if 200 <= status < 300:
+                self._note_accepted(what, access)
                 return answer
             if not error_mapping.wants_new_login(status, answer.body):
-                break
-            if attempt == 2 or not self._login.renewable:
+                fault = error_mapping.from_answer(what, status, answer.headers, answer.body, secrets)
+                if isinstance(fault, ServerNotFound | StateConflict | CallDenied):
+                    self._note_accepted(what, access)
+                raise fault
+            if status == 401 and self._accepted is access and what in self._denied:
+                raise error_mapping.denied(what, answer.headers)
+            if renewed or not self._login.renewable:
+                recently = self._monotonic() - self._accepted_at < REFUSED_HOLD and what not in self._permitted
+                if renewed and status == 401 and (recently or optional):
+                    self._denied.add(what)
+                    if recently:
+                        self._accepted = access
+                    raise error_mapping.denied(what, answer.headers)
                 refused = LoginRefused(f"{what}: HTTP {status}", status=status, request_id=answer.request_id)
                 self._login.hold(refused, self._left(deadline, what))
                 raise refused
+            renewed = True
             self._login.drop(access, self._left(deadline, what))
-        raise error_mapping.from_answer(what, status, answer.headers, answer.body, secrets)
+
+    def _note_accepted(self, what: str, access: Token) -> None:
+        self._accepted, self._accepted_at = access, self._monotonic()
+        self._permitted.add(what)
+        self._denied.discard(what)
 
     def _left(self, deadline: float, what: str) -> float:
         left = deadline - self._monotonic()
@@ -122,4 +179,5 @@ class Http:
             status, received, answer = self._client.send(method, url, headers=sent, body=payload, timeout=left)
         except FAILURES as failure:
             raise error_mapping.from_failure(what, failure) from failure
-        return status, Reply(received, answer), error_mapping.carried(sent)
+        secrets = error_mapping.carried(sent)
+        return status, Reply(received, answer, secrets), secrets

@@ -12,10 +12,11 @@ from itertools import count
 from handler.cloud import error_mapping, servers
 from handler.cloud.api_client import Http, Reply
 from handler.cloud.endpoint import Endpoint
-from handler.errors import CloudError, CloudUnexpectedAnswer, LoginRefused
+from handler.cloud.servers import Shown
+from handler.errors import CallRejected, CloudError, CloudFault, CloudUnexpectedAnswer, ServerNotFound
 from handler.stop.evidence import History
 from handler.stop.model import Server
-from handler.stop.ports import DryRunStop, Pending, StopFailed, Taken
+from handler.stop.ports import DryRunStop, Pending, ReadSingly, StopFailed, Taken
 
 _HEADERS = {"Accept": "application/json"}
 _MOST_IN_BATCH = 1000
@@ -23,21 +24,30 @@ _MOST_IN_BATCH = 1000
 _SPLIT = 4
 
 
+_Answer = Server | Pending | ReadSingly | StopFailed | CloudError
+_AskHistory = Callable[[str, float], History | CloudError]
+
+
 class BmsReader:
-    """Reads servers; has no method that changes anything."""
+    """Reads servers; has no method that changes anything.
+
+    Args:
+        ask_history: asks Nova, which manages the same servers, for the history of one; None if that is not possible.
+    """
 
     api = "bms"
 
-    def __init__(self, http: Http, endpoint: Endpoint) -> None:
+    def __init__(self, http: Http, endpoint: Endpoint, ask_history: _AskHistory | None = None) -> None:
         self._http = http
         self._endpoint = endpoint
-        self._reading = servers.Reading(self._one, self._pages, idle=None)
+        self._ask_history = ask_history
+        self._reading = servers.Reading(self._one, self._pages, endpoint.project, idle=None)
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """One by one, or all by pages of the list."""
         return self._reading.groups(ids)
 
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | Pending | StopFailed | CloudError]:
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, _Answer]:
         """`GET /baremetalservers/{id}`, or pages of `GET /baremetalservers/detail`."""
         return self._reading.read(ids, timeout)
 
@@ -45,40 +55,50 @@ class BmsReader:
         """All pages of `GET /baremetalservers/detail`, with no filter."""
         from handler.cloud.listing import find
 
-        return find(self._counted(timeout), self._endpoint.project(timeout), wanted, timeout, idle=None)
+        return find(self._pages(timeout), self._endpoint.project(timeout), wanted, timeout, idle=None)
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
-        """BMS v1 keeps none."""
-        del server_id, timeout
-        return History(actions=None)
+        """BMS v1 keeps none; Nova may."""
+        answer = self._ask_history(server_id, timeout) if self._ask_history else History(actions=None)
+        if isinstance(answer, CloudError) and answer.status == 404:
+            return History(actions=None)
+        return answer
 
     def peek(self, timeout: float) -> list[Server | CloudError]:
         """The first page of the project's servers."""
         return self._reading.peek(timeout)
 
-    def _one(self, server_id: str, timeout: float) -> object:
-        return self._get("reading the server", f"/baremetalservers/{server_id}", timeout).get("server")
+    def _one(self, server_id: str, timeout: float) -> Shown:
+        document, reply = self._get("reading the server", f"/baremetalservers/{server_id}", timeout)
+        return Shown([document.get("server")], reply.date)
 
-    def _pages(self, timeout: float) -> Iterator[Sequence[object]]:
-        """The list, page by page."""
-        return (page for page, _ in self._counted(timeout))
+    def _pages(self, timeout: float) -> Iterator[Shown]:
+        """The list, page by page; `offset` counts pages, from 1.
 
-    def _counted(self, timeout: float) -> Iterator[tuple[Sequence[object], int | None]]:
-        """The list, page by page, and how long each says that it is; `offset` counts pages, from 1."""
-        what, seen = "listing servers", 0
+        `count` may be of the page alone, and a page may be shorter than asked for: only an empty page ends the list. A
+        cloud that refuses to show a page after the last one has ended it too.
+        """
+        what, seen, total = "listing servers", 0, None
         for number in count(1):
-            document = self._get(what, f"/baremetalservers/detail?limit={servers.PAGE}&offset={number}", timeout)
+            path = f"/baremetalservers/detail?limit={servers.PAGE}&offset={number}"
+            try:
+                document, reply = self._get(what, path, timeout, optional=True)
+            except (CallRejected, ServerNotFound):
+                if total is not None and seen >= total:
+                    return
+                raise
             page = servers.listed(document, what)
-            total = document.get("count")
-            total = total if isinstance(total, int) else None
-            yield page, total
+            named = document.get("count")
+            total = named if isinstance(named, int) else None
+            yield Shown(page, reply.date, total)
             seen += len(page)
-            if not page or (total is not None and seen >= total):
+            if not page:
                 return
 
-    def _get(self, what: str, path: str, timeout: float) -> dict[str, object]:
+    def _get(self, what: str, path: str, timeout: float, *, optional: bool = False) -> tuple[dict[str, object], Reply]:
         url = self._endpoint.url(timeout) + path
-        return self._http.send(what, "GET", url, timeout=timeout, headers=_HEADERS).json(what, servers.slim)
+        reply = self._http.send(what, "GET", url, timeout=timeout, headers=_HEADERS, optional=optional)
+        return reply.json(what, servers.slim), reply
 
 
 class BmsCloud(BmsReader):
@@ -86,8 +106,8 @@ class BmsCloud(BmsReader):
 
     one_by_one = False
 
-    def __init__(self, http: Http, endpoint: Endpoint) -> None:
-        super().__init__(http, endpoint)
+    def __init__(self, http: Http, endpoint: Endpoint, ask_history: _AskHistory | None = None) -> None:
+        super().__init__(http, endpoint, ask_history)
         self._lock = threading.Lock()
         self._jobs: dict[str, str] = {}
         self._batch_size: dict[str, int] = {}
@@ -113,15 +133,15 @@ class BmsCloud(BmsReader):
                 headers=_HEADERS,
                 body={"os-stop": {"type": "HARD", "servers": [{"id": id_} for id_ in ids]}},
             )
-        except LoginRefused:
-            raise
         except CloudError as fault:
-            if len(ids) > 1 and not fault.maybe_acted and fault.concerns_one_server:
-                fault.of_many = True
-                self._batch_size.update(dict.fromkeys(ids, max(len(ids) // _SPLIT, 1)))
-            return dict.fromkeys(ids, fault)
+            if fault.concerns_all:
+                raise
+            return self._refused(ids, fault)
         job_id = _job_id(reply, what)
         if job_id is None:
+            error = reply.error(what)
+            if error is not None:
+                return self._refused(ids, error)
             # The cloud took something, and does not say what.
             lost = CloudUnexpectedAnswer(
                 f"{what}: no job_id in the answer", request_id=reply.request_id, maybe_acted=True
@@ -131,6 +151,13 @@ class BmsCloud(BmsReader):
             self._jobs.update(dict.fromkeys(ids, job_id))
         return dict.fromkeys(ids, Taken(request_id=reply.request_id, job_id=job_id))
 
+    def _refused(self, ids: Sequence[str], fault: CloudError) -> Mapping[str, CloudError]:
+        """A stop that was not taken; a batch that one server may be the cause of comes again in smaller ones."""
+        if len(ids) > 1 and not fault.maybe_acted and fault.concerns_one_server:
+            fault.of_many = True
+            self._batch_size.update(dict.fromkeys(ids, max(len(ids) // _SPLIT, 1)))
+        return dict.fromkeys(ids, fault)
+
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """One group a job, so that one call tells of all its servers; the others as the reader groups them."""
         by_job: dict[str, list[str]] = {}
@@ -139,21 +166,21 @@ class BmsCloud(BmsReader):
         free = by_job.pop("", [])
         return [*by_job.values(), *self._reading.groups(free)]
 
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | Pending | StopFailed | CloudError]:
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, _Answer]:
         """Ask the job while it runs, and the servers themselves once it is done or knows nothing of them."""
         job_id = self._jobs.get(ids[0])
         if job_id is None:
             return super().read(ids, timeout)
         try:
             told = self._job(job_id, timeout)
-        except LoginRefused:
-            raise
         except CloudError as fault:
+            if fault.concerns_all:
+                raise
             if fault.waiting_helps:
                 return dict.fromkeys(ids, fault)
             # A job that can't be asked says nothing about the servers; they can still be looked at.
             told = {}
-        answers: dict[str, Server | Pending | StopFailed | CloudError] = {
+        answers: dict[str, _Answer] = {
             id_: answer for id_, answer in told.items() if id_ in set(ids) and answer is not None
         }
         with self._lock:
@@ -168,25 +195,29 @@ class BmsCloud(BmsReader):
     def _job(self, job_id: str, timeout: float) -> Mapping[str, Pending | StopFailed | None]:
         """What a job says of each server: Pending, StopFailed, or None where the server itself must be asked.
 
-        The parent's status says nothing of a single server. A child that names no server, and a server that no
-        child names, are pending as long as the parent runs.
+        A child that has ended speaks for its server. Of the others the parent alone tells: they are pending as long as
+        it runs, and have failed if it has. Its children may be missing, or not name their server.
         """
         what = "asking the job"
-        document = self._get(what, f"/jobs/{job_id}", timeout)
+        document, reply = self._get(what, f"/jobs/{job_id}", timeout)
         entities = document.get("entities")
-        children = entities.get("sub_jobs") if isinstance(entities, dict) else None
+        listed = entities.get("sub_jobs") if isinstance(entities, dict) else None
+        children = [child for child in listed if isinstance(child, dict)] if isinstance(listed, list) else []
         told: dict[str, Pending | StopFailed | None] = {}
-        for child in children if isinstance(children, list) else []:
-            if isinstance(child, dict):
-                inner = child.get("entities")
-                id_ = inner.get("server_id") if isinstance(inner, dict) else None
-                if isinstance(id_, str):
-                    told[id_.lower()] = _verdict(child)
+        nameless: list[Mapping[str, object]] = []
+        for child in children:
+            inner = child.get("entities")
+            id_ = inner.get("server_id") if isinstance(inner, dict) else None
+            if not isinstance(id_, str):
+                nameless.append(child)
+            elif _ended(child):
+                told[id_.lower()] = _verdict(child, reply)
+        rest: Pending | StopFailed | None = Pending()
         if _ended(document):
-            return told
+            rest = _verdict_of_all(document, nameless, reply)
         with self._lock:
-            unnamed = [id_ for id_, job in self._jobs.items() if job == job_id and id_ not in told]
-        return {**told, **dict.fromkeys(unnamed, Pending())}
+            others = [id_ for id_, job in self._jobs.items() if job == job_id and id_ not in told]
+        return {**told, **dict.fromkeys(others, rest)}
 
 
 def _ended(job: Mapping[str, object]) -> bool:
@@ -194,12 +225,33 @@ def _ended(job: Mapping[str, object]) -> bool:
     return job.get("status") in ("SUCCESS", "FAIL")
 
 
-def _verdict(child: Mapping[str, object]) -> Pending | StopFailed | None:
-    if not _ended(child):
-        return Pending()
+def _verdict(child: Mapping[str, object], reply: Reply) -> StopFailed | None:
     if child.get("status") == "SUCCESS":
         return None
-    return StopFailed(error_mapping.from_job(child.get("error_code")))
+    report = _report(child, reply)
+    return StopFailed(error_mapping.from_job(child.get("error_code"), report), report)
+
+
+def _verdict_of_all(
+    job: Mapping[str, object], nameless: Sequence[Mapping[str, object]], reply: Reply
+) -> StopFailed | None:
+    """What a job that has ended says of the servers that none of its children names.
+
+    The reason may be about one of them alone, so that each is looked at before it counts.
+    """
+    if job.get("status") == "SUCCESS":
+        return None
+    failed = (child for child in nameless if child.get("status") == "FAIL")
+    report = next(filter(None, (_report(one, reply) for one in (job, *failed))), "")
+    said = f"stopping servers: the job failed ({report})" if report else "stopping servers: the job failed"
+    return StopFailed(CloudFault(said), report)
+
+
+def _report(job: Mapping[str, object], reply: Reply) -> str:
+    inner = job.get("entities")
+    # ECS, of the same family, has the reason there.
+    more = inner.get("errorcode_message") if isinstance(inner, dict) else None
+    return reply.job_report(job.get("error_code"), job.get("fail_reason") or more)
 
 
 def _job_id(reply: Reply, what: str) -> str | None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, assert_never
 
 from handler.cloud.api_client import Http
 from handler.cloud.auth.login import AccessKeyAuth, Login, NoLogin, StaticToken
 from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
+from handler.errors import CloudError
 from handler.http_client import HttpClient
 from handler.settings.login import CloudLogin, LoginKind
 from handler.settings.stop_servers import ApiName, Settings
+from handler.stop.evidence import History
 from handler.stop.ports import Cloud
 
 if TYPE_CHECKING:
     from handler.cloud.bms import BmsReader
-    from handler.cloud.nova import NovaReader
+    from handler.cloud.nova import Microversion, NovaReader
     from handler.cloud.smn import Topic
 
 
@@ -39,12 +41,13 @@ class Clouds:
     ) -> None:
         login, plugin = settings.login, None
         api, explicit = (BMS, settings.bms_url) if settings.api is ApiName.BMS else (NOVA, settings.compute_url)
-        smn_url = settings.smn_url
+        smn_url, compute_url = settings.smn_url, settings.compute_url
         if login.kind is LoginKind.CLOUDS_YAML:
             from handler.cloud.auth import clouds_yaml
 
-            login, plugin, urls = clouds_yaml.entry(login, (api.service_type, SMN.service_type))
+            login, plugin, urls = clouds_yaml.entry(login, (api.service_type, NOVA.service_type, SMN.service_type))
             explicit, smn_url = explicit or urls[api.service_type], smn_url or urls[SMN.service_type]
+            compute_url = compute_url or urls[NOVA.service_type]
         self.client = client or new_client(verify=login.verify, pool=settings.concurrency)
         if plugin is not None:
             self.login: Login = clouds_yaml.PluginLogin(plugin, login.verify, monotonic)
@@ -54,7 +57,22 @@ class Clouds:
         self._api = settings.api
         self._place = login
         self.endpoint = self._endpoint(api, explicit)
+        # In BMS mode Nova is asked for the history of servers.
+        self._compute = self._endpoint(NOVA, compute_url) if settings.api is ApiName.BMS else self.endpoint
         self._smn_url, self._topic_urn = smn_url, settings.result_topic
+
+    @cached_property
+    def _microversion(self) -> Microversion:
+        from handler.cloud.nova import Microversion
+
+        return Microversion()
+
+    def _ask_nova_for_history(self, server_id: str, timeout: float) -> History | CloudError:
+        if not self._compute.listed(timeout):
+            return History(actions=None)
+        from handler.cloud.nova import NovaReader
+
+        return NovaReader(self.http, self._compute, self._microversion).history(server_id, timeout)
 
     def reader(self) -> BmsReader | NovaReader:
         """The half of the cloud that only looks."""
@@ -62,10 +80,10 @@ class Clouds:
         if self._api is ApiName.BMS:
             from handler.cloud.bms import BmsReader
 
-            return BmsReader(self.http, self.endpoint)
+            return BmsReader(self.http, self.endpoint, self._ask_nova_for_history)
         from handler.cloud.nova import NovaReader
 
-        return NovaReader(self.http, self.endpoint)
+        return NovaReader(self.http, self.endpoint, self._microversion)
 
     def topic(self) -> Topic | None:
         """The topic that the settings name, to be published to with the same login; None if they name none."""
@@ -93,10 +111,10 @@ class Clouds:
         if self._api is ApiName.BMS:
             from handler.cloud.bms import BmsCloud
 
-            return BmsCloud(self.http, self.endpoint)
+            return BmsCloud(self.http, self.endpoint, self._ask_nova_for_history)
         from handler.cloud.nova import NovaCloud
 
-        return NovaCloud(self.http, self.endpoint)
+        return NovaCloud(self.http, self.endpoint, self._microversion)
 
 
 def _new_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], float]) -> Login:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from handler.cloud import error_mapping
 from handler.cloud.auth.login import Login, Token
-from handler.errors import CloudUnexpectedAnswer, InsecureEndpoint
+from handler.errors import EndpointUnusable, InsecureEndpoint
 
 _OTC_IAM = re.compile(r"iam(?:-pub)?\.((?:[a-z0-9-]+)\.(?:sc\.)?otc\.t-systems\.com)")
 
@@ -64,7 +64,7 @@ class Endpoint:
         """The base URL, without a slash at its end.
 
         Raises:
-            CloudConfused: there is no telling where the API is.
+            EndpointUnusable: there is no telling where the API is.
             InsecureEndpoint: the token would be sent unencrypted, to a host that only the catalogue names.
             CloudError: no token could be had.
         """
@@ -95,28 +95,43 @@ class Endpoint:
         if host is not None and (access.catalogue is None or self._api.otc_only):
             return self._fitted(f"https://{self._api.otc_host}.{host[1]}", access.project_id)
         lacks = "this login brings no catalogue" if access.catalogue is None else "the catalogue does not have it"
-        raise CloudUnexpectedAnswer(
-            f"finding the {self._api.service_type} API: {lacks}; {self._api.setting} can name it"
+        where = f" in region {self._region}" if access.catalogue is not None and self._region else ""
+        raise EndpointUnusable(
+            f"finding the {self._api.service_type} API: {lacks}{where}; OS_REGION_NAME and OS_INTERFACE must fit the "
+            f"catalogue, or {self._api.setting} must name the URL"
         )
 
+    def listed(self, timeout: float) -> bool:
+        """Say whether the settings or the catalogue name a URL for it, so that it need not be derived.
+
+        Raises:
+            EndpointUnusable: the catalogue has several regions, and the settings name none.
+            CloudError: no token could be had.
+        """
+        return self._explicit is not None or self._from_catalogue(self._login.access(timeout)) is not None
+
     def _from_catalogue(self, access: Token) -> str | None:
-        if access.catalogue is None:
-            return None
-        insecure = None
-        for place in access.catalogue:
-            # Catalogues of version 2 wrote `publicURL`.
-            named = (place.service_type, place.interface.removesuffix("URL"))
-            if (
-                named == (self._api.service_type, self._interface)
-                and place.url.startswith(("http://", "https://"))
-                and self._region in (None, place.region)
-            ):
-                if place.url.startswith("https://") or urlsplit(self.auth_url).scheme == "http":
-                    return place.url
-                insecure = insecure or place.url
-        if insecure is not None:
-            raise self._insecure(insecure)
-        return None
+        # Catalogues of version 2 wrote `publicURL`.
+        fit = [
+            place
+            for place in access.catalogue or ()
+            if (place.service_type, place.interface.removesuffix("URL")) == (self._api.service_type, self._interface)
+            and place.url.startswith(("http://", "https://"))
+            and self._region in (None, place.region)
+        ]
+        regions = sorted({place.region for place in fit})
+        if len(regions) > 1:
+            named = ", ".join(region if error_mapping.is_safe(region) else "(no usable name)" for region in regions)
+            raise EndpointUnusable(
+                f"finding the {self._api.service_type} API: the catalogue has it in several regions ({named}); "
+                "OS_REGION_NAME must name one of them"
+            )
+        secure = [
+            place.url for place in fit if place.url.startswith("https://") or urlsplit(self.auth_url).scheme == "http"
+        ]
+        if fit and not secure:
+            raise self._insecure(fit[0].url)
+        return secure[0] if secure else None
 
     def _insecure(self, url: str) -> InsecureEndpoint:
         try:

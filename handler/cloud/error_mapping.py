@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import urllib3
 
@@ -22,6 +24,7 @@ from handler.errors import (
     CloudThrottled,
     CloudUnexpectedAnswer,
     CloudUnreachable,
+    EndpointUnusable,
     LoginRefused,
     ServerNotFound,
     StateConflict,
@@ -34,12 +37,12 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _CODES: Mapping[str, type[CloudError]] = {
     **dict.fromkeys(("BMS.0035", "BMS.0036", "BMS.0037", "BMS.0039"), StateConflict),
     **dict.fromkeys(("Ecs.0100", "Ecs.0603", "Ecs.0605"), StateConflict),
-    **dict.fromkeys(("BMS.0040", "Ecs.0114", "Ecs.0614"), ServerNotFound),
+    **dict.fromkeys(("BMS.0040", "BMS.1006", "Ecs.0114", "Ecs.0614"), ServerNotFound),
     **dict.fromkeys(("BMS.0004", "BMS.0005", "BMS.0033", "BMS.0213", "BMS.0288"), CallDenied),
     **dict.fromkeys(("Common.0018", "Pdp.0001"), CallDenied),
     **dict.fromkeys(("APIG.0302", "APIG.0306", "APIG.0310", "APIG.0402", "APIG.0802"), CallDenied),
     **dict.fromkeys(("BMS.0212", "Common.1503", "APIG.0308", "IAM.0012"), CloudThrottled),
-    **dict.fromkeys(("BMS.0006", "BMS.1006", "BMS.1007", "Common.0001"), CloudFault),
+    **dict.fromkeys(("BMS.0006", "BMS.1007", "Common.0001"), CloudFault),
     **dict.fromkeys(("APIG.0202", "APIG.0203", "APIG.0601", "APIG.0613"), CloudUnreachable),
     **dict.fromkeys(("BMS.0002", "APIG.0101"), CloudUnexpectedAnswer),
     **dict.fromkeys(("BMS.0001", "BMS.0018", "BMS.0022"), CallRejected),
@@ -109,6 +112,43 @@ def from_answer(
     )
 
 
+def from_success(
+    what: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
+) -> CloudError | None:
+    """Turn an answer of a 2xx status whose body is an error document into the exception that fits the document.
+
+    Returns:
+        None if the body is empty, or JSON that is not an error document. If the code is not known, or the body is
+        something else than JSON, the cloud may have acted.
+    """
+    _, code, message, _ = _fault_of(body, secrets)
+    if not code and not message:
+        return None if _is_json(body) else CloudUnexpectedAnswer(f"{what}: the answer is not JSON", maybe_acted=True)
+    number = int(code) if code.isascii() and code.isdigit() and len(code) == 3 else 0
+    fault = from_answer(what, number if 400 <= number < 600 and number != 401 else status, headers, body, secrets)
+    fault.maybe_acted = fault.maybe_acted or isinstance(fault, CloudUnexpectedAnswer | CloudFault)
+    return fault
+
+
+def denied(what: str, headers: Mapping[str, str]) -> CallDenied:
+    """The exception for a 401 that a token met for this call and not for others.
+
+    Keystone's middleware answers so if the access rules of an application credential do not include the call.
+    """
+    said = f"{what}: HTTP 401, though the token works for other calls; do access rules forbid this one?"
+    return CallDenied(said, status=401, request_id=request_id(headers))
+
+
+def date(headers: Mapping[str, str]) -> datetime | None:
+    """The cloud's clock when it answered (HTTP `Date`, aware), or None if it does not say."""
+    try:
+        stamp = parsedate_to_datetime(headers["Date"])
+        # Python reads the zone `-0000` as one that is not known.
+        return stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
 def carried(headers: Mapping[str, str]) -> list[str]:
     """The secrets in the headers of a request to the cloud, for `from_answer`."""
     found = [headers[name] for name in ("X-Auth-Token", "X-Security-Token") if name in headers]
@@ -120,16 +160,27 @@ def wants_new_login(status: int, body: bytes) -> bool:
     return status == 401 or (400 <= status < 500 and _fault_of(body)[1] in _NEW_LOGIN)
 
 
-def from_job(code: object) -> CloudError:
-    """What a job says when it could not stop a server, as if the cloud had answered the stop with it."""
-    known = _code(code)
-    return _CODES.get(known, CloudFault)(f"stopping the server: the job failed {known}".rstrip())
+def from_job(code: object, report: str = "") -> CloudError:
+    """What a job says when it could not stop a server, as if the cloud had answered the stop with it.
+
+    Args:
+        report: as `job_report` makes it.
+    """
+    said = "stopping the server: the job failed"
+    return _CODES.get(_code(code), CloudFault)(f"{said} ({report})" if report else said)
+
+
+def job_report(code: object, reason: object, secrets: Collection[str] = ()) -> str:
+    """A job's error code and reason on one line, without control characters; empty if it gives neither."""
+    return ": ".join(filter(None, (_short(_without(secrets, part)) for part in (code, reason))))
 
 
 def from_failure(what: str, failure: BaseException) -> CloudError:
     """Turn a failed exchange into the exception that fits it."""
     if isinstance(failure, UnexpectedResponse):
         return CloudUnexpectedAnswer(f"{what}: {failure}", maybe_acted=True)
+    if _speaks_no_tls(failure):
+        return EndpointUnusable(f"{what}: the address begins with https, but what answers there does not speak TLS")
     return CloudUnreachable(f"{what}: no answer ({type(failure).__name__})", maybe_acted=not _never_sent(failure))
 
 
@@ -154,6 +205,27 @@ def from_login_answer(
     if fault.waiting_helps and not isinstance(fault, StateConflict):
         return fault
     return CloudUnexpectedAnswer(str(fault), status=status, request_id=fault.request_id)
+
+
+def _speaks_no_tls(failure: BaseException) -> bool:
+    return any(
+        isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) == "WRONG_VERSION_NUMBER"
+        for cause in _causes(failure)
+    )
+
+
+def _causes(failure: BaseException) -> Iterator[BaseException]:
+    """An exception and those that it was made from, whether as its cause or as its argument."""
+    seen: list[BaseException] = []
+    todo = [failure]
+    while todo:
+        found = todo.pop()
+        if found in seen:
+            continue
+        seen.append(found)
+        yield found
+        more = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
+        todo.extend(cause for cause in more if isinstance(cause, BaseException))
 
 
 def _never_sent(failure: BaseException) -> bool:
@@ -185,9 +257,15 @@ def _fault_of(body: bytes, secrets: Collection[str] = ()) -> tuple[str, str, str
     message = inner.get("error_msg", inner.get("message", ""))
     # The API gateway gives its id here, and in no header.
     id_ = fault.get("request_id")
-    for secret in filter(None, secrets):
-        code, message = (part.replace(secret, "***") if isinstance(part, str) else part for part in (code, message))
+    code, message = _without(secrets, code), _without(secrets, message)
     return key, _code(code), _short(message), id_ if isinstance(id_, str) and is_safe(id_) else None
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        return not body.strip() or json.loads(body) is not ...
+    except (ValueError, RecursionError):
+        return False
 
 
 def _code(value: object) -> str:
@@ -201,4 +279,11 @@ def is_safe(id_: str) -> bool:
 
 def _short(value: object) -> str:
     text = str(value) if isinstance(value, str | int) else ""
-    return " ".join(text.split())[:200]
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:200]
+
+
+def _without(secrets: Collection[str], value: object) -> object:
+    if isinstance(value, str):
+        for secret in filter(None, secrets):
+            value = value.replace(secret, "***")
+    return value

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from handler.cloud import servers
+from handler.cloud.servers import Shown
 from handler.errors import CallRejected, CloudUnexpectedAnswer, CloudUnreachable, ServerNotFound
 from handler.stop.model import Server
 from handler.uuids import UUID
@@ -23,12 +24,9 @@ _MOST_PAGES = 100
 # A list that an administrator gets may show these; for everybody else they are no longer there.
 _GONE = frozenset({"deleted", "soft-delete", "soft_deleted"})
 
-Page = tuple[Sequence[object], int | None]
-"""The bodies of one page, and how many servers the whole list has, if the API says so."""
-
 
 def find(
-    pages: Iterable[Page],
+    pages: Iterable[Shown],
     project_id: str | None,
     wanted: Callable[[Server], bool],
     timeout: float,
@@ -54,8 +52,8 @@ def find(
     seen: set[str] = set()
     promised = foreign = 0
     try:
-        for number, (rows, total) in enumerate(pages, start=1):
-            if number > _MOST_PAGES:
+        for number, (rows, at, total) in enumerate(pages, start=1):
+            if number > _MOST_PAGES and rows:
                 raise CloudUnexpectedAnswer(f"{_WHAT}: it goes on after {_MOST_PAGES} pages")
             before = len(seen)
             for row in rows:
@@ -63,10 +61,10 @@ def find(
                 seen.add(id_)
                 # One that is listed again may have changed between: the last look counts.
                 found.pop(id_, None)
-                if _plain(owner) != _plain(project_id):
+                if not servers.same_project(owner, project_id):
                     foreign += 1
                     continue
-                server = servers.parse(row, id_, idle=idle)
+                server = servers.parse(row, id_, idle=idle, project_id=project_id, at=at)
                 if server.vm_state not in _GONE and wanted(server):
                     found[id_] = server
             if rows and len(seen) == before:
@@ -93,7 +91,3 @@ def _identity(row: object) -> tuple[str, str]:
         if isinstance(id_, str) and UUID.fullmatch(id_) and isinstance(owner, str):
             return id_.lower(), owner
     raise CloudUnexpectedAnswer(f"{_WHAT}: one on it has no id, or no project")
-
-
-def _plain(project_id: str) -> str:
-    return project_id.replace("-", "").lower()

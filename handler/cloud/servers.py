@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from handler import rfc3339
-from handler.errors import CloudError, CloudUnexpectedAnswer, LoginRefused
+from handler.cloud import error_mapping
+from handler.errors import CloudError, CloudThrottled, CloudUnexpectedAnswer, CloudUnreachable
 from handler.stop.model import Server
+from handler.stop.ports import ReadSingly
 
 Body = Mapping[str, object]
 
@@ -46,12 +49,30 @@ def slim(document: dict[str, object]) -> dict[str, object]:
     return document
 
 
-def parse(body: object, asked: str, *, idle: object = False) -> Server:
+class Shown(NamedTuple):
+    """What an API showed in one answer.
+
+    Attributes:
+        bodies: of servers, as they came; of one server, or of one page of the list.
+        at: the cloud's clock when it answered (aware), or None.
+        total: how many servers the whole list has, if the API says so.
+    """
+
+    bodies: Sequence[object]
+    at: datetime | None = None
+    total: int | None = None
+
+
+def parse(
+    body: object, asked: str, *, idle: object = False, project_id: str | None = None, at: datetime | None = None
+) -> Server:
     """Read one server body of Nova (from microversion 2.26 on) or of BMS v1; the two agree in what matters here.
 
     Args:
         idle: how the API shows that nothing is going on where it leaves `task_state` out: None for BMS v1. Nova
             always shows it, and not shown is not the same as null, which is what allows a stop.
+        project_id: the login's; None if it is not known. An administrator is shown the servers of other projects too.
+        at: the cloud's clock when it showed the server (aware), or None.
 
     Raises:
         CloudConfused: it shows another server than `asked`, or lacks what the guards need.
@@ -68,7 +89,6 @@ def parse(body: object, asked: str, *, idle: object = False) -> Server:
     task_state, name = body.get("OS-EXT-STS:task_state", idle), body.get("name")
     if task_state is not None and not isinstance(task_state, str):
         raise CloudUnexpectedAnswer("reading the server: the answer has no task_state")
-    flavor = flavor if isinstance(flavor, dict) else {}
     state = vm_state.lower()
     return Server(
         id=asked,
@@ -79,10 +99,29 @@ def parse(body: object, asked: str, *, idle: object = False) -> Server:
         launched=bool(body.get("OS-SRV-USG:launched_at", True)),
         tags=frozenset(str(tag) for tag in tags),
         metadata={str(key): str(value) for key, value in metadata.items()},
-        flavor=str(flavor.get("id") or flavor.get("original_name") or ""),
+        flavor=_flavor(flavor if isinstance(flavor, dict) else {}),
         updated=stamp(body.get("updated")),
         power_state=_power_state(body),
+        other_project=_other_project(body.get("tenant_id"), project_id),
+        cloud_time=at,
     )
+
+
+def _flavor(flavor: Mapping[str, object]) -> str:
+    """The flavor's name, or its id where only that is shown: Nova until microversion 2.46 and, beside it, BMS v1."""
+    names = [name for key in ("original_name", "name", "id") if isinstance(name := flavor.get(key), str) and name]
+    return next((name for name in names if name.startswith("physical.")), names[0] if names else "")
+
+
+def _other_project(owner: object, project_id: str | None) -> str | None:
+    if owner is None or not project_id or (isinstance(owner, str) and same_project(owner, project_id)):
+        return None
+    return owner if isinstance(owner, str) and error_mapping.is_safe(owner) else "unknown"
+
+
+def same_project(one: str, other: str) -> bool:
+    """Whether two project ids are the same one, with or without dashes and in any case of letters."""
+    return one.replace("-", "").lower() == other.replace("-", "").lower()
 
 
 def _power_state(body: Mapping[str, object]) -> int | None:
@@ -109,48 +148,56 @@ class Reading:
 
     Args:
         one: reads one server body, within a timeout.
-        pages: yields the bodies of each page of the whole list, within a timeout a page.
+        pages: yields each page of the whole list, within a timeout a page.
+        project: the login's project, or None if it is not known, within a timeout.
         idle: as `parse` has it.
     """
 
     def __init__(
         self,
-        one: Callable[[str, float], object],
-        pages: Callable[[float], Iterator[Sequence[object]]],
+        one: Callable[[str, float], Shown],
+        pages: Callable[[float], Iterator[Shown]],
+        project: Callable[[float], str | None],
         idle: object = False,
     ) -> None:
         self._idle = idle
         self._one = one
         self._pages = pages
+        self._project = project
         # Pages that the project filled when it was last listed; a guess until then.
         self._known_pages = 1
+        self._list_failures = 0
+        self._list_fails = False
 
     def groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """One group that will be read by pages, or one for each id."""
-        return [ids] if len(ids) > max(_FEW, self._known_pages) else [(id_,) for id_ in ids]
+        by_pages = len(ids) > max(_FEW, self._known_pages) and not self._list_fails
+        return [ids] if by_pages else [(id_,) for id_ in ids]
 
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | CloudError]:
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | ReadSingly | CloudError]:
         """Show each of `ids`, or say why it can't be shown.
 
+        If the list fails, in part or whole, the servers that it did not show are to be read singly from then on.
+
         Raises:
-            LoginRefused: nothing can be read.
+            CloudError: one that `concerns_all`: nothing can be read.
         """
         if len(ids) == 1:
             return {ids[0]: self._single(ids[0], timeout)}
         missing = set(ids)
-        found: dict[str, Server | CloudError] = {}
+        found: dict[str, Server | ReadSingly | CloudError] = {}
         try:
             for number, page in enumerate(self._pages(timeout), start=1):
                 self._known_pages = max(number, 1)
-                for id_, body in _wanted(page, missing):
+                for id_, body in _wanted(page.bodies, missing):
                     missing.discard(id_)
-                    found[id_] = self._parsed(body, id_)
+                    found[id_] = self._parsed(body, id_, page.at, timeout)
                 if len(missing) <= 1 or number >= _MOST_PAGES:
                     break
-        except LoginRefused:
-            raise
         except CloudError as fault:
-            return found | dict.fromkeys(missing, fault)
+            if fault.concerns_all:
+                raise
+            return found | dict.fromkeys(missing, self._without_list(fault))
         # Not on the list is no proof of absence: a page may shift while it is turned.
         for id_ in missing:
             found[id_] = self._single(id_, timeout)
@@ -162,21 +209,32 @@ class Reading:
         Raises:
             CloudError: there is no list to be had.
         """
-        page = next(self._pages(timeout), [])
-        ids = (str(body.get("id", "")).lower() if isinstance(body, dict) else "" for body in page)
-        return [self._parsed(body, id_) for body, id_ in zip(page, ids, strict=True)]
+        page = next(self._pages(timeout), Shown([]))
+        ids = (str(body.get("id", "")).lower() if isinstance(body, dict) else "" for body in page.bodies)
+        return [self._parsed(body, id_, page.at, timeout) for body, id_ in zip(page.bodies, ids, strict=True)]
+
+    def _without_list(self, fault: CloudError) -> ReadSingly | CloudError:
+        """What is said of the servers that a list which failed did not show."""
+        self._list_failures += 1
+        if isinstance(fault, CloudThrottled) or (isinstance(fault, CloudUnreachable) and self._list_failures == 1):
+            # The cloud is overloaded or does not answer: many calls in place of one would not help.
+            return fault
+        self._list_fails = True
+        return ReadSingly()
 
     def _single(self, id_: str, timeout: float) -> Server | CloudError:
         try:
-            return parse(self._one(id_, timeout), id_, idle=self._idle)
-        except LoginRefused:
-            raise
+            shown = self._one(id_, timeout)
+            return self._parsed(shown.bodies[0], id_, shown.at, timeout)
         except CloudError as fault:
+            if fault.concerns_all:
+                raise
             return fault
 
-    def _parsed(self, body: object, id_: str) -> Server | CloudError:
+    def _parsed(self, body: object, id_: str, at: datetime | None, timeout: float) -> Server | CloudError:
+        project_id = self._project(timeout)
         try:
-            return parse(body, id_, idle=self._idle)
+            return parse(body, id_, idle=self._idle, project_id=project_id, at=at)
         except CloudError as fault:
             return fault
 

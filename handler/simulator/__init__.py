@@ -1,9 +1,10 @@
 """A faithful small cloud on this machine: for the demo, for this project's tests, and for yours."""
 
-from handler.simulator.bms.behavior import BatchPolicy, BmsBehavior
+from handler.simulator.bms.behavior import BatchPolicy, BmsBehavior, JobChildren
 from handler.simulator.calls import Api, Call, CallKind
 from handler.simulator.compute.server_view import SimServer
 from handler.simulator.compute.servers import Action, ServerFault, ServerState
+from handler.simulator.compute.states import Controller
 from handler.simulator.compute.world import Conflict, NotFound, Refusal
 from handler.simulator.faults import ConflictKind, Cut, Fault
 from handler.simulator.identity.access_keys import AccessKey
@@ -22,8 +23,10 @@ __all__ = [
     "ComputePath",
     "Conflict",
     "ConflictKind",
+    "Controller",
     "Cut",
     "Fault",
+    "JobChildren",
     "NotFound",
     "Published",
     "Refusal",

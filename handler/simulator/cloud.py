@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from functools import partial
 
 from handler.simulator import gateway
@@ -51,6 +52,7 @@ class Cloud:
 
     Args:
         default_limit: the length of a page of Nova's list of servers if the caller names none; None for the longest.
+        next_links: a full page of Nova's list of servers has a link to the next one.
         bms: the manners of the BMS API; None if the cloud has no such API.
         smn: the topics; None if the cloud has no such API.
         otc: logins and refused tokens are as on Open Telekom Cloud.
@@ -72,6 +74,7 @@ class Cloud:
         latency: float,
         wait: Callable[[float], bool],
         default_limit: int | None = None,
+        next_links: bool = True,
         bms: BmsBehavior | None = None,
         smn: Smn | None = None,
         otc: bool = False,
@@ -94,6 +97,7 @@ class Cloud:
             stop_status=stop_status,
             max_limit=max_limit,
             default_limit=default_limit,
+            next_links=next_links,
             refuse_token=partial(gateway.refuse_token, identity) if otc else unauthenticated,
         )
         self._bms = Bms(world, identity, bms) if bms else None
@@ -139,6 +143,8 @@ class Cloud:
         if answer is None or (fault and fault.cut is Cut.AFTER):
             return Delivery(None)
         self.calls.end(place, replace(call, status=answer.status))
+        if not any(name.lower() == "date" for name, _ in answer.headers):
+            answer = replace(answer, headers=(*answer.headers, ("Date", formatdate(self.world.clock(), usegmt=True))))
         return Delivery(answer, bool(fault and fault.cut is Cut.MIDWAY), fault.slow_body if fault else 0.0)
 
     def api_of(self, request: Request) -> Api:

@@ -167,7 +167,7 @@ class _Connection(BaseHTTPRequestHandler):
     def _head(self, answer: Answer) -> bytes:
         lines = [f"HTTP/1.1 {answer.status} {answer.phrase}"]
         lines += [f"{name}: {value}" for name, value in answer.headers]
-        lines += [f"Date: {self.date_time_string()}", f"Server: {self.version_string()}"]
+        lines.append(f"Server: {self.version_string()}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def version_string(self) -> str:

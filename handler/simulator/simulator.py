@@ -42,13 +42,15 @@ class Simulator:
         token_ttl: seconds for which a token is good.
         clock: seconds since the epoch. What it says is the cloud's time; a test can hold it.
         max_limit: the longest page of a list.
-        region: the id of the one region.
+        region: the id of the region that is simulated.
+        more_regions: others that the catalogue names; nothing answers there.
         compute_path: what follows host and port in the catalogue's compute URL.
         max_microversion: the highest that Nova takes; Open Telekom Cloud has "2.60".
         stop_status: what a stop taken is answered with: 202, or 204 as Open Telekom Cloud documents.
         project_name: the project that the seeded users work in.
         domain_name: the domain of users and projects.
         default_limit: the length of a page of Nova's list of servers if the caller names none; None for the longest.
+        next_links: a full page of Nova's list of servers has a link to the next one.
         bms: whether there is a BMS API, in the catalogue too; or its manners. See the attribute `bms`.
         smn: whether there are topics to publish to, in the catalogue too.
         otc_iam: logins are as on Open Telekom Cloud: a project's name needs no domain beside the user's, projects can
@@ -77,6 +79,8 @@ class Simulator:
         project_name: str = "bare-metal",
         domain_name: str = "Default",
         default_limit: int | None = None,
+        next_links: bool = True,
+        more_regions: Iterable[str] = (),
         bms: bool | BmsBehavior = False,
         smn: bool = False,
         otc_iam: bool = False,
@@ -87,7 +91,8 @@ class Simulator:
         self.bms = bms if isinstance(bms, BmsBehavior) else BmsBehavior()
         self._identity = Identity(clock, token_ttl, long_tokens=long_tokens)
         self._world = World(clock, power_off_delay)
-        self._catalog = Catalog(region, compute_path, BMS_PREFIX + "/{project_id}" if bms else "", smn=smn)
+        bms_path = BMS_PREFIX + "/{project_id}" if bms else ""
+        self._catalog = Catalog(region, compute_path, bms_path, smn=smn, more_regions=more_regions)
         self._accounts = Accounts(self._identity, project_name, domain_name, password)
         self._otc_iam = otc_iam
         self._smn = Smn(self._identity, region)
@@ -101,6 +106,7 @@ class Simulator:
             latency=latency,
             wait=stopping.wait,
             default_limit=default_limit,
+            next_links=next_links,
             bms=self.bms if bms else None,
             smn=self._smn if smn else None,
             otc=otc_iam,
@@ -225,14 +231,23 @@ class Simulator:
         return self._accounts.add_access_key(user, lifetime if temporary else None)
 
     def add_application_credential(
-        self, name: str = "bms-autostop", *, user: str = "operator", roles: Iterable[str] | None = None
+        self,
+        name: str = "bms-autostop",
+        *,
+        user: str = "operator",
+        roles: Iterable[str] | None = None,
+        access_rules: Iterable[tuple[str, str]] | None = None,
     ) -> tuple[str, str]:
         """Add a login for a program on behalf of a user, with all of the user's roles unless some are given.
+
+        Args:
+            access_rules: methods and paths, the only calls to Nova that it may be used for; any other is answered 401.
+                In a path `*` or a name in braces stands for one part, `**` for any rest.
 
         Returns:
             Its id (32 hexadecimal digits) and its secret.
         """
-        credential = self._accounts.add_application_credential(name, user, roles)
+        credential = self._accounts.add_application_credential(name, user, roles, access_rules)
         return credential.id, credential.secret
 
     def add_topic(self, name: str = "results") -> str:
@@ -334,6 +349,18 @@ class Simulator:
             Refusal: Nova's rules forbid it.
         """
         self._world.reboot(id, self._somebody(user_id), delay)
+
+    def record_action(self, id: str, action: str, *, user_id: str = "ironic", at: float | None = None) -> None:
+        """Write an entry into a server's history without doing anything, as Ironic's notifications do.
+
+        Args:
+            action: in the words of Nova's instance actions.
+            at: when it began, in seconds since the epoch; None for now.
+
+        Raises:
+            KeyError: there never was such a server.
+        """
+        self._world.record(id, action, self._somebody(user_id), self._world.clock() if at is None else at)
 
     def delete_server(self, id: str, user_id: str = "somebody-else") -> None:
         """Let somebody else delete a server at once.

@@ -6,13 +6,13 @@ also covers a server that is being stopped or deleted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from handler import rfc3339
-from handler.stop.evidence import Evidence, Lookup
+from handler.stop.evidence import Action, Evidence, History, Lookup, UnreadEntry
 from handler.stop.model import Decision, Move, Policy, Power, Reason, Refusal, Server, StopRequest
 
 KEEP_UNTIL = "autostop-keep-until"
@@ -36,10 +36,56 @@ _STARTS = frozenset(
     }
 )
 _CREATE = "create"
+# The other actions that Nova records (nova/compute/instance_actions.py): none of them makes a server run. An action
+# that is in neither set is not known, and may be a start.
+_NO_STARTS = frozenset(
+    {
+        "create",
+        "delete",
+        "stop",
+        "revertresize",
+        "confirmresize",
+        "resize",
+        "migrate",
+        "pause",
+        "suspend",
+        "rescue",
+        "changepassword",
+        "shelve",
+        "shelveoffload",
+        "live-migration",
+        "live_migration_cancel",
+        "live_migration_force_complete",
+        "trigger_crash_dump",
+        "extend_volume",
+        "attach_interface",
+        "detach_interface",
+        "attach_volume",
+        "detach_volume",
+        "attach_share",
+        "detach_share",
+        "swap_volume",
+        "lock",
+        "unlock",
+        "backup",
+        "createbackup",
+        "createimage",
+        "snapshot",
+        "resetstate",
+        "refresh_volume_attachment",
+    }
+)
+# After one of these Nova with Ironic records a `start` of its own as soon as the machine's power is back.
+_POWER_RETURNS_AFTER = frozenset({"start", "reboot", "rebuild"})
 # Nova takes an image of a stopped server without starting it; it stays stopped all the while.
 _HARMLESS_WHEN_STOPPED = frozenset(
     {"image_snapshot", "image_snapshot_pending", "image_pending_upload", "image_uploading", "image_backup"}
 )
+
+# Values that Open Telekom Cloud's list page documents for vm_state and that Nova has as a status: an operation runs.
+_TRANSITIONAL = frozenset({"reboot", "hard_reboot", "rebuild", "resize", "revert_resize", "migrating"})
+# An operation that has been running for longer will not end by itself.
+_STUCK_AFTER = timedelta(minutes=30)
 
 
 def refuse(request: StopRequest, policy: Policy, now: datetime) -> Refusal | None:
@@ -77,10 +123,11 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
     """
     decision = (
         _gone(server)
-        or _goal_reached(server)
+        or _goal_reached(server, now)
         or _guarded(server, policy, now)
-        or _coming_up(server)
+        or _coming_up(server, now)
         or _power_still_on(server)
+        or _stuck_powering_off(server, now)
         or _by_state(server)
     )
     return _started_since(server, request, policy, decision) if decision.move is Move.STOP else decision
@@ -135,7 +182,7 @@ def settled_as_stopped(server: Server) -> bool:
     )
 
 
-def _goal_reached(server: Server) -> Decision | None:
+def _goal_reached(server: Server, now: datetime) -> Decision | None:
     if settled_as_stopped(server):
         match server.power:
             case Power.OFF:
@@ -146,8 +193,32 @@ def _goal_reached(server: Server) -> Decision | None:
                 return None
             case unreachable:
                 assert_never(unreachable)
-    if server.task_state == "powering-off":
-        return _leave(Reason.ALREADY_STOPPING, "It was already powering off.")
+    if server.task_state == "powering-off" and not _stuck(server, now):
+        since = f", since {rfc3339.render(server.updated)}" if server.updated else ""
+        return _leave(Reason.ALREADY_STOPPING, f"It was already powering off{since}.")
+    return None
+
+
+def _stuck(server: Server, now: datetime) -> bool:
+    """Whether the server's record has not changed for so long that a running operation must be stuck.
+
+    Nova renews `updated` also when it synchronises the power state, so a stuck operation can look younger than it is.
+    """
+    return server.updated is not None and (server.cloud_time or now) - server.updated > _STUCK_AFTER
+
+
+def _left_as_stuck(server: Server) -> Decision:
+    assert server.updated is not None
+    return _leave(
+        Reason.BUSY,
+        f"Its task {server.task_state} has been running since {rfc3339.render(server.updated)}, "
+        "for more than 30 minutes: the operation is stuck.",
+    )
+
+
+def _stuck_powering_off(server: Server, now: datetime) -> Decision | None:
+    if server.task_state == "powering-off" and _stuck(server, now):
+        return _left_as_stuck(server)
     return None
 
 
@@ -162,13 +233,15 @@ def _power_still_on(server: Server) -> Decision | None:
 
 
 def _guarded(server: Server, policy: Policy, now: datetime) -> Decision | None:
+    if server.other_project is not None:
+        return _leave(Reason.OTHER_PROJECT, f"It belongs to another project ({server.other_project}) than the login.")
     key, value = policy.protect
     for found, tag, metadata in _labels(server, key):
         if _same(found, value):
             return _leave(Reason.PROTECTED, f"It is protected by {key}={value}.", tag, metadata)
     for until, tag, metadata in _labels(server, KEEP_UNTIL):
         try:
-            end = rfc3339.parse(until.strip())
+            end = rfc3339.parse_either(until.strip())
         except ValueError:
             return _leave(
                 Reason.PROTECTED,
@@ -182,42 +255,114 @@ def _guarded(server: Server, policy: Policy, now: datetime) -> Decision | None:
         return _leave(Reason.LOCKED, "It is locked.")
     if policy.bare_metal_only and not is_bare_metal(server):
         return _leave(Reason.NOT_BARE_METAL, "It does not look like a bare metal server.")
+    if policy.only is not None and not _opted_in(server, *policy.only):
+        return _leave(Reason.NOT_OPTED_IN, f"It does not carry {'='.join(policy.only)}, which is required here.")
     return None
 
 
-def _coming_up(server: Server) -> Decision | None:
+def _coming_up(server: Server, now: datetime) -> Decision | None:
     # Whoever starts a server right now wants it running, and knows more than an event that was sent before.
-    if server.task_state in _BRINGING_UP:
-        return _leave(Reason.STARTED_SINCE, f"Somebody is starting it just now (task {server.task_state}).")
-    return None
+    if server.task_state not in _BRINGING_UP:
+        return None
+    if _stuck(server, now):
+        return _left_as_stuck(server)
+    since = f" since {rfc3339.render(server.updated)}" if server.updated else ""
+    return _leave(Reason.STARTED_SINCE, f"It is being started (task {server.task_state}{since}).")
 
 
 def _started_since(server: Server, request: StopRequest, policy: Policy, stop: Decision) -> Decision:
-    """Object to a stop if the cloud's history shows a start after the event, or too close to it to tell."""
-    if request.time is None:
+    """Object to a stop if the server was started, or may have been, after the moment from which a start counts.
+
+    That moment is the earliest of the event's `time`, its `since` for this server, and our first stop attempt.
+    """
+    asked = min((m for m in (request.time, request.since_of(server.id)) if m is not None), default=None)
+    attempt = server.attempt
+    moment = min((m for m in (asked, attempt.at if attempt else None) if m is not None), default=None)
+    if moment is None:
         return stop
-    in_doubt_from = request.time - policy.clock_tolerance
+    in_doubt_from = moment - policy.clock_tolerance
     if server.updated is not None and server.updated < in_doubt_from:
         return stop
     if server.history is None:
         return replace(stop, move=Move.ASK)
     if server.history.actions is None:
-        detail = f"{stop.detail} Its history could not be read, so only the event's age counts."
-        return replace(stop, detail=detail, history=server.history.gap)
-    for action in server.history.actions:
-        new = action.name == _CREATE and request.selector is not None
-        if (new or action.name in _STARTS) and action.at >= in_doubt_from:
-            did = "created" if new else "started again"
-            doubt = "" if action.at > request.time + policy.clock_tolerance else ", too close to the event to tell"
-            who = f" by user {action.user_id}" if action.user_id else ""
+        return _without_history(server, server.history, stop)
+    # An event cannot name a server that did not exist yet; a selector can fit one.
+    created_from = asked - policy.clock_tolerance if asked is not None and request.selector is not None else None
+    for place, action in enumerate(server.history.actions):
+        new = action.name == _CREATE and created_from is not None and action.at >= created_from
+        if new or (action.name in _STARTS and action.at >= in_doubt_from):
+            named = "our stop" if moment != asked else "the event" if moment == request.time else "the event's since"
+            doubt = "" if action.at > moment + policy.clock_tolerance else f", too close to {named} to tell"
+            cause = _power_was_back_after(action, server.history.actions[place + 1 :])
             return Decision(
                 Move.LEAVE,
                 Reason.STARTED_SINCE,
-                f"It was {did} ({action.name}{who} at {rfc3339.render(action.at)}{doubt}).",
+                f"It was {'created' if new else 'started again'} ({_told(action)}{doubt}{cause}).",
                 history=Lookup.FOUND,
                 action=action,
             )
+    may_be_new = created_from is not None
+    entry = next(
+        (entry for entry in _not_understood(server.history) if _may_be_start(entry, in_doubt_from, may_be_new)), None
+    )
+    if entry is not None:
+        what = f" ({entry.name})" if entry.name else ""
+        when = f" of {rfc3339.render(entry.at)}" if entry.at else ""
+        return replace(
+            _leave(
+                Reason.STARTED_SINCE,
+                f"An entry{when} in its history could not be read{what} and may be a start, so it is left running.",
+            ),
+            history=Lookup.UNREADABLE,
+        )
     return replace(stop, history=Lookup.NONE_COUNTS)
+
+
+def _without_history(server: Server, history: History, stop: Decision) -> Decision:
+    """Decide where the cloud has no history to show: by the event's age, and after a lost answer by `updated`."""
+    attempt = server.attempt
+    if attempt is not None and attempt.lost and (server.updated is None or server.updated != attempt.updated):
+        return replace(
+            _leave(
+                Reason.STARTED_SINCE,
+                "It runs, and its record has changed since our stop; without a history nothing shows that nobody "
+                "started it again, so it is left running.",
+            ),
+            history=history.gap,
+        )
+    detail = f"{stop.detail} Its history could not be read, so only the event's age counts."
+    return replace(stop, detail=detail, history=history.gap)
+
+
+def _power_was_back_after(start: Action, older: Iterable[Action]) -> str:
+    """Name what a `start` is the consequence of, if it may be Ironic's own record that the power is back."""
+    if start.name != "start":
+        return ""
+    for action in older:
+        if action.name == "stop":
+            return ""
+        if action.name in _POWER_RETURNS_AFTER:
+            return f"; right before it {_told(action)}"
+    return ""
+
+
+def _not_understood(history: History) -> Iterator[UnreadEntry]:
+    yield from history.unread
+    for action in history.actions or ():
+        if action.name not in _STARTS and action.name not in _NO_STARTS:
+            yield UnreadEntry(action.name, action.at)
+
+
+def _may_be_start(entry: UnreadEntry, in_doubt_from: datetime, may_be_new: bool) -> bool:
+    if entry.name in _NO_STARTS and not (may_be_new and entry.name == _CREATE):
+        return False
+    return entry.at is None or entry.at >= in_doubt_from
+
+
+def _told(action: Action) -> str:
+    who = f" by user {action.user_id}" if action.user_id else ""
+    return f"{action.name}{who} at {rfc3339.render(action.at)}"
 
 
 def _by_state(server: Server) -> Decision:
@@ -226,6 +371,8 @@ def _by_state(server: Server) -> Decision:
             return _leave(Reason.WRONG_STATE, "It is still being built.")
         case (_, str(task)):
             return Decision(Move.WAIT, Reason.BUSY, f"Another operation is running on it (task {task}).")
+        case (state, None) if state in _TRANSITIONAL:
+            return Decision(Move.WAIT, Reason.BUSY, f"Another operation is running on it (vm_state {state}).")
         case ("active", None):
             return Decision(Move.STOP, Reason.DRY_RUN, "It would be stopped; it is active.")
         case ("error", None) if server.launched:
@@ -254,15 +401,34 @@ def is_bare_metal(server: Server) -> bool:
 def _labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | None]]:
     """The values that a server carries under `key`, each with the tag or the entry of its metadata that holds it.
 
-    A tag is `key=value`, or `key` alone.
+    A tag is `key=value`, or `key` alone. Both a tag and the key of an entry of the metadata can be in the old form
+    `key.value`, as Open Telekom Cloud's list page shows what was tagged before an upgrade.
     """
     for tag in sorted(server.tags):
         name, _, value = tag.partition("=")
         if _same(name, key):
             yield value, tag, None
+        elif (old := _old_form(tag if value.strip() else name, key)) is not None:
+            yield old, tag, None
     for name, value in sorted(server.metadata.items()):
         if _same(name, key):
             yield value, None, f"{name}={value}"
+        elif (old := _old_form(name, key)) is not None:
+            yield old, None, f"{name}={value}"
+
+
+def _old_form(text: str, key: str) -> str | None:
+    """The value of `key.value`; None if the text is not of that key."""
+    for at, character in enumerate(text):
+        if character == "." and _same(text[:at], key):
+            return text[at + 1 :]
+    return None
+
+
+def _opted_in(server: Server, key: str, value: str) -> bool:
+    # As it is written: what may be stopped is not guessed.
+    marks = {f"{key}={value}", f"{key}.{value}"} if value else {f"{key}=", key}
+    return not marks.isdisjoint(server.tags) or server.metadata.get(key) == value
 
 
 def _same(found: str, wanted: str) -> bool:

@@ -43,17 +43,32 @@ class Action:
     failed: bool = False
 
 
+class UnreadEntry(NamedTuple):
+    """An entry of the history of which the action, the time, or both could not be read.
+
+    Attributes:
+        name: the action, in lower case, or None.
+        at: when it began (aware), or None.
+    """
+
+    name: str | None = None
+    at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """What the cloud's history of a server says.
 
     Attributes:
-        actions: newest first; None if the cloud has no history or does not show it to us.
+        actions: the entries that could be read, newest first; None if the cloud has no history or does not show it to
+            us.
         gap: why there are no actions; says nothing if there are.
+        unread: the other entries, in the cloud's order.
     """
 
     actions: tuple[Action, ...] | None
     gap: Lookup = Lookup.NOT_KEPT
+    unread: tuple[UnreadEntry, ...] = ()
 
 
 def gap_of(fault: CloudError) -> Lookup | None:

@@ -26,6 +26,7 @@ class FailureTracker:
         troubled_since: start of the first of the failed reads in a row.
         maybe_taken: a stop failed in a way that does not say whether the cloud acted.
         job_failed: the cloud took a stop, and its job failed.
+        job_report: that job's error code and reason, sanitised; empty if it gave none.
     """
 
     def __init__(self, backoff: Callable[[int], float]) -> None:
@@ -35,6 +36,7 @@ class FailureTracker:
         self.failing_since = 0.0
         self.maybe_taken = False
         self.job_failed = False
+        self.job_report = ""
         self._reads = 0
         self._stops = 0
         self._counted_stops = 0
@@ -103,7 +105,7 @@ class FailureTracker:
             case StateConflict() | ServerNotFound():
                 return (
                     Reason.CONFLICT,
-                    "The cloud keeps turning the stop down though nothing stands against it.",
+                    f"The cloud keeps turning the stop down though nothing stands against it ({self.stop_fault}).",
                 )
             case CloudFault():
                 return Reason.CLOUD_ERROR, "The cloud failed each time it was to stop it."
@@ -114,10 +116,10 @@ class FailureTracker:
 
     def told(self) -> str:
         """What became of a stop that was not taken, to be added to a sentence; empty if all were taken."""
+        if self.job_failed:
+            return f" The job of our stop failed{f' ({self.job_report})' if self.job_report else ''}."
         if self.stop_fault is None:
             return ""
-        if self.job_failed:
-            return " The job of our stop failed on it."
         status = self.stop_fault.status
         return " Our stop had no answer." if status is None else f" Our stop was answered with {status}."
 

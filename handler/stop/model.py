@@ -34,6 +34,8 @@ class Reason(StrEnum):
     LOCKED = "locked"
     NOT_BARE_METAL = "not-bare-metal"
     STARTED_SINCE = "started-since"
+    OTHER_PROJECT = "other-project"
+    NOT_OPTED_IN = "not-opted-in"
     NOT_FOUND = "not-found"
     WRONG_STATE = "wrong-state"
     POWER_STILL_ON = "power-still-on"
@@ -63,6 +65,8 @@ _REASONS_OF: Mapping[Outcome, tuple[Reason, ...]] = {
         Reason.LOCKED,
         Reason.NOT_BARE_METAL,
         Reason.STARTED_SINCE,
+        Reason.OTHER_PROJECT,
+        Reason.NOT_OPTED_IN,
     ),
     Outcome.FAILED: (
         Reason.NOT_FOUND,
@@ -172,6 +176,20 @@ _RUNNING = 1
 _NOT_RUNNING = frozenset({3, 4, 6, 7})
 
 
+class StopAttempt(NamedTuple):
+    """A stop of ours that the cloud did not answer with success, as far as another stop depends on it.
+
+    Attributes:
+        at: when the server was last read before the first stop was sent, by the cloud's clock if it shows one (aware).
+        updated: the server's `updated` in the last read before the latest stop.
+        lost: for at least one stop it is not known whether the cloud acted.
+    """
+
+    at: datetime
+    updated: datetime | None
+    lost: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """One server as the cloud showed it in one read.
@@ -188,6 +206,9 @@ class Server:
         power_state: Nova's number: 1 running, 4 shut down, 0 not known; -1 for a value that is not a number; None if
             the API shows none.
         history: what was done to it, or None as long as nobody asked.
+        other_project: the id of the project that it belongs to, if that is not the login's; else None.
+        cloud_time: the cloud's clock when it showed the server (HTTP `Date`, aware), or None.
+        attempt: the stops that this run has sent for it, or None.
     """
 
     id: str
@@ -202,6 +223,9 @@ class Server:
     updated: datetime | None = None
     history: History | None = None
     power_state: int | None = None
+    other_project: str | None = None
+    cloud_time: datetime | None = field(default=None, compare=False)
+    attempt: StopAttempt | None = None
 
     @property
     def power(self) -> Power:
@@ -219,6 +243,8 @@ class Policy:
         protect: tag `key=value`, or metadata of that key and value, that keeps a server running.
         only: tag or metadata, likewise, that a server must have to be stopped; None for any server.
         bare_metal_only: leave servers alone that are no BMS.
+        only: tag `key=value`, or metadata of that key and value, without which a server is left running; None if no
+            such mark is required.
         dry_run: never send a stop, whatever the event says.
         max_servers: most servers one event may name, or its selector may fit.
         max_event_age: oldest real `time` that is acted on; zero switches the rule off.

@@ -38,24 +38,31 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadSingly:
+    """The list did not show the server and will not be asked again: the next read is of this server alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class StopFailed:
     """The cloud took the stop and reports now that it failed.
 
     Attributes:
         cause: as if the cloud had answered the stop with it.
+        report: the job's error code and reason, sanitised; empty if it gives none.
     """
 
     cause: CloudError
+    report: str = ""
 
 
-Seen = Server | Pending | StopFailed | CloudError
+Seen = Server | Pending | ReadSingly | StopFailed | CloudError
 
 
 class CloudReader(Protocol):
     """The half of a cloud that only looks.
 
     Each method is one bounded exchange (`timeout` in seconds bounds the whole of it) and may run in many threads at
-    once. What concerns one server comes back as a value; what concerns all, as LoginRefused does, is raised.
+    once. What concerns one server comes back as a value; a CloudError that `concerns_all` is raised.
     """
 
     @property

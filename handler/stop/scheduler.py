@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
-from handler.errors import BudgetSpent, CloudUnreachable, InternalFault, LoginRefused
+from handler.errors import BudgetSpent, CloudError, CloudUnreachable, InternalFault
 from handler.stop.calls import CompletedCall, Observations, call
 from handler.stop.evidence import History
 from handler.stop.model import Policy, Server, ServerResult, StopRequest
 from handler.stop.pauses import Pauses
-from handler.stop.ports import CallExecutor, Cloud, DryRunStop, Pending, StopFailed, Taken
+from handler.stop.ports import CallExecutor, Cloud, DryRunStop, Pending, ReadSingly, StopFailed, Taken
 from handler.stop.server_task import ServerTask
 from handler.stop.steps import Moment, Next, Step
 
@@ -136,7 +136,7 @@ class Scheduler:
 
     def _take_in(self, completed: CompletedCall) -> None:
         self._in_flight -= 1
-        if isinstance(completed.failure, LoginRefused):
+        if isinstance(completed.failure, CloudError) and completed.failure.concerns_all:
             raise completed.failure
         if completed.failure is not None:
             _LOG.error("a call of the run failed", exc_info=completed.failure)
@@ -165,7 +165,7 @@ class Scheduler:
             match answer:
                 case Taken() | DryRunStop():
                     coming = case.on_stop(answer, at)
-                case Server() | Pending() | StopFailed():
+                case Server() | Pending() | ReadSingly() | StopFailed():
                     coming = case.on_read(answer, at)
                 case History():
                     coming = case.on_history(answer, at)

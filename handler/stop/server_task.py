@@ -36,10 +36,11 @@ from handler.stop.model import (
     Reason,
     Server,
     ServerResult,
+    StopAttempt,
     StopRequest,
 )
 from handler.stop.pauses import Polls
-from handler.stop.ports import DryRunStop, Pending, Seen, StopFailed, Taken
+from handler.stop.ports import DryRunStop, Pending, ReadSingly, Seen, StopFailed, Taken
 from handler.stop.steps import Moment, Next, Step
 
 _NO_HISTORY = frozenset({Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE})
@@ -74,6 +75,7 @@ class ServerTask:
         self._observed_at: datetime | None = None
         self._decision: Decision | None = None
         self._evidence: Evidence | None = None
+        self._attempt: StopAttempt | None = None
         self._unproven = False
         self._taken_at = 0.0
         self._seen_powering_off = False
@@ -93,25 +95,32 @@ class ServerTask:
             case Server():
                 # A history that was read before is not kept: `updated` counts in whole seconds, so a start right after
                 # it would not show.
-                self._server, self._observed_at = answer, at.now
+                self._server = replace(answer, attempt=self._attempt) if self._attempt else answer
+                self._observed_at = at.now
                 self.failures.seen()
                 if self.taken is not None or self.failures.maybe_taken:
                     return self._watch(at)
                 return self._decide(at)
             case Pending():
                 return self._poll(at)
-            case StopFailed(CloudFault()):
+            case ReadSingly():
+                return Next(Step.READ, at.completed)
+            case StopFailed(CloudFault(), report):
                 # The job names no reason that the server's state would show: it is as with a stop that came to nothing.
+                self.failures.job_failed, self.failures.job_report = True, report
                 self._seen_powering_off = True
                 return Next(Step.READ, at.completed)
-            case StopFailed(cause):
+            case StopFailed(cause, report):
                 # The job's late word on our stop counts as if the stop had been answered with it.
-                self.taken, self._seen_powering_off, self.failures.job_failed = None, False, True
+                self.failures.job_failed, self.failures.job_report = True, report
+                self.taken, self._seen_powering_off = None, False
                 return self.on_stop(cause, at)
+            case ServerNotFound() if self.taken is not None and self.failures.job_failed:
+                return self._end(Reason.NOT_FOUND, f"The server is gone.{self.failures.told()}", answer)
             case ServerNotFound() if self.taken is not None:
                 return self._end(Reason.ACCEPTED, "The cloud took the stop; the server is gone since.")
             case CallDenied() | CallRejected() if self.taken is not None:
-                return self._end(Reason.ACCEPTED, "The cloud took the stop; it does not show the server any more.")
+                return self._not_seen_off("The cloud took the stop; it does not show the server any more.")
             case ServerNotFound():
                 return self._end(Reason.NOT_FOUND, "The cloud knows no such server in this project.", answer)
             case CallDenied():
@@ -144,14 +153,17 @@ class ServerTask:
         match answer:
             case Taken():
                 self.taken, self._taken_at = answer, at.completed
+                self.failures.job_failed = False
                 return self._poll(at)
             case DryRunStop():
                 assert self._decision is not None
                 return self._end(Reason.DRY_RUN, self._decision.detail)
             case CallDenied():
-                return self._end(Reason.FORBIDDEN, "The login may not stop it.", answer)
+                return self._end(Reason.FORBIDDEN, f"The login may not stop it.{self._job_report()}", answer)
             case CallRejected():
-                return self._end(Reason.REJECTED, "The cloud calls the request to stop it wrong.", answer)
+                return self._end(
+                    Reason.REJECTED, f"The cloud calls the request to stop it wrong.{self._job_report()}", answer
+                )
             case _:
                 return self._unsent(answer, at, counts=not (isinstance(answer, CloudThrottled) or answer.of_many))
 
@@ -177,6 +189,7 @@ class ServerTask:
                     return self._end(*given_up, self.failures.stop_fault)
                 self._before = self._server.vm_state
                 self._unproven = self._decision.history in _NO_HISTORY
+                self._attempt = self._attempted(self._server, self._observed_at)
                 return Next(Step.STOP, at.completed)
             case Move.ASK:
                 return Next(Step.HISTORY, at.completed)
@@ -201,14 +214,15 @@ class ServerTask:
             self._seen_powering_off = True
             return self._poll(at)
         if server.vm_state == "deleted":
-            return self._end(Reason.ACCEPTED, "The cloud took the stop; the server has been deleted since.")
+            return self._not_seen_off("The cloud took the stop; the server has been deleted since.")
         if server.task_state is None and server.vm_state in ("active", "error"):
             if self._seen_powering_off:
                 return self._end(
-                    Reason.REVERTED, f"The cloud took the stop, but the server is {server.vm_state} after it."
+                    Reason.REVERTED,
+                    f"The cloud took the stop, but the server is {server.vm_state} after it.{self._job_report()}",
                 )
-            # Not started yet, or failed already: only the cloud's own record can tell.
-            if self._history_helps and self.taken.request_id is not None:
+            # Not started yet, or failed already: only the cloud's own record can tell. Where there is a job, it does.
+            if self._history_helps and self.taken.request_id is not None and self.taken.job_id is None:
                 return Next(Step.HISTORY, at.completed)
         return self._poll(at)
 
@@ -224,7 +238,7 @@ class ServerTask:
         assert server is not None
         assert self._evidence is not None
         if not settled_as_stopped(server):
-            return self._end(Reason.ACCEPTED, _NOT_SEEN_STOPPED)
+            return self._not_seen_off(_NOT_SEEN_STOPPED)
         self._evidence = self._evidence._replace(
             observed_at=self._observed_at or self._evidence.observed_at,
             vm_state=server.vm_state,
@@ -233,8 +247,18 @@ class ServerTask:
             updated=server.updated,
         )
         if server.power is Power.ON:
-            return self._end(Reason.POWER_STILL_ON, _POWER_STILL_ON)
-        return self._end(Reason.ACCEPTED, _POWER_UNKNOWN)
+            return self._end(Reason.POWER_STILL_ON, _POWER_STILL_ON + self._job_report())
+        return self._not_seen_off(_POWER_UNKNOWN)
+
+    def _not_seen_off(self, detail: str) -> Next | None:
+        """End a watch in which the server was not seen off: accepted, unless the job of our stop failed."""
+        if self.failures.job_failed:
+            return self._end(Reason.REVERTED, detail + self._job_report())
+        return self._end(Reason.ACCEPTED, detail)
+
+    def _job_report(self) -> str:
+        """What the failed job of our stop said, to be added to a sentence; empty if none failed."""
+        return self.failures.told() if self.failures.job_failed else ""
 
     def _watch_ends(self) -> float:
         return self._taken_at + self._policy.wait.total_seconds()
@@ -261,7 +285,15 @@ class ServerTask:
 
     def _unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> Next:
         """Our stop was turned down, failed or lost: read again before anything else."""
+        if self._attempt is not None and (fault.maybe_acted or isinstance(fault, CloudFault)):
+            self._attempt = self._attempt._replace(lost=True)
         return Next(Step.READ, self.failures.unsent(fault, at, counts=counts))
+
+    def _attempted(self, server: Server, observed_at: datetime) -> StopAttempt:
+        """What is to be remembered of the stop that comes next."""
+        before = self._attempt
+        at, lost = (before.at, before.lost) if before else (server.cloud_time or observed_at, False)
+        return StopAttempt(at, server.updated, lost)
 
     def _note(self, history: Lookup, action: Action | None = None) -> None:
         """Add what the history said after the decision."""

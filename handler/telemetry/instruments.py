@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 from opentelemetry.util.types import AttributeValue
@@ -89,6 +90,13 @@ SERVERS = Metric(
     "What came of servers.",
     (Key.OUTCOME, Key.REASON),
 )
+LAST_SERVER = Metric(
+    "autostop.server.last_time",
+    "gauge",
+    "s",
+    "When that last came of a server, in seconds since 1970.",
+    SERVERS.always,
+)
 CALLS = Metric(
     "http.client.request.duration",
     "histogram",
@@ -105,7 +113,7 @@ REQUESTS = Metric(
     (Key.METHOD, Key.SCHEME, Key.STATUS),
     (Key.ROUTE, Key.ERROR),
 )
-METRICS = (EVENTS, LAST_EVENT, EVENT_DURATION, SERVERS, CALLS, REQUESTS)
+METRICS = (EVENTS, LAST_EVENT, EVENT_DURATION, SERVERS, LAST_SERVER, CALLS, REQUESTS)
 """All of them."""
 
 
@@ -124,20 +132,26 @@ class Instruments:
         self._calls = _histogram(meter, CALLS, _SHORT)
         self._requests = _histogram(meter, REQUESTS, _SHORT)
         self._lock = threading.Lock()
-        self._last: dict[frozenset[tuple[str, AttributeValue]], float] = {}
-        meter.create_observable_gauge(LAST_EVENT.name, [self._last_times], LAST_EVENT.unit, LAST_EVENT.meaning)
+        # Kept here: a counter cannot tell that nothing comes any more, and one that begins at 1 shows no increase.
+        self._last_events: dict[frozenset[tuple[str, AttributeValue]], float] = {}
+        self._last_servers: dict[frozenset[tuple[str, AttributeValue]], float] = {}
+        for metric, last in ((LAST_EVENT, self._last_events), (LAST_SERVER, self._last_servers)):
+            callback = partial(self._last_times, last)
+            meter.create_observable_gauge(metric.name, [callback], metric.unit, metric.meaning)
 
     def event(self, attributes: Attributes, seconds: float | None = None) -> None:
         """Count an event, and how long it took if it was handled."""
         self._events.add(1, attributes)
         with self._lock:
-            self._last[frozenset(attributes.items())] = self._now()
+            self._last_events[frozenset(attributes.items())] = self._now()
         if seconds is not None:
             self._duration.record(seconds, {key: attributes[key] for key in EVENT_DURATION.always})
 
     def server(self, attributes: Attributes) -> None:
         """Count a server."""
         self._servers.add(1, attributes)
+        with self._lock:
+            self._last_servers[frozenset(attributes.items())] = self._now()
 
     def call(self, attributes: Attributes, seconds: float) -> None:
         """A call of ours took so long."""
@@ -147,10 +161,11 @@ class Instruments:
         """A request to us took so long."""
         self._requests.record(seconds, attributes)
 
-    def _last_times(self, _: CallbackOptions) -> Iterable[Observation]:
-        # Kept here: a counter cannot tell that nothing comes any more, and one that begins at 1 shows no increase.
+    def _last_times(
+        self, last: dict[frozenset[tuple[str, AttributeValue]], float], _: CallbackOptions
+    ) -> Iterable[Observation]:
         with self._lock:
-            known = list(self._last.items())
+            known = list(last.items())
         return [Observation(at, dict(attributes)) for attributes, at in known]
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from handler import __version__, http_client
 from handler.cloud.api_client import Http, Reply
-from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused, StateConflict
+from handler.errors import CallDenied, CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused, StateConflict
 from handler.simulator import CallKind, Cut, Fault, Simulator
 from tests.cloud.clients import Client
 
@@ -63,6 +64,106 @@ def test_a_fresh_token_that_is_refused_is_a_refused_login(cloud: Simulator, clie
     assert caught.value.status == 401
     assert caught.value.request_id is not None
     assert [call.status for call in cloud.calls] == [201, 401, 201, 401]
+
+
+def _list(client: Client, cloud: Simulator, *, optional: bool = True) -> Reply:
+    url = f"{cloud.url}/v2.1/servers/detail"
+    return client.http.send("listing", "GET", url, timeout=5, headers={}, optional=optional)
+
+
+def test_a_call_that_a_good_token_may_not_make_is_denied_alone(cloud: Simulator, client: Client, url: str) -> None:
+    """Access rules: one new token is tried, once; then the call is known, and nothing else is held up."""
+    _get(client, url)
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=None))
+    for _ in range(3):
+        with pytest.raises(CallDenied, match="HTTP 401, though the token works for other calls") as caught:
+            _list(client, cloud, optional=False)
+        assert caught.value.status == 401
+        assert _get(client, url).body
+    assert cloud.count(CallKind.LOGIN) == 2
+
+
+def test_a_call_that_was_accepted_once_is_not_denied_by_access_rules(
+    cloud: Simulator, client: Client, url: str
+) -> None:
+    """They cannot be changed: a 401 then refuses the login, unless there is another way to learn the same."""
+    _get(client, url)
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=2))
+    with pytest.raises(CallDenied):
+        _list(client, cloud, optional=False)
+    assert _list(client, cloud, optional=False).body
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=4))
+    with pytest.raises(CallDenied):
+        _list(client, cloud)
+    with pytest.raises(LoginRefused):
+        _list(client, cloud, optional=False)
+
+
+def test_a_login_whose_last_success_is_long_ago_is_refused(cloud: Simulator, client: Client, url: str) -> None:
+    """Nothing shows any more that its tokens are good for anything."""
+    now = 0.0
+    http = Http(client.login, client.clouds.client, lambda: now)
+    http.send("looking", "GET", url, timeout=5, headers={})
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=None))
+    for now, kind in ((59.0, CallDenied), (60.0, LoginRefused)):
+        http = Http(client.login, client.clouds.client, lambda: 0.0)
+        http.send("looking", "GET", url, timeout=5, headers={})
+        http._monotonic = lambda now=now: now  # type: ignore[misc]
+        with pytest.raises(kind):
+            http.send("listing", "GET", f"{cloud.url}/v2.1/servers/detail", timeout=5, headers={})
+
+
+def test_many_denied_calls_at_once_cost_few_logins_and_refuse_none(cloud: Simulator, client: Client, url: str) -> None:
+    """Whichever of them is the first to know."""
+    _get(client, url)
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=None))
+
+    def denied(_: int) -> bool:
+        try:
+            return bool(_list(client, cloud, optional=False))
+        except CallDenied:
+            return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(denied, range(40)))
+    assert cloud.count(CallKind.LOGIN) <= 10
+
+
+def test_a_list_never_refuses_a_login_that_was_not_used_yet(cloud: Simulator, client: Client, url: str) -> None:
+    """What can be learnt by other calls says nothing of them: they decide."""
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=None))
+    with pytest.raises(CallDenied):
+        _list(client, cloud)
+    assert _get(client, url).body
+
+
+@pytest.mark.parametrize(("status", "accepted"), [(404, True), (403, True), (409, True), (500, False), (302, False)])
+def test_only_an_answer_about_the_call_shows_that_a_token_is_accepted(
+    cloud: Simulator, client: Client, url: str, status: int, accepted: bool
+) -> None:
+    """An error inside the cloud, or of something before it, does not."""
+    cloud.inject(Fault(on=CallKind.READ, status=status))
+    with pytest.raises(CloudError):
+        _get(client, url)
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=None))
+    with pytest.raises(CallDenied if accepted else LoginRefused):
+        _list(client, cloud, optional=False)
+
+
+def test_a_denied_call_is_tried_with_the_token_that_another_call_has_renewed(
+    cloud: Simulator, client: Client, url: str
+) -> None:
+    """The known denial hides that the token has expired, until the next call that is not denied."""
+    _get(client, url)
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=2))
+    with pytest.raises(CallDenied):
+        _list(client, cloud)
+    cloud.revoke_tokens()
+    with pytest.raises(CallDenied):
+        _list(client, cloud)
+    assert _get(client, url).body
+    assert _list(client, cloud).body
+    assert cloud.count(CallKind.LOGIN) == 3
 
 
 def test_an_error_of_the_cloud_is_raised(cloud: Simulator, client: Client, url: str) -> None:

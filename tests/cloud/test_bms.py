@@ -21,7 +21,7 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
-from handler.simulator import BatchPolicy, CallKind, Fault, Simulator
+from handler.simulator import Api, BatchPolicy, CallKind, Fault, JobChildren, Simulator
 from handler.stop.evidence import History
 from handler.stop.model import Server
 from handler.stop.ports import Pending, StopFailed, Taken
@@ -89,16 +89,75 @@ def test_a_list_without_a_count_ends_with_an_empty_page(otc: Simulator, bms: Bms
     assert (otc.count(CallKind.LIST), otc.count(CallKind.READ)) == (2, 5)
 
 
-def test_it_keeps_no_history_and_is_not_asked_for_one(otc: Simulator, bms: BmsCloud) -> None:
-    """Which is something else than an empty one."""
-    assert bms.history(otc.add_server(), 5) == History(actions=None)
-    assert otc.calls == []
+def test_a_list_goes_on_until_an_empty_page(otc: Simulator, bms: BmsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count may be that of one page, and a page may be shorter than it was asked for."""
+    monkeypatch.setattr("handler.cloud.servers.PAGE", 4)
+    ids = _servers(otc, 8)
+    assert {server.id for server in bms.find(lambda _: True, 5)} == set(ids)
+    assert otc.count(CallKind.LIST) == 3
+
+
+@pytest.mark.parametrize(("count", "whole"), [(3, True), (None, False), (4, False)])
+def test_a_page_after_the_last_one_may_be_refused(
+    otc: Simulator, bms: BmsCloud, count: int | None, whole: bool
+) -> None:
+    """If all that were promised have been seen; else something is missing."""
+    ids = _servers(otc, 3)
+    body = [bms._one(id_, 5).bodies[0] for id_ in ids]
+    otc.inject(Fault(on=CallKind.LIST, status=200, body=json.dumps({"servers": body, "count": count})))
+    otc.inject(Fault.bms(CallKind.LIST, "BMS.0018"))
+    if whole:
+        assert len(bms.find(lambda _: True, 5)) == 3
+    else:
+        with pytest.raises(CloudUnexpectedAnswer):
+            bms.find(lambda _: True, 5)
+
+
+def test_nova_is_asked_for_the_history(otc: Simulator, bms: BmsCloud) -> None:
+    """It manages the same servers, and the catalogue says where it is."""
+    id_ = otc.add_server()
+    otc.reboot_server(id_, user_id="u-7")
+    history = bms.history(id_, 5)
+    assert isinstance(history, History)
+    assert history.actions is not None
+    assert (history.actions[0].name, history.actions[0].user_id) == ("reboot", "u-7")
+    assert [call.api for call in otc.calls if call.kind is CallKind.ACTIONS] == [Api.NOVA]
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        (Fault(on=CallKind.ACTIONS, status=404), History(actions=None)),
+        (Fault(on=CallKind.ACTIONS, status=404, body="<html>"), History(actions=None)),
+        (Fault(on=CallKind.ACTIONS, status=403), CallDenied),
+        (Fault(on=CallKind.ACTIONS, status=500), CloudFault),
+    ],
+)
+def test_a_history_that_nova_does_not_keep_is_none(otc: Simulator, bms: BmsCloud, fault: Fault, expected: Any) -> None:
+    """Which is something else than an empty one, and than one that it does not show just now."""
+    otc.inject(fault)
+    answer = bms.history(otc.add_server(), 5)
+    assert answer == expected if isinstance(expected, History) else type(answer) is expected
+
+
+def test_without_an_address_of_nova_there_is_no_history(otc: Simulator, start_client: StartClient) -> None:
+    """As with an access key, which brings no catalogue."""
+    key = otc.key_environ(otc.add_access_key())
+    environ = {**dict.fromkeys(otc.environ(), ""), **key, "AUTOSTOP_API": "bms", "AUTOSTOP_BMS_URL": otc.bms_url}
+    without = start_client(otc, **environ).clouds.cloud(dry_run=False)
+    assert without.history(otc.add_server(), 5) == History(actions=None)
+    assert otc.count(CallKind.ACTIONS) == 0
+    named = start_client(otc, **environ, AUTOSTOP_COMPUTE_URL=otc.url).clouds.cloud(dry_run=False)
+    answer = named.history(otc.add_server(), 5)
+    assert isinstance(answer, History)
+    assert answer.actions
 
 
 @pytest.mark.parametrize(
     ("code", "status", "kind"),
     [
         ("BMS.0040", 400, ServerNotFound),
+        ("BMS.1006", 400, ServerNotFound),
         ("BMS.0288", 403, CallDenied),
         ("BMS.0018", 400, CallRejected),
         ("BMS.0212", 400, CloudThrottled),
@@ -192,6 +251,38 @@ def test_a_success_that_names_no_job_may_have_stopped_something(otc: Simulator, 
     assert bms.read_groups(ids) == [(id_,) for id_ in ids]
 
 
+@pytest.mark.parametrize(
+    ("body", "kind", "maybe_acted"),
+    [
+        ({"error": {"code": "BMS.0288", "message": "no"}}, CallDenied, False),
+        ({"error": {"code": "BMS.0039", "message": "no"}}, StateConflict, False),
+        ({"error": {"code": "BMS.1006", "message": "no"}}, ServerNotFound, False),
+        ({"error_code": "APIG.0308", "error_msg": "no"}, CloudThrottled, False),
+        ({"code": "BMS.1007", "message": "no"}, CloudFault, True),
+        ({"error": {"code": "BMS.9999", "message": "no"}}, CloudUnexpectedAnswer, True),
+    ],
+)
+def test_a_success_with_an_error_in_its_body_is_what_the_error_says(
+    otc: Simulator, bms: BmsCloud, body: dict[str, Any], kind: type[CloudError], maybe_acted: bool
+) -> None:
+    """For each server; a batch is divided only if one of them can be meant and none was stopped."""
+    ids = _servers(otc, 8)
+    otc.inject(Fault(on=CallKind.STOP, status=200, body=json.dumps(body)))
+    answers = bms.stop(ids, 5)
+    assert {(type(answer), isinstance(answer, CloudError) and answer.maybe_acted) for answer in answers.values()} == {
+        (kind, maybe_acted)
+    }
+    divided = kind in (CallDenied, StateConflict, ServerNotFound)
+    assert len(bms.stop_groups(ids)) == (4 if divided else 1)
+
+
+def test_a_job_beside_an_error_is_followed(otc: Simulator, bms: BmsCloud) -> None:
+    """It says best what becomes of the stop."""
+    ids = _servers(otc, 2)
+    otc.inject(Fault(on=CallKind.STOP, status=200, body='{"job_id": "j-1", "error_code": "BMS.0288"}'))
+    assert {answer.job_id for answer in bms.stop(ids, 5).values() if isinstance(answer, Taken)} == {"j-1"}
+
+
 def test_a_refused_login_is_raised_by_every_call(otc: Simulator, start_client: StartClient) -> None:
     """It concerns all servers."""
     bms = start_client(otc, AUTOSTOP_API="bms", OS_PASSWORD="wrong").clouds.cloud(dry_run=False)
@@ -260,18 +351,85 @@ def test_children_are_believed_one_by_one(otc: Simulator, bms: BmsCloud) -> None
     assert set(seen) == set(ids)
     causes = [answer.cause for answer in seen.values() if isinstance(answer, StopFailed)]
     assert [type(cause) for cause in causes] == [CloudFault, CloudFault]
+    assert [answer.report for answer in seen.values() if isinstance(answer, StopFailed)] == ["BMS.1007", ""]
 
 
 @pytest.mark.parametrize("entities", [None, "none", {}, {"sub_jobs": None}, {"sub_jobs": "none"}])
-@pytest.mark.parametrize(("status", "shown"), [("RUNNING", Pending), ("SUCCESS", Server), ("FAIL", Server)])
-def test_a_job_without_children_is_waited_for_and_then_not_believed(
+@pytest.mark.parametrize(("status", "shown"), [("RUNNING", Pending), ("SUCCESS", Server), ("FAIL", StopFailed)])
+def test_a_job_without_children_is_waited_for_and_speaks_for_its_servers(
     otc: Simulator, bms: BmsCloud, entities: object, status: str, shown: type
 ) -> None:
-    """Once it has ended, the servers are looked at."""
+    """Once it has ended well, the servers are looked at; if it has failed, that is said of each, and then looked at."""
     ids = _servers(otc, 2)
     bms.stop(ids, 5)
-    _jobs(otc, {"status": status, "entities": entities})
-    assert {type(seen) for seen in bms.read(ids, 5).values()} == {shown}
+    _jobs(otc, {"status": status, "entities": entities, "error_code": "BMS.0039", "fail_reason": "it was\x1b off"})
+    seen = bms.read(ids, 5)
+    assert {type(one) for one in seen.values()} == {shown}
+    if shown is StopFailed:
+        assert {(type(one.cause), one.report) for one in seen.values() if isinstance(one, StopFailed)} == {
+            (CloudFault, "BMS.0039: it was off")
+        }
+        assert {type(one) for id_ in ids for one in bms.read([id_], 5).values()} == {Server}
+
+
+@pytest.mark.parametrize(
+    ("job", "report"),
+    [
+        ({"error_code": "BMS.1007", "fail_reason": "why"}, "BMS.1007: why"),
+        ({"error_code": None, "fail_reason": None}, "BMS.0001: child"),
+        ({}, "BMS.0001: child"),
+        ({"error_code": 7, "fail_reason": ["x"]}, "7"),
+        ({"fail_reason": "two\nlines " + "x" * 300}, "two lines " + "x" * 190),
+    ],
+)
+def test_a_failed_job_without_words_of_its_own_has_those_of_a_child_without_a_server(
+    otc: Simulator, bms: BmsCloud, job: dict[str, Any], report: str
+) -> None:
+    """In one line, of bounded length."""
+    ids = _servers(otc, 2)
+    bms.stop(ids, 5)
+    child = {"status": "FAIL", "error_code": "BMS.0001", "entities": {"errorcode_message": "child"}}
+    good = {"status": "SUCCESS", "entities": {"server_id": ids[1]}}
+    running = {"status": "RUNNING", "entities": {"server_id": ids[0]}}
+    _jobs(otc, {"status": "FAIL", "entities": {"sub_jobs": [running, {"status": "SUCCESS"}, child, good]}, **job})
+    seen = bms.read(ids, 5)
+    failed = seen[ids[0]]
+    assert isinstance(failed, StopFailed)
+    assert failed.report == report
+    assert isinstance(seen[ids[1]], Server)
+
+
+def test_a_failed_job_without_any_words_says_so(otc: Simulator, bms: BmsCloud) -> None:
+    """There is nothing to quote."""
+    ids = _servers(otc, 1)
+    bms.stop(ids, 5)
+    _jobs(otc, {"status": "FAIL"})
+    failed = bms.read(ids, 5)[ids[0]]
+    assert isinstance(failed, StopFailed)
+    assert (failed.report, str(failed.cause)) == ("", "stopping servers: the job failed")
+
+
+def test_the_words_of_a_job_do_not_repeat_our_token(otc: Simulator, start_client: StartClient) -> None:
+    """Whatever a gateway puts into them."""
+    client = start_client(otc, AUTOSTOP_API="bms")
+    bms, ids = client.clouds.cloud(dry_run=False), _servers(otc, 1)
+    bms.stop(ids, 5)
+    token = client.login.access(5).token
+    _jobs(otc, {"status": "FAIL", "error_code": token, "fail_reason": f"x {token} y"})
+    assert token[:64] not in repr(bms.read(ids, 5))
+
+
+@pytest.mark.parametrize("children", list(JobChildren))
+def test_a_simulated_job_fails_with_words_wherever_it_has_them(
+    otc: Simulator, bms: BmsCloud, children: JobChildren
+) -> None:
+    """On the child, or on the job itself."""
+    otc.bms.job_children = children
+    ids = _servers(otc, 1, power_off_fails=True)
+    bms.stop(ids, 5)
+    failed = bms.read(ids, 5)[ids[0]]
+    assert isinstance(failed, StopFailed)
+    assert failed.report == "BMS.1007: An internal call failed."
 
 
 @pytest.mark.parametrize(
@@ -296,10 +454,22 @@ def test_a_job_that_cannot_be_asked_is_asked_again_or_left(
     assert bms.read_groups(ids) == ([(ids[0],), (ids[1],)] if kind is Server else [ids])
 
 
+def test_a_job_that_a_good_token_may_not_ask_leaves_the_servers_to_be_observed_at(
+    otc: Simulator, bms: BmsCloud
+) -> None:
+    """401 for this call alone: it took the stop, and shows the servers."""
+    ids = _servers(otc, 2)
+    bms.stop(ids, 5)
+    otc.inject(Fault(on=CallKind.JOB, status=401, times=None))
+    assert {type(seen) for seen in bms.read(ids, 5).values()} == {Server}
+    assert otc.count(CallKind.LOGIN) == 2
+
+
 def test_a_login_that_is_refused_while_the_job_runs_is_raised(otc: Simulator, bms: BmsCloud) -> None:
     """It is no word about the servers."""
     ids = _servers(otc, 2)
     bms.stop(ids, 5)
-    otc.inject(Fault(on=CallKind.JOB, status=401, times=None))
+    otc.revoke_tokens()
+    otc.inject(Fault(on=CallKind.LOGIN, status=401, times=None))
     with pytest.raises(LoginRefused):
         bms.read(ids, 5)

@@ -21,6 +21,7 @@ from handler.errors import (
     CloudThrottled,
     CloudUnexpectedAnswer,
     CloudUnreachable,
+    EndpointUnusable,
     LoginRefused,
     ServerNotFound,
     StateConflict,
@@ -258,3 +259,47 @@ def test_a_failed_login_keeps_what_helps_the_clouds_support() -> None:
     assert (throttled.request_id, throttled.retry_after) == ("req-1", 7.0)
     assert (refused.request_id, refused.status) == ("req-1", 401)
     assert error_mapping.from_login_answer(409, headers, b"").request_id == "req-1"
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_repeats_no_secret(status: int) -> None:
+    """Whatever the cloud puts into it."""
+    body = json.dumps({"error": {"code": "x-tok-1", "message": "your token tok-1 is bad"}}).encode()
+    fault = error_mapping.from_answer("x", status, {"x-request-id": "tok-1"}, body, ["tok-1"])
+    assert "tok-1" not in f"{fault}{fault.request_id}"
+
+
+def _wrong_version() -> ssl.SSLError:
+    failure = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1000)")
+    failure.reason = "WRONG_VERSION_NUMBER"
+    return failure
+
+
+def test_an_address_where_nothing_speaks_tls_cannot_be_used() -> None:
+    """Waiting does not help; the exception may come wrapped, in whatever way."""
+    bare = _wrong_version()
+    wrapped = urllib3.exceptions.SSLError(bare)
+    pool = urllib3.connection_from_url("https://nova.test")
+    retried = urllib3.exceptions.MaxRetryError(pool, "/", wrapped)
+    chained = OSError("x")
+    chained.__cause__ = bare
+    for failure in (bare, wrapped, retried, chained):
+        for fault in (error_mapping.from_failure("x", failure), error_mapping.from_login(failure)):
+            assert type(fault) is EndpointUnusable
+            assert (fault.waiting_helps, fault.maybe_acted) == (False, False)
+    assert type(error_mapping.from_failure("x", ssl.SSLError(1, "other"))) is CloudUnreachable
+    circle = OSError("x")
+    circle.__context__ = circle.__cause__ = OSError("y")
+    circle.__cause__.__context__ = circle
+    assert type(error_mapping.from_failure("x", circle)) is CloudUnreachable
+
+
+def test_the_clouds_time_is_read_from_its_date() -> None:
+    """Aware, in UTC; what is no date is none."""
+    expected = datetime(2026, 11, 20, 19, tzinfo=UTC)
+    for text in ("Fri, 20 Nov 2026 19:00:00 GMT", "Fri, 20 Nov 2026 20:00:00 +0100", "Fri, 20 Nov 2026 19:00:00 -0000"):
+        assert error_mapping.date({"Date": text}) == expected
+    for text in ("", "yesterday", "Fri, 31 Feb 2026 19:00:00 GMT", "Fri, 20 Nov 2026 19:00:00 +99999999999999"):
+        assert error_mapping.date({"Date": text}) is None
+    assert error_mapping.date({"Date": "Fri, 31 Dec 9999 23:59:59 -2300"}) is None
+    assert error_mapping.date({}) is None

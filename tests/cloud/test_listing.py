@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from handler.cloud.listing import find
-from handler.cloud.servers import slim
+from handler.cloud.servers import Shown, slim
 from handler.errors import CallDenied, CallRejected, CloudUnexpectedAnswer, CloudUnreachable, ServerNotFound
 from handler.stop.model import Server
 from tests.cloud.test_servers import IDS, body
@@ -25,13 +25,13 @@ def row(number: int, **changes: object) -> dict[str, object]:
     return body(IDS[number], **{"name": f"ci-{number}", "tenant_id": OURS, **changes})
 
 
-def counted(pages: Sequence[Sequence[object] | Exception], *totals: int | None) -> Iterator[tuple[Any, int | None]]:
+def counted(pages: Sequence[Sequence[object] | Exception], *totals: int | None) -> Iterator[Shown]:
     """These pages, and what each says of the list's length; the last such word holds for the rest."""
     words = itertools.chain(totals, itertools.repeat(totals[-1] if totals else None))
     for page, total in zip(pages, words, strict=False):
         if isinstance(page, Exception):
             raise page
-        yield page, total
+        yield Shown(page, None, total)
 
 
 def found(
@@ -162,7 +162,7 @@ def test_a_cloud_that_shows_the_same_page_for_ever_is_not_believed() -> None:
 def test_a_list_that_never_ends_is_left() -> None:
     """After a hundred pages, and what was found on them is worth nothing."""
     pages = [[row(0, id=f"{number:08x}-0000-4000-8000-000000000000")] for number in range(101)]
-    assert len(found(*pages[:100])) == 100
+    assert len(found(*pages[:100])) == len(found(*pages[:100], [])) == 100
     with pytest.raises(CloudUnexpectedAnswer, match="it goes on after 100 pages"):
         found(*pages)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from handler.cloud.nova import MICROVERSION
+from handler.cloud.nova import LOWEST_MICROVERSION, MICROVERSION
 from handler.errors import (
     CallDenied,
     CallRejected,
@@ -21,9 +21,9 @@ from handler.errors import (
     StateConflict,
 )
 from handler.simulator import CallKind, ComputePath, Fault, Simulator
-from handler.stop.evidence import Action, History, Lookup
+from handler.stop.evidence import Action, History, UnreadEntry
 from handler.stop.model import Power, Server
-from handler.stop.ports import Taken
+from handler.stop.ports import ReadSingly, Taken
 from tests.cloud.clients import Client
 from tests.cloud.conftest import StartClient
 
@@ -146,6 +146,7 @@ def test_a_server_is_read_as_documented(cloud: Simulator, client: Client) -> Non
         flavor="physical.o2.medium",
         updated=datetime(2025, 6, 1, 10, tzinfo=UTC),
         power_state=1,
+        other_project="0123456789abcdef0123456789abcdef",
     )
 
 
@@ -232,16 +233,122 @@ def test_a_few_servers_are_read_one_by_one(cloud: Simulator, client: Client) -> 
     assert client.nova.stop_groups(ids) == [(id_,) for id_ in ids]
 
 
-def test_each_read_is_of_one_microversion(cloud: Simulator, client: Client) -> None:
+def _versions(cloud: Simulator) -> list[tuple[str, str]]:
+    """Kind and microversion of each call to Nova."""
+    calls = [call for call in cloud.calls if call.kind is not CallKind.LOGIN]
+    for call in calls:
+        assert call.headers["openstack-api-version"] == f"compute {call.headers['x-openstack-nova-api-version']}"
+    return [(call.kind.value, call.headers["x-openstack-nova-api-version"]) for call in calls]
+
+
+def test_each_call_is_of_one_microversion(cloud: Simulator, client: Client) -> None:
     """The versions before and after show less, or otherwise."""
     ids = [cloud.add_server() for _ in range(2)]
     client.nova.read(ids[:1], 5)
     client.nova.read(ids, 5)
-    reads = [call for call in cloud.calls if call.kind in (CallKind.READ, CallKind.LIST)]
-    assert [call.kind for call in reads] == [CallKind.READ, CallKind.LIST]
-    for call in reads:
-        assert call.headers["x-openstack-nova-api-version"] == MICROVERSION == "2.26"
-        assert call.headers["openstack-api-version"] == "compute 2.26"
+    client.nova.history(ids[0], 5)
+    client.nova.stop(ids[:1], 5)
+    assert _versions(cloud) == [(kind, MICROVERSION) for kind in ("read", "list", "actions", "stop")]
+    assert MICROVERSION == "2.47"
+
+
+@pytest.mark.parametrize("newest", ["2.26", "2.46"])
+def test_a_cloud_without_the_microversion_is_asked_for_the_lowest_from_then_on(
+    start_client: StartClient, newest: str
+) -> None:
+    """By all events of the process: the refusal costs one call in all."""
+    with Simulator(max_microversion=newest) as cloud:
+        client, id_ = start_client(cloud), cloud.add_server()
+        first = client.clouds.cloud(dry_run=False).read([id_], 5)[id_]
+        second = client.clouds.reader().read([id_], 5)[id_]
+        assert first == second
+        assert isinstance(first, Server)
+        assert (first.locked, first.flavor) == (False, "physical.o2.medium")
+        expected = [MICROVERSION, LOWEST_MICROVERSION, LOWEST_MICROVERSION]
+        assert _versions(cloud) == [("read", version) for version in expected]
+
+
+def test_a_cloud_that_refuses_the_lowest_microversion_too_is_confusing(start_client: StartClient) -> None:
+    """It is asked once for each."""
+    with Simulator(max_microversion="2.25") as cloud:
+        id_ = cloud.add_server()
+        fault = start_client(cloud).nova.read([id_], 5)[id_]
+        assert isinstance(fault, CloudUnexpectedAnswer)
+        assert fault.status == 406
+        assert _versions(cloud) == [("read", MICROVERSION), ("read", LOWEST_MICROVERSION)]
+
+
+def test_a_stop_that_is_refused_for_its_microversion_is_not_repeated_by_itself(
+    cloud: Simulator, client: Client
+) -> None:
+    """The server is read before another one is sent, in the lower version."""
+    id_ = cloud.add_server()
+    cloud.inject(Fault(on=CallKind.STOP, status=406))
+    fault = client.nova.stop([id_], 5)[id_]
+    assert isinstance(fault, CloudUnexpectedAnswer)
+    client.nova.read([id_], 5)
+    assert _versions(cloud) == [("stop", MICROVERSION), ("read", LOWEST_MICROVERSION)]
+
+
+def test_a_flavor_whose_id_is_a_uuid_is_known_by_its_name(cloud: Simulator, client: Client) -> None:
+    """Which only the newer microversion shows."""
+    id_ = cloud.add_server(flavor="9d2f8d0e-0d6b-4c59-8b5b-0d9f1e7a6c11", flavor_name="physical.h2.large")
+    server = client.nova.read([id_], 5)[id_]
+    assert isinstance(server, Server)
+    assert server.flavor == "physical.h2.large"
+
+
+# --- the list ---
+
+
+@pytest.mark.parametrize("next_links", [True, False])
+def test_a_list_is_whole_only_after_an_empty_page(start_client: StartClient, next_links: bool) -> None:
+    """A next link may be missing from a full page, and a page may be shorter than it was asked for."""
+    with Simulator(max_limit=3, next_links=next_links) as cloud:
+        client, ids = start_client(cloud), [cloud.add_server() for _ in range(10)]
+        assert {server.id for server in client.nova.find(lambda _: True, 5)} == set(ids)
+        assert cloud.count(CallKind.LIST) == 5
+        assert {type(seen) for seen in client.nova.read(ids, 5).values()} == {Server}
+
+
+def test_a_marker_that_is_gone_leaves_the_rest_to_be_read_singly(start_client: StartClient) -> None:
+    """The last server of a page was deleted before the next page was asked for."""
+    with Simulator(max_limit=3) as cloud:
+        client, ids = start_client(cloud), [cloud.add_server() for _ in range(12)]
+        page = client.http.send(
+            "x", "GET", f"{cloud.url}/v2.1/servers/detail", timeout=5, headers=client.nova._microversion.headers()
+        )
+        newest = [server["id"] for server in json.loads(page.body)["servers"]]
+        cloud.inject(Fault(on=CallKind.LIST, status=200, body=page.body))
+        cloud.delete_server(newest[-1])
+        seen = client.nova.read(ids, 5)
+        assert {id_ for id_, one in seen.items() if isinstance(one, Server)} == set(newest)
+        assert [one for id_, one in seen.items() if id_ not in newest] == [ReadSingly()] * 9
+        assert list(client.nova.read_groups(ids)) == [(id_,) for id_ in ids]
+
+
+# --- access rules ---
+
+
+def test_a_server_carries_the_clouds_time(start_client: StartClient) -> None:
+    """Of the answer that showed it, on a page as in a single read."""
+    with Simulator(clock=lambda: 1_700_000_000.4) as cloud:
+        client, ids = start_client(cloud), [cloud.add_server() for _ in range(5)]
+        for seen in (client.nova.read(ids[:1], 5), client.nova.read(ids, 5)):
+            times = {server.cloud_time for server in seen.values() if isinstance(server, Server)}
+            assert times == {datetime.fromtimestamp(1_700_000_000, UTC)}
+
+
+@pytest.mark.parametrize(
+    "date", ["", "yesterday", "Mon, 99 Nov 2026 19:00:00 GMT", "Fri, 20 Nov 2026 19:00:00 +99999999"]
+)
+def test_a_date_that_is_none_is_not_known(cloud: Simulator, client: Client, date: str) -> None:
+    """The server is shown all the same."""
+    id_ = cloud.add_server()
+    cloud.inject(Fault(on=CallKind.READ, headers={"Date": date}))
+    server = client.nova.read([id_], 5)[id_]
+    assert isinstance(server, Server)
+    assert server.cloud_time is None
 
 
 @pytest.mark.parametrize(
@@ -282,6 +389,38 @@ def test_a_stop_is_sent_as_documented(start_client: StartClient, status: int) ->
         (call,) = (call for call in cloud.calls if call.kind is CallKind.STOP)
         assert (call.method, call.body) == ("POST", b'{"os-stop": {}}')
         assert call.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ('{"forbidden": {"code": 403, "message": "no"}}', CallDenied),
+        ('{"conflictingRequest": {"code": 409, "message": "no"}}', StateConflict),
+        ('{"badRequest": {"code": 400, "message": "no"}}', CallRejected),
+        ('{"computeFault": {"code": 500, "message": "no"}}', CloudFault),
+        ('{"error": {"code": "NEW.0001", "message": "no"}}', CloudUnexpectedAnswer),
+        ('{"error": {"code": 401, "message": "no"}}', CloudUnexpectedAnswer),
+        ("<html>signed in as guest</html>", CloudUnexpectedAnswer),
+    ],
+)
+def test_a_success_with_an_error_in_its_body_is_what_the_error_says(
+    cloud: Simulator, client: Client, body: str, kind: type[CloudError]
+) -> None:
+    """Sent once; what is not known for certain may have stopped the server."""
+    id_ = cloud.add_server()
+    cloud.inject(Fault(on=CallKind.STOP, status=202, body=body))
+    fault = client.nova.stop([id_], 5)[id_]
+    assert type(fault) is kind
+    assert fault.maybe_acted is (kind in (CloudFault, CloudUnexpectedAnswer))
+    assert cloud.stops_sent(id_) == 1
+
+
+@pytest.mark.parametrize("body", ["", " ", "{}", "null", "[]", '{"status": "accepted"}'])
+def test_any_other_success_is_one(cloud: Simulator, client: Client, body: str) -> None:
+    """Whatever JSON a cloud sends along."""
+    id_ = cloud.add_server()
+    cloud.inject(Fault(on=CallKind.STOP, status=202, body=body))
+    assert isinstance(client.nova.stop([id_], 5)[id_], Taken)
 
 
 def test_a_stop_that_the_state_forbids_is_a_conflict(cloud: Simulator, client: Client) -> None:
@@ -331,21 +470,31 @@ def test_the_history_is_put_in_order_and_read_in_small_letters(cloud: Simulator,
     )
 
 
+NEW_YEAR = datetime(2025, 1, 1, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
-    "entries",
+    ("entries", "actions", "unread"),
     [
-        None,
-        {},
-        ["start"],
-        [{"action": "start"}],
-        [{"action": None, "start_time": "2025-01-01T00:00:00Z"}],
-        [{"action": "start", "start_time": "today"}],
-        [{"action": "create", "start_time": "2025-01-01T00:00:00Z"}, {}],
+        (None, [], [UnreadEntry()]),
+        ({}, [], [UnreadEntry()]),
+        (["start"], [], [UnreadEntry()]),
+        ([{"action": "Start"}], [], [UnreadEntry("start")]),
+        ([{"action": "start", "start_time": "today"}], [], [UnreadEntry("start")]),
+        ([{"action": None, "start_time": "2025-01-01T00:00:00Z"}], [], [UnreadEntry(at=NEW_YEAR)]),
+        ([{"action": "st\u200bart", "start_time": "2025-01-01T00:00:00Z"}], [], [UnreadEntry(at=NEW_YEAR)]),
+        (
+            [{"action": "start", "start_time": "2025-01-01T00:00:00Z", "user_id": "two words"}, {}, 7],
+            [Action("start", NEW_YEAR)],
+            [UnreadEntry(), UnreadEntry()],
+        ),
     ],
 )
-def test_a_history_that_is_not_understood_whole_is_none(cloud: Simulator, client: Client, entries: object) -> None:
-    """The entry that is not understood may be the start that matters."""
-    assert _history(cloud, client, entries) == History(None, Lookup.UNREADABLE)
+def test_what_can_be_read_of_a_history_is_read(
+    cloud: Simulator, client: Client, entries: object, actions: list[Action], unread: list[UnreadEntry]
+) -> None:
+    """An entry that cannot is kept with what is known of it, as it may be the start that matters."""
+    assert _history(cloud, client, entries) == History(tuple(actions), unread=tuple(unread))
 
 
 def test_an_empty_history_is_a_history(cloud: Simulator, client: Client) -> None:

@@ -10,10 +10,24 @@ from typing import Any
 
 import pytest
 
-from handler.cloud.servers import Reading, listed, parse, slim, stamp
-from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused, ServerNotFound
+from handler.cloud.servers import Reading, Shown, listed, parse, slim, stamp
+from handler.errors import (
+    CallDenied,
+    CallRejected,
+    CloudError,
+    CloudFault,
+    CloudThrottled,
+    CloudUnexpectedAnswer,
+    CloudUnreachable,
+    EndpointUnusable,
+    LoginRefused,
+    ServerNotFound,
+)
 from handler.stop.model import Server
+from handler.stop.ports import ReadSingly
 
+OURS = "0123456789abcdef0123456789abcdef"
+THEN = datetime(2026, 11, 20, 18, tzinfo=UTC)
 IDS = [str(uuid.UUID(int=number)) for number in range(1, 21)]
 
 
@@ -37,22 +51,22 @@ class Town:
         self.pages, self.single = pages, single
         self.turned = 0
         self.asked: list[str] = []
-        self.reading = Reading(self._one, self._pages)
+        self.reading = Reading(self._one, self._pages, lambda _: OURS)
 
-    def _one(self, id_: str, timeout: float) -> object:
+    def _one(self, id_: str, timeout: float) -> Shown:
         assert timeout == 7
         self.asked.append(id_)
         if isinstance(self.single, Exception):
             raise self.single
-        return self.single or body(id_)
+        return Shown([self.single or body(id_)], THEN)
 
-    def _pages(self, timeout: float) -> Iterator[Sequence[object]]:
+    def _pages(self, timeout: float) -> Iterator[Shown]:
         assert timeout == 7
         for page in self.pages:
             self.turned += 1
             if isinstance(page, Exception):
                 raise page
-            yield page
+            yield Shown(page, THEN)
 
     def read(self, *ids: str) -> dict[str, Any]:
         return dict(self.reading.read(ids, 7))
@@ -116,13 +130,86 @@ def test_a_page_that_fails_keeps_what_was_found_before() -> None:
     assert town.asked == []
 
 
-def test_a_refused_login_is_raised_and_not_told_of_servers() -> None:
-    """It concerns all of them, on a page as in a single read."""
-    refused = LoginRefused("no")
-    with pytest.raises(LoginRefused):
-        Town(refused).read(*IDS[:5])
-    with pytest.raises(LoginRefused):
-        Town(single=refused).read(IDS[0])
+@pytest.mark.parametrize("kind", [CallDenied, CallRejected, CloudFault, ServerNotFound, CloudUnexpectedAnswer])
+def test_what_a_list_that_fails_did_not_show_is_to_be_read_singly(kind: type[CloudError]) -> None:
+    """From then on no list is asked for: not permitted, a marker that is gone, an error inside, or no list at all."""
+    town = Town([body(IDS[0])], kind("no"))
+    found = town.read(*IDS[:5])
+    assert isinstance(found[IDS[0]], Server)
+    assert [found[id_] for id_ in IDS[1:5]] == [ReadSingly()] * 4
+    assert town.asked == []
+    assert town.reading.groups(IDS) == [(id_,) for id_ in IDS]
+
+
+def test_a_list_that_does_not_answer_is_asked_once_more() -> None:
+    """Many calls would not help a cloud that is down; but a list that is cut again is too long for it."""
+    fault = CloudUnreachable("cut")
+    town = Town(fault)
+    assert set(town.read(*IDS[:5]).values()) == {fault}
+    assert town.reading.groups(IDS[:5]) == [IDS[:5]]
+    assert set(town.read(*IDS[:5]).values()) == {ReadSingly()}
+    assert town.reading.groups(IDS[:5]) == [(id_,) for id_ in IDS[:5]]
+
+
+def test_a_list_that_is_throttled_is_asked_again() -> None:
+    """However often: the cloud wants fewer calls."""
+    town = Town(CloudThrottled("slow"))
+    for _ in range(3):
+        assert {type(seen) for seen in town.read(*IDS[:5]).values()} == {CloudThrottled}
+    assert town.reading.groups(IDS[:5]) == [IDS[:5]]
+
+
+@pytest.mark.parametrize("kind", [LoginRefused, EndpointUnusable])
+def test_what_concerns_all_is_raised_and_not_told_of_servers(kind: type[CloudError]) -> None:
+    """On a page as in a single read."""
+    with pytest.raises(kind):
+        Town(kind("no")).read(*IDS[:5])
+    with pytest.raises(kind):
+        Town(single=kind("no")).read(IDS[0])
+
+
+@pytest.mark.parametrize(
+    ("owner", "other"),
+    [
+        (OURS, None),
+        (OURS.upper(), None),
+        ("01234567-89ab-cdef-0123-456789abcdef", None),
+        (None, None),
+        ("f" * 32, "f" * 32),
+        ("two words", "unknown"),
+        ("", "unknown"),
+        (7, "unknown"),
+    ],
+)
+def test_a_server_of_another_project_is_marked(owner: object, other: str | None) -> None:
+    """Singly and on a page, with the time that the cloud's clock showed."""
+    shown = [body(id_, tenant_id=owner) for id_ in IDS[:5]]
+    for town in (Town(shown), Town(single=shown[0])):
+        found = town.read(*IDS[: 5 if town.pages else 1])
+        assert {(seen.other_project, seen.cloud_time) for seen in found.values()} == {(other, THEN)}
+
+
+def test_without_a_project_of_the_login_no_server_is_anothers() -> None:
+    """Nothing could be compared."""
+    assert parse(body(IDS[0], tenant_id="f" * 32), IDS[0]).other_project is None
+
+
+@pytest.mark.parametrize(
+    ("flavor", "name"),
+    [
+        ({"original_name": "physical.h2.large", "vcpus": 16}, "physical.h2.large"),
+        ({"id": "physical.o2.medium"}, "physical.o2.medium"),
+        ({"id": "9d2f8d0e-0d6b-4c59-8b5b-0d9f1e7a6c11", "name": "physical.h2.large"}, "physical.h2.large"),
+        ({"id": "physical.h2.large", "name": "H2"}, "physical.h2.large"),
+        ({"id": "s3.large.2", "name": "s3"}, "s3"),
+        ({"id": 7, "name": ""}, ""),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_a_flavor_is_known_by_its_name(flavor: object, name: str) -> None:
+    """Whatever of name and id an API shows; one that says bare metal is enough."""
+    assert parse(body(IDS[0], flavor=flavor), IDS[0]).flavor == name
 
 
 def test_a_body_that_hides_something_is_that_servers_fault_alone() -> None:

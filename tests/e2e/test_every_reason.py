@@ -33,7 +33,8 @@ class Way:
         user: whose login it is.
         data, time: of the event, beside the server's id.
         beside: whether a second, healthy server is named too.
-        nova_only: BMS v1 can't lead there: it shows bare metal servers only, and keeps no history.
+        foreign: the server belongs to another project.
+        nova_only: BMS v1 can't lead there: it shows bare metal servers of the own project only.
     """
 
     server: Mapping[str, Any] | None = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Way:
     data: Mapping[str, Any] = field(default_factory=dict)
     time: timedelta | None = None
     beside: bool = False
+    foreign: bool = False
     nova_only: bool = False
 
 
@@ -60,11 +62,12 @@ WAYS = {
         server={"vm_state": "stopped"},
         then=lambda cloud, id_: cloud.start_server(id_),
         time=timedelta(minutes=2),
-        nova_only=True,
     ),
+    Reason.OTHER_PROJECT: Way(foreign=True, user="admin", nova_only=True),
+    Reason.NOT_OPTED_IN: Way(environ={"AUTOSTOP_ONLY": "autostop=allowed"}),
     Reason.NOT_FOUND: Way(server=None),
     Reason.WRONG_STATE: Way(server={"vm_state": "paused"}),
-    Reason.POWER_STILL_ON: Way(server={"power_off_leaves": 1}, environ=SHORT),
+    Reason.POWER_STILL_ON: Way(server={"controller": "refuses"}, environ=SHORT),
     Reason.BUSY: Way(then=lambda cloud, id_: cloud.reboot_server(id_, delay=math.inf), environ=SHORT),
     Reason.DELETING: Way(server={"task_state": "deleting"}),
     Reason.NEVER_LAUNCHED: Way(server={"vm_state": "error", "launched": False}),
@@ -122,7 +125,8 @@ def test_every_reason_is_given_by_the_whole_function(
     # What is tried again is tried again soon, and servers are read singly, so that a fault can meet one alone.
     monkeypatch.setitem(run_module.run.__kwdefaults__, "backoff", lambda attempt: 0.002 * 2 ** min(attempt, 7))
     monkeypatch.setattr(servers_module, "_FEW", 1000)
-    id_ = UNKNOWN if way.server is None else simulated.add_server("ci-07", **way.server)
+    owner = {"project_id": simulated.other_project_id} if way.foreign else {}
+    id_ = UNKNOWN if way.server is None else simulated.add_server("ci-07", **way.server, **owner)
     ids = [id_, *([simulated.add_server()] if way.beside else [])]
     if way.then:
         way.then(simulated, id_)

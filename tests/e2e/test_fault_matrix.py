@@ -31,7 +31,7 @@ TRIES = 4
 PAGE = "<html><body>Welcome to the proxy</body></html>"
 
 DONE, TAKEN, AGAIN = "stopped/confirmed", "accepted/accepted", "503"
-ERROR, FOUND = "failed/cloud-error", "unchanged/already-stopped"
+ERROR, FORBIDDEN, FOUND = "failed/cloud-error", "failed/forbidden", "unchanged/already-stopped"
 
 
 def faults() -> dict[str, dict[str, Any]]:
@@ -105,33 +105,41 @@ def _each(names: tuple[str, ...], outcome: str) -> dict[str, str]:
 
 # A call that is slow eats the budget, and then nothing that has not been taken may be told.
 _LOOK = {"always": AGAIN, "once_but": _each(_SLOW, AGAIN)}
+# What a list does not show is read singly; but not while the cloud is overloaded or does not answer.
+_LIST: Any = {
+    "always": DONE,
+    "once_but": _each(_SLOW, AGAIN),
+    "always_but": _each((*_SLOW, *_THROTTLED), AGAIN),
+}
 _JOB = f"{DONE} or {TAKEN}"
 _BMS_STOP: Any = {
     "once_but": _each(_SLOW, AGAIN),
     "always_but": {
         **_each(("cut after", "cut in the body", "200 truncated, acted", "200 page, acted", *_ACTED), DONE),
         "500": ERROR,
+        "401": FORBIDDEN,
     },
 }
 ROWS = {
     "login": Row("nova", CallKind.LOGIN, 2, AGAIN, once_but={**_each(_SLOW, AGAIN), "401": AGAIN}),
     "read": Row("nova", CallKind.READ, 1, **_LOOK),
-    "list": Row("nova", CallKind.LIST, 5, **_LOOK),
+    "list": Row("nova", CallKind.LIST, 5, **_LIST),
     "stop": Row(
         "nova",
         CallKind.STOP,
         1,
         AGAIN,
         once_but={
-            # It has no body that could be slow; and Nova's word for a success is its status alone.
+            # It has no body that could be slow; and Nova's word for a success is its status, with an empty body.
             **{"slow headers": AGAIN, "slow answer": AGAIN, "slow body": DONE},
-            **_each(("200 truncated", "200 empty", "200 page"), TAKEN),
+            "200 empty": TAKEN,
         },
         always_but={
             **_each(("cut after", "cut in the body", "slow body", *_ACTED), DONE),
             **_each(("200 truncated, acted", "200 page, acted"), DONE),
-            **_each(("200 truncated", "200 empty", "200 page"), TAKEN),
+            "200 empty": TAKEN,
             "500": ERROR,
+            "401": FORBIDDEN,
         },
     ),
     "history": Row(
@@ -141,11 +149,12 @@ ROWS = {
         ERROR,
         once_but=_each(_SLOW, AGAIN),
         # What is late or throttled may come yet.
-        always_but=_each((*_SLOW, *_THROTTLED, "401"), AGAIN),
+        always_but={**_each((*_SLOW, *_THROTTLED), AGAIN), "401": DONE},
         dated=True,
     ),
     "bms read": Row("bms", CallKind.READ, 1, **_LOOK),
-    "bms list": Row("bms", CallKind.LIST, 5, **_LOOK),
+    # BMS v1 names an error inside when it is told to answer 413.
+    "bms list": Row("bms", CallKind.LIST, 5, **{**_LIST, "always_but": {**_LIST["always_but"], "413 told": DONE}}),
     "bms stop": Row("bms", CallKind.STOP, 1, AGAIN, **_BMS_STOP),
     "bms batch": Row("bms", CallKind.STOP, 6, AGAIN, **_BMS_STOP),
     "job": Row(
@@ -155,7 +164,7 @@ ROWS = {
         # What the cloud took stays taken, whatever becomes of the questions about it.
         _JOB,
         once=_JOB,
-        always_but={**_each(_SLOW, TAKEN), "401": AGAIN},
+        always_but=_each(_SLOW, TAKEN),
     ),
 }
 
@@ -344,7 +353,8 @@ def test_a_server_that_vanishes_between_look_and_stop_is_not_found(
         assert cloud.stops_sent(gone) >= 1
         assert cloud.stops_taken(gone) == 0
         assert {cloud.stops_taken(id_) for id_ in others} <= {1}
-        assert len(cloud.calls) - before < 20 + 2 * beside
+        # Before another stop of a server each time its history: it has changed too lately to do without.
+        assert len(cloud.calls) - before < 20 + 4 * beside
 
 
 def _shown(cloud: Simulator, api: str, server: str) -> tuple[str, str]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from handler.stop.decide import KEEP_UNTIL, decide, is_bare_metal
-from handler.stop.evidence import Action, History
-from handler.stop.model import Decision, Move, Policy, Reason, Server
+from handler.stop.evidence import Action, History, Lookup, UnreadEntry
+from handler.stop.model import Decision, Move, Policy, Reason, Selector, Server, StopAttempt
 from tests.stop.fakes import ID, NOW, acts, asked, seconds, seen
 
 VM_STATES = [
@@ -77,9 +77,9 @@ IMAGES = ["image_snapshot", "image_snapshot_pending", "image_pending_upload", "i
 BRINGING_UP = ["powering-on", "unshelving", "unpausing", "resuming", "restoring", "unrescuing"]
 
 
-def judge(state: str, *, policy: Policy | None = None, time: Any = None, **facts: Any) -> Decision:
+def judge(state: str, *, policy: Policy | None = None, time: Any = None, since: Any = None, **facts: Any) -> Decision:
     """The decision on a server in this state."""
-    return decide(seen(state, **facts), asked(ID, time=time), policy or Policy(), NOW)
+    return decide(seen(state, **facts), asked(ID, time=time, since=since), policy or Policy(), NOW)
 
 
 # --- states ---
@@ -144,6 +144,69 @@ def test_each_row_of_the_state_table_has_its_reason(state: str, move: Move, reas
     assert (decision.move, decision.reason) == (move, reason)
 
 
+@pytest.mark.parametrize("state", ["reboot", "hard_reboot", "rebuild", "resize", "revert_resize", "migrating"])
+def test_a_state_that_is_an_operation_is_waited_for(state: str) -> None:
+    """Open Telekom Cloud's list page has `reboot` where Nova has a task_state."""
+    decision = judge(state)
+    assert (decision.move, decision.reason) == (Move.WAIT, Reason.BUSY)
+    assert state in decision.detail
+
+
+HALF_AN_HOUR = timedelta(minutes=30)
+
+
+@pytest.mark.parametrize(
+    ("state", "fresh"),
+    [
+        ("active/powering-off", Reason.ALREADY_STOPPING),
+        ("error/powering-off", Reason.ALREADY_STOPPING),
+        ("stopped/powering-on", Reason.STARTED_SINCE),
+        ("paused/unpausing", Reason.STARTED_SINCE),
+    ],
+)
+@pytest.mark.parametrize("cloud_time", [None, NOW - timedelta(hours=2)])
+def test_an_operation_that_runs_for_more_than_half_an_hour_is_stuck(state: str, fresh: Reason, cloud_time: Any) -> None:
+    """By the cloud's own clock where it shows one; since when is in the sentence either way."""
+    now = cloud_time or NOW
+    for updated, reason in ((now - HALF_AN_HOUR, fresh), (now - HALF_AN_HOUR - seconds(1), Reason.BUSY)):
+        decision = judge(state, updated=updated, cloud_time=cloud_time)
+        assert (decision.move, decision.reason) == (Move.LEAVE, reason)
+        assert f"{updated:%H:%M:%S}" in decision.detail
+    assert judge(state).reason is fresh
+
+
+@pytest.mark.parametrize("power_state", [None, 4, 0])
+def test_novas_own_power_sync_of_a_stopped_server_is_not_a_stuck_stop(power_state: int | None) -> None:
+    """The goal is reached, however long that has been."""
+    decision = judge("stopped/powering-off", updated=NOW - timedelta(days=3), power_state=power_state)
+    assert decision.reason is Reason.ALREADY_STOPPED
+
+
+@pytest.mark.parametrize("state", ["stopped", "stopped/powering-off", "stopped/image_snapshot"])
+@pytest.mark.parametrize(
+    ("power_state", "reason"),
+    [
+        (None, Reason.ALREADY_STOPPED),
+        (4, Reason.ALREADY_STOPPED),
+        (0, Reason.ALREADY_STOPPED),
+        (1, Reason.POWER_STILL_ON),
+    ],
+)
+def test_a_stopped_server_whose_power_is_on_has_failed_to_stop(
+    state: str, power_state: int | None, reason: Reason
+) -> None:
+    """No stop is sent, as the cloud would turn it down; where the power is not known the sentence says so."""
+    decision = judge(state, power_state=power_state)
+    assert (decision.move, decision.reason) == (Move.LEAVE, reason)
+    assert ("power state is unknown" in decision.detail) is (power_state == 0)
+
+
+def test_a_guarded_server_is_skipped_though_its_operation_is_stuck() -> None:
+    """Nobody wants it to be stopped."""
+    decision = judge("active/powering-off", updated=NOW - timedelta(days=3), locked=True)
+    assert decision.reason is Reason.LOCKED
+
+
 def test_a_server_in_error_that_never_ran_is_left_alone() -> None:
     """A failed build has nothing to stop, and the cloud would refuse."""
     assert judge("error", launched=False).reason is Reason.NEVER_LAUNCHED
@@ -178,6 +241,7 @@ def test_the_sentence_of_a_wrong_state_names_the_state() -> None:
 
 # Each guard, in the order in which they are asked, with the facts that make it object.
 GUARDS: list[tuple[Reason, dict[str, Any]]] = [
+    (Reason.OTHER_PROJECT, {"other_project": "0a1b"}),
     (Reason.PROTECTED, {"tags": frozenset({"autostop=never"})}),
     (Reason.KEPT_UNTIL, {"metadata": {KEEP_UNTIL: "2026-11-20T19:00:01Z"}}),
     (Reason.LOCKED, {"locked": True}),
@@ -194,9 +258,92 @@ def test_each_guard_alone_prevents_the_stop(reason: Reason, facts: dict[str, Any
 
 @pytest.mark.parametrize("first", range(len(GUARDS)))
 def test_the_guards_have_an_order(first: int) -> None:
-    """Of several objections the first is named: protected, kept until, locked, not bare metal."""
+    """The first is named: other project, protected, kept until, locked, not bare metal; then not opted in."""
     facts = {name: value for _, more in GUARDS[first:] for name, value in more.items()}
-    assert judge("active", **facts).reason is GUARDS[first][0]
+    assert judge("active", policy=Policy(only=("autostop", "allowed")), **facts).reason is GUARDS[first][0]
+
+
+@pytest.mark.parametrize(
+    ("facts", "opted_in"),
+    [
+        ({"tags": frozenset({"autostop=allowed"})}, True),
+        ({"tags": frozenset({"autostop.allowed"})}, True),
+        ({"metadata": {"autostop": "allowed"}}, True),
+        ({}, False),
+        ({"tags": frozenset({"autostop"})}, False),
+        (
+            {"tags": frozenset({"autostop=Allowed", "Autostop=allowed", "autostop= allowed", "autostop=allowed2"})},
+            False,
+        ),
+        ({"tags": frozenset({"env=autostop=allowed"})}, False),
+        ({"metadata": {"autostop": "no", "autostop.allowed": "false", "Autostop": "allowed"}}, False),
+    ],
+)
+def test_with_a_required_mark_only_servers_that_carry_it_are_stopped(facts: dict[str, Any], opted_in: bool) -> None:
+    """As it is written, to the letter: what may be stopped is not guessed."""
+    decision = judge("active", policy=Policy(only=("autostop", "allowed")), **facts)
+    assert decision.move is (Move.STOP if opted_in else Move.LEAVE)
+    assert decision.reason is (Reason.DRY_RUN if opted_in else Reason.NOT_OPTED_IN)
+
+
+@pytest.mark.parametrize(
+    ("tag", "opted_in"), [("night", True), ("night=", True), ("night=1", False), ("nights", False)]
+)
+def test_a_required_mark_may_be_a_key_alone(tag: str, opted_in: bool) -> None:
+    """Open Telekom Cloud shows `key=` as `key`."""
+    decision = judge("active", policy=Policy(only=("night", "")), tags=frozenset({tag}))
+    assert (decision.move is Move.STOP) is opted_in
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"tags": frozenset({"autostop.never"})},
+        {"tags": frozenset({" AutoStop . NEVER "})},
+        {"tags": frozenset({"autostop.never="})},
+        {"metadata": {"autostop.never": ""}},
+        {"metadata": {"Autostop.Never": "false"}},
+    ],
+)
+def test_the_old_form_of_a_tag_protects_as_the_new_one_does(facts: dict[str, Any]) -> None:
+    """Open Telekom Cloud's list page shows tags from before an upgrade as `Key.Value`."""
+    decision = judge("active", **facts)
+    assert decision.reason is Reason.PROTECTED
+    assert decision.tag or decision.metadata
+
+
+@pytest.mark.parametrize(
+    "label", ["autostop.always", "autostop.", "autostopXnever", "no.autostop.never", "autostop.never.more", ".never"]
+)
+def test_another_text_with_a_dot_does_not_protect(label: str) -> None:
+    """Only the key, a dot and the value do."""
+    assert judge("active", tags=frozenset({label}), metadata={label: "x"}).move is Move.STOP
+
+
+def test_a_key_with_a_dot_in_it_is_a_key() -> None:
+    """In either form."""
+    policy = Policy(protect=("team.power", "keep"))
+    for tag in ("team.power=keep", "team.power.keep"):
+        assert judge("active", policy=policy, tags=frozenset({tag})).reason is Reason.PROTECTED
+    assert judge("active", policy=policy, tags=frozenset({"team=power.keep", "team.power"})).move is Move.STOP
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (f"{KEEP_UNTIL}.2099-12-24T07:00:00Z", Reason.KEPT_UNTIL),
+        (f"{KEEP_UNTIL}.20991224T070000Z", Reason.KEPT_UNTIL),
+        (f"{KEEP_UNTIL}.20991224T070000.5Z", Reason.KEPT_UNTIL),
+        (f"{KEEP_UNTIL}.20011224T070000Z", Reason.DRY_RUN),
+        (f"{KEEP_UNTIL}.2099-12-24", Reason.PROTECTED),
+        (f"{KEEP_UNTIL}.", Reason.PROTECTED),
+    ],
+)
+@pytest.mark.parametrize("as_tag", [True, False])
+def test_a_keep_until_counts_in_the_old_form_too(label: str, reason: Reason, as_tag: bool) -> None:
+    """A malformed one protects, as in the new form."""
+    facts: dict[str, Any] = {"tags": frozenset({label})} if as_tag else {"metadata": {label: ""}}
+    assert judge("active", **facts).reason is reason
 
 
 @pytest.mark.parametrize(("reason", "facts"), GUARDS)
@@ -284,6 +431,20 @@ def _labelled(until: str, as_tag: bool) -> dict[str, Any]:
         ("2001-01-01", Reason.PROTECTED),
         ("next week", Reason.PROTECTED),
         ("2001-02-30T00:00:00Z", Reason.PROTECTED),
+        ("20261120T190001Z", Reason.KEPT_UNTIL),
+        ("20261120T200001+0100", Reason.KEPT_UNTIL),
+        ("20261120T180001-0100", Reason.KEPT_UNTIL),
+        ("20261120t190000.5z", Reason.KEPT_UNTIL),
+        ("20261120T190000Z", Reason.DRY_RUN),
+        ("20261120T200000+0100", Reason.DRY_RUN),
+        ("20991120T190000", Reason.PROTECTED),
+        ("20991120T1900Z", Reason.PROTECTED),
+        ("20991120", Reason.PROTECTED),
+        ("20990230T190000Z", Reason.PROTECTED),
+        ("20991120T19:00:00Z", Reason.PROTECTED),
+        ("2099-11-20T190000Z", Reason.PROTECTED),
+        ("20991120T190000+01:00", Reason.PROTECTED),
+        ("20991120T190000+01", Reason.PROTECTED),
         ("", Reason.PROTECTED),
     ],
 )
@@ -387,7 +548,14 @@ def test_every_action_that_makes_a_server_run_counts_as_a_start(name: str) -> No
     assert started(name, NOW).reason is Reason.STARTED_SINCE
 
 
-@pytest.mark.parametrize("name", ["stop", "create", "lock", "attach_volume", "snapshot", "pause"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stop", "create", "delete", "lock", "unlock", "attach_volume", "detach_interface", "snapshot", "pause",
+        "suspend", "resize", "confirmresize", "revertresize", "migrate", "live-migration", "shelve", "shelveoffload",
+        "rescue", "changepassword", "createimage", "createbackup", "resetstate", "trigger_crash_dump", "extend_volume",
+    ],
+)  # fmt: skip
 def test_other_actions_are_no_start(name: str) -> None:
     """They leave the decision as it was."""
     assert started(name, NOW).move is Move.STOP
@@ -442,3 +610,112 @@ def test_the_history_is_asked_for_only_before_a_stop(state: str) -> None:
 def test_the_other_guards_come_before_the_history(reason: Reason, facts: dict[str, Any]) -> None:
     """What forbids the stop anyway needs no evidence."""
     assert judge("active", time=EVENT, updated=NOW, **facts).reason is reason
+
+
+@pytest.mark.parametrize(
+    ("unread", "move"),
+    [
+        (UnreadEntry(), Move.LEAVE),
+        (UnreadEntry("start"), Move.LEAVE),
+        (UnreadEntry("power_cycle"), Move.LEAVE),
+        (UnreadEntry("stop"), Move.STOP),
+        (UnreadEntry("create"), Move.STOP),
+        (UnreadEntry(at=EVENT - TOLERANCE), Move.LEAVE),
+        (UnreadEntry(at=EVENT - TOLERANCE - TICK), Move.STOP),
+        (UnreadEntry("stop", NOW), Move.STOP),
+    ],
+)
+def test_an_entry_that_could_not_be_read_counts_if_it_may_be_a_start(unread: UnreadEntry, move: Move) -> None:
+    """Of a start that is newer than the event."""
+    history = History((Action("lock", NOW),), unread=(UnreadEntry("lock"), unread))
+    decision = judge("active", time=EVENT, updated=NOW, history=history)
+    assert decision.move is move
+    assert decision.history is (Lookup.UNREADABLE if move is Move.LEAVE else Lookup.NONE_COUNTS)
+    assert ("could not be read" in decision.detail) is (move is Move.LEAVE)
+
+
+@pytest.mark.parametrize(("at", "move"), [(NOW, Move.LEAVE), (EVENT - TOLERANCE - TICK, Move.STOP)])
+def test_an_action_that_is_not_known_may_be_a_start(at: Any, move: Move) -> None:
+    """A cloud may have words of its own."""
+    assert started("power_cycle", at).move is move
+
+
+def test_a_start_that_can_be_read_counts_whatever_other_entries_look_like() -> None:
+    """It is proof; nobody needs to guess then."""
+    history = History((Action("start", NOW, "req-1", "u-7"),), unread=(UnreadEntry(), UnreadEntry("start")))
+    decision = judge("active", time=EVENT, updated=NOW, history=history)
+    assert (decision.reason, decision.history) == (Reason.STARTED_SINCE, Lookup.FOUND)
+    assert "u-7" in decision.detail
+
+
+@pytest.mark.parametrize(("selector", "move"), [(None, Move.STOP), (Selector(name="ci-*"), Move.LEAVE)])
+def test_a_creation_whose_time_could_not_be_read_counts_for_a_selector(selector: Any, move: Move) -> None:
+    """A selector can fit a server that did not exist yet."""
+    server = seen("active", updated=NOW, history=History((), unread=(UnreadEntry("create"),)))
+    assert decide(server, asked(ID, time=EVENT, selector=selector), Policy(), NOW).move is move
+
+
+@pytest.mark.parametrize(
+    ("older", "named"),
+    [
+        ([Action("reboot", EVENT - seconds(9), user_id="u-7")], True),
+        ([Action("rebuild", EVENT - seconds(9), user_id="u-7")], True),
+        ([Action("start", EVENT - seconds(9), user_id="u-7")], True),
+        ([Action("lock", EVENT), Action("reboot", EVENT - seconds(9), user_id="u-7")], True),
+        ([Action("stop", EVENT), Action("reboot", EVENT - seconds(9), user_id="u-7")], False),
+        ([Action("unpause", EVENT - seconds(9), user_id="u-7")], False),
+        ([], False),
+    ],
+)
+def test_the_entry_before_a_start_of_ironic_is_named_too(older: list[Action], named: bool) -> None:
+    """Its own record that the power is back is no person's; the person's is the one before it, with no stop between."""
+    history = acts(Action("start", EVENT + seconds(1), user_id="ironic"), *older)
+    decision = judge("active", time=EVENT, updated=NOW, history=history)
+    assert decision.reason is Reason.STARTED_SINCE
+    assert "ironic" in decision.detail
+    assert ("u-7" in decision.detail) is named
+
+
+def test_only_a_start_is_irons_own_record() -> None:
+    """A reboot after a reboot is a person's."""
+    history = acts(Action("reboot", NOW, user_id="u-8"), Action("reboot", EVENT - seconds(9), user_id="u-7"))
+    assert "u-7" not in judge("active", time=EVENT, updated=NOW, history=history).detail
+
+
+# --- since ---
+
+SINCE = NOW - timedelta(minutes=10)
+
+
+@pytest.mark.parametrize("since", [SINCE, {ID: SINCE}])
+@pytest.mark.parametrize("time", [None, EVENT])
+@pytest.mark.parametrize(
+    ("at", "move"), [(SINCE - TOLERANCE - TICK, Move.STOP), (SINCE - TOLERANCE, Move.LEAVE), (NOW, Move.LEAVE)]
+)
+def test_a_start_after_the_condition_began_counts(since: Any, time: Any, at: Any, move: Move) -> None:
+    """Given for all servers, or for each; with a time of the event or without."""
+    decision = judge("active", time=time, since=since, updated=NOW, history=acts(Action("start", at)))
+    assert decision.move is move
+    assert judge("active", time=time, since=since, updated=NOW).move is Move.ASK
+    assert judge("active", time=time, since=since, updated=SINCE - TOLERANCE - TICK).move is Move.STOP
+
+
+def test_a_since_after_the_events_time_takes_nothing_away() -> None:
+    """A start after either of them counts."""
+    history = acts(Action("start", EVENT + seconds(1)))
+    assert judge("active", time=EVENT, since=NOW, updated=NOW, history=history).reason is Reason.STARTED_SINCE
+
+
+def test_a_since_of_another_server_says_nothing_of_this_one() -> None:
+    """Each alert of a group has its own start."""
+    history = acts(Action("start", NOW))
+    assert judge("active", since={"another": SINCE}, updated=NOW, history=history).move is Move.STOP
+
+
+def test_the_sentence_names_what_a_start_is_too_close_to() -> None:
+    """The event, the beginning of the condition, or our stop."""
+    close = {"updated": NOW, "history": acts(Action("start", SINCE))}
+    assert "too close to the event to tell" in judge("active", time=SINCE, **close).detail
+    assert "too close to the event's since to tell" in judge("active", time=EVENT, since=SINCE, **close).detail
+    attempt = StopAttempt(SINCE, None)
+    assert "too close to our stop to tell" in judge("active", attempt=attempt, **close).detail

@@ -16,7 +16,9 @@ TABLE = {
     "stopped": {"confirmed"},
     "accepted": {"accepted"},
     "unchanged": {"already-stopped", "already-stopping"},
-    "skipped": {"protected", "kept-until", "locked", "not-bare-metal", "started-since"},
+    "skipped": {
+        "protected", "kept-until", "locked", "not-bare-metal", "started-since", "other-project", "not-opted-in",
+    },
     "failed": {
         "not-found", "wrong-state", "power-still-on", "busy", "deleting", "never-launched", "forbidden", "conflict",
         "rejected", "reverted", "cloud-error",

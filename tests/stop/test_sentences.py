@@ -20,7 +20,8 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
-from handler.stop.evidence import Action, History
+from handler.stop.evidence import Action, History, UnreadEntry
+from handler.stop.model import Policy
 from handler.stop.ports import Pending, StopFailed, Taken
 from tests.stop.fakes import NOW, Scenario, Script, acts, seconds, seen
 
@@ -77,7 +78,7 @@ SENTENCES = [
     (one(REJECTED), "The cloud calls the request to read it wrong."),
     (one("active", stops=[DENIED]), "The login may not stop it."),
     (one("active", stops=[REJECTED]), "The cloud calls the request to stop it wrong."),
-    (one("active", stops=[CONFLICT]), "The cloud keeps turning the stop down though nothing stands against it."),
+    (one("active", stops=[CONFLICT]), "The cloud keeps turning the stop down though nothing stands against it (busy)."),
     (one("active", stops=[FAULT]), "The cloud failed each time it was to stop it."),
     (
         beside(["active", "stopped"], "active", stops=[DOWN]),
@@ -93,7 +94,7 @@ SENTENCES = [
     (one("active", seen("active", locked=True), stops=[LOST]), "It is locked. Our stop had no answer."),
     (
         one("active", StopFailed(StateConflict("BMS.0039")), "stopped"),
-        "It was already stopped. The job of our stop failed on it.",
+        "It was already stopped. The job of our stop failed.",
     ),
     (one(UPDATED, "stopped", time=EVENT, **NO_HISTORY), f"Stopped; it was active. {AGE_ALONE}"),
     (one(UPDATED, "stopped", time=EVENT, stops=[LOST], **NO_HISTORY), f"Stopped; it was active. {AGE_ALONE}"),
@@ -111,7 +112,94 @@ SENTENCES = [
         started(EVENT + seconds(1), "u-7"),
         "It was started again (start by user u-7 at 2026-11-20T18:58:01.000Z, too close to the event to tell).",
     ),
-    (one("stopped/powering-on"), "Somebody is starting it just now (task powering-on)."),
+    (one("stopped/powering-on"), "It is being started (task powering-on)."),
+    (
+        one(seen("stopped/powering-on", updated=NOW - seconds(60))),
+        "It is being started (task powering-on since 2026-11-20T18:59:00.000Z).",
+    ),
+    (
+        one(seen("stopped/powering-on", updated=NOW - timedelta(days=3))),
+        "Its task powering-on has been running since 2026-11-17T19:00:00.000Z, for more than 30 minutes: "
+        "the operation is stuck.",
+    ),
+    (
+        one(seen(OFF, updated=NOW - seconds(60))),
+        "It was already powering off, since 2026-11-20T18:59:00.000Z.",
+    ),
+    (
+        one(seen(OFF, updated=NOW - timedelta(days=3))),
+        "Its task powering-off has been running since 2026-11-17T19:00:00.000Z, for more than 30 minutes: "
+        "the operation is stuck.",
+    ),
+    (
+        one("reboot", budget=5),
+        "Another operation is running on it (vm_state reboot). It was still running when the time was up.",
+    ),
+    (one(seen("active", other_project="0a1b")), "It belongs to another project (0a1b) than the login."),
+    (
+        lambda: Scenario(Script("active"), policy=Policy(only=("autostop", "allowed"))),
+        "It does not carry autostop=allowed, which is required here.",
+    ),
+    (
+        one(UPDATED, histories=[History((), unread=(UnreadEntry(at=NOW),))], time=EVENT),
+        "An entry of 2026-11-20T19:00:00.000Z in its history could not be read and may be a start, "
+        "so it is left running.",
+    ),
+    (
+        one(UPDATED, histories=[History((), unread=(UnreadEntry("start"),))], time=EVENT),
+        "An entry in its history could not be read (start) and may be a start, so it is left running.",
+    ),
+    (
+        one(UPDATED, histories=[acts(Action("power_cycle", NOW))], time=EVENT),
+        "An entry of 2026-11-20T19:00:00.000Z in its history could not be read (power_cycle) and may be a start, "
+        "so it is left running.",
+    ),
+    (
+        one(
+            UPDATED,
+            time=EVENT,
+            histories=[
+                acts(Action("start", NOW, user_id="ironic"), Action("reboot", EVENT - seconds(10), user_id="u-7"))
+            ],
+        ),
+        "It was started again (start by user ironic at 2026-11-20T19:00:00.000Z; "
+        "right before it reboot by user u-7 at 2026-11-20T18:57:50.000Z).",
+    ),
+    (
+        one(seen("active", updated=NOW), seen("active", updated=NOW + seconds(1)), stops=[LOST], **NO_HISTORY),
+        "It runs, and its record has changed since our stop; without a history nothing shows that nobody started it "
+        "again, so it is left running. Our stop had no answer.",
+    ),
+    (
+        one("active", StopFailed(CloudFault("x"), "BMS.1007: no power unit"), "active"),
+        "The cloud took the stop, but the server is active after it. The job of our stop failed "
+        "(BMS.1007: no power unit).",
+    ),
+    (
+        one("active", StopFailed(CallDenied("x"), "BMS.0288: policy")),
+        "The login may not stop it. The job of our stop failed (BMS.0288: policy).",
+    ),
+    (
+        one("active", StopFailed(CallRejected("x"), "BMS.0018")),
+        "The cloud calls the request to stop it wrong. The job of our stop failed (BMS.0018).",
+    ),
+    (
+        one("active", StopFailed(CloudFault("x"), "BMS.1007"), GONE),
+        "The server is gone. The job of our stop failed (BMS.1007).",
+    ),
+    (
+        one("active", StopFailed(CloudFault("x"), "BMS.1007"), OFF, wait=3),
+        "The cloud took the stop; it was not seen stopped in time. The job of our stop failed (BMS.1007).",
+    ),
+    (
+        one("active", StopFailed(CloudFault("x"), "BMS.1007"), DENIED),
+        "The cloud took the stop; it does not show the server any more. The job of our stop failed (BMS.1007).",
+    ),
+    (
+        one("active", StopFailed(CloudFault("x"), "BMS.1007"), seen("stopped", power_state=1), wait=3),
+        "The cloud took the stop and shows the server as SHUTOFF, but its power is on (power_state 1). "
+        "Check its management controller. The job of our stop failed (BMS.1007).",
+    ),
     (one("deleted"), "It has been deleted."),
     (one("active/deleting"), "It is being deleted."),
     (one(OFF), "It was already powering off."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from handler.errors import (
 from handler.stop import pauses
 from handler.stop.evidence import Action, History
 from handler.stop.model import Outcome, Policy, Reason, ServerResult
-from handler.stop.ports import Taken
+from handler.stop.ports import ReadSingly, StopFailed, Taken
 from tests.stop.fakes import ID, NOW, START, Scenario, Script, acts, seconds, seen
 from tests.stop.test_model import TABLE
 
@@ -69,6 +69,8 @@ WAYS = {
     Reason.LOCKED: lambda: ends(seen("active", locked=True)),
     Reason.NOT_BARE_METAL: lambda: ends(seen("active", flavor="s3.large.2")),
     Reason.STARTED_SINCE: lambda: ends("stopped/powering-on"),
+    Reason.OTHER_PROJECT: lambda: ends(seen("active", other_project="0a1b")),
+    Reason.NOT_OPTED_IN: lambda: Scenario(Script("active"), policy=Policy(only=("autostop", "allowed"))).result(),
     Reason.NOT_FOUND: lambda: ends(GONE),
     Reason.WRONG_STATE: lambda: ends("paused"),
     Reason.POWER_STILL_ON: lambda: ends("active", OFF, seen("stopped", power_state=1)),
@@ -336,7 +338,7 @@ def test_a_refusal_while_another_operation_runs_is_waited_out() -> None:
     play = Scenario(Script("active", "active/rebooting", "active", OFF, "stopped", stops=[CONFLICT, Taken("req-2")]))
     result = play.result()
     assert (result.reason, result.request_id) == (Reason.CONFIRMED, "req-2")
-    assert play.cloud.story() == ["read", "stop", "read", "read", "stop", "read", "read"]
+    assert play.cloud.story() == ["read", "stop", "read", "read", "history", "stop", "read", "read"]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,7 @@ def test_a_stop_turned_down_four_times_is_given_up(refusal: CloudError, reason: 
     result = play.result()
     assert (result.reason, result.request_id) == (reason, request_id)
     assert (result.vm_state, result.previous_vm_state) == ("active", "active")
-    assert play.cloud.story() == ["read", "stop"] * 4 + ["read"]
+    assert play.cloud.story() == ["read", "stop"] + ["read", "history", "stop"] * 3 + ["read", "history"]
     sent = [call.at for call in play.cloud.of("stop")]
     assert sent[1] == 0.0
     assert sent[1] < sent[2] < sent[3]
@@ -434,7 +436,7 @@ def test_a_lost_answer_to_a_stop_that_did_not_act_is_sent_again_after_a_look() -
     """Still active with no task: the stop got lost on its way, and a second one is due."""
     play = Scenario(Script("active", "active", OFF, "stopped", stops=[LOST, Taken("req-2")]))
     assert play.result().reason is Reason.CONFIRMED
-    assert play.cloud.story() == ["read", "stop", "read", "stop", "read", "read"]
+    assert play.cloud.story() == ["read", "stop", "read", "history", "stop", "read", "read"]
 
 
 @pytest.mark.parametrize("late", [OFF, "stopped"])
@@ -458,6 +460,168 @@ def test_a_lost_answer_at_the_end_of_the_budget_is_no_result() -> None:
     play = Scenario(Script("active", DOWN, stops=[LOST]), budget=5.0)
     with pytest.raises(BudgetSpent):
         play.result()
+
+
+# --- a start after our first stop attempt ---
+
+SOON = NOW + seconds(1)
+
+
+@pytest.mark.parametrize("failed", [LOST, CONFLICT, FAULT, DOWN])
+@pytest.mark.parametrize("at", [NOW - seconds(5), NOW, SOON])
+def test_a_start_after_our_first_stop_counts_also_without_an_event_time(failed: CloudError, at: datetime) -> None:
+    """Whatever the stop was answered with: the server is left running, and no second stop is sent."""
+    play = Scenario(Script("active", "active", stops=[failed], histories=[acts(Action("start", at, user_id="u-7"))]))
+    result = play.result()
+    assert result.reason is Reason.STARTED_SINCE
+    assert "u-7" in result.detail
+    assert play.cloud.story() == ["read", "stop", "read", "history"]
+
+
+def test_the_sentence_says_if_the_start_is_too_close_to_our_stop() -> None:
+    """Within the tolerance of the clocks nobody can tell which came first."""
+    history = acts(Action("start", NOW - seconds(2)))
+    assert "too close to our stop to tell" in ends("active", "active", stops=[LOST], histories=[history]).detail
+
+
+def test_the_clouds_own_clock_says_when_our_stop_was_sent() -> None:
+    """Ours is an hour ahead: the start came after the cloud showed the server to us, and so after the stop."""
+    theirs = NOW - timedelta(hours=1)
+    first = seen("active", cloud_time=theirs)
+    started = Script(first, "active", stops=[LOST], histories=[acts(Action("start", theirs + seconds(1)))])
+    before = Script(
+        first, "active", "stopped", stops=[LOST, Taken()], histories=[acts(Action("start", theirs - seconds(6)))]
+    )
+    assert Scenario(started).result().reason is Reason.STARTED_SINCE
+    assert Scenario(before).result().reason is Reason.CONFIRMED
+
+
+def test_the_first_stop_is_the_one_that_counts() -> None:
+    """Somebody started it between our first stop and our second, which came later than the tolerance of the clocks."""
+    slow = CloudThrottled("slow", status=429, retry_after=10.0)
+    history = [acts(), acts(Action("start", NOW + seconds(1)))]
+    play = Scenario(Script("active", stops=[slow], histories=history))
+    assert play.result().reason is Reason.STARTED_SINCE
+    assert len(play.cloud.of("stop")) == 2
+
+
+def test_a_server_whose_record_is_older_than_our_stop_was_not_started_since() -> None:
+    """No history needs to be asked for it."""
+    old = NOW - timedelta(days=1)
+    play = Scenario(Script(seen("active", updated=old), seen("active", updated=old), "stopped", stops=[LOST, Taken()]))
+    assert play.result().reason is Reason.CONFIRMED
+    assert play.cloud.of("history") == []
+
+
+def test_the_creation_of_a_server_is_no_start_after_our_stop() -> None:
+    """It was there when the stop was sent, however near that its creation was."""
+    history = acts(Action("create", NOW - seconds(1)))
+    play = Scenario(Script("active", "active", "stopped", stops=[CONFLICT, Taken()], histories=[history]))
+    assert play.result().reason is Reason.CONFIRMED
+
+
+NONE_KEPT = [History(None)]
+CHANGED = NOW + seconds(2)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "failed", "reason"),
+    [
+        (NOW, NOW, LOST, Reason.CONFIRMED),
+        (NOW, NOW, FAULT, Reason.CONFIRMED),
+        (NOW, CHANGED, LOST, Reason.STARTED_SINCE),
+        (NOW, CHANGED, FAULT, Reason.STARTED_SINCE),
+        (NOW, None, LOST, Reason.STARTED_SINCE),
+        (None, NOW, LOST, Reason.STARTED_SINCE),
+        (None, None, LOST, Reason.STARTED_SINCE),
+        (NOW, CHANGED, CONFLICT, Reason.CONFIRMED),
+        (NOW, CHANGED, DOWN, Reason.CONFIRMED),
+    ],
+)
+@pytest.mark.parametrize("time", [None, NOW - timedelta(minutes=2)])
+def test_without_a_history_a_lost_stop_is_sent_again_only_if_the_record_has_not_changed(
+    time: Any, before: Any, after: Any, failed: CloudError, reason: Reason
+) -> None:
+    """A stop that was turned down for certain is another matter: there the event's age counts alone."""
+    reads = (seen("active", updated=before), seen("active", updated=after), "stopped")
+    play = Scenario(Script(*reads, stops=[failed, Taken()], histories=NONE_KEPT), time=time)
+    assert play.result().reason is reason
+    assert len(play.cloud.of("stop")) == (2 if reason is Reason.CONFIRMED else 1)
+
+
+def test_what_was_lost_once_stays_lost() -> None:
+    """The second stop is turned down for certain, and the record has changed by then."""
+    reads = (seen("active", updated=NOW), seen("active", updated=NOW), seen("active", updated=CHANGED))
+    play = Scenario(Script(*reads, stops=[LOST, CONFLICT], histories=NONE_KEPT))
+    assert play.result().reason is Reason.STARTED_SINCE
+    assert len(play.cloud.of("stop")) == 2
+
+
+def test_the_record_before_the_latest_stop_is_the_one_that_must_not_change() -> None:
+    """It changed after a stop that was turned down for certain, and not after the one whose answer was lost."""
+    reads = (seen("active", updated=NOW), seen("active", updated=CHANGED), seen("active", updated=CHANGED), "stopped")
+    play = Scenario(Script(*reads, stops=[CONFLICT, LOST, Taken()], histories=NONE_KEPT))
+    assert play.result().reason is Reason.CONFIRMED
+    assert len(play.cloud.of("stop")) == 3
+
+
+# --- a job that failed ---
+
+JOB = StopFailed(CloudFault("failed"), "BMS.1007: no power unit")
+
+
+@pytest.mark.parametrize(
+    ("reads", "reason"),
+    [
+        (["stopped"], Reason.CONFIRMED),
+        (["active"], Reason.REVERTED),
+        (["error"], Reason.REVERTED),
+        ([OFF, "stopped"], Reason.CONFIRMED),
+        ([OFF], Reason.REVERTED),
+        (["active/rebooting"], Reason.REVERTED),
+        ([seen("stopped", power_state=1)], Reason.POWER_STILL_ON),
+        ([seen("stopped", power_state=0)], Reason.REVERTED),
+        (["deleted"], Reason.REVERTED),
+        ([GONE], Reason.NOT_FOUND),
+        ([DENIED], Reason.REVERTED),
+        ([REJECTED], Reason.REVERTED),
+        ([DOWN], Reason.REVERTED),
+    ],
+)
+def test_a_server_whose_job_failed_is_never_accepted(reads: list[Any], reason: Reason) -> None:
+    """It is read once more: off is confirmed, and anything else has failed, with the job's words in the sentence."""
+    play = Scenario(Script("active", JOB, *reads, stops=[Taken("req-1", "job-1")]), wait=5.0)
+    result = play.result()
+    assert result.reason is reason
+    assert ("BMS.1007: no power unit" in result.detail) is (reason is not Reason.CONFIRMED)
+    assert len(play.cloud.of("stop")) == 1
+
+
+def test_a_job_that_failed_says_nothing_of_the_next_stop() -> None:
+    """The first job met a reboot; the second stop was taken, and is accepted for itself."""
+    busy = StopFailed(StateConflict("busy"), "BMS.0037")
+    play = Scenario(Script("active", busy, "active", OFF, stops=[Taken("req-1", "job-1")]), wait=5.0)
+    result = play.result()
+    assert (result.reason, "job" in result.detail) == (Reason.ACCEPTED, False)
+    assert len(play.cloud.of("stop")) == 2
+
+
+def test_where_there_is_a_job_the_history_is_not_asked_about_our_stop() -> None:
+    """The job tells more, and Nova knows the stop by another request id."""
+    play = Scenario(Script("active", stops=[Taken("req-1", "job-1")]), wait=5.0)
+    assert play.result().reason is Reason.ACCEPTED
+    assert play.cloud.of("history") == []
+
+
+# --- a list that fails ---
+
+
+def test_a_server_that_the_list_did_not_show_is_read_again_at_once() -> None:
+    """And decided on as any other."""
+    play = Scenario(Script(ReadSingly(), "active", "stopped"))
+    assert play.result().reason is Reason.CONFIRMED
+    assert play.cloud.story() == ["read", "read", "stop", "read"]
+    assert play.cloud.of("read")[1].at == 0.0
 
 
 # --- waiting ---

@@ -74,6 +74,9 @@ def test_events_and_servers_are_counted_by_what_came_of_them(
     last = collector.of("autostop.event.last_time")
     assert len(last) == 6
     assert all(before <= point.value <= time.time() for point in last)
+    servers = collector.of("autostop.server.last_time")
+    assert {point.attributes["autostop.server.reason"] for point in servers} == {"confirmed", "locked", "not-found"}
+    assert all(before <= point.value <= time.time() for point in servers)
 
 
 def test_calls_are_measured_by_status(collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:

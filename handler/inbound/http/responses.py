@@ -13,6 +13,7 @@ from handler.errors import (
     BadEvent,
     CallerForbidden,
     CloudError,
+    EndpointUnusable,
     HeadersTooLarge,
     InsecureEndpoint,
     InternalFault,
@@ -87,7 +88,7 @@ def problem(error: AutostopError) -> Answer:
 
 def told(trouble: RetryableError) -> str:
     """What may be said of trouble outside of the log."""
-    if isinstance(trouble, CloudError) and not isinstance(trouble, LoginMissing | InsecureEndpoint):
+    if isinstance(trouble, CloudError) and not isinstance(trouble, LoginMissing | InsecureEndpoint | EndpointUnusable):
         # Its message quotes the cloud, which is for the log alone.
         return f"The cloud did not do what was asked ({trouble.name})."
     return str(trouble)

@@ -13,6 +13,21 @@ class BatchPolicy(StrEnum):
     """200: the others are stopped, and the part of the job that is about this one has failed."""
 
 
+class JobChildren(StrEnum):
+    """How a job shows the servers that it is about."""
+
+    LISTED = "listed"
+    """Each by a child, which says what came of it."""
+    NONE = "none"
+    """The list of children is empty."""
+    NULL = "null"
+    """The list of children is null."""
+    MISSING = "missing"
+    """There is no list of children."""
+    SERVER_ID = "server-id"
+    """There is no list of children; the job names its first server."""
+
+
 @dataclass(slots=True, kw_only=True)
 class BmsBehavior:
     """The choices, each by default what seems likeliest.
@@ -23,6 +38,8 @@ class BmsBehavior:
         locked_code: the code for a stop of a locked server; the default is that of the ECS API.
         missing_status: the status, 400 or 404, with which a GET of a server that is not there answers BMS.0040.
         job_id: whether the answer to a stop names its job.
+        job_children: a `JobChildren`, or its text. Where children are not listed, the job has the code and the reason
+            of the first of them that failed.
         job_server_ids: whether the parts of a job say which server they are about.
         job_ends: whether jobs are ever shown as ended.
         job_word: the status shown of what has not ended, in place of INIT and RUNNING.
@@ -36,6 +53,7 @@ class BmsBehavior:
     locked_code: str = "Ecs.0605"
     missing_status: int = 400
     job_id: bool = True
+    job_children: str = JobChildren.LISTED
     job_server_ids: bool = True
     job_ends: bool = True
     job_word: str | None = None

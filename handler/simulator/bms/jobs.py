@@ -2,10 +2,10 @@
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from handler.simulator.bms.behavior import BmsBehavior
+from handler.simulator.bms.behavior import BmsBehavior, JobChildren
 from handler.simulator.bms.replies import words_for
 from handler.simulator.compute.world import World
 
@@ -69,11 +69,24 @@ class Jobs:
             if job is None or job.project_id != project_id:
                 return None
             progress = [self._progress(job, part) for part in job.parts]
-            entities = {
-                "sub_jobs_total": len(job.parts),
-                "sub_jobs": [self._show_part(job, part, p) for part, p in zip(job.parts, progress, strict=True)],
-            }
             whole = self._sum(progress)
+            children = JobChildren(self._manners.job_children)
+            if children is not JobChildren.LISTED and whole.status == "FAIL":
+                whole = replace(whole, error_code=next(p.error_code for p in progress if p.error_code))
+            entities: dict[str, object] = {"sub_jobs_total": len(job.parts)}
+            match children:
+                case JobChildren.LISTED:
+                    entities["sub_jobs"] = [
+                        self._show_part(job, part, p) for part, p in zip(job.parts, progress, strict=True)
+                    ]
+                case JobChildren.NONE:
+                    entities["sub_jobs"] = []
+                case JobChildren.NULL:
+                    entities["sub_jobs"] = None
+                case JobChildren.SERVER_ID:
+                    entities = {"server_id": job.parts[0].server_id}
+                case JobChildren.MISSING:
+                    entities = {}
             return self._row(job.id, "baremetalBatchOperate", job.begun, whole) | {"entities": entities}
 
     def _show_part(self, job: _Job, part: SubJob, progress: _Progress) -> dict[str, object]:

@@ -20,7 +20,7 @@ _LEFT_OUT = ("links", "OS-EXT-STS:task_state", "OS-SRV-USG:terminated_at", "os-e
 
 def is_bare_metal(server: ServerState) -> bool:
     """Whether the BMS API has this server, or it is a virtual one that only Nova has."""
-    return server.flavor.startswith("physical.") or _TAG in server.tags
+    return (server.flavor_name or server.flavor).startswith("physical.") or _TAG in server.tags
 
 
 def show(server: ServerState, *, idle_task_state: bool) -> dict[str, object]:
@@ -42,7 +42,7 @@ def show(server: ServerState, *, idle_task_state: bool) -> dict[str, object]:
             "addresses": {_NETWORK: [_address(server)]},
             "flavor": {
                 "id": server.flavor,
-                "name": server.flavor,
+                "name": server.flavor_name or server.flavor,
                 "vcpus": "16",
                 "ram": "262144",
                 "disk": "100",

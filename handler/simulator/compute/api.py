@@ -29,6 +29,7 @@ class Nova:
         stop_status: what a stop taken is answered with.
         max_limit: the longest page of a list.
         default_limit: the length of a page of servers if the caller names none; None for the longest.
+        next_links: a full page of servers has a link to the next one.
         refuse_token: what answers a call without a good token: who checks tokens, which is not Nova itself.
     """
 
@@ -41,6 +42,7 @@ class Nova:
         stop_status: int,
         max_limit: int,
         default_limit: int | None = None,
+        next_links: bool = True,
         refuse_token: Callable[[Request, str], Answer] = unauthenticated,
     ) -> None:
         self._world = world
@@ -49,6 +51,7 @@ class Nova:
         self._stop_status = stop_status
         self._max_limit = max_limit
         self._default_limit = default_limit
+        self._next_links = next_links
         self._refuse_token = refuse_token
 
     def answer(self, request: Request, request_id: str) -> Answer:
@@ -61,6 +64,8 @@ class Nova:
         token = self._identity.check(request.header("X-Auth-Token"))
         if token is None:
             return self._refuse_token(request, request_id)
+        if not token.admits(request.method, request.path):
+            return unauthenticated(request, request_id)
         if where is None:
             return plain(request_id, 404, _NO_RESOURCE)
         try:
@@ -161,7 +166,7 @@ class Nova:
             case Resource.RECORDS | Resource.RECORD:
                 return reply(named, request_id, self._records(request, where, view, seen_by))
         detailed = where.resource is Resource.DETAIL
-        limits = self._max_limit, self._default_limit
+        limits = self._max_limit, self._default_limit, self._next_links
         page = list_servers(self._world, request.query, view, own_id, detailed, *limits)
         return reply(named, request_id, page)
 

@@ -46,6 +46,7 @@ def list_servers(
     detailed: bool,
     max_limit: int,
     default_limit: int | None = None,
+    next_links: bool = True,
 ) -> dict[str, object]:
     """Return the body of `GET /servers` or `GET /servers/detail`.
 
@@ -54,6 +55,7 @@ def list_servers(
         detailed: with all that is shown of a server.
         max_limit: the longest page.
         default_limit: the length of a page if the caller names none; None for the longest.
+        next_links: a full page has a link to the next one.
 
     Raises:
         NovaError: 400 for a parameter that Nova does not take, 403 for one that only administrators may use.
@@ -69,12 +71,13 @@ def list_servers(
     else:
         tests.insert(0, lambda server: server.project_id == project_id)
     ordered = _ordered(world.all(), query, view)
-    after = _after(ordered, given.get("marker"), lambda server: server.id)
+    # A list that does not show what is deleted does not find a deleted marker either.
+    after = _after(ordered, given.get("marker"), lambda s: "" if s.deleted and not _shows_deleted(options) else s.id)
     limit = _limit(given, max_limit, default_limit)
     page = [server for server in after if all(test(server) for test in tests)][:limit]
     show = (lambda server: views.full(server, view, alone=False)) if detailed else None
     body: dict[str, object] = {"servers": [show(s) if show else views.brief(s, view) for s in page]}
-    if limit and len(page) == limit:
+    if limit and len(page) == limit and next_links:
         # A full page always has a next link, also when it happens to be the last one.
         path = ("servers", "detail") if detailed else ("servers",)
         body["servers_links"] = [_next(view.link(*path), given, page[-1].id)]
@@ -105,6 +108,10 @@ def page_of_actions(
     return body
 
 
+def _shows_deleted(options: dict[str, str]) -> bool:
+    return not {"changes-since", "changes-before", "deleted"}.isdisjoint(options)
+
+
 def _permitted(name: str, view: views.View) -> bool:
     return view.admin or (name in _PLAIN_FILTERS and view.at_least(_PLAIN_FILTERS[name]))
 
@@ -112,10 +119,9 @@ def _permitted(name: str, view: views.View) -> bool:
 def _tests(query: _Query, options: dict[str, str], view: views.View) -> list[_Test]:
     """Return what a server must pass to be listed."""
     tests: list[_Test] = []
-    show_deleted = "changes-since" in options or "changes-before" in options
+    show_deleted = _shows_deleted(options)
     if "deleted" in options:
         wanted = options["deleted"].lower() in ("1", "t", "true", "on", "y", "yes")
-        show_deleted = True
         tests.append(lambda server: server.deleted is wanted)
     if statuses := [value for name, value in query if name == "status"]:
         vm_states, task_states = states_of(statuses)

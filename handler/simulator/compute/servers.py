@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from handler.simulator.compute.states import power_state_of, status_of
+from handler.simulator.compute.states import Controller, power_state_of, status_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class ServerFault:
 class ServerState:
     """A server at one moment. Times are seconds since the epoch; `host` is None if no host ever took it.
 
-    `power_off_leaves` is the power_state beside `stopped` after a stop that the machine's management controller did
-    not carry out, as with Ironic: 1 if it refuses or ignores the request, 0 if it does not answer; None if it works.
+    `controller` is a `Controller`, or its text. `flavor_name` is shown from microversion 2.47 on, where it differs from
+    the id, `flavor`.
     """
 
     id: str
@@ -72,13 +72,14 @@ class ServerState:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     flavor: str = "physical.o2.medium"
+    flavor_name: str | None = None
     description: str | None = None
     availability_zone: str = "nova"
     terminated_at: float | None = None
     fault: ServerFault | None = None
     power_off_delay: float | None = None
     power_off_fails: bool = False
-    power_off_leaves: int | None = None
+    controller: str = Controller.WORKS
     due: Due | None = None
 
     @property

@@ -4,6 +4,7 @@ Source: `nova/api/openstack/common.py`, `_STATE_MAP`; the same in every release 
 """
 
 from collections.abc import Iterable
+from enum import StrEnum
 
 _REBUILD = {
     "rebuilding": "REBUILD",
@@ -53,6 +54,28 @@ _POWER = {
     "suspended": 4,
     "shelved": 4,
 }
+
+
+class Controller(StrEnum):
+    """What the management controller of a machine does when Ironic asks it to switch the power off.
+
+    Whatever it does, Nova records the stop as done: seen on a real Nova with Ironic.
+    """
+
+    WORKS = "works"
+    """The power goes off."""
+    REFUSES = "refuses"
+    """It answers with an error at once, and the power stays on."""
+    IGNORES = "ignores"
+    """It takes the request, and the power stays on; Nova waits for as long as a power-off takes."""
+    SILENT = "silent"
+    """It does not answer at all, and Nova no longer knows whether the power is on."""
+
+    @property
+    def power_state(self) -> int | None:
+        """The power_state beside `stopped`; None for the usual one."""
+        return {"works": None, "refuses": 1, "ignores": 1, "silent": 0}[self.value]
+
 
 PROGRESS_STATUSES = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"})
 FAULT_STATUSES = frozenset({"ERROR", "DELETED"})

@@ -136,7 +136,7 @@ def action_in_detail(entry: Action, server: ServerState, view: View) -> dict[str
 def _event(entry: Action, server: ServerState, view: View) -> dict[str, object]:
     result = ("Error" if entry.failed else "Success") if entry.finish_time is not None else None
     event: dict[str, object] = {
-        "event": _EVENTS[entry.action],
+        "event": _EVENTS.get(entry.action, f"compute_{entry.action}"),
         "start_time": _precise(entry.start_time),
         "finish_time": _precise(entry.finish_time),
         "result": result,
@@ -206,7 +206,7 @@ def _flavor(server: ServerState, view: View) -> dict[str, object]:
             "disk": 100,
             "ephemeral": 0,
             "swap": 0,
-            "original_name": server.flavor,
+            "original_name": server.flavor_name or server.flavor,
             "extra_specs": {},
         }
     link = {"rel": "bookmark", "href": view.bookmark("flavors", server.flavor)}

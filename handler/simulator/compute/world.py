@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from handler.simulator.compute.servers import Action, Due, ServerState
-from handler.simulator.compute.states import power_state_of
+from handler.simulator.compute.states import Controller, power_state_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +127,8 @@ class World:
             now = self.clock()
             server = self._admitted(server_id, actor, "stop", frozenset({"active", "error"}))
             delay = self.power_off_delay if server.power_off_delay is None else server.power_off_delay
+            if Controller(server.controller) is Controller.REFUSES:
+                delay = 0.0
             ends_in = server.vm_state if server.power_off_fails else "stopped"
             due = Due(now + delay, ends_in, actor.request_id, failed=server.power_off_fails)
             self._begin(server, "stop", "powering-off", actor, due)
@@ -202,6 +204,16 @@ class World:
             changes.setdefault("updated", self.clock())
             self._servers[server.id] = replace(server, **changes)
 
+    def record(self, server_id: str, action: str, actor: Actor, at: float) -> None:
+        """Write an entry into a server's history without doing anything, as Ironic's notifications do.
+
+        Raises:
+            KeyError: there never was such a server.
+        """
+        with self.lock:
+            self._record(self.get(server_id).id, action, actor, at)
+            self._actions[server_id.lower()].sort(key=lambda entry: entry.start_time)
+
     def _admitted(self, server_id: str, actor: Actor, action: str, vm_states: frozenset[str]) -> ServerState:
         # The order is upstream's (the decorators in nova/compute/api.py), and shows in what a caller is told.
         server = self.find_to_act(server_id, None if actor.admin else actor.project_id)
@@ -232,8 +244,9 @@ class World:
         if due is None or self.clock() < due.at:
             return server
         power_state = power_state_of(due.vm_state, server.host is not None)
-        if due.vm_state == "stopped" and server.power_off_leaves is not None:
-            power_state = server.power_off_leaves
+        left_on = Controller(server.controller).power_state
+        if due.vm_state == "stopped" and left_on is not None:
+            power_state = left_on
         settled = replace(
             server, vm_state=due.vm_state, task_state=None, power_state=power_state, updated=due.at, due=None
         )

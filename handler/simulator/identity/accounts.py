@@ -65,11 +65,22 @@ class Accounts:
         """Add a key that signs requests of a user; a temporary one if it has a lifetime, in seconds."""
         return self.keys.add(self.user(user), lifetime)
 
-    def add_application_credential(self, name: str, user: str, roles: Iterable[str] | None) -> ApplicationCredential:
-        """Add a login for a program on behalf of a user, with the user's own roles unless some are given."""
+    def add_application_credential(
+        self,
+        name: str,
+        user: str,
+        roles: Iterable[str] | None,
+        access_rules: Iterable[tuple[str, str]] | None = None,
+    ) -> ApplicationCredential:
+        """Add a login for a program on behalf of a user, with the user's own roles unless some are given.
+
+        Args:
+            access_rules: as `ApplicationCredential` has them.
+        """
         owner = self.user(user)
         held = tuple(roles) if roles is not None else owner.roles[self.project.id]
         secret = secrets.token_urlsafe(32)
-        credential = ApplicationCredential(uuid.uuid4().hex, name, secret, owner, self.project, held)
+        rules = None if access_rules is None else tuple(access_rules)
+        credential = ApplicationCredential(uuid.uuid4().hex, name, secret, owner, self.project, held, rules)
         self._identity.application_credentials.append(credential)
         return credential

@@ -1,6 +1,7 @@
 """The service catalogue that comes with a token."""
 
 import uuid
+from collections.abc import Iterable
 from enum import StrEnum
 
 from handler.simulator.identity.model import Token
@@ -23,17 +24,21 @@ class ComputePath(StrEnum):
 
 
 class Catalog:
-    """One catalogue of one region.
+    """The catalogue of a cloud.
 
     Args:
-        region: the id of the region.
+        region: the id of the region that is there.
         compute: the form of the compute URL.
         bms: the form of the URL of the BMS API; empty if the cloud has none.
         smn: whether there is SMN; its URL has no project in it, as on Open Telekom Cloud.
+        more_regions: others, whose URLs lead nowhere.
     """
 
-    def __init__(self, region: str, compute: str, bms: str = "", *, smn: bool = False) -> None:
+    def __init__(
+        self, region: str, compute: str, bms: str = "", *, smn: bool = False, more_regions: Iterable[str] = ()
+    ) -> None:
         self.region = region
+        self.more_regions = tuple(more_regions)
         self.compute = compute
         self.bms = bms
         self.smn = smn
@@ -56,12 +61,13 @@ class Catalog:
         interfaces = ("admin", "internal", "public") if kind == "identity" else ("public", "internal")
         endpoints = [
             {
-                "id": self._id(f"{kind}/{interface}"),
+                "id": self._id(f"{kind}/{interface}/{region}"),
                 "interface": interface,
-                "region_id": self.region,
-                "url": self.base_url + path,
-                "region": self.region,
+                "region_id": region,
+                "url": f"{self.base_url}{path if region == self.region else f'/{region}{path}'}",
+                "region": region,
             }
+            for region in (self.region, *self.more_regions)
             for interface in interfaces
         ]
         return {"endpoints": endpoints, "id": self._id(kind), "type": kind, "name": name}

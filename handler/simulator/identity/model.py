@@ -1,5 +1,6 @@
 """Who may log in to the simulated cloud, and the tokens that were given out."""
 
+import re
 import secrets
 import threading
 import uuid
@@ -38,7 +39,11 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationCredential:
-    """A user's login for a program, bound to one project and to roles of it."""
+    """A user's login for a program, bound to one project and to roles of it.
+
+    `access_rules` are methods and paths, the only ones that it may be used for; None for all. In a path `*` or a name
+    in braces stands for one part, `**` for any rest.
+    """
 
     id: str
     name: str
@@ -46,6 +51,7 @@ class ApplicationCredential:
     user: User
     project: Project
     roles: tuple[str, ...]
+    access_rules: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +73,24 @@ class Token:
         """Whether Nova's policy treats the holder as an administrator."""
         return "admin" in self.roles
 
+    def admits(self, method: str, path: str) -> bool:
+        """Whether the access rules of the application credential that it came from, if any, include a call."""
+        credential = self.application_credential
+        if credential is None or credential.access_rules is None:
+            return True
+        return any(
+            method == allowed and _pattern(pattern).fullmatch(path) for allowed, pattern in credential.access_rules
+        )
+
     @property
     def may_write(self) -> bool:
         """Whether Nova's policy lets the holder stop and start servers of the project."""
         return self.admin or "member" in self.roles
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    parts = re.split(r"(\*\*|\*|\{[^}]*\})", path)
+    return re.compile("".join(".*" if p == "**" else "[^/]+" if p[:1] in ("*", "{") else re.escape(p) for p in parts))
 
 
 class Denied(Exception):

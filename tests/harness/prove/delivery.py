@@ -53,10 +53,6 @@ class Delivery:
         self._town = town
         self._began = clock.monotonic()
         self._errand = Errand(copy.message.acting, clock.time())
-        if town.bms:
-            # It keeps no history, so nobody can see a start in it.
-            for event in copy.message.acting:
-                self._errand.of(event).blind |= set(self._ids(event))
         self._calm = {event.key: set(self._ids(event)) for event in copy.message.acting} if calm else {}
         self._foretold = self._foretell() if calm else {}
         headers, body = copy.message.wire()
@@ -199,7 +195,7 @@ class Delivery:
                     state = None
                 bms = self._town.bms
                 veiled = bms is not None and not bms.job_server_ids
-                reasons = law.expected(event, state, None if bms else actions, now, veiled=veiled)
+                reasons = law.expected(event, state, actions, now, veiled=veiled)
                 if reasons and everything.count(id_) == 1:
                     foretold[(event.key, id_)] = reasons
         return foretold

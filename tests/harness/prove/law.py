@@ -21,6 +21,8 @@ MAX_AGE = 15 * 60.0
 TOLERANCE = 5.0
 WAIT = 20.0
 DEADLINE = 50.0
+# An operation that has been running for longer is stuck.
+STUCK = 30 * 60.0
 # The cloud tells times in whole seconds, cut off.
 _GRAIN = 1.0
 
@@ -36,6 +38,8 @@ _OUTCOMES = {
     "locked": "skipped",
     "not-bare-metal": "skipped",
     "started-since": "skipped",
+    "other-project": "skipped",
+    "not-opted-in": "skipped",
     "dry-run": "planned",
 }
 
@@ -67,6 +71,8 @@ def objection(errand: Errand, server_id: str, sent: Sent, earlier: Sequence[Sent
     known = asked.time is not None and server_id not in errand.blind
     if known and started(asked, look.actions, 0.0):
         return "that was started after the event"
+    if here and server_id not in errand.blind and started_after(look.actions, here[0].at):
+        return "that was started after this delivery's first stop"
     if known and any(other.taken_at is not None and other.taken_at < look.at for other in earlier):
         return "that this event had stopped before"
     return None
@@ -124,8 +130,12 @@ def started(asked: Asked, actions: Sequence[Action], doubt: float) -> bool:
     """Whether somebody started the server after the event, or up to `doubt` seconds before it."""
     if asked.time is None:
         return False
-    since = min(asked.time, asked.emitted) - doubt
-    return any(action.action in _STARTS and action.start_time > since for action in actions)
+    return started_after(actions, min(asked.time, asked.emitted) - doubt)
+
+
+def started_after(actions: Sequence[Action], moment: float) -> bool:
+    """Whether somebody started the server after a moment, in seconds since the epoch."""
+    return any(action.action in _STARTS and action.start_time > moment for action in actions)
 
 
 def _unfit(state: ServerState) -> str | None:
@@ -137,17 +147,19 @@ def _unfit(state: ServerState) -> str | None:
 
 
 def expected(
-    asked: Asked, state: ServerState | None, actions: Sequence[Action] | None, now: float, *, veiled: bool = False
+    asked: Asked, state: ServerState | None, actions: Sequence[Action], now: float, *, veiled: bool = False
 ) -> set[str] | None:
     """The reasons that a result may give for a server if nothing disturbs the delivery; None if that can't be told.
 
     Args:
         state: None if the API that is spoken shows no such server.
-        actions: None if the API keeps no history.
         veiled: stops are told by a job that does not say which server it means.
     """
     if state is None or state.deleted:
         return {"not-found"}
+    if state.task_state is not None and now - state.updated > STUCK - DEADLINE:
+        # It may count as stuck when the function looks.
+        return None
     if state.task_state == "powering-on" and not guards(state, now) and state.due and state.due.at - now > DEADLINE / 2:
         return {"started-since"}
     if state.due is not None and state.due.at - now < DEADLINE:
@@ -172,9 +184,9 @@ def expected(
     if veiled and not asked.dry_run:
         # It may run on because of another server until the waiting time is up.
         stopping |= {"accepted"}
-    if actions and started(asked, actions, 0.0):
+    if started(asked, actions, 0.0):
         return {"started-since"}
-    if actions and started(asked, actions, TOLERANCE + 4.0 + 2 * _GRAIN):
+    if started(asked, actions, TOLERANCE + 4.0 + 2 * _GRAIN):
         return {"started-since", *stopping}
     return stopping
 
@@ -215,11 +227,18 @@ def misstatement(
         return None if gone or server_id in errand.failing else f"failed ({reason}), though nothing went wrong"
     if not looks:
         return f"{reason}, though it was never seen"
-    return None if _borne_out(reason, asked, looks, stops, actions) else f"{reason}, which is not so"
+    blind = server_id in errand.blind
+    return None if _borne_out(reason, asked, looks, stops, actions, blind=blind) else f"{reason}, which is not so"
 
 
 def _borne_out(
-    reason: str, asked: Asked, looks: Sequence[Look], stops: Sequence[Sent], actions: Sequence[Action]
+    reason: str,
+    asked: Asked,
+    looks: Sequence[Look],
+    stops: Sequence[Sent],
+    actions: Sequence[Action],
+    *,
+    blind: bool,
 ) -> bool:
     """Whether what the function was shown gives it a right to say this."""
     last = looks[-1].state
@@ -243,7 +262,12 @@ def _borne_out(
         case "protected" | "locked" | "not-bare-metal" | "kept-until":
             return reason in guards(last, looks[-1].at)
         case "started-since":
-            return last.task_state == "powering-on" or started(asked, actions, TOLERANCE + 4.0 + 2 * _GRAIN)
+            doubt = TOLERANCE + 4.0 + 2 * _GRAIN
+            return (
+                last.task_state == "powering-on"
+                or started(asked, actions, doubt)
+                or (bool(stops) and (blind or started_after(actions, stops[0].at - doubt)))
+            )
         case "busy":
             return last.task_state is not None
         case "wrong-state":

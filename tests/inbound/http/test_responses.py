@@ -48,6 +48,7 @@ EXPECTED = {
     errors.CloudUnreachable: (503, "cloud-unreachable"),
     errors.CloudThrottled: (503, "cloud-throttled"),
     errors.CloudUnexpectedAnswer: (503, "cloud-unexpected-answer"),
+    errors.EndpointUnusable: (503, "endpoint-unusable"),
     errors.LoginRefused: (503, "login-refused"),
     errors.LoginMissing: (503, "login-missing"),
     errors.InsecureEndpoint: (503, "insecure-endpoint"),

@@ -1,0 +1,207 @@
+"""What clouds do that a client easily gets wrong: each behaviour can be asked of the simulator."""
+
+from __future__ import annotations
+
+import pytest
+
+from handler.simulator import BmsBehavior, Controller, JobChildren, Simulator
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("controller", "after", "power_state"),
+    [
+        (Controller.WORKS, 8.0, 4),
+        (Controller.REFUSES, 0.0, 1),
+        (Controller.IGNORES, 8.0, 1),
+        (Controller.SILENT, 8.0, 0),
+        ("refuses", 0.0, 1),
+    ],
+)
+def test_a_stop_is_recorded_as_done_whatever_the_management_controller_does(
+    cloud, stop, ask, clock, controller, after, power_state
+):
+    """As a real Nova with Ironic does it: only the power_state tells, and another stop is a 409."""
+    id_ = cloud.add_server(controller=controller, power_off_delay=8.0)
+    assert stop(id_).status == 202
+    if after:
+        clock.forward(after - 0.1)
+        assert cloud.server(id_).task_state == "powering-off"
+        clock.forward(0.1)
+    server = cloud.server(id_)
+    assert (server.vm_state, server.task_state, server.power_state) == ("stopped", None, power_state)
+    shown = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions").json()["instanceActions"][0]
+    assert (shown["action"], shown["message"]) == ("stop", None)
+    assert stop(id_).status == 409
+
+
+def test_a_management_controller_of_another_kind_is_an_error(cloud):
+    """When it is asked for its power, at the latest."""
+    id_ = cloud.add_server(vm_state="stopped")
+    with pytest.raises(ValueError, match="sulks"):
+        Controller("sulks")
+    assert cloud.server(id_).power_state == 4
+
+
+def test_an_entry_of_the_history_can_be_written_without_doing_anything(cloud, ask, clock):
+    """As Ironic's notifications do it; at any time, and in order."""
+    id_ = cloud.add_server()
+    clock.forward(100)
+    before = cloud.server(id_).state
+    cloud.record_action(id_, "start", user_id="ironic")
+    cloud.record_action(id_, "reboot", user_id="u-7", at=clock.now - 10)
+    shown = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions").json()["instanceActions"]
+    assert [(entry["action"], entry["user_id"]) for entry in shown[:2]] == [("start", "ironic"), ("reboot", "u-7")]
+    assert cloud.server(id_).state == before
+    detail = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions/{shown[0]['request_id']}", token=cloud.token("admin"))
+    assert detail.json()["instanceAction"]["events"][0]["event"] == "compute_start_instance"
+    cloud.record_action(id_, "rescue")
+    newest = cloud.actions(id_)[0].request_id
+    detail = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions/{newest}", token=cloud.token("admin"))
+    assert detail.json()["instanceAction"]["events"][0]["event"] == "compute_rescue"
+    with pytest.raises(KeyError):
+        cloud.record_action(UNKNOWN, "start")
+
+
+# --- access rules ---
+
+
+def credential_token(cloud, ask, rules):
+    """A token of an application credential with these access rules."""
+    id_, secret = cloud.add_application_credential(access_rules=rules)
+    identity = {"methods": ["application_credential"], "application_credential": {"id": id_, "secret": secret}}
+    return ask("POST", "/v3/auth/tokens", {"auth": {"identity": identity}}, token=None).header("X-Subject-Token")
+
+
+@pytest.mark.parametrize(
+    ("rules", "read", "listed", "history", "acted"),
+    [
+        (None, 200, 200, 200, 202),
+        ([], 401, 401, 401, 401),
+        ([("GET", "/v2.1/servers/**")], 200, 200, 200, 401),
+        ([("GET", "/v2.1/servers/{server_id}")], 200, 200, 401, 401),
+        ([("GET", "/v2.1/servers/*/os-instance-actions")], 401, 401, 200, 401),
+        ([("GET", "/v2.1/servers/detail"), ("POST", "/v2.1/servers/*/action")], 401, 200, 401, 202),
+        ([("POST", "/v2.1/servers/detail")], 401, 401, 401, 401),
+    ],
+)
+def test_a_call_that_access_rules_do_not_include_is_a_401(cloud, ask, stop, rules, read, listed, history, acted):
+    """Of Keystone's middleware, in front of Nova, though the token is good."""
+    id_, token = cloud.add_server(), credential_token(cloud, ask, rules)
+    assert ask("GET", f"/v2.1/servers/{id_}", token=token).status == read
+    assert ask("GET", "/v2.1/servers/detail", token=token).status == listed
+    refused = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions", token=token)
+    assert refused.status == history
+    assert stop(id_, token=token).status == acted
+    if history == 401:
+        assert refused.header("WWW-Authenticate").startswith("Keystone")
+
+
+# --- regions ---
+
+
+def test_a_catalogue_can_have_more_regions(clock, ask):
+    """Each with every service and interface; only the first is there."""
+    with Simulator(clock=clock, more_regions=["west-2"], bms=True) as cloud:
+        catalog = ask("GET", "/v3/auth/catalog", to=cloud, token=cloud.token()).json()["catalog"]
+        for service in catalog:
+            regions = {}
+            for endpoint in service["endpoints"]:
+                regions.setdefault(endpoint["region"], []).append(endpoint["url"])
+            assert set(regions) == {"RegionOne", "west-2"}
+            assert {len(urls) for urls in regions.values()} == {3 if service["type"] == "identity" else 2}
+            assert not set(regions["RegionOne"]) & set(regions["west-2"])
+        ids = [endpoint["id"] for service in catalog for endpoint in service["endpoints"]]
+        assert len(ids) == len(set(ids))
+
+
+# --- lists ---
+
+
+def test_a_full_page_may_lack_its_next_link(clock, ask):
+    """The marker works all the same."""
+    with Simulator(clock=clock, max_limit=2, next_links=False) as cloud:
+        for number in range(3):
+            clock.forward(1)
+            cloud.add_server(f"vm-{number}")
+        token = cloud.token()
+        first = ask("GET", "/v2.1/servers", to=cloud, token=token).json()
+        assert list(first) == ["servers"]
+        marker = first["servers"][-1]["id"]
+        then = ask("GET", f"/v2.1/servers?marker={marker}", to=cloud, token=token).json()
+        assert [server["name"] for server in then["servers"]] == ["vm-0"]
+
+
+def test_a_server_that_was_deleted_is_no_marker(cloud, ask, clock):
+    """400, unless the list shows what was deleted."""
+    ids = []
+    for number in range(3):
+        clock.forward(1)
+        ids.append(cloud.add_server(f"vm-{number}"))
+    cloud.delete_server(ids[1])
+    refused = ask("GET", f"/v2.1/servers?marker={ids[1]}")
+    assert (refused.status, refused.message) == (400, f"marker [{ids[1]}] not found")
+    since = "changes-since=2020-01-01T00:00:00Z"
+    assert ask("GET", f"/v2.1/servers?marker={ids[1]}&{since}").status == 200
+
+
+# --- flavors ---
+
+
+def test_a_flavor_has_a_name_beside_its_id(cloud, ask):
+    """The id is shown until 2.46, the name from 2.47 on."""
+    flavor_id = "9d2f8d0e-0d6b-4c59-8b5b-0d9f1e7a6c11"
+    id_ = cloud.add_server(flavor=flavor_id, flavor_name="physical.h2.large")
+    for version, key, value in (("2.46", "id", flavor_id), ("2.47", "original_name", "physical.h2.large")):
+        shown = ask("GET", f"/v2.1/servers/{id_}", OpenStack_API_Version=f"compute {version}").json()["server"]
+        assert shown["flavor"][key] == value
+
+
+def test_the_bms_api_shows_both(clock, ask):
+    """And knows a bare metal server by the name."""
+    with Simulator(clock=clock, bms=True) as cloud:
+        id_ = cloud.add_server(flavor="9d2f8d0e", flavor_name="physical.h2.large")
+        path = f"/v1/{cloud.project_id}/baremetalservers/{id_}"
+        flavor = ask("GET", path, to=cloud, token=cloud.token()).json()["server"]["flavor"]
+        assert (flavor["id"], flavor["name"]) == ("9d2f8d0e", "physical.h2.large")
+
+
+# --- jobs ---
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("children", list(JobChildren))
+def test_a_job_need_not_list_its_servers(clock, ask, children, fails):
+    """If it failed, it has code and reason itself then."""
+    with Simulator(clock=clock, bms=BmsBehavior(job_children=children)) as cloud:
+        token, id_ = cloud.token(), cloud.add_server(power_off_fails=fails)
+        path = f"/v1/{cloud.project_id}/"
+        body = {"os-stop": {"servers": [{"id": id_}]}}
+        job_id = ask("POST", f"{path}baremetalservers/action", body, to=cloud, token=token).json()["job_id"]
+        job = ask("GET", f"{path}jobs/{job_id}", to=cloud, token=token).json()
+    assert job["status"] == ("FAIL" if fails else "SUCCESS")
+    itself = fails and children is not JobChildren.LISTED
+    assert (job["error_code"], job["fail_reason"]) == (
+        ("BMS.1007", "An internal call failed.") if itself else (None, None)
+    )
+    shown = {
+        JobChildren.NONE: {"sub_jobs_total": 1, "sub_jobs": []},
+        JobChildren.NULL: {"sub_jobs_total": 1, "sub_jobs": None},
+        JobChildren.MISSING: {},
+        JobChildren.SERVER_ID: {"server_id": id_},
+    }
+    if children is JobChildren.LISTED:
+        assert job["entities"]["sub_jobs"][0]["entities"] == {"server_id": id_}
+    else:
+        assert job["entities"] == shown[children]
+
+
+# --- time ---
+
+
+def test_the_cloud_says_its_own_time(ask, clock):
+    """In each answer, also in one that is refused."""
+    clock.forward(3600)
+    for path in ("/v2.1/servers", f"/v2.1/servers/{UNKNOWN}", "/v3/auth/catalog"):
+        assert ask("GET", path).header("Date") == "Sun, 15 Jun 2025 16:06:40 GMT"
