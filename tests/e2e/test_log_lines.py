@@ -159,9 +159,9 @@ class Scenes:
         self.alert({"alertname": "Idle", "server_id": "no id"})
 
     def alert(self, labels: dict[str, str]) -> None:
-        here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN="t")
+        here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN="token-of-this-test")
         body = {"alerts": [{"status": "firing", "labels": labels, "fingerprint": "a1"}]}
-        here.post("/alertmanager", body, {**JSON, **bearer("t")})
+        here.post("/alertmanager", body, {**JSON, **bearer("token-of-this-test")})
 
     def confirmed(self) -> None:
         vendor = Vendor()
