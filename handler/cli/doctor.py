@@ -78,7 +78,7 @@ def configured(environ: Mapping[str, str]) -> list[Target]:
     found = [
         target
         for target in (Target.RECEIVE_WEBHOOK, Target.NOTIFY_CHAT)
-        if any(environ.get(declared.name) for declared in declarations(target))
+        if any(environ.get(one.name) for one in declarations(target) if one.targets == (target,))
     ]
     if not found or any(value and name.startswith(_LOGIN) for name, value in environ.items()):
         found.insert(0, Target.STOP_SERVERS)

@@ -38,6 +38,11 @@ class SettingsError(Exception):
         self.violations = violations
 
 
+def needs_extra(extra: str) -> str:
+    """Say how to install a missing extra, for `Env.note`: the project is in no package index."""
+    return f"needs the extra `{extra}`: pip install '.[{extra}]' in a clone, or 'FILE.whl[{extra}]'"
+
+
 class Secret:
     """A text that `repr`, `str` and `format` do not show."""
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from typing import Any
 
-from handler.settings.env import Env, Secret, Setting, boolean, header_secret, header_value, http_url
+from handler.settings.env import Env, Secret, Setting, boolean, header_secret, header_value, http_url, needs_extra
 
 
 class LoginKind(StrEnum):
@@ -166,7 +166,7 @@ def read_login(env: Env, *, url_is_set: bool) -> CloudLogin:
             needed = {ACCESS_KEY: env.text(ACCESS_KEY), SECRET_KEY: env.text(SECRET_KEY)}
         case LoginKind.CLOUDS_YAML:
             if find_spec("openstack") is None:
-                env.note(CLOUD, "needs the extra `clouds`: pip install 'bms-autostop[clouds]'")
+                env.note(CLOUD, needs_extra("clouds"))
         case LoginKind.FUNCTIONGRAPH:
             needed = {RUNTIME_PROJECT_ID: project_id}
     if kind in (LoginKind.PASSWORD, LoginKind.TOKEN, LoginKind.ACCESS_KEY):

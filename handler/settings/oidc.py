@@ -8,7 +8,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from urllib.parse import unquote, urlsplit
 
-from handler.settings.env import Env, Setting, http_url, word_set
+from handler.settings.env import Env, Setting, http_url, needs_extra, word_set
 
 # A tolerance for clocks that is meant for old events must not make tokens last for days.
 _MOST_LEEWAY = timedelta(minutes=1)
@@ -98,7 +98,7 @@ def read_oidc(env: Env, tolerance: timedelta) -> OidcSettings:
         tolerance: of clocks in general; at most a minute of it counts here.
     """
     if find_spec("jwt") is None or find_spec("cryptography") is None:
-        env.note(ISSUER, "needs the extra `oidc`: pip install 'bms-autostop[oidc]'")
+        env.note(ISSUER, needs_extra("oidc"))
     for setting in (ISSUER, AUDIENCE, SUBJECTS):
         if not word_set(env.text(setting) or ""):
             env.note(setting, "must be set with AUTOSTOP_INBOUND_AUTH=oidc")

@@ -29,6 +29,7 @@ from handler.settings.env import (
     http_url,
     long_secret,
     long_secrets,
+    needs_extra,
     word_set,
     words,
 )
@@ -221,7 +222,7 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
     if env.text(GRAFANA_TIMESTAMP_HEADER) and not env.text(GRAFANA_HMAC_SECRET):
         env.note(GRAFANA_TIMESTAMP_HEADER, "needs AUTOSTOP_GRAFANA_HMAC_SECRET")
     if env.text(SMN_TOPICS) and find_spec("cryptography") is None:
-        env.note(SMN_TOPICS, "needs the extra `smn`: pip install 'bms-autostop[smn]'")
+        env.note(SMN_TOPICS, needs_extra("smn"))
     settings = WebhookSettings(
         sink=read_sink(env, named or injected or ""),
         source=env.value(SOURCE),

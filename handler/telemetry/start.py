@@ -28,7 +28,9 @@ def start(signals: frozenset[str], environ: Mapping[str, str]) -> Telemetry | No
     if not all(map(_installed, _PACKAGES)):
         _LOG.warning(
             "telemetry is off",
-            extra={"detail": "OpenTelemetry is asked for, but it needs: pip install 'bms-autostop[otel]'."},
+            extra={
+                "detail": "OpenTelemetry needs the extra `otel`: pip install '.[otel]' in a clone, or 'FILE.whl[otel]'."
+            },
         )
         return None
     from handler.telemetry.observer import OpenTelemetryObserver

@@ -100,7 +100,7 @@ def test_help_loads_no_http_client_and_no_cloud() -> None:
     """So that it and the completion of a shell are there at once."""
     loaded = _modules("--help")
     assert "handler.cli.plan" in loaded
-    assert not loaded & {"requests", "urllib3", "cloudevents", "flask", "handler.simulator", "handler.settings"}
+    assert not loaded & {"requests", "urllib3", "cloudevents", "flask", "handler.simulator", "handler.settings.common"}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_no_web_framework_is_loaded_to_call_something(cloud: Simulator, argument
         for name, value in cloud.environ().items():
             patch.setenv(name, value)
         loaded = _modules(*arguments)
-    assert {"handler.wire", "urllib3"} <= loaded
+    assert {"handler.http_client", "requests"} <= loaded
     assert not {name for name in loaded if name.partition(".")[0] in ("flask", "werkzeug", "functions_framework")}
 
 

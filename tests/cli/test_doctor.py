@@ -21,6 +21,7 @@ from handler.cli.doctor import configured, examine
 from handler.cli.settings import Target
 from handler.simulator import CallKind, Fault, Simulator
 from tests.cli.conftest import free_port
+from tests.cloud.https import https_login
 from tests.support.issuer import Issuer
 from tests.support.sink_server import SinkServer
 
@@ -190,7 +191,11 @@ _FAILURES = {
         "sink", "refused the connection", "whether the service runs", {"AUTOSTOP_RESULT_SINK": "http://{closed}/"}
     ),
     "settings typo": Failure(
-        "settings", "AUTOSTOP_DEADLIN: ", "bms-autostop settings", {"AUTOSTOP_DEADLIN": "5s"}, code=2
+        "settings",
+        "AUTOSTOP_DEADLIN must be the name of a setting",
+        "bms-autostop settings",
+        {"AUTOSTOP_DEADLIN": "5s"},
+        code=2,
     ),
 }
 
@@ -320,6 +325,23 @@ def _answer_with(monkeypatch: pytest.MonkeyPatch, sent: Mapping[str, str]) -> No
 # --- the API
 
 
+def test_an_http_url_after_a_login_over_https_is_an_error_in_the_catalogue_and_a_warning_if_configured(
+    cloud: Simulator, tmp_path: Path
+) -> None:
+    """The token would be readable for all in between."""
+    with https_login(cloud, tmp_path) as login:
+        found = checked(cloud, **login)
+        names = ("settings", "callers", "IAM", "clock", "login")
+        assert statuses(found) == {**dict.fromkeys(names, "ok"), "endpoint": "error"}
+        assert "the catalogue names an http URL" in found["endpoint"].detail
+        assert "AUTOSTOP_COMPUTE_URL" in found["endpoint"].fix
+        # An address of this machine that is not called a loopback address.
+        allowed = checked(cloud, **login, AUTOSTOP_COMPUTE_URL=cloud.url.replace("127.0.0.1", "0.0.0.0"))
+    assert (allowed["endpoint"].status, "over http" in allowed["endpoint"].detail) == (Status.WARNING, True)
+    assert "AUTOSTOP_COMPUTE_URL" in allowed["endpoint"].fix
+    assert allowed["list"].status is Status.OK
+
+
 def test_an_api_that_does_not_listen_ends_it(cloud: Simulator, closed: str) -> None:
     """After everything before it was ok."""
     checks = checked(cloud, AUTOSTOP_COMPUTE_URL=f"http://{closed}")
@@ -442,7 +464,7 @@ def test_on_functiongraph_the_login_cannot_be_checked() -> None:
 
 def test_an_entry_of_clouds_yaml_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the name; where IAM is stands in that file, so the clock is not compared."""
-    monkeypatch.setattr("handler.login_settings.find_spec", lambda _: object())
+    monkeypatch.setattr("handler.settings.login.find_spec", lambda _: object())
 
     def entry(_: object) -> None:
         raise RuntimeError("Cloud nowhere was not found, the password is marked")

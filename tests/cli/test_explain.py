@@ -102,9 +102,9 @@ def test_settings_prints_every_declaration(target: Target, capsys: pytest.Captur
     declared = declarations(target)
     assert declared
     for out in (one, everything):
-        rows = {line.split()[0]: line for line in out.splitlines() if line.startswith("AUTOSTOP_")}
+        rows = {line.split()[0]: line for line in out.splitlines() if line}
         for setting in declared:
-            assert rows[setting.name].endswith(setting.meaning.replace("`", ""))
-            assert setting.default.replace("`", "") in rows[setting.name]
+            assert rows[setting.name].endswith(setting.description.replace("`", ""))
+            assert setting.shown_default.replace("`", "") in rows[setting.name]
     assert one.splitlines()[-1].startswith(f"{len(declared)} settings.")
     assert "`" not in everything

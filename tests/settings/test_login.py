@@ -117,7 +117,9 @@ def test_an_entry_of_clouds_yaml_is_not_ignored(environ: dict[str, str], beside:
 def test_an_entry_of_clouds_yaml_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says how to get it; the domain of the project is the entry's, and not that of the user."""
     environ = {"AUTOSTOP_INBOUND_AUTH": "none", "OS_CLOUD": "production", "OS_USER_DOMAIN_NAME": "Default"}
-    assert violations(environ) == ("OS_CLOUD needs the extra `clouds`: pip install 'bms-autostop[clouds]'.",)
+    assert violations(environ) == (
+        "OS_CLOUD needs the extra `clouds`: pip install '.[clouds]' in a clone, or 'FILE.whl[clouds]'.",
+    )
     monkeypatch.setattr(login_settings, "find_spec", lambda _: True)
     login = from_environ(environ).login
     assert (login.kind, login.cloud, login.project_domain_name) == (LoginKind.CLOUDS_YAML, "production", None)

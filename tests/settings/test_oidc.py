@@ -122,7 +122,7 @@ def test_oidc_needs_its_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> 
     real = oidc_settings.find_spec
     monkeypatch.setattr(oidc_settings, "find_spec", lambda name: None if name == missing else real(name))
     (found,) = violations(OIDC)
-    assert "pip install 'bms-autostop[oidc]'" in found
+    assert "pip install '.[oidc]'" in found
 
 
 def test_settings_of_oidc_do_no_harm_without_it() -> None:

@@ -94,7 +94,7 @@ def test_smn_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receive_webhook, "find_spec", lambda _: None)
     assert from_environ(LEAST).smn_topics == frozenset()
     assert violations({**LEAST, "AUTOSTOP_SMN_TOPICS": URN}) == (
-        "AUTOSTOP_SMN_TOPICS needs the extra `smn`: pip install 'bms-autostop[smn]'.",
+        "AUTOSTOP_SMN_TOPICS needs the extra `smn`: pip install '.[smn]' in a clone, or 'FILE.whl[smn]'.",
     )
 
 

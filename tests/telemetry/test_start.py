@@ -90,7 +90,9 @@ def test_a_missing_package_is_one_line_and_no_crash(
         function = start_function(cloud, OTEL_EXPORTER_OTLP_ENDPOINT=URL)
         assert function.stop(server).status_code == 200
     (line,) = lines.of("telemetry is off")
-    assert line["detail"] == "OpenTelemetry is asked for, but it needs: pip install 'bms-autostop[otel]'."
+    assert line["detail"] == (
+        "OpenTelemetry needs the extra `otel`: pip install '.[otel]' in a clone, or 'FILE.whl[otel]'."
+    )
     assert cloud.server(server).vm_state == "stopped"
 
 

@@ -15,6 +15,7 @@ from handler.errors import (
     CallDenied,
     CloudError,
     CloudUnexpectedAnswer,
+    InsecureEndpoint,
     LoginRefused,
     ServerNotFound,
     StateConflict,
@@ -174,6 +175,9 @@ def _url_setting(settings: Settings) -> str:
 
 
 def _endpoint_error(settings: Settings, access: Token, failure: CloudError) -> Check:
+    if isinstance(failure, InsecureEndpoint):
+        fix = f"Have the catalogue corrected, or set {_url_setting(settings)} to that URL, to accept it."
+        return error("endpoint", str(failure), fix)
     wanted = (BMS if settings.api is ApiName.BMS else NOVA).service_type
     regions = sorted({place.region for place in access.catalogue or () if place.service_type == wanted})
     region = settings.login.region
