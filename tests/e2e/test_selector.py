@@ -393,8 +393,8 @@ def test_no_part_of_a_selector_is_repeated_in_a_problem(function: Function) -> N
             "ci-*",
             {"AUTOSTOP_MAX_SERVERS": "1"},
             3,
-            r"The event would be refused as a whole: too-many-servers\. 2 servers fit the\nselector; at most 1 are taken "
-            r"at once\..*\n0 servers: 1 event refused\.\n",
+            r"The event would be refused as a whole: too-many-servers\. 2 servers fit the\nselector; at most 1 are "
+            r"taken at once\..*\n0 servers: 1 event refused\.\n",
         ),
     ],
 )
