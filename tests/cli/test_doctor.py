@@ -55,7 +55,7 @@ def closed() -> str:
 
 @pytest.mark.parametrize("api", ["nova", "bms"])
 def test_only_what_was_seen_to_work_is_ok(api: str) -> None:
-    """Every check is made in order; the right to stop was not tested, and BMS v1 has no history: both are warnings."""
+    """Every check is made in order; the right to stop was not tested, which is a warning."""
     with Simulator.otc() as cloud:
         cloud.add_server()
         cloud.add_server(flavor="s3.medium.2")
@@ -64,8 +64,7 @@ def test_only_what_was_seen_to_work_is_ok(api: str) -> None:
         names = ["settings", "callers", "IAM", "clock", "login", "endpoint", name]
         names += ["list", "bare metal", "read", "history", "stop", "sink"]
         assert [*checks] == names
-        warnings = {"stop", "history"} if api == "bms" else {"stop"}
-        assert statuses(checks) == {check: "warning" if check in warnings else "ok" for check in names}
+        assert statuses(checks) == {check: "warning" if check == "stop" else "ok" for check in names}
         assert checks["list"].detail.startswith("1 server " if api == "bms" else "2 servers ")
         assert checks["bare metal"].detail.startswith("1 of the servers")
         assert cloud.project_id in checks["login"].detail
@@ -359,7 +358,7 @@ def test_an_api_that_does_not_listen_ends_it(cloud: Simulator, closed: str) -> N
         (CallKind.READ, {"status": 200, "body": "<html>"}, "read", "error", "does not look like the API"),
         (CallKind.READ, {"status": 503}, "read", "warning", "Try again"),
         (CallKind.LIST, {"status": 503}, "list", "warning", "Try again"),
-        (CallKind.LIST, {"status": 406}, "list", "error", "2.26"),
+        (CallKind.LIST, {"status": 406, "times": None}, "list", "error", "2.26"),
         (CallKind.LIST, {"status": 200, "body": '{"servers": [{"id": "a"}]}'}, "list", "error", "2.26"),
     ],
 )

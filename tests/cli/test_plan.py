@@ -7,12 +7,13 @@ import re
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from handler import cli
+from handler import cli, rfc3339
 from handler.demo.fleet import FLEET, add
 from handler.errors import AutostopError
 from handler.simulator import CallKind, Fault, Simulator
@@ -68,11 +69,17 @@ def test_each_server_has_a_row_and_the_last_line_counts(
     assert cli.main(["plan", events.write(active, stopped, protected, stopping)]) == 0
     head, *rows, note, summary = capsys.readouterr().out.splitlines()
     assert _cells(head) == ["NAME", "SERVER", "STATE", "RESULT"]
+    since = rfc3339.render(datetime.fromtimestamp(int(login.server(stopping).updated), UTC))
     assert [_cells(row) for row in rows] == [
         ["ci-07", active, "active", "planned/dry-run: It would be stopped; it is active."],
         ["ci-08", stopped, "stopped", "unchanged/already-stopped: It was already stopped."],
         ["db-01", protected, "active", "skipped/protected: It is protected by autostop=never."],
-        ["db-02", stopping, "active (powering-off)", "unchanged/already-stopping: It was already powering off."],
+        [
+            "db-02",
+            stopping,
+            "active (powering-off)",
+            f"unchanged/already-stopping: It was already powering off, since {since}.",
+        ],
     ]
     assert note == "Nothing was sent. Whether the login may stop servers was not tested."
     assert summary == "4 servers: 1 would be stopped, 1 skipped, 2 unchanged."

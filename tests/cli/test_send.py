@@ -93,9 +93,6 @@ def test_a_file_is_sent_byte_by_byte_for_a_stop(sink: SinkServer) -> None:
 @pytest.mark.parametrize(
     ("flag", "event", "code", "words"),
     [
-        # Its data is not where `dry_run` is looked for.
-        ("--dry-run", "pubsub.json", 2, "cannot be made a dry run"),
-        ("--dry-run", "cloud-eye-eventgrid.json", 2, "cannot be made a dry run"),
         ("--stop", "dry-run.json", 2, "says dry_run, and --stop"),
         ("--dry-run", "malformed.json", 3, "data.dry_run"),
         ("--stop", "malformed.json", 3, "data.server_ids[1]"),

@@ -193,7 +193,7 @@ def _rights(settings: Settings, caller: _Caller, server_id: str | None, on_check
     on_check("list")
     page = caller.call(lambda clouds: clouds.reader().peek(TIMEOUT))
     if isinstance(page, CloudError):
-        if isinstance(page, LoginRefused) and not _token_accepted(caller):
+        if (isinstance(page, LoginRefused) or page.status == _UNAUTHORIZED) and not _token_accepted(caller):
             fix = "Is the endpoint of the same cloud as OS_AUTH_URL?"
             yield error("token", f"the API does not accept this login's token: {page}", fix)
             return
