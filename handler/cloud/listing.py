@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable
 from handler.cloud import servers
 from handler.cloud.servers import Shown
 from handler.errors import CallRejected, CloudUnexpectedAnswer, CloudUnreachable, ServerNotFound
-from handler.stop.model import Server
-from handler.uuids import UUID
+from handler.stop.model import UUID, Server
 
 _LOG = logging.getLogger(__name__)
 

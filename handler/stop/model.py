@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,6 +10,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from handler.stop.evidence import Action, Evidence, History, Lookup
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+"""The text form of a UUID, which is what the ids of servers are."""
 
 
 class Outcome(StrEnum):

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit, urlunsplit
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from handler.http_client import HttpClient, HttpResponse
+from handler.stop.model import UUID
 from handler.telemetry.event_span import current
 from handler.telemetry.instruments import Attributes, Key
 from handler.telemetry.providers import Signals
-from handler.uuids import UUID
 
 _PROJECT = re.compile("[0-9a-f]{32}", re.ASCII)
 _PORTS = {"http": 80, "https": 443}

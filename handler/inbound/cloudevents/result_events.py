@@ -17,8 +17,7 @@ from handler.errors import BadEvent, Violation
 from handler.event_types import PREFIX, RESULTS
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.trace_context import traced
-from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult, StopRequest
-from handler.uuids import UUID
+from handler.stop.model import UUID, Outcome, Reason, Refusal, Report, ServerResult, StopRequest
 
 _MOST_FLAWS = 50
 _MOST_SERVERS = 1000

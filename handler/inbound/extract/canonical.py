@@ -11,8 +11,7 @@ from handler.inbound import dry_run, names
 from handler.inbound.cloudevents import strict_json
 from handler.inbound.cloudevents.decode import FORM_TYPES, Event
 from handler.inbound.trace_context import traced
-from handler.stop.model import Selector, StopRequest
-from handler.uuids import UUID
+from handler.stop.model import UUID, Selector, StopRequest
 
 _IDS = ("server_ids", "server_id", "selector")
 _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}

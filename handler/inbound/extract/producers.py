@@ -18,8 +18,7 @@ from handler.inbound.cloudevents import strict_json
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract.canonical import canonical, data_object, not_an_object, request_for
 from handler.inbound.skip import Skip
-from handler.stop.model import StopRequest
-from handler.uuids import UUID
+from handler.stop.model import UUID, StopRequest
 
 # A stop makes Cloud Eye report a server that was shut down: acting on it would be a loop.
 _ECHO = "osshutdown"

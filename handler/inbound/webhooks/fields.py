@@ -18,8 +18,7 @@ from handler.inbound.cloudevents import strict_json
 from handler.inbound.cloudevents.decode import FORM_TYPES, Event, essence
 from handler.inbound.extract.canonical import canonical, not_after
 from handler.inbound.webhooks.model import WebhookRequest
-from handler.stop.model import StopRequest
-from handler.uuids import UUID
+from handler.stop.model import UUID, StopRequest
 
 LONGEST_REASON, LONGEST_REQUESTER, LONGEST_REPLY_TO, LONGEST_ATTRIBUTE = 500, 200, 2048, 1024
 _MOST_FLAWS = 50

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from handler import rfc3339
-from handler.uuids import UUID
+from handler.stop.model import UUID
 
 HELP = (
     "stop ID[, ID ...] [--dry-run] [because REASON]: stop these servers\n"
