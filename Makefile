@@ -28,6 +28,7 @@ demo-chat: $(VENV)/run.stamp  ## from a chat command and an alarm to the message
 #@ While you change it
 test: $(VENV)/dev.stamp    ## all tests, with coverage; a single one: .venv/bin/pytest tests/...
 	@$(BIN)/python -m pytest -n 3 --cov=handler --cov-branch --cov-report=term:skip-covered --no-cov-on-fail
+	@$(BIN)/coverage report --include='handler/stop/*' --skip-covered --fail-under=100
 
 check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests, Dockerfile, workflows
 	$(BIN)/ruff format --check .

@@ -55,7 +55,7 @@ class Function:
         self.url = url
 
     def send(
-        self, data: object = None, *, headers: Mapping[str, str] | None = None, **attributes: str
+        self, data: Any = None, *, headers: Mapping[str, str] | None = None, **attributes: Any
     ) -> requests.Response:
         """POST one event in binary mode; attributes that are not given are made up, `time` is left out."""
         attributes = {
@@ -70,7 +70,7 @@ class Function:
             return requests.post(self.url, json=data, headers={**sent, **(headers or {})}, timeout=60)
         return requests.post(self.url, headers={**sent, **(headers or {})}, timeout=60)
 
-    def stop(self, *server_ids: str, **attributes: str) -> requests.Response:
+    def stop(self, *server_ids: str, **attributes: Any) -> requests.Response:
         """Ask for these servers to be stopped."""
         return self.send({"server_ids": list(server_ids)}, **attributes)
 
@@ -90,7 +90,7 @@ def start_function(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
     """Start the function with settings of one's own: `start_function(cloud, AUTOSTOP_WAIT="0")`."""
     with serving(monkeypatch) as serve:
 
-        def start(cloud: Simulator, **environ: str) -> Function:
+        def start(cloud: Simulator, **environ: Any) -> Function:
             wanted = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ}
             return Function(serve("stop_servers", wanted))
 
@@ -109,7 +109,6 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Mapping[
             monkeypatch.setenv(name, value)
         app = functions_framework.create_app(target, str(ROOT / "handler" / "main.py"), "http")
         server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
-        server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         running.append((server, thread))

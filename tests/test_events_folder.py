@@ -660,7 +660,7 @@ def asyncapi() -> Any:
     return yaml.safe_load((EVENTS / "asyncapi.yaml").read_text())
 
 
-def _pointed_at(document: object, pointer: str) -> object:
+def _pointed_at(document: Any, pointer: str) -> Any:
     for part in pointer.strip("/").split("/"):
         assert isinstance(document, dict), pointer
         assert part in document, pointer

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gzip
 import ssl
-import threading
 import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import certifi
 import pytest
@@ -19,6 +18,7 @@ import urllib3
 
 from handler import http_client
 from handler.http_client import FAILURES, HttpClient, UnexpectedResponse, retry_after
+from tests.support.http_server import Handler, HttpServer
 
 _VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _GZIP = gzip.compress(b"text" * 1000, mtime=0)
@@ -41,31 +41,7 @@ def client() -> Iterator[HttpClient]:
     made.close()
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Records requests and answers them as the server's `answer` says."""
-
-    protocol_version = "HTTP/1.1"
-    server: Server
-
-    def setup(self) -> None:
-        """Count the connection."""
-        self.server.connections += 1
-        super().setup()
-
-    def do_GET(self) -> None:
-        """Answer any request."""
-        self.server.requests.append(f"{self.command} {self.path}")
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.answer(self)
-
-    do_POST = do_PUT = do_CONNECT = do_GET
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet."""
-
-
-class Server(ThreadingHTTPServer):
+class Server(HttpServer):
     """A server on loopback, also good as a proxy.
 
     Attributes:
@@ -75,22 +51,34 @@ class Server(ThreadingHTTPServer):
         connections: how many were accepted.
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
         self.answer: Callable[[Handler], None] = answer(b"body")
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.connections = 0
-        self.address = f"127.0.0.1:{self.server_port}"
-        self.url = f"http://{self.address}"
+        server = self
 
-    def handle_error(self, *_: object) -> None:
-        """Keep quiet about a client that closes the connection early."""
+        class Answers(Handler):
+            def setup(self) -> None:
+                """Count the connection."""
+                server.connections += 1
+                super().setup()
+
+            def do_GET(self) -> None:
+                """Record the request, then answer."""
+                server.requests.append(f"{self.command} {self.path}")
+                server.headers.append(self.lower_headers())
+                self.read_body()
+                server.answer(self)
+
+            do_POST = do_PUT = do_CONNECT = do_GET
+
+        super().__init__(Answers)
+        self.address = f"127.0.0.1:{self.port}"
+        self.url = self.origin
 
 
-def answer(body: bytes, status: int = 200, **headers: str) -> Callable[[Handler], None]:
+def answer(body: bytes, status: Any = 200, **headers: Any) -> Callable[[Handler], None]:
     """What writes this response."""
 
     def write(handler: Handler) -> None:
@@ -103,7 +91,7 @@ def answer(body: bytes, status: int = 200, **headers: str) -> Callable[[Handler]
     return write
 
 
-def endless(*parts: bytes, pause: float = 0.0, **headers: str) -> Callable[[Handler], None]:
+def endless(*parts: bytes, pause: float = 0.0, **headers: Any) -> Callable[[Handler], None]:
     """What writes the parts, and the last of them again and again for 10 seconds or until the connection ends."""
 
     def write(handler: Handler) -> None:
@@ -127,13 +115,8 @@ def endless(*parts: bytes, pause: float = 0.0, **headers: str) -> Callable[[Hand
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server that runs for one test."""
-    made = Server()
-    thread = threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.server_close()
+    with Server() as running:
+        yield running
 
 
 @pytest.mark.parametrize(
@@ -183,7 +166,7 @@ def test_the_environment_is_read_once_per_origin(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     client.send("GET", f"{server.url}/again", headers={}, timeout=5)
     with pytest.raises(FAILURES):
-        client.send("GET", f"http://localhost:{server.server_port}/", headers={}, timeout=5)
+        client.send("GET", f"http://localhost:{server.port}/", headers={}, timeout=5)
     assert server.requests == ["GET /", "GET /again"]
 
 
@@ -407,7 +390,7 @@ def test_what_arrived_before_a_silence_does_not_prolong_the_time(server: Server)
     slow = HttpClient(monotonic=monotonic)
     read1 = urllib3.HTTPResponse.read1
 
-    def recorded(response: urllib3.HTTPResponse, *args: int, **options: bool) -> bytes:
+    def recorded(response: urllib3.HTTPResponse, *args: Any, **options: Any) -> bytes:
         connection = response.connection
         given.append(connection.sock.gettimeout() if connection and connection.sock else None)
         return read1(response, *args, **options)

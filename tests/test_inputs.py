@@ -487,7 +487,8 @@ def test_an_alarm_may_be_a_dry_run(stopper: Stopper, document: dict[str, object]
 def test_an_alarm_that_began_in_the_future_is_400(stopper: Stopper) -> None:
     """A time that is not understood proves nothing."""
     ahead = int((datetime.now(UTC) + timedelta(hours=1)).timestamp() * 1000)
-    for time in (ahead, "soon", {}):
+    times: list[Any] = [ahead, "soon", {}]
+    for time in times:
         assert invoke(stopper, alarm("SERVICE.BMS", f"instance_id:{A}", time=time)).status_code == 400
     assert stopper.running() == {A, B}
 

@@ -6,16 +6,7 @@ from handler.cloud.connect import Clouds
 from handler.cloud.nova import NovaCloud
 from handler.settings import stop_servers as stop_settings
 from handler.simulator import Simulator
-
-
-class Clock:
-    """Monotonic seconds, which move only when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import FakeClock
 
 
 class Client:
@@ -26,7 +17,7 @@ class Client:
     """
 
     def __init__(self, cloud: Simulator, **environ: str) -> None:
-        self.clock = Clock()
+        self.clock = FakeClock()
         self.settings = stop_settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ})
         self.clouds = Clouds(self.settings, self.clock)
         self.http = self.clouds.http

@@ -36,13 +36,14 @@ class _Region:
         return {"auth_url": self._environ["OS_AUTH_URL"], **self._told.get("auth", {})}
 
     def get_endpoint(self, service_type: str) -> str | None:
-        return self._told.get(f"{service_type}_endpoint_override")
+        url: str | None = self._told.get(f"{service_type}_endpoint_override")
+        return url
 
     def get_region_name(self) -> str | None:
-        return self._told["region"]
+        return str(self._told["region"])
 
     def get_interface(self) -> str | None:
-        return self._told["interface"]
+        return str(self._told["interface"])
 
     def get_requests_verify_args(self) -> tuple[bool | str, None]:
         return self._told["verify"], None

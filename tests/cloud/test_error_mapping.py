@@ -26,6 +26,7 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
+from handler.http_client import retry_after
 
 ITEM_NOT_FOUND = {"itemNotFound": {"code": 404, "message": "Instance x could not be found."}}
 OVER_LIMIT = {"overLimit": {"code": 413, "message": "Slow down.", "retryAfter": "5"}}
@@ -158,16 +159,16 @@ def test_the_gateways_request_id_is_in_its_body(given: object, expected: str | N
 )
 def test_a_retry_after_is_seconds_or_nothing(value: str, expected: float | None) -> None:
     """Garbage says nothing, the past means now, and nobody is made to wait for more than an hour."""
-    assert error_mapping.retry_after({"Retry-After": value}) == expected
+    assert retry_after({"Retry-After": value}) == expected
     assert error_mapping.from_answer("x", 429, {"Retry-After": value}, b"").retry_after == expected
 
 
 def test_a_retry_after_may_be_a_date() -> None:
     """As HTTP has it."""
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    told = error_mapping.retry_after({"Retry-After": later})
-    assert told is not None
-    assert 90 < told <= 100
+    seconds = retry_after({"Retry-After": later})
+    assert seconds is not None
+    assert 90 < seconds <= 100
 
 
 # --- no answer at all ---

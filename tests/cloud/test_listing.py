@@ -20,7 +20,7 @@ OURS = "0123456789abcdef0123456789abcdef"
 THEIRS = "f" * 32
 
 
-def row(number: int, **changes: object) -> dict[str, object]:
+def row(number: int, **changes: Any) -> dict[str, object]:
     """The n-th server as a list shows it."""
     return body(IDS[number], **{"name": f"ci-{number}", "tenant_id": OURS, **changes})
 
@@ -70,7 +70,7 @@ def test_ids_are_lower_case_and_what_is_listed_twice_is_found_once() -> None:
 @pytest.mark.parametrize("now", [{"tags": []}, {"OS-EXT-STS:vm_state": "deleted"}, {"tenant_id": THEIRS}])
 def test_the_last_look_at_a_server_counts(now: dict[str, object]) -> None:
     """Listed twice and changed between: it is not stopped for what it no longer is, and is found if it fits by now."""
-    fits = {"wanted": lambda server: "night" in server.tags}
+    fits: Any = {"wanted": lambda server: "night" in server.tags}
     before, after = row(1, tags=["night"]), row(1, **{"tags": ["night"], **now})
     assert found([row(0), before], [after, row(2)], **fits) == []
     assert found([row(0), after], [before, row(2)], **fits) == ["ci-1"]

@@ -67,11 +67,11 @@ def play(
     return run
 
 
-Scenario = Callable[[Callable[[tuple[Scenario, ...]], tuple[Scenario, ...]]], tuple[int, str]]
+Play = Callable[[Callable[[tuple[Scenario, ...]], tuple[Scenario, ...]]], tuple[int, str]]
 
 
 @pytest.mark.usefixtures("in_threads")
-def test_it_fails_if_something_comes_out_otherwise(monkeypatch: pytest.MonkeyPatch, play: Scenario) -> None:
+def test_it_fails_if_something_comes_out_otherwise(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
     """Both answers of a scenario are judged, and every server."""
     monkeypatch.setattr(module, "_EXPECTED_STOPS", {**module._EXPECTED_STOPS, CI_07: 2})
     code, out = play(
@@ -95,7 +95,7 @@ def test_it_fails_if_something_comes_out_otherwise(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("in_threads")
-def test_a_message_that_is_missing_or_too_many_is_noticed(monkeypatch: pytest.MonkeyPatch, play: Scenario) -> None:
+def test_a_message_that_is_missing_or_too_many_is_noticed(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
     """It is waited for, within a time limit."""
     monkeypatch.setattr(StandIns.posted, "__defaults__", (0.05,))
     code, out = play(lambda made: (replace(made[1], posted_to="/commands/T0001/1/demo"),))

@@ -109,7 +109,7 @@ def test_no_process_is_left_behind(monkeypatch: pytest.MonkeyPatch, cloud: Simul
         started.append(popen(*arguments, **options))  # type: ignore[call-overload]
         return started[-1]
 
-    monkeypatch.setattr(process.subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "Popen", start)
     monkeypatch.setattr(process, "_wait_until_up", lambda *_: None)
     with pytest.raises(KeyboardInterrupt), process.function("stop_servers", _stop_servers(cloud)):
         raise KeyboardInterrupt

@@ -137,16 +137,14 @@ def alarm(server_id: str) -> dict[str, Any]:
 @contextmanager
 def running(folder: Path, **settings: str) -> Iterator[Environment]:
     """Run all processes until the end of the block; the settings are those of the two that stop servers."""
-    with Simulator() as cloud, SinkServer() as messages:
-        ingress = Ingress()
+    with Simulator() as cloud, SinkServer() as messages, Ingress() as ingress:
         environment = Environment(cloud, ingress, messages, folder, settings)
         try:
             for process in environment.all:
                 process.start()
             for process in environment.all:
-                process.until_up()
+                process.wait_until_ready()
             yield environment
         finally:
             for process in environment.all:
                 process.kill()
-            ingress.close()

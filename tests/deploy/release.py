@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.functiongraph.package import fetch, platform_python
-from tests.harness.bench.stage import ROOT
+from tests.support.process import ROOT
 
 # Python reads it at the start of every program: the build's own and those that pip starts.
 _CLOCK = """

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from handler import __version__
-from tests.harness.bench.stage import ROOT
+from tests.support.process import ROOT
 
 Sbom = dict[str, Any]
 

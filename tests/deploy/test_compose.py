@@ -6,12 +6,11 @@ import json
 import os
 import re
 import shlex
-import socket
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.deploy.schema import schema_says
-from tests.harness.bench.stage import clean_environ
+from tests.support.process import ServerProcess, environment, free_port
 
 FOLDER = ROOT / "deploy" / "compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
@@ -86,38 +85,11 @@ class Playground:
         return requests.post(url, data=words[words.index("-d") + 1], headers=headers, timeout=60)
 
 
-def _free() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-def _answers(url: str, process: subprocess.Popen[bytes]) -> None:
-    while True:
-        assert process.poll() is None, "it ended"
-        try:
-            requests.get(url, timeout=5)
-            return
-        except requests.ConnectionError:
-            time.sleep(0.02)
-
-
-@contextmanager
-def _running(command: list[str], environ: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, env={**clean_environ(), **environ}, stdout=file, cwd=ROOT)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 @pytest.fixture(scope="module")
 def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]:
     """Each service's command and environment as in the file; its name and port stand for one of this machine."""
     folder = tmp_path_factory.mktemp("compose")
-    ports = {service["ports"][0].split(":")[1]: _free() for service in SERVICES.values()}
+    ports = {service["ports"][0].split(":")[1]: free_port() for service in SERVICES.values()}
     inside = {"cloud:8774": f"localhost:{ports['8774']}", "stop:8080": f"localhost:{ports['8080']}"}
     logs = {name: folder / name for name in SERVICES}
     binaries = Path(sys.executable).parent
@@ -131,10 +103,15 @@ def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]
             environ.setdefault("FUNCTION_TARGET", "stop_servers")
             command = service.get("command", ["functions-framework"])
             command = ["localhost" if word == "cloud" else str(port) if word == "8774" else word for word in command]
-            process = stack.enter_context(
-                _running([str(binaries / command[0]), *command[1:]], environ | {"HOME": str(folder)}, logs[name])
+            process = ServerProcess(
+                [str(binaries / command[0]), *command[1:]],
+                {**environment(), **environ, "HOME": str(folder)},
+                logs[name],
+                port=int(port),
+                ready="/v3" if name == "cloud" else "/healthz",
+                ended_by=signal.SIGTERM,
             )
-            _answers(f"http://localhost:{port}/v3" if name == "cloud" else f"http://127.0.0.1:{port}/healthz", process)
+            stack.enter_context(process)
         yield Playground(ports, logs)
 
 

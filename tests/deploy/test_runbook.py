@@ -36,7 +36,7 @@ def situations(kind: type[errors.AutostopError] = errors.AutostopError) -> Itera
 
 def answered(kind: type[errors.AutostopError]) -> tuple[str, str]:
     """Status and problem name of an error's answer."""
-    error = kind(errors.Violation("x", "is wrong")) if kind is errors.BadEvent else kind("why")  # type: ignore[arg-type]
+    error = kind(errors.Violation("x", "is wrong")) if kind is errors.BadEvent else kind("why")
     answer = problem(error)
     (name,) = re.findall(rb"urn:bms-autostop:problem:([a-z-]+)", answer.body)
     return str(answer.status), name.decode()

@@ -13,9 +13,9 @@ import pytest
 from handler import rfc3339
 from handler.cloud import servers as servers_module
 from handler.simulator import Api, CallKind, ConflictKind, Fault, Simulator
-from handler.stop import run as run_module
 from handler.stop.model import Reason, Refusal
 from tests.conftest import StartFunction
+from tests.e2e.conftest import set_backoff
 
 UNKNOWN = "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21"
 SHORT = {"AUTOSTOP_DEADLINE": "2s", "AUTOSTOP_WAIT": "0.2s"}
@@ -81,7 +81,7 @@ WAYS = {
     Reason.DRY_RUN: Way(data={"dry_run": True}),
 }
 _STOP_TAKEN = frozenset({Reason.CONFIRMED, Reason.ACCEPTED, Reason.REVERTED, Reason.POWER_STILL_ON})
-REFUSALS = {
+REFUSALS: dict[Refusal, dict[str, Any]] = {
     Refusal.TOO_OLD: {"time": "2020-01-01T00:00:00Z"},
     Refusal.EXPIRED: {"expirytime": "2020-01-01T00:00:00Z"},
     Refusal.TOO_MANY_SERVERS: {"ids": 3},
@@ -123,7 +123,7 @@ def test_every_reason_is_given_by_the_whole_function(
     """
     way = WAYS[reason]
     # What is tried again is tried again soon, and servers are read singly, so that a fault can meet one alone.
-    monkeypatch.setitem(run_module.run.__kwdefaults__, "backoff", lambda attempt: 0.002 * 2 ** min(attempt, 7))
+    set_backoff(monkeypatch, lambda attempt: 0.002 * 2 ** min(attempt, 7))
     monkeypatch.setattr(servers_module, "_FEW", 1000)
     owner = {"project_id": simulated.other_project_id} if way.foreign else {}
     id_ = UNKNOWN if way.server is None else simulated.add_server("ci-07", **way.server, **owner)
@@ -133,7 +133,7 @@ def test_every_reason_is_given_by_the_whole_function(
     if way.fault:
         simulated.inject(way.fault(id_))
     function = start_function(simulated, AUTOSTOP_API=str(api), **simulated.environ(way.user), **way.environ)
-    stamp = {} if way.time is None else {"time": rfc3339.render(datetime.now(UTC) - way.time)}
+    stamp: dict[str, Any] = {} if way.time is None else {"time": rfc3339.render(datetime.now(UTC) - way.time)}
     answer = function.send({"server_ids": ids, **way.data}, **stamp)
     assert answer.status_code == 200, answer.text
     row = answer.json()["servers"][0]

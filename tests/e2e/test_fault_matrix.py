@@ -21,8 +21,8 @@ import requests
 
 from handler import rfc3339
 from handler.simulator import CallKind, Cut, Fault, Simulator
-from handler.stop import run as run_module
 from tests.conftest import StartFunction
+from tests.e2e.conftest import set_backoff
 
 DEADLINE = 3.5
 LIMITS = {"AUTOSTOP_DEADLINE": f"{DEADLINE}s", "AUTOSTOP_WAIT": "2.6s", "AUTOSTOP_CONCURRENCY": "4"}
@@ -104,7 +104,7 @@ def _each(names: tuple[str, ...], outcome: str) -> dict[str, str]:
 
 
 # A call that is slow eats the budget, and then nothing that has not been taken may be told.
-_LOOK = {"always": AGAIN, "once_but": _each(_SLOW, AGAIN)}
+_LOOK: Any = {"always": AGAIN, "once_but": _each(_SLOW, AGAIN)}
 # What a list does not show is read singly; but not while the cloud is overloaded or does not answer.
 _LIST: Any = {
     "always": DONE,
@@ -172,7 +172,7 @@ ROWS = {
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried again soon."""
-    monkeypatch.setitem(run_module.run.__kwdefaults__, "backoff", lambda attempt: 0.01 * 2 ** min(attempt, 4))
+    set_backoff(monkeypatch, lambda attempt: 0.01 * 2 ** min(attempt, 4))
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ def test_a_host_that_cannot_be_reached_means_later_again(
 ) -> None:
     """No name, no listener, no TLS: of IAM and of the API, for one server and for a list; and nothing is stopped."""
     address = "AUTOSTOP_BMS_URL" if api == "bms" else "AUTOSTOP_COMPUTE_URL"
-    clouds = []
+    clouds: list[Simulator] = []
 
     def cell(name: str, cloud: Simulator) -> Cell:
         who, count, what = name.split(" ", 2)

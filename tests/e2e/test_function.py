@@ -17,18 +17,11 @@ import requests
 from handler import rfc3339
 from handler.cloud import servers as servers_module
 from handler.simulator import CallKind, ConflictKind, Cut, Fault, Simulator
-from handler.stop import run as run_module
 from tests.conftest import Function, StartFunction
 
 COMPLETED = "io.github.bms-autostop.stop.completed.v1"
 FAILED = "io.github.bms-autostop.stop.failed.v1"
 REFUSED = "io.github.bms-autostop.stop.refused.v1"
-
-
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried again is tried again soon."""
-    monkeypatch.setitem(run_module.run.__kwdefaults__, "backoff", lambda attempt: 0.002 * 2 ** min(attempt, 7))
 
 
 @pytest.fixture
@@ -249,7 +242,7 @@ def test_a_refused_event_sends_nothing_to_the_cloud(
         pytest.param({}, {"on": CallKind.STOP, "cut": Cut.BEFORE}, "failed/cloud-error", id="cut-on-stop"),
     ],
 )
-@pytest.mark.usefixtures("_impatient", "_one_by_one")
+@pytest.mark.usefixtures("quick_retries", "_one_by_one")
 def test_one_bad_server_among_twenty_touches_no_other(
     cloud: Simulator,
     start_function: StartFunction,
@@ -328,7 +321,7 @@ TASK_STATES = [
     *("deleting", "scheduling", "spawning", "image_snapshot", "unheard-of"),
 ]
 # What the cloud's documents list, and how it comes out; what could pass is waited for until the time is up.
-DOCUMENTED = {
+DOCUMENTED: dict[tuple[str, str | None], str] = {
     ("active", None): "stopped/confirmed",
     ("active", "powering-off"): "unchanged/already-stopping",
     **{

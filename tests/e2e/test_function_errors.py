@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import requests
 
 from handler import rfc3339
 from handler.simulator import CallKind, ComputePath, ConflictKind, Cut, Fault, Simulator
-from handler.stop import run as run_module
 from tests.cloud.https import https_login
 from tests.conftest import Function, StartFunction
 
@@ -24,16 +24,10 @@ SHORT = {"AUTOSTOP_DEADLINE": "1s", "AUTOSTOP_WAIT": "0.5s"}
 PAGE = "<html><body>Welcome to the proxy</body></html>"
 
 
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried again is tried again soon."""
-    monkeypatch.setitem(run_module.run.__kwdefaults__, "backoff", lambda attempt: 0.002 * 2 ** min(attempt, 7))
-
-
 _ABSENT = object()
 
 
-def shown(id_: str, **changes: object) -> str:
+def shown(id_: str, **changes: Any) -> str:
     """The body of a good answer about a server, changed; `_ABSENT` takes a member away."""
     server = {
         "id": id_,
@@ -130,7 +124,7 @@ def test_a_token_of_a_few_seconds_does_not_cost_a_login_per_call(start_function:
         assert cloud.count(CallKind.LOGIN) == 1
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("quick_retries")
 def test_no_token_is_sent_over_http_after_a_login_over_https(
     cloud: Simulator, start_function: StartFunction, tmp_path: Path
 ) -> None:
@@ -166,7 +160,7 @@ def test_without_a_login_the_event_must_come_again(start_function: StartFunction
         ids = [str(uuid.uuid4()) for _ in range(20)]
         for name, (fault, _) in troubles.items():
             clouds[name].inject(Fault(**fault, on=CallKind.LOGIN, times=None))
-        for name, answer in _at_once({name: lambda f=f: f.stop(*ids) for name, f in functions.items()}).items():
+        for name, answer in _at_once({name: partial(f.stop, *ids) for name, f in functions.items()}).items():
             assert_must_come_again(answer, "budget-spent")
             assert (name, answer.headers["Retry-After"]) == (name, troubles[name][1])
         for name, cloud in clouds.items():
@@ -199,7 +193,7 @@ def test_without_a_login_the_event_must_come_again(start_function: StartFunction
         pytest.param(Fault(on=CallKind.STOP, cut=Cut.MIDWAY), "stopped/confirmed", 1, 1, id="cut midway"),
     ],
 )
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("quick_retries")
 def test_a_stop_that_went_wrong_is_looked_into_before_another_is_sent(
     cloud: Simulator, function: Function, fault: Fault, expected: str, sent: int, taken: int
 ) -> None:
@@ -233,7 +227,7 @@ def test_a_stop_answered_too_late_is_found_by_the_redelivery(cloud: Simulator, s
 
 
 @pytest.mark.parametrize("fault", [Fault.cut_after(CallKind.STOP), Fault.gateway(CallKind.STOP, 504, act=True)])
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("quick_retries")
 def test_a_stop_that_was_taken_without_our_hearing_of_it_is_seen_through(
     start_function: StartFunction, fault: Fault
 ) -> None:
@@ -251,9 +245,9 @@ def test_a_stop_that_was_taken_without_our_hearing_of_it_is_seen_through(
 def test_a_told_wait_is_kept_within_the_budget(cloud: Simulator, function: Function) -> None:
     """`Retry-After: 1` on a read and on a stop: neither is tried sooner, and other servers do not wait along."""
     read, stopped, free = cloud.add_server(), cloud.add_server(), cloud.add_server()
-    told = {"status": 429, "headers": {"Retry-After": "1"}}
-    cloud.inject(Fault(**told, on=CallKind.READ, server_id=read))
-    cloud.inject(Fault(**told, on=CallKind.STOP, server_id=stopped))
+    throttled: Any = {"status": 429, "headers": {"Retry-After": "1"}}
+    cloud.inject(Fault(**throttled, on=CallKind.READ, server_id=read))
+    cloud.inject(Fault(**throttled, on=CallKind.STOP, server_id=stopped))
     answer = function.stop(read, stopped, free)
     assert came_out(answer) == dict.fromkeys((read, stopped, free), "stopped/confirmed")
     calls = {id_: [call for call in cloud.calls if call.server_id == id_] for id_ in (read, stopped, free)}
@@ -305,7 +299,7 @@ def test_a_told_wait_beyond_the_budget_is_passed_on_at_once(
         pytest.param({"slow_body": 0.0001}, id="slow body"),
     ],
 )
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("quick_retries")
 def test_a_read_that_went_wrong_once_is_made_again(
     cloud: Simulator, function: Function, fault: Mapping[str, Any]
 ) -> None:
@@ -317,7 +311,7 @@ def test_a_read_that_went_wrong_once_is_made_again(
     assert cloud.stops_sent(server) == 1
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("quick_retries")
 def test_a_cloud_that_shows_no_server_at_all_means_later_again(start_function: StartFunction) -> None:
     """No server is blamed for it; the budget ends, no stop was sent, and the cloud's words stay in the log."""
     troubles: dict[str, dict[str, Any]] = {
@@ -333,7 +327,7 @@ def test_a_cloud_that_shows_no_server_at_all_means_later_again(start_function: S
         for name, cloud in clouds.items():
             cloud.inject(Fault(**troubles[name], on=CallKind.READ, times=None))
             function, ids = start_function(cloud, **SHORT), [cloud.add_server() for _ in range(3)]
-            sends[name] = lambda function=function, ids=ids: function.stop(*ids)
+            sends[name] = partial(function.stop, *ids)
         for name, answer in _at_once(sends).items():
             assert_must_come_again(answer, "budget-spent")
             assert answer.elapsed.total_seconds() < 3, name
@@ -341,7 +335,7 @@ def test_a_cloud_that_shows_no_server_at_all_means_later_again(start_function: S
         assert {cloud.count(CallKind.STOP) for cloud in clouds.values()} == {0}
 
 
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("quick_retries")
 def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
     cloud: Simulator, start_function: StartFunction
 ) -> None:
@@ -386,7 +380,7 @@ def test_the_body_that_the_lies_are_made_from_is_itself_believed(cloud: Simulato
         pytest.param(lambda _, __: '{"server": null}', id="no server"),
     ],
 )
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("quick_retries")
 def test_an_answer_that_hides_what_the_guards_need_stops_nothing(
     cloud: Simulator, function: Function, body: Callable[[str, str], str]
 ) -> None:
@@ -400,7 +394,7 @@ def test_an_answer_that_hides_what_the_guards_need_stops_nothing(
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("on", [CallKind.READ, CallKind.STOP])
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("quick_retries")
 def test_no_redirect_is_ever_followed(cloud: Simulator, function: Function, on: CallKind, status: int) -> None:
     """The token would go along, and what answers there is not what was asked."""
     asked, other, beside = cloud.add_server(), cloud.add_server(), cloud.add_server()

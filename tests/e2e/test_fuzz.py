@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from handler.simulator import Simulator
 from handler.simulator.calls import CallKind
 from tests.support.events import STOP
-from tests.support.raw_http import MAX_BODY, Wire, request, running, statuses
+from tests.support.raw_http import MAX_BODY, FunctionProcess, request, statuses
 
 # The server answers these and no others, whatever is sent.
 ALLOWED = {100, 200, 204, 400, 401, 403, 405, 413, 415, 503}
@@ -24,13 +24,13 @@ SERVER = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
 class Target:
     """The running function, the cloud behind it, and a server there that must keep running."""
 
-    def __init__(self, wire: Wire, cloud: Simulator) -> None:
-        self.wire = wire
+    def __init__(self, process: FunctionProcess, cloud: Simulator) -> None:
+        self.process = process
         self.cloud = cloud
 
     def throw(self, sent: bytes, mark: str) -> list[int]:
         """Send bytes that ask for nothing valid, see that they do no harm, and return the answers' statuses."""
-        answer = self.wire.exchange(sent)
+        answer = self.process.exchange(sent)
         found = statuses(answer)
         assert set(found) <= ALLOWED, answer
         assert mark.encode() not in answer
@@ -43,8 +43,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """One process and one cloud for all examples."""
     with Simulator() as cloud:
         cloud.add_server("untouched", id=SERVER)
-        with running(cloud, tmp_path_factory.mktemp("fuzz")) as wire:
-            yield Target(wire, cloud)
+        with FunctionProcess(cloud, tmp_path_factory.mktemp("fuzz")) as process:
+            yield Target(process, cloud)
 
 
 def marked() -> st.SearchStrategy[str]:
@@ -187,9 +187,9 @@ def test_any_bytes_on_the_line(target: Target, noise: bytes, cut: int, at: int, 
 
 def test_it_is_as_alive_as_before(target: Target) -> None:
     """After all that the function still works, its log is still JSON without a traceback, and nothing was stopped."""
-    assert statuses(target.wire.exchange(request("GET", "/readyz"))) == [200]
+    assert statuses(target.process.exchange(request("GET", "/readyz"))) == [200]
     assert target.cloud.server(SERVER).vm_state == "active"
-    lines = target.wire.log_lines()
+    lines = target.process.log_lines()
     assert not [line for line in lines if line["level"] == "ERROR" or "exception" in line]
     # What a malformed event calls itself is told, so that its sender can be found; nothing else that was sent is.
     for line in lines:

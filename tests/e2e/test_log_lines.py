@@ -45,10 +45,10 @@ from tests.inbound.webhooks.test_smn import send as smn_send
 from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certificate
 from tests.outbound.test_result import REQUEST, report
 from tests.outbound.test_result import row as server_result
-from tests.outbound.test_sink import Clock
 from tests.outbound.test_smn_sink import Says, hand_over
 from tests.outbound.test_smn_sink import result as topic_result
 from tests.support.capture import logged
+from tests.support.clock import FakeClock
 from tests.support.events import Behind, binary, event, knock, structured
 from tests.support.functiongraph import NOW, StandIn, tick, trace
 from tests.support.sink_server import Say, SinkServer
@@ -190,7 +190,7 @@ class Scenes:
         found([server_row(0, tenant_id=THEIRS)])
 
     def topic_silent(self) -> None:
-        hand_over(Says(CloudThrottled("x")), topic_result(), Clock())
+        hand_over(Says(CloudThrottled("x")), topic_result(), FakeClock(100.0))
 
     def keys_kept(self) -> None:
         issuer = KeyServer("one")

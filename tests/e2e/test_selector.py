@@ -14,7 +14,6 @@ import requests
 from handler import cli
 from handler.cloud import servers as servers_module
 from handler.simulator import CallKind, Fault, Simulator
-from handler.stop import run as run_module
 from tests.conftest import STOP, Function, StartFunction
 from tests.e2e.test_two_apis import at, came_out, stops
 from tests.support.capture import logged
@@ -55,13 +54,7 @@ def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers_module, "PAGE", 3)
 
 
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tried again is tried again soon."""
-    monkeypatch.setitem(run_module.run.__kwdefaults__, "backoff", lambda attempt: 0.002 * 2 ** min(attempt, 7))
-
-
-def sent(function: Function, selector: object, *, more: Mapping[str, Any] | None = None, **attributes: str) -> Any:
+def sent(function: Function, selector: object, *, more: Mapping[str, Any] | None = None, **attributes: Any) -> Any:
     """The answer to an event with this selector; its result keeps to the schemas."""
     answer = function.send({"selector": selector, **(more or {})}, **attributes)
     if answer.status_code == 200:
@@ -91,7 +84,7 @@ def lists(cloud: Simulator) -> int:
 
 def test_what_the_selector_fits_is_stopped_and_nothing_else(cloud: Simulator, function: Function) -> None:
     """Each part by itself, and all together; one call lists, and no server is read before its stop."""
-    both = {"tags": ["env=ci", "team"], "metadata": {"shard": "3"}}
+    both: dict[str, Any] = {"tags": ["env=ci", "team"], "metadata": {"shard": "3"}}
     fits = cloud.add_server("ci-07", **both)
     others = [
         cloud.add_server("ci-08", tags=["env=ci", "team"]),
@@ -145,7 +138,7 @@ def test_a_name_is_matched_here_and_in_any_script(
 
 def test_every_guard_counts(cloud: Simulator, function: Function) -> None:
     """To be selected is to be asked for, no more. Rows come in the order of names."""
-    expected = {
+    expected: dict[str, tuple[dict[str, Any], str]] = {
         "a": ({}, "stopped/confirmed"),
         "b": ({"locked": True}, "skipped/locked"),
         "c": ({"tags": ["env=ci", "autostop=never"]}, "skipped/protected"),
@@ -252,7 +245,7 @@ def test_pages_that_the_cloud_makes_smaller_are_turned_as_well(start_function: S
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 500}, {"status": 429, "headers": {"Retry-After": "0"}}])
-@pytest.mark.usefixtures("_small_pages", "_impatient")
+@pytest.mark.usefixtures("_small_pages", "quick_retries")
 def test_a_page_that_fails_once_is_no_matter(cloud: Simulator, function: Function, fault: Mapping[str, Any]) -> None:
     """The list is read again, from its beginning."""
     ids = [cloud.add_server(f"ci-{number}") for number in range(5)]
@@ -260,7 +253,7 @@ def test_a_page_that_fails_once_is_no_matter(cloud: Simulator, function: Functio
     assert came_out(sent(function, {"name": "ci-*"})) == dict.fromkeys(ids, "stopped/confirmed")
 
 
-@pytest.mark.usefixtures("_small_pages", "_impatient")
+@pytest.mark.usefixtures("_small_pages", "quick_retries")
 def test_a_list_that_fails_half_way_stops_nothing_and_comes_again(
     cloud: Simulator, start: Callable[..., Function]
 ) -> None:

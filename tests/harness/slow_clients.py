@@ -16,28 +16,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 from handler.simulator import CallKind, Fault, Simulator
-from tests.deploy.stage import free_port
 from tests.harness.bench.stage import cpu, memory
 from tests.support.events import binary
-from tests.support.raw_http import command, environment, request, rest, statuses
+from tests.support.process import ServerProcess, environment, free_port, function_command
+from tests.support.raw_http import request, rest, statuses
 
 _PATIENCE = 25.0
 _HEAD = b"POST / HTTP/1.1\r\nHost: function.example\r\n"
 
 
-class Server:
-    """A function process.
-
-    Attributes:
-        port: on 127.0.0.1.
-        pid: of the arbiter, whose child does the work.
-    """
-
-    def __init__(self, port: int, pid: int) -> None:
-        self.port = port
-        self.pid = pid
+class Server(ServerProcess):
+    """A function process."""
 
     def connect(self, sent: bytes = b"") -> socket.socket:
         """Open a connection, and send this."""
@@ -65,23 +58,17 @@ class Server:
 
 
 @contextmanager
-def serving(cloud: Simulator, stdout: int = subprocess.DEVNULL, **settings: str) -> Iterator[Server]:
+def serving(cloud: Simulator, stdout: int = subprocess.DEVNULL, **settings: Any) -> Iterator[Server]:
     """Run the function until the end."""
     port = free_port()
-    environ = environment(**{"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **settings})
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command(port), env=environ, stdout=stdout, stderr=errors)
-        server = Server(port, process.pid)
+    settings = {"THREADS": "8", "AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **settings}
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(function_command(port), environment(**settings), Path(folder) / "log", port=port, stdout=stdout)
         try:
-            while statuses(server.ask(request("GET", "/healthz"))[1]) != [200]:
-                assert process.poll() is None
-                time.sleep(0.05)
+            server.restart()
             yield server
         finally:
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+            server.kill()
 
 
 def _closed(clients: Sequence[socket.socket], began: float) -> str:
@@ -191,7 +178,10 @@ def unread(cloud: Simulator) -> str:
 def invoked(cloud: Simulator) -> str:
     """What a caller without a token costs who posts 0.96 MB to FunctionGraph's path, in processor time."""
     body = b'{"a": [' + b", ".join([b'{"b": "c"}'] * 80_000) + b"]}"
-    secure = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "0123456789abcdef0123456789abcdef"}
+    secure: dict[str, Any] = {
+        "AUTOSTOP_INBOUND_AUTH": "bearer",
+        "AUTOSTOP_BEARER_TOKENS": "0123456789abcdef0123456789abcdef",
+    }
     with serving(cloud, **secure) as server:
         costs = []
         for path in ("/", "/invoke"):

@@ -47,7 +47,7 @@ class Sample(NamedTuple):
     name: str
     path: str
     body: Any
-    environ: dict[str, str]
+    environ: dict[str, Any]
 
     def send(self, body: Any) -> list[StopRequest]:
         """Send it with this body in place of its own, and return what is to be stopped for good."""

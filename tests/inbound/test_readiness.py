@@ -9,15 +9,7 @@ import pytest
 
 from handler.errors import CloudUnreachable, LoginMissing, ReadinessUnknown
 from handler.inbound.readiness import Readiness
-
-
-class Clock:
-    """A clock that stands still."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import FakeClock
 
 
 class Check:
@@ -36,7 +28,7 @@ class Check:
 def test_a_result_serves_for_a_second() -> None:
     """Good or bad."""
     for failure in (None, CloudUnreachable("down")):
-        clock, check = Clock(), Check(failure)
+        clock, check = FakeClock(0.0), Check(failure)
         readiness = Readiness(clock)
 
         def ask(readiness: Readiness = readiness, check: Check = check) -> bool:
@@ -71,7 +63,7 @@ def _meanwhile(readiness: Readiness, ask: Callable[[], None]) -> None:
 
 def test_nobody_waits_for_a_check() -> None:
     """Without a result of the last ten seconds, nothing is known."""
-    readiness = Readiness(Clock())
+    readiness = Readiness(FakeClock(0.0))
     unused = Check()
 
     def ask() -> None:
@@ -87,7 +79,7 @@ def test_nobody_waits_for_a_check() -> None:
 def test_the_last_result_serves_while_a_check_is_made(age: float, known: bool) -> None:
     """For ten seconds, good or bad."""
     for failure in (None, CloudUnreachable("down")):
-        clock = Clock()
+        clock = FakeClock(0.0)
         readiness = Readiness(clock)
         try:
             readiness.check(Check(failure))
@@ -108,7 +100,7 @@ def test_the_last_result_serves_while_a_check_is_made(age: float, known: bool) -
 
 def test_a_call_without_a_login_says_nothing_of_others() -> None:
     """On FunctionGraph each call brings its own, and no call to the cloud was made without one."""
-    readiness, check = Readiness(Clock()), Check()
+    readiness, check = Readiness(FakeClock(0.0)), Check()
     with pytest.raises(LoginMissing):
         readiness.check(Check(LoginMissing("none")))
     readiness.check(check)
@@ -117,7 +109,7 @@ def test_a_call_without_a_login_says_nothing_of_others() -> None:
 
 def test_a_check_that_fails_by_a_bug_can_be_made_again() -> None:
     """It holds nothing."""
-    readiness, check = Readiness(Clock()), Check()
+    readiness, check = Readiness(FakeClock(0.0)), Check()
     with pytest.raises(RuntimeError):
         readiness.check(Check(RuntimeError("bug")))
     readiness.check(check)

@@ -73,6 +73,10 @@ def test_whoever_carries_canonical_data_can_select(type_: str) -> None:
         assert asked({"tags": ["env=ci"]}, {"com.example.ticket": ""}, type=type_).selector == expected
 
 
+NO_TAGS: list[Any] = [[], None, "env=ci", {}, ["x"] * 51]
+NO_METADATA: list[Any] = [{}, None, [], "team=build", {str(number): "x" for number in range(129)}]
+
+
 @pytest.mark.parametrize(
     ("selector", "expected"),
     [
@@ -82,7 +86,7 @@ def test_whoever_carries_canonical_data_can_select(type_: str) -> None:
         (True, {"": "is no object"}),
         ({"tag": ["env=ci"]}, {"": "has a member other than tags, metadata and name"}),
         ({"name": "ci-*", "not": "x"}, {"": "has a member other than tags, metadata and name"}),
-        *(({"tags": tags}, {".tags": "is no array of 1 to 50 tags"}) for tags in ([], None, "env=ci", {}, ["x"] * 51)),
+        *(({"tags": tags}, {".tags": "is no array of 1 to 50 tags"}) for tags in NO_TAGS),
         ({"tags": [" ", "", 5, None, "x" * 256]}, {
             ".tags[0]": "is blank",
             ".tags[1]": "is blank",
@@ -91,7 +95,7 @@ def test_whoever_carries_canonical_data_can_select(type_: str) -> None:
             ".tags[4]": "is longer than 255 characters",
         }),
         *(({"metadata": metadata}, {".metadata": "is no object of 1 to 128 entries"})
-          for metadata in ({}, None, [], "team=build", {str(number): "x" for number in range(129)})),
+          for metadata in NO_METADATA),
         *(({"metadata": metadata}, {".metadata": f"has a key or a value that {fault}"})
           for metadata, fault in (
               ({"shard": 3}, "is no text"), ({"on": True}, "is no text"), ({"k": None}, "is no text"),

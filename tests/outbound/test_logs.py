@@ -21,7 +21,7 @@ from handler.outbound import logs
 from handler.stop.model import Reason, Refusal
 from tests.outbound.test_result import ONE, REQUEST, TRACE, TWO, report, row
 from tests.support.capture import logged
-from tests.support.raw_http import HANG
+from tests.support.process import HANG
 
 EVERY_LINE = {"time", "level", "message", "logger"}
 OF_AN_EVENT = EVERY_LINE | {"event_source", "event_id", "event_type", "trace_id"}

@@ -151,7 +151,7 @@ def test_one_failure_among_many_makes_it_failed() -> None:
 
 def test_the_data_says_what_was_asked() -> None:
     """Everything of the request that a reader of the result wants."""
-    asked = {
+    asked: dict[str, Any] = {
         "time": datetime(2026, 11, 20, 19, 0, tzinfo=UTC),
         "reason": "nightly",
         "requested_by": "ops",

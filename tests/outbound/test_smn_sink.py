@@ -16,8 +16,8 @@ from handler.errors import CloudError, CloudUnexpectedAnswer, LoginMissing, Logi
 from handler.outbound.smn_sink import TopicSink
 from handler.simulator import Api, CallKind, Cut, Fault, Simulator
 from tests.cloud.conftest import StartClient, start_client
-from tests.outbound.test_sink import Clock
 from tests.support.capture import logged
+from tests.support.clock import FakeClock
 from tests.test_events_folder import row
 
 __all__ = ["start_client"]
@@ -50,16 +50,16 @@ class Says:
         self.took.append((subject, message))
 
 
-def hand_over(topic: Any, event: CloudEvent, clock: Clock, budget: float = 30.0) -> None:
+def hand_over(topic: Any, event: CloudEvent, clock: FakeClock, budget: float = 30.0) -> None:
     """Send one result to a topic."""
-    TopicSink(topic, sleep=clock.sleep, monotonic=clock.monotonic).deliver(event, clock.now + budget)
+    TopicSink(topic, sleep=clock.sleep, monotonic=clock).deliver(event, clock.now + budget)
 
 
 def test_the_message_is_the_structured_event() -> None:
     """With what is not ASCII as it is, as SMN counts bytes; the subject is for people."""
     topic = Says()
     event = result(row("stopped", "confirmed", name="bär"), row("skipped", "locked"), row("accepted", "accepted"))
-    hand_over(topic, event, Clock())
+    hand_over(topic, event, FakeClock())
     ((subject, message),) = topic.took
     assert subject == "bms-autostop stop.completed: 1 stopped, 1 accepted, 1 skipped"
     assert json.loads(message) == {"specversion": "1.0", **event.get_attributes(), "data": event.data}
@@ -69,21 +69,21 @@ def test_the_message_is_the_structured_event() -> None:
 def test_half_of_a_character_does_not_keep_a_result_back() -> None:
     """Names that somebody cut come that way out of JSON; they are no text that SMN could keep."""
     topic = Says()
-    hand_over(topic, result(row("stopped", "confirmed", name="ci-\ud83d")), Clock())
+    hand_over(topic, result(row("stopped", "confirmed", name="ci-\ud83d")), FakeClock())
     assert json.loads(topic.took[0][1])["data"]["servers"][0]["name"] == "ci-?"
 
 
 def test_the_subject_of_a_refusal_is_its_reason() -> None:
     """There is nothing to count."""
     topic = Says()
-    hand_over(topic, result(kind="refused", refusal="too-old"), Clock())
+    hand_over(topic, result(kind="refused", refusal="too-old"), FakeClock())
     assert topic.took[0][0] == "bms-autostop stop.refused: too-old"
 
 
 @pytest.mark.parametrize("status", [None, 500, 503, 404, 429])
 def test_what_may_pass_is_tried_again(status: int | None) -> None:
     """With the sink's own pauses, and no longer than an attempt may take."""
-    topic, clock = Says(CloudError("down", status=status), CloudError("down", status=status)), Clock()
+    topic, clock = Says(CloudError("down", status=status), CloudError("down", status=status)), FakeClock()
     with logged() as lines:
         hand_over(topic, result(), clock)
     assert (len(topic.took), len(clock.slept), topic.timeouts) == (1, 2, [5.0, 5.0, 5.0])
@@ -92,7 +92,7 @@ def test_what_may_pass_is_tried_again(status: int | None) -> None:
 
 def test_the_clouds_own_wait_is_kept() -> None:
     """As that of any sink."""
-    topic, clock = Says(CloudError("slow down", status=429, retry_after=7.0)), Clock()
+    topic, clock = Says(CloudError("slow down", status=429, retry_after=7.0)), FakeClock()
     hand_over(topic, result(), clock)
     assert clock.slept == [7.0]
 
@@ -102,7 +102,7 @@ def test_a_refusal_is_final(status: int) -> None:
     """The result is not lost by that: the event comes again."""
     topic = Says(CloudError("no", status=status))
     with pytest.raises(SinkUnreachable, match=rf"HTTP {status}"):
-        hand_over(topic, result(), Clock())
+        hand_over(topic, result(), FakeClock())
     assert topic.took == []
 
 
@@ -111,7 +111,7 @@ def test_a_refused_login_is_not_tried_again(refused: LoginRefused) -> None:
     """Else it would lock itself."""
     topic = Says(refused)
     with pytest.raises(type(refused)):
-        hand_over(topic, result(), Clock())
+        hand_over(topic, result(), FakeClock())
     assert len(topic.timeouts) == 1
 
 
@@ -119,7 +119,7 @@ def test_what_is_too_large_is_told_and_not_sent() -> None:
     """SMN would refuse it, each time anew."""
     topic = Says()
     with pytest.raises(SinkUnreachable, match="larger than a message of SMN"):
-        hand_over(topic, result(row("stopped", "confirmed", detail="ä" * 131072)), Clock())
+        hand_over(topic, result(row("stopped", "confirmed", detail="ä" * 131072)), FakeClock())
     assert topic.timeouts == []
 
 
@@ -128,7 +128,7 @@ def test_as_many_servers_as_the_settings_allow_fit_into_a_message() -> None:
     name, request = "b" * 64, f"req-{uuid.uuid4()}"
     rows = [row("stopped", "confirmed", name=name, request_id=request, detail="x" * 200) for _ in range(150)]
     topic = Says()
-    hand_over(topic, result(*rows), Clock())
+    hand_over(topic, result(*rows), FakeClock())
     assert len(topic.took) == 1
 
 
@@ -152,7 +152,7 @@ def topic_of(start_client: StartClient, cloud: Simulator, urn: str, **environ: s
 def test_a_result_is_published_where_the_catalogue_says(otc: Simulator, start_client: StartClient) -> None:
     """For the project of the login, which the catalogue leaves out of the URL."""
     urn = otc.add_topic()
-    hand_over(topic_of(start_client, otc, urn), result(), Clock())
+    hand_over(topic_of(start_client, otc, urn), result(), FakeClock())
     (message,) = otc.published
     assert (message.topic_urn, json.loads(message.message)["id"]) == (urn, "1")
     call = otc.calls[-1]
@@ -165,7 +165,7 @@ def test_an_explicit_url_goes_first(otc: Simulator, start_client: StartClient, p
     """With or without the version; the catalogue need not have it then."""
     otc._catalog.smn = False
     topic = topic_of(start_client, otc, otc.add_topic(), AUTOSTOP_SMN_URL=f"{otc.url}{place}")
-    hand_over(topic, result(), Clock())
+    hand_over(topic, result(), FakeClock())
     assert len(otc.published) == 1
 
 
@@ -174,7 +174,7 @@ def test_keys_sign_what_they_publish(otc: Simulator, start_client: StartClient) 
     key = otc.add_access_key()
     environ = dict.fromkeys(otc.environ(), "") | otc.key_environ(key)
     topic = topic_of(start_client, otc, otc.add_topic(), **environ, AUTOSTOP_SMN_URL=otc.url)
-    hand_over(topic, result(), Clock())
+    hand_over(topic, result(), FakeClock())
     assert (len(otc.published), otc.calls[-1].access_key) == (1, key.access)
 
 
@@ -215,7 +215,7 @@ def test_otcs_host_is_derived_where_the_catalogue_leaves_it_out(
 def test_a_lost_answer_is_published_again_as_the_same_event(otc: Simulator, start_client: StartClient) -> None:
     """Twice is better than never, and both have one id."""
     otc.inject(Fault(on=CallKind.PUBLISH, cut=Cut.AFTER))
-    hand_over(topic_of(start_client, otc, otc.add_topic()), result(), Clock())
+    hand_over(topic_of(start_client, otc, otc.add_topic()), result(), FakeClock())
     assert [json.loads(message.message)["id"] for message in otc.published] == ["1", "1"]
 
 
@@ -224,7 +224,7 @@ def test_a_success_without_the_id_of_a_message_is_none(otc: Simulator, start_cli
     """A proxy that answers in SMN's place has published nothing."""
     otc.inject(Fault(on=CallKind.PUBLISH, status=200, body=body))
     with logged() as lines:
-        hand_over(topic_of(start_client, otc, otc.add_topic()), result(), Clock())
+        hand_over(topic_of(start_client, otc, otc.add_topic()), result(), FakeClock())
     assert len(otc.published) == 1
     assert [line["problem"] for line in lines.all] == ["cloud-unexpected-answer"]
 
@@ -234,7 +234,7 @@ def test_a_token_that_is_over_is_renewed(otc: Simulator, start_client: StartClie
     topic = topic_of(start_client, otc, otc.add_topic())
     topic.url(5.0)
     otc.revoke_tokens()
-    hand_over(topic, result(), Clock())
+    hand_over(topic, result(), FakeClock())
     assert (len(otc.published), otc.count(CallKind.LOGIN)) == (1, 2)
 
 
@@ -242,5 +242,5 @@ def test_a_topic_that_is_not_there_is_told(otc: Simulator, start_client: StartCl
     """After some tries: a topic may be new."""
     topic = topic_of(start_client, otc, f"urn:smn:eu-de:{otc.project_id}:nobody")
     with logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
-        hand_over(topic, result(), Clock(), budget=2.0)
+        hand_over(topic, result(), FakeClock(), budget=2.0)
     assert "HTTP 404 SMN.0006" in lines.all[0]["detail"]

@@ -114,7 +114,7 @@ def test_few_may_wait_and_each_for_its_own_time_only(
         with pytest.raises(error):
             runs.report(REQUEST, deadline(), never)
         gate.end.set()
-        assert run.result(60)
+        assert run.result(60) == report(row())
     assert runs._waiting == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import requests
@@ -35,11 +36,7 @@ def lines() -> Iterator[Lines]:
 
 def from_binary(headers: Any, body: bytes) -> dict[str, Any]:
     """A result event as it came in binary mode, seen to fit its schema."""
-    attributes = {
-        name.lower()[3:]: requests.utils.unquote(value)
-        for name, value in headers.items()
-        if name.lower().startswith("ce-")
-    }
+    attributes = {name.lower()[3:]: unquote(value) for name, value in headers.items() if name.lower().startswith("ce-")}
     content_type = {name.lower(): value for name, value in headers.items()}["content-type"]
     document = {**attributes, "datacontenttype": content_type, "data": json.loads(body)}
     assert faults("cloudevent-out.json", document) == []
@@ -99,7 +96,7 @@ def test_a_failed_server_makes_a_failed_event(cloud: Simulator, function: Functi
     ],
 )
 def test_a_refused_event_makes_a_refused_event(
-    cloud: Simulator, start_function: StartFunction, data: Any, attributes: dict[str, str], refusal: str
+    cloud: Simulator, start_function: StartFunction, data: Any, attributes: dict[str, Any], refusal: str
 ) -> None:
     """And nothing is sent to the cloud."""
     function = start_function(cloud, AUTOSTOP_MAX_SERVERS="2")

@@ -175,7 +175,7 @@ def test_a_placeholder_is_not_a_secret(target: str, setting: Setting[Any], place
 @pytest.mark.parametrize(("target", "setting"), CHOSEN, ids=[f"{target}-{each.name}" for target, each in CHOSEN])
 def test_a_secret_has_sixteen_characters_or_bytes(target: str, setting: Setting[Any]) -> None:
     """Of a base64 form the bytes count; a list is as good as its shortest."""
-    form = FORMS.get(setting.name, str)
+    form: Callable[[str], str] = FORMS.get(setting.name, str)
     (found,) = violations(_with(setting, form("a" * 15)), FROM_ENVIRON[target])
     assert found.startswith(f"{setting.name} must ")
     assert "at least 16" in found

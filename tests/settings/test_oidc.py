@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from datetime import timedelta
 
 import pytest
 
-from handler.settings import oidc as oidc_settings
 from handler.settings.oidc import OidcSettings
 from handler.settings.stop_servers import from_environ
 from tests.settings.environments import PASSWORD, names, read, violations
@@ -119,8 +119,8 @@ def test_a_file_of_keys_has_a_whole_path(place: str) -> None:
 @pytest.mark.parametrize("missing", ["jwt", "cryptography"])
 def test_oidc_needs_its_extra(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says how to get it."""
-    real = oidc_settings.find_spec
-    monkeypatch.setattr(oidc_settings, "find_spec", lambda name: None if name == missing else real(name))
+    real = importlib.util.find_spec
+    monkeypatch.setattr("handler.settings.oidc.find_spec", lambda name: None if name == missing else real(name))
     (found,) = violations(OIDC)
     assert "pip install '.[oidc]'" in found
 

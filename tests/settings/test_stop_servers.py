@@ -15,7 +15,7 @@ from handler.settings.common import Callers, InboundAuth, SinkSettings
 from handler.settings.stop_servers import StopLimit, from_environ
 from handler.stop.model import Policy
 from tests.settings.environments import LEAST, MARK, PASSWORD, URN, names, read, violations
-from tests.support.raw_http import HANG, command, environment
+from tests.support.process import HANG, environment, function_command
 
 
 def test_the_defaults_are_those_of_the_table() -> None:
@@ -357,7 +357,7 @@ def test_secrets_do_not_show() -> None:
 
 def _start(tmp_path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(0),
+        function_command(0),
         env=environment(**environ),
         capture_output=True,
         text=True,

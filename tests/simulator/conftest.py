@@ -4,26 +4,15 @@ import http.client
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from handler.simulator import Simulator
+from tests.support.clock import FakeClock
 
 NOON = 1_750_000_000.0
-
-
-class Clock:
-    """Seconds since the epoch, which move only when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> float:
-        return self.now
-
-    def forward(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +24,10 @@ class Reply:
     headers: list[tuple[str, str]]
     body: bytes
 
-    def json(self):
+    def json(self) -> Any:
         return json.loads(self.body)
 
-    def header(self, name: str) -> str | None:
+    def header(self, name: str) -> Any:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
     @property
@@ -50,26 +39,41 @@ class Reply:
     def message(self) -> str:
         """The message inside an error body of Nova or Keystone."""
         (error,) = self.json().values()
-        return error["message"]
+        return str(error["message"])
+
+
+Ask = Callable[..., Reply]
+"""Sends one request, and returns the response."""
+Lookup = Callable[..., Any]
+"""Sends one request, and returns what a test looks at."""
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(NOON)
 
 
 @pytest.fixture
-def cloud(clock: Clock) -> Iterator[Simulator]:
+def cloud(clock: FakeClock) -> Iterator[Simulator]:
     with Simulator(clock=clock) as running:
         yield running
 
 
 @pytest.fixture
-def ask(cloud: Simulator) -> Callable[..., Reply]:
+def ask(cloud: Simulator) -> Ask:
     """Send one request on a connection of its own, with the operator's token unless another is given."""
     own = cloud.token()
 
-    def send(method, path, body=None, *, token=own, to=cloud, timeout=5, **headers) -> Reply:
+    def send(
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = own,
+        to: Simulator = cloud,
+        timeout: float = 5,
+        **headers: str,
+    ) -> Reply:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             sent["X-Auth-Token"] = token
@@ -77,7 +81,7 @@ def ask(cloud: Simulator) -> Callable[..., Reply]:
             body = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
         where = urlsplit(to.url)
-        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=timeout)
+        connection = http.client.HTTPConnection(str(where.hostname), where.port, timeout=timeout)
         try:
             connection.request(method, path, body, sent)
             answer = connection.getresponse()
@@ -89,10 +93,10 @@ def ask(cloud: Simulator) -> Callable[..., Reply]:
 
 
 @pytest.fixture
-def stop(ask) -> Callable[..., Reply]:
+def stop(ask: Ask) -> Ask:
     """Send the stop of a server."""
 
-    def send(server_id: str, body=None, **more) -> Reply:
+    def send(server_id: str, body: Any = None, **more: Any) -> Reply:
         return ask("POST", f"/v2.1/servers/{server_id}/action", {"os-stop": body}, **more)
 
     return send

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,20 +19,22 @@ import handler.simulator
 from handler.simulator import CallKind, Fault, Simulator
 from handler.simulator.compute.routes import route
 from handler.simulator.messages import phrase
+from tests.simulator.conftest import Ask
+from tests.support.clock import FakeClock
 
 pytest_plugins = ["handler.simulator.fixture"]
 
 
-def dial(cloud, timeout=5):
+def dial(cloud: Simulator, timeout: float = 5) -> Any:
     where = urlsplit(cloud.url)
     return socket.create_connection((where.hostname, where.port), timeout=timeout)
 
 
-def test_a_connection_serves_one_request_after_the_other(cloud):
+def test_a_connection_serves_one_request_after_the_other(cloud: Simulator) -> None:
     """Also after an error, a body and no body."""
     where = urlsplit(cloud.url)
     token, path = cloud.token(), f"/v2.1/servers/{cloud.add_server()}"
-    with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=5)) as connection:
+    with closing(http.client.HTTPConnection(str(where.hostname), where.port, timeout=5)) as connection:
         connection.connect()
         same = connection.sock
         for method, target, body, status in [
@@ -46,14 +49,14 @@ def test_a_connection_serves_one_request_after_the_other(cloud):
             assert (answer.status, answer.version, connection.sock) == (status, 11, same)
 
 
-def test_an_answer_says_honestly_who_gives_it(ask):
+def test_an_answer_says_honestly_who_gives_it(ask: Ask) -> None:
     """Not the web server of a real cloud."""
     answer = ask("GET", "/v3")
     assert answer.header("Server") == "bms-autostop-simulator"
     assert answer.header("Date").endswith("GMT")
 
 
-def test_a_head_request_is_answered_without_a_body(cloud, ask):
+def test_a_head_request_is_answered_without_a_body(cloud: Simulator, ask: Ask) -> None:
     """But with the length that the body would have."""
     own = cloud.token()
     answer = ask("HEAD", "/v3/auth/tokens", token=own, X_Subject_Token=own)
@@ -62,7 +65,7 @@ def test_a_head_request_is_answered_without_a_body(cloud, ask):
 
 
 @pytest.mark.parametrize("header", ["Transfer-Encoding: chunked", "Content-Length: many"])
-def test_a_body_of_unknown_length_is_not_waited_for(cloud, header):
+def test_a_body_of_unknown_length_is_not_waited_for(cloud: Simulator, header: str) -> None:
     """411, and the connection is closed."""
     with dial(cloud) as line:
         line.sendall(f"POST /v3/auth/tokens HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode())
@@ -70,17 +73,17 @@ def test_a_body_of_unknown_length_is_not_waited_for(cloud, header):
             assert answer.read().startswith(b"HTTP/1.1 411 ")
 
 
-def test_links_name_the_host_that_the_caller_used(cloud):
+def test_links_name_the_host_that_the_caller_used(cloud: Simulator) -> None:
     """As with a real cloud, which is reached under several names."""
     where = urlsplit(cloud.url)
-    with closing(http.client.HTTPConnection(where.hostname, where.port, timeout=5)) as connection:
+    with closing(http.client.HTTPConnection(str(where.hostname), where.port, timeout=5)) as connection:
         connection.request("GET", "/v3", headers={"Host": "cloud.example:5000"})
         (link,) = json.loads(connection.getresponse().read())["version"]["links"]
     assert link["href"] == "http://cloud.example:5000/v3/"
 
 
 @pytest.mark.parametrize("delay", [0, 60])
-def test_of_several_stops_at_once_exactly_one_is_taken(ask, delay):
+def test_of_several_stops_at_once_exactly_one_is_taken(ask: Ask, delay: float) -> None:
     """The others meet the state that it made. The clock is slow, so that they do come in between."""
 
     def slow_clock() -> float:
@@ -96,7 +99,7 @@ def test_of_several_stops_at_once_exactly_one_is_taken(ask, delay):
         assert (cloud.stops_sent(server_id), cloud.stops_taken(server_id)) == (8, 1)
 
 
-def test_stops_of_different_servers_do_not_hinder_each_other(cloud, stop):
+def test_stops_of_different_servers_do_not_hinder_each_other(cloud: Simulator, stop: Ask) -> None:
     """All are taken."""
     servers = [cloud.add_server(f"vm-{number}") for number in range(20)]
     with ThreadPoolExecutor(10) as pool:
@@ -104,13 +107,13 @@ def test_stops_of_different_servers_do_not_hinder_each_other(cloud, stop):
     assert {cloud.server(server_id).vm_state for server_id in servers} == {"stopped"}
 
 
-def test_it_listens_on_this_machine_only(cloud):
+def test_it_listens_on_this_machine_only(cloud: Simulator) -> None:
     """And under the address that it says."""
     assert cloud.url.startswith("http://127.0.0.1:")
     assert cloud.auth_url == cloud.url + "/v3"
 
 
-def test_after_a_stop_nobody_answers_and_nothing_is_left(clock):
+def test_after_a_stop_nobody_answers_and_nothing_is_left(clock: FakeClock) -> None:
     """Neither a thread nor an open port; a second stop does no harm."""
     cloud = Simulator(clock=clock)
     cloud.stop()
@@ -136,7 +139,7 @@ def test_after_a_stop_nobody_answers_and_nothing_is_left(clock):
     ],
     ids=["delay", "hold", "slow_body"],
 )
-def test_a_stop_does_not_wait_for_calls_that_hang(clock, fault):
+def test_a_stop_does_not_wait_for_calls_that_hang(clock: FakeClock, fault: Any) -> None:
     """Their connections are closed without (the rest of) an answer."""
     cloud = Simulator(clock=clock)
     cloud.start()
@@ -152,7 +155,7 @@ def test_a_stop_does_not_wait_for_calls_that_hang(clock, fault):
             assert b"media-types" not in answer.read()
 
 
-def test_a_stop_waits_for_a_call_that_is_being_worked_on():
+def test_a_stop_waits_for_a_call_that_is_being_worked_on() -> None:
     """So that no thread outlives it."""
     at_work = threading.Event()
 
@@ -170,7 +173,7 @@ def test_a_stop_waits_for_a_call_that_is_being_worked_on():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]
 
 
-def test_a_request_that_never_ends_does_not_hold_up_a_stop(clock):
+def test_a_request_that_never_ends_does_not_hold_up_a_stop(clock: FakeClock) -> None:
     """Half a request is no reason to wait."""
     cloud = Simulator(clock=clock)
     with cloud, dial(cloud) as line:
@@ -180,7 +183,7 @@ def test_a_request_that_never_ends_does_not_hold_up_a_stop(clock):
     assert cloud.calls == []
 
 
-def test_a_caller_that_goes_away_is_no_error(cloud, ask):
+def test_a_caller_that_goes_away_is_no_error(cloud: Simulator, ask: Ask) -> None:
     """Others are served as before."""
     with dial(cloud) as line:
         line.sendall(b"GET /v3 HT")
@@ -190,7 +193,7 @@ def test_a_caller_that_goes_away_is_no_error(cloud, ask):
     assert ask("GET", "/v3").status == 200
 
 
-def test_a_cloud_that_comes_back_is_found_where_it_was(ask, clock):
+def test_a_cloud_that_comes_back_is_found_where_it_was(ask: Ask, clock: FakeClock) -> None:
     """On the same port, with its servers and tokens."""
     cloud = Simulator(clock=clock)
     with cloud:
@@ -200,7 +203,7 @@ def test_a_cloud_that_comes_back_is_found_where_it_was(ask, clock):
         assert ask("GET", f"/v2.1/servers/{server_id}", to=cloud, token=token).status == 200
 
 
-def test_latency_is_real_time_and_holds_for_every_call(ask, clock):
+def test_latency_is_real_time_and_holds_for_every_call(ask: Ask, clock: FakeClock) -> None:
     """Whatever is asked."""
     with Simulator(clock=clock, latency=0.02) as cloud:
         before = time.monotonic()
@@ -208,23 +211,23 @@ def test_latency_is_real_time_and_holds_for_every_call(ask, clock):
         assert time.monotonic() - before >= 0.02
 
 
-def test_the_fixture_gives_a_running_cloud(bms_cloud, ask):
+def test_the_fixture_gives_a_running_cloud(bms_cloud: Any, ask: Ask) -> None:
     """As a user of the package gets it."""
     assert bms_cloud.calls == []
     answer = ask("GET", "/v2.1/servers", to=bms_cloud, token=bms_cloud.token())
     assert answer.json() == {"servers": []}
 
 
-def test_the_simulator_needs_nothing_but_the_standard_library():
+def test_the_simulator_needs_nothing_but_the_standard_library() -> None:
     """Nothing of the rest of the project either; pytest only for the fixture, which nothing imports."""
     folder = Path(handler.simulator.__file__).parent
-    for file in sorted(folder.glob("*.py")):
+    for file in sorted(folder.rglob("*.py")):
         names = set()
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                names.add(node.module)
+                names.add(str(node.module))
         own = {name for name in names if name.startswith("handler")}
         assert all(name.startswith("handler.simulator") for name in own), file.name
         assert "handler.simulator.fixture" not in own
@@ -233,29 +236,31 @@ def test_the_simulator_needs_nothing_but_the_standard_library():
 
 
 @pytest.mark.parametrize(("status", "words"), [(200, "OK"), (418, "I'm a Teapot"), (599, "Unknown")])
-def test_a_status_that_http_does_not_know_has_a_reason_phrase_all_the_same(status, words):
+def test_a_status_that_http_does_not_know_has_a_reason_phrase_all_the_same(status: int, words: Any) -> None:
     """So that any status can be answered."""
     assert phrase(status) == words
 
 
-def test_a_path_outside_nova_is_none_of_its_routes():
+def test_a_path_outside_nova_is_none_of_its_routes() -> None:
     """What begins alike is not the same."""
     assert route("GET", "/v3") is None
     assert route("GET", "/v2.10/servers") is None
 
 
-def test_a_port_that_has_trouble_for_a_moment_goes_on(cloud, ask, monkeypatch):
+def test_a_port_that_has_trouble_for_a_moment_goes_on(
+    cloud: Simulator, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Out of file descriptors, for example, while a caller waits."""
-    original, troubles = socket.socket.accept, [OSError(24, "Too many open files")]
+    original, errors = socket.socket.accept, [OSError(24, "Too many open files")]
 
-    def accept(listener):
-        if troubles:
-            raise troubles.pop()
+    def accept(listener: Any) -> Any:
+        if errors:
+            raise errors.pop()
         return original(listener)
 
     ask("GET", "/v3")
     monkeypatch.setattr(socket.socket, "accept", accept)
     # The thread is within the true one at this moment; its next turn meets the trouble.
     assert [ask("GET", "/v3").status for _ in range(2)] == [200, 200]
-    assert troubles == []
+    assert errors == []
     assert cloud.count(CallKind.VERSION) == 3

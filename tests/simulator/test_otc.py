@@ -1,19 +1,24 @@
 """One switch makes a cloud with the habits of Open Telekom Cloud."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from handler.simulator import CallKind, ComputePath, Fault, Simulator
+from tests.simulator.conftest import Ask
+from tests.support.clock import FakeClock
 
 TOKENS = "/v3/auth/tokens"
 
 
 @pytest.fixture
-def cloud(clock):
+def cloud(clock: FakeClock) -> Iterator[Simulator]:
     with Simulator.otc(clock=clock) as running:
         yield running
 
 
-def login(cloud, *, user="operator", scope=None):
+def login(cloud: Simulator, *, user: Any = "operator", scope: Any = None) -> dict[str, Any]:
     """Return the body of a login as its manual has it: the domain of the user only."""
     given = cloud.environ(user)
     domain = {"name": given["OS_USER_DOMAIN_NAME"]}
@@ -22,7 +27,7 @@ def login(cloud, *, user="operator", scope=None):
     return {"auth": {"identity": identity, "scope": scope or {"project": {"name": given["OS_PROJECT_NAME"]}}}}
 
 
-def test_what_belongs_together_is_set_together(cloud, ask):
+def test_what_belongs_together_is_set_together(cloud: Simulator, ask: Ask) -> None:
     """Microversions, catalogue, status of a stop, length of a page, names and times."""
     token = ask("POST", TOKENS, login(cloud), token=None).json()["token"]
     assert token["expires_at"] == "2025-06-16T15:06:40.000000Z"
@@ -39,7 +44,9 @@ def test_what_belongs_together_is_set_together(cloud, ask):
 
 @pytest.mark.parametrize(("query", "length"), [("", 25), ("?limit=10", 10), ("?limit=1000", 30), ("?limit=2000", 30)])
 @pytest.mark.parametrize("path", ["servers", "servers/detail"])
-def test_a_page_of_nova_has_25_servers_unless_told_otherwise(cloud, ask, path, query, length):
+def test_a_page_of_nova_has_25_servers_unless_told_otherwise(
+    cloud: Simulator, ask: Ask, path: str, query: str, length: int
+) -> None:
     """And a link to the next one if it is full."""
     for _ in range(30):
         cloud.add_server()
@@ -51,7 +58,7 @@ def test_a_page_of_nova_has_25_servers_unless_told_otherwise(cloud, ask, path, q
         assert len(ask("GET", following).json()["servers"]) == 5
 
 
-def test_each_part_can_be_told_otherwise(ask):
+def test_each_part_can_be_told_otherwise(ask: Ask) -> None:
     """By the options of the constructor."""
     with Simulator.otc(stop_status=202, compute_path=ComputePath.PLAIN, bms=False, long_tokens=False) as cloud:
         own = cloud.token()
@@ -61,7 +68,7 @@ def test_each_part_can_be_told_otherwise(ask):
         assert len(own) < 250
 
 
-def test_a_project_needs_no_domain_beside_the_users(cloud, ask):
+def test_a_project_needs_no_domain_beside_the_users(cloud: Simulator, ask: Ask) -> None:
     """With one it is found as well, with a wrong one or a wrong name it is not."""
     assert "OS_PROJECT_DOMAIN_NAME" not in cloud.environ()
     token = ask("POST", TOKENS, login(cloud), token=None).json()["token"]
@@ -76,7 +83,7 @@ def test_a_project_needs_no_domain_beside_the_users(cloud, ask):
         assert ask("POST", TOKENS, login(cloud, scope={"project": project}), token=None).status == status
 
 
-def test_elsewhere_it_needs_one(ask):
+def test_elsewhere_it_needs_one(ask: Ask) -> None:
     """Keystone says what is missing."""
     with Simulator() as plain:
         answer = ask("POST", TOKENS, login(plain), to=plain, token=None)
@@ -84,7 +91,7 @@ def test_elsewhere_it_needs_one(ask):
         assert answer.message.startswith("Expecting to find domain in user.")
 
 
-def test_a_token_is_of_some_kilobytes(cloud, ask):
+def test_a_token_is_of_some_kilobytes(cloud: Simulator, ask: Ask) -> None:
     """From a login or from elsewhere, and is taken."""
     token = ask("POST", TOKENS, login(cloud), token=None).header("X-Subject-Token")
     assert 4000 < len(token) < 5000
@@ -103,7 +110,7 @@ def test_a_token_is_of_some_kilobytes(cloud, ask):
         ("", "admin", ["eu-de", "admin"]),
     ],
 )
-def test_projects_can_be_asked_for_by_name(cloud, ask, query, user, expected):
+def test_projects_can_be_asked_for_by_name(cloud: Simulator, ask: Ask, query: str, user: Any, expected: Any) -> None:
     """Those that the caller has a role in."""
     body = ask("GET", f"/v3/projects{query}", token=cloud.token(user)).json()
     assert [project["name"] for project in body["projects"]] == expected
@@ -114,14 +121,14 @@ def test_projects_can_be_asked_for_by_name(cloud, ask, query, user, expected):
         assert project["links"]["self"] == f"{cloud.url}/v3/projects/{cloud.project_id}"
 
 
-def test_projects_are_for_those_who_are_logged_in(ask):
+def test_projects_are_for_those_who_are_logged_in(ask: Ask) -> None:
     """And elsewhere there is no such path."""
     assert ask("GET", "/v3/projects", token=None).status == 401
     with Simulator() as plain:
         assert ask("GET", "/v3/projects", to=plain, token=plain.token()).status == 404
 
 
-def test_nova_is_behind_the_gateway_too(cloud, ask):
+def test_nova_is_behind_the_gateway_too(cloud: Simulator, ask: Ask) -> None:
     """Which refuses a token in its own form, also if a fault says so."""
     path = f"/v2.1/{cloud.project_id}/servers"
     own = cloud.token()
@@ -133,7 +140,7 @@ def test_nova_is_behind_the_gateway_too(cloud, ask):
     assert ask("GET", path, token=own).json()["error_code"] == "APIG.0307"
 
 
-def test_a_login_can_be_throttled(cloud, ask):
+def test_a_login_can_be_throttled(cloud: Simulator, ask: Ask) -> None:
     """With the time to wait."""
     cloud.inject(Fault.throttled(CallKind.LOGIN, retry_after=7))
     answer = ask("POST", TOKENS, login(cloud), token=None)

@@ -1,31 +1,35 @@
 """Messages are published to topics as Open Telekom Cloud's reference shows it."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from handler.simulator import Api, CallKind, Fault, Simulator
+from tests.simulator.conftest import Ask
+from tests.support.clock import FakeClock
 
 
 @pytest.fixture
-def cloud(clock):
+def cloud(clock: FakeClock) -> Iterator[Simulator]:
     with Simulator(clock=clock, smn=True, otc_iam=True) as running:
         yield running
 
 
 @pytest.fixture
-def publish(ask, cloud):
+def publish(ask: Ask, cloud: Simulator) -> Ask:
     """Publish something to a topic."""
     urn = cloud.add_topic("alarms")
 
-    def send(body=None, *, to=urn, project_id=cloud.project_id, **more):
+    def send(body: Any = None, *, to: Any = urn, project_id: str = cloud.project_id, **more: Any) -> Any:
         body = {"subject": "s", "message": "m"} if body is None else body
         return ask("POST", f"/v2/{project_id}/notifications/topics/{to}/publish", body, **more)
 
     return send
 
 
-def test_a_message_is_kept(cloud, publish):
+def test_a_message_is_kept(cloud: Simulator, publish: Ask) -> None:
     """The answer has its id; whoever looks sees topic, subject and message."""
     answer = publish({"subject": "bär", "message": "m" * 262144, "time_to_live": "3600"})
     (kept,) = cloud.published
@@ -48,7 +52,7 @@ def test_a_message_is_kept(cloud, publish):
         ([], 400, "SMN.0018"),
     ],
 )
-def test_a_message_has_limits(cloud, publish, body, status, code):
+def test_a_message_has_limits(cloud: Simulator, publish: Ask, body: Any, status: int, code: int) -> None:
     """Errors have their code at the top, and nothing is kept."""
     answer = publish(body)
     assert (answer.status, answer.json()["code"]) == (status, code)
@@ -56,7 +60,7 @@ def test_a_message_has_limits(cloud, publish, body, status, code):
     assert cloud.published == []
 
 
-def test_the_topic_must_be_there_and_the_project_ones_own(cloud, publish):
+def test_the_topic_must_be_there_and_the_project_ones_own(cloud: Simulator, publish: Ask) -> None:
     """Another project's, another topic, none at all."""
     assert publish(to="nothing").json()["code"] == "SMN.0005"
     answer = publish(to=f"urn:smn:RegionOne:{cloud.project_id}:other")
@@ -65,14 +69,14 @@ def test_the_topic_must_be_there_and_the_project_ones_own(cloud, publish):
     assert publish(token=cloud.token(scoped=False)).status == 403
 
 
-def test_the_gateway_looks_first(cloud, ask, publish):
+def test_the_gateway_looks_first(cloud: Simulator, ask: Ask, publish: Ask) -> None:
     """At the path, then at the token."""
     assert ask("GET", f"/v2/{cloud.project_id}/notifications/topics").json()["error_code"] == "APIG.0101"
     assert ask("DELETE", f"/v2/{cloud.project_id}/notifications").status == 404
     assert publish(token="nobody").status == 401
 
 
-def test_faults_strike_here_too(cloud, publish):
+def test_faults_strike_here_too(cloud: Simulator, publish: Ask) -> None:
     """In the form of the gateway, or of the API behind it."""
     cloud.inject(Fault(on=CallKind.PUBLISH, status=503))
     cloud.inject(Fault(on=CallKind.PUBLISH, status=500))
@@ -81,7 +85,7 @@ def test_faults_strike_here_too(cloud, publish):
     assert json.loads(publish().body)["message_id"]
 
 
-def test_a_cloud_without_topics_knows_no_such_path(ask):
+def test_a_cloud_without_topics_knows_no_such_path(ask: Ask) -> None:
     """There it is one of the old Nova's, which has none."""
     with Simulator() as plain:
         answer = ask(

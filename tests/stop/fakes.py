@@ -179,6 +179,9 @@ class ScriptedCloud:
         self._last_look.update(answers)
         return self._answered(answers)
 
+    def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
+        raise AssertionError(f"scripts have no list: {wanted}, {timeout}")
+
     def history(self, server_id: str, timeout: float) -> History | CloudError:
         answer: History | CloudError = self._answer("history", server_id, timeout)
         return answer

@@ -182,7 +182,7 @@ def test_the_evidence_of_a_stop_is_the_look_that_allowed_it() -> None:
 
 def test_the_time_of_the_look_is_not_the_time_of_the_history() -> None:
     """What counts is when the server was seen like that, however long its history took."""
-    script = {"histories": [acts(STARTED)], "lasts": 2.0}
+    script: dict[str, Any] = {"histories": [acts(STARTED)], "lasts": 2.0}
     _, evidence = judged(seen("active", updated=RECENT), time=EVENT, **script)
     assert evidence.observed_at == NOW + seconds(2)
 

@@ -35,7 +35,7 @@ GONE = ServerNotFound("none", status=404)
 OFF = "active/powering-off"
 EVENT = NOW - timedelta(minutes=2)
 UPDATED = seen("active", updated=NOW)
-NO_HISTORY = {"histories": [History(None)]}
+NO_HISTORY: Any = {"histories": [History(None)]}
 AGE_ALONE = "Its history could not be read, so only the event's age counted."
 
 

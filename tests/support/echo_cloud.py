@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.support.http_server import Handler, HttpServer
 
 TOKEN = "marked-issued-token"
 PROJECT = "0123456789abcdef0123456789abcdef"
@@ -35,7 +34,7 @@ def _texts(document: object) -> list[str]:
     return [str(document)]
 
 
-class EchoCloud:
+class EchoCloud(HttpServer):
     """A Keystone, a Nova and a BMS v1, each as far as it is needed.
 
     Attributes:
@@ -50,11 +49,9 @@ class EchoCloud:
         self.raw = False
         cloud = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Answers(Handler):
             def _answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = self.read_body()
                 is_login = "/auth/" in self.path or "/projects" in self.path
                 status = cloud.login_status if is_login else cloud.status
                 if self.path.endswith("action"):
@@ -74,23 +71,12 @@ class EchoCloud:
                 out = json.dumps(document).encode()
                 if cloud.raw and status >= 300:
                     out = f"<html>{document}</html>".encode()
-                self.send_response_only(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(out)))
-                self.end_headers()
-                self.wfile.write(out)
+                self.reply(status, out, headers)
 
             do_GET = do_POST = _answer
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-
-    @property
-    def url(self) -> str:
-        """Scheme, host and port."""
-        return f"http://127.0.0.1:{self._http.server_port}"
+        super().__init__(Answers)
+        self.url = self.origin
 
     def _decent(self, path: str) -> dict[str, Any]:
         if "/projects" in path:
@@ -109,14 +95,3 @@ class EchoCloud:
         if path.endswith("os-instance-actions"):
             return {"instanceActions": []}
         return {"server": _server(path.rpartition("/")[2]), "servers": []}
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()

@@ -8,15 +8,15 @@ import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from handler.inbound.auth import oidc
+from tests.support.http_server import Handler, HttpServer
 
 DISCOVERY = "/.well-known/openid-configuration"
 JWKS = "/keys"
@@ -24,7 +24,7 @@ NOW = 1_800_000_000
 AUDIENCE = "serving.knative.dev/service/ops/bms-autostop"
 SUBJECT = "system:serviceaccount:ops:nightly"
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 @functools.cache
@@ -87,7 +87,7 @@ class Page:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Issuer:
+class Issuer(HttpServer):
     """Serves what `pages` holds, waits while `open` is not set, and writes down who asked."""
 
     def __init__(self) -> None:
@@ -97,25 +97,16 @@ class Issuer:
         self.open.set()
         issuer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Answers(Handler):
             def do_GET(self) -> None:
-                """Answer with what is there, or 404."""
+                """Answer with the page at the path, or 404."""
                 issuer.asked.append((self.path, self.headers["Authorization"]))
                 issuer.open.wait(20)
                 page = issuer.pages.get(self.path, Page(status=404))
-                self.send_response_only(page.status)
-                for name, value in {"Content-Length": str(len(page.body)), **page.headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(page.body)
+                self.reply(page.status, page.body, page.headers)
 
-            def log_message(self, *_: object) -> None:
-                """Keep quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        super().__init__(Answers)
+        self.url = self.origin
         self.describe()
         self.publish(jwk(rsa_key("first"), "one"))
 
@@ -133,7 +124,7 @@ class Issuer:
         """How often somebody asked for a path."""
         return sum(asked[0] == path for asked in self.asked)
 
-    def environ(self, **changes: str) -> dict[str, str]:
+    def environ(self, **changes: str) -> dict[str, Any]:
         """The settings with which its tokens open."""
         return {
             "AUTOSTOP_INBOUND_AUTH": "oidc",
@@ -146,13 +137,10 @@ class Issuer:
     def __enter__(self) -> Self:
         # An issuer of a test before may have had the same port.
         oidc._made.clear()
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.open.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__exit__(kind, error, trace)

@@ -6,12 +6,12 @@ import gzip
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.support.http_server import Handler, HttpServer
 
 
 def _value(value: Any) -> Any:
@@ -50,7 +50,7 @@ class Point:
     count: int
 
 
-class Collector:
+class Collector(HttpServer):
     """Answers every export with one status, and keeps what it got."""
 
     def __init__(self, status: int = 200) -> None:
@@ -62,27 +62,18 @@ class Collector:
         self._got = threading.Condition()
         collector = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Answers(Handler):
             def do_POST(self) -> None:
-                """Keep it, then answer."""
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                """Keep the export, then answer."""
+                body = self.read_body()
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
                 collector._take(self.path, dict(self.headers.items()), body)
-                self.send_response_only(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+                self.reply(status)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-
-    @property
-    def url(self) -> str:
-        """For `OTEL_EXPORTER_OTLP_ENDPOINT`."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        super().__init__(Answers)
+        # For `OTEL_EXPORTER_OTLP_ENDPOINT`.
+        self.url = self.origin
 
     @property
     def spans(self) -> list[Span]:
@@ -154,14 +145,3 @@ class Collector:
                 self._metrics.append(metrics)
                 self.resources += [attributes(each.resource.attributes) for each in metrics.resource_metrics]
             self._got.notify_all()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()

@@ -10,17 +10,17 @@ import requests
 
 from handler.simulator import Simulator
 from tests.conftest import Function
-from tests.support.raw_http import running
+from tests.support.raw_http import FunctionProcess
 from tests.telemetry.collector import Collector
 
 
 def test_what_was_told_is_sent_before_the_worker_ends(cloud: Simulator, tmp_path: Path) -> None:
     """Nothing was exported until then; requests to any path are measured as well."""
     with Collector() as collector:
-        with running(cloud, tmp_path, signal.SIGTERM, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as wire:
-            url = f"http://127.0.0.1:{wire.port}"
-            assert Function(url).stop(cloud.add_server()).status_code == 200
-            requests.post(f"{url}/robots.txt", data=b"x" * 5000, timeout=10)
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        with FunctionProcess(cloud, tmp_path, ended_by=signal.SIGTERM, environ=environ) as process:
+            assert Function(process.url).stop(cloud.add_server()).status_code == 200
+            requests.post(f"{process.url}/robots.txt", data=b"x" * 5000, timeout=10)
         names = [span.name for span in collector.spans]
         assert names.count("stop server") == 1
         statuses = {
@@ -34,15 +34,13 @@ def test_a_dead_collector_holds_up_nothing(cloud: Simulator, tmp_path: Path) -> 
     """It takes connections and says nothing: events are answered, and the process ends soon after it is told to."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        # Leaving the block waits for the process to end, for `HANG` seconds at most.
-        with running(
-            cloud,
-            tmp_path,
-            signal.SIGTERM,
-            OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
-            OTEL_BSP_SCHEDULE_DELAY="1",
-            OTEL_METRIC_EXPORT_INTERVAL="1",
-        ) as wire:
-            function = Function(f"http://127.0.0.1:{wire.port}")
+        # Leaving the block waits for the process to end, for 30 seconds at most.
+        environ = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_BSP_SCHEDULE_DELAY": "1",
+            "OTEL_METRIC_EXPORT_INTERVAL": "1",
+        }
+        with FunctionProcess(cloud, tmp_path, ended_by=signal.SIGTERM, environ=environ) as process:
+            function = Function(process.url)
             for _ in range(5):
                 assert function.stop(cloud.add_server()).status_code == 200

@@ -14,6 +14,7 @@ from handler.cloud.auth.keystone import KeystoneLogin, asked
 from handler.cloud.auth.login import REFUSED_HOLD
 from handler.errors import CloudError, CloudFault, CloudThrottled, CloudUnexpectedAnswer, CloudUnreachable, LoginRefused
 from handler.simulator import CallKind, Cut, Fault, Simulator
+from handler.stop.ports import Taken
 from tests.cloud.clients import Client
 from tests.cloud.conftest import StartClient
 
@@ -247,7 +248,9 @@ def test_every_kind_of_login_brings_a_token_for_the_project(
     assert asked(client.settings.login)["identity"]["methods"] == [method]  # type: ignore[index]
     assert [call.kind for call in cloud.calls] == [CallKind.LOGIN]
     server = cloud.add_server()
-    assert client.nova.stop([server], 5)[server].request_id == cloud.actions(server)[0].request_id
+    taken = client.nova.stop([server], 5)[server]
+    assert isinstance(taken, Taken)
+    assert taken.request_id == cloud.actions(server)[0].request_id
 
 
 @pytest.mark.parametrize(

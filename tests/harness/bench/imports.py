@@ -7,12 +7,14 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import requests
 
 from tests.harness.bench.ours import HELLO, OPEN
-from tests.harness.bench.stage import MAIN, cloud, served, stop, until_answer
+from tests.harness.bench.stage import cloud, served, stop, until_answer
+from tests.support.process import MAIN
 
 _LINE = re.compile(r"import time: +(\d+) \| +(\d+) \|( +)(\S+)")
 _NOBODY = "(the interpreter)"
@@ -66,7 +68,7 @@ def _told(
     for _ in range(_ROUNDS):
         with tempfile.TemporaryFile("w+") as stderr:
             with served(source, target, {**environ, "PYTHONPROFILEIMPORTTIME": "1"}, stderr=stderr) as function:
-                until_answer(lambda url=function.url: ask(url)).raise_for_status()
+                until_answer(partial(ask, function.url)).raise_for_status()
             stderr.seek(0)
             rounds.append(charged(stderr.read()))
     return {name: min(told.get(name, 0) for told in rounds) for name in rounds[-1]}

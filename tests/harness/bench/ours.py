@@ -8,11 +8,13 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import requests
 
-from tests.harness.bench.stage import MAIN, cloud, cpu, memory, served, stop, until_answer
+from tests.harness.bench.stage import cloud, cpu, memory, served, stop, until_answer
+from tests.support.process import MAIN
 
 LATENCY = 0.05
 HELLO = "def hello(request):\n    return 'hello'\n"
@@ -70,18 +72,18 @@ def starts(sdk_python: str | None, sdk_source: Path, rounds: int) -> tuple[Start
         source.write_text(HELLO)
         for index in range(rounds):
             with served(source, "hello", {}) as function:
-                until_answer(lambda url=function.url: requests.post(url, timeout=60))
+                until_answer(partial(requests.post, function.url, timeout=60))
                 hello.seconds.append(time.perf_counter() - function.began)
                 hello.mib.append(memory(function.pid))
             with served(MAIN, "stop_servers", simulated.environ | OPEN) as function:
-                answer = until_answer(lambda url=function.url, id_=simulated.ids[index]: stop(url, [id_]))
+                answer = until_answer(partial(stop, function.url, [simulated.ids[index]]))
                 ours.seconds.append(time.perf_counter() - function.began)
                 assert answer.json()["summary"]["stopped"] == 1, answer.text
                 ours.mib.append(memory(function.pid))
             if sdk_python is None:
                 continue
             with served(sdk_source, "stop_servers", simulated.environ, python=sdk_python) as function:
-                answer = until_answer(lambda url=function.url, id_=simulated.ids[rounds + index]: stop(url, [id_]))
+                answer = until_answer(partial(stop, function.url, [simulated.ids[rounds + index]]))
                 sdk.seconds.append(time.perf_counter() - function.began)
                 assert answer.json() == {"stopped": 1}, answer.text
                 sdk.mib.append(memory(function.pid))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,8 +15,8 @@ from typing import IO, Any
 
 import requests
 
-ROOT = Path(__file__).parents[2]
-MAIN = ROOT / "handler" / "main.py"
+from tests.support.process import ROOT, children, environment, free_port, function_command
+
 STOP = "io.github.bms-autostop.stop.requested.v1"
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -116,16 +115,11 @@ def served(
     stderr: IO[Any] | None = None,
 ) -> Iterator[Served]:
     """Serve a function with functions-framework, with the settings of glibc's allocator that the image has."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     began = time.perf_counter()
     with subprocess.Popen(
-        [
-            *(python, "-m", "functions_framework", "--source", str(source)),
-            *("--target", target, "--host", "127.0.0.1", "--port", str(port)),
-        ],
-        env={"MALLOC_ARENA_MAX": "1"} | clean_environ() | environ,
+        function_command(port, target, source=source, python=python),
+        env={"MALLOC_ARENA_MAX": "1", **clean_environ(), **environ},
         stdout=subprocess.DEVNULL,
         stderr=stderr,
     ) as process:
@@ -136,10 +130,12 @@ def served(
 
 
 def clean_environ() -> dict[str, str]:
-    """Our environment without what would be taken for settings of the function or of a client."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("AUTOSTOP_", "OS_", "K_", "OTEL_"))
-    }
+    """Return our environment without settings of the function or of a client, with the tests' bytecode cache.
+
+    Where `PYTHONDONTWRITEBYTECODE` is set, each start would be charged the compilation of what it imports.
+    """
+    settings = ("AUTOSTOP_", "OS_", "K_", "OTEL_", "PYTHONDONTWRITEBYTECODE")
+    return {**environment(), **{name: value for name, value in os.environ.items() if not name.startswith(settings)}}
 
 
 def until_answer(post: Callable[[], requests.Response]) -> requests.Response:
@@ -159,8 +155,7 @@ def stop(url: str, ids: Sequence[str]) -> requests.Response:
 
 def tree(pid: int) -> list[int]:
     """A process and all below it."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(below for child in children for below in tree(int(child)))]
+    return [pid, *(below for child in children(pid) for below in tree(child))]
 
 
 def memory(pid: int, *, peak: bool = False) -> float:

@@ -16,8 +16,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from tests.harness.bench.stage import ROOT
 from tests.harness.image.build import Builder, Image
+from tests.support.process import ROOT
 
 _UIDS = (65532, 1003)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.bench.stage import ROOT
+from tests.support.process import ROOT
 
 _PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 _LOCKS = ("requirements.lock", "requirements-build.lock")

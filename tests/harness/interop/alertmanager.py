@@ -18,8 +18,9 @@ import requests
 import yaml
 
 from handler.simulator import Simulator
-from tests.harness.interop.stage import Passed, Relay, captured, free_port, process, served, until
+from tests.harness.interop.stage import Passed, Relay, captured, served, until
 from tests.inbound.webhooks.scene import fresh_secret
+from tests.support.process import ServerProcess, free_port
 
 PROGRAM = "prometheus-alertmanager"
 TOKEN = fresh_secret()
@@ -49,7 +50,7 @@ class Chain:
         """Post alerts of one group to Alertmanager's API at once, as Prometheus does."""
         now = datetime.now(UTC)
         ends = {**dict.fromkeys(firing, now + timedelta(hours=1)), **dict.fromkeys(resolved, now)}
-        alerts = [
+        alerts: Any = [
             {
                 "labels": {"alertname": "BareMetalIdle", "server_id": server, "severity": "warning"},
                 "annotations": {"summary": f"{server} is idle: 0 % - ✓ stop it"},
@@ -81,11 +82,11 @@ def chain(folder: Path, proof: str) -> Iterator[Chain]:
         stop = stack.enter_context(
             served("stop_servers", folder, AUTOSTOP_INBOUND_AUTH="none", AUTOSTOP_WAIT="1s", **cloud.environ())
         )
-        asked = stack.enter_context(Relay(stop))
+        asked = stack.enter_context(Relay(stop.url))
         webhook = stack.enter_context(
             served("receive_webhook", folder, AUTOSTOP_EVENT_SINK=f"{asked.url}/", AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN)
         )
-        notified = stack.enter_context(Relay(webhook))
+        notified = stack.enter_context(Relay(webhook.url))
         config = folder / "alertmanager.yml"
         receiver = {"url": f"{notified.url}/alertmanager", "send_resolved": True, "http_config": PROOFS[proof]}
         config.write_text(
@@ -102,18 +103,19 @@ def chain(folder: Path, proof: str) -> Iterator[Chain]:
                 }
             )
         )
-        url = f"http://127.0.0.1:{free_port()}"
+        port = free_port()
         command = [
             PROGRAM,
             f"--config.file={config}",
             f"--storage.path={folder / 'alertmanager'}",
-            f"--web.listen-address={url.removeprefix('http://')}",
+            f"--web.listen-address=127.0.0.1:{port}",
             # Empty: it looks for no peers, and listens nowhere else.
             "--cluster.listen-address=",
         ]
         environ = {"PATH": os.environ["PATH"]}
-        stack.enter_context(process(command, folder / "alertmanager.log", f"{url}/-/ready", environ))
-        yield Chain(cloud, url, notified, asked)
+        log = folder / "alertmanager.log"
+        alertmanager = stack.enter_context(ServerProcess(command, environ, log, port=port, ready="/-/ready"))
+        yield Chain(cloud, alertmanager.url, notified, asked)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,6 +159,7 @@ def test_what_fires_is_stopped_and_what_is_resolved_is_not(tmp_path: Path, proof
     assert asked == [sorted([one, two]), sorted([one, three])]
     assert {passed.path for passed in here.notified.passed} == {"/alertmanager"}
     for name, passed in (("firing", firing), ("firing-and-resolved", both), ("resolved", resolved)):
+        assert passed is not None
         keep(f"{name}-{proof}", proof, passed)
 
 

@@ -73,9 +73,12 @@ class Sdk:
 def sdk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sdk]:
     """One function for all of them."""
     folder: Path = tmp_path_factory.mktemp("javascript")
-    with Simulator() as cloud, served("stop_servers", folder, AUTOSTOP_INBOUND_AUTH="none", **cloud.environ()) as url:
+    with (
+        Simulator() as cloud,
+        served("stop_servers", folder, AUTOSTOP_INBOUND_AUTH="none", **cloud.environ()) as function,
+    ):
         seen: dict[str, Any] = {}
-        yield Sdk(url, cloud, seen)
+        yield Sdk(function.url, cloud, seen)
         version = json.loads((BUILD / "node_modules" / "cloudevents" / "package.json").read_text())["version"]
         captured("javascript-sdk", {"program": f"cloudevents {version} (npm)", "messages": seen})
 

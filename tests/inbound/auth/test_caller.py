@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,10 @@ from handler.errors import CallerForbidden, Unauthenticated
 from handler.inbound.auth import caller
 from tests.support.events import Behind, binary, event, knock, settings, structured
 
-TOKENS = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "first-token-of-two, second-token-of-two"}
+TOKENS: dict[str, Any] = {
+    "AUTOSTOP_INBOUND_AUTH": "bearer",
+    "AUTOSTOP_BEARER_TOKENS": "first-token-of-two, second-token-of-two",
+}
 
 
 def test_without_auth_anybody_may_call() -> None:

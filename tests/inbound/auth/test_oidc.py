@@ -82,7 +82,7 @@ def verdict(sent: str, by: TokenVerifier | None = None) -> type[AutostopError] |
     return kind
 
 
-def good(**changes: object) -> str:
+def good(**changes: Any) -> str:
     """A token that opens, but for the changes."""
     return token(claims(**changes), rsa_key("first"))
 
@@ -353,7 +353,11 @@ def test_a_token_has_its_size() -> None:
 def test_keys_that_the_token_brings_along_are_not_observed_at() -> None:
     """`jwk`, `jku`, `x5u`: signed with another key that it names itself."""
     other = rsa_key("second")
-    brought = {"jwk": jwk(other, "one"), "jku": "https://evil.example/keys", "x5u": "https://evil.example/cert"}
+    brought: dict[str, Any] = {
+        "jwk": jwk(other, "one"),
+        "jku": "https://evil.example/keys",
+        "x5u": "https://evil.example/cert",
+    }
     assert verdict(token(claims(), other, **brought)) is Unauthenticated
 
 

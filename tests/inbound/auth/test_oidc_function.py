@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -28,7 +29,7 @@ def issuer() -> Iterator[Issuer]:
         yield running
 
 
-def proof(issuer: Issuer, key: str = "first", kid: str = "one", **changes: object) -> dict[str, str]:
+def proof(issuer: Issuer, key: str = "first", kid: str = "one", **changes: Any) -> dict[str, str]:
     """The header with a token that opens now, but for the changes."""
     now = int(time.time())
     said = claims(**{"iss": issuer.url, "iat": now, "nbf": now, "exp": now + 600, **changes})
@@ -136,7 +137,7 @@ def test_keys_rotate_under_a_running_function(cloud: Simulator, start_function: 
 
 def test_the_handshake_needs_no_token(issuer: Issuer) -> None:
     """A sender asks for consent before it has anything to prove, and no keys are fetched for that."""
-    environ = issuer.environ(AUTOSTOP_WEBHOOK_ORIGINS="eventgrid.azure.net")
+    environ: dict[str, Any] = issuer.environ(AUTOSTOP_WEBHOOK_ORIGINS="eventgrid.azure.net")
     headers = {"webhook-request-origin": "eventgrid.azure.net"}
     answer = knock(({}, b""), method="OPTIONS", headers=headers, **environ)
     assert (answer.status, answer.headers["WebHook-Allowed-Origin"]) == (200, "eventgrid.azure.net")
@@ -154,7 +155,7 @@ def test_an_unproven_caller_learns_nothing_about_its_body(issuer: Issuer) -> Non
 
 def test_the_issuer_is_not_waited_for_beyond_the_budget(issuer: Issuer) -> None:
     """An event that has used its time up is answered, and nobody is asked for keys any more."""
-    late = {"received": time.monotonic() - 51, "headers": proof(issuer)}
+    late: dict[str, Any] = {"received": time.monotonic() - 51, "headers": proof(issuer)}
     answer = knock(binary(), **late, **issuer.environ())
     assert (answer.status, json.loads(answer.body)["type"].rpartition(":")[2]) == (503, "keys-unreachable")
     settings = notify_settings.from_environ(issuer.environ())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import inspect
-import io
 import json
 import socket
 import subprocess
@@ -30,10 +29,10 @@ from handler.errors import AutostopError, HeadersTooLarge, RequestLineTooLong
 from handler.inbound.http import server_limits, shutdown
 from handler.inbound.http.server_limits import Exchange, Head, LimitedThreadWorker
 from handler.simulator import CallKind, Fault, Simulator
-from tests.deploy.stage import free_port
 from tests.harness.bench.stage import memory
 from tests.support.events import binary
-from tests.support.raw_http import HANG, MAX_BODY, Wire, command, environment, problem, request, rest, running, statuses
+from tests.support.process import HANG, environment, free_port, function_command
+from tests.support.raw_http import MAX_BODY, FunctionProcess, problem, request, rest, statuses
 
 HEAD = b"POST / HTTP/1.1\r\nHost: function.example\r\n"
 EVENT_HEADERS, EVENT_BODY = binary({})
@@ -51,26 +50,26 @@ def simulated() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def wire(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+def process(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FunctionProcess]:
     """One process for all tests that need nothing special."""
-    with running(simulated, tmp_path_factory.mktemp("function")) as wire:
-        yield wire
+    with FunctionProcess(simulated, tmp_path_factory.mktemp("function")) as process:
+        yield process
 
 
 @contextmanager
-def connected(wire: Wire, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
+def connected(process: FunctionProcess, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
     """So many clients that have sent this."""
     with ExitStack() as stack:
-        clients = [stack.enter_context(wire.connect()) for _ in range(count)]
+        clients = [stack.enter_context(process.connect()) for _ in range(count)]
         for client in clients:
             client.sendall(sent)
         yield clients
 
 
-def healthy(wire: Wire) -> float:
+def healthy(process: FunctionProcess) -> float:
     """Seconds until `/healthz` was answered."""
     began = time.monotonic()
-    assert statuses(wire.exchange(HEALTH)) == [200]
+    assert statuses(process.exchange(HEALTH)) == [200]
     return time.monotonic() - began
 
 
@@ -90,25 +89,25 @@ def ended(clients: Sequence[socket.socket]) -> bytes:
 # --- heads that do not come
 
 
-def test_clients_without_a_whole_head_hold_nothing(wire: Wire) -> None:
+def test_clients_without_a_whole_head_hold_nothing(process: FunctionProcess) -> None:
     """More than threads: idle, dripping, with a large part of a head, on new connections and on kept ones.
 
     Others are answered meanwhile; after five seconds they are disconnected, however they drip.
     """
     large = HEAD + (b"A: " + b"x" * 8000 + b"\r\n") * 7
-    before = memory(wire.pid)
+    before = memory(process.pid)
     began = time.monotonic()
     with (
-        connected(wire, 20, b"") as idle,
-        connected(wire, 60, large) as halves,
-        connected(wire, 10, HEAD) as dripping,
-        connected(wire, 10, HEALTH + HEAD) as kept,
+        connected(process, 20, b"") as idle,
+        connected(process, 60, large) as halves,
+        connected(process, 10, HEAD) as dripping,
+        connected(process, 10, HEALTH + HEAD) as kept,
     ):
         for client in kept:
             assert status(client) == 200
-        assert healthy(wire) < 1.0
-        assert memory(wire.pid) - before < 10
-        assert statuses(wire.exchange(EVENT)) == [200]
+        assert healthy(process) < 1.0
+        assert memory(process.pid) - before < 10
+        assert statuses(process.exchange(EVENT)) == [200]
         done = threading.Event()
 
         def drip() -> None:
@@ -125,15 +124,15 @@ def test_clients_without_a_whole_head_hold_nothing(wire: Wire) -> None:
             done.set()
             dripper.join()
     assert 4.0 < time.monotonic() - began < 2 * HANG
-    assert healthy(wire) < 1.0
+    assert healthy(process) < 1.0
 
 
 @pytest.mark.parametrize(("count", "sent"), [(300, b""), (100, HEAD + (b"A: " + b"x" * 8000 + b"\r\n") * 7)])
-def test_of_too_many_such_clients_the_oldest_is_closed(wire: Wire, count: int, sent: bytes) -> None:
+def test_of_too_many_such_clients_the_oldest_is_closed(process: FunctionProcess, count: int, sent: bytes) -> None:
     """More than 256, or more than 4 MiB of heads: at once, not after five seconds; the newest stays."""
     began = time.monotonic()
-    with connected(wire, count, sent) as clients:
-        assert healthy(wire) < 1.0
+    with connected(process, count, sent) as clients:
+        assert healthy(process) < 1.0
         assert rest(clients[0]) == b""
         assert time.monotonic() - began < 4.5
         clients[-1].setblocking(False)
@@ -141,9 +140,9 @@ def test_of_too_many_such_clients_the_oldest_is_closed(wire: Wire, count: int, s
             clients[-1].recv(1)
 
 
-def test_a_head_in_pieces_is_taken(wire: Wire) -> None:
+def test_a_head_in_pieces_is_taken(process: FunctionProcess) -> None:
     """Byte by byte over new and kept connections."""
-    with wire.connect() as client:
+    with process.connect() as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for _ in range(2):
             for byte in HEALTH:
@@ -151,34 +150,34 @@ def test_a_head_in_pieces_is_taken(wire: Wire) -> None:
             assert status(client) == 200
 
 
-def test_pipelined_requests_are_answered_in_order(wire: Wire) -> None:
+def test_pipelined_requests_are_answered_in_order(process: FunctionProcess) -> None:
     """Events, probes and half a request, sent at once."""
     wrong = request("GET", "/")
-    with wire.connect() as client:
+    with process.connect() as client:
         client.sendall(EVENT + HEALTH + EVENT + wrong + HEALTH[:10])
         client.sendall(HEALTH[10:])
         client.shutdown(socket.SHUT_WR)
         assert statuses(rest(client)) == [200, 200, 200, 405, 200]
 
 
-def test_a_client_that_stays_after_its_answer_delays_nobody(wire: Wire) -> None:
+def test_a_client_that_stays_after_its_answer_delays_nobody(process: FunctionProcess) -> None:
     """The server waits for it to leave, but not in the thread that accepts connections; then it closes itself."""
     began = time.monotonic()
-    with connected(wire, 10, request("GET", "/", {"Connection": "close"})) as staying:
+    with connected(process, 10, request("GET", "/", {"Connection": "close"})) as staying:
         for client in staying:
             assert status(client) == 405
-        assert healthy(wire) < 1.0
+        assert healthy(process) < 1.0
         assert ended(staying) == b""
         assert time.monotonic() - began < HANG
 
 
 def test_probes_are_answered_while_every_thread_is_busy(simulated: Simulator, tmp_path: Path) -> None:
     """Or a platform would kill a process that has its hands full."""
-    with running(simulated, tmp_path, THREADS="2") as wire:
+    with FunctionProcess(simulated, tmp_path, environ={"THREADS": "2"}) as process:
         unfinished = HEAD + b"Content-Length: 100\r\n\r\n{"
-        with connected(wire, 4, request(headers={**EVENT_HEADERS, "Content-Length": "100"})) as holding:
+        with connected(process, 4, request(headers={**EVENT_HEADERS, "Content-Length": "100"})) as holding:
             time.sleep(0.2)
-            assert healthy(wire) < 1.0
+            assert healthy(process) < 1.0
             for client in holding:
                 client.sendall(unfinished[:1] * 100)
             assert {status(client) for client in holding} == {400}
@@ -200,29 +199,31 @@ def test_probes_are_answered_while_every_thread_is_busy(simulated: Simulator, tm
         (HEAD + b"A: b\r\n" * 200 + b"\r\n", 431, "headers-too-large"),
     ],
 )
-def test_a_head_over_the_limits_is_refused_and_closed(wire: Wire, sent: bytes, code: int, name: str) -> None:
+def test_a_head_over_the_limits_is_refused_and_closed(
+    process: FunctionProcess, sent: bytes, code: int, name: str
+) -> None:
     """On a new connection and on a kept one, with a problem document."""
     for before in (b"", HEALTH):
-        answer = wire.exchange(before + sent)
+        answer = process.exchange(before + sent)
         assert statuses(answer) == ([200] if before else []) + [code]
         document = problem(answer[answer.rindex(b"HTTP/1.1 ") :])
         assert document["type"] == f"urn:bms-autostop:problem:{name}"
-    assert any(line.get("problem") == name for line in wire.log_lines())
+    assert any(line.get("problem") == name for line in process.log_lines())
 
 
-def test_a_head_at_the_limits_is_taken(wire: Wire) -> None:
+def test_a_head_at_the_limits_is_taken(process: FunctionProcess) -> None:
     """A request line and headers of 8 KiB, 64 KiB in all."""
     line = b"GET /" + b"x" * (8192 - len(b"GET / HTTP/1.1\r\n")) + b" HTTP/1.1\r\n"
     header = b"A: " + b"x" * (8192 - len(b"A: \r\n")) + b"\r\n"
     headers = header * 7 + header[: 8192 - 4] + b"\r\n"
     assert len(headers) + len(b"\r\n") == 64 * 1024
-    assert statuses(wire.exchange(line + headers + b"\r\n")) == [405]
+    assert statuses(process.exchange(line + headers + b"\r\n")) == [405]
 
 
 def test_on_functiongraph_a_login_in_the_headers_may_be_longer(simulated: Simulator, tmp_path: Path) -> None:
     """Up to 16 KiB; other headers may not."""
     place = {"RUNTIME_PROJECT_ID": simulated.project_id}
-    with running(simulated, tmp_path, **place) as wire:
+    with FunctionProcess(simulated, tmp_path, environ=place) as process:
         for name, length, code in (
             ("X-CFF-Auth-Token", 8_300, 200),
             ("X-CFF-Auth-Token", 16_000, 200),
@@ -230,22 +231,22 @@ def test_on_functiongraph_a_login_in_the_headers_may_be_longer(simulated: Simula
             ("X-CFG-Auth-Token", 8_300, 431),
         ):
             headers = {**EVENT_HEADERS, name: "x" * length}
-            assert statuses(wire.exchange(request(headers=headers, body=EVENT_BODY))) == [code]
+            assert statuses(process.exchange(request(headers=headers, body=EVENT_BODY))) == [code]
 
 
 # --- bodies
 
 
 @pytest.fixture(scope="module")
-def guarded(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+def guarded(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FunctionProcess]:
     """A process that wants a bearer token."""
-    with running(simulated, tmp_path_factory.mktemp("guarded"), **BEARER) as wire:
-        yield wire
+    with FunctionProcess(simulated, tmp_path_factory.mktemp("guarded"), environ=BEARER) as process:
+        yield process
 
 
 @pytest.mark.parametrize("path", ["/", "/invoke", "/init"])
 @pytest.mark.parametrize("length", [100, 10 * MAX_BODY])
-def test_without_proof_a_caller_is_answered_before_its_body(guarded: Wire, path: str, length: int) -> None:
+def test_without_proof_a_caller_is_answered_before_its_body(guarded: FunctionProcess, path: str, length: int) -> None:
     """Also where it asks for leave to send it, and the connection ends there."""
     for headers in (
         {"Content-Length": str(length)},
@@ -259,7 +260,7 @@ def test_without_proof_a_caller_is_answered_before_its_body(guarded: Wire, path:
         assert b"\r\nConnection: close\r\n" in answer
 
 
-def test_with_proof_the_body_is_asked_for(guarded: Wire) -> None:
+def test_with_proof_the_body_is_asked_for(guarded: FunctionProcess) -> None:
     """Once the caller is authenticated."""
     headers = {**EVENT_HEADERS, "Authorization": f"Bearer {TOKEN}", "Expect": "100-continue"}
     with guarded.connect() as client:
@@ -271,29 +272,29 @@ def test_with_proof_the_body_is_asked_for(guarded: Wire) -> None:
         assert statuses(rest(client)) == [413]
 
 
-def test_an_answer_reaches_a_client_that_sends_its_body_first(guarded: Wire) -> None:
+def test_an_answer_reaches_a_client_that_sends_its_body_first(guarded: FunctionProcess) -> None:
     """Closing at once would reset the connection, and it would lose the answer."""
     assert statuses(guarded.exchange(request(headers=EVENT_HEADERS, body=b"x" * 2**20))) == [401]
 
 
 @pytest.mark.parametrize("path", ["/invoke", "/init"])
-def test_elsewhere_functiongraphs_paths_are_as_any(wire: Wire, path: str) -> None:
+def test_elsewhere_functiongraphs_paths_are_as_any(process: FunctionProcess, path: str) -> None:
     """They take events, and nothing of a trigger."""
-    assert statuses(wire.exchange(request("POST", path, EVENT_HEADERS, EVENT_BODY))) == [200]
-    answer = wire.exchange(request("POST", path, {"Content-Type": "application/json"}, b'{"trigger": "TIMER"}'))
+    assert statuses(process.exchange(request("POST", path, EVENT_HEADERS, EVENT_BODY))) == [200]
+    answer = process.exchange(request("POST", path, {"Content-Type": "application/json"}, b'{"trigger": "TIMER"}'))
     assert statuses(answer) == [415]
 
 
 def test_a_body_that_proves_its_sender_has_five_seconds(simulated: Simulator, tmp_path: Path) -> None:
     """However it drips; meanwhile the process is healthy."""
     webhook = {"AUTOSTOP_EVENT_SINK": "http://127.0.0.1:9/", "AUTOSTOP_SLACK_SIGNING_SECRET": TOKEN}
-    with running(simulated, tmp_path, target="receive_webhook", **webhook) as wire:
+    with FunctionProcess(simulated, tmp_path, "receive_webhook", environ=webhook) as process:
         signed = {"X-Slack-Request-Timestamp": str(int(time.time())), "X-Slack-Signature": "v0=00"}
         sent = request("POST", "/slack", {**signed, "Content-Length": "1000"})
         began = time.monotonic()
-        with connected(wire, 8, sent) as clients:
+        with connected(process, 8, sent) as clients:
             time.sleep(0.2)
-            assert healthy(wire) < 1.0
+            assert healthy(process) < 1.0
             while time.monotonic() < began + 4.0:
                 for client in clients:
                     client.sendall(b"x")
@@ -364,20 +365,19 @@ def test_a_body_that_stalls_has_no_longer() -> None:
 
 def test_questions_whether_it_is_ready_make_one_call(simulated: Simulator, tmp_path: Path) -> None:
     """More than there are threads, while the login hangs: one waits for it, the others and events are answered."""
-    with running(simulated, tmp_path) as wire, ThreadPoolExecutor(16) as clients:
-        hanging = simulated.inject(Fault(on=CallKind.LOGIN, times=None, delay=3.0))
+    with FunctionProcess(simulated, tmp_path) as process, ThreadPoolExecutor(16) as clients:
+        simulated.inject(Fault(on=CallKind.LOGIN, times=None, delay=3.0))
         before = simulated.count(CallKind.LOGIN)
         try:
             began = time.monotonic()
-            asked = [clients.submit(wire.exchange, request("GET", "/readyz")) for _ in range(16)]
+            asked = [clients.submit(process.exchange, request("GET", "/readyz")) for _ in range(16)]
             time.sleep(0.2)
-            assert healthy(wire) < 1.0
-            assert statuses(wire.exchange(request(body=b"x"))) == [415]
+            assert healthy(process) < 1.0
+            assert statuses(process.exchange(request(body=b"x"))) == [415]
             assert time.monotonic() - began < 2.5
             answers = [each.result() for each in asked]
         finally:
             simulated.clear_faults()
-        assert hanging
         names = [problem(answer)["type"].rpartition(":")[2] for answer in answers if statuses(answer) == [503]]
         assert names.count("readiness-unknown") >= 15
         assert simulated.count(CallKind.LOGIN) - before <= 1
@@ -393,16 +393,17 @@ def test_questions_whether_it_is_ready_make_one_call(simulated: Simulator, tmp_p
         {"X-Original-URL": "/healthz"},
     ],
 )
-def test_headers_do_not_change_the_path(wire: Wire, headers: dict[str, str]) -> None:
+def test_headers_do_not_change_the_path(process: FunctionProcess, headers: dict[str, str]) -> None:
     """Nor the scheme, although the peer is on this machine."""
-    assert statuses(wire.exchange(request("GET", "/healthz/x", headers))) == [405]
-    assert statuses(wire.exchange(request("GET", "/healthz", headers))) == [200]
+    assert statuses(process.exchange(request("GET", "/healthz/x", headers))) == [405]
+    assert statuses(process.exchange(request("GET", "/healthz", headers))) == [200]
 
 
 def test_a_script_name_of_the_environment_is_ignored(simulated: Simulator, tmp_path: Path) -> None:
     """With it gunicorn would refuse every other path."""
-    with running(simulated, tmp_path, SCRIPT_NAME="/prefix", FORWARDED_ALLOW_IPS="*") as wire:
-        assert statuses(wire.exchange(request(headers={**EVENT_HEADERS, "SCRIPT_NAME": "/x"}, body=EVENT_BODY))) == [
+    environ = {"SCRIPT_NAME": "/prefix", "FORWARDED_ALLOW_IPS": "*"}
+    with FunctionProcess(simulated, tmp_path, environ=environ) as process:
+        assert statuses(process.exchange(request(headers={**EVENT_HEADERS, "SCRIPT_NAME": "/x"}, body=EVENT_BODY))) == [
             200
         ]
 
@@ -410,83 +411,60 @@ def test_a_script_name_of_the_environment_is_ignored(simulated: Simulator, tmp_p
 # --- the log
 
 
-def test_a_log_that_nobody_reads_delays_no_event(simulated: Simulator) -> None:
+def test_a_log_that_nobody_reads_delays_no_event(simulated: Simulator, tmp_path: Path) -> None:
     """The lines that do not fit are counted; what fits comes in order once it is read."""
     server = simulated.add_server("unread")
-    with _process(simulated, subprocess.PIPE) as (wire, process):
+    with FunctionProcess(simulated, tmp_path, stdout=subprocess.PIPE) as process:
         # Each leaves a line of some 200 bytes: far more than a pipe holds.
-        with wire.connect() as client:
+        with process.connect() as client:
             for _ in range(600):
                 client.sendall(request("GET", "/"))
                 assert status(client) == 405
         headers, body = binary({"server_ids": [server]})
         began = time.monotonic()
-        assert statuses(wire.exchange(request(headers=headers, body=body))) == [200]
+        assert statuses(process.exchange(request(headers=headers, body=body))) == [200]
         assert time.monotonic() - began < HANG
-        process.terminate()
-        assert process.stdout is not None
-        lines = [json.loads(line) for line in process.stdout.read().splitlines()]
+        process.popen.terminate()
+        assert process.popen.stdout is not None
+        lines = [json.loads(line) for line in process.popen.stdout.read().splitlines()]
     assert [line["message"] for line in lines] == ["request not handled"] * 600 + ["server handled", "event handled"]
 
 
-def test_no_line_is_lost_at_the_end(simulated: Simulator) -> None:
+def test_no_line_is_lost_at_the_end(simulated: Simulator, tmp_path: Path) -> None:
     """SIGTERM right after an answer."""
-    with _process(simulated, subprocess.PIPE) as (wire, process):
+    with FunctionProcess(simulated, tmp_path, stdout=subprocess.PIPE) as process:
         for _ in range(20):
-            assert statuses(wire.exchange(request("GET", "/"))) == [405]
-        process.terminate()
-        assert process.stdout is not None
-        assert len(process.stdout.read().splitlines()) == 20
-        assert process.wait(HANG) == 0
+            assert statuses(process.exchange(request("GET", "/"))) == [405]
+        process.popen.terminate()
+        assert process.popen.stdout is not None
+        assert len(process.popen.stdout.read().splitlines()) == 20
+        assert process.popen.wait(HANG) == 0
 
 
-def test_it_ends_although_nobody_reads_its_log(simulated: Simulator) -> None:
+def test_it_ends_although_nobody_reads_its_log(simulated: Simulator, tmp_path: Path) -> None:
     """What it still has to write is given up after two seconds."""
-    with _process(simulated, subprocess.PIPE) as (wire, process):
-        with wire.connect() as client:
+    with FunctionProcess(simulated, tmp_path, stdout=subprocess.PIPE) as process:
+        with process.connect() as client:
             for _ in range(600):
                 client.sendall(request("GET", "/"))
                 assert status(client) == 405
-        process.terminate()
-        assert process.wait(2 * HANG) == 0
-
-
-@contextmanager
-def _process(cloud: Simulator, stdout: int) -> Iterator[tuple[Wire, subprocess.Popen[bytes]]]:
-    port = free_port()
-    settings = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ()}
-    process = subprocess.Popen(command(port), env=environment(**settings), stdout=stdout, stderr=subprocess.DEVNULL)
-    wire = Wire(port, io.BytesIO(), process.pid)
-    try:
-        give_up = time.monotonic() + 30
-        while True:
-            try:
-                healthy(wire)
-                break
-            except ConnectionError:
-                assert time.monotonic() < give_up
-                time.sleep(0.05)
-        yield wire, process
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        process.popen.terminate()
+        assert process.popen.wait(2 * HANG) == 0
 
 
 # --- the end of the process
 
 
-def test_connections_without_a_request_do_not_delay_the_end(simulated: Simulator) -> None:
+def test_connections_without_a_request_do_not_delay_the_end(simulated: Simulator, tmp_path: Path) -> None:
     """They are closed after two seconds at most."""
     with (
-        _process(simulated, subprocess.DEVNULL) as (wire, process),
-        connected(wire, 5, b""),
-        connected(wire, 5, HEALTH + HEAD),
+        FunctionProcess(simulated, tmp_path) as process,
+        connected(process, 5, b""),
+        connected(process, 5, HEALTH + HEAD),
     ):
-        healthy(wire)
-        process.terminate()
-        assert process.wait(HANG) == 0
+        healthy(process)
+        process.popen.terminate()
+        assert process.popen.wait(HANG) == 0
 
 
 def test_what_is_waited_for_is_closed_early_at_the_end() -> None:
@@ -644,7 +622,7 @@ def test_it_refuses_to_start_where_the_limits_cannot_hold(
 def test_the_whole_function_refuses_one_thread(simulated: Simulator) -> None:
     """With a line on stderr, and no traceback."""
     environ = {**environment(AUTOSTOP_INBOUND_AUTH="none", **simulated.environ()), "THREADS": "1"}
-    done = subprocess.run(command(free_port()), env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(function_command(free_port()), env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "THREADS: must be a whole number of at least 2." in done.stderr
     assert "Traceback" not in done.stderr

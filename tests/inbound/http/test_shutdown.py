@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import io
 import json
-import signal
 import subprocess
 import sys
 import threading
@@ -21,8 +20,8 @@ from handler.inbound.http import shutdown
 from handler.inbound.http.wsgi import Front
 from handler.simulator import Simulator
 from tests.conftest import STOP
-from tests.deploy.stage import free_port
-from tests.support.raw_http import HANG, ROOT, command, environment
+from tests.support.process import HANG, ROOT, environment
+from tests.support.raw_http import FunctionProcess
 
 THREADS = 2
 EVENTS = 8
@@ -50,34 +49,31 @@ def test_events_in_hand_are_finished_and_others_go_elsewhere(tmp_path: Path) -> 
 
     Who comes now is refused at once, while events are still in hand.
     """
-    with Simulator(power_off_delay=3.0) as cloud, (tmp_path / "log").open("wb") as log:
-        port = free_port()
-        settings = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "10s", "AUTOSTOP_DEADLINE": "25s"}
-        environ = environment(**cloud.environ(), **settings) | {"THREADS": str(THREADS)}
-        function = subprocess.Popen(command(port), env=environ, stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}/"
+    environ = {"AUTOSTOP_WAIT": "10s", "AUTOSTOP_DEADLINE": "25s", "THREADS": str(THREADS)}
+    with Simulator(power_off_delay=3.0) as cloud:
+        function = FunctionProcess(cloud, tmp_path, environ=environ)
+        port = function.port
         try:
-            _until_up(function, url)
+            function.restart()
             servers = [cloud.add_server(f"leaving-{number}") for number in range(EVENTS)]
             answers: dict[str, requests.Response | None] = {}
-            senders = [threading.Thread(target=_send, args=(url, server, answers)) for server in servers]
+            senders = [threading.Thread(target=_send, args=(function.url, server, answers)) for server in servers]
             for sender in senders:
                 sender.start()
             give_up = time.monotonic() + 3 * HANG
             while sum(cloud.stops_taken(server) for server in servers) < THREADS or not _accepted(port):
                 assert time.monotonic() < give_up
                 time.sleep(0.01)
-            function.send_signal(signal.SIGTERM)
+            function.popen.terminate()
             while _reached(port):
                 assert time.monotonic() < give_up
                 time.sleep(0.01)
             assert sum(sender.is_alive() for sender in senders) >= THREADS
             for sender in senders:
                 sender.join()
-            assert function.wait(HANG) == 0
+            assert function.popen.wait(HANG) == 0
         finally:
             function.kill()
-            function.wait()
         finished = [server for server in servers if (answer := answers[server]) is not None and answer.ok]
         sent_back = [server for server in servers if (answer := answers[server]) is not None and not answer.ok]
         assert len(finished) == THREADS
@@ -92,18 +88,6 @@ def test_events_in_hand_are_finished_and_others_go_elsewhere(tmp_path: Path) -> 
             assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             assert answer.json()["type"] == "urn:bms-autostop:problem:shutting-down"
             assert cloud.stops_sent(server) == 0
-
-
-def _until_up(function: subprocess.Popen[bytes], url: str) -> None:
-    give_up = time.monotonic() + 30
-    while True:
-        try:
-            assert requests.get(f"{url}readyz", timeout=HANG).ok
-            return
-        except requests.ConnectionError:
-            assert function.poll() is None
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
 
 
 def _reached(port: int) -> bool:
@@ -159,7 +143,7 @@ def _asked(path: str, method: str = "POST") -> tuple[str, bytes]:
         start("200 OK", [])
         return [b"from the application"]
 
-    answer = b"".join(Front(app, 4096)(environ, lambda status, *_: said.append(status)))  # type: ignore[arg-type, return-value]
+    answer = b"".join(Front(app, 4096)(environ, lambda status, *_: said.append(status)))  # type: ignore[arg-type]
     return said[0], answer
 
 

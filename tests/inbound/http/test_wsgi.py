@@ -1,4 +1,4 @@
-"""The front: what any byte on the wire can do is harmless, shown on the real gunicorn."""
+"""The front: what any byte on the process can do is harmless, shown on the real gunicorn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from handler.inbound.http.request import HttpRequest
 from handler.simulator import Simulator
 from tests.conftest import StartFunction
 from tests.support.events import ONE, binary, event
-from tests.support.raw_http import HANG, MAX_BODY, Wire, problem, request, rest, running, statuses
+from tests.support.process import HANG
+from tests.support.raw_http import MAX_BODY, FunctionProcess, problem, request, rest, statuses
 from tests.test_events_folder import faults
 
 MARK = "marked-by-the-sender"
@@ -32,10 +33,10 @@ def simulated() -> Iterator[Simulator]:
 
 
 @pytest.fixture(scope="module")
-def wire(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+def process(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FunctionProcess]:
     """One process for all tests of this file."""
-    with running(simulated, tmp_path_factory.mktemp("function")) as wire:
-        yield wire
+    with FunctionProcess(simulated, tmp_path_factory.mktemp("function")) as process:
+        yield process
 
 
 def refused(answer: bytes, status: int) -> dict[str, Any]:
@@ -50,11 +51,11 @@ def refused(answer: bytes, status: int) -> dict[str, Any]:
 # --- over gunicorn
 
 
-def test_an_event_is_handled_over_the_real_server(wire: Wire, simulated: Simulator) -> None:
+def test_an_event_is_handled_over_the_real_server(process: FunctionProcess, simulated: Simulator) -> None:
     """POST in, result event out, server stopped."""
     server = simulated.add_server("front-1")
     headers, body = binary({"server_ids": [server]})
-    answer = wire.exchange(request(headers=headers, body=body))
+    answer = process.exchange(request(headers=headers, body=body))
     assert statuses(answer) == [200]
     assert b"io.github.bms-autostop.stop.completed.v1" in answer
     assert simulated.server(server).vm_state == "stopped"
@@ -63,77 +64,77 @@ def test_an_event_is_handled_over_the_real_server(wire: Wire, simulated: Simulat
 @pytest.mark.parametrize(
     "path", ["/robots.txt", "/favicon.ico", "//a//b", "/a/../b", "/%2e%2e/", "/a?b=c", "//", "/é%ff"]
 )
-def test_no_path_is_special_for_events(wire: Wire, path: str) -> None:
+def test_no_path_is_special_for_events(process: FunctionProcess, path: str) -> None:
     """Where the framework has pages and redirects of its own, an event is an event."""
     path = path.replace("é", "%C3%A9")
-    assert statuses(wire.exchange(request("POST", path, EVENT_HEADERS, EVENT_BODY))) == [200]
-    refused(wire.exchange(request("GET", path)), 405)
+    assert statuses(process.exchange(request("POST", path, EVENT_HEADERS, EVENT_BODY))) == [200]
+    refused(process.exchange(request("GET", path)), 405)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "BREW", "PROPFIND", "GET"])
-def test_odd_methods_are_405(wire: Wire, method: str) -> None:
+def test_odd_methods_are_405(process: FunctionProcess, method: str) -> None:
     """Also those that the framework does not know."""
-    answer = wire.exchange(request(method, f"/{MARK}", {MARK: MARK}, MARK.encode()))
+    answer = process.exchange(request(method, f"/{MARK}", {MARK: MARK}, MARK.encode()))
     assert b"\r\nAllow: POST, OPTIONS\r\n" in answer
     refused(answer, 405)
 
 
-def test_connect_is_405(wire: Wire) -> None:
+def test_connect_is_405(process: FunctionProcess) -> None:
     """A request to become a tunnel is refused like any other method."""
-    refused(wire.exchange(request("CONNECT", f"{MARK}:443")), 405)
+    refused(process.exchange(request("CONNECT", f"{MARK}:443")), 405)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_health_is_answered(wire: Wire, path: str) -> None:
+def test_health_is_answered(process: FunctionProcess, path: str) -> None:
     """GET has a body, HEAD has the same headers and none."""
-    got, head = wire.exchange(request("GET", path)), wire.exchange(request("HEAD", path))
+    got, head = process.exchange(request("GET", path)), process.exchange(request("HEAD", path))
     assert statuses(got) == statuses(head) == [200]
     assert json.loads(got.partition(b"\r\n\r\n")[2])["status"] in ("alive", "ready")
     assert head.partition(b"\r\n\r\n")[2] == b""
 
 
-def test_a_request_for_a_websocket_is_an_ordinary_request(wire: Wire) -> None:
+def test_a_request_for_a_websocket_is_an_ordinary_request(process: FunctionProcess) -> None:
     """The framework's own page for it never shows."""
     headers = {**EVENT_HEADERS, "Upgrade": "websocket", "Connection": "Upgrade"}
-    assert statuses(wire.exchange(request(headers=headers, body=EVENT_BODY))) == [200]
-    refused(wire.exchange(request("GET", "/", {"Upgrade": "websocket", "Connection": "Upgrade"})), 405)
+    assert statuses(process.exchange(request(headers=headers, body=EVENT_BODY))) == [200]
+    refused(process.exchange(request("GET", "/", {"Upgrade": "websocket", "Connection": "Upgrade"})), 405)
 
 
-def test_a_body_at_the_limit_is_taken(wire: Wire) -> None:
+def test_a_body_at_the_limit_is_taken(process: FunctionProcess) -> None:
     """The limit itself is allowed, by length and in chunks."""
     body = b"{}".ljust(MAX_BODY)
-    assert statuses(wire.exchange(request(headers=EVENT_HEADERS, body=body))) == [200]
+    assert statuses(process.exchange(request(headers=EVENT_HEADERS, body=body))) == [200]
     chunked = {**EVENT_HEADERS, "Transfer-Encoding": "chunked"}
-    assert statuses(wire.exchange(request(headers=chunked, body=_chunks(body)))) == [200]
+    assert statuses(process.exchange(request(headers=chunked, body=_chunks(body)))) == [200]
 
 
-def test_a_body_over_the_limit_is_413_before_it_is_sent(wire: Wire) -> None:
+def test_a_body_over_the_limit_is_413_before_it_is_sent(process: FunctionProcess) -> None:
     """The announced length is enough to refuse it."""
-    with wire.connect() as line:
+    with process.connect() as line:
         line.sendall(request(headers={**EVENT_HEADERS, "Content-Length": str(MAX_BODY + 1)}))
         answer = line.recv(65536)
     assert statuses(answer) == [413]
 
 
 @pytest.mark.parametrize("length", [MAX_BODY + 1, 10 * MAX_BODY, 1024 * 1024])
-def test_a_body_over_the_limit_is_413(wire: Wire, length: int) -> None:
+def test_a_body_over_the_limit_is_413(process: FunctionProcess, length: int) -> None:
     """Announced or in chunks, sent in full or not at all."""
     body = MARK.encode().ljust(length)
-    refused(wire.exchange(request(headers=EVENT_HEADERS, body=body)), 413)
+    refused(process.exchange(request(headers=EVENT_HEADERS, body=body)), 413)
     chunked = {**EVENT_HEADERS, "Transfer-Encoding": "chunked"}
-    refused(wire.exchange(request(headers=chunked, body=_chunks(body))), 413)
+    refused(process.exchange(request(headers=chunked, body=_chunks(body))), 413)
 
 
 @pytest.mark.parametrize("length", ["9" * 18, "9" * 19, "9" * 4000])
-def test_an_absurd_length_is_refused(wire: Wire, length: str) -> None:
+def test_an_absurd_length_is_refused(process: FunctionProcess, length: str) -> None:
     """More digits than any body has do not break anything."""
-    answer = wire.exchange(request(headers={**EVENT_HEADERS, "Content-Length": length}, body=b"{}"))
+    answer = process.exchange(request(headers={**EVENT_HEADERS, "Content-Length": length}, body=b"{}"))
     refused(answer, 413)
 
 
-def test_a_body_shorter_than_announced_is_503(wire: Wire) -> None:
+def test_a_body_shorter_than_announced_is_503(process: FunctionProcess) -> None:
     """Whoever was cut off may send the event again."""
-    answer = wire.exchange(request(headers={**EVENT_HEADERS, "Content-Length": "100"}, body=MARK.encode()))
+    answer = process.exchange(request(headers={**EVENT_HEADERS, "Content-Length": "100"}, body=MARK.encode()))
     assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:body-incomplete"
     assert b"\r\nRetry-After: " in answer
 
@@ -149,16 +150,16 @@ def test_a_body_shorter_than_announced_is_503(wire: Wire) -> None:
         b"0\r\nHost: x\r\n\r\n",
     ],
 )
-def test_broken_chunks_are_refused(wire: Wire, body: bytes) -> None:
+def test_broken_chunks_are_refused(process: FunctionProcess, body: bytes) -> None:
     """A body that is framed wrongly is no event."""
-    answer = wire.exchange(request(headers={**EVENT_HEADERS, "Transfer-Encoding": "chunked"}, body=body))
+    answer = process.exchange(request(headers={**EVENT_HEADERS, "Transfer-Encoding": "chunked"}, body=body))
     refused(answer, 400)
 
 
 @pytest.mark.parametrize("body", [b"", b"5", b"5\r\nabc", b"2\r\n{}", b"2\r\n{}\r\n0\r\n"])
-def test_chunks_that_end_too_early_are_503(wire: Wire, body: bytes) -> None:
+def test_chunks_that_end_too_early_are_503(process: FunctionProcess, body: bytes) -> None:
     """The event may come again: the connection ended in its body."""
-    answer = wire.exchange(request(headers={**EVENT_HEADERS, "Transfer-Encoding": "chunked"}, body=body))
+    answer = process.exchange(request(headers={**EVENT_HEADERS, "Transfer-Encoding": "chunked"}, body=body))
     assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:body-incomplete"
 
 
@@ -185,21 +186,21 @@ def test_chunks_that_end_too_early_are_503(wire: Wire, body: bytes) -> None:
         f"POST / HTTP/1.1\r\nHost: a\r\nHost: {MARK}\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_400_and_not_quoted(wire: Wire, head: str) -> None:
+def test_what_is_no_http_is_400_and_not_quoted(process: FunctionProcess, head: str) -> None:
     """The server's own error page never shows, and never a 5xx."""
-    refused(wire.exchange(head.encode("latin-1")), 400)
+    refused(process.exchange(head.encode("latin-1")), 400)
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"\x16\x03\x01\x02\x00", b"GET", b"POST / HTTP/1.1\r\nHost"])
-def test_half_a_request_gets_nothing_worse_than_400(wire: Wire, sent: bytes) -> None:
+def test_half_a_request_gets_nothing_worse_than_400(process: FunctionProcess, sent: bytes) -> None:
     """Who hangs up in the middle may get no answer at all, and the next caller is served."""
-    assert statuses(wire.exchange(sent)) in ([], [400])
-    assert statuses(wire.exchange(request("GET", "/healthz"))) == [200]
+    assert statuses(process.exchange(sent)) in ([], [400])
+    assert statuses(process.exchange(request("GET", "/healthz"))) == [200]
 
 
-def test_expect_continue_is_answered(wire: Wire) -> None:
+def test_expect_continue_is_answered(process: FunctionProcess) -> None:
     """A sender that waits for leave to send its body gets it."""
-    with wire.connect() as line:
+    with process.connect() as line:
         headers = {**EVENT_HEADERS, "Expect": "100-continue", "Content-Length": str(len(EVENT_BODY))}
         line.sendall(request(headers=headers))
         assert statuses(line.recv(65536)) == [100]
@@ -216,9 +217,9 @@ def test_expect_continue_is_answered(wire: Wire) -> None:
         (request(headers={**EVENT_HEADERS, "ce-id": ""}, body=EVENT_BODY), 400),
     ],
 )
-def test_the_connection_can_be_used_again(wire: Wire, first: bytes, status: int) -> None:
+def test_the_connection_can_be_used_again(process: FunctionProcess, first: bytes, status: int) -> None:
     """After an answer, good or bad, the next event on the same connection is handled."""
-    with wire.connect() as line:
+    with process.connect() as line:
         for sent, expected in [(first, status), (request(headers=EVENT_HEADERS, body=EVENT_BODY), 200)]:
             line.sendall(sent)
             answer = http.client.HTTPResponse(line)
@@ -227,32 +228,32 @@ def test_the_connection_can_be_used_again(wire: Wire, first: bytes, status: int)
             assert answer.status == expected
 
 
-def test_a_connection_whose_body_was_not_read_is_closed(wire: Wire) -> None:
+def test_a_connection_whose_body_was_not_read_is_closed(process: FunctionProcess) -> None:
     """Where the next request begins is not known then."""
-    with wire.connect() as line:
+    with process.connect() as line:
         line.sendall(request("PUT", "/", body=EVENT_BODY) + request(headers=EVENT_HEADERS, body=EVENT_BODY))
         answer = rest(line)
     assert statuses(answer) == [405]
     assert b"\r\nConnection: close\r\n" in answer
 
 
-def test_what_follows_a_refused_body_is_not_taken_for_a_request(wire: Wire) -> None:
+def test_what_follows_a_refused_body_is_not_taken_for_a_request(process: FunctionProcess) -> None:
     """An event hidden in a body that is too large is not handled."""
     hidden = request(headers=EVENT_HEADERS, body=EVENT_BODY)
-    answer = wire.exchange(request(headers=EVENT_HEADERS, body=hidden.ljust(MAX_BODY + 1)))
+    answer = process.exchange(request(headers=EVENT_HEADERS, body=hidden.ljust(MAX_BODY + 1)))
     assert statuses(answer) == [413]
 
 
-def test_every_line_of_the_process_is_json(wire: Wire) -> None:
+def test_every_line_of_the_process_is_json(process: FunctionProcess) -> None:
     """Whatever was sent before: nothing but JSON lines on stdout, and no secret in them."""
-    wire.exchange(request(headers={**EVENT_HEADERS, "ce-id": "logged"}, body=EVENT_BODY))
-    assert any(line.get("event_id") == "logged" for line in wire.log_lines())
+    process.exchange(request(headers={**EVENT_HEADERS, "ce-id": "logged"}, body=EVENT_BODY))
+    assert any(line.get("event_id") == "logged" for line in process.log_lines())
 
 
-def test_too_large_a_body_leaves_a_line_in_the_log(wire: Wire) -> None:
+def test_too_large_a_body_leaves_a_line_in_the_log(process: FunctionProcess) -> None:
     """Also what the front turns away is seen by the operator."""
-    wire.exchange(request(headers=EVENT_HEADERS, body=b"x" * (MAX_BODY + 1)))
-    assert any(line.get("problem") == "too-large" for line in wire.log_lines())
+    process.exchange(request(headers=EVENT_HEADERS, body=b"x" * (MAX_BODY + 1)))
+    assert any(line.get("problem") == "too-large" for line in process.log_lines())
 
 
 def _chunks(body: bytes) -> bytes:
@@ -279,12 +280,12 @@ class Inside:
 CHUNKED = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
 
 
-def ask(max_body: int = 100, **environ: Any) -> tuple[str, dict[str, str], bytes, list[dict[str, Any]]]:
+def ask(max_body: Any = 100, **environ: Any) -> tuple[str, dict[str, str], bytes, list[dict[str, Any]]]:
     """Status, headers and body that a front answers, and what got through it."""
     inside, got = Inside(), []
     body = wsgi.Front(inside, max_body)(
         {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "wsgi.input": io.BytesIO(b""), **environ},
-        lambda status, headers: got.append((status, dict(headers))),  # type: ignore[arg-type, return-value]
+        lambda status, headers: got.append((status, dict(headers))),  # type: ignore[arg-type]
     )
     return got[0][0], got[0][1], b"".join(body), inside.seen
 
@@ -401,7 +402,7 @@ def asking(read: Callable[[HttpRequest], object], content: Exchanged) -> HttpReq
         return []
 
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": "4", "wsgi.input": content}
-    wsgi.Front(app, 100)(environ, lambda *_: None)  # type: ignore[arg-type, return-value]
+    wsgi.Front(app, 100)(environ, lambda *_: None)  # type: ignore[arg-type]
     return got[0]
 
 
@@ -433,7 +434,7 @@ def test_the_log_is_flushed_before_an_answer_is_sent() -> None:
 
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/"}
     made = wsgi.Front(app, 100, lambda: done.append("flushed"))
-    assert (list(made(environ, lambda *_: None)), done) == ([], ["handled", "flushed"])  # type: ignore[arg-type, return-value]
+    assert (list(made(environ, lambda *_: None)), done) == ([], ["handled", "flushed"])  # type: ignore[arg-type]
 
 
 def test_a_body_that_failed_fails_again() -> None:
@@ -474,10 +475,10 @@ def test_without_gunicorn_the_front_is_put_up(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(app.wsgi_app, wsgi.Front)
 
 
-def test_one_event_of_the_front_is_whole(wire: Wire) -> None:
+def test_one_event_of_the_front_is_whole(process: FunctionProcess) -> None:
     """A structured event in chunks arrives like one with a length."""
     body = json.dumps(event(data={"server_ids": [ONE]})).encode()
     headers = {"Content-Type": "application/cloudevents+json", "Transfer-Encoding": "chunked"}
-    answer = wire.exchange(request(headers=headers, body=_chunks(body)))
+    answer = process.exchange(request(headers=headers, body=_chunks(body)))
     assert statuses(answer) == [200]
     assert b"not-found" in answer

@@ -14,7 +14,9 @@ from tests.support.capture import logged
 TOKEN = fresh_secret()
 
 
-def alert(server: object = ONE, status: str = "firing", label: str = "server_id", **changes: Any) -> dict[str, Any]:
+def alert(
+    server: object = ONE, status: str | None = "firing", label: str = "server_id", **changes: Any
+) -> dict[str, Any]:
     """One alert; `server=None` leaves the label out."""
     labels = {"alertname": "BareMetalIdle", "instance": "bms-db-01:9100", "severity": "warning"}
     return {
@@ -46,7 +48,7 @@ def group(*alerts: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-def scene(**environ: str) -> Scene:
+def scene(**environ: Any) -> Scene:
     """Alertmanager switched on."""
     return Scene(**{"AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN, **environ})
 

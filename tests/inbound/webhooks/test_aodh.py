@@ -44,7 +44,7 @@ def threshold(**changes: Any) -> dict[str, Any]:
     return notification(reason_data=data, **changes)
 
 
-def scene(**environ: str) -> Scene:
+def scene(**environ: Any) -> Scene:
     """Aodh switched on."""
     return Scene(**{"AUTOSTOP_AODH_TOKEN": TOKEN, **environ})
 

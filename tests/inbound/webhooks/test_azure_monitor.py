@@ -38,7 +38,7 @@ def alert(properties: Any = None, **essentials: Any) -> dict[str, Any]:
     }
 
 
-def scene(**environ: str) -> Scene:
+def scene(**environ: Any) -> Scene:
     """Azure Monitor switched on."""
     return Scene(**{"AUTOSTOP_AZURE_TOKEN": TOKEN, **environ})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ TOKEN = fresh_secret()
 BODY = {"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}
 
 
-def scene(down: bool = False, **environ: str) -> Scene:
+def scene(down: bool = False, **environ: Any) -> Scene:
     """One producer switched on."""
     return Scene(down=down, **{"AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN, **environ})
 
@@ -142,7 +143,7 @@ class Reading:
 
 @pytest.mark.parametrize(("path", "environ", "headers", "query"), IN_HEADERS)
 def test_proof_in_the_headers_comes_before_the_body(
-    path: str, environ: dict[str, str], headers: dict[str, str], query: str
+    path: str, environ: dict[str, Any], headers: dict[str, str], query: str
 ) -> None:
     """Without it the body is not read; with it, it may take 20 seconds."""
     here = Scene(**environ)
@@ -154,7 +155,7 @@ def test_proof_in_the_headers_comes_before_the_body(
 
 
 @pytest.mark.parametrize(("path", "environ", "headers"), IN_THE_BODY)
-def test_a_body_that_is_the_proof_has_five_seconds(path: str, environ: dict[str, str], headers: dict[str, str]) -> None:
+def test_a_body_that_is_the_proof_has_five_seconds(path: str, environ: dict[str, Any], headers: dict[str, str]) -> None:
     """A thread waits for it, and nobody knows yet for whom."""
     body = Reading()
     refused(Scene(**environ).post(path, body, headers), 503)

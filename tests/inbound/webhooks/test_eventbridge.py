@@ -42,7 +42,7 @@ def alarm(*dimensions: Any, value: Any = "ALARM", **changes: Any) -> dict[str, A
     }
 
 
-def scene(**environ: str) -> Scene:
+def scene(**environ: Any) -> Scene:
     """EventBridge switched on."""
     return Scene(**{"AUTOSTOP_EVENTBRIDGE_TOKEN": TOKEN, **environ})
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from handler.inbound.webhooks.smn_signature import Certificates
 from tests.conftest import serving
 from tests.inbound.webhooks.scene import JSON, NOW, ONE
 from tests.inbound.webhooks.vendor import CERT_URL, TOPIC, Vendor, as_pem, certificate
+from tests.support.http_server import Handler, HttpServer
 from tests.support.sink_server import SinkServer
 
 
@@ -43,34 +42,17 @@ def host(folder: Path, vendor: Vendor) -> Iterator[Host]:
     key.write_bytes(as_pem(vendor.key))
     (folder / "cert.pem").write_bytes(certificate(vendor.key, datetime.now(UTC) - timedelta(days=1), host="localhost"))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answers(Handler):
         def do_GET(self) -> None:
             here.asked.append(self.path)
             status, headers, body = here.says.get(self.path, (404, {}, b""))
-            self.send_response_only(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
+            self.reply(status, body, headers)
 
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
-            """Say nothing of a client that did not trust it."""
-
-    server = Server(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert.pem", key)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    here = Host(server.server_port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with HttpServer(Answers, context) as server:
+        here = Host(server.port)
         yield here
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import requests
@@ -18,12 +19,12 @@ from handler.simulator import Simulator
 from tests.conftest import serving
 from tests.inbound.webhooks.scene import ONE, bearer, fresh_secret
 from tests.support.capture import logged
-from tests.support.raw_http import environment
+from tests.support.process import environment
 from tests.support.sink_server import Say, SinkServer
 from tests.test_events_folder import faults
 
 TOKEN = fresh_secret()
-BODY = {"alerts": [{"status": "firing", "labels": {"server_id": ONE, "alertname": "Idle: 50 %"}}]}
+BODY: Any = {"alerts": [{"status": "firing", "labels": {"server_id": ONE, "alertname": "Idle: 50 %"}}]}
 LOADED = "import json, sys; from handler import main; print(json.dumps(sorted(sys.modules)))"
 
 Serve = Callable[[str, Mapping[str, str]], str]
@@ -50,7 +51,7 @@ def test_a_notification_becomes_one_event_in_binary_mode(serve: Serve) -> None:
         with logged() as lines:
             answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30)
     (got,) = sink.got
-    attributes = {name[3:]: requests.utils.unquote(value) for name, value in got.headers.items() if name[:3] == "ce-"}
+    attributes = {name[3:]: unquote(value) for name, value in got.headers.items() if name[:3] == "ce-"}
     document = {**attributes, "datacontenttype": got.headers["content-type"], "data": got.data}
     assert faults("cloudevent-in.json", document) == []
     assert (answer.status_code, answer.json()) == (200, {"status": "handed-on", "id": attributes["id"]})

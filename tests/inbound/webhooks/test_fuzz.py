@@ -65,7 +65,7 @@ TREES = st.recursive(
 
 def scene() -> Scene:
     """Every producer switched on."""
-    environ = {**ENVIRON, **PEOPLE}
+    environ: dict[str, Any] = {**ENVIRON, **PEOPLE}
     here = Scene(**environ)
     VENDOR.asked.clear()
     here.producers["/smn"] = Smn(from_environ(environ), "/bms-autostop/smn", VENDOR.get)  # type: ignore[index]

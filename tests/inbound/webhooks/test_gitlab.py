@@ -38,12 +38,12 @@ def hook(variables: Any = None, *, kind: str = "pipeline", **attributes: Any) ->
     }
 
 
-def by_token(**environ: str) -> Scene:
+def by_token(**environ: Any) -> Scene:
     """GitLab proves itself by its token."""
     return Scene(**{"AUTOSTOP_GITLAB_TOKEN": TOKEN, **environ})
 
 
-def by_signature(**environ: str) -> Scene:
+def by_signature(**environ: Any) -> Scene:
     """GitLab proves itself by its signature."""
     return Scene(**{"AUTOSTOP_GITLAB_SIGNING_TOKEN": SIGNING, **environ})
 

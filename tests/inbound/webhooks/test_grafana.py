@@ -26,9 +26,9 @@ from tests.inbound.webhooks.scene import (
 
 TOKEN, SECRET = fresh_secret(), fresh_secret()
 SENT = int(NOW.timestamp()) - 5
-BY_TOKEN = {"AUTOSTOP_GRAFANA_TOKEN": TOKEN}
-BY_MAC = {"AUTOSTOP_GRAFANA_HMAC_SECRET": SECRET}
-BY_TIMED_MAC = {**BY_MAC, "AUTOSTOP_GRAFANA_TIMESTAMP_HEADER": "X-Grafana-Time"}
+BY_TOKEN: dict[str, Any] = {"AUTOSTOP_GRAFANA_TOKEN": TOKEN}
+BY_MAC: dict[str, Any] = {"AUTOSTOP_GRAFANA_HMAC_SECRET": SECRET}
+BY_TIMED_MAC: dict[str, Any] = {**BY_MAC, "AUTOSTOP_GRAFANA_TIMESTAMP_HEADER": "X-Grafana-Time"}
 
 
 def alert(server: str, status: str = "firing", starts_at: str = "2026-11-20T12:00:00Z") -> dict[str, Any]:

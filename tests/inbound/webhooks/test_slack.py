@@ -15,7 +15,7 @@ USER, CHANNEL = "U2147483697", "C2147483705"
 SENT = int(NOW.timestamp()) - 5
 
 
-def fields(text: str = f"stop {ONE}", **changes: str) -> dict[str, str]:
+def fields(text: str = f"stop {ONE}", **changes: Any) -> dict[str, str]:
     """What one use of a command sends."""
     return {
         "token": "legacy",
@@ -54,7 +54,7 @@ def scene(**changes: Any) -> Scene:
     return Scene(**{**environ, **changes})
 
 
-def send(here: Scene, text: str = f"stop {ONE}", at: int = SENT, **changes: str) -> Answer:
+def send(here: Scene, text: str = f"stop {ONE}", at: int = SENT, **changes: Any) -> Answer:
     """A command with a good signature."""
     body = form(fields(text, **changes))
     return here.post("/slack", body, signed(body, at))
@@ -131,7 +131,7 @@ def test_what_is_not_understood_gets_the_help(text: str) -> None:
         {"user_id": "U9", "channel_id": "C9"},
     ],
 )
-def test_only_the_named_people_may_and_only_in_the_named_channels(who: dict[str, str]) -> None:
+def test_only_the_named_people_may_and_only_in_the_named_channels(who: dict[str, Any]) -> None:
     """Names do not count, ids do; a stranger is told so and nothing is handed on."""
     here = scene()
     told = said(send(here, **who))

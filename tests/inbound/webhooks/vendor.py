@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,7 +20,7 @@ CERT_URL = "https://smn.eu-de.otc.t-systems.com/smn/SMN_eu-de_0123456789abcdef01
 CONFIRM_URL = f"https://console.otc.t-systems.com/smn/subscription/confirm?token=0a41&topic_urn={TOPIC}&region=eu-de"
 SENT = "2026-11-20T18:00:00Z"
 
-PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 def new_key(size: int = 2048) -> rsa.RSAPrivateKey:
@@ -30,9 +30,10 @@ def new_key(size: int = 2048) -> rsa.RSAPrivateKey:
 
 def as_pem(key: rsa.RSAPrivateKey) -> bytes:
     """A key as a server reads it."""
-    return key.private_bytes(
+    pem: bytes = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    return pem
 
 
 def certificate(
@@ -55,7 +56,8 @@ def certificate(
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    return made.public_bytes(serialization.Encoding.PEM)
+    pem: bytes = made.public_bytes(serialization.Encoding.PEM)
+    return pem
 
 
 def string_to_sign(message: Mapping[str, Any]) -> bytes:

@@ -31,7 +31,7 @@ def sampled(name: str) -> Report:
     return read(event).report
 
 
-def told(*reasons: Reason, refusal: Refusal | None = None, detail: str = "", name: str = "", **request: str) -> Report:
+def told(*reasons: Reason, refusal: Refusal | None = None, detail: str = "", name: str = "", **request: Any) -> Report:
     """A report with one server for each reason."""
     rows = tuple(
         ServerResult(id_of(number), reason, detail or f"Detail of {reason.name}.", name=name or f"ci-{number:02}")

@@ -2,26 +2,30 @@
 
 import http.client
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from handler.simulator import Api, BatchPolicy, BmsBehavior, CallKind, ConflictKind, Fault, Simulator
+from tests.simulator.conftest import Ask, Lookup, Reply
+from tests.support.clock import FakeClock
 
 NEVER_SEEN = "00000000-0000-4000-8000-000000000000"
 ROW = ["status", "job_id", "job_type", "begin_time", "end_time", "error_code", "fail_reason", "entities"]
 
 
 @pytest.fixture
-def cloud(clock):
+def cloud(clock: FakeClock) -> Iterator[Simulator]:
     with Simulator(clock=clock, bms=True) as running:
         yield running
 
 
 @pytest.fixture
-def stop_all(ask, cloud):
+def stop_all(ask: Ask, cloud: Simulator) -> Ask:
     """Stop servers in one batch."""
 
-    def send(*ids, body=None, **more):
+    def send(*ids: Any, body: Any = None, **more: Any) -> Any:
         body = {"os-stop": {"type": "HARD", "servers": [{"id": id} for id in ids]}} if body is None else body
         return ask("POST", f"/v1/{cloud.project_id}/baremetalservers/action", body, **more)
 
@@ -29,10 +33,10 @@ def stop_all(ask, cloud):
 
 
 @pytest.fixture
-def job(ask, cloud):
+def job(ask: Ask, cloud: Simulator) -> Lookup:
     """Look at the job that an answer names."""
 
-    def look(answer):
+    def look(answer: Reply) -> Any:
         found = ask("GET", f"/v1/{cloud.project_id}/jobs/{answer.json()['job_id']}")
         assert found.status == 200
         return found.json()
@@ -40,22 +44,22 @@ def job(ask, cloud):
     return look
 
 
-def statuses(job):
+def statuses(job: Any) -> Any:
     """The status of a job and of its parts."""
     return job["status"], [part["status"] for part in job["entities"]["sub_jobs"]]
 
 
-def test_a_batch_is_stopped_and_a_job_named(cloud, stop_all, clock):
+def test_a_batch_is_stopped_and_a_job_named(cloud: Simulator, stop_all: Ask, clock: FakeClock) -> None:
     """200, and each server is powering off until its time has come."""
     ids = [cloud.add_server(power_off_delay=8), cloud.add_server()]
     answer = stop_all(*ids)
     assert (answer.status, list(answer.json())) == (200, ["job_id"])
     assert [cloud.server(id).task_state for id in ids] == ["powering-off", None]
-    clock.forward(8)
+    clock.advance(8)
     assert [cloud.server(id).vm_state for id in ids] == ["stopped", "stopped"]
 
 
-def test_the_record_has_every_server_of_a_batch(cloud, stop_all):
+def test_the_record_has_every_server_of_a_batch(cloud: Simulator, stop_all: Ask) -> None:
     """A call about several is about no single one; a stop counts for each that it names."""
     one, two = cloud.add_server(), cloud.add_server()
     stop_all(one.upper(), two)
@@ -69,16 +73,16 @@ def test_the_record_has_every_server_of_a_batch(cloud, stop_all):
     assert cloud.calls[-1].server_id == three
 
 
-def test_the_job_goes_from_init_to_success(cloud, stop_all, job, clock):
+def test_the_job_goes_from_init_to_success(cloud: Simulator, stop_all: Ask, job: Lookup, clock: FakeClock) -> None:
     """As the clock goes; each part has an end of its own, and the job has the last of them."""
     ids = [cloud.add_server(power_off_delay=4), cloud.add_server(power_off_delay=8.4)]
     answer = stop_all(*ids)
     assert statuses(job(answer)) == ("INIT", ["INIT", "INIT"])
-    clock.forward(1)
+    clock.advance(1)
     assert statuses(job(answer)) == ("RUNNING", ["RUNNING", "RUNNING"])
-    clock.forward(3)
+    clock.advance(3)
     assert statuses(job(answer)) == ("RUNNING", ["SUCCESS", "RUNNING"])
-    clock.forward(60)
+    clock.advance(60)
     done = job(answer)
     assert statuses(done) == ("SUCCESS", ["SUCCESS", "SUCCESS"])
     assert list(done) == ROW
@@ -92,7 +96,7 @@ def test_the_job_goes_from_init_to_success(cloud, stop_all, job, clock):
     assert [part["entities"] for part in done["entities"]["sub_jobs"]] == [{"server_id": id} for id in ids]
 
 
-def test_what_is_done_later_does_not_change_how_a_job_ended(cloud, stop_all, job):
+def test_what_is_done_later_does_not_change_how_a_job_ended(cloud: Simulator, stop_all: Ask, job: Lookup) -> None:
     """Not even with the same server."""
     server_id = cloud.add_server()
     answer = stop_all(server_id)
@@ -112,13 +116,21 @@ def test_what_is_done_later_does_not_change_how_a_job_ended(cloud, stop_all, job
     ],
     ids=["active", "error", "deleted", "stopped"],
 )
-def test_a_job_ends_when_something_comes_between(cloud, stop_all, job, clock, befalls, status, code):
+def test_a_job_ends_when_something_comes_between(
+    cloud: Simulator,
+    stop_all: Ask,
+    job: Lookup,
+    clock: FakeClock,
+    befalls: Any,
+    status: int,
+    code: int,
+) -> None:
     """And stays as it ended."""
     server_id = cloud.add_server(power_off_delay=math.inf)
     answer = stop_all(server_id)
-    clock.forward(5)
+    clock.advance(5)
     befalls(cloud, server_id)
-    clock.forward(5)
+    clock.advance(5)
     for _ in "ab":
         found = job(answer)
         assert statuses(found) == (status, [status])
@@ -126,7 +138,7 @@ def test_a_job_ends_when_something_comes_between(cloud, stop_all, job, clock, be
         assert (part["error_code"], part["end_time"]) == (code, "2025-06-15T15:06:45.000Z")
 
 
-def test_a_power_off_that_fails_fails_its_part(cloud, stop_all, job):
+def test_a_power_off_that_fails_fails_its_part(cloud: Simulator, stop_all: Ask, job: Lookup) -> None:
     """The server is as it was."""
     server_id = cloud.add_server(power_off_fails=True)
     found = job(stop_all(server_id))
@@ -149,7 +161,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("code", "bad"), BAD.items(), ids=BAD)
-def test_a_batch_with_a_server_that_cannot_be_stopped_is_refused_whole(cloud, stop_all, code, bad):
+def test_a_batch_with_a_server_that_cannot_be_stopped_is_refused_whole(
+    cloud: Simulator, stop_all: Ask, code: int, bad: Any
+) -> None:
     """400 with its code, and nothing is done."""
     good = cloud.add_server()
     bad_id = bad(cloud)
@@ -161,7 +175,7 @@ def test_a_batch_with_a_server_that_cannot_be_stopped_is_refused_whole(cloud, st
 
 
 @pytest.mark.parametrize(("code", "bad"), BAD.items(), ids=BAD)
-def test_or_only_its_part_of_the_job_fails(cloud, stop_all, job, code, bad):
+def test_or_only_its_part_of_the_job_fails(cloud: Simulator, stop_all: Ask, job: Lookup, code: int, bad: Any) -> None:
     """The others are stopped; the whole then counts as failed."""
     cloud.bms.batch_policy = "fail-sub-job"
     good = cloud.add_server()
@@ -181,19 +195,19 @@ def test_or_only_its_part_of_the_job_fails(cloud, stop_all, job, code, bad):
     [{"vm_state": "paused"}, {"vm_state": "building"}, {"vm_state": "error", "host": False}, {"launched": False}],
     ids=str,
 )
-def test_a_server_in_no_state_to_be_stopped_has_the_code_of_ecs(cloud, stop_all, state):
+def test_a_server_in_no_state_to_be_stopped_has_the_code_of_ecs(cloud: Simulator, stop_all: Ask, state: Any) -> None:
     """Its own table has none for it."""
     assert stop_all(cloud.add_server(**state)).json()["error"]["code"] == "Ecs.0100"
 
 
-def test_the_first_bad_server_names_the_code(cloud, stop_all):
+def test_the_first_bad_server_names_the_code(cloud: Simulator, stop_all: Ask) -> None:
     """In the order of the caller."""
     stopped, gone = cloud.add_server(vm_state="stopped"), NEVER_SEEN
     assert stop_all(stopped, gone).json()["error"]["code"] == "BMS.0039"
     assert stop_all(gone, stopped).json()["error"]["code"] == "BMS.0040"
 
 
-def test_an_administrator_stops_a_locked_server(cloud, stop_all):
+def test_an_administrator_stops_a_locked_server(cloud: Simulator, stop_all: Ask) -> None:
     """In the own project only, so somebody who is one here; the code for others is a choice."""
     server_id = cloud.add_server(locked=True)
     cloud.bms.locked_code = "BMS.0033"
@@ -201,7 +215,7 @@ def test_an_administrator_stops_a_locked_server(cloud, stop_all):
     assert stop_all(server_id, token=cloud.token("admin")).status == 200
 
 
-def test_a_server_named_twice_is_stopped_once(cloud, stop_all, job):
+def test_a_server_named_twice_is_stopped_once(cloud: Simulator, stop_all: Ask, job: Lookup) -> None:
     """The second time it is on its way already."""
     server_id = cloud.add_server()
     assert stop_all(server_id, server_id).json()["error"]["code"] == "BMS.0036"
@@ -211,7 +225,7 @@ def test_a_server_named_twice_is_stopped_once(cloud, stop_all, job):
 
 
 @pytest.mark.parametrize("others", [0, 1])
-def test_what_a_job_is_called_that_failed_in_part_is_a_choice(clock, ask, others):
+def test_what_a_job_is_called_that_failed_in_part_is_a_choice(clock: FakeClock, ask: Ask, others: Any) -> None:
     """One that failed in every part has failed."""
     manners = BmsBehavior(batch_policy=BatchPolicy.FAIL_SUB_JOB, mixed_status="SUCCESS")
     with Simulator(clock=clock, bms=manners) as cloud:
@@ -225,7 +239,7 @@ def test_what_a_job_is_called_that_failed_in_part_is_a_choice(clock, ask, others
         assert cloud.calls[0].acted is bool(others)
 
 
-def test_1000_servers_are_the_most(cloud, stop_all, job):
+def test_1000_servers_are_the_most(cloud: Simulator, stop_all: Ask, job: Lookup) -> None:
     """One more, and none is stopped."""
     ids = [cloud.add_server() for _ in range(1001)]
     answer = stop_all(*ids)
@@ -254,25 +268,26 @@ def test_1000_servers_are_the_most(cloud, stop_all, job):
     ],
     ids=repr,
 )
-def test_a_body_that_is_no_stop_is_refused(stop_all, body, code):
+def test_a_body_that_is_no_stop_is_refused(stop_all: Ask, body: Any, code: int) -> None:
     """Before any server is looked for."""
     answer = stop_all(body=body)
     assert (answer.status, answer.json()["error"]["code"]) == (400, code)
 
 
-def test_who_may_only_read_may_not_stop(cloud, stop_all):
+def test_who_may_only_read_may_not_stop(cloud: Simulator, stop_all: Ask) -> None:
     """403 with the code of the policy."""
     answer = stop_all(cloud.add_server(), token=cloud.token("watcher"))
     assert (answer.status, answer.json()["error"]["code"]) == (403, "BMS.0288")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_a_job_that_is_not_there_is_refused(cloud, stop_all, ask, wrapped):
+def test_a_job_that_is_not_there_is_refused(cloud: Simulator, stop_all: Ask, ask: Ask, wrapped: Any) -> None:
     """Also another project's; code and message are at the top, or where all others are."""
     cloud.bms.job_error_wrapped = wrapped
     theirs = stop_all(cloud.add_server()).json()["job_id"]
     admin = cloud.user("admin")
     own = admin.default_project
+    assert own is not None
     identity = {"methods": ["password"], "password": {"user": {"id": admin.id, "password": admin.password}}}
     body = {"auth": {"identity": identity, "scope": {"project": {"id": own.id}}}}
     token = ask("POST", "/v3/auth/tokens", body, token=None).header("X-Subject-Token")
@@ -282,7 +297,7 @@ def test_a_job_that_is_not_there_is_refused(cloud, stop_all, ask, wrapped):
         assert (answer.status, answer.json()) == (400, {"error": error} if wrapped else error)
 
 
-def test_the_answer_can_lack_the_job(cloud, stop_all):
+def test_the_answer_can_lack_the_job(cloud: Simulator, stop_all: Ask) -> None:
     """The servers are stopped all the same."""
     cloud.bms.job_id = False
     server_id = cloud.add_server()
@@ -291,13 +306,13 @@ def test_the_answer_can_lack_the_job(cloud, stop_all):
     assert cloud.server(server_id).vm_state == "stopped"
 
 
-def test_the_parts_of_a_job_can_lack_their_servers(cloud, stop_all, job):
+def test_the_parts_of_a_job_can_lack_their_servers(cloud: Simulator, stop_all: Ask, job: Lookup) -> None:
     """Then nobody knows which is which."""
     cloud.bms.job_server_ids = False
     assert job(stop_all(cloud.add_server()))["entities"]["sub_jobs"][0]["entities"] == {}
 
 
-def test_a_job_can_go_on_for_ever(cloud, stop_all, job):
+def test_a_job_can_go_on_for_ever(cloud: Simulator, stop_all: Ask, job: Lookup) -> None:
     """Although the server is off."""
     cloud.bms.job_ends = False
     server_id = cloud.add_server()
@@ -307,12 +322,14 @@ def test_a_job_can_go_on_for_ever(cloud, stop_all, job):
     assert cloud.server(server_id).vm_state == "stopped"
 
 
-def test_what_is_going_on_can_have_a_word_that_nobody_knows(cloud, stop_all, job, clock):
+def test_what_is_going_on_can_have_a_word_that_nobody_knows(
+    cloud: Simulator, stop_all: Ask, job: Lookup, clock: FakeClock
+) -> None:
     """Until it has ended."""
     cloud.bms.job_word = "PENDING_PAYMENT"
     answer = stop_all(cloud.add_server(power_off_delay=8))
     assert statuses(job(answer)) == ("PENDING_PAYMENT", ["PENDING_PAYMENT"])
-    clock.forward(8)
+    clock.advance(8)
     assert statuses(job(answer)) == ("SUCCESS", ["SUCCESS"])
 
 
@@ -326,7 +343,7 @@ CODES = {
 
 
 @pytest.mark.parametrize(("kind", "code"), CODES.items(), ids=str)
-def test_each_conflict_has_a_code_here(cloud, stop_all, kind, code):
+def test_each_conflict_has_a_code_here(cloud: Simulator, stop_all: Ask, kind: Any, code: int) -> None:
     """400, as this API has no 409; a fault about one server strikes the batch that it is in."""
     one, two = cloud.add_server(), cloud.add_server()
     cloud.inject(Fault.conflict(kind, two))
@@ -336,7 +353,7 @@ def test_each_conflict_has_a_code_here(cloud, stop_all, kind, code):
     assert cloud.server(two).vm_state == "active"
 
 
-def test_an_error_can_hide_that_the_batch_was_taken(cloud, stop_all):
+def test_an_error_can_hide_that_the_batch_was_taken(cloud: Simulator, stop_all: Ask) -> None:
     """Of this API or of the gateway."""
     one, two = cloud.add_server(), cloud.add_server()
     cloud.inject(Fault.bms(CallKind.STOP, "BMS.1007", 500, act=True))
@@ -345,7 +362,7 @@ def test_an_error_can_hide_that_the_batch_was_taken(cloud, stop_all):
     assert (cloud.stops_taken(one), cloud.stops_taken(two)) == (1, 1)
 
 
-def test_a_rival_stops_every_server_of_the_batch(cloud, stop_all):
+def test_a_rival_stops_every_server_of_the_batch(cloud: Simulator, stop_all: Ask) -> None:
     """Who is too late does no harm."""
     ids = [cloud.add_server(), cloud.add_server(vm_state="stopped")]
     cloud.inject(Fault.two_stops_at_once())
@@ -354,7 +371,7 @@ def test_a_rival_stops_every_server_of_the_batch(cloud, stop_all):
     assert [cloud.stops_taken(id) for id in ids] == [0, 0]
 
 
-def test_a_stop_of_either_api_counts_and_is_cut_alike(cloud, stop, stop_all):
+def test_a_stop_of_either_api_counts_and_is_cut_alike(cloud: Simulator, stop: Ask, stop_all: Ask) -> None:
     """One test serves for both."""
     for send in (stop, stop_all):
         server_id = cloud.add_server()
@@ -366,7 +383,7 @@ def test_a_stop_of_either_api_counts_and_is_cut_alike(cloud, stop, stop_all):
         assert (cloud.stops_sent(server_id), cloud.stops_taken(server_id)) == (1, 1)
 
 
-def test_a_stop_by_this_api_is_in_novas_record(cloud, stop_all, ask):
+def test_a_stop_by_this_api_is_in_novas_record(cloud: Simulator, stop_all: Ask, ask: Ask) -> None:
     """By who asked for it, and it has finished."""
     server_id = cloud.add_server()
     stop_all(server_id)

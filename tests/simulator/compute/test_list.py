@@ -1,17 +1,21 @@
 """Lists of servers are paged and filtered as Nova does it, quirks included."""
 
+from typing import Any
+
 import pytest
 
 from handler.simulator import Simulator
+from tests.simulator.conftest import Ask, Lookup
+from tests.support.clock import FakeClock
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
-def names(ask):
+def names(ask: Ask) -> Lookup:
     """Ask for a brief list and return the names in it."""
 
-    def listed(query="", version="2.1", **more):
+    def listed(query: str = "", version: str = "2.1", **more: Any) -> list[str]:
         answer = ask("GET", f"/v2.1/servers{query}", OpenStack_API_Version=f"compute {version}", **more)
         assert answer.status == 200, answer.body
         return [server["name"] for server in answer.json()["servers"]]
@@ -20,10 +24,10 @@ def names(ask):
 
 
 @pytest.fixture
-def refusal(ask):
+def refusal(ask: Ask) -> Lookup:
     """Ask for a brief list and return the status and the message of the refusal."""
 
-    def refused(query, version="2.1", **more):
+    def refused(query: str, version: str = "2.1", **more: Any) -> Any:
         answer = ask("GET", f"/v2.1/servers{query}", OpenStack_API_Version=f"compute {version}", **more)
         return answer.status, answer.message
 
@@ -31,23 +35,23 @@ def refusal(ask):
 
 
 @pytest.fixture
-def five(cloud, clock):
+def five(cloud: Simulator, clock: FakeClock) -> list[str]:
     """Five servers, each a second younger than the one before, and one of another project."""
     ids = []
     for number in range(1, 6):
-        clock.forward(1)
+        clock.advance(1)
         ids.append(cloud.add_server(f"vm-{number}"))
     cloud.add_server("foreign", project_id=cloud.other_project_id)
     return ids
 
 
 @pytest.mark.usefixtures("five")
-def test_the_youngest_comes_first(names):
+def test_the_youngest_comes_first(names: Lookup) -> None:
     """And servers of other projects not at all."""
     assert names() == ["vm-5", "vm-4", "vm-3", "vm-2", "vm-1"]
 
 
-def test_a_brief_list_has_id_name_and_links(cloud, five, ask):
+def test_a_brief_list_has_id_name_and_links(cloud: Simulator, five: list[str], ask: Ask) -> None:
     """Nothing else, and no link to a next page that there is not."""
     body = ask("GET", "/v2.1/servers").json()
     assert list(body) == ["servers"]
@@ -55,7 +59,7 @@ def test_a_brief_list_has_id_name_and_links(cloud, five, ask):
     assert body["servers"][0]["links"][0]["href"] == f"{cloud.url}/v2.1/servers/{five[-1]}"
 
 
-def test_a_detailed_list_shows_what_a_get_shows(five, ask):
+def test_a_detailed_list_shows_what_a_get_shows(five: list[str], ask: Ask) -> None:
     """But for the groups of a server, which only a GET of one has."""
     headers = {"OpenStack_API_Version": "compute 2.90"}
     listed = ask("GET", "/v2.1/servers/detail", **headers).json()["servers"][0]
@@ -65,7 +69,7 @@ def test_a_detailed_list_shows_what_a_get_shows(five, ask):
 
 
 @pytest.mark.usefixtures("five")
-def test_following_the_next_links_visits_every_server_once(cloud, ask):
+def test_following_the_next_links_visits_every_server_once(cloud: Simulator, ask: Ask) -> None:
     """Each full page has one, also when nothing follows."""
     path, seen, pages = "/v2.1/servers/detail?limit=2", [], 0
     while path:
@@ -77,7 +81,7 @@ def test_following_the_next_links_visits_every_server_once(cloud, ask):
     assert pages == 3
 
 
-def test_a_full_last_page_has_a_next_link_all_the_same(cloud, five, ask):
+def test_a_full_last_page_has_a_next_link_all_the_same(cloud: Simulator, five: list[str], ask: Ask) -> None:
     """Behind which is an empty page."""
     body = ask("GET", "/v2.1/servers?limit=5").json()
     href = f"{cloud.url}/v2.1/servers?limit=5&marker={five[0]}"
@@ -85,14 +89,14 @@ def test_a_full_last_page_has_a_next_link_all_the_same(cloud, five, ask):
     assert ask("GET", href.removeprefix(cloud.url)).json() == {"servers": []}
 
 
-def test_a_next_link_keeps_the_other_parameters_in_order_of_name(cloud, five, ask):
+def test_a_next_link_keeps_the_other_parameters_in_order_of_name(cloud: Simulator, five: list[str], ask: Ask) -> None:
     """The marker comes last unless there was one."""
     path = f"/v2.1/{cloud.project_id}/servers"
     (link,) = ask("GET", f"{path}?name=vm&limit=2").json()["servers_links"]
     assert link["href"] == f"{cloud.url}{path}?limit=2&name=vm&marker={five[3]}"
 
 
-def test_no_page_is_longer_than_the_clouds_limit(ask):
+def test_no_page_is_longer_than_the_clouds_limit(ask: Ask) -> None:
     """However much is asked for; the link tells how to go on."""
     with Simulator(max_limit=3) as cloud:
         for number in range(5):
@@ -105,7 +109,7 @@ def test_no_page_is_longer_than_the_clouds_limit(ask):
 
 
 @pytest.mark.parametrize("query", ["?limit=0", "?marker={first}", "?changes-since=2099-01-01T00:00:00Z"])
-def test_an_empty_list_is_an_answer(five, ask, query):
+def test_an_empty_list_is_an_answer(five: list[str], ask: Ask, query: str) -> None:
     """200, and nothing else in it."""
     answer = ask("GET", "/v2.1/servers" + query.format(first=five[0]))
     assert (answer.status, answer.body) == (200, b'{"servers": []}')
@@ -135,13 +139,13 @@ def test_an_empty_list_is_an_answer(five, ask, query):
     ],
 )
 @pytest.mark.usefixtures("five")
-def test_a_parameter_that_nova_does_not_take_is_a_bad_request(refusal, query, message):
+def test_a_parameter_that_nova_does_not_take_is_a_bad_request(refusal: Lookup, query: str, message: Any) -> None:
     """In the words of its schema."""
     assert refusal(f"?{query}") == (400, message)
 
 
 @pytest.mark.usefixtures("five")
-def test_sorting_by_what_is_no_key_is_a_bad_request(refusal):
+def test_sorting_by_what_is_no_key_is_a_bad_request(refusal: Lookup) -> None:
     """The keys are listed; some were once accepted by mistake and have no effect."""
     status, message = refusal("?sort_key=banana")
     assert status == 400
@@ -152,7 +156,7 @@ def test_sorting_by_what_is_no_key_is_a_bad_request(refusal):
     assert refusal("?sort_key=vcpus", "2.75")[0] == 400
 
 
-def test_lists_can_be_sorted(cloud, five, names, refusal):
+def test_lists_can_be_sorted(cloud: Simulator, five: list[str], names: Lookup, refusal: Lookup) -> None:
     """By several keys; without a direction, downwards."""
     cloud.change(five[2], vm_state="stopped")
     assert names("?sort_key=display_name&sort_dir=asc&limit=2") == ["vm-1", "vm-2"]
@@ -175,12 +179,12 @@ def test_lists_can_be_sorted(cloud, five, names, refusal):
         "?locked=true",
     ],
 )
-def test_a_filter_that_a_plain_user_does_not_have_is_ignored(five, names, query):
+def test_a_filter_that_a_plain_user_does_not_have_is_ignored(five: list[str], names: Lookup, query: str) -> None:
     """All servers come, which a client must be ready for."""
     assert len(names(query.format(id=five[0]))) == 5
 
 
-def test_from_2_75_on_an_unknown_parameter_is_a_bad_request(five, refusal, names):
+def test_from_2_75_on_an_unknown_parameter_is_a_bad_request(five: list[str], refusal: Lookup, names: Lookup) -> None:
     """Known ones are still ignored where they have no effect."""
     assert refusal("?banana=1", "2.75") == (400, "'banana' does not match any of the regexes: '^_'")
     assert refusal("?b=1&a=1", "2.75") == (400, "'a', 'b' do not match any of the regexes: '^_'")
@@ -202,7 +206,7 @@ def test_from_2_75_on_an_unknown_parameter_is_a_bad_request(five, refusal, names
         ("flavor=physical.h2.large", ["off"]),
     ],
 )
-def test_the_filters_of_a_plain_user(cloud, names, query, found):
+def test_the_filters_of_a_plain_user(cloud: Simulator, names: Lookup, query: str, found: Any) -> None:
     """By status, which is translated to states, by a part of the name, and by flavor."""
     cloud.add_server("off", vm_state="stopped", flavor="physical.h2.large")
     cloud.add_server("paused", vm_state="paused")
@@ -212,7 +216,7 @@ def test_the_filters_of_a_plain_user(cloud, names, query, found):
 
 
 @pytest.mark.usefixtures("five")
-def test_an_unknown_status_is_a_bad_request_from_2_38_on(refusal):
+def test_an_unknown_status_is_a_bad_request_from_2_38_on(refusal: Lookup) -> None:
     """Before, it found nothing."""
     assert refusal("?status=BANANA", "2.38") == (400, "Invalid status value")
 
@@ -227,7 +231,7 @@ def test_an_unknown_status_is_a_bad_request_from_2_38_on(refusal):
         ("not-tags-any=red", ["none", "blue"]),
     ],
 )
-def test_tags_are_filtered_by_from_2_26_on(cloud, names, query, found):
+def test_tags_are_filtered_by_from_2_26_on(cloud: Simulator, names: Lookup, query: str, found: Any) -> None:
     """All, any, not all, not any; before that version the filter has no effect."""
     for name, tags in {"red": ["red"], "blue": ["blue"], "both": ["red", "blue"], "none": []}.items():
         cloud.add_server(name, tags=tags)
@@ -235,7 +239,7 @@ def test_tags_are_filtered_by_from_2_26_on(cloud, names, query, found):
     assert len(names(f"?{query}", "2.25")) == 4
 
 
-def test_later_versions_have_more_filters(cloud, names):
+def test_later_versions_have_more_filters(cloud: Simulator, names: Lookup) -> None:
     """`locked` from 2.73 on, states from 2.83 on, and an end of the changes from 2.66 on."""
     cloud.add_server("off", vm_state="stopped", locked=True, updated=1_700_000_000.0)
     cloud.add_server("busy", task_state="rebooting")
@@ -247,9 +251,11 @@ def test_later_versions_have_more_filters(cloud, names):
     assert names(f"?user_id={cloud.user().id}", "2.83") == ["busy", "off"]
 
 
-def test_what_changed_since_a_moment_is_listed_with_what_was_deleted(cloud, five, ask, clock):
+def test_what_changed_since_a_moment_is_listed_with_what_was_deleted(
+    cloud: Simulator, five: list[str], ask: Ask, clock: FakeClock
+) -> None:
     """A server that is gone shows as DELETED, with its end."""
-    clock.forward(60)
+    clock.advance(60)
     cloud.change(five[1], locked=True)
     cloud.delete_server(five[3])
     path = "/v2.1/servers/detail?changes-since=2025-06-15T15:07:00"
@@ -265,7 +271,7 @@ def test_what_changed_since_a_moment_is_listed_with_what_was_deleted(cloud, five
 
 @pytest.mark.parametrize("value", ["1", "True", ""])
 @pytest.mark.usefixtures("five")
-def test_servers_of_all_projects_are_for_administrators(cloud, ask, names, value):
+def test_servers_of_all_projects_are_for_administrators(cloud: Simulator, ask: Ask, names: Lookup, value: Any) -> None:
     """The policy that forbids it depends on the list."""
     for path, kind in (("servers", "index"), ("servers/detail", "detail")):
         answer = ask("GET", f"/v2.1/{path}?all_tenants={value}")
@@ -276,7 +282,7 @@ def test_servers_of_all_projects_are_for_administrators(cloud, ask, names, value
     assert len(names("?all_tenants=0")) == 5
 
 
-def test_an_administrator_has_all_filters(cloud, five, names):
+def test_an_administrator_has_all_filters(cloud: Simulator, five: list[str], names: Lookup) -> None:
     """By id (the last one counts), host, state, project, and whether it is gone."""
     cloud.change(five[0], host="host-2")
     cloud.delete_server(five[1])
@@ -289,6 +295,6 @@ def test_an_administrator_has_all_filters(cloud, five, names):
 
 
 @pytest.mark.usefixtures("five")
-def test_a_plain_user_may_not_list_what_is_deleted(refusal):
+def test_a_plain_user_may_not_list_what_is_deleted(refusal: Lookup) -> None:
     """By status; the parameter `deleted` is ignored."""
     assert refusal("?status=DELETED") == (403, "Only administrators may list deleted instances")

@@ -1,8 +1,12 @@
 """What Nova shows of a server depends on the microversion, and so it does here."""
 
+from typing import Any
+
 import pytest
 
 from handler.simulator import Simulator
+from tests.simulator.conftest import Ask
+from tests.support.clock import FakeClock
 
 IN_2_1 = [
     "accessIPv4", "accessIPv6", "addresses", "created", "flavor", "hostId", "id", "image", "links",
@@ -18,7 +22,7 @@ LATER = {
 }  # fmt: skip
 
 
-def show(ask, server_id, version=None, **more):
+def show(ask: Ask, server_id: str, version: str | None = None, **more: Any) -> Any:
     headers = {"X_OpenStack_Nova_API_Version": version} if version else {}
     answer = ask("GET", f"/v2.1/servers/{server_id}", **headers, **more)
     assert answer.status == 200
@@ -26,7 +30,7 @@ def show(ask, server_id, version=None, **more):
 
 
 @pytest.mark.parametrize("minor", [1, 8, 9, 18, 19, 25, 26, 46, 47, 60, 62, 63, 70, 71, 73, 90, 95, 96, 98, 100, 104])
-def test_the_body_grows_with_the_microversion(cloud, ask, minor):
+def test_the_body_grows_with_the_microversion(cloud: Simulator, ask: Ask, minor: int) -> None:
     """New keys come at the end and in Nova's order; the flavor changes its shape at 2.47."""
     server_id = cloud.add_server(tags=["env=test"], flavor="physical.h2.large")
     shown = show(ask, server_id, f"2.{minor}")
@@ -43,7 +47,7 @@ def test_the_body_grows_with_the_microversion(cloud, ask, minor):
     assert shown.get("tags", ["env=test"]) == ["env=test"]
 
 
-def test_a_server_is_shown_with_its_facts(cloud, ask):
+def test_a_server_is_shown_with_its_facts(cloud: Simulator, ask: Ask) -> None:
     """Times end in Z, but for those of use, which have six digits and no zone."""
     server_id = cloud.add_server(
         "db-1", locked=True, locked_reason="no", metadata={"protect": "true"}, description="a database"
@@ -65,7 +69,7 @@ def test_a_server_is_shown_with_its_facts(cloud, ask):
     ]
 
 
-def test_links_have_the_project_if_the_request_had_it(cloud, ask):
+def test_links_have_the_project_if_the_request_had_it(cloud: Simulator, ask: Ask) -> None:
     """And the root that the caller used."""
     server_id = cloud.add_server()
     for root in ("/v2.1", "/v2"):
@@ -74,7 +78,7 @@ def test_links_have_the_project_if_the_request_had_it(cloud, ask):
         assert shown["links"][1]["href"] == f"{cloud.url}/{cloud.project_id}/servers/{server_id}"
 
 
-def test_a_build_that_no_host_took_shows_why(cloud, ask):
+def test_a_build_that_no_host_took_shows_why(cloud: Simulator, ask: Ask) -> None:
     """With a fault, and without a host, a zone and a launch."""
     shown = show(ask, cloud.add_server(vm_state="error", host=False))
     assert shown["status"] == "ERROR"
@@ -89,7 +93,7 @@ def test_a_build_that_no_host_took_shows_why(cloud, ask):
     assert "progress" not in shown
 
 
-def test_an_administrator_sees_where_a_server_runs(cloud, ask):
+def test_an_administrator_sees_where_a_server_runs(cloud: Simulator, ask: Ask) -> None:
     """More of it from 2.3 on, and the host's state from 2.16 on."""
     server_id = cloud.add_server(host="rack-7")
     admin = cloud.token("admin")
@@ -125,7 +129,9 @@ def test_an_administrator_sees_where_a_server_runs(cloud, ask):
         ("something-new", None, "UNKNOWN"),
     ],
 )
-def test_the_status_is_computed_from_both_states(cloud, ask, vm_state, task_state, status):
+def test_the_status_is_computed_from_both_states(
+    cloud: Simulator, ask: Ask, vm_state: str, task_state: Any, status: str
+) -> None:
     """As in Nova's own table."""
     shown = show(ask, cloud.add_server(vm_state=vm_state, task_state=task_state))
     assert shown["status"] == status
@@ -146,14 +152,14 @@ def test_the_status_is_computed_from_both_states(cloud, ask, vm_state, task_stat
     ],
     ids=str,
 )
-def test_the_microversion_is_taken_from_either_header(cloud, ask, headers, version):
+def test_the_microversion_is_taken_from_either_header(cloud: Simulator, ask: Ask, headers: Any, version: str) -> None:
     """The newer header goes before the older, and the answer names the version in both."""
     answer = ask("GET", f"/v2.1/servers/{cloud.add_server()}", **headers)
     assert answer.header("OpenStack-API-Version") == f"compute {version}"
     assert answer.header("X-OpenStack-Nova-API-Version") == version
 
 
-def test_a_microversion_beyond_the_maximum_is_not_acceptable(cloud, ask):
+def test_a_microversion_beyond_the_maximum_is_not_acceptable(cloud: Simulator, ask: Ask) -> None:
     """406 says what there is, and names the version asked for."""
     answer = ask("GET", f"/v2.1/servers/{cloud.add_server()}", OpenStack_API_Version="compute 2.999")
     assert (answer.status, answer.reason) == (406, "Not Acceptable")
@@ -167,7 +173,7 @@ def test_a_microversion_beyond_the_maximum_is_not_acceptable(cloud, ask):
 
 
 @pytest.mark.parametrize("text", ["banana", "2", "2.01", "2.x"])
-def test_a_microversion_that_is_none_is_a_bad_request(cloud, ask, text):
+def test_a_microversion_that_is_none_is_a_bad_request(cloud: Simulator, ask: Ask, text: str) -> None:
     """And the answer names no version."""
     answer = ask("GET", f"/v2.1/servers/{cloud.add_server()}", OpenStack_API_Version=f"compute {text}")
     assert answer.status == 400
@@ -180,7 +186,7 @@ def test_a_microversion_that_is_none_is_a_bad_request(cloud, ask, text):
     assert answer.message == (f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.")
 
 
-def test_an_older_cloud_has_a_lower_maximum(ask):
+def test_an_older_cloud_has_a_lower_maximum(ask: Ask) -> None:
     """Open Telekom Cloud ends at 2.60."""
     with Simulator(max_microversion="2.60") as cloud:
         path, token = f"/v2.1/servers/{cloud.add_server()}", cloud.token()
@@ -192,7 +198,7 @@ def test_an_older_cloud_has_a_lower_maximum(ask):
         assert version["version"] == "2.60"
 
 
-def test_the_old_root_knows_no_microversions(cloud, ask):
+def test_the_old_root_knows_no_microversions(cloud: Simulator, ask: Ask) -> None:
     """/v2 takes no notice of the headers, and names no version."""
     answer = ask("GET", f"/v2/servers/{cloud.add_server()}", OpenStack_API_Version="compute 2.90")
     assert answer.status == 200
@@ -206,7 +212,7 @@ def test_the_old_root_knows_no_microversions(cloud, ask):
 
 
 @pytest.mark.parametrize("path", ["/v2.1", "/v2.1/"])
-def test_nova_shows_its_version_without_a_token(cloud, ask, path):
+def test_nova_shows_its_version_without_a_token(cloud: Simulator, ask: Ask, path: str) -> None:
     """With the range of microversions."""
     answer = ask("GET", path, token=None)
     assert answer.status == 200
@@ -228,7 +234,7 @@ def test_nova_shows_its_version_without_a_token(cloud, ask, path):
 
 
 @pytest.mark.parametrize("path", ["/compute", "/compute/"])
-def test_nova_lists_its_versions_below_a_prefix(cloud, ask, path):
+def test_nova_lists_its_versions_below_a_prefix(cloud: Simulator, ask: Ask, path: str) -> None:
     """Without a token, a request id or a microversion; the root of the port is Keystone's."""
     answer = ask("GET", path, token=None)
     assert (answer.status, answer.names) == (200, ["Content-Length", "Content-Type"])
@@ -245,7 +251,7 @@ def test_nova_lists_its_versions_below_a_prefix(cloud, ask, path):
     assert new["links"][0]["href"] == f"{cloud.url}/compute/v2.1/"
 
 
-def test_below_the_prefix_links_have_it_too(cloud, ask):
+def test_below_the_prefix_links_have_it_too(cloud: Simulator, ask: Ask) -> None:
     """And nothing else is there."""
     server_id = cloud.add_server()
     shown = ask("GET", f"/compute/v2.1/servers/{server_id}").json()["server"]
@@ -254,13 +260,13 @@ def test_below_the_prefix_links_have_it_too(cloud, ask):
     assert ask("GET", f"/compute/servers/{server_id}").status == 404
 
 
-def test_the_old_version_is_shown_as_deprecated(ask):
+def test_the_old_version_is_shown_as_deprecated(ask: Ask) -> None:
     """And has no microversions."""
     version = ask("GET", "/v2/", token=None).json()["version"]
     assert (version["id"], version["status"], version["version"]) == ("v2.0", "DEPRECATED", "")
 
 
-def records(ask, server_id, version="2.1", path="", **more):
+def records(ask: Ask, server_id: str, version: str = "2.1", path: str = "", **more: Any) -> Any:
     return ask(
         "GET",
         f"/v2.1/servers/{server_id}/os-instance-actions{path}",
@@ -269,10 +275,10 @@ def records(ask, server_id, version="2.1", path="", **more):
     )
 
 
-def test_a_stop_is_on_record_under_its_request_id(cloud, ask, stop, clock):
+def test_a_stop_is_on_record_under_its_request_id(cloud: Simulator, ask: Ask, stop: Ask, clock: FakeClock) -> None:
     """The latest first, each with the seven keys of 2.1."""
     server_id = cloud.add_server()
-    clock.forward(60)
+    clock.advance(60)
     request_id = stop(server_id).header("x-openstack-request-id")
     first = {
         "action": "stop",
@@ -290,7 +296,7 @@ def test_a_stop_is_on_record_under_its_request_id(cloud, ask, stop, clock):
     assert records(ask, server_id, path=f"/{request_id}").json() == {"instanceAction": first}
 
 
-def test_a_record_in_detail_has_events_from_2_51_on(cloud, ask, stop, clock):
+def test_a_record_in_detail_has_events_from_2_51_on(cloud: Simulator, ask: Ask, stop: Ask, clock: FakeClock) -> None:
     """Without an end while the host is busy; with `updated_at` from 2.58 on and the host from 2.62 on."""
     server_id = cloud.add_server(power_off_delay=5)
     path = "/" + stop(server_id).header("x-openstack-request-id")
@@ -303,7 +309,7 @@ def test_a_record_in_detail_has_events_from_2_51_on(cloud, ask, stop, clock):
             "result": None,
         }
     ]
-    clock.forward(5)
+    clock.advance(5)
     done = records(ask, server_id, "2.60", path).json()["instanceAction"]
     assert done["updated_at"] == done["events"][0]["finish_time"] == "2025-06-15T15:06:45.000000"
     assert done["events"][0]["result"] == "Success"
@@ -312,11 +318,11 @@ def test_a_record_in_detail_has_events_from_2_51_on(cloud, ask, stop, clock):
     assert {"traceback", "host", "details"} < set(admin["events"][0])
 
 
-def test_records_come_in_pages_from_2_58_on(cloud, ask, stop, clock):
+def test_records_come_in_pages_from_2_58_on(cloud: Simulator, ask: Ask, stop: Ask, clock: FakeClock) -> None:
     """By request id; before that version the parameters have no effect."""
     server_id = cloud.add_server()
     stop(server_id)
-    clock.forward(10)
+    clock.advance(10)
     cloud.start_server(server_id)
     assert len(records(ask, server_id, "2.57", "?limit=1").json()["instanceActions"]) == 3
     page = records(ask, server_id, "2.58", "?limit=2").json()
@@ -330,14 +336,14 @@ def test_records_come_in_pages_from_2_58_on(cloud, ask, stop, clock):
     assert records(ask, server_id, "2.58", "?marker=req-none").message == "marker [req-none] not found"
 
 
-def test_a_record_that_is_not_there_is_not_found(cloud, ask):
+def test_a_record_that_is_not_there_is_not_found(cloud: Simulator, ask: Ask) -> None:
     """Neither an unknown one nor one of an unknown server."""
     server_id = cloud.add_server()
     assert records(ask, server_id, path="/req-none").message == "Action req-none not found"
     assert records(ask, "no-such-server").status == 404
 
 
-def test_records_of_a_deleted_server_can_be_read_from_2_21_on(cloud, ask):
+def test_records_of_a_deleted_server_can_be_read_from_2_21_on(cloud: Simulator, ask: Ask) -> None:
     """By those who could see the server."""
     server_id = cloud.add_server()
     cloud.delete_server(server_id)

@@ -1,10 +1,13 @@
 """Logging in to the simulated cloud is like logging in to a real one."""
 
 import json
+from typing import Any
 
 import pytest
 
 from handler.simulator import CallKind, ComputePath, Simulator
+from tests.simulator.conftest import Ask
+from tests.support.clock import FakeClock
 
 TOKENS = "/v3/auth/tokens"
 HEADERS = ["Content-Type", "Content-Length", "X-Subject-Token", "Vary", "x-openstack-request-id"]
@@ -14,7 +17,15 @@ MALFORMED = (
 )
 
 
-def password_login(cloud, *, scope="project", user=None, password=None, domain=None, project=None):
+def password_login(
+    cloud: Simulator,
+    *,
+    scope: Any = "project",
+    user: Any = None,
+    password: Any = None,
+    domain: Any = None,
+    project: Any = None,
+) -> dict[str, Any]:
     """Return the body of a login by name, right but for what is given."""
     login = cloud.environ()
     home = {"name": domain or login["OS_USER_DOMAIN_NAME"]}
@@ -27,7 +38,7 @@ def password_login(cloud, *, scope="project", user=None, password=None, domain=N
     return {"auth": auth}
 
 
-def test_a_password_login_gives_a_token_for_the_project(cloud, ask):
+def test_a_password_login_gives_a_token_for_the_project(cloud: Simulator, ask: Ask) -> None:
     """The token is in the header; the body tells user, project, roles, times and catalogue."""
     answer = ask("POST", TOKENS, password_login(cloud), token=None)
     assert (answer.status, answer.reason, answer.names) == (201, "CREATED", HEADERS)
@@ -44,7 +55,7 @@ def test_a_password_login_gives_a_token_for_the_project(cloud, ask):
     assert ask("GET", "/v2.1/servers", token=answer.header("X-Subject-Token")).status == 200
 
 
-def test_the_catalogue_has_compute_among_others(cloud, ask):
+def test_the_catalogue_has_compute_among_others(cloud: Simulator, ask: Ask) -> None:
     """Compute comes as public and internal, without the project in its URL."""
     catalog = ask("POST", TOKENS, password_login(cloud), token=None).json()["token"]["catalog"]
     assert [service["type"] for service in catalog] == ["compute", "network", "image", "identity"]
@@ -64,7 +75,7 @@ def test_the_catalogue_has_compute_among_others(cloud, ask):
         (ComputePath.PREFIXED, "/compute/v2.1"),
     ],
 )
-def test_the_compute_url_can_look_otherwise(ask, path, shown):
+def test_the_compute_url_can_look_otherwise(ask: Ask, path: str, shown: Any) -> None:
     """As on Open Telekom Cloud, today and in 2019, or on DevStack; a region of another name goes with it."""
     with Simulator(compute_path=path, region="eu-de") as cloud:
         token = ask("POST", TOKENS, password_login(cloud), token=None, to=cloud).json()["token"]
@@ -75,7 +86,7 @@ def test_the_compute_url_can_look_otherwise(ask, path, shown):
         assert ask("GET", endpoint["url"].removeprefix(cloud.url) + "/servers", to=cloud, token=own).status == 200
 
 
-def test_the_catalogue_can_be_left_out_and_asked_for(cloud, ask):
+def test_the_catalogue_can_be_left_out_and_asked_for(cloud: Simulator, ask: Ask) -> None:
     """`?nocatalog` leaves it out of the login, and `/v3/auth/catalog` has it."""
     brief = ask("POST", f"{TOKENS}?nocatalog=true", password_login(cloud), token=None)
     assert "catalog" not in brief.json()["token"]
@@ -84,7 +95,7 @@ def test_the_catalogue_can_be_left_out_and_asked_for(cloud, ask):
     assert ask("GET", "/v3/auth/catalog", token=None).status == 401
 
 
-def test_user_and_project_can_be_named_by_id(cloud, ask):
+def test_user_and_project_can_be_named_by_id(cloud: Simulator, ask: Ask) -> None:
     """Ids need no domain."""
     user = cloud.user()
     identity = {"methods": ["password"], "password": {"user": {"id": user.id, "password": user.password}}}
@@ -92,13 +103,13 @@ def test_user_and_project_can_be_named_by_id(cloud, ask):
     assert ask("POST", TOKENS, body, token=None).status == 201
 
 
-def test_a_login_without_scope_is_for_the_default_project(cloud, ask):
+def test_a_login_without_scope_is_for_the_default_project(cloud: Simulator, ask: Ask) -> None:
     """Every seeded user has one."""
     token = ask("POST", TOKENS, password_login(cloud, scope=None), token=None).json()["token"]
     assert token["project"]["id"] == cloud.project_id
 
 
-def test_an_unscoped_token_has_neither_project_nor_catalogue(cloud, ask):
+def test_an_unscoped_token_has_neither_project_nor_catalogue(cloud: Simulator, ask: Ask) -> None:
     """It can be exchanged for a scoped one."""
     answer = ask("POST", TOKENS, password_login(cloud, scope="unscoped"), token=None)
     assert answer.status == 201
@@ -111,17 +122,17 @@ def test_an_unscoped_token_has_neither_project_nor_catalogue(cloud, ask):
     assert len(scoped["audit_ids"]) == 2
 
 
-def test_a_token_that_is_not_good_is_exchanged_for_nothing(ask):
+def test_a_token_that_is_not_good_is_exchanged_for_nothing(ask: Ask) -> None:
     """Neither an unknown one nor what is none at all."""
     for token in ("gone", None, ["x"]):
         identity = {"methods": ["token"], "token": {"id": token}}
         assert ask("POST", TOKENS, {"auth": {"identity": identity}}, token=None).status == 401
 
 
-def test_a_token_got_for_a_token_lives_no_longer_than_that(cloud, ask, clock):
+def test_a_token_got_for_a_token_lives_no_longer_than_that(cloud: Simulator, ask: Ask, clock: FakeClock) -> None:
     """Otherwise one could renew for ever."""
     first = ask("POST", TOKENS, password_login(cloud), token=None)
-    clock.forward(600)
+    clock.advance(600)
     identity = {"methods": ["token"], "token": {"id": first.header("X-Subject-Token")}}
     second = ask("POST", TOKENS, {"auth": {"identity": identity}}, token=None)
     assert second.json()["token"]["expires_at"] == first.json()["token"]["expires_at"]
@@ -141,7 +152,7 @@ def test_a_token_got_for_a_token_lives_no_longer_than_that(cloud, ask, clock):
     ],
     ids=str,
 )
-def test_a_wrong_login_is_refused_without_saying_why(cloud, ask, wrong):
+def test_a_wrong_login_is_refused_without_saying_why(cloud: Simulator, ask: Ask, wrong: Any) -> None:
     """A wrong password, an unknown name and a missing role all look alike."""
     answer = ask("POST", TOKENS, password_login(cloud, **wrong), token=None)
     assert (answer.status, answer.reason) == (401, "UNAUTHORIZED")
@@ -162,7 +173,7 @@ def test_a_wrong_login_is_refused_without_saying_why(cloud, ask, wrong):
 @pytest.mark.parametrize(
     "methods", [["totp"], ["password", "totp"], ["token", "password"], ["application_credential"]], ids=str
 )
-def test_a_method_that_is_not_there_is_refused(cloud, ask, methods):
+def test_a_method_that_is_not_there_is_refused(cloud: Simulator, ask: Ask, methods: Any) -> None:
     """Also an application credential together with a scope, for it brings its own."""
     body = password_login(cloud)
     body["auth"]["identity"]["methods"] = methods
@@ -182,7 +193,7 @@ def test_a_method_that_is_not_there_is_refused(cloud, ask, methods):
         (b'{"auth": {"identity": {"methods": ["password"], "password": {}}}}', "user in password"),
     ],
 )
-def test_a_login_that_says_nothing_is_a_bad_request(ask, body, expected):
+def test_a_login_that_says_nothing_is_a_bad_request(ask: Ask, body: Any, expected: Any) -> None:
     """The message names what was expected where."""
     answer = ask("POST", TOKENS, body, token=None, Content_Type="application/json")
     assert (answer.status, answer.reason) == (400, "BAD REQUEST")
@@ -191,12 +202,12 @@ def test_a_login_that_says_nothing_is_a_bad_request(ask, body, expected):
     assert answer.body == json.dumps({"error": error}, separators=(",", ":")).encode() + b"\n"
 
 
-def test_an_application_credential_logs_in_with_roles_of_its_own(cloud, ask, stop):
+def test_an_application_credential_logs_in_with_roles_of_its_own(cloud: Simulator, ask: Ask, stop: Ask) -> None:
     """By id, or by name and user; with fewer roles than its user has."""
     credential, secret = cloud.add_application_credential("reader-only", roles=["reader"])
     user = {"id": cloud.user().id}
     for named in ({"id": credential}, {"name": "reader-only", "user": user}):
-        identity = {
+        identity: dict[str, Any] = {
             "methods": ["application_credential"],
             "application_credential": {**named, "secret": secret},
         }
@@ -215,7 +226,7 @@ def test_an_application_credential_logs_in_with_roles_of_its_own(cloud, ask, sto
     assert ask("POST", TOKENS, {"auth": {"identity": identity}}, token=None).status == 401
 
 
-def test_an_application_credential_has_the_roles_of_its_user_by_default(cloud, ask, stop):
+def test_an_application_credential_has_the_roles_of_its_user_by_default(cloud: Simulator, ask: Ask, stop: Ask) -> None:
     """So a program can do what its owner can."""
     credential, secret = cloud.add_application_credential()
     given = {"id": credential, "secret": secret}
@@ -224,7 +235,7 @@ def test_an_application_credential_has_the_roles_of_its_user_by_default(cloud, a
     assert stop(cloud.add_server(), token=token).status == 202
 
 
-def test_a_token_can_be_inspected_by_its_owner(cloud, ask):
+def test_a_token_can_be_inspected_by_its_owner(cloud: Simulator, ask: Ask) -> None:
     """The answer is that of the login once more."""
     own = cloud.token()
     answer = ask("GET", TOKENS, token=own, X_Subject_Token=own)
@@ -233,7 +244,7 @@ def test_a_token_can_be_inspected_by_its_owner(cloud, ask):
     assert answer.json()["token"]["project"]["id"] == cloud.project_id
 
 
-def test_another_ones_token_is_shown_to_administrators_only(cloud, ask):
+def test_another_ones_token_is_shown_to_administrators_only(cloud: Simulator, ask: Ask) -> None:
     """A plain user is told which policy stands against it."""
     theirs = cloud.token("watcher")
     assert ask("GET", TOKENS, token=cloud.token("admin"), X_Subject_Token=theirs).status == 200
@@ -242,7 +253,7 @@ def test_another_ones_token_is_shown_to_administrators_only(cloud, ask):
     assert refused.message.endswith("identity:validate_token.")
 
 
-def test_a_token_that_is_not_good_cannot_be_inspected(cloud, ask):
+def test_a_token_that_is_not_good_cannot_be_inspected(cloud: Simulator, ask: Ask) -> None:
     """Neither as subject nor as caller."""
     gone = ask("GET", TOKENS, X_Subject_Token="gone")
     assert (gone.status, gone.reason) == (404, "NOT FOUND")
@@ -250,7 +261,7 @@ def test_a_token_that_is_not_good_cannot_be_inspected(cloud, ask):
     assert ask("GET", TOKENS, token="gone", X_Subject_Token=cloud.token()).status == 401
 
 
-def test_a_revoked_token_is_good_no_more(cloud, ask):
+def test_a_revoked_token_is_good_no_more(cloud: Simulator, ask: Ask) -> None:
     """Its owner revokes it, and Nova answers 401 from then on."""
     own = cloud.token()
     answer = ask("DELETE", TOKENS, token=own, X_Subject_Token=own)
@@ -260,30 +271,30 @@ def test_a_revoked_token_is_good_no_more(cloud, ask):
     assert cloud.count(CallKind.REVOKE) == 1
 
 
-def test_a_token_expires_by_the_clouds_own_clock(cloud, ask, clock):
+def test_a_token_expires_by_the_clouds_own_clock(cloud: Simulator, ask: Ask, clock: FakeClock) -> None:
     """Good to the last second before its time."""
     own = cloud.token()
-    clock.forward(3599)
+    clock.advance(3599)
     assert ask("GET", "/v2.1/servers", token=own).status == 200
-    clock.forward(1)
+    clock.advance(1)
     assert ask("GET", "/v2.1/servers", token=own).status == 401
 
 
-def test_all_tokens_can_be_revoked_at_once(cloud, ask):
+def test_all_tokens_can_be_revoked_at_once(cloud: Simulator, ask: Ask) -> None:
     """New ones are good again."""
     cloud.revoke_tokens()
     assert ask("GET", "/v2.1/servers").status == 401
     assert ask("GET", "/v2.1/servers", token=cloud.token()).status == 200
 
 
-def test_every_login_gives_another_token_and_every_cloud_another_password(cloud, ask):
+def test_every_login_gives_another_token_and_every_cloud_another_password(cloud: Simulator, ask: Ask) -> None:
     """Nothing about a login can be guessed or carried over."""
     logins = [ask("POST", TOKENS, password_login(cloud), token=None).header("X-Subject-Token") for _ in "ab"]
     assert logins[0] != logins[1]
     assert Simulator().environ()["OS_PASSWORD"] != cloud.environ()["OS_PASSWORD"]
 
 
-def test_keystone_shows_its_version(cloud, ask):
+def test_keystone_shows_its_version(cloud: Simulator, ask: Ask) -> None:
     """Without a token: all versions at the root, as 300, and the one at /v3."""
     root = ask("GET", "/", token=None)
     assert (root.status, root.reason) == (300, "MULTIPLE CHOICES")
@@ -294,7 +305,7 @@ def test_keystone_shows_its_version(cloud, ask):
         assert ask("GET", path, token=None).json() == {"version": version}
 
 
-def test_a_path_that_keystone_does_not_have_is_a_page(ask):
+def test_a_path_that_keystone_does_not_have_is_a_page(ask: Ask) -> None:
     """HTML, as of any Flask application."""
     answer = ask("GET", "/v3/no-such-path")
     assert (answer.status, answer.reason) == (404, "NOT FOUND")

@@ -3,7 +3,9 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from handler.simulator import AccessKey, CallKind, Fault, Simulator
 from handler.simulator.identity.signing import signature
 from handler.simulator.messages import Request
+from tests.simulator.conftest import Ask, Reply
+from tests.support.clock import FakeClock
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 KNOWN_PROJECT = "0123456789abcdef0123456789abcdef"
@@ -25,7 +29,7 @@ KNOWN_HEADERS = {
 }
 
 
-def sign(secret, method, path, query, headers, date, body_hash):
+def sign(secret: str, method: str, path: str, query: str, headers: Any, date: str, body_hash: str) -> tuple[str, str]:
     """Sign without any help of the simulator: path and query are already as they are to be signed."""
     names = ";".join(sorted(name.lower() for name in headers))
     lines = "".join(f"{name.lower()}:{headers[name]}\n" for name in sorted(headers, key=str.lower))
@@ -35,37 +39,37 @@ def sign(secret, method, path, query, headers, date, body_hash):
 
 
 @pytest.fixture
-def cloud(clock):
+def cloud(clock: FakeClock) -> Iterator[Simulator]:
     with Simulator.otc(clock=clock) as running:
         yield running
 
 
 @pytest.fixture
-def key(cloud):
+def key(cloud: Simulator) -> Any:
     return cloud.add_access_key()
 
 
 @pytest.fixture
-def send(ask, cloud, clock, key):
+def send(ask: Ask, cloud: Simulator, clock: FakeClock, key: Any) -> Any:
     """Send one request signed with the key, right but for what is given."""
 
     def ask_signed(
-        method="GET",
-        path="/v2.1/servers",
-        body=b"",
+        method: str = "GET",
+        path: str = "/v2.1/servers",
+        body: Any = b"",
         *,
-        signs=key,
-        date=None,
-        query="",
-        signed_path=None,
-        sent_query=None,
-        sent_body=None,
-        spoil=False,
-        unsigned=(),
-        body_hash=None,
-        token=None,
-        **headers,
-    ):
+        signs: Any = key,
+        date: str | None = None,
+        query: str = "",
+        signed_path: Any = None,
+        sent_query: Any = None,
+        sent_body: Any = None,
+        spoil: Any = False,
+        unsigned: Any = (),
+        body_hash: str | None = None,
+        token: Any = None,
+        **headers: Any,
+    ) -> Reply:
         date = date or datetime.fromtimestamp(clock.now, UTC).strftime("%Y%m%dT%H%M%SZ")
         sent = {"Host": urlsplit(cloud.url).netloc, "X-Sdk-Date": date}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -84,11 +88,11 @@ def send(ask, cloud, clock, key):
     return ask_signed
 
 
-def refused(answer):
+def refused(answer: Reply) -> Any:
     return (answer.status, answer.json().get("error_code")) == (401, "APIG.0301")
 
 
-def test_the_known_answer_comes_out():
+def test_the_known_answer_comes_out() -> None:
     """As it does for the signer of these tests, which shares nothing with the simulator."""
     path = f"/v1/{KNOWN_PROJECT}/baremetalservers/action"
     request = Request("POST", path, tuple(KNOWN_HEADERS.items()), KNOWN_BODY)
@@ -102,7 +106,7 @@ def test_the_known_answer_comes_out():
     )
 
 
-def test_a_signed_request_needs_no_token(cloud, send, key):
+def test_a_signed_request_needs_no_token(cloud: Simulator, send: Ask, key: Any) -> None:
     """Nova, the BMS API and Keystone take it, on behalf of the user of the key."""
     server_id = cloud.add_server("db-1")
     assert send(path="/v2.1/servers").json()["servers"][0]["id"] == server_id
@@ -115,7 +119,7 @@ def test_a_signed_request_needs_no_token(cloud, send, key):
     assert {call.access_key for call in cloud.calls} == {key.access}
 
 
-def test_a_signed_stop_is_taken(cloud, send):
+def test_a_signed_stop_is_taken(cloud: Simulator, send: Ask) -> None:
     """With its body under the signature, through either API."""
     one, two = cloud.add_server(), cloud.add_server()
     body = json.dumps({"os-stop": {"servers": [{"id": one}]}}).encode()
@@ -126,7 +130,7 @@ def test_a_signed_stop_is_taken(cloud, send):
     assert cloud.actions(one)[0].user_id == cloud.user().id
 
 
-def test_no_secret_of_a_key_is_recorded_or_shown(cloud, send):
+def test_no_secret_of_a_key_is_recorded_or_shown(cloud: Simulator, send: Ask) -> None:
     """Neither signature nor security token, nor in the text of the key."""
     key = cloud.add_access_key(temporary=True)
     send(signs=key)
@@ -135,14 +139,14 @@ def test_no_secret_of_a_key_is_recorded_or_shown(cloud, send):
     assert repr(key) == f"AccessKey(access={key.access!r})"
 
 
-def test_a_key_can_be_that_of_another_user(cloud, send):
+def test_a_key_can_be_that_of_another_user(cloud: Simulator, send: Ask) -> None:
     """And can do what that one can."""
     key = cloud.add_access_key(user="watcher")
     answer = send("POST", f"/v2.1/servers/{cloud.add_server()}/action", b'{"os-stop": {}}', signs=key)
     assert answer.status == 403
 
 
-def test_the_environment_of_a_key_is_that_of_a_login_without_one(cloud):
+def test_the_environment_of_a_key_is_that_of_a_login_without_one(cloud: Simulator) -> None:
     """A permanent key has no security token."""
     permanent, temporary = cloud.add_access_key(), cloud.add_access_key(temporary=True)
     expected = {
@@ -164,13 +168,13 @@ def test_the_environment_of_a_key_is_that_of_a_login_without_one(cloud):
         ("/v2.1/", "/v2.1/"),
     ],
 )
-def test_the_path_is_encoded_anew_and_ends_in_a_slash(send, path, signed_path):
+def test_the_path_is_encoded_anew_and_ends_in_a_slash(send: Ask, path: str, signed_path: Any) -> None:
     """However it was written on the wire."""
     assert send(path=path, signed_path=signed_path).status in (200, 404)
     assert refused(send(path=path, signed_path=signed_path + "x"))
 
 
-def test_the_query_is_sorted_and_encoded(send):
+def test_the_query_is_sorted_and_encoded(send: Ask) -> None:
     """An empty value keeps its equals sign."""
     query = "limit=5&name=a%2Fb&status="
     assert send(query=query, sent_query="status=&name=a/b&limit=5").status == 200
@@ -190,7 +194,7 @@ def test_the_query_is_sorted_and_encoded(send):
     ],
     ids=str,
 )
-def test_a_wrong_signature_is_refused(send, wrong):
+def test_a_wrong_signature_is_refused(send: Ask, wrong: Any) -> None:
     """401 of the gateway, whatever is wrong; nothing goes on to the API."""
     answer = send(**wrong)
     assert refused(answer)
@@ -198,40 +202,40 @@ def test_a_wrong_signature_is_refused(send, wrong):
 
 
 @pytest.mark.parametrize("text", ["", " Credential=x", " Access=x, SignedHeaders=host, Signature=y"])
-def test_an_authorization_that_cannot_be_read_is_refused(cloud, ask, text):
+def test_an_authorization_that_cannot_be_read_is_refused(cloud: Simulator, ask: Ask, text: str) -> None:
     """It names no key."""
     assert refused(ask("GET", "/v2.1/servers", token=None, Authorization="SDK-HMAC-SHA256" + text))
     assert cloud.calls[-1].access_key is None
 
 
 @pytest.mark.parametrize(("off", "good"), [(-901, False), (-900, True), (900, True), (901, False)])
-def test_a_signature_is_good_for_a_quarter_of_an_hour(send, clock, off, good):
+def test_a_signature_is_good_for_a_quarter_of_an_hour(send: Ask, clock: FakeClock, off: Any, good: Any) -> None:
     """Before and after its date."""
     date = datetime.fromtimestamp(clock.now + off, UTC).strftime("%Y%m%dT%H%M%SZ")
     assert send(date=date).status == (200 if good else 401)
 
 
-def test_a_body_can_stay_unsigned(cloud, send):
+def test_a_body_can_stay_unsigned(cloud: Simulator, send: Ask) -> None:
     """If the request says so."""
     unsigned = {"X_Sdk_Content_Sha256": "UNSIGNED-PAYLOAD", "body_hash": "UNSIGNED-PAYLOAD"}
     path = f"/v2.1/servers/{cloud.add_server()}/action"
     assert send("POST", path, b'{"os-stop": {}}', **unsigned).status == 204
 
 
-def test_a_temporary_key_goes_with_its_security_token(cloud, send, clock):
+def test_a_temporary_key_goes_with_its_security_token(cloud: Simulator, send: Ask, clock: FakeClock) -> None:
     """Signed or not; and it is good for a day, unless for less."""
     key = cloud.add_access_key(temporary=True, lifetime=600)
     assert send(signs=key).status == 200
     assert send(signs=key, X_Security_Token=key.security_token).status == 200
     assert refused(send(signs=key, X_Security_Token="another"))
     assert refused(send(signs=AccessKey(key.access, key.secret)))
-    clock.forward(599)
+    clock.advance(599)
     assert send(signs=key).status == 200
-    clock.forward(1)
+    clock.advance(1)
     assert refused(send(signs=key))
 
 
-def test_more_than_five_failures_in_a_row_lock_a_key(cloud, send, clock):
+def test_more_than_five_failures_in_a_row_lock_a_key(cloud: Simulator, send: Ask, clock: FakeClock) -> None:
     """For five minutes of the clock, for right signatures too, and no other key."""
     other = cloud.add_access_key()
     for _ in range(5):
@@ -243,13 +247,13 @@ def test_more_than_five_failures_in_a_row_lock_a_key(cloud, send, clock):
     assert refused(answer)
     assert answer.json()["error_msg"].endswith("locked")
     assert send(signs=other).status == 200
-    clock.forward(299)
+    clock.advance(299)
     assert refused(send())
-    clock.forward(1)
+    clock.advance(1)
     assert send().status == 200
 
 
-def test_the_project_can_be_named_in_a_header(cloud, send):
+def test_the_project_can_be_named_in_a_header(cloud: Simulator, send: Ask) -> None:
     """It must then be that of the URL, and one of the user's."""
     path = f"/v1/{cloud.project_id}/baremetalservers/detail"
     assert send(path=path, X_Project_Id=cloud.project_id).status == 200
@@ -257,30 +261,31 @@ def test_the_project_can_be_named_in_a_header(cloud, send):
         answer = send(path=path, X_Project_Id=project_id)
         assert (answer.status, answer.json()["error_code"]) == (403, "APIG.0302")
     admin = cloud.add_access_key(user="admin")
-    own = cloud.user("admin").default_project.id
-    assert send(path=path, signs=admin, X_Project_Id=own).json()["error"]["code"] == "Common.0018"
+    project = cloud.user("admin").default_project
+    assert project is not None
+    assert send(path=path, signs=admin, X_Project_Id=project.id).json()["error"]["code"] == "Common.0018"
     assert send(path=path, signs=admin).status == 200
 
 
-def test_a_token_counts_for_more_than_a_signature(cloud, send):
+def test_a_token_counts_for_more_than_a_signature(cloud: Simulator, send: Ask) -> None:
     """What is wrong with the signature then does not matter."""
     assert send(spoil=True, token=cloud.token()).status == 200
 
 
-def test_a_token_made_for_a_signed_request_is_no_lasting_one(send, ask):
+def test_a_token_made_for_a_signed_request_is_no_lasting_one(send: Ask, ask: Ask) -> None:
     """The next call needs its own proof."""
     assert send().status == 200
     assert ask("GET", "/v2.1/servers", token=None).status == 401
 
 
-def test_a_signed_request_has_no_token_that_could_expire(cloud, send):
+def test_a_signed_request_has_no_token_that_could_expire(cloud: Simulator, send: Ask) -> None:
     """So that fault does nothing to it."""
     cloud.inject(Fault.token_expired(CallKind.LIST))
     assert send().status == 200
     assert cloud.faults == []
 
 
-def test_a_cloud_of_plain_openstack_takes_keys_as_well(clock, ask):
+def test_a_cloud_of_plain_openstack_takes_keys_as_well(clock: FakeClock, ask: Ask) -> None:
     """Nobody asks for one there, so nobody is misled."""
     with Simulator(clock=clock) as plain:
         headers = {"Authorization": "SDK-HMAC-SHA256 Access=x, SignedHeaders=host, Signature=" + EMPTY}
