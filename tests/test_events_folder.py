@@ -390,7 +390,7 @@ def test_result_sample_counts_its_rows_right(name: str) -> None:
 
 @pytest.mark.parametrize("name", RESULTS)
 def test_result_sample_points_back_to_its_request(name: str) -> None:
-    """causationid is the incoming id, a single server is the subject, and the end is not before the start."""
+    """Causationid is the incoming id, a single server is the subject, and the end is not before the start."""
     event = sample(f"out/{name}")
     assert event["causationid"] == event["data"]["request"]["id"]
     if len(event["data"]["servers"]) == 1:

@@ -63,7 +63,7 @@ def rule_faults(document: dict[str, Any]) -> list[str]:
 
 
 def budget_faults(service: dict[str, Any], trigger: dict[str, Any], default_deadline: timedelta) -> list[str]:
-    """budget < delivery.timeout < timeoutSeconds: each waits longer than the one inside it."""
+    """Budget < delivery.timeout < timeoutSeconds: each waits longer than the one inside it."""
     revision = service["spec"]["template"]["spec"]
     settings = environment(revision["containers"][0])
     budget = env.duration(settings["AUTOSTOP_DEADLINE"]) if "AUTOSTOP_DEADLINE" in settings else default_deadline

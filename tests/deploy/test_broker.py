@@ -212,7 +212,8 @@ def test_producer_is_answered_after_the_function_only_by_a_synchronous_channel(c
 
 def test_subscriber_that_is_down_holds_the_producer_and_multiplies_results() -> None:
     """Observed on the default: no answer in 40 s, once over ten minutes; the result came to the log six times, about
-    60, 160, 310 and 500 s after the first; the function was called once."""
+    60, 160, 310 and 500 s after the first; the function was called once.
+    """
     broker, publication = a_dead_chat(Channel.SYNCHRONOUS, chat="")
     assert publication.answered_at is not None
     assert publication.answered_at > 600

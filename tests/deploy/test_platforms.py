@@ -171,7 +171,7 @@ def _cloud_run_commands() -> str:
 
 
 def test_project_is_set_and_docker_logged_in_before_they_are_needed() -> None:
-    """gcloud would take the project of the last time, and a push would be refused."""
+    """Gcloud would take the project of the last time, and a push would be refused."""
     commands = _cloud_run_commands()
     assert commands.index("gcloud config set project") < commands.index("gcloud artifacts")
     assert commands.index("gcloud auth configure-docker") < commands.index("docker push")

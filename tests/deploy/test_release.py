@@ -72,7 +72,7 @@ def test_what_is_missing_in_a_list_is_found(change: Any, found: str) -> None:
 
 
 def test_licence_in_free_text_is_added() -> None:
-    """protobuf states its licence only so; a component that is not installed here stays without."""
+    """Protobuf states its licence only so; a component that is not installed here stays without."""
     component = {"name": "protobuf", "bom-ref": "p", "version": "1"}
     unknown = {"name": "not-installed-here", "bom-ref": "n", "version": "1"}
     completed = sbom.completed(copy.deepcopy({**SBOM, "components": [component, unknown]}))

@@ -173,7 +173,7 @@ def _versions(lock: str) -> dict[str, str]:
 
 
 def test_every_locked_version_has_hashes_and_no_address() -> None:
-    """pip checks what it gets, wherever it comes from."""
+    """Pip checks what it gets, wherever it comes from."""
     assert len(LOCKS) == 4
     for name, lock in LOCKS.items():
         assert "://" not in lock

@@ -1,5 +1,6 @@
 """No secret ever: every secret setting, and whatever else lets somebody in, is marked, fed through every path, and
-looked for in everything that comes out."""
+looked for in everything that comes out.
+"""
 
 from __future__ import annotations
 
@@ -290,7 +291,8 @@ def test_a_secret_in_the_wrong_variable_is_not_quoted() -> None:
 @pytest.mark.parametrize("raw", [False, True])
 def test_stopping_servers_shows_no_secret(kind: str, raw: bool) -> None:
     """Callers right and wrong, events good and malformed, a cloud that works, refuses or fails and repeats all it was
-    sent, with every kind of login, with a sink that takes, refuses or fails."""
+    sent, with every kind of login, with a sink that takes, refuses or fails.
+    """
     codes: set[int] = set()
     with everything() as (seen, lines), EchoCloud() as cloud:
         cloud.raw = raw

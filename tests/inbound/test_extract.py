@@ -135,7 +135,7 @@ def test_the_list_of_flaws_ends_somewhere() -> None:
 
 @pytest.mark.parametrize("value", [True, False])
 def test_dry_run_is_a_boolean(value: bool) -> None:
-    """true and false are understood, and false is the default."""
+    """True and false are understood, and false is the default."""
     assert asked(data={"server_ids": [ONE], "dry_run": value}).dry_run is value
     assert asked().dry_run is False
 

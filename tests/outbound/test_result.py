@@ -178,7 +178,7 @@ def test_no_time_is_invented_for_the_request() -> None:
 
 
 def test_the_attributes_point_back() -> None:
-    """causationid is the incoming id; flow and trace go on; the time is when it ended."""
+    """Causationid is the incoming id; flow and trace go on; the time is when it ended."""
     document = made(report(row(), correlationid="flow-7", traceparent=TRACE, tracestate="vendor=1"))
     assert {name: value for name, value in document.items() if name != "data"} == {
         "specversion": "1.0",

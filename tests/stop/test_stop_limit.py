@@ -76,7 +76,6 @@ def test_each_attempt_counts() -> None:
 
 def test_a_stop_that_is_held_back_is_not_sent() -> None:
     """It comes back as a throttled call, which the cloud never saw."""
-
     inner = mock.create_autospec(Cloud, instance=True, one_by_one=True)
     inner.stop.return_value = {"a": Taken()}
     reservation = Reservation(StopLimit(1, 600.0, FakeClock()))

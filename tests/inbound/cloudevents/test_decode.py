@@ -332,7 +332,7 @@ def test_base64_of_what_is_no_json_is_refused() -> None:
 
 
 def test_only_one_form_of_data_may_be_there() -> None:
-    """data beside data_base64 says two things."""
+    """Data beside data_base64 says two things."""
     document = event(data={}, data_base64="e30=")
     assert violations(structured(document)) == [("data_base64", "stands beside data; only one of them may be there")]
 

@@ -107,7 +107,7 @@ def _reached(port: int) -> bool:
 
 @pytest.mark.parametrize(("deadline", "seconds"), [("5s", 30), ("50s", 60)])
 def test_the_server_waits_for_the_longest_event(deadline: str, seconds: int) -> None:
-    """gunicorn's own 30 s would end an event that may take 50 without an answer."""
+    """Gunicorn's own 30 s would end an event that may take 50 without an answer."""
     program = (
         "import functions_framework, functions_framework._http.gunicorn as served\n"
         f"app = functions_framework.create_app('stop_servers', {str(ROOT / 'handler' / 'main.py')!r}, 'http')\n"
