@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import NOW, ONE, THREE, TWO, Scene, basic, bearer, flip, fresh_secret, refused
+from tests.inbound.webhooks.scene import NOW, ONE, THREE, TWO, Scene, bearer, fresh_secret, refused
 
 TOKEN = fresh_secret()
 ID = "c4c1c1c9-6542-e61b-6ef0-8c4d36933a92"
@@ -170,18 +170,3 @@ def test_what_is_malformed_is_400_with_all_faults(body: dict[str, Any], faults: 
     found = refused(send(here, body), 400)
     assert {fault["at"]: fault["fault"] for fault in found["faults"]} == faults
     assert here.handed == []
-
-
-@pytest.mark.parametrize("headers", [{}, bearer(flip(TOKEN)), basic(flip(TOKEN)), bearer("")])
-def test_any_other_token_is_401(headers: dict[str, str]) -> None:
-    """Nothing is handed on."""
-    here = scene()
-    refused(here.post("/eventbridge", alarm({"InstanceId": ONE}), headers), 401)
-    assert here.handed == []
-
-
-def test_the_answer_is_in_time() -> None:
-    """EventBridge waits five seconds."""
-    here = scene()
-    send(here, alarm({"InstanceId": ONE}))
-    assert here.deadlines == [103.5]

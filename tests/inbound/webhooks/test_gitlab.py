@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, flip, fresh_secret, mac, refused, says
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, fresh_secret, mac, refused, says
 
 TOKEN = fresh_secret()
 KEY = secrets.token_bytes(32)
@@ -139,14 +139,6 @@ def test_a_redelivery_is_recognisable_and_another_run_is_not_it() -> None:
     assert len({first, *others}) == 3
 
 
-@pytest.mark.parametrize("sent", ["", flip(TOKEN), flip(TOKEN, 0), TOKEN[:-1], "é", f"Bearer {TOKEN}"])
-def test_any_other_token_is_401(sent: str) -> None:
-    """One bit is enough."""
-    here = by_token()
-    refused(here.post("/gitlab", hook(), {**JSON, "x-gitlab-token": sent}), 401)
-    assert here.handed == []
-
-
 def test_a_signed_time_is_the_events_time() -> None:
     """And the plain token is not asked for."""
     here, body = by_signature(), json.dumps(hook()).encode()
@@ -182,45 +174,9 @@ def test_one_right_signature_of_several_is_enough() -> None:
     assert here.post("/gitlab", body, headers).status == 200
 
 
-@pytest.mark.parametrize("changed", ["webhook-id", "webhook-timestamp", "webhook-signature", "body"])
-@pytest.mark.parametrize("at", [0, -1])
-def test_one_changed_bit_is_401(changed: str, at: int) -> None:
-    """Of anything that is signed."""
-    here, body = by_signature(), json.dumps(hook()).encode()
-    headers = signed(body)
-    if changed == "body":
-        body = flip(body.decode(), at).encode()
-    else:
-        headers[changed] = flip(headers[changed], at)
-    refused(here.post("/gitlab", body, headers), 401)
-    assert here.handed == []
-
-
-@pytest.mark.parametrize("missing", ["webhook-id", "webhook-timestamp", "webhook-signature"])
-def test_a_missing_header_is_401(missing: str) -> None:
-    """Nothing of the proof can be left out."""
-    here, body = by_signature(), json.dumps(hook()).encode()
-    headers = signed(body)
-    del headers[missing]
-    refused(here.post("/gitlab", body, headers), 401)
-
-
-@pytest.mark.parametrize(("age", "status"), [(300, 200), (301, 401), (-300, 200), (-301, 401)])
-def test_a_signed_time_lies_in_the_window(age: int, status: int) -> None:
-    """Five minutes on either side."""
-    here, body = by_signature(), json.dumps(hook()).encode()
-    assert here.post("/gitlab", body, signed(body, at=int(NOW.timestamp()) - age)).status == status
-
-
 def test_both_set_both_are_needed() -> None:
     """The token without the signature, or the other way round, proves too little."""
     here, body = by_token(AUTOSTOP_GITLAB_SIGNING_TOKEN=SIGNING), json.dumps(hook()).encode()
     refused(here.post("/gitlab", body, {"x-gitlab-token": TOKEN}), 401)
     refused(here.post("/gitlab", body, signed(body)), 401)
     assert here.post("/gitlab", body, {"x-gitlab-token": TOKEN, **signed(body)}).status == 200
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"a": NaN}'])
-def test_what_is_no_object_is_400(body: bytes) -> None:
-    """It is proven, and cannot be read."""
-    refused(by_token().post("/gitlab", body, {"x-gitlab-token": TOKEN}), 400)

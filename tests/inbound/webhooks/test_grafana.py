@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,7 +18,6 @@ from tests.inbound.webhooks.scene import (
     Scene,
     basic,
     bearer,
-    flip,
     fresh_secret,
     mac,
     refused,
@@ -158,26 +157,6 @@ def test_without_one_a_repeat_has_the_id_of_the_first() -> None:
 # --- forgery
 
 
-@pytest.mark.parametrize("at", [None, SENT])
-def test_one_changed_bit_is_401(at: int | None) -> None:
-    """Of the body, of the signature, of the time, of the secret; and a missing header."""
-    here = Scene(**(BY_MAC if at is None else BY_TIMED_MAC))
-    body = group(alert(ONE))
-    good = signed(body, at)
-    for place in range(0, len(body), 7):
-        forged = bytearray(body)
-        forged[place] ^= 1
-        assert here.post("/grafana", bytes(forged), good).status == 401
-    for name in [name for name in good if name.startswith("X-")]:
-        for place in range(len(good[name])):
-            assert here.post("/grafana", body, {**good, name: flip(good[name], place)}).status == 401
-        for value in ("", "é", good[name] + "0", "9" * 30, "\u0665"):
-            assert here.post("/grafana", body, {**good, name: value}).status == 401
-        refused(here.post("/grafana", body, {key: value for key, value in good.items() if key != name}), 401)
-    refused(here.post("/grafana", body, signed(body, at, flip(SECRET))), 401)
-    assert here.handed == []
-
-
 def test_a_signature_without_the_time_does_not_pass_for_one_with_it() -> None:
     """Nor the other way round."""
     body = group(alert(ONE))
@@ -186,19 +165,3 @@ def test_a_signature_without_the_time_does_not_pass_for_one_with_it() -> None:
     untimed = Scene(**BY_MAC)
     refused(untimed.post("/grafana", body, signed(body, SENT)), 401)
     assert here.handed == untimed.handed == []
-
-
-@pytest.mark.parametrize("seconds", [-301, 301])
-def test_a_time_outside_the_window_is_401(seconds: int) -> None:
-    """On either side, however well it is signed."""
-    here = Scene(**BY_TIMED_MAC)
-    refused(timed(here, alert(ONE), at=int((NOW + timedelta(seconds=seconds)).timestamp())), 401)
-    assert here.handed == []
-
-
-@pytest.mark.parametrize("headers", [{}, bearer(flip(TOKEN)), bearer(""), basic("")])
-def test_any_other_token_is_401(headers: dict[str, str]) -> None:
-    """Nothing is handed on."""
-    here = Scene(**BY_TOKEN)
-    refused(here.post("/grafana", group(alert(ONE)), headers), 401)
-    assert here.handed == []

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, flip, mac, refused, says
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, mac, refused, says
 
 KEY = secrets.token_bytes(32)
 SECRET = base64.b64encode(KEY).decode()
@@ -123,31 +123,6 @@ def test_the_channel_is_named_in_several_places(channel_data: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "who",
-    [
-        {"from": {"id": "29:other", "name": "Ada", "aadObjectId": TWO}},
-        {"from": {}},
-        {"from": None},
-        {"channelData": {}, "conversation": {"id": "19:other;messageid=1"}},
-        {"channelData": {}, "conversation": None},
-    ],
-)
-def test_only_the_named_people_may(who: dict[str, Any]) -> None:
-    """And only in the named channels; a stranger is told so."""
-    here = scene()
-    assert "AUTOSTOP_TEAMS_" in said(send(here, **who))
-    assert here.handed == []
-
-
-@pytest.mark.parametrize("setting", ["AUTOSTOP_TEAMS_USERS", "AUTOSTOP_TEAMS_CHANNELS"])
-def test_an_empty_list_is_nobody(setting: str) -> None:
-    """Not everybody."""
-    here = scene(**{setting: ""})
-    said(send(here))
-    assert here.handed == []
-
-
-@pytest.mark.parametrize(
     "changes",
     [
         {"type": "conversationUpdate"},
@@ -163,14 +138,6 @@ def test_bots_and_other_activities_are_passed_over(changes: dict[str, Any]) -> N
     assert (answer.status, answer.body, here.handed) == (200, b"", [])
 
 
-def test_help_and_a_sink_that_is_down_are_told() -> None:
-    """In words, with status 200, and in time: Teams waits five seconds."""
-    assert "stop ID" in said(send(scene(), "<at>BMS</at> what?"))
-    here = scene(down=True)
-    assert "NOT handed on" in said(send(here))
-    assert here.deadlines == [103.5]
-
-
 def test_a_replay_is_the_same_event_and_another_message_is_not() -> None:
     """Messages are counted from one conversation to the next."""
     here = scene()
@@ -183,22 +150,6 @@ def test_a_replay_is_the_same_event_and_another_message_is_not() -> None:
 
 
 # --- forgery
-
-
-def test_one_changed_bit_is_401() -> None:
-    """Of the body, of the signature, of the key."""
-    here = scene()
-    body = json.dumps(activity()).encode()
-    good = signed(body)
-    for at in range(len(body)):
-        forged = bytearray(body)
-        forged[at] ^= 1
-        assert here.post("/teams", bytes(forged), good).status == 401
-    for at in range(len("HMAC "), len(good["Authorization"])):
-        assert here.post("/teams", body, {**JSON, "Authorization": flip(good["Authorization"], at)}).status == 401
-    refused(here.post("/teams", body, signed(body, bytes([KEY[0] ^ 1]) + KEY[1:])), 401)
-    refused(here.post("/teams", body, signed(body, SECRET.encode())), 401)
-    assert here.handed == []
 
 
 @pytest.mark.parametrize("header", ["", "HMAC", "HMAC é", "Bearer {mac}", "{mac}", "HMAC {mac}=", "HMAC {hex}"])
@@ -221,14 +172,8 @@ def test_a_time_outside_the_window_or_none_is_401(time: object) -> None:
     assert here.handed == []
 
 
-def test_the_window_is_five_minutes() -> None:
-    """Its edges are inside."""
+def test_a_time_may_have_any_zone() -> None:
+    """It is the moment that counts."""
     here = scene()
-    said(send(here, timestamp="2026-11-20T17:55:05Z"))
-    said(send(here, timestamp="2026-11-20T19:05:05+01:00"))
-    assert [abs(request.time - NOW).total_seconds() for request in here.handed if request.time] == [300, 300]
-
-
-def test_what_is_signed_and_no_json_is_400() -> None:
-    """It did come from Teams."""
-    refused(scene().post("/teams", b"{", signed(b"{")), 400)
+    send(here, timestamp="2026-11-20T19:05:05+01:00")
+    assert here.only().time == NOW + timedelta(minutes=5)

@@ -1,4 +1,4 @@
-"""The door of `receive_webhook`: paths, methods, a sink that is down, and what is loaded."""
+"""The endpoint of `receive_webhook`: paths, methods, when the body is read, and what is loaded."""
 
 from __future__ import annotations
 
@@ -51,53 +51,6 @@ def test_health_is_answered(path: str, status: str) -> None:
     answer = here.post(path, method="GET")
     assert (answer.status, says(answer)) == (200, {"status": status})
     refused(here.post(path, BODY, bearer(TOKEN)), 403)
-
-
-def test_a_sink_that_is_down_is_503() -> None:
-    """The producer is asked to send it again, after the time that the sink named."""
-    here = scene(down=True)
-    answer = here.post("/alertmanager", BODY, bearer(TOKEN))
-    assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:sink-unreachable"
-    assert answer.headers["Retry-After"] == "7"
-
-
-def test_a_rehearsing_deployment_hands_on_dry_runs() -> None:
-    """Who sets AUTOSTOP_DRY_RUN anywhere expects that nothing is stopped."""
-    here = scene(AUTOSTOP_DRY_RUN="true")
-    here.post("/alertmanager", BODY, bearer(TOKEN))
-    assert here.only().dry_run is True
-
-
-def test_the_source_names_the_deployment_and_the_producer() -> None:
-    """Whether or not the deployment's name ends with a slash."""
-    for source in ("/ops/night", "/ops/night/"):
-        here = scene(AUTOSTOP_SOURCE=source)
-        here.post("/alertmanager", BODY, bearer(TOKEN))
-        assert here.only().source == "/ops/night/alertmanager"
-
-
-def test_the_trace_goes_on() -> None:
-    """A well-formed trace context does, a malformed one is dropped."""
-    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    here = scene()
-    here.post("/alertmanager", BODY, {**bearer(TOKEN), "traceparent": trace, "tracestate": "a=b"})
-    here.post("/alertmanager", BODY, {**bearer(TOKEN), "traceparent": "x", "tracestate": "a=b"})
-    assert [(request.traceparent, request.tracestate) for request in here.handed] == [(trace, "a=b"), (None, None)]
-
-
-def test_a_bug_in_a_producer_is_503(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is sent again, and nothing of the bug is shown."""
-    here = scene()
-    monkeypatch.setattr(type(here.producers["/alertmanager"]), "gate", lambda *_: 1 / 0)
-    found = refused(here.post("/alertmanager", BODY, bearer(TOKEN)), 503)
-    assert found["type"] == "urn:bms-autostop:problem:internal-fault"
-
-
-def test_the_sink_has_as_long_as_the_producer_waits() -> None:
-    """Counted from the delivery's arrival."""
-    here = scene()
-    here.post("/alertmanager", BODY, bearer(TOKEN))
-    assert here.deadlines == [100.0 + here.producers["/alertmanager"].patience]
 
 
 KEY = base64.b64encode(TOKEN.encode()).decode()

@@ -1,0 +1,522 @@
+"""What every producer and every chat promises, one row for each; the next one is held to it by its sample."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from handler import rfc3339
+from handler.inbound.webhooks.chat import Chat
+from handler.inbound.webhooks.registry import SWITCHES
+from handler.inbound.webhooks.smn import Smn
+from handler.settings.receive_webhook import from_environ
+from tests.inbound.webhooks.scene import NOW, Scene, basic, bearer, flip, form, mac, refused, says
+from tests.inbound.webhooks.test_golden import ENVIRON, GOLDEN, NAMES, SECRET, SENT, SIGN
+from tests.inbound.webhooks.vendor import Vendor
+
+SAMPLES = [json.loads((GOLDEN / f"{name}.json").read_text()) for name in NAMES]
+ACTS: dict[str, Any] = {pair["path"]: pair for pair in reversed(SAMPLES) if pair["event"]}
+"""For each path a sample that is handed on."""
+ALL = sorted(SWITCHES)
+CHATS = ["/mattermost", "/rocketchat", "/slack", "/teams"]
+MACHINES = sorted(set(ALL) - set(CHATS))
+PATIENCE = {"/slack": 2.0, "/mattermost": 2.0, "/teams": 3.5, "/rocketchat": 3.5, "/eventbridge": 3.5}
+"""Seconds until the answer, where the producer waits for five seconds or less."""
+VENDOR = Vendor()
+
+Sent = tuple[bytes, dict[str, str], str]
+
+
+def scene(path: str, *, down: bool = False, **environ: Any) -> Scene:
+    """All producers switched on, with the settings of the sample of one."""
+    settings: dict[str, Any] = {**ENVIRON, **ACTS[path]["settings"], **environ}
+    here = Scene(down=down, **settings)
+    source = from_environ(settings).source.rstrip("/")
+    here.producers["/smn"] = Smn(from_environ(settings), f"{source}/smn", VENDOR.get)  # type: ignore[index]
+    return here
+
+
+def sample(path: str, **changes: Any) -> Sent:
+    """What the producer sends, authenticated: body, headers and query."""
+    pair = {**ACTS[path], "body": {**ACTS[path]["body"], **changes}}
+    body, headers, query = SIGN[path](pair, VENDOR)
+    return body, {**pair["headers"], **headers}, query
+
+
+def send(here: Scene, path: str, **changes: Any) -> Any:
+    """Send the sample of a producer, with changes to its body; return the answer."""
+    body, headers, query = sample(path, **changes)
+    return here.post(path, body, headers, query=query)
+
+
+# --- every producer
+
+
+def test_every_producer_and_chat_is_in_the_tables() -> None:
+    """A new one cannot be forgotten."""
+    environ: dict[str, Any] = ENVIRON
+    here = Scene(**environ)
+    assert set(here.producers) == set(ALL) == set(ACTS)
+    assert {path for path, producer in here.producers.items() if isinstance(producer, Chat)} == set(CHATS)
+    authenticated = {way.path for way in BY_TOKEN.values()} | {way.path for way in BY_SIGNATURE.values()}
+    # SMN signs with a certificate: its forgeries are in `test_smn.py`.
+    assert authenticated == set(ALL) - {"/smn"}
+
+
+@pytest.mark.parametrize("path", ALL)
+@pytest.mark.parametrize("source", ["/ops/night", "/ops/night/"])
+def test_the_source_names_the_deployment_and_the_producer(path: str, source: str) -> None:
+    """Whether or not the name of the deployment ends with a slash."""
+    here = scene(path, AUTOSTOP_SOURCE=source)
+    send(here, path)
+    assert here.only().source == f"/ops/night{path}"
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_a_deployment_in_dry_run_mode_hands_on_dry_runs(path: str) -> None:
+    """A chat says so."""
+    here = scene(path, AUTOSTOP_DRY_RUN="true")
+    answer = send(here, path)
+    assert here.only().dry_run is True
+    assert ("dry run" in answer.body.decode()) == (path in CHATS)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_the_trace_is_continued(path: str) -> None:
+    """A well-formed trace context is handed on, a malformed one is dropped."""
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for traceparent, expected in ((trace, (trace, "a=b")), ("x", (None, None))):
+        here = scene(path)
+        body, headers, query = sample(path)
+        here.post(path, body, {**headers, "traceparent": traceparent, "tracestate": "a=b"}, query=query)
+        assert (here.only().traceparent, here.only().tracestate) == expected
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_a_defect_of_a_producer_is_503(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The producer sends again, and the answer shows nothing of the defect."""
+    here = scene(path)
+    monkeypatch.setattr(type(here.producers[path]), "gate", lambda *_: 1 / 0)
+    found = refused(send(here, path), 503)
+    assert found["type"] == "urn:bms-autostop:problem:internal-fault"
+    assert "division" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_the_sink_has_as_long_as_the_producer_waits(path: str) -> None:
+    """Counted from the arrival of the delivery."""
+    here = scene(path)
+    send(here, path)
+    assert here.deadlines == [100.0 + PATIENCE.get(path, 8.0)]
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_a_redelivery_is_the_same_event(path: str) -> None:
+    """The same bytes a minute later have the id of the first, also in another process."""
+    here = scene(path)
+    send(here, path)
+    other = scene(path)
+    for again in (here, other):
+        again.now = NOW + timedelta(minutes=1)
+        send(again, path)
+    assert here.handed[0].id == here.handed[1].id == other.only().id
+
+
+@pytest.mark.parametrize("path", MACHINES)
+def test_a_machine_sends_again_if_the_sink_is_down(path: str) -> None:
+    """After the time that the sink named."""
+    answer = send(scene(path, down=True), path)
+    assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:sink-unreachable"
+    assert answer.headers["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize("path", CHATS)
+def test_a_chat_says_in_words_that_the_sink_is_down(path: str) -> None:
+    """With status 200, since a person would see nothing of an error; and it is clear that nothing was handed on."""
+    told = text_of(send(scene(path, down=True), path))
+    assert "NOT handed on" in told
+    assert "was handed on" not in told
+
+
+# --- tokens
+
+
+@dataclass(frozen=True)
+class ByToken:
+    """How one producer shows a token.
+
+    Attributes:
+        path: of the producer.
+        setting: holds the token.
+        show: changes body, headers and query so that they show this token.
+    """
+
+    path: str
+    setting: str
+    show: Callable[[str], tuple[Mapping[str, Any], dict[str, str], str]]
+
+
+def in_headers(make: Callable[[str], dict[str, str]]) -> Callable[[str], Any]:
+    """Show a token in headers."""
+    return lambda token: ({}, make(token), "")
+
+
+def in_query(token: str) -> Any:
+    """Show a token in the query."""
+    return {}, {}, f"token={quote(token)}"
+
+
+def in_body(token: str) -> Any:
+    """Show a token in the body."""
+    return {"token": token}, {}, ""
+
+
+BY_TOKEN = {
+    "alertmanager": ByToken("/alertmanager", "AUTOSTOP_ALERTMANAGER_TOKEN", in_headers(bearer)),
+    "alertmanager-basic": ByToken("/alertmanager", "AUTOSTOP_ALERTMANAGER_TOKEN", in_headers(basic)),
+    "grafana": ByToken("/grafana", "AUTOSTOP_GRAFANA_TOKEN", in_headers(bearer)),
+    "grafana-basic": ByToken("/grafana", "AUTOSTOP_GRAFANA_TOKEN", in_headers(basic)),
+    "aodh": ByToken("/aodh", "AUTOSTOP_AODH_TOKEN", in_query),
+    "azure": ByToken("/azure-monitor", "AUTOSTOP_AZURE_TOKEN", in_headers(bearer)),
+    "azure-query": ByToken("/azure-monitor", "AUTOSTOP_AZURE_TOKEN", in_query),
+    "eventbridge": ByToken("/eventbridge", "AUTOSTOP_EVENTBRIDGE_TOKEN", in_headers(bearer)),
+    "eventbridge-basic": ByToken("/eventbridge", "AUTOSTOP_EVENTBRIDGE_TOKEN", in_headers(basic)),
+    "gitlab": ByToken("/gitlab", "AUTOSTOP_GITLAB_TOKEN", in_headers(lambda token: {"x-gitlab-token": token})),
+    "mattermost": ByToken("/mattermost", "AUTOSTOP_MATTERMOST_TOKENS", in_body),
+    "mattermost-header": ByToken(
+        "/mattermost", "AUTOSTOP_MATTERMOST_TOKENS", in_headers(lambda token: {"authorization": f"Token {token}"})
+    ),
+    "rocketchat": ByToken("/rocketchat", "AUTOSTOP_ROCKETCHAT_TOKENS", in_body),
+}
+
+
+def by_token(way: ByToken, token: str | None) -> tuple[Scene, Any]:
+    """Send the sample with this token, or with none; return the scene and the answer."""
+    environ: dict[str, Any] = {**ACTS[way.path]["settings"], way.setting: SECRET}
+    here = Scene(**environ)
+    changes, headers, query = ({}, {}, "") if token is None else way.show(token)
+    document = {**ACTS[way.path]["body"], **changes}
+    is_form = "urlencoded" in ACTS[way.path]["headers"]["content-type"]
+    body = form(document) if is_form else json.dumps(document).encode()
+    return here, here.post(way.path, body, {**ACTS[way.path]["headers"], **headers}, query=query)
+
+
+@pytest.mark.parametrize("name", BY_TOKEN)
+def test_the_right_token_is_enough(name: str) -> None:
+    """Wherever the producer puts it."""
+    here, answer = by_token(BY_TOKEN[name], SECRET)
+    assert (answer.status, len(here.handed)) == (200, 1)
+
+
+WRONG_TOKENS: dict[str, str | None] = {
+    "none": None,
+    "empty": "",
+    "last bit": flip(SECRET),
+    "first bit": flip(SECRET, 0),
+    "a bit": flip(SECRET, 3),
+    "shorter": SECRET[:-1],
+    "longer": SECRET + "0",
+    "not ASCII": "é",
+    "scheme before it": f"Bearer {SECRET}",
+}
+
+
+@pytest.mark.parametrize("name", BY_TOKEN)
+@pytest.mark.parametrize("token", WRONG_TOKENS.values(), ids=WRONG_TOKENS)
+def test_any_other_token_is_401(name: str, token: str | None) -> None:
+    """One bit is enough; nothing is handed on."""
+    here, answer = by_token(BY_TOKEN[name], token)
+    refused(answer, 401)
+    assert here.handed == []
+
+
+# --- signatures
+
+
+@dataclass(frozen=True)
+class BySignature:
+    """How one producer signs.
+
+    Attributes:
+        path: of the producer.
+        environ: its settings, with the key.
+        sign: makes the headers that authenticate a body sent at a time (seconds since the epoch), with a key.
+        covers_time: the signature covers the time.
+    """
+
+    path: str
+    environ: Mapping[str, str]
+    sign: Callable[[bytes, int, bytes], dict[str, str]]
+    covers_time: bool = True
+
+
+KEY = SECRET.encode()
+
+
+def _grafana(body: bytes, _: int, key: bytes) -> dict[str, str]:
+    return {"x-grafana-alerting-signature": mac(key, body).hex()}
+
+
+def _timed_grafana(body: bytes, at: int, key: bytes) -> dict[str, str]:
+    signed = mac(key, f"{at}:".encode() + body).hex()
+    return {"x-grafana-alerting-signature": signed, "x-grafana-time": str(at)}
+
+
+def _gitlab(body: bytes, at: int, key: bytes) -> dict[str, str]:
+    id_ = "0b9ee6a1-7ba3-4f8e-bd0e-5a8f4bd0a001"
+    made = base64.b64encode(mac(key, f"{id_}.{at}.".encode() + body)).decode()
+    return {"webhook-id": id_, "webhook-timestamp": str(at), "webhook-signature": f"v1,{made}"}
+
+
+def _slack(body: bytes, at: int, key: bytes) -> dict[str, str]:
+    signed = "v0=" + mac(key, f"v0:{at}:".encode() + body).hex()
+    return {"x-slack-request-timestamp": str(at), "x-slack-signature": signed}
+
+
+def _teams(body: bytes, _: int, key: bytes) -> dict[str, str]:
+    return {"authorization": "HMAC " + base64.b64encode(mac(key, body)).decode()}
+
+
+AS_BASE64 = base64.b64encode(KEY).decode()
+GRAFANA = {"AUTOSTOP_GRAFANA_HMAC_SECRET": SECRET}
+BY_SIGNATURE = {
+    "grafana": BySignature("/grafana", GRAFANA, _grafana, covers_time=False),
+    "grafana-timed": BySignature(
+        "/grafana", {**GRAFANA, "AUTOSTOP_GRAFANA_TIMESTAMP_HEADER": "X-Grafana-Time"}, _timed_grafana
+    ),
+    "gitlab": BySignature("/gitlab", {"AUTOSTOP_GITLAB_SIGNING_TOKEN": f"whsec_{AS_BASE64}"}, _gitlab),
+    "slack": BySignature("/slack", {"AUTOSTOP_SLACK_SIGNING_SECRET": SECRET}, _slack),
+    "teams": BySignature("/teams", {"AUTOSTOP_TEAMS_SECRET": AS_BASE64}, _teams, covers_time=False),
+}
+SIGNING = pytest.mark.parametrize("way", BY_SIGNATURE.values(), ids=BY_SIGNATURE)
+
+
+class Signed:
+    """The sample of a producer, signed, and `receive_webhook` with that producer alone."""
+
+    def __init__(self, way: BySignature, at: int = int(SENT), key: bytes = KEY) -> None:
+        pair = ACTS[way.path]
+        environ: dict[str, Any] = {**pair["settings"], **way.environ}
+        self.path, self.here = way.path, Scene(**environ)
+        self.plain: dict[str, str] = pair["headers"]
+        is_form = "urlencoded" in self.plain["content-type"]
+        self.body = form(pair["body"]) if is_form else json.dumps(pair["body"]).encode()
+        self.proof = way.sign(self.body, at, key)
+
+    def status(self, body: bytes | None = None, proof: Mapping[str, str] | None = None) -> int:
+        """Send it with another body, or other headers in place of the signature's; return the status."""
+        sent = self.plain | dict(self.proof if proof is None else proof)
+        status: int = self.here.post(self.path, self.body if body is None else body, sent).status
+        return status
+
+
+@SIGNING
+def test_a_signature_is_enough(way: BySignature) -> None:
+    """Without any token."""
+    signed = Signed(way)
+    assert (signed.status(), len(signed.here.handed)) == (200, 1)
+
+
+@SIGNING
+def test_one_changed_bit_of_the_body_is_401(way: BySignature) -> None:
+    """Wherever it is, and a byte more or less."""
+    signed = Signed(way)
+    for at in range(len(signed.body)):
+        forged = bytearray(signed.body)
+        forged[at] ^= 1
+        assert signed.status(bytes(forged)) == 401
+    assert {signed.status(signed.body + b"&"), signed.status(signed.body[:-1]), signed.status(b"")} == {401}
+    assert signed.here.handed == []
+
+
+@SIGNING
+def test_one_changed_bit_of_a_header_is_401(way: BySignature) -> None:
+    """Wherever it is; and a header that is empty, odd, longer or missing."""
+    signed = Signed(way)
+    for name, value in signed.proof.items():
+        for at in range(len(value)):
+            assert signed.status(proof={**signed.proof, name: flip(value, at)}) == 401
+        for other in ("", "v0=", "é", "0", "9" * 30, "\u0665", f"{value}0", f"{value.upper()}0"):
+            assert signed.status(proof={**signed.proof, name: other}) == 401
+        rest = {key: value for key, value in signed.proof.items() if key != name}
+        assert signed.status(proof=rest) == 401
+    assert signed.here.handed == []
+
+
+WRONG_KEYS = {
+    "empty": b"",
+    "first bit": bytes([KEY[0] ^ 1]) + KEY[1:],
+    "last bit": KEY[:-1] + bytes([KEY[-1] ^ 1]),
+    "longer": KEY + b"0",
+    "in base64": AS_BASE64.encode(),
+}
+
+
+@SIGNING
+@pytest.mark.parametrize("key", WRONG_KEYS.values(), ids=WRONG_KEYS)
+def test_another_key_is_401(way: BySignature, key: bytes) -> None:
+    """One bit of it is enough."""
+    signed = Signed(way, key=key)
+    assert (signed.status(), signed.here.handed) == (401, [])
+
+
+# --- time
+
+
+def _at(seconds: int) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def _signed_at(name: str) -> Callable[[int], tuple[int, Scene]]:
+    def sent(seconds: int) -> tuple[int, Scene]:
+        signed = Signed(BY_SIGNATURE[name], int(_at(seconds).timestamp()))
+        return signed.status(), signed.here
+
+    return sent
+
+
+def _dated(path: str, render: Callable[[datetime], object]) -> Callable[[int], tuple[int, Scene]]:
+    def sent(seconds: int) -> tuple[int, Scene]:
+        here = scene(path)
+        return send(here, path, timestamp=render(_at(seconds))).status, here
+
+    return sent
+
+
+WINDOWS = {
+    **{name: _signed_at(name) for name, way in BY_SIGNATURE.items() if way.covers_time},
+    "teams": _dated("/teams", rfc3339.render),
+    "rocketchat": _dated("/rocketchat", rfc3339.render),
+}
+
+
+@pytest.mark.parametrize("sent", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("seconds", [-86400 * 400, -301, -300, 300, 301, 86400])
+def test_a_message_is_taken_within_five_minutes(sent: Callable[[int], tuple[int, Scene]], seconds: int) -> None:
+    """On either side, its edges included; outside it is 401, however well it is authenticated."""
+    status, here = sent(seconds)
+    inside = abs(seconds) <= 300
+    assert (status, len(here.handed)) == ((200, 1) if inside else (401, 0))
+
+
+# --- what cannot be read
+
+
+UNREADABLE = [b"", b"{", b"[]", b"5", b'"x"', b"\xff", b"a=b", b'{"a": NaN}', b'{"token": ["x"]}']
+
+
+@pytest.mark.parametrize("path", [path for path in ALL if path not in ("/slack", "/mattermost", "/rocketchat", "/smn")])
+@pytest.mark.parametrize("body", UNREADABLE[:-1], ids=repr)
+def test_an_authenticated_body_that_is_no_json_object_is_400(
+    path: str, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes from the producer, which is told what is wrong; nothing is handed on."""
+    monkeypatch.setattr("tests.inbound.webhooks.test_golden._as_json", lambda _: body)
+    here = scene(path)
+    found = refused(send(here, path), 400)
+    assert found["faults"]
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("path", ["/mattermost", "/rocketchat", "/smn"])
+@pytest.mark.parametrize("body", [*UNREADABLE, b"token"], ids=repr)
+def test_a_body_that_should_authenticate_and_cannot_be_read_is_401(path: str, body: bytes) -> None:
+    """Whatever content type it has."""
+    here = scene(path)
+    for headers in ({"content-type": "application/json"}, {"content-type": "application/x-www-form-urlencoded"}, {}):
+        refused(here.post(path, body, headers), 401)
+    assert here.handed == []
+
+
+# --- every chat
+
+
+def text_of(answer: Any) -> str:
+    """Return what a person reads, which never says that a server was stopped."""
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    text: str = says(answer)["text"]
+    assert "stopped" not in text
+    return text
+
+
+STRANGERS: list[tuple[str, dict[str, Any]]] = [
+    ("/slack", {"user_id": "U9"}),
+    ("/slack", {"user_id": ""}),
+    ("/slack", {"user_id": "u2147483697"}),
+    ("/slack", {"user_id": "ada", "user_name": "U2147483697"}),
+    ("/slack", {"channel_id": "C9"}),
+    ("/slack", {"channel_id": ""}),
+    ("/slack", {"user_id": "U9", "channel_id": "C9"}),
+    ("/mattermost", {"user_id": "x"}),
+    ("/mattermost", {"user_id": "", "user_name": "c3a4cqe3dfy6dgopqt8ai3hydh"}),
+    ("/mattermost", {"channel_id": "x"}),
+    ("/rocketchat", {"user_id": "x"}),
+    ("/rocketchat", {"user_id": None}),
+    ("/rocketchat", {"user_id": ["rocketAda"]}),
+    ("/rocketchat", {"channel_id": "x"}),
+    ("/teams", {"from": {"id": "29:other", "name": "Ada", "aadObjectId": "95bf2490-5428-432c-ad9b-5e3406f869dd"}}),
+    ("/teams", {"from": {}}),
+    ("/teams", {"from": None}),
+    ("/teams", {"channelData": {}, "conversation": {"id": "19:other;messageid=1"}}),
+    ("/teams", {"channelData": {}, "conversation": None}),
+]
+
+
+@pytest.mark.parametrize(("path", "who"), STRANGERS)
+def test_only_the_named_people_may_and_only_in_the_named_channels(path: str, who: dict[str, Any]) -> None:
+    """Ids count, names do not; the answer names the setting, and nothing is handed on."""
+    here = scene(path)
+    text = text_of(send(here, path, **who))
+    assert f"AUTOSTOP_{path[1:].upper()}_" in text
+    assert "nderstood" not in text
+    assert here.handed == []
+
+
+@pytest.mark.parametrize("path", CHATS)
+@pytest.mark.parametrize("list_", ["USERS", "CHANNELS"])
+def test_an_empty_list_allows_nobody(path: str, list_: str) -> None:
+    """In place of everybody."""
+    environ: dict[str, Any] = {f"AUTOSTOP_{path[1:].upper()}_{list_}": ""}
+    here = scene(path, **environ)
+    text_of(send(here, path))
+    assert here.handed == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        *(("/slack", text) for text in ("", "help", "destroy everything", "stop 95bf2490-5428-432c-ad9b-5e3406f869d")),
+        ("/mattermost", "bms what?"),
+        ("/rocketchat", "!bms"),
+        ("/teams", "<at>BMS</at> what?"),
+    ],
+)
+def test_what_is_not_understood_gets_the_help(path: str, text: str) -> None:
+    """In words, with status 200; nothing is handed on."""
+    here = scene(path)
+    assert "stop ID[, ID ...] [--dry-run] [because REASON]" in text_of(send(here, path, text=text))
+    assert here.handed == []
+
+
+@pytest.mark.parametrize(("path", "setting"), [("/mattermost", "MATTERMOST"), ("/rocketchat", "ROCKETCHAT")])
+def test_the_old_token_counts_while_both_are_set(path: str, setting: str) -> None:
+    """So that a token can be changed without a gap."""
+    other = flip(SECRET)
+    for tokens in (f"{other},{SECRET}", f"{SECRET},{other}"):
+        environ: dict[str, Any] = {f"AUTOSTOP_{setting}_TOKENS": tokens}
+        here = scene(path, **environ)
+        send(here, path)
+        assert len(here.handed) == 1
+
+
+def test_the_clock_of_the_samples_is_that_of_the_scene() -> None:
+    """Or the windows above would mean nothing."""
+    assert datetime.fromtimestamp(int(SENT), UTC) == NOW - timedelta(seconds=5)
