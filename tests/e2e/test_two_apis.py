@@ -33,7 +33,6 @@ from handler.simulator import (
     JobChildren,
     Simulator,
 )
-from handler.stop import run as run_module
 from tests.conftest import Function, StartFunction
 
 MakeCloud = Callable[..., Simulator]
