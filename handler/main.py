@@ -52,17 +52,18 @@ def _started(log_level: str) -> Telemetry | None:
 
 
 def _stop_servers() -> Wiring:
-    from handler.services.stop_servers import Service
+    from handler.services.stop_servers import Service, SharedResources
     from handler.settings.stop_servers import from_environ
 
     settings = from_environ(os.environ)
     telemetry = _started(settings.log_level)
-    service = Service(settings, telemetry=telemetry)
-    answer = service.endpoint().answer
+    shared = SharedResources(settings, telemetry=telemetry)
     if os.environ.get("RUNTIME_PROJECT_ID"):
         from handler.functiongraph.container import Container
 
-        answer = Container(service).answer
+        answer = Container(shared).answer
+    else:
+        answer = Service(settings, shared).endpoint().answer
     return Wiring(answer, settings.max_body, settings.deadline, telemetry)
 
 

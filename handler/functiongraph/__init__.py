@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 from handler.functiongraph.context import Call, UserData
 from handler.functiongraph.invocation import invoke
 from handler.outbound import logs
-from handler.services.stop_servers import Service
+from handler.services.stop_servers import SharedResources
 from handler.settings.stop_servers import from_environ
 
 if TYPE_CHECKING:
     from handler.functiongraph.context import Context
 
-_SERVICES: list[Service] = []
+_SHARED: list[SharedResources] = []
 
 
 def initializer(context: Context) -> None:
@@ -33,7 +33,7 @@ def initializer(context: Context) -> None:
     Raises:
         SettingsError: with every fault there is.
     """
-    _service(context)
+    _shared(context)
 
 
 def handler(event: object, context: Context) -> object:
@@ -46,13 +46,13 @@ def handler(event: object, context: Context) -> object:
         NotHandled, NeverPossible, SettingsError: see above.
     """
     received = time.monotonic()
-    return invoke(_service(context), event, Call.of_context(context, os.environ), received)
+    return invoke(_shared(context), event, Call.of_context(context, os.environ), received)
 
 
-def _service(context: Context) -> Service:
-    """What all calls of this process share. The settings are those of the first; they do not change within it."""
-    if not _SERVICES:
+def _shared(context: Context) -> SharedResources:
+    """Return what all calls of this process share; its settings are read at the first and do not change."""
+    if not _SHARED:
         found = from_environ(UserData(context, os.environ))
         logs.configure(found.log_level)
-        _SERVICES.append(Service(found))
-    return _SERVICES[0]
+        _SHARED.append(SharedResources(found))
+    return _SHARED[0]

@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from typing import assert_never
 
 from cloudevents.http import CloudEvent
 
-from handler.errors import BadEvent, Unauthenticated
+from handler.errors import BadEvent, NotAnEvent, Unauthenticated
+from handler.functiongraph import kinds
 from handler.functiongraph.context import Call
-from handler.functiongraph.invocation import Invocation, structured, through_gateway
-from handler.functiongraph.triggers.apig import GatewayRequest, is_cloudevent
+from handler.functiongraph.invocation import platform_results, structured, through_gateway
+from handler.functiongraph.kinds import Init, Kind, PlatformDocument, Probe
+from handler.functiongraph.triggers.apig import GatewayRequest
 from handler.inbound.auth import caller
+from handler.inbound.cloudevents.decode import Delivery, decode, is_marked
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.fields import json_object
 from handler.outbound.result import batch
-from handler.services.stop_servers import Service
+from handler.services.stop_servers import Service, SharedResources
 
 _INVOKE, _INIT = "/invoke", "/init"
 
@@ -26,44 +30,65 @@ _INVOKE, _INIT = "/invoke", "/init"
 class Container:
     """Answers them, and CloudEvents as everywhere else; with the login of the headers, if no other is set."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, shared: SharedResources) -> None:
+        self._shared = shared
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
         return responses.always(lambda: self._answer(request))
 
     def _answer(self, request: HttpRequest) -> Answer:
-        settings = self._service.settings
         call = Call.of_headers(request.headers, os.environ)
-        if request.method != "POST" or request.path not in (_INVOKE, _INIT):
-            return self._service.lent(call.settings(settings)).endpoint().answer(request)
-        until = request.received + call.budget(settings)
-        try:
-            caller.prove(request.headers, settings.callers, until)
-        except Unauthenticated as unproven:
-            return self._through_gateway(request, call, unproven)
-        if is_cloudevent(request):
-            return self._service.lent(call.settings(settings)).endpoint().answer(request)
-        if request.path == _INIT:
-            return Answer(200)
-        document = json_object(request.body, "event")
-        if GatewayRequest.is_one(document):
-            return responses.json_answer(200, through_gateway(self._service, document, call, request.received))
-        results = Invocation(self._service, call, request.received).results(document)
-        return _as_answer(results, sent=self._service.has_sink)
+        match self._kind(request, call):
+            case Probe():
+                return self._service(call).endpoint().answer(request)
+            case Init():
+                return Answer(200)
+            case Delivery() as delivery:
+                return self._service(call).endpoint().deliver(delivery, request)
+            case GatewayRequest() as inside:
+                return responses.json_answer(200, through_gateway(self._shared, inside, call, request.received))
+            case PlatformDocument() as platform:
+                results = platform_results(self._shared, platform, call, request.received)
+                return _as_answer(results, sent=self._shared.sink is not None)
+            case unknown:
+                assert_never(unknown)
 
-    def _through_gateway(self, request: HttpRequest, call: Call, unproven: Unauthenticated) -> Answer:
-        """Answer a call that the platform made for a client of the gateway, whose proof is inside of the body."""
-        if request.path == _INIT:
-            raise unproven
+    def _kind(self, request: HttpRequest, call: Call) -> Kind:
+        """Authenticate the caller, then parse the request.
+
+        Raises:
+            Unauthenticated: the caller is not authenticated, and the request is not the gateway's.
+            BadEvent, NotAnEvent: it is of no kind.
+        """
+        if request.method != "POST":
+            return Probe()
+        settings = self._shared.settings
         try:
-            document = json_object(request.unauthenticated_body, "event")
-        except BadEvent:
-            raise unproven from None
-        if not GatewayRequest.is_one(document):
-            raise unproven
-        return responses.json_answer(200, through_gateway(self._service, document, call, request.received))
+            caller.prove(request.headers, settings.callers, request.received + call.budget(settings))
+        except Unauthenticated:
+            if request.path == _INVOKE and (inside := _gateway_request(request)) is not None:
+                return inside
+            raise
+        if request.path == _INVOKE and not is_marked(request.headers):
+            return kinds.of_document(json_object(request.body, "event"))
+        try:
+            return decode(request.headers, request.body)
+        except NotAnEvent:
+            if request.path == _INIT:
+                return Init()
+            raise
+
+    def _service(self, call: Call) -> Service:
+        return Service(call.settings(self._shared.settings), self._shared)
+
+
+def _gateway_request(request: HttpRequest) -> GatewayRequest | None:
+    """The gateway's request, which the platform made a call of; the proof of its caller is in its headers."""
+    try:
+        return GatewayRequest.of(json_object(request.unauthenticated_body, "event"))
+    except BadEvent:
+        return None
 
 
 def _as_answer(events: Sequence[CloudEvent], *, sent: bool) -> Answer:

@@ -1,8 +1,7 @@
-"""The rooms put together: settings in, a thing that answers requests out. Every entry point starts here."""
+"""The composition root of `stop_servers`: from settings to what answers requests. Every entry point starts here."""
 
 from __future__ import annotations
 
-import copy
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -44,11 +43,13 @@ def _http_threads() -> int:
     return int(threads) if threads.isascii() and threads.isdigit() else (os.cpu_count() or 1) * 4
 
 
-class Service:
-    """Everything that one process shares: the login, the connections, the threads.
+class SharedResources:
+    """What all calls of one process share: threads, connections, runs, the stop limit, readiness and telemetry.
 
     Args:
-        telemetry: is told what happens; None if nobody wants to know.
+        settings: of the process; a call may have a login, a deadline and a policy of its own.
+        monotonic: the clock, in seconds.
+        telemetry: observes what happens; None if it is off.
     """
 
     def __init__(
@@ -58,48 +59,53 @@ class Service:
         telemetry: Telemetry | None = None,
     ) -> None:
         self.settings = settings
-        self._monotonic = monotonic
-        self._telemetry = telemetry
-        self._clouds = Clouds(settings, new_client=telemetry.http_client("cloud") if telemetry else HttpClient)
-        self._sink = self._new_sink()
-        self._runs = Runs(max(1, _http_threads() // 4), monotonic)
+        self.monotonic = monotonic
+        self.telemetry = telemetry
+        self.clouds = Clouds(settings, new_client=telemetry.http_client("cloud") if telemetry else HttpClient)
+        self.sink = self._new_sink()
+        self.runs = Runs(max(1, _http_threads() // 4), monotonic)
         limit = settings.stop_limit
-        self._stop_limit = (
+        self.stop_limit = (
             StopLimit(limit.servers, limit.window.total_seconds(), monotonic) if limit is not None else None
         )
-        # Shared by the copies that `lent` makes: all ask the same cloud.
-        self._readiness = Readiness()
+        self.readiness = Readiness()
 
     @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
+    def threads(self) -> ThreadPoolExecutor:
+        """The threads that call the cloud."""
         # Made on first use, so that a server that forks after loading the function has them in the right process.
         return ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="cloud")
 
-    def lent(self, settings: Settings) -> Service:
-        """The same for one call that has a login and a budget of its own; connections and threads are shared.
+    def _new_sink(self) -> Sink | TopicSink | None:
+        """Where results go; None if the answer is the result."""
+        if self.settings.sink is None:
+            return _topic_sink(self.clouds)
+        new_client = self.telemetry.http_client("sink") if self.telemetry else HttpClient
+        return Sink(self.settings.sink, new_client=new_client)
 
-        Args:
-            settings: as of this service, but for `login`, `deadline` and `policy`.
-        """
-        # Made now, so that the copy finds them.
-        _ = self._threads
-        other = copy.copy(self)
-        other.settings = settings
-        if settings.login is not self.settings.login:
-            other._clouds = Clouds(settings, self._monotonic, self._clouds.client)
+
+class Service:
+    """Handles the events of calls that have the same settings, login and sink: of one call, or of all of a process.
+
+    Args:
+        settings: those of the process, or the same but for `login`, `deadline` and `policy`.
+        shared: what the process shares; made here if it is not given.
+    """
+
+    def __init__(self, settings: Settings, shared: SharedResources | None = None) -> None:
+        self.settings = settings
+        self._shared = shared = shared or SharedResources(settings)
+        self._telemetry = shared.telemetry
+        self._clouds, self._sink = shared.clouds, shared.sink
+        if settings.login is not shared.settings.login:
+            self._clouds = Clouds(settings, shared.monotonic, shared.clouds.client)
             if settings.result_topic is not None:
-                other._sink = other._new_sink()
-        return other
-
-    @property
-    def has_sink(self) -> bool:
-        """Whether results go to a sink, so that the answer is empty."""
-        return self._sink is not None
+                self._sink = _topic_sink(self._clouds)
 
     def endpoint(self) -> StopEndpoint:
-        """The door of `stop_servers`."""
+        """Make what answers HTTP requests to `stop_servers`."""
         ignored = self._telemetry.ignored if self._telemetry else None
-        return StopEndpoint(self.settings, self.handle, self.ready, ignored, self._readiness)
+        return StopEndpoint(self.settings, self.handle, self.ready, ignored, self._shared.readiness)
 
     def ready(self) -> None:
         """Raise unless a token and the cloud's address can be had."""
@@ -109,10 +115,10 @@ class Service:
         """Handle the events of one HTTP request within one budget, and send or return their results.
 
         Raises:
-            PassingTrouble: at least one of them must come again; no result is returned.
+            RetryableError: at least one of them must come again; no result is returned.
         """
         events = self.results(requests, received)
-        if self.has_sink:
+        if self._sink is not None:
             return Answer(204)
         return Answer(200, *(batch(events) if as_batch else binary(events[0])))
 
@@ -120,13 +126,13 @@ class Service:
         """Handle events within one budget, and give their results to the sink, if there is one.
 
         Args:
-            received: when they were here, on the monotonic clock.
+            received: when they arrived, on the monotonic clock.
 
         Returns:
             The result of each, whether there is a sink or not.
 
         Raises:
-            PassingTrouble: at least one of them must come again.
+            RetryableError: at least one of them must come again.
         """
         if self._telemetry is None:
             return self._results(requests, received)
@@ -143,9 +149,9 @@ class Service:
             ]
             if self._sink is not None:
                 self._hand_over(self._sink, events, deadline)
-        except RetryableError as trouble:
+        except RetryableError as error:
             for request in requests:
-                logs.log_unhandled(request, trouble)
+                logs.log_unhandled(request, error)
             raise
         for report, event in zip(reports, events, strict=True):
             logs.log_report(report, event["type"])
@@ -158,21 +164,22 @@ class Service:
             deadline: on the monotonic clock.
 
         Raises:
-            PassingTrouble: the event must come again.
+            RetryableError: the event must come again.
         """
-        return self._observed(request, lambda threads: self._shared(request, deadline, threads))
 
-    def _shared(self, request: StopRequest, deadline: float, threads: Executor) -> Report:
-        """The report of this delivery's run, or of the one that another delivery of the event has begun."""
-        return self._runs.report(
-            request, deadline, lambda: self._run(self._prepare(request, deadline, threads), deadline, threads)
-        )
+        def report(threads: Executor) -> Report:
+            # Of this delivery's run, or of the one that another delivery of the event has begun.
+            return self._shared.runs.report(
+                request, deadline, lambda: self._run(self._prepare(request, deadline, threads), deadline, threads)
+            )
+
+        return self._observed(request, report)
 
     def _observed(self, request: StopRequest, report: Callable[[Executor], Report]) -> Report:
         if self._telemetry is None:
-            return report(self._threads)
+            return report(self._shared.threads)
         with self._telemetry.event(request):
-            made = report(self._telemetry.executor(self._threads))
+            made = report(self._telemetry.executor(self._shared.threads))
             self._telemetry.report(made)
             return made
 
@@ -191,7 +198,8 @@ class Service:
         dry_run = self._dry_run(request)
         cloud = self._cloud(request)
         executor: ThreadExecutor[CompletedCall] = ThreadExecutor(threads)
-        reservation = Reservation(self._stop_limit) if self._stop_limit is not None and not dry_run else None
+        limit = self._shared.stop_limit
+        reservation = Reservation(limit) if limit is not None and not dry_run else None
 
         def on_result(server: ServerResult) -> None:
             # At once, while others are waited for: what was done to a server is logged whatever comes after it.
@@ -221,7 +229,7 @@ class Service:
             return [self.report(requests[0], deadline)]
         with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="event") as events:
             # All are looked up before the first stop, so that the servers of the whole batch are counted.
-            looked_up = events.map(lambda request: self._prepare(request, deadline, self._threads), requests)
+            looked_up = events.map(lambda request: self._prepare(request, deadline, self._shared.threads), requests)
             prepared = refuse_too_many(list(looked_up), self.settings.policy)
 
             return list(events.map(lambda one: self._batch_report(one, deadline), prepared))
@@ -232,7 +240,7 @@ class Service:
                 return self._run(one, deadline, threads)
 
             # What is refused for the batch's sake is no answer for a delivery of that event alone.
-            return run() if one.refusal is not None else self._runs.report(one.asked, deadline, run)
+            return run() if one.refusal is not None else self._shared.runs.report(one.asked, deadline, run)
 
         return self._observed(one.asked, report)
 
@@ -240,18 +248,6 @@ class Service:
         """Seconds of the budget that the run must leave for the result's own way."""
         share = self.settings.deadline.total_seconds() * (0.2 if self._sink else 0.02)
         return min(share, 5.0)
-
-    def _new_sink(self) -> Sink | TopicSink | None:
-        """Where results go; None if the answer is the result."""
-        if self.settings.sink is not None:
-            new_client = self._telemetry.http_client("sink") if self._telemetry else HttpClient
-            return Sink(self.settings.sink, new_client=new_client)
-        topic = self._clouds.topic()
-        if topic is None:
-            return None
-        from handler.outbound.smn_sink import TopicSink
-
-        return TopicSink(topic)
 
     @staticmethod
     def _hand_over(sink: Sink | TopicSink, events: Sequence[CloudEvent], deadline: float) -> None:
@@ -262,3 +258,13 @@ class Service:
         with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="result") as results:
             list(results.map(lambda event: sink.deliver(event, deadline), events))
         return None
+
+
+def _topic_sink(clouds: Clouds) -> TopicSink | None:
+    """The topic that results are published to with this login; None if the settings name none."""
+    topic = clouds.topic()
+    if topic is None:
+        return None
+    from handler.outbound.smn_sink import TopicSink
+
+    return TopicSink(topic)

@@ -27,7 +27,7 @@ from handler.outbound.result import result_event
 from handler.outbound.sink import Sink
 from handler.services.notify_chat import NotifyService
 from handler.services.receive_webhook import WebhookService
-from handler.services.stop_servers import Service
+from handler.services.stop_servers import Service, SharedResources
 from handler.settings.common import SinkSettings, wanted_signals
 from handler.settings.notify_chat import from_environ as notify_settings
 from handler.settings.receive_webhook import from_environ as webhook_settings
@@ -200,9 +200,9 @@ class Scenes:
 
     def called(self, event: object) -> None:
         """A call of FunctionGraph."""
-        service = Service(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()}))
+        shared = SharedResources(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()}))
         with pytest.raises((NotHandled, NeverPossible)):
-            invoke(service, event, Call.of_context(StandIn({}, cloud=self.cloud), {}), time.monotonic())
+            invoke(shared, event, Call.of_context(StandIn({}, cloud=self.cloud), {}), time.monotonic())
 
     def call_not_handled(self) -> None:
         self.called({"no": "trigger"})

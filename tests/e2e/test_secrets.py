@@ -26,7 +26,7 @@ from handler.inbound.http.responses import Answer
 from handler.outbound.result import binary, result_event
 from handler.services.notify_chat import NotifyService
 from handler.services.receive_webhook import WebhookService
-from handler.services.stop_servers import Service
+from handler.services.stop_servers import Service, SharedResources
 from handler.settings import declared
 from handler.settings.common import wanted_signals
 from handler.settings.env import Secret, SettingsError
@@ -409,7 +409,7 @@ def test_functiongraph_shows_no_secret(status: int, monkeypatch: pytest.MonkeyPa
         cloud.status = cloud.stop_status = status
         environ = stop_environ(cloud, "functiongraph", AUTOSTOP_COMPUTE_URL=f"{cloud.url}/v2.1", OS_PROJECT_ID=PROJECT)
         environ["AUTOSTOP_MAX_EVENT_AGE"] = "0"
-        service = Service(from_environ(environ))
+        shared = SharedResources(from_environ(environ))
         for token, key in ((MARKS["OS_TOKEN"], ""), ("", MARKS["OS_SECRET_KEY"])):
             context = StandIn(environ)
             monkeypatch.setattr(context, "getToken", lambda token=token: token)
@@ -429,7 +429,7 @@ def test_functiongraph_shows_no_secret(status: int, monkeypatch: pytest.MonkeyPa
                 ),
             ):
                 try:
-                    seen.add("result", json.dumps(invoke(service, event, call, time.monotonic())))
+                    seen.add("result", json.dumps(invoke(shared, event, call, time.monotonic())))
                 except (NotHandled, NeverPossible) as raised:
                     seen.add("raised", raised, repr(raised), "".join(traceback.format_exception(raised)))
         # It was no use looking, had nothing been done.
@@ -552,7 +552,8 @@ def test_telemetry_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(telemetry, OpenTelemetryObserver)
         with SinkServer(Say(503)) as sink:
             environ["AUTOSTOP_RESULT_SINK"] = f"{sink.url}/{WRONG}?token={WRONG}"
-            endpoint = Service(from_environ(environ), telemetry=telemetry).endpoint()
+            settings = from_environ(environ)
+            endpoint = Service(settings, SharedResources(settings, telemetry=telemetry)).endpoint()
             for status in (200, 403, 500):
                 cloud.status = status
                 for token in (MARKS["AUTOSTOP_BEARER_TOKENS"], WRONG):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -12,8 +12,11 @@ import requests
 
 from handler.errors import BodyIncomplete
 from handler.functiongraph.container import Container
+from handler.inbound.auth import caller
+from handler.inbound.cloudevents import strict_json
 from handler.inbound.http.request import HttpRequest
-from handler.services.stop_servers import Service
+from handler.services.stop_servers import SharedResources
+from handler.settings.common import Callers
 from handler.settings.stop_servers import from_environ
 from handler.simulator import CallKind, Fault, Simulator
 from tests.conftest import serving
@@ -25,6 +28,7 @@ from tests.test_events_folder import faults
 GONE = "00000000-0000-4000-8000-000000000000"
 COMPLETED = "io.github.bms-autostop.stop.completed.v1"
 STRUCTURED = "application/cloudevents+json"
+CANONICAL = {"server_id": GONE}
 # What the platform sends to each container; project and region mean nothing.
 ALWAYS = {
     "Content-Type": "application/json",
@@ -204,6 +208,12 @@ def test_a_strange_timeout_changes_nothing(otc: Simulator, url: str, timeout: st
 # --- the caller
 
 
+def test_an_event_at_init_is_not_lost(otc: Simulator, url: str) -> None:
+    """Also one that no header marks as an event."""
+    answer = send(url, requested(otc.add_server()), "/init", **agency(otc))
+    assert (answer.status_code, answer.headers["ce-type"]) == (200, COMPLETED)
+
+
 def test_init_is_answered(url: str) -> None:
     """There is nothing to do: the settings were right, or the process would not have started."""
     answer = requests.post(f"{url}/init", headers=ALWAYS, timeout=10)
@@ -234,7 +244,7 @@ def test_a_caller_at_the_gateway_proves_itself_inside(otc: Simulator, start: Sta
 def test_a_caller_of_the_platforms_paths_is_authenticated_before_its_body(otc: Simulator) -> None:
     """Only what may be a request of the gateway is read, for five seconds: its caller's proof is inside."""
     environ = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token", **otc.environ()}
-    container = Container(Service(from_environ(environ)))
+    container = Container(SharedResources(from_environ(environ)))
     waited: list[float] = []
 
     def content(within: float) -> bytes:
@@ -247,6 +257,75 @@ def test_a_caller_of_the_platforms_paths_is_authenticated_before_its_body(otc: S
     assert (asked("/init"), asked("/"), waited) == (401, 401, [])
     assert (asked("/invoke"), waited) == (503, [5.0])
     assert (asked("/invoke", authorization="Bearer marked-bearer-token"), waited[1]) == (503, 20.0)
+
+
+def test_a_token_of_the_call_is_no_proof_of_the_gateways_client(otc: Simulator, start: Start) -> None:
+    """The client is another caller than the one that made the call."""
+    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
+    answer = send(url, passage(CANONICAL), **agency(otc), Authorization="Bearer marked-bearer-token")
+    assert answer.json()["statusCode"] == 401
+    assert otc.calls == []
+
+
+def test_the_body_of_a_gateways_request_is_decoded_after_its_client_is_authenticated(
+    otc: Simulator, start: Start
+) -> None:
+    """A body that cannot be decoded is a 401 without a token, and a 400 with one."""
+    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
+    proof = {"authorization": "Bearer marked-bearer-token"}
+    events = (passage(body="no base64"), passage({}, proof, body="no base64"))
+    assert [send(url, event, **agency(otc)).json()["statusCode"] for event in events] == [401, 400]
+
+
+PROOF = {"authorization": "Bearer marked-bearer-token"}
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "documents", "checks"),
+    [
+        (requested(GONE), {"content-type": STRUCTURED, **PROOF}, 1, 1),
+        (requested(GONE), PROOF, 1, 1),
+        (tick({"server_id": GONE}), PROOF, 1, 1),
+        # The outer headers and those inside belong to two callers, and the document inside is another one.
+        (passage(CANONICAL, PROOF), {}, 2, 2),
+        (passage(requested(GONE), PROOF), {}, 2, 2),
+        (passage(requested(GONE), {"content-type": STRUCTURED, **PROOF}), {}, 2, 2),
+    ],
+)
+def test_nothing_is_authenticated_or_decoded_twice(
+    otc: Simulator, monkeypatch: pytest.MonkeyPatch, body: object, headers: dict[str, str], documents: int, checks: int
+) -> None:
+    """Whatever kind of request it is."""
+    decoded: list[object] = []
+    checked: list[object] = []
+    loads, prove = strict_json.loads, caller.prove
+
+    def counting_loads(raw: bytes | str) -> object:
+        decoded.append(bytes(raw) if isinstance(raw, bytes) else raw)
+        return loads(raw)
+
+    def counting_prove(given: Mapping[str, str], callers: Callers, until: float = float("inf")) -> None:
+        checked.append(given)
+        prove(given, callers, until)
+
+    monkeypatch.setattr(strict_json, "loads", counting_loads)
+    monkeypatch.setattr(caller, "prove", counting_prove)
+    environ = {
+        "AUTOSTOP_INBOUND_AUTH": "bearer",
+        "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token",
+        "AUTOSTOP_MAX_EVENT_AGE": "0",
+        **otc.environ(),
+    }
+    container = Container(SharedResources(from_environ(environ)))
+    raw = json.dumps(body).encode()
+    given = {"content-type": "application/json", **headers}
+    answer = container.answer(HttpRequest("POST", "/invoke", given, raw, time.monotonic()))
+    assert answer.status == 200, answer.body
+    assert json.loads(answer.body).get("statusCode", 200) == 200
+    # Text inside of a document, such as a timer's, is another document.
+    assert len([text for text in decoded if isinstance(text, bytes)]) == documents
+    assert len(set(decoded)) == len(decoded)
+    assert len(checked) == checks
 
 
 def test_headers_inside_of_a_gateways_request_are_no_login(otc: Simulator, url: str) -> None:

@@ -31,9 +31,9 @@ COMPLETED = "io.github.bms-autostop.stop.completed.v1"
 @pytest.fixture(autouse=True)
 def _fresh_process() -> Iterator[None]:
     """Nothing of an earlier test is kept, as in a new instance."""
-    functiongraph._SERVICES.clear()
+    functiongraph._SHARED.clear()
     yield
-    functiongraph._SERVICES.clear()
+    functiongraph._SHARED.clear()
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ def test_the_login_follows_the_call(otc: Simulator, lines: Lines) -> None:
     key = otc.add_access_key(temporary=True)
     stopped_by(event, StandIn(settings(otc), cloud=otc, key=key))
     assert otc.calls[-1].access_key == key.access
-    pools = functiongraph._SERVICES[0]._clouds.client._adapter.poolmanager.pools
+    pools = functiongraph._SHARED[0].clouds.client._adapter.poolmanager.pools
     assert [pools[key].num_connections for key in pools.keys()] == [1]  # noqa: SIM118
     assert first.token not in lines.text
 
@@ -353,6 +353,19 @@ def test_an_event_of_nobody_can_never_succeed(otc: Simulator, event: object) -> 
     """It is raised, so that the failure destination has it."""
     with pytest.raises(NeverPossible):
         functiongraph.handler(event, StandIn(settings(otc), cloud=otc))
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [(float("nan"), "holds a number that JSON does not have"), ("\ud800", "holds half of a surrogate pair")],
+)
+@pytest.mark.parametrize("event", [requested(), tick(), passage({})])
+def test_what_the_platforms_parser_lets_pass_is_refused_here(
+    otc: Simulator, event: dict[str, Any], value: object, fault: str
+) -> None:
+    """The same as in text, whatever kind of event it is."""
+    with pytest.raises(NeverPossible, match=rf"^event: {fault}$"):
+        functiongraph.handler({**event, "more": [value]}, StandIn(settings(otc), cloud=otc))
 
 
 def test_trouble_raises_for_all_records(otc: Simulator) -> None:

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from handler.cloud.auth.login import Login
-from handler.services.stop_servers import Service
+from handler.services.stop_servers import SharedResources
 from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
 from handler.simulator.calls import CallKind
@@ -264,8 +264,8 @@ def test_not_ready_says_why(cloud: Simulator, start_function: StartFunction) -> 
 
 def test_the_threads_are_made_late(cloud: Simulator) -> None:
     """A server that forks after loading the function must not have them in the wrong process."""
-    service = Service(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ()}))
-    assert "_threads" not in vars(service)
+    shared = SharedResources(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ()}))
+    assert "threads" not in vars(shared)
 
 
 # --- logs and secrets

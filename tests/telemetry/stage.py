@@ -13,7 +13,7 @@ import pytest
 
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
-from handler.services.stop_servers import Service
+from handler.services.stop_servers import Service, SharedResources
 from handler.settings.common import wanted_signals
 from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
@@ -31,7 +31,7 @@ class Watched:
         assert isinstance(telemetry, OpenTelemetryObserver)
         settings = from_environ({"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ})
         self.telemetry = telemetry
-        self.service = Service(settings, telemetry=telemetry)
+        self.service = Service(settings, SharedResources(settings, telemetry=telemetry))
         self._door = self.service.endpoint()
 
     def post(self, headers: Mapping[str, str], body: bytes) -> Answer:

@@ -1,8 +1,8 @@
 """FunctionGraph's gateway trigger (APIG): a whole HTTP request inside of an event, and the answer in APIG's own form.
 
-It is the one trigger that is open to the outside, so here the caller proves itself, with the headers of the request
-inside. Beside CloudEvents in any mode it may bring canonical data as plain JSON; that event's id is the gateway's own
-id of the request, as the gateway never sends one twice by itself.
+It is the one trigger that is open to the outside, so its caller is authenticated by the headers of the request inside;
+the body is not decoded before that. Beside CloudEvents in any mode it may bring canonical data as plain JSON; that
+event's id is the gateway's own id of the request, as the gateway never sends one twice by itself.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Self
 from urllib.parse import urlencode
 
-from handler.errors import AutostopError, BadEvent, NotAnEvent, TooLarge, Violation
+from handler.errors import BadEvent, TooLarge, Violation
 from handler.inbound import dry_run
-from handler.inbound.cloudevents.decode import decode
+from handler.inbound.cloudevents.decode import Delivery, decode, decode_document, essence, is_marked
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.fields import canonical_request, identity, json_object, member, text
@@ -28,83 +29,96 @@ class GatewayRequest:
     """One request that came through the gateway.
 
     Attributes:
-        document: the event as the platform sends it.
-        source: of a request that is no CloudEvent.
-        received: when it was here, on the monotonic clock.
+        method: upper case.
+        path: of the API.
+        headers: lower-case names; values as WSGI has them.
+        query: undecoded.
+        request_id: the gateway's; empty if there is none.
+        content: the body as it stands in the event.
+        encoded: whether `content` is base64.
     """
 
-    document: Mapping[str, object]
-    source: str
-    received: float
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    query: str
+    request_id: str
+    content: object
+    encoded: bool
 
     @classmethod
-    def is_one(cls, document: Mapping[str, object]) -> bool:
-        """Whether an event is a gateway's."""
-        return isinstance(document.get("httpMethod"), str) and isinstance(document.get("requestContext"), dict)
-
-    def http(self, max_body: int) -> HttpRequest:
-        """The request inside.
-
-        Raises:
-            BadEvent: its body is no base64.
-            TooLarge: its body has more bytes than `max_body`.
-        """
-        body = self._body()
-        if len(body) > max_body:
-            raise TooLarge(f"At most {max_body} bytes are taken.")
-        return HttpRequest(
-            method=text(self.document, "httpMethod").upper(),
-            path=text(self.document, "path") or "/",
-            headers={name.lower(): _as_wsgi(value) for name, value in member(self.document, "headers").items()},
-            content=body,
-            received=self.received,
-            query=urlencode(member(self.document, "queryStringParameters"), doseq=True),
+    def of(cls, document: Mapping[str, object]) -> Self | None:
+        """Return the request that an event is; None if it is not a gateway's."""
+        if not isinstance(document.get("httpMethod"), str) or not isinstance(document.get("requestContext"), dict):
+            return None
+        return cls(
+            method=text(document, "httpMethod").upper(),
+            path=text(document, "path") or "/",
+            headers={name.lower(): _as_wsgi(value) for name, value in member(document, "headers").items()},
+            query=urlencode(member(document, "queryStringParameters"), doseq=True),
+            request_id=text(member(document, "requestContext"), "requestId"),
+            content=document.get("body"),
+            encoded=document.get("isBase64Encoded") is not False,
         )
 
-    def extract(self, http: HttpRequest, now: datetime) -> StopRequest | None:
-        """Canonical data that came as plain JSON; None if the request brings something else, such as a CloudEvent.
+    def http(self, max_body: int, received: float) -> HttpRequest:
+        """Return it as an HTTP request, whose body is decoded when it is read.
 
         Args:
-            now: when it was here (aware); plain data has no time of its own.
+            max_body: bytes of the largest body.
+            received: when it arrived, on the monotonic clock.
+        """
+        return HttpRequest(
+            method=self.method,
+            path=self.path,
+            headers=self.headers,
+            content=lambda _: self._body(max_body),
+            received=received,
+            query=self.query,
+        )
+
+    def read(self, http: HttpRequest, source: str, now: datetime) -> Delivery | StopRequest:
+        """Read what an authenticated POST brings: CloudEvents in any mode, or canonical data as plain JSON.
+
+        Args:
+            http: this request.
+            source: of a request that is not a CloudEvent.
+            now: when it arrived (aware); plain data has no time of its own.
 
         Raises:
-            BadEvent: with every flaw.
+            BadEvent: the body cannot be read, or plain data is malformed; with every violation.
+            NotAnEvent: it is neither.
+            TooLarge: the body is larger than allowed.
         """
-        media_type = http.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if http.method != "POST" or media_type != "application/json" or is_cloudevent(http):
-            return None
-        request_id = text(member(self.document, "requestContext"), "requestId")
-        if not request_id.strip():
+        if is_marked(http.headers) or essence(http.headers.get("content-type", "")) != "application/json":
+            return decode(http.headers, http.body)
+        document = json_object(http.body)
+        return decode_document(document) or self._canonical(document, http, source, now)
+
+    def _canonical(self, data: Mapping[str, object], http: HttpRequest, source: str, now: datetime) -> StopRequest:
+        if not self.request_id.strip():
             raise BadEvent(Violation("requestContext.requestId", "is missing"))
-        asked = canonical_request(
-            json_object(http.body), id_=identity(request_id), source=self.source, requested_by="APIG", now=now
-        )
+        asked = canonical_request(data, id_=identity(self.request_id), source=source, requested_by="APIG", now=now)
         dry = dry_run.requested_beside(http.headers, http.query)
         return replace(asked, time=now, dry_run=asked.dry_run or dry)
 
-    def _body(self) -> bytes:
-        said = self.document.get("body")
-        if said is None or said == "":
+    def _body(self, max_body: int) -> bytes:
+        body = self._decoded()
+        if len(body) > max_body:
+            raise TooLarge(f"At most {max_body} bytes are taken.")
+        return body
+
+    def _decoded(self) -> bytes:
+        if self.content is None or self.content == "":
             return b""
-        if not isinstance(said, str):
+        if not isinstance(self.content, str):
             raise BadEvent(Violation("body", "is no text"))
-        if self.document.get("isBase64Encoded") is False:
-            return said.encode("utf-8", "replace")
+        if not self.encoded:
+            return self.content.encode("utf-8", "replace")
         try:
-            return base64.b64decode(said, validate=True)
+            return base64.b64decode(self.content, validate=True)
         except (binascii.Error, ValueError):
             raise BadEvent(Violation("body", "is no base64")) from None
-
-
-def is_cloudevent(http: HttpRequest) -> bool:
-    """Whether a request is a CloudEvent in any mode, and be it a malformed one."""
-    try:
-        decode(http.headers, http.body)
-    except NotAnEvent:
-        return False
-    except AutostopError:
-        return True
-    return True
 
 
 def reply(answer: Answer) -> dict[str, object]:

@@ -22,6 +22,7 @@ from handler.inbound.cloudevents import strict_json
 
 _STRUCTURED = "application/cloudevents+json"
 _BATCH = "application/cloudevents-batch+json"
+_MARK = "application/cloudevents"
 # What HTTP clients send unless told otherwise.
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 _MOST_IN_BATCH = 100
@@ -93,9 +94,9 @@ def decode(headers: Mapping[str, str], body: bytes) -> Delivery:
         return Delivery(_batch(body), batch=True)
     if media_type == _STRUCTURED:
         return Delivery((_single(_Reading(), _document(body)),), batch=False)
-    if media_type.startswith("application/cloudevents"):
+    if media_type.startswith(_MARK):
         raise NotAnEvent("This format of CloudEvents is not spoken here; send JSON, or binary mode.")
-    if any(f"ce-{name}" in headers for name in ("specversion", *_REQUIRED)):
+    if is_marked(headers):
         return Delivery((_binary(headers, media_type, body),), batch=False)
     if media_type == "application/json":
         # Senders with a payload template (Alertmanager, Grafana) can write the envelope but not the Content-Type.
@@ -103,13 +104,36 @@ def decode(headers: Mapping[str, str], body: bytes) -> Delivery:
             document = strict_json.loads(body)
         except ValueError:
             document = None
-        if isinstance(document, dict) and "specversion" in document:
-            return Delivery((_single(_Reading(), document),), batch=False)
-        if isinstance(document, dict) and _is_pubsub_push(document):
-            return Delivery((_pubsub_push(document),), batch=False)
+        delivery = decode_document(document)
+        if delivery is not None:
+            return delivery
     if media_type in FORM_TYPES:
         raise NotAnEvent(f"A CloudEvent must not have the Content-Type {media_type}.")
     raise NotAnEvent("This is no CloudEvent: neither ce- headers nor a CloudEvents media type.")
+
+
+def is_marked(headers: Mapping[str, str]) -> bool:
+    """Say whether the headers alone mark a message as a CloudEvent, in any mode and format.
+
+    Args:
+        headers: lower-case names.
+    """
+    media_type = essence(headers.get("content-type", ""))
+    return media_type.startswith(_MARK) or any(f"ce-{name}" in headers for name in ("specversion", *_REQUIRED))
+
+
+def decode_document(document: object) -> Delivery | None:
+    """Read a JSON document that no header marks as a CloudEvent.
+
+    Returns:
+        The event, with what is wrong with it; None if the document is neither an event in the JSON format nor the
+        request of a Pub/Sub push subscription.
+    """
+    if isinstance(document, dict) and "specversion" in document:
+        return Delivery((_single(_Reading(), document),), batch=False)
+    if isinstance(document, dict) and _is_pubsub_push(document):
+        return Delivery((_pubsub_push(document),), batch=False)
+    return None
 
 
 def essence(content_type: str) -> str:

@@ -22,17 +22,37 @@ def loads(raw: bytes | str) -> object:
         raise ValueError("is not UTF-8") from None
     try:
         document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-        # A lone surrogate cannot be written as UTF-8 again, so it would fail on the way out instead.
-        json.dumps(document, ensure_ascii=False).encode()
     except _Objection as objection:
         raise ValueError(str(objection)) from None
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+    except ValueError:
+        raise ValueError("is not JSON") from None
+    _check(document, infinite=True)
+    return document
+
+
+def check(document: object) -> None:
+    """Check a value that another JSON parser has read.
+
+    Raises:
+        ValueError: it holds what JSON cannot have. The message says which, and quotes nothing.
+    """
+    _check(document, infinite=False)
+
+
+def _check(document: object, *, infinite: bool) -> None:
+    try:
+        # Half of a surrogate pair cannot be written as UTF-8 again, so it would fail on the way out instead.
+        json.dumps(document, ensure_ascii=False, allow_nan=infinite).encode()
     except RecursionError:
         raise ValueError("is nested too deep") from None
     except UnicodeEncodeError:
         raise ValueError("holds half of a surrogate pair") from None
     except ValueError:
+        raise ValueError("holds a number that JSON does not have") from None
+    except TypeError:
         raise ValueError("is not JSON") from None
-    return document
 
 
 def loads_text(text: str) -> object:

@@ -1,4 +1,4 @@
-"""The door: one HTTP request in, one answer out, whatever happens behind it."""
+"""The endpoint of `stop_servers`: one HTTP request in, one answer out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StopEndpoint:
     Args:
         handle: handles requests, given whether they came as a batch and when; makes the answer.
         ready: raises if no token can be had.
-        ignored: is told the type of each event that is rightly not acted on, and why.
+        ignored: gets the type of each event that is rightly not acted on, and why.
         readiness: shared by all endpoints of the process.
     """
 
@@ -68,11 +68,20 @@ class StopEndpoint:
             case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
                 caller.prove(request.headers, self._settings.callers, until)
-                return self._deliver(decode(request.headers, request.body), request)
+                return self.deliver(decode(request.headers, request.body), request)
             case _:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
-    def _deliver(self, delivery: Delivery, request: HttpRequest) -> Answer:
+    def deliver(self, delivery: Delivery, request: HttpRequest) -> Answer:
+        """Have the events of an authenticated caller handled.
+
+        Args:
+            request: that brought them; its body is not read.
+
+        Raises:
+            BadEvent: with every violation of every event.
+            RetryableError: at least one of them must come again.
+        """
         dry = dry_run.requested_beside(request.headers, request.query)
         requests = requests_of(delivery, self._settings.event_types, self._ignored, dry=dry)
         # An event's own trace context comes first (CloudEvents' distributed tracing extension).
@@ -84,7 +93,7 @@ class StopEndpoint:
 def requests_of(
     delivery: Delivery,
     event_types: Mapping[str, str],
-    told: Callable[[str, str], None] | None = None,
+    on_ignored: Callable[[str, str], None] | None = None,
     *,
     dry: bool = False,
 ) -> list[StopRequest]:
@@ -92,11 +101,11 @@ def requests_of(
 
     Args:
         event_types: further types that are accepted, as the settings have them.
-        told: is given the type of each event that is ignored, and why.
+        on_ignored: gets the type of each event that is ignored, and why.
         dry: the request around the events asks for a dry run of all of them.
 
     Raises:
-        BadEvent: with every flaw of every event.
+        BadEvent: with every violation of every event.
     """
     requests: dict[tuple[str, str], StopRequest] = {}
     ignored: list[tuple[Event, Skip]] = []
@@ -124,8 +133,8 @@ def requests_of(
         raise BadEvent(*violations)
     for event, skip in ignored:
         _LOG.info("event ignored", extra={**about(event), "detail": skip.reason})
-        if told is not None:
-            told(event.type, skip.reason)
+        if on_ignored is not None:
+            on_ignored(event.type, skip.reason)
     return list(requests.values())
 
 

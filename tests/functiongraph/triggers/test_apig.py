@@ -7,9 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from handler.errors import BadEvent, TooLarge
+from handler.errors import AutostopError, BadEvent, NotAnEvent, TooLarge
 from handler.functiongraph.triggers.apig import GatewayRequest, reply
+from handler.inbound.cloudevents.decode import Delivery
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
+from handler.stop.model import StopRequest
+from tests.support.events import STOP
 from tests.support.functiongraph import ONE, TWO, passage, requested
 
 NOW = datetime(2026, 11, 20, 18, 0, 5, tzinfo=UTC)
@@ -18,8 +22,19 @@ EVENT = requested()
 
 def through(event: dict[str, object]) -> GatewayRequest:
     """The event as a gateway's."""
-    assert GatewayRequest.is_one(event)
-    return GatewayRequest(event, "/bms-autostop/functiongraph/apig", 100.0)
+    request = GatewayRequest.of(event)
+    assert request is not None
+    return request
+
+
+def http(event: dict[str, object]) -> HttpRequest:
+    """The request inside of a gateway's event."""
+    return through(event).http(1024, 100.0)
+
+
+def read(event: dict[str, object]) -> Delivery | StopRequest:
+    """What a gateway's event brings."""
+    return through(event).read(http(event), "/bms-autostop/functiongraph/apig", NOW)
 
 
 def test_the_request_inside_is_unpacked() -> None:
@@ -30,10 +45,10 @@ def test_the_request_inside_is_unpacked() -> None:
         httpMethod="post",
         queryStringParameters={"a": "1 2", "b": ["3", "4"]},
     )
-    http = through(event).http(1024)
-    assert (http.method, http.path, http.body, http.received) == ("POST", "/bms/stop", b"\x00body", 100.0)
-    assert (http.headers["x-name"].encode("latin-1").decode(), http.headers["x-several"]) == ("Zoë", "a,b")
-    assert http.query == "a=1+2&b=3&b=4"
+    request = http(event)
+    assert (request.method, request.path, request.body, request.received) == ("POST", "/bms/stop", b"\x00body", 100.0)
+    assert (request.headers["x-name"].encode("latin-1").decode(), request.headers["x-several"]) == ("Zoë", "a,b")
+    assert request.query == "a=1+2&b=3&b=4"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +63,7 @@ def test_the_request_inside_is_unpacked() -> None:
 )
 def test_the_body_is_base64_unless_it_is_said_not_to_be(change: dict[str, object], body: bytes) -> None:
     """As the gateway has it by default."""
-    assert through(passage(**change)).http(1024).body == body
+    assert http(passage(**change)).body == body
 
 
 @pytest.mark.parametrize(
@@ -56,22 +71,23 @@ def test_the_body_is_base64_unless_it_is_said_not_to_be(change: dict[str, object
 )
 def test_another_body_is_malformed(body: object, fault: str) -> None:
     """It is told where."""
+    request = http(passage(**{"body": body}))
     with pytest.raises(BadEvent, match=rf"^body: {fault}$"):
-        through(passage(**{"body": body})).http(1024)
+        _ = request.body
 
 
 def test_a_body_has_the_same_limit_as_elsewhere() -> None:
     """Counted in bytes, after decoding."""
-    assert through(passage(b"x" * 1024)).http(1024).body
+    assert http(passage(b"x" * 1024)).body
+    request = http(passage(b"x" * 1025))
     with pytest.raises(TooLarge):
-        through(passage(b"x" * 1025)).http(1024)
+        _ = request.body
 
 
 def test_plain_canonical_data_becomes_an_event() -> None:
     """With the gateway's id of the request, and the time when it was here."""
-    came = through(passage({"server_ids": [ONE, TWO], "reason": "r"}))
-    asked = came.extract(came.http(1024), NOW)
-    assert asked is not None
+    asked = read(passage({"server_ids": [ONE, TWO], "reason": "r"}))
+    assert isinstance(asked, StopRequest)
     assert (asked.server_ids, asked.time, asked.reason, asked.requested_by) == ((ONE, TWO), NOW, "r", "APIG")
     assert (asked.source, asked.id) == ("/bms-autostop/functiongraph/apig", "11cdcdcf33949dc6d722640a13091c77")
 
@@ -80,17 +96,34 @@ def test_plain_canonical_data_becomes_an_event() -> None:
     "event",
     [
         passage(EVENT, {"content-type": "application/cloudevents+json"}),
+        passage([EVENT], {"content-type": "application/cloudevents-batch+json"}),
         passage(EVENT),
-        passage({"server_id": ONE}, {"ce-id": "1", "ce-specversion": "1.0"}),
-        passage("not json", {"content-type": "application/cloudevents+json"}),
-        passage({"server_id": ONE}, {"content-type": "text/plain"}),
-        passage({"server_id": ONE}, httpMethod="PUT"),
+        passage({"server_id": ONE}, {"ce-id": "1", "ce-specversion": "1.0", "ce-source": "/ops", "ce-type": STOP}),
     ],
 )
-def test_anything_else_is_left_to_the_door(event: dict[str, object]) -> None:
-    """CloudEvents in any mode, malformed ones too, and what is no event."""
-    came = through(event)
-    assert came.extract(came.http(1024), NOW) is None
+def test_a_cloudevent_in_any_mode_is_decoded(event: dict[str, object]) -> None:
+    """With its own attributes."""
+    delivery = read(event)
+    assert isinstance(delivery, Delivery)
+    (found,) = delivery.events
+    assert (found.id, found.source, found.violations) == ("1", "/ops", ())
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        (passage("not json", {"content-type": "application/cloudevents+json"}), BadEvent),
+        (passage({"server_id": ONE}, {"content-type": "text/plain"}), NotAnEvent),
+        (passage(EVENT, {"content-type": "text/plain"}), NotAnEvent),
+        (passage({"server_id": ONE}, {"content-type": ""}), NotAnEvent),
+    ],
+)
+def test_what_is_neither_an_event_nor_plain_json_is_refused(
+    event: dict[str, object], error: type[AutostopError]
+) -> None:
+    """As it is over HTTP."""
+    with pytest.raises(error):
+        read(event)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +137,8 @@ def test_anything_else_is_left_to_the_door(event: dict[str, object]) -> None:
 )
 def test_malformed_plain_data_is_told(body: object, change: dict[str, object], violation: str) -> None:
     """Without ids it asks for nothing, which nobody sends on purpose."""
-    came = through(passage(body, **change))
     with pytest.raises(BadEvent) as raised:
-        came.extract(came.http(1024), NOW)
+        read(passage(body, **change))
     assert [f"{violation.at}: {violation.fault}" for violation in raised.value.violations] == [violation]
 
 
@@ -125,4 +157,4 @@ def test_an_answer_has_the_four_members_that_the_gateway_wants() -> None:
 @pytest.mark.parametrize("event", [{}, {"httpMethod": "POST"}, {"requestContext": {}}, {"httpMethod": 1}])
 def test_other_events_are_no_gateways(event: dict[str, object]) -> None:
     """Method and context are what they all have."""
-    assert not GatewayRequest.is_one(event)
+    assert GatewayRequest.of(event) is None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from cloudevents.conversion import to_dict
@@ -14,7 +16,7 @@ from cloudevents.http import CloudEvent
 from handler.functiongraph.context import Call
 from handler.functiongraph.invocation import NeverPossible, invoke
 from handler.outbound.stop_request import stop_request_event
-from handler.services.stop_servers import Service
+from handler.services.stop_servers import Service, SharedResources
 from handler.settings.stop_servers import from_environ
 from handler.stop.model import StopRequest
 from tests.test_events_folder import EVENTS, faults
@@ -29,30 +31,27 @@ ENVIRON = {
 }
 
 
-class Notes(Service):
-    """A service that only writes down what it is asked for."""
-
-    asked: Sequence[StopRequest] = ()
-
-    def results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
-        """A result for each, with nothing in it."""
-        del received
-        Notes.asked = list(requests)
-        return [CloudEvent({"source": "/x", "type": "x", "id": request.id}, {}) for request in requests]
-
-
 def play(pair: Any) -> tuple[int | None, list[dict[str, Any]], list[str]]:
     """Send what the trigger sends: the status for the gateway, the requests made of it, and the faults it has."""
+    asked: list[StopRequest] = []
+
+    def results(_: Service, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
+        """Handle nothing; return a result for each request, with nothing in it."""
+        del received
+        asked.extend(requests)
+        return [CloudEvent({"source": "/x", "type": "x", "id": request.id}, {}) for request in requests]
+
     event = copy.deepcopy(pair["event"])
     for record in event.get("record", []):
         # Kept as JSON in the golden file, so that it can be read; text on the wire.
         record["smn"]["message"] = json.dumps(record["smn"]["message"])
-    Notes.asked = ()
+    shared = SharedResources(from_environ({**ENVIRON, **pair["settings"]}))
     try:
-        said: Any = invoke(Notes(from_environ({**ENVIRON, **pair["settings"]})), event, Call("bms-stop"), 100.0)
+        with patch.object(Service, "results", results):
+            said: Any = invoke(shared, event, Call("bms-stop"), time.monotonic())
     except NeverPossible as never:
         return None, [], str(never).split("; ")
-    events = [dict(to_dict(stop_request_event(request, {}))) for request in Notes.asked]
+    events = [dict(to_dict(stop_request_event(request, {}))) for request in asked]
     if isinstance(said, dict) and "statusCode" in said:
         if "ce-id" in said["headers"] and event["headers"]["content-type"] == "application/json":
             # Plain data has no time but that of its receipt.

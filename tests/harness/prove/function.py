@@ -72,18 +72,19 @@ class Function:
         if sink:
             environ["AUTOSTOP_RESULT_SINK"] = SINK
         self._clock = clock
-        held = stop_servers.Service(stop_settings.from_environ(environ), clock.monotonic)
-        clouds = held._clouds
+        settings = stop_settings.from_environ(environ)
+        shared = stop_servers.SharedResources(settings, clock.monotonic)
+        clouds = shared.clouds
         # The parts of a service that look at a clock of their own get this one, and the wire.
         for part in (clouds.login, clouds.http):
             part._monotonic = clock.monotonic
             part._client = wire  # type: ignore[union-attr]
         if sink:
-            held._sink = Sink(SinkSettings(SINK), sleep=clock.advance, monotonic=clock.monotonic)
-            held._sink._client = sink_wire
+            shared.sink = sink = Sink(SinkSettings(SINK), sleep=clock.advance, monotonic=clock.monotonic)
+            sink._client = sink_wire
         # Its fibers cannot wait for each other, so each delivery has a run of its own.
-        held._runs.report = lambda *call: call[-1]()  # type: ignore[method-assign]
-        self._door = held.endpoint()
+        shared.runs.report = lambda *call: call[-1]()  # type: ignore[method-assign]
+        self._door = stop_servers.Service(settings, shared).endpoint()
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Answer one POST. To be called in a fiber."""
