@@ -45,10 +45,10 @@ format: $(VENV)/dev.stamp  ## fix what `check` can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-readme: $(VENV)/dev.stamp  ## write the tables of README.md from the code
+readme: $(VENV)/dev.stamp  ## write the tables of events/README.md and deploy/settings.md from the code
 	@$(BIN)/python -m tests.readme
 
-settings: readme           ## write deploy/settings.md, as `readme` does
+settings: readme           ## the same
 
 lock: $(VENV)/tools.stamp  ## write the lock files; UPGRADE=--upgrade for the newest versions
 	$(LOCK) $(EXTRAS_LOCKED) pyproject.toml -o requirements.lock

@@ -1,37 +1,33 @@
-"""`python -m tests.readme`: write the tables of README.md and deploy/settings.md from the code."""
+"""`python -m tests.readme`: write the table of reasons in events/README.md, and deploy/settings.md, from the code."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 from handler.settings import TARGETS, declared
 from handler.stop.meanings import MEANINGS
 from handler.stop.model import Reason
 from tests.conftest import ROOT
 
-README = ROOT / "README.md"
+EVENTS = ROOT / "events" / "README.md"
 SETTINGS = ROOT / "deploy" / "settings.md"
+_REASONS = re.compile(r"(<!-- reasons: [^\n]* -->\n).*?(<!-- end of reasons -->)", re.DOTALL)
 _ABOUT_SETTINGS = """\
 # Settings
 
-Environment variables, read once when the process starts. If any is not valid, or begins with `AUTOSTOP_` and stands not
-here, the process does not start, and names all of them. An empty variable counts as unset. What one function reads
-does no harm to the others. Secrets are marked with *. Written by `make settings` from `handler/settings/`.
+Environment variables, read once when the process starts. If any is not valid, or begins with `AUTOSTOP_` and is not listed
+here, the process does not start, and names all of them. An empty variable counts as unset. A function ignores what only
+others read. Secrets are marked with *. Written by `make settings` from `handler/settings/`.
+
+Durations are written `500ms`, `20s`, `15m`, `1h`. `AUTOSTOP_DEADLINE` must be shorter than the sender's time-out, or the
+sender repeats what is still being done; an event that names many busy servers uses all of it. `AUTOSTOP_WAIT` is explained
+in [README.md](../README.md#your-cloud), the login in [authentication.md](authentication.md).
 """
 
 
-def _settings(target: str) -> Iterator[str]:
-    """The settings of ours that are the target's alone, or that it reads as the first of several."""
-    yield "| variable | default | meaning |"
-    yield "|---|---|---|"
-    for setting in declared():
-        if setting.targets[0] == target and setting.name.startswith("AUTOSTOP_"):
-            yield f"| `{setting.name}` | {setting.shown_default} | {setting.description} |"
-
-
 def settings_page() -> str:
-    """The text of deploy/settings.md: every setting, under the functions that read it."""
+    """Return the text of deploy/settings.md: every setting, under the functions that read it."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for setting in declared():
         mark = " *" if setting.secret else ""
@@ -54,30 +50,19 @@ def _reasons() -> Iterator[str]:
         yield f"| `{reason.outcome}` | `{reason}` | {MEANINGS[reason]} |"
 
 
-# The name of each table, as its markers have it.
-TABLES: Mapping[str, Callable[[], Iterator[str]]] = {
-    "settings": lambda: _settings("stop_servers"),
-    "webhook settings": lambda: _settings("receive_webhook"),
-    "notify settings": lambda: _settings("notify_chat"),
-    "reasons": _reasons,
-}
-
-
-def written(text: str) -> str:
-    """The README with its tables as the code has them; everything outside their markers stays as it is.
+def with_reasons(text: str) -> str:
+    """Return events/README.md with the table of reasons that the code has; the rest is not changed.
 
     Raises:
-        ValueError: the markers of a table are missing, or are there more than once.
+        ValueError: the markers of the table are not there exactly once.
     """
-    for name, table in TABLES.items():
-        lines = "\n".join(table())
-        marked = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(\n<!-- end of {name} -->)", re.DOTALL)
-        text, found = marked.subn(lambda match, lines=lines: f"{match[1]}{lines}{match[2]}", text)  # type: ignore[misc]
-        if found != 1:
-            raise ValueError(f"the README has {found} tables of {name}, not one")
+    lines = "".join(f"{line}\n" for line in _reasons())
+    text, found = _REASONS.subn(lambda match: f"{match[1]}{lines}{match[2]}", text)
+    if found != 1:
+        raise ValueError(f"events/README.md has {found} tables of reasons, not one")
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text()))
+    EVENTS.write_text(with_reasons(EVENTS.read_text()))
     SETTINGS.write_text(settings_page())

@@ -1,25 +1,22 @@
-"""The README against the code."""
+"""Tables and names in the documents against the code."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.readme import SETTINGS, settings_page, written
+from tests.readme import EVENTS, SETTINGS, settings_page, with_reasons
 
 README = (ROOT / "README.md").read_text()
-PAGES = sorted(
-    page for part in ("", "deploy/**/", "events/**/", "handler/**/", "tests/**/") for page in ROOT.glob(f"{part}*.md")
-)
+MAKEFILE = (ROOT / "Makefile").read_text()
 
 
-def test_the_tables_are_those_of_the_code() -> None:
-    """Settings and reasons stand in the README as the code has them; `make readme` mends it."""
-    assert written(README) == README
+def test_the_table_of_reasons_is_that_of_the_code() -> None:
+    """`make readme` writes it anew."""
+    assert with_reasons(EVENTS.read_text()) == EVENTS.read_text()
 
 
 def test_the_page_of_settings_is_that_of_the_code() -> None:
@@ -27,38 +24,38 @@ def test_the_page_of_settings_is_that_of_the_code() -> None:
     assert settings_page() == SETTINGS.read_text()
 
 
-def test_only_the_tables_are_written() -> None:
-    """Whatever was between the markers is replaced, and nothing else is touched."""
-    spoilt = README.replace("| `AUTOSTOP_API` |", "| `AUTOSTOP_OLD` |").replace("| `locked` |", "| `lost` |")
-    assert spoilt != README
-    assert written(spoilt) == README
-    assert written(f"before\n{README}after\n") == f"before\n{README}after\n"
+def test_only_the_table_is_written() -> None:
+    """What was between the markers is replaced, and nothing else changes."""
+    text = EVENTS.read_text()
+    outdated = text.replace("| `locked` |", "| `lost` |")
+    assert outdated != text
+    assert with_reasons(f"before\n{outdated}after\n") == f"before\n{text}after\n"
 
 
-@pytest.mark.parametrize("marker", ["<!-- end of reasons -->", "<!-- end of settings -->"])
-def test_a_lost_marker_is_told(marker: str) -> None:
-    """Nothing is written over the rest of the README."""
+@pytest.mark.parametrize("marker", ["<!-- end of reasons -->", "<!-- reasons: "])
+def test_a_lost_marker_is_an_error(marker: str) -> None:
+    """Nothing is written over the rest of the page."""
     with pytest.raises(ValueError, match="has 0 tables"):
-        written(README.replace(marker, ""))
+        with_reasons(EVENTS.read_text().replace(marker, ""))
 
 
-def test_the_readme_names_only_make_targets_that_exist() -> None:
-    """Whoever follows the README finds each target in the Makefile."""
-    named = set(re.findall(r"make ([a-z-]+)", README))
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert named
-    assert named <= targets
+def test_documents_name_only_make_targets_that_exist() -> None:
+    """A reader finds each target in the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    for document in [ROOT / "README.md", *ROOT.glob("[!.]*/**/*.md"), ROOT / "CONTRIBUTING.md"]:
+        named = set(re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", document.read_text(), re.MULTILINE))
+        assert {one or other for one, other in named} <= targets, document
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files_that_exist(page: Path) -> None:
-    """A link to a file of this project is one that a fresh clone has."""
-    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+def test_the_readme_names_only_settings_that_exist() -> None:
+    """By the page that is made from the code."""
+    named = set(re.findall(r"\b(?:AUTOSTOP|OS)_[A-Z_]+[A-Z]\b", README))
+    assert len(named) > 10
+    assert named <= set(re.findall(r"\b(?:AUTOSTOP|OS)_[A-Z_]+\b", SETTINGS.read_text()))
 
 
 def test_make_runs_only_modules_that_exist() -> None:
     """A target that starts `python -m tests...` finds it in a fresh clone."""
-    named = set(re.findall(r"-m (tests(?:\.\w+)+)", (ROOT / "Makefile").read_text()))
+    named = set(re.findall(r"-m (tests(?:\.\w+)+)", MAKEFILE))
     assert named
     assert [name for name in sorted(named) if importlib.util.find_spec(name) is None] == []
