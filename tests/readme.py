@@ -16,13 +16,13 @@ _REASONS = re.compile(r"(<!-- reasons: [^\n]* -->\n).*?(<!-- end of reasons -->)
 _ABOUT_SETTINGS = """\
 # Settings
 
-Environment variables, read once when the process starts. If any is not valid, or begins with `AUTOSTOP_` and is not listed
-here, the process does not start, and names all of them. An empty variable counts as unset. A function ignores what only
+Environment variables, read once when the process starts. If any is not valid, or begins with `AUTOSTOP_` and is not
+listed here, the process does not start, and names all of them. An empty variable counts as unset. A function ignores what only
 others read. Secrets are marked with *. Written by `make settings` from `handler/settings/`.
 
-Durations are written `500ms`, `20s`, `15m`, `1h`. `AUTOSTOP_DEADLINE` must be shorter than the sender's time-out, or the
-sender repeats what is still being done; an event that names many busy servers uses all of it. `AUTOSTOP_WAIT` is explained
-in [README.md](../README.md#your-cloud), the login in [authentication.md](authentication.md).
+Durations are written `500ms`, `20s`, `15m`, `1h`. `AUTOSTOP_DEADLINE` must be shorter than the sender's time-out, or
+the sender repeats what is still being done; an event that names many busy servers uses all of it. `AUTOSTOP_WAIT` is
+explained in [README.md](../README.md#your-cloud), the login in [authentication.md](authentication.md).
 """
 
 

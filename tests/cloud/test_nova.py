@@ -51,7 +51,7 @@ DOCUMENTED: dict[str, Any] = {
 }
 
 
-def _read(cloud: Simulator, client: Client, **changes: object) -> Server | CloudError:
+def _read(cloud: Simulator, client: Client, **changes: object) -> Server | ReadSingly | CloudError:
     """What comes of the documented body with some members changed."""
     body = {key: value for key, value in {**DOCUMENTED, **changes}.items() if value is not ABSENT}
     cloud.inject(Fault(on=CallKind.READ, status=200, body=json.dumps({"server": body})))

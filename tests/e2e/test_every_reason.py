@@ -125,7 +125,7 @@ def test_every_reason_is_given_by_the_whole_function(
     # What is tried again is tried again soon, and servers are read singly, so that a fault can meet one alone.
     set_backoff(monkeypatch, lambda attempt: 0.002 * 2 ** min(attempt, 7))
     monkeypatch.setattr(servers_module, "_FEW", 1000)
-    owner = {"project_id": simulated.other_project_id} if way.foreign else {}
+    owner: dict[str, Any] = {"project_id": simulated.other_project_id} if way.foreign else {}
     id_ = UNKNOWN if way.server is None else simulated.add_server("ci-07", **way.server, **owner)
     ids = [id_, *([simulated.add_server()] if way.beside else [])]
     if way.then:

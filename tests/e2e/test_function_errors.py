@@ -444,7 +444,7 @@ def test_a_catalogue_without_nova_there_stops_nothing(start_function: StartFunct
     with _clouds(places) as clouds:
         functions = {name: start_function(cloud, **{**SHORT, **places[name]}) for name, cloud in clouds.items()}
         ids = {name: cloud.add_server() for name, cloud in clouds.items()}
-        for answer in _at_once({name: lambda n=name: functions[n].stop(ids[n]) for name in places}).values():
+        for answer in _at_once({name: partial(functions[name].stop, ids[name]) for name in places}).values():
             assert_must_come_again(answer, "endpoint-unusable")
         for function in functions.values():
             ready = requests.get(f"{function.url}/readyz", timeout=10)

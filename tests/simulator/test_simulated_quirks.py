@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from handler.simulator import BmsBehavior, Controller, JobChildren, Simulator
+from tests.simulator.conftest import Ask
+from tests.support.clock import FakeClock
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -20,8 +24,8 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
     ],
 )
 def test_a_stop_is_recorded_as_done_whatever_the_management_controller_does(
-    cloud, stop, ask, clock, controller, after, power_state
-):
+    cloud: Simulator, stop: Ask, ask: Ask, clock: FakeClock, controller: Any, after: Any, power_state: Any
+) -> None:
     """As a real Nova with Ironic does it: only the power_state tells, and another stop is a 409."""
     id_ = cloud.add_server(controller=controller, power_off_delay=8.0)
     assert stop(id_).status == 202
@@ -36,7 +40,7 @@ def test_a_stop_is_recorded_as_done_whatever_the_management_controller_does(
     assert stop(id_).status == 409
 
 
-def test_a_management_controller_of_another_kind_is_an_error(cloud):
+def test_a_management_controller_of_another_kind_is_an_error(cloud: Simulator) -> None:
     """When it is asked for its power, at the latest."""
     id_ = cloud.add_server(vm_state="stopped")
     with pytest.raises(ValueError, match="sulks"):
@@ -44,7 +48,9 @@ def test_a_management_controller_of_another_kind_is_an_error(cloud):
     assert cloud.server(id_).power_state == 4
 
 
-def test_an_entry_of_the_history_can_be_written_without_doing_anything(cloud, ask, clock):
+def test_an_entry_of_the_history_can_be_written_without_doing_anything(
+    cloud: Simulator, ask: Ask, clock: FakeClock
+) -> None:
     """As Ironic's notifications do it; at any time, and in order."""
     id_ = cloud.add_server()
     clock.forward(100)
@@ -67,7 +73,7 @@ def test_an_entry_of_the_history_can_be_written_without_doing_anything(cloud, as
 # --- access rules ---
 
 
-def credential_token(cloud, ask, rules):
+def credential_token(cloud: Simulator, ask: Ask, rules: Any) -> Any:
     """A token of an application credential with these access rules."""
     id_, secret = cloud.add_application_credential(access_rules=rules)
     identity = {"methods": ["application_credential"], "application_credential": {"id": id_, "secret": secret}}
@@ -86,7 +92,9 @@ def credential_token(cloud, ask, rules):
         ([("POST", "/v2.1/servers/detail")], 401, 401, 401, 401),
     ],
 )
-def test_a_call_that_access_rules_do_not_include_is_a_401(cloud, ask, stop, rules, read, listed, history, acted):
+def test_a_call_that_access_rules_do_not_include_is_a_401(
+    cloud: Simulator, ask: Ask, stop: Ask, rules: Any, read: Any, listed: Any, history: Any, acted: Any
+) -> None:
     """Of Keystone's middleware, in front of Nova, though the token is good."""
     id_, token = cloud.add_server(), credential_token(cloud, ask, rules)
     assert ask("GET", f"/v2.1/servers/{id_}", token=token).status == read
@@ -101,12 +109,12 @@ def test_a_call_that_access_rules_do_not_include_is_a_401(cloud, ask, stop, rule
 # --- regions ---
 
 
-def test_a_catalogue_can_have_more_regions(clock, ask):
+def test_a_catalogue_can_have_more_regions(clock: FakeClock, ask: Ask) -> None:
     """Each with every service and interface; only the first is there."""
     with Simulator(clock=clock, more_regions=["west-2"], bms=True) as cloud:
         catalog = ask("GET", "/v3/auth/catalog", to=cloud, token=cloud.token()).json()["catalog"]
         for service in catalog:
-            regions = {}
+            regions: dict[str, Any] = {}
             for endpoint in service["endpoints"]:
                 regions.setdefault(endpoint["region"], []).append(endpoint["url"])
             assert set(regions) == {"RegionOne", "west-2"}
@@ -119,7 +127,7 @@ def test_a_catalogue_can_have_more_regions(clock, ask):
 # --- lists ---
 
 
-def test_a_full_page_may_lack_its_next_link(clock, ask):
+def test_a_full_page_may_lack_its_next_link(clock: FakeClock, ask: Ask) -> None:
     """The marker works all the same."""
     with Simulator(clock=clock, max_limit=2, next_links=False) as cloud:
         for number in range(3):
@@ -133,7 +141,7 @@ def test_a_full_page_may_lack_its_next_link(clock, ask):
         assert [server["name"] for server in then["servers"]] == ["vm-0"]
 
 
-def test_a_server_that_was_deleted_is_no_marker(cloud, ask, clock):
+def test_a_server_that_was_deleted_is_no_marker(cloud: Simulator, ask: Ask, clock: FakeClock) -> None:
     """400, unless the list shows what was deleted."""
     ids = []
     for number in range(3):
@@ -149,7 +157,7 @@ def test_a_server_that_was_deleted_is_no_marker(cloud, ask, clock):
 # --- flavors ---
 
 
-def test_a_flavor_has_a_name_beside_its_id(cloud, ask):
+def test_a_flavor_has_a_name_beside_its_id(cloud: Simulator, ask: Ask) -> None:
     """The id is shown until 2.46, the name from 2.47 on."""
     flavor_id = "9d2f8d0e-0d6b-4c59-8b5b-0d9f1e7a6c11"
     id_ = cloud.add_server(flavor=flavor_id, flavor_name="physical.h2.large")
@@ -158,7 +166,7 @@ def test_a_flavor_has_a_name_beside_its_id(cloud, ask):
         assert shown["flavor"][key] == value
 
 
-def test_the_bms_api_shows_both(clock, ask):
+def test_the_bms_api_shows_both(clock: FakeClock, ask: Ask) -> None:
     """And knows a bare metal server by the name."""
     with Simulator(clock=clock, bms=True) as cloud:
         id_ = cloud.add_server(flavor="9d2f8d0e", flavor_name="physical.h2.large")
@@ -172,7 +180,7 @@ def test_the_bms_api_shows_both(clock, ask):
 
 @pytest.mark.parametrize("fails", [True, False])
 @pytest.mark.parametrize("children", list(JobChildren))
-def test_a_job_need_not_list_its_servers(clock, ask, children, fails):
+def test_a_job_need_not_list_its_servers(clock: FakeClock, ask: Ask, children: Any, fails: Any) -> None:
     """If it failed, it has code and reason itself then."""
     with Simulator(clock=clock, bms=BmsBehavior(job_children=children)) as cloud:
         token, id_ = cloud.token(), cloud.add_server(power_off_fails=fails)
@@ -200,7 +208,7 @@ def test_a_job_need_not_list_its_servers(clock, ask, children, fails):
 # --- time ---
 
 
-def test_the_cloud_says_its_own_time(ask, clock):
+def test_the_cloud_says_its_own_time(ask: Ask, clock: FakeClock) -> None:
     """In each answer, also in one that is refused."""
     clock.forward(3600)
     for path in ("/v2.1/servers", f"/v2.1/servers/{UNKNOWN}", "/v3/auth/catalog"):

@@ -714,7 +714,7 @@ def test_a_since_of_another_server_says_nothing_of_this_one() -> None:
 
 def test_the_sentence_names_what_a_start_is_too_close_to() -> None:
     """The event, the beginning of the condition, or our stop."""
-    close = {"updated": NOW, "history": acts(Action("start", SINCE))}
+    close: dict[str, Any] = {"updated": NOW, "history": acts(Action("start", SINCE))}
     assert "too close to the event to tell" in judge("active", time=SINCE, **close).detail
     assert "too close to the event's since to tell" in judge("active", time=EVENT, since=SINCE, **close).detail
     attempt = StopAttempt(SINCE, None)

@@ -185,7 +185,7 @@ def in_use(port: int) -> bool:
 
 
 def clone(root: Path, folder: Path) -> None:
-    """Make a folder look like a clone in which `make demo` has set up `.venv`: with links, so that nothing is copied."""
+    """Make a folder look like a clone in which `make demo` has set up `.venv`, by links."""
     for entry in root.iterdir():
         if entry.name not in (".git", ".venv", "dist", "serve.log", "webhooks.log"):
             (folder / entry.name).symlink_to(entry)
@@ -199,7 +199,7 @@ def new_user(home: Path) -> dict[str, str]:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """Return the sentences of a Markdown text: of paragraphs, list items, headings and cells, without code and links."""
+    """Return the sentences of a Markdown text: of paragraphs, list items, headings and cells, without code."""
     text = re.sub(r"^( *)```.*?^\1```$", "\n\n", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"<!--.*?-->", "\n\n", text, flags=re.DOTALL)
     text = re.sub(r"`[^`]*`", "CODE", text)
