@@ -17,8 +17,8 @@ _ABOUT_SETTINGS = """\
 # Settings
 
 Environment variables, read once when the process starts. If any is not valid, or begins with `AUTOSTOP_` and is not
-listed here, the process does not start, and names all of them. An empty variable counts as unset. A function ignores what only
-others read. Secrets are marked with *. Written by `make settings` from `handler/settings/`.
+listed here, the process does not start, and names all of them. An empty variable counts as unset. A function ignores
+what only others read. Secrets are marked with *. Written by `make settings` from `handler/settings/`.
 
 Durations are written `500ms`, `20s`, `15m`, `1h`. `AUTOSTOP_DEADLINE` must be shorter than the sender's time-out, or
 the sender repeats what is still being done; an event that names many busy servers uses all of it. `AUTOSTOP_WAIT` is

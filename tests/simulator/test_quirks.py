@@ -30,9 +30,9 @@ def test_a_stop_is_recorded_as_done_whatever_the_management_controller_does(
     id_ = cloud.add_server(controller=controller, power_off_delay=8.0)
     assert stop(id_).status == 202
     if after:
-        clock.forward(after - 0.1)
+        clock.advance(after - 0.1)
         assert cloud.server(id_).task_state == "powering-off"
-        clock.forward(0.1)
+        clock.advance(0.1)
     server = cloud.server(id_)
     assert (server.vm_state, server.task_state, server.power_state) == ("stopped", None, power_state)
     shown = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions").json()["instanceActions"][0]
@@ -53,7 +53,7 @@ def test_an_entry_of_the_history_can_be_written_without_doing_anything(
 ) -> None:
     """As Ironic's notifications do it; at any time, and in order."""
     id_ = cloud.add_server()
-    clock.forward(100)
+    clock.advance(100)
     before = cloud.server(id_).state
     cloud.record_action(id_, "start", user_id="ironic")
     cloud.record_action(id_, "reboot", user_id="u-7", at=clock.now - 10)
@@ -131,7 +131,7 @@ def test_a_full_page_may_lack_its_next_link(clock: FakeClock, ask: Ask) -> None:
     """The marker works all the same."""
     with Simulator(clock=clock, max_limit=2, next_links=False) as cloud:
         for number in range(3):
-            clock.forward(1)
+            clock.advance(1)
             cloud.add_server(f"vm-{number}")
         token = cloud.token()
         first = ask("GET", "/v2.1/servers", to=cloud, token=token).json()
@@ -145,7 +145,7 @@ def test_a_server_that_was_deleted_is_no_marker(cloud: Simulator, ask: Ask, cloc
     """400, unless the list shows what was deleted."""
     ids = []
     for number in range(3):
-        clock.forward(1)
+        clock.advance(1)
         ids.append(cloud.add_server(f"vm-{number}"))
     cloud.delete_server(ids[1])
     refused = ask("GET", f"/v2.1/servers?marker={ids[1]}")
@@ -210,6 +210,6 @@ def test_a_job_need_not_list_its_servers(clock: FakeClock, ask: Ask, children: A
 
 def test_the_cloud_says_its_own_time(ask: Ask, clock: FakeClock) -> None:
     """In each answer, also in one that is refused."""
-    clock.forward(3600)
+    clock.advance(3600)
     for path in ("/v2.1/servers", f"/v2.1/servers/{UNKNOWN}", "/v3/auth/catalog"):
         assert ask("GET", path).header("Date") == "Sun, 15 Jun 2025 16:06:40 GMT"
