@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from handler.cloud import servers as servers_module
+from handler.simulator import Simulator
 from handler.stop import run as run_module
+from tests.conftest import Function, StartFunction
 
 
 def set_backoff(monkeypatch: pytest.MonkeyPatch, backoff: Callable[[int], float]) -> None:
@@ -20,3 +23,22 @@ def set_backoff(monkeypatch: pytest.MonkeyPatch, backoff: Callable[[int], float]
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls are repeated soon."""
     set_backoff(monkeypatch, lambda attempt: 0.002 * 2 ** min(attempt, 7))
+
+
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers are read singly, however many they are, so that one of them can be the only one that is not shown."""
+    monkeypatch.setattr(servers_module, "_FEW", 1000)
+
+
+@pytest.fixture
+def otc() -> Iterator[Simulator]:
+    """Open Telekom Cloud, for what BMS v1 alone does."""
+    with Simulator.otc() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def bms(start_function: StartFunction, otc: Simulator) -> Function:
+    """The function that uses BMS v1."""
+    return start_function(otc, AUTOSTOP_API="bms")

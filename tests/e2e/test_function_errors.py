@@ -19,6 +19,7 @@ from handler import rfc3339
 from handler.simulator import CallKind, ComputePath, ConflictKind, Cut, Fault, Simulator
 from tests.cloud.https import https_login
 from tests.conftest import Function, StartFunction
+from tests.e2e.outcomes import came_out
 
 SHORT = {"AUTOSTOP_DEADLINE": "1s", "AUTOSTOP_WAIT": "0.5s"}
 PAGE = "<html><body>Welcome to the proxy</body></html>"
@@ -43,12 +44,6 @@ def shown(id_: str, **changes: Any) -> str:
         **changes,
     }
     return json.dumps({"server": {key: value for key, value in server.items() if value is not _ABSENT}})
-
-
-def came_out(answer: requests.Response) -> dict[str, str]:
-    """Outcome and reason of each server, as `outcome/reason`."""
-    assert answer.status_code == 200, answer.text
-    return {row["id"]: f"{row['outcome']}/{row['reason']}" for row in answer.json()["servers"]}
 
 
 def assert_must_come_again(answer: requests.Response, name: str) -> None:

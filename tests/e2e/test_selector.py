@@ -15,7 +15,7 @@ from handler import cli
 from handler.cloud import servers as servers_module
 from handler.simulator import CallKind, Fault, Simulator
 from tests.conftest import STOP, Function, StartFunction
-from tests.e2e.test_two_apis import at, came_out, stops
+from tests.e2e.outcomes import at, came_out, stops
 from tests.support.capture import logged
 from tests.support.sink_server import SinkServer
 from tests.test_events_folder import faults as schema_faults
@@ -322,7 +322,8 @@ def test_a_redelivery_stops_nothing_twice_and_finds_what_fits_then(cloud: Simula
     answers.append(sent(function, CI, id="night-1"))
     assert came_out(answers[0]) == {first: "stopped/confirmed"}
     assert came_out(answers[1]) == {first: "unchanged/already-stopped", later: "stopped/confirmed"}
-    assert {answer.headers["ce-causationid"] for answer in answers} == {"night-1"}
+    assert answers[0].headers["ce-id"] != answers[1].headers["ce-id"]
+    assert answers[0].headers["ce-causationid"] == answers[1].headers["ce-causationid"]
     assert (cloud.stops_sent(first), cloud.stops_sent(later)) == (1, 1)
 
 
@@ -378,16 +379,16 @@ def test_no_part_of_a_selector_is_repeated_in_a_problem(function: Function) -> N
 
 
 @pytest.mark.parametrize(
-    ("glob", "environ", "code", "told"),
+    ("glob", "environ", "code", "expected"),
     [
-        ("ci-*", {}, 0, r"NAME .*\nci-07 +{id} +active\s+planned/.*\n2 servers: 1 would be stopped, 1 unchanged\.\n"),
-        ("db-*", {}, 0, r"No server of the project fits the selector\.\n.*\n0 servers\.\n"),
+        ("ci-*", {}, 0, "ci-07 {id} active planned/dry-run: It would be stopped; it is active."),
+        ("ci-*", {}, 0, "2 servers: 1 would be stopped, 1 unchanged."),
+        ("db-*", {}, 0, "No server of the project fits the selector."),
         (
             "ci-*",
             {"AUTOSTOP_MAX_SERVERS": "1"},
             3,
-            r"The event would be refused as a whole: too-many-servers\. 2 servers fit the\nselector; at most 1 are "
-            r"taken at once\..*\n0 servers: 1 event refused\.\n",
+            "too-many-servers. 2 servers fit the selector; at most 1 are taken at once.",
         ),
     ],
 )
@@ -400,9 +401,9 @@ def test_plan_shows_what_a_selector_fits(
     glob: str,
     environ: Mapping[str, str],
     code: int,
-    told: str,
+    expected: str,
 ) -> None:
-    """Before anything is touched; that none fits stands in nobody's way."""
+    """Before anything is touched; it is no error if none fits."""
     for name, value in {**cloud.environ(), "AUTOSTOP_API": api, **environ}.items():
         monkeypatch.setenv(name, value)
     server = cloud.add_server("ci-07")
@@ -411,5 +412,5 @@ def test_plan_shows_what_a_selector_fits(
     file = tmp_path / "event.json"
     file.write_text(json.dumps(event))
     assert cli.main(["plan", str(file)]) == code
-    assert re.fullmatch(told.replace("{id}", server), capsys.readouterr().out, re.DOTALL)
+    assert expected.replace("{id}", server) in " ".join(capsys.readouterr().out.split())
     assert stops(cloud) == []

@@ -1,0 +1,158 @@
+"""What BMS v1 alone does: batches, jobs, and no history."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import requests
+
+from handler.simulator import BatchPolicy, BmsBehavior, CallKind, Cut, Fault, Simulator
+from tests.conftest import Function, StartFunction
+from tests.e2e.outcomes import at, came_out, kinds
+
+
+def test_a_missing_server_told_with_404_is_not_found(otc: Simulator, bms: Function) -> None:
+    """The documents leave open whether BMS v1 says it with 400 or 404."""
+    otc.bms.missing_status = 404
+    never = str(uuid.uuid4())
+    assert came_out(bms.stop(never)) == {never: "failed/not-found"}
+
+
+def test_a_token_revoked_while_the_job_runs_costs_one_login(otc: Simulator, bms: Function) -> None:
+    """The job is asked again with the new one."""
+    server = otc.add_server(power_off_delay=0.1)
+    otc.inject(Fault.token_expired(CallKind.JOB))
+    assert came_out(bms.stop(server)) == {server: "stopped/confirmed"}
+    assert otc.count(CallKind.LOGIN) == 2
+
+
+def test_without_a_history_the_age_alone_counts_and_the_row_says_so(start_function: StartFunction) -> None:
+    """Neither API shows one: a server started after the event is stopped."""
+    with Simulator.otc(clock=lambda: time.time() - 60) as cloud:
+        server = cloud.add_server(vm_state="stopped", updated=time.time() - 86400)
+        cloud.start_server(server)
+        cloud.inject(Fault(on=CallKind.ACTIONS, status=404, times=None))
+        function = start_function(cloud, AUTOSTOP_API="bms")
+        planned = function.send({"server_id": server, "dry_run": True}, time=at(120))
+        done = function.stop(server, time=at(120))
+        assert came_out(planned) == {server: "planned/dry-run"}
+        assert came_out(done) == {server: "stopped/confirmed"}
+        for answer in (planned, done):
+            assert "history could not be read" in answer.json()["servers"][0]["detail"]
+        assert cloud.count(CallKind.ACTIONS) == 2
+
+
+@pytest.mark.parametrize("mixed", ["FAIL", "SUCCESS"])
+@pytest.mark.parametrize("policy", BatchPolicy)
+@pytest.mark.usefixtures("quick_retries")
+def test_a_batch_with_servers_that_changed_meanwhile_does_not_hurt_the_others(
+    otc: Simulator, bms: Function, policy: BatchPolicy, mixed: str
+) -> None:
+    """One was locked and one reverts; the parent's status is not what counts."""
+    otc.bms.batch_policy, otc.bms.mixed_status = policy, mixed
+    ids = [otc.add_server(power_off_delay=0.05) for _ in range(6)]
+    reverts = otc.add_server(power_off_fails=True, power_off_delay=0.1)
+    locked = otc.add_server(locked=True)
+    shown = requests.get(
+        f"{otc.bms_url}/{otc.project_id}/baremetalservers/detail", headers={"X-Auth-Token": otc.token()}, timeout=10
+    ).text.replace('"locked": true', '"locked": false')
+    otc.inject(Fault(on=CallKind.LIST, status=200, body=shown))
+    answer = bms.stop(*ids, reverts, locked)
+    assert came_out(answer) == {
+        **dict.fromkeys(ids, "stopped/confirmed"),
+        reverts: "failed/reverted",
+        locked: "skipped/locked",
+    }
+    assert {otc.stops_taken(id_) for id_ in (*ids, reverts)} == {1}
+    assert otc.stops_taken(locked) == 0
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_an_answer_without_a_job_sends_no_second_stop(otc: Simulator, bms: Function) -> None:
+    """The cloud took something: the servers themselves tell what."""
+    otc.bms.job_id = False
+    ids = [otc.add_server(power_off_delay=0.1) for _ in range(6)]
+    assert came_out(bms.stop(*ids)) == dict.fromkeys(ids, "stopped/confirmed")
+    assert {otc.stops_sent(id_) for id_ in ids} == {1}
+    assert otc.count(CallKind.JOB) == 0
+
+
+@pytest.mark.parametrize(
+    "manners",
+    [{"job_server_ids": False}, {"job_word": "PENDING_IN_QUEUE"}, {"job_error_wrapped": True}],
+    ids=["no server ids", "an unknown word", "wrapped errors"],
+)
+@pytest.mark.usefixtures("quick_retries")
+def test_a_job_of_other_manners_is_understood(start_function: StartFunction, manners: Mapping[str, Any]) -> None:
+    """It is waited for as long as it runs, and the servers are then asked themselves."""
+    with Simulator.otc(bms=BmsBehavior(**manners), power_off_delay=0.1) as cloud:
+        ids = [cloud.add_server() for _ in range(6)]
+        answer = start_function(cloud, AUTOSTOP_API="bms").stop(*ids)
+        assert came_out(answer) == dict.fromkeys(ids, "stopped/confirmed")
+        assert {cloud.stops_sent(id_) for id_ in ids} == {1}
+
+
+def test_a_job_that_never_ends_is_told_as_accepted(otc: Simulator, start_function: StartFunction) -> None:
+    """The watch ends; the stop was sent once."""
+    otc.bms.job_ends = False
+    ids = [otc.add_server(), otc.add_server()]
+    answer = start_function(otc, AUTOSTOP_API="bms", AUTOSTOP_WAIT="0.3s").stop(*ids)
+    assert came_out(answer) == dict.fromkeys(ids, "accepted/accepted")
+    assert {otc.stops_sent(id_) for id_ in ids} == {1}
+
+
+@pytest.mark.parametrize("code", ["Common.0011", "Common.0018", "BMS.0288"])
+def test_a_job_that_may_not_be_asked_leaves_the_servers_to_be_observed_at(
+    otc: Simulator, bms: Function, code: str
+) -> None:
+    """The permission for jobs is one that an administrator easily forgets."""
+    ids = [otc.add_server(), otc.add_server()]
+    otc.inject(Fault.bms(CallKind.JOB, code, times=None, flat=True))
+    assert came_out(bms.stop(*ids)) == dict.fromkeys(ids, "stopped/confirmed")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(Fault.bms(CallKind.STOP, "BMS.0212"), id="overloaded"),
+        pytest.param(Fault.gateway_code(CallKind.STOP, "APIG.0308", 429, retry_after=1), id="throttled"),
+        pytest.param(Fault.gateway_code(CallKind.STOP, "APIG.0202", 504, act=True), id="backend slow, acted"),
+        pytest.param(Fault.gateway_code(CallKind.STOP, "APIG.0301", 401), id="token"),
+        pytest.param(Fault.bms(CallKind.STOP, "BMS.0039"), id="already off"),
+        pytest.param(Fault.bms(CallKind.STOP, "BMS.1007"), id="internal"),
+        pytest.param(Fault(on=CallKind.STOP, cut=Cut.AFTER), id="cut after"),
+    ],
+)
+@pytest.mark.usefixtures("quick_retries")
+def test_a_batch_that_went_wrong_once_is_seen_through(otc: Simulator, bms: Function, fault: Fault) -> None:
+    """Each server is stopped by exactly one stop that the cloud took."""
+    ids = [otc.add_server(power_off_delay=0.1) for _ in range(6)]
+    otc.inject(fault)
+    assert came_out(bms.stop(*ids)) == dict.fromkeys(ids, "stopped/confirmed")
+    assert {otc.stops_taken(id_) for id_ in ids} == {1}
+
+
+def test_an_event_costs_bms_no_more_than_it_must(otc: Simulator, bms: Function) -> None:
+    """One login, one look, one stop, one look at its job, one look; and the history, if the event has a time."""
+    first, second, stopped = otc.add_server(), otc.add_server(), otc.add_server(vm_state="stopped")
+    bms.stop(first)
+    found = kinds(otc)
+    assert found == [CallKind.LOGIN, CallKind.READ, CallKind.STOP, CallKind.JOB, CallKind.READ]
+    bms.stop(second, time=at(1))
+    assert kinds(otc)[5:] == [CallKind.READ, CallKind.ACTIONS, *found[2:]]
+    bms.stop(stopped, time=at(1))
+    assert kinds(otc)[10:] == [CallKind.READ]
+
+
+def test_a_thousand_servers_cost_bms_at_most_ten_calls(start_function: StartFunction) -> None:
+    """One list, one batch, a few looks at its job, one list."""
+    with Simulator.otc(power_off_delay=0.5) as cloud:
+        ids = [cloud.add_server() for _ in range(1000)]
+        answer = start_function(cloud, AUTOSTOP_API="bms", AUTOSTOP_MAX_SERVERS="1000", AUTOSTOP_WAIT="20s").stop(*ids)
+        assert came_out(answer) == dict.fromkeys(ids, "stopped/confirmed")
+        assert len(cloud.calls) <= 10
+        assert cloud.count(CallKind.STOP) == 1
