@@ -42,6 +42,7 @@ Messages name settings, attributes and situations; they never carry text that a 
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
 
@@ -177,10 +178,27 @@ class ReadinessUnknown(RetryableError):
     name = "readiness-unknown"
 
 
+class Acceptance(StrEnum):
+    """What is known of an event for which a sink did not answer with success."""
+
+    NOT_TAKEN = "not-taken"
+    UNKNOWN = "unknown"
+
+
 class SinkUnreachable(RetryableError):
-    """An event of ours could not be handed to the sink."""
+    """An event of ours could not be handed to the sink.
+
+    Attributes:
+        acceptance: whether the sink may have taken the event all the same.
+    """
 
     name = "sink-unreachable"
+
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, acceptance: Acceptance = Acceptance.UNKNOWN
+    ) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.acceptance = acceptance
 
 
 class ProducerUnreachable(RetryableError):

@@ -11,9 +11,9 @@ from typing import Protocol
 from cloudevents.conversion import to_dict
 from cloudevents.http import CloudEvent
 
-from handler.errors import CloudError, LoginRefused, SinkUnreachable
+from handler.errors import Acceptance, CloudError, LoginRefused, SinkUnreachable
 from handler.event_types import PREFIX
-from handler.outbound.sink import DeliveryAttempt, SinkReply
+from handler.outbound.sink import DeliveryAttempt, NoAnswer, SinkReply
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,7 +64,10 @@ class TopicSink:
         # Half of a surrogate pair is none that could be written: better a `?` than no result.
         encoded = json.dumps(dict(to_dict(event)), ensure_ascii=False).encode(errors="replace")
         if len(encoded) > _LARGEST_MESSAGE:
-            raise SinkUnreachable("The result is larger than a message of SMN may be; name fewer servers in one event.")
+            raise SinkUnreachable(
+                "The result is larger than a message of SMN may be; name fewer servers in one event.",
+                acceptance=Acceptance.NOT_TAKEN,
+            )
         subject, message = _subject(event), encoded.decode()
         self._delivery.until_taken(lambda timeout: self._publish(subject, message, timeout), deadline)
 
@@ -75,7 +78,7 @@ class TopicSink:
             raise
         except CloudError as failure:
             _LOG.warning("the topic did not take the result", extra={"problem": failure.name, "detail": str(failure)})
-            return SinkReply(failure.status, failure.retry_after)
+            return SinkReply(NoAnswer.UNKNOWN if failure.status is None else failure.status, failure.retry_after)
         return SinkReply(200)
 
 

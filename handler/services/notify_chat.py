@@ -1,4 +1,4 @@
-"""The rooms put together for `notify_chat`: settings in, a thing that answers requests out. No cloud, no login.
+"""The composition root of `notify_chat`: from settings to what answers requests. No cloud, no login.
 
 Its lines in the log: `result posted` with `chat` and `reply`, `result posted before`, `result not posted` with `detail`
 and, if it is to be told still, `problem`; each with `event_source`, `event_id` and `event_type`.
@@ -27,16 +27,16 @@ _REMEMBERED = 1000
 
 
 class NotifyService:
-    """What one process shares: the connections, and which results it has told."""
+    """What one process shares: the connections, and which results it has posted."""
 
     def __init__(self, settings: NotifySettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._monotonic = monotonic
         self._poster = Poster()
-        self._told = _Memory()
+        self._posted = PostedResults()
 
     def endpoint(self) -> NotifyEndpoint:
-        """The door of `notify_chat`."""
+        """Make what answers HTTP requests to `notify_chat`."""
         if not self._settings.webhooks:
             _LOG.warning("no webhook of a chat is set")
         return NotifyEndpoint(self._settings, self.tell)
@@ -67,17 +67,22 @@ class NotifyService:
             raise BadEvent(*refused)
 
     def _tell(self, result: ResultEvent, deadline: float) -> bool:
-        """Whether there is nothing more to be done about a result."""
-        if result in self._told:
+        """Post a result, unless it was posted; return whether there is nothing more to be done about it."""
+        now = self._monotonic()
+        until = min(deadline, now + _LONGEST)
+        if not self._posted.claim(result, until - now):
             _LOG.info("result posted before", extra=_about(result))
             return True
-        until = min(deadline, self._monotonic() + _LONGEST)
-        wheres = targets(result.report, self._settings)
-        for where in wheres:
-            if self._poster.post(result.report, where, until - self._monotonic()):
-                self._told.add(result)
-                _LOG.info("result posted", extra={**_about(result), "chat": where.chat.value, "reply": where.reply})
-                return True
+        posted = False
+        try:
+            wheres = targets(result.report, self._settings)
+            for where in wheres:
+                if self._poster.post(result.report, where, until - self._monotonic()):
+                    posted = True
+                    _LOG.info("result posted", extra={**_about(result), "chat": where.chat.value, "reply": where.reply})
+                    return True
+        finally:
+            self._posted.release(result, posted=posted)
         if wheres:
             _not_told(result, logging.WARNING, "Every chat refuses it.", problem="chat-refused")
             return False
@@ -87,27 +92,48 @@ class NotifyService:
         return True
 
 
-class _Memory:
-    """The results that were posted lately, by `source` and `id`. Another process does not know them: then one is posted
-    twice.
+class PostedResults:
+    """The results that were posted lately, by `source` and `id`, and those that are being posted.
+
+    Another process does not know them: then one is posted twice.
     """
 
     def __init__(self) -> None:
-        self._keys: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._lock = threading.Lock()
+        self._posted: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._claimed: set[tuple[str, str]] = set()
+        self._changed = threading.Condition()
 
-    def __contains__(self, result: ResultEvent) -> bool:
-        return _key(result) in self._keys
+    def claim(self, result: ResultEvent, seconds: float) -> bool:
+        """Claim a result for posting, so that no other thread posts it; it must be released.
 
-    def add(self, result: ResultEvent) -> None:
-        with self._lock:
-            self._keys[_key(result)] = None
-            if len(self._keys) > _REMEMBERED:
-                self._keys.popitem(last=False)
+        Args:
+            seconds: to wait for a thread that has claimed it.
 
+        Returns:
+            Whether it is claimed; if not, it was posted.
 
-def _key(result: ResultEvent) -> tuple[str, str]:
-    return result.source, result.id
+        Raises:
+            ChatUnreachable: another thread has not posted it in time.
+        """
+        key = result.source, result.id
+        with self._changed:
+            if not self._changed.wait_for(lambda: key not in self._claimed, seconds):
+                raise ChatUnreachable("Another delivery of the result was not posted in time.")
+            if key in self._posted:
+                return False
+            self._claimed.add(key)
+            return True
+
+    def release(self, result: ResultEvent, *, posted: bool) -> None:
+        """Release a claimed result, and remember it if it was posted."""
+        key = result.source, result.id
+        with self._changed:
+            self._claimed.remove(key)
+            if posted:
+                self._posted[key] = None
+                if len(self._posted) > _REMEMBERED:
+                    self._posted.popitem(last=False)
+            self._changed.notify_all()
 
 
 def _not_told(result: ResultEvent, level: int, detail: str, **more: str) -> None:

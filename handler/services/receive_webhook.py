@@ -1,11 +1,11 @@
-"""The rooms put together for `receive_webhook`: settings in, a thing that answers requests out. No cloud, no login."""
+"""The composition root of `receive_webhook`: from settings to what answers requests. No cloud, no login."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
-from handler.errors import SinkUnreachable
+from handler.errors import Acceptance, SinkUnreachable
 from handler.http_client import HttpClient
 from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
 from handler.inbound.webhooks.registry import switched_on
@@ -26,17 +26,17 @@ class WebhookService:
     """What one process shares: the producers that are switched on, and the connections to the sink.
 
     Args:
-        telemetry: measures the calls to the sink; None if nobody wants to know.
+        telemetry: measures the calls to the sink; None if it is off.
     """
 
     def __init__(self, settings: WebhookSettings, telemetry: Telemetry | None = None) -> None:
         self._settings = settings
         new_client = telemetry.http_client("sink") if telemetry else HttpClient
-        self._sink = Sink(settings.sink, new_client=new_client)
+        self._sink = Sink(settings.sink, once=True, new_client=new_client)
         self._producers = switched_on(settings)
 
     def endpoint(self) -> WebhookEndpoint:
-        """The door of `receive_webhook`."""
+        """Make what answers HTTP requests to `receive_webhook`."""
         if not self._producers:
             _LOG.warning("no webhook is switched on")
         return WebhookEndpoint(self._producers, self.hand_on, dry_run=self._settings.dry_run)
@@ -48,9 +48,9 @@ class WebhookService:
             deadline: on the monotonic clock.
 
         Raises:
-            SinkUnreachable: it was not taken in time, or never will be like this.
+            SinkUnreachable: the sink did not say that it has taken it.
         """
-        told = {
+        extra = {
             **logs.about(request),
             "server_ids": request.server_ids,
             "dry_run": request.dry_run,
@@ -58,8 +58,14 @@ class WebhookService:
         }
         try:
             self._sink.send(*binary(stop_request_event(request, self._settings.extensions)), deadline)
-        except SinkUnreachable as trouble:
-            extra = {**told, "problem": trouble.name, "detail": str(trouble)}
-            _LOG.warning("stop request not handed on", extra=extra)
+        except SinkUnreachable as error:
+            extra |= {"problem": error.name, "detail": str(error)}
+            match error.acceptance:
+                case Acceptance.NOT_TAKEN:
+                    _LOG.warning("stop request not handed on", extra=extra)
+                case Acceptance.UNKNOWN:
+                    _LOG.warning("stop request sent, not known whether it was taken", extra=extra)
+                case unknown:
+                    assert_never(unknown)
             raise
-        _LOG.info("stop request handed on", extra=told)
+        _LOG.info("stop request handed on", extra=extra)

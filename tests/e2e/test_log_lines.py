@@ -138,6 +138,9 @@ class Scenes:
     def not_handed_on(self) -> None:
         self.handed_on(Say(400))
 
+    def perhaps_handed_on(self) -> None:
+        self.handed_on(Say(500))
+
     def nothing_switched_on(self) -> None:
         WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": "http://sink.example/"})).endpoint()
 
@@ -293,6 +296,7 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "request not handled": Scenes.not_handled,
     "stop request handed on": Scenes.handed_on,
     "stop request not handed on": Scenes.not_handed_on,
+    "stop request sent, not known whether it was taken": Scenes.perhaps_handed_on,
     "delivery ignored": Scenes.delivery_ignored,
     "alert ignored": Scenes.alert_without_data,
     "alert malformed": Scenes.alert_malformed,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -316,11 +318,59 @@ def test_the_memory_of_what_was_told_has_an_end() -> None:
     with SinkServer() as chat:
         made = service(chat)
         for result in results(1002):
-            made._told.add(result)
+            assert made._posted.claim(result, 0.0)
+            made._posted.release(result, posted=True)
         first, *_, last = results(1002)
-        assert (first in made._told, last in made._told, len(made._told._keys)) == (False, True, 1000)
         made.tell([last], 1e9)
         assert chat.got == []
+        made.tell([first], 1e9)
+        assert len(chat.got) == 1
+        assert len(made._posted._posted) == 1000
+
+
+def test_identical_results_that_come_together_are_posted_once() -> None:
+    """The others wait until it is known whether it was posted, and are repeats then."""
+    release = threading.Event()
+    with SinkServer(Say(200, after=release)) as chat, logged() as lines, ThreadPoolExecutor(8) as threads:
+        made = service(chat)
+        told = [threads.submit(made.tell, results(1), time.monotonic() + 60) for _ in range(8)]
+        chat.wait(1)
+        release.set()
+        for each in told:
+            each.result(60)
+    assert len(chat.got) == 1
+    assert (len(lines.of("result posted")), len(lines.of("result posted before"))) == (1, 7)
+
+
+def test_a_result_that_could_not_be_posted_is_posted_by_the_delivery_that_waits() -> None:
+    """Nothing is lost if the first one fails."""
+    release = threading.Event()
+    with SinkServer(Say(503, after=release)) as chat, ThreadPoolExecutor(2) as threads:
+        made = service(chat)
+        first = threads.submit(made.tell, results(1), time.monotonic() + 60)
+        chat.wait(1)
+        second = threads.submit(made.tell, results(1), time.monotonic() + 60)
+        release.set()
+        with pytest.raises(ChatUnreachable):
+            first.result(60)
+        second.result(60)
+    assert len(chat.got) == 2
+
+
+def test_a_delivery_does_not_wait_for_another_one_beyond_its_time() -> None:
+    """It must come again; what is posted by then is known."""
+    release = threading.Event()
+    with SinkServer(Say(200, after=release)) as chat, ThreadPoolExecutor(1) as threads:
+        made = service(chat)
+        first = threads.submit(made.tell, results(1), time.monotonic() + 60)
+        chat.wait(1)
+        # The deadline of the settings is over by then.
+        with pytest.raises(ChatUnreachable, match="not posted in time"):
+            made.tell(results(1), time.monotonic() - 60)
+        release.set()
+        first.result(60)
+        made.tell(results(1), time.monotonic())
+    assert len(chat.got) == 1
 
 
 @given(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
+import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from handler.errors import SinkUnreachable
+from handler.errors import Acceptance, SinkUnreachable
 from handler.outbound.sink import Sink
 from handler.settings.common import SinkSettings
 from handler.settings.env import Secret
@@ -196,6 +199,112 @@ def test_no_sink_at_all_is_unreachable() -> None:
     with pytest.raises(SinkUnreachable):
         hand_over(f"http://127.0.0.1:{port}/", clock, budget=2.0)
     assert clock.slept
+
+
+# --- an event that must not be delivered twice
+
+
+def hand_over_once(url: str, clock: Clock, **settings: str) -> Acceptance | None:
+    """Send one event to a sink; None if it was taken, else what is known of it."""
+    sink = Sink(SinkSettings(url, **settings), once=True, sleep=clock.sleep, monotonic=clock.monotonic)
+    try:
+        sink.send(HEADERS, BODY, clock.now + 2.0)
+    except SinkUnreachable as error:
+        return error.acceptance
+    return None
+
+
+@pytest.mark.parametrize(
+    ("answer", "acceptance", "repeated"),
+    [
+        (Say(202), None, False),
+        (Say(429), Acceptance.NOT_TAKEN, True),
+        (Say(503), Acceptance.UNKNOWN, True),
+        *((Say(status), Acceptance.NOT_TAKEN, False) for status in (400, 401, 404, 408, 409)),
+        *((Say(status), Acceptance.UNKNOWN, False) for status in (302, 303, 500, 502, 504)),
+        (Say(0), Acceptance.UNKNOWN, False),
+    ],
+)
+def test_an_event_that_must_not_come_twice_is_repeated_only_if_it_was_not_taken(
+    answer: Say, acceptance: Acceptance | None, repeated: bool
+) -> None:
+    """What a proxy or a sink answered otherwise may come from behind a sink that has the event."""
+    clock = Clock()
+    with SinkServer(*[answer] * 100) as server:
+        assert hand_over_once(server.url, clock) is acceptance
+    assert (len(server.got) > 1) is repeated
+    assert bool(clock.slept) is repeated
+
+
+@pytest.mark.parametrize("again", [Say(400), Say(429), Say(202)])
+def test_what_may_have_been_taken_once_stays_unknown(again: Say) -> None:
+    """A later refusal does not take back an earlier attempt; a success settles it."""
+    with SinkServer(Say(503), *[again] * 100) as server:
+        acceptance = hand_over_once(server.url, Clock())
+    assert acceptance is (None if again.status == 202 else Acceptance.UNKNOWN)
+
+
+def test_a_slow_sink_gets_an_event_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be at work on it: nothing is known before it answers."""
+    monkeypatch.setattr("handler.outbound.sink._ATTEMPT_TIMEOUT", 0.1)
+    release = threading.Event()
+    with SinkServer(Say(202, after=release)) as server:
+        sink = Sink(SinkSettings(server.url), once=True)
+        with pytest.raises(SinkUnreachable, match="no answer") as raised:
+            sink.send(HEADERS, BODY, time.monotonic() + 1.0)
+        server.wait(1)
+        release.set()
+    assert raised.value.acceptance is Acceptance.UNKNOWN
+    assert len(server.got) == 1
+
+
+def test_a_refused_connection_is_tried_again_until_the_sink_listens() -> None:
+    """Nothing was sent, so it cannot come twice."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    clock = Clock()
+    assert hand_over_once(f"http://127.0.0.1:{port}/", clock) is Acceptance.NOT_TAKEN
+    assert len(clock.slept) > 1
+    with ExitStack() as stack:
+
+        class Starting(Clock):
+            """Time in whose first pause the sink starts."""
+
+            def sleep(self, seconds: float) -> None:
+                """Start the sink."""
+                if not self.slept:
+                    self.server = stack.enter_context(SinkServer(port=port))
+                super().sleep(seconds)
+
+        starting = Starting()
+        assert hand_over_once(f"http://127.0.0.1:{port}/", starting) is None
+        assert (len(starting.server.got), len(starting.slept)) == (1, 1)
+
+
+def test_without_an_address_or_a_token_nothing_is_sent_and_nothing_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that never left has not been taken."""
+
+    def unknown(*_: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    clock = Clock()
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", unknown)
+        assert hand_over_once("http://sink.example/", clock) is Acceptance.NOT_TAKEN
+    with SinkServer() as server:
+        assert hand_over_once(server.url, clock, token_file=str(tmp_path / "none")) is Acceptance.NOT_TAKEN
+    assert (server.got, clock.slept) == ([], [])
+
+
+def test_what_is_repeated_as_often_as_it_helps_tells_the_same() -> None:
+    """A result's sink keeps being asked after anything that may pass; what is known of the event is known there too."""
+    for answer, acceptance in ((Say(500), Acceptance.UNKNOWN), (Say(404), Acceptance.NOT_TAKEN)):
+        with SinkServer(*[answer] * 100) as server, pytest.raises(SinkUnreachable) as raised:
+            hand_over(server.url, Clock(), budget=2.0)
+        assert raised.value.acceptance is acceptance
+        assert len(server.got) > 1
 
 
 def test_netrc_is_not_observed_at(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -43,19 +43,20 @@ class _Server(ThreadingHTTPServer):
 
 
 class HttpServer:
-    """Serves HTTP on a free port of 127.0.0.1 from `__enter__` to `__exit__`.
+    """Serves HTTP on a port of 127.0.0.1 from `__enter__` to `__exit__`.
 
     Args:
         handler: class of the handler.
         tls: how it serves https, as `localhost`; None for http.
+        port: to listen on; 0 for any that is free.
 
     Attributes:
         port: on which it listens already.
         origin: scheme, host and port.
     """
 
-    def __init__(self, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None) -> None:
-        self._server = _Server(("127.0.0.1", 0), handler)
+    def __init__(self, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+        self._server = _Server(("127.0.0.1", port), handler)
         self.port = self._server.server_port
         self.origin = f"http://127.0.0.1:{self.port}"
         if tls is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,16 @@ from tests.support.http_server import Handler, HttpServer
 
 @dataclass(frozen=True)
 class Say:
-    """One answer of the sink. Status 0 cuts the connection instead."""
+    """One answer of the sink. Status 0 cuts the connection instead.
+
+    Attributes:
+        after: the answer is not sent before this is set; None for at once.
+    """
 
     status: int = 202
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    after: threading.Event | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,12 @@ class SinkServer(HttpServer):
     """Gives each of `answers` once, then 202 to everything.
 
     Args:
+        port: to listen on; 0 for any that is free.
         together: how many requests must have arrived before any is answered.
         tls: how it serves https, as localhost; None for http.
     """
 
-    def __init__(self, *answers: Say, together: int = 1, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *answers: Say, port: int = 0, together: int = 1, tls: ssl.SSLContext | None = None) -> None:
         barrier = threading.Barrier(together, timeout=10)
         self.got: list[Got] = []
         waiting = list(answers)
@@ -59,6 +66,8 @@ class SinkServer(HttpServer):
                     got.append(Got(self.command, self.path, self.lower_headers(), body))
                     say = waiting.pop(0) if waiting else Say()
                 barrier.wait()
+                if say.after is not None:
+                    say.after.wait(60)
                 if say.status == 0:
                     self.close_connection = True
                     return
@@ -66,7 +75,14 @@ class SinkServer(HttpServer):
 
             do_GET = do_POST
 
-        super().__init__(Answers, tls)
+        super().__init__(Answers, tls, port)
+
+    def wait(self, requests: int) -> None:
+        """Wait until so many requests are there, and no longer than a minute."""
+        until = time.monotonic() + 60
+        while len(self.got) < requests and time.monotonic() < until:
+            time.sleep(0.01)
+        assert len(self.got) >= requests
 
     @property
     def url(self) -> str:

@@ -83,8 +83,8 @@ class WebhookEndpoint:
         )
         try:
             self._hand_on(asked, until)
-        except SinkUnreachable:
-            answer = producer.not_handed_on(message, asked)
+        except SinkUnreachable as error:
+            answer = producer.not_handed_on(message, asked, error.acceptance)
             if answer is None:
                 raise
             return answer

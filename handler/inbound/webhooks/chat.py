@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import assert_never
 from urllib.parse import urlsplit
 
+from handler.errors import Acceptance
 from handler.event_types import STOP_REQUESTED
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
@@ -141,13 +142,19 @@ class Chat(ABC):
         after = "It is a dry run: no stop will be sent." if request.dry_run else "The result comes later."
         return self.say(f"{_understood(request)} The request was handed on. {after}", message)
 
-    def not_handed_on(self, message: ChatCommand, request: StopRequest) -> Answer | None:
-        """A person must be told in words: an error status shows as nothing useful in a chat."""
-        return self.say(
-            f"{_understood(request)} But it was NOT handed on: the next stage did not take it in time. "
-            "Look at the servers before you rely on anything, and send it again.",
-            message,
-        )
+    def not_handed_on(self, message: ChatCommand, request: StopRequest, acceptance: Acceptance) -> Answer | None:
+        """Answer in words: an error status shows as nothing useful in a chat."""
+        match acceptance:
+            case Acceptance.NOT_TAKEN:
+                words = "But it was NOT handed on: the next stage did not take it. Send it again."
+            case Acceptance.UNKNOWN:
+                words = (
+                    "It was sent, and it is not known whether it was taken. Do not send it again: "
+                    "if it was taken, the result comes later."
+                )
+            case unknown:
+                assert_never(unknown)
+        return self.say(f"{_understood(request)} {words}", message)
 
 
 def people(*ids: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
 
+from handler.errors import Acceptance
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
@@ -86,8 +87,12 @@ class Producer(Protocol[Message]):
     def handed_on(self, message: Message, request: StopRequest) -> Answer:
         """What the producer is told once the sink has taken the request."""
 
-    def not_handed_on(self, message: Message, request: StopRequest) -> Answer | None:
-        """What the producer is told if the sink has not taken it; None for a 503, so that it is sent again."""
+    def not_handed_on(self, message: Message, request: StopRequest, acceptance: Acceptance) -> Answer | None:
+        """Answer if the sink did not say that it has taken it; None for a 503, so that it is sent again.
+
+        Args:
+            acceptance: whether the sink may have taken it.
+        """
 
 
 class Alarm:
@@ -100,6 +105,6 @@ class Alarm:
         incomplete = {"left_out": request.left_out} if request.left_out else {}
         return responses.json_answer(200, {"status": "handed-on", "id": request.id, **incomplete})
 
-    def not_handed_on(self, _message: object, _request: StopRequest) -> Answer | None:
-        """Machines send again."""
+    def not_handed_on(self, _message: object, _request: StopRequest, _acceptance: Acceptance) -> Answer | None:
+        """Have it sent again: the event's id is the same then."""
         return None

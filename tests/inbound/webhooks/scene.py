@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from cloudevents.conversion import to_dict
 
-from handler.errors import SinkUnreachable
+from handler.errors import Acceptance, SinkUnreachable
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
 from handler.inbound.extract.dispatch import extract
@@ -73,10 +73,10 @@ class Scene:
     """`receive_webhook` with these settings. Everything that it hands on is a valid event that reads back the same.
 
     Args:
-        down: the sink takes nothing.
+        down: the sink takes nothing; or, if this is UNKNOWN, says nothing.
     """
 
-    def __init__(self, *, now: datetime = NOW, down: bool = False, **environ: str) -> None:
+    def __init__(self, *, now: datetime = NOW, down: bool | Acceptance = False, **environ: str) -> None:
         self.now = now
         self.down = down
         self.handed: list[StopRequest] = []
@@ -88,7 +88,8 @@ class Scene:
     def _hand_on(self, request: StopRequest, deadline: float) -> None:
         self.deadlines.append(deadline)
         if self.down:
-            raise SinkUnreachable("The sink is down.", retry_after=7.0)
+            acceptance = self.down if isinstance(self.down, Acceptance) else Acceptance.NOT_TAKEN
+            raise SinkUnreachable("The sink is down.", retry_after=7.0, acceptance=acceptance)
         event = stop_request_event(request, {})
         document = dict(to_dict(event))
         found = faults("cloudevent-in.json", document)

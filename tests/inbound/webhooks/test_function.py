@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -128,6 +130,109 @@ def test_it_answers_in_time_when_the_sink_does_not(serve: Serve, monkeypatch: py
         answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30)
     assert answer.status_code == 503
     assert time.monotonic() - began < 5.0
+
+
+CHAT_TOKEN = fresh_secret()
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have producers wait for a second, and a sink that is asked again for less."""
+    monkeypatch.setattr("handler.outbound.sink._ATTEMPT_TIMEOUT", 0.1)
+    monkeypatch.setattr("handler.inbound.webhooks.rocketchat.RocketChat.patience", 1.0)
+    monkeypatch.setattr("handler.inbound.webhooks.model.Alarm.patience", 1.0)
+
+
+def command(serve: Serve, sink: str) -> str:
+    """Type a command in Rocket.Chat; return the first answer."""
+    url = serve(
+        "receive_webhook",
+        {
+            "AUTOSTOP_EVENT_SINK": sink,
+            "AUTOSTOP_ROCKETCHAT_TOKENS": CHAT_TOKEN,
+            "AUTOSTOP_ROCKETCHAT_USERS": "ada",
+            "AUTOSTOP_ROCKETCHAT_CHANNELS": "general",
+        },
+    )
+    message = {
+        "token": CHAT_TOKEN,
+        "trigger_word": "!bms",
+        "channel_id": "general",
+        "message_id": "m1",
+        "user_id": "ada",
+        "text": f"!bms stop {ONE}",
+    }
+    answer = requests.post(f"{url}/rocketchat", json=message, timeout=30)
+    assert answer.status_code == 200
+    text: str = answer.json()["text"]
+    assert f"stop 1 server: {ONE}" in text
+    return text
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429])
+def test_a_chat_reads_that_a_refused_command_was_not_handed_on(serve: Serve, status: int) -> None:
+    """Then it may be sent again."""
+    with SinkServer(*[Say(status)] * 100) as sink:
+        text = command(serve, sink.url)
+    assert "NOT handed on" in text
+    assert "not known" not in text
+
+
+def test_a_chat_reads_that_a_command_was_not_handed_on_if_the_connection_was_refused(serve: Serve) -> None:
+    """It is tried until the chat must have its answer."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert "NOT handed on" in command(serve, f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize("said", [Say(500), Say(502), Say(503), Say(504), Say(0)])
+def test_a_chat_reads_that_a_command_may_have_been_taken(serve: Serve, said: Say) -> None:
+    """After a 5xx or a cut connection the power may be off already."""
+    with SinkServer(*[said] * 100) as sink:
+        text = command(serve, sink.url)
+    assert "not known whether it was taken. Do not send it again" in text
+    assert "handed on" not in text
+    assert len(sink.got) == 1 or said.status == 503
+
+
+def test_a_command_to_a_slow_sink_is_posted_once_and_stops_its_server_once(
+    serve: Serve, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer comes in time, `stop_servers` goes on, and is not asked again."""
+    impatient(monkeypatch)
+    server = cloud.add_server(id=ONE, power_off_delay=600.0)
+    with SinkServer() as results:
+        environ = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "3s", "AUTOSTOP_RESULT_SINK": results.url}
+        stop = serve("stop_servers", {**environ, **cloud.environ()})
+        assert "not known whether it was taken. Do not send it again" in command(serve, stop)
+        results.wait(1)
+    assert [got.data["servers"][0]["outcome"] for got in results.got] == ["accepted"]
+    assert cloud.stops_sent(server) == 1
+
+
+def test_a_command_to_a_sink_that_does_not_answer_is_posted_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a chat left without an answer."""
+    impatient(monkeypatch)
+    release = threading.Event()
+    with SinkServer(Say(202, after=release)) as sink:
+        assert "not known whether it was taken. Do not send it again" in command(serve, sink.url)
+        sink.wait(1)
+        release.set()
+    assert len(sink.got) == 1
+
+
+def test_an_alarm_to_a_slow_sink_comes_again_by_its_producer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines repeat under the same id; the webhook itself does not."""
+    impatient(monkeypatch)
+    release = threading.Event()
+    with SinkServer(Say(202, after=release)) as sink:
+        url = webhook(serve, sink.url)
+        answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30)
+        assert answer.status_code == 503
+        sink.wait(1)
+        release.set()
+        assert requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30).status_code == 200
+    assert len(sink.got) == 2
+    assert len({got.headers["ce-id"] for got in sink.got}) == 1
 
 
 # --- what is loaded, and what keeps it from starting
