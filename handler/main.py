@@ -87,10 +87,21 @@ def _notify_chat() -> Wiring:
     return Wiring(NotifyService(settings).endpoint().answer, settings.max_body, timedelta(0), telemetry)
 
 
+def _keep_servers() -> Wiring:
+    from handler.services.keep_servers import KeepService
+    from handler.settings.keep_servers import from_environ
+
+    settings = from_environ(os.environ)
+    telemetry = _started(settings.log_level)
+    answer = KeepService(settings, telemetry=telemetry).endpoint().answer
+    return Wiring(answer, settings.max_body, settings.deadline, telemetry)
+
+
 _TARGETS: Mapping[str, Callable[[], Wiring]] = {
     "stop_servers": _stop_servers,
     "receive_webhook": _receive_webhook,
     "notify_chat": _notify_chat,
+    "keep_servers": _keep_servers,
 }
 
 try:
@@ -111,4 +122,4 @@ def _serve(request: flask.Request) -> flask.Response:
 
 
 # functions-framework takes the one that is named as the target, and that one is wired.
-stop_servers = receive_webhook = notify_chat = _serve
+stop_servers = receive_webhook = notify_chat = keep_servers = _serve

@@ -51,8 +51,9 @@ def cloud() -> Iterator[Simulator]:
 class Function:
     """The function on loopback over real HTTP, loaded by functions-framework as in production."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, type_: str = STOP) -> None:
         self.url = url
+        self._type = type_
 
     def send(
         self, data: Any = None, *, headers: Mapping[str, str] | None = None, **attributes: Any
@@ -62,7 +63,7 @@ class Function:
             "specversion": "1.0",
             "id": f"event-{next(_ids)}",
             "source": "/tests",
-            "type": STOP,
+            "type": self._type,
             **attributes,
         }
         sent = {f"ce-{name}": value for name, value in attributes.items()}
@@ -93,6 +94,21 @@ def start_function(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
         def start(cloud: Simulator, **environ: Any) -> Function:
             wanted = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ}
             return Function(serve("stop_servers", wanted))
+
+        yield start
+
+
+KEEP = "io.github.bms-autostop.keep.requested.v1"
+
+
+@pytest.fixture
+def start_keep(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
+    """Start `keep_servers` with settings of one's own: `start_keep(cloud, AUTOSTOP_MAX_KEEP="1h")`."""
+    with serving(monkeypatch) as serve:
+
+        def start(cloud: Simulator, **environ: str) -> Function:
+            wanted = {"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ}
+            return Function(serve("keep_servers", wanted), KEEP)
 
         yield start
 

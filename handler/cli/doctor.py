@@ -112,6 +112,8 @@ def examine(target: Target, environ: Mapping[str, str], server_id: str | None, o
             checks = targets.receive_webhook(settings, on_check)
         case Target.NOTIFY_CHAT:
             checks = targets.notify_chat(settings, on_check)
+        case Target.KEEP_SERVERS:
+            checks = targets.keep_servers(settings, on_check)
     # Without a setting nothing is known about callers; the warning above says so.
     yield from (check for check in checks if not (callers_unset and check.check == "callers"))
 

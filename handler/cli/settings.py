@@ -20,6 +20,7 @@ class Target(StrEnum):
     STOP_SERVERS = "stop_servers"
     RECEIVE_WEBHOOK = "receive_webhook"
     NOTIFY_CHAT = "notify_chat"
+    KEEP_SERVERS = "keep_servers"
 
 
 def declarations(target: Target) -> Sequence[Setting[Any]]:
@@ -31,7 +32,7 @@ def read(target: Target, environ: Mapping[str, str]) -> Any:
     """Read and check the settings of a target.
 
     Returns:
-        `Settings`, `WebhookSettings` or `NotifySettings`.
+        `Settings`, `WebhookSettings`, `NotifySettings` or `KeepSettings`.
 
     Raises:
         SettingsError: with every violation.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from handler.cloud.api_client import Http
 from handler.cloud.auth.login import AccessKeyAuth, Login, NoLogin, StaticToken
@@ -14,7 +14,7 @@ from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
 from handler.errors import CloudError
 from handler.http_client import HttpClient
 from handler.settings.login import CloudLogin, LoginKind
-from handler.settings.stop_servers import ApiName, Settings
+from handler.settings.stop_servers import ApiName
 from handler.stop.evidence import History
 from handler.stop.ports import Cloud
 
@@ -22,6 +22,31 @@ if TYPE_CHECKING:
     from handler.cloud.bms import BmsReader
     from handler.cloud.nova import Microversion, NovaReader
     from handler.cloud.smn import Topic
+
+
+class ConnectionSettings(Protocol):
+    """The settings that a connection to the cloud needs; see `handler.settings.stop_servers.Settings`."""
+
+    @property
+    def login(self) -> CloudLogin: ...
+
+    @property
+    def api(self) -> ApiName: ...
+
+    @property
+    def compute_url(self) -> str | None: ...
+
+    @property
+    def bms_url(self) -> str | None: ...
+
+    @property
+    def smn_url(self) -> str | None: ...
+
+    @property
+    def result_topic(self) -> str | None: ...
+
+    @property
+    def concurrency(self) -> int: ...
 
 
 class Clouds:
@@ -34,7 +59,7 @@ class Clouds:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ConnectionSettings,
         monotonic: Callable[[], float] = time.monotonic,
         client: HttpClient | None = None,
         new_client: Callable[..., HttpClient] = HttpClient,

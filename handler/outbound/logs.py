@@ -18,11 +18,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from handler import rfc3339
 from handler.errors import AutostopError, RetryableError
 from handler.outbound.result import selector_row, server_row
 from handler.stop.model import Report, ServerResult, StopRequest
+
+if TYPE_CHECKING:
+    from handler.keep.model import KeepRequest
 
 _LOG = logging.getLogger(__name__)
 # Bytes of lines that wait for a reader of stdout, and seconds that an answer and the end of the process wait for it.
@@ -202,13 +206,13 @@ def log_report(report: Report, result_type: str) -> None:
     )
 
 
-def log_unhandled(request: StopRequest, trouble: RetryableError) -> None:
+def log_unhandled(request: StopRequest | KeepRequest, trouble: RetryableError) -> None:
     """One line for an event that must come again."""
     extra = {**about(request), "problem": trouble.name, "detail": str(trouble)}
     _LOG.warning("event not handled", extra=extra)
 
 
-def about(request: StopRequest) -> dict[str, str | None]:
+def about(request: StopRequest | KeepRequest) -> dict[str, str | None]:
     """The keys of every line about an event."""
     return {
         "event_source": request.source,

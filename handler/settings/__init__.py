@@ -11,15 +11,15 @@ from typing import Any
 
 from handler.settings.env import Setting
 
-TARGETS = ("stop_servers", "receive_webhook", "notify_chat")
+TARGETS = ("stop_servers", "receive_webhook", "notify_chat", "keep_servers")
 """The functions-framework targets, each with a module of its name here."""
 
 # The modules that declare settings, each with the targets that read them if a declaration names no others.
 _MODULES = {
     "common": TARGETS,
-    "oidc": ("stop_servers", "notify_chat"),
+    "oidc": ("stop_servers", "notify_chat", "keep_servers"),
     **{target: (target,) for target in TARGETS},
-    "login": ("stop_servers",),
+    "login": ("stop_servers", "keep_servers"),
 }
 
 

@@ -28,8 +28,8 @@ from handler.settings.env import (
 if TYPE_CHECKING:
     from handler.settings.oidc import OidcSettings
 
-_CALLED = ("stop_servers", "notify_chat")
-_POSTING = ("stop_servers", "receive_webhook")
+_CALLED = ("stop_servers", "notify_chat", "keep_servers")
+_POSTING = ("stop_servers", "receive_webhook", "keep_servers")
 # The attributes of CloudEvents, and the extensions that are set here.
 _RESERVED = (
     "id|source|type|specversion|time|subject|datacontenttype|dataschema|data|"
@@ -82,6 +82,13 @@ def _budget(text: str) -> timedelta:
     found = duration(text)
     if found < timedelta(seconds=1):
         raise ValueError("must be at least 1s")
+    return found
+
+
+def _max_keep(text: str) -> timedelta:
+    found = duration(text)
+    if found < timedelta(minutes=1):
+        raise ValueError("must be at least 1m")
     return found
 
 
@@ -160,9 +167,16 @@ LOG_LEVEL = Setting(
 DRY_RUN = Setting(
     "AUTOSTOP_DRY_RUN",
     boolean,
-    "never stop a server, only report what would be done; of `receive_webhook`: mark every event as a dry run",
+    "never change a server, only report what would be done; of `receive_webhook`: mark every event as a dry run",
     "false",
     targets=_POSTING,
+)
+MAX_KEEP = Setting(
+    "AUTOSTOP_MAX_KEEP",
+    _max_keep,
+    "how far ahead a keep may end, at least `1m`; longer ones are refused",
+    "24h",
+    targets=("keep_servers", "receive_webhook"),
 )
 SOURCE = Setting(
     "AUTOSTOP_SOURCE", _uri_reference, "`source` of events sent, or its beginning", "/bms-autostop", targets=_POSTING

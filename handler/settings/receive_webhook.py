@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from handler.settings.common import (
     K_SINK,
     LOG_LEVEL,
     MAX_BODY,
+    MAX_KEEP,
     SOURCE,
     SinkSettings,
     read_extensions,
@@ -55,6 +57,8 @@ class WebhookSettings:
 
     Attributes:
         sink: where stop requests are posted to.
+        keep_sink: where keep requests are posted to.
+        max_keep: how far ahead a keep may end.
         source: what the `source` of each event begins with; the producer's path follows.
         extensions: attributes of every event sent.
         max_body: bytes.
@@ -65,6 +69,8 @@ class WebhookSettings:
     """
 
     sink: SinkSettings
+    keep_sink: SinkSettings
+    max_keep: timedelta
     source: str
     extensions: Mapping[str, str]
     max_body: int
@@ -139,6 +145,12 @@ EVENT_SINK = Setting(
     _sink,
     "`http(s)://` URL that stop requests are posted to; this or `K_SINK` must be set",
     unset="`K_SINK`",
+)
+KEEP_SINK = Setting(
+    "AUTOSTOP_KEEP_SINK",
+    _sink,
+    "`http(s)://` URL that keep requests from chats are posted to, with the same token",
+    unset="that of stop requests",
 )
 ID_LABEL = Setting(
     "AUTOSTOP_ID_LABEL", str, "label, property, dimension or variable that holds the server's id", "server_id"
@@ -223,8 +235,12 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         env.note(GRAFANA_TIMESTAMP_HEADER, "needs AUTOSTOP_GRAFANA_HMAC_SECRET")
     if env.text(SMN_TOPICS) and find_spec("cryptography") is None:
         env.note(SMN_TOPICS, needs_extra("smn"))
+    sink = read_sink(env, named or injected or "")
+    keep_sink = env.optional(KEEP_SINK)
     settings = WebhookSettings(
-        sink=read_sink(env, named or injected or ""),
+        sink=sink,
+        keep_sink=sink._replace(url=keep_sink) if keep_sink else sink,
+        max_keep=env.value(MAX_KEEP),
         source=env.value(SOURCE),
         extensions=read_extensions(env),
         max_body=env.value(MAX_BODY),

@@ -30,9 +30,10 @@ from handler.settings.login import CloudLogin, read_login
 from handler.stop.model import Policy
 
 # A message of SMN holds 256 KB, and a server's row with its evidence takes about one.
-_MOST_IN_MESSAGE = 150
+MOST_IN_MESSAGE = 150
 _TOPIC = "smn:"
 _BY_CATALOG = "from clouds.yaml or the catalogue"
+_WITH_LOGIN = ("stop_servers", "keep_servers")
 
 
 class ApiName(StrEnum):
@@ -141,15 +142,26 @@ API = Setting(
     "nova",
 )
 COMPUTE_URL = Setting(
-    "AUTOSTOP_COMPUTE_URL", http_url, "base URL of Nova, with or without version and project", unset=_BY_CATALOG
+    "AUTOSTOP_COMPUTE_URL",
+    http_url,
+    "base URL of Nova, with or without version and project",
+    unset=_BY_CATALOG,
+    targets=_WITH_LOGIN,
 )
 BMS_URL = Setting("AUTOSTOP_BMS_URL", http_url, "the same of BMS v1", unset=_BY_CATALOG)
-SMN_URL = Setting("AUTOSTOP_SMN_URL", http_url, "the same of SMN, if a topic is the sink", unset=_BY_CATALOG)
+SMN_URL = Setting(
+    "AUTOSTOP_SMN_URL",
+    http_url,
+    "the same of SMN, if a topic is the sink",
+    unset=_BY_CATALOG,
+    targets=_WITH_LOGIN,
+)
 RESULT_SINK = Setting(
     "AUTOSTOP_RESULT_SINK",
     _sink,
     "`http(s)://` URL that result events are posted to, or `smn:` and the URN of an SMN topic",
     unset="`K_SINK`, else the response",
+    targets=_WITH_LOGIN,
 )
 EVENT_TYPES = Setting(
     "AUTOSTOP_EVENT_TYPES",
@@ -158,7 +170,11 @@ EVENT_TYPES = Setting(
 )
 BARE_METAL_ONLY = Setting("AUTOSTOP_BARE_METAL_ONLY", boolean, "skip servers that are not bare metal", "true")
 PROTECT = Setting(
-    "AUTOSTOP_PROTECT", pair, "tag, or metadata key and value, that keeps a server running", "autostop=never"
+    "AUTOSTOP_PROTECT",
+    pair,
+    "tag, or metadata key and value, that keeps a server running",
+    "autostop=never",
+    targets=_WITH_LOGIN,
 )
 ONLY = Setting(
     "AUTOSTOP_ONLY",
@@ -167,7 +183,11 @@ ONLY = Setting(
     unset="none: any server",
 )
 MAX_SERVERS = Setting(
-    "AUTOSTOP_MAX_SERVERS", whole(1, 1000), "most servers one delivery may name or select; more are refused whole", "50"
+    "AUTOSTOP_MAX_SERVERS",
+    whole(1, 1000),
+    "most servers one delivery may name or select; more are refused whole",
+    "50",
+    targets=_WITH_LOGIN,
 )
 STOP_LIMIT = Setting(
     "AUTOSTOP_STOP_LIMIT",
@@ -175,11 +195,19 @@ STOP_LIMIT = Setting(
     "most servers this process sends stops for within a time, at least `AUTOSTOP_MAX_SERVERS`; `0` = no limit",
     unset="4 times `AUTOSTOP_MAX_SERVERS` per `10m`",
 )
-MAX_EVENT_AGE = Setting("AUTOSTOP_MAX_EVENT_AGE", duration, "oldest event `time` that is acted on; `0` = any", "15m")
+MAX_EVENT_AGE = Setting(
+    "AUTOSTOP_MAX_EVENT_AGE",
+    duration,
+    "oldest event `time` that is acted on; `0` = any",
+    "15m",
+    targets=_WITH_LOGIN,
+)
 WAIT = Setting(
     "AUTOSTOP_WAIT", duration, "how long a stop is watched (half of a shorter deadline); `0` = not at all", "20s"
 )
-CONCURRENCY = Setting("AUTOSTOP_CONCURRENCY", whole(1, 256), "most calls to the cloud at once", "16")
+CONCURRENCY = Setting(
+    "AUTOSTOP_CONCURRENCY", whole(1, 256), "most calls to the cloud at once", "16", targets=_WITH_LOGIN
+)
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
@@ -209,11 +237,9 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     limit = env.optional(STOP_LIMIT) or StopLimit(4 * policy.max_servers, timedelta(minutes=10))
     if 0 < limit.servers < policy.max_servers:
         env.note(STOP_LIMIT, "must be 0, or at least AUTOSTOP_MAX_SERVERS")
-    url, topic = _results_to(env)
-    if topic and policy.max_servers > _MOST_IN_MESSAGE:
-        env.note(
-            MAX_SERVERS, f"must be at most {_MOST_IN_MESSAGE} with an SMN topic as the sink: no message holds more"
-        )
+    url, topic = results_to(env)
+    if topic and policy.max_servers > MOST_IN_MESSAGE:
+        env.note(MAX_SERVERS, f"must be at most {MOST_IN_MESSAGE} with an SMN topic as the sink: no message holds more")
     sink = read_sink(env, url or "")
     settings = Settings(
         callers=callers,
@@ -238,7 +264,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _results_to(env: Env) -> tuple[str | None, str | None]:
+def results_to(env: Env) -> tuple[str | None, str | None]:
     """Return the URL and the URN of the topic that results go to; one of them at most."""
     sink = env.optional(RESULT_SINK) or env.optional(K_SINK)
     if sink is not None and sink.startswith(_TOPIC):

@@ -27,6 +27,7 @@ class CallKind(StrEnum):
     REVOKE = "revoke"
     JOB = "job"
     PUBLISH = "publish"
+    METADATA = "metadata"
     OTHER = "other"
 
 

@@ -58,6 +58,8 @@ def _nova_kind(request: Request) -> CallKind:
             return CallKind.ACTIONS
         case Resource.ACTION if is_stop(request):
             return CallKind.STOP
+        case Resource.METADATA | Resource.METADATA_ITEM:
+            return CallKind.METADATA
     return CallKind.OTHER
 
 

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from handler import rfc3339
 from handler.stop.evidence import Action, Evidence, History, Lookup, UnreadEntry
-from handler.stop.model import Decision, Move, Policy, Power, Reason, Refusal, Server, StopRequest
+from handler.stop.model import Decision, EventLimits, Move, Policy, Power, Reason, Refusal, Server, StopRequest
 
 KEEP_UNTIL = "autostop-keep-until"
 
@@ -88,7 +88,7 @@ _TRANSITIONAL = frozenset({"reboot", "hard_reboot", "rebuild", "resize", "revert
 _STUCK_AFTER = timedelta(minutes=30)
 
 
-def refuse(request: StopRequest, policy: Policy, now: datetime) -> Refusal | None:
+def refuse(request: EventLimits, policy: Policy, now: datetime) -> Refusal | None:
     """Say whether the event as a whole must be refused, and why.
 
     Args:
@@ -236,12 +236,12 @@ def _guarded(server: Server, policy: Policy, now: datetime) -> Decision | None:
     if server.other_project is not None:
         return _leave(Reason.OTHER_PROJECT, f"It belongs to another project ({server.other_project}) than the login.")
     key, value = policy.protect
-    for found, tag, metadata in _labels(server, key):
-        if _same(found, value):
+    for found, tag, metadata in labels(server, key):
+        if same(found, value):
             return _leave(Reason.PROTECTED, f"It is protected by {key}={value}.", tag, metadata)
-    for until, tag, metadata in _labels(server, KEEP_UNTIL):
+    for until, tag, metadata in labels(server, KEEP_UNTIL):
         try:
-            end = rfc3339.parse_either(until.strip())
+            end = parse_keep_until(until)
         except ValueError:
             return _leave(
                 Reason.PROTECTED,
@@ -398,7 +398,16 @@ def is_bare_metal(server: Server) -> bool:
     )
 
 
-def _labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | None]]:
+def parse_keep_until(text: str) -> datetime:
+    """Read the value of a keep-until.
+
+    Raises:
+        ValueError: it is not a time that is understood; then the server counts as protected.
+    """
+    return rfc3339.parse_either(text.strip())
+
+
+def labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | None]]:
     """The values that a server carries under `key`, each with the tag or the entry of its metadata that holds it.
 
     A tag is `key=value`, or `key` alone. Both a tag and the key of an entry of the metadata can be in the old form
@@ -406,12 +415,12 @@ def _labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | N
     """
     for tag in sorted(server.tags):
         name, _, value = tag.partition("=")
-        if _same(name, key):
+        if same(name, key):
             yield value, tag, None
         elif (old := _old_form(tag if value.strip() else name, key)) is not None:
             yield old, tag, None
     for name, value in sorted(server.metadata.items()):
-        if _same(name, key):
+        if same(name, key):
             yield value, None, f"{name}={value}"
         elif (old := _old_form(name, key)) is not None:
             yield old, None, f"{name}={value}"
@@ -420,7 +429,7 @@ def _labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | N
 def _old_form(text: str, key: str) -> str | None:
     """The value of `key.value`; None if the text is not of that key."""
     for at, character in enumerate(text):
-        if character == "." and _same(text[:at], key):
+        if character == "." and same(text[:at], key):
             return text[at + 1 :]
     return None
 
@@ -431,6 +440,6 @@ def _opted_in(server: Server, key: str, value: str) -> bool:
     return not marks.isdisjoint(server.tags) or server.metadata.get(key) == value
 
 
-def _same(found: str, wanted: str) -> bool:
+def same(found: str, wanted: str) -> bool:
     # A person types these by hand; in doubt about case or a space, the server keeps running.
     return found.strip().casefold() == wanted.strip().casefold()

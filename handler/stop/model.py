@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from handler.stop.evidence import Action, Evidence, History, Lookup
 
@@ -114,6 +114,22 @@ class Selector(NamedTuple):
     tags: tuple[str, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
     name: str = ""
+
+
+class EventLimits(Protocol):
+    """What decides whether an event as a whole is refused, of whichever type it is; see `StopRequest`."""
+
+    @property
+    def server_ids(self) -> tuple[str, ...]: ...
+
+    @property
+    def selector(self) -> Selector | None: ...
+
+    @property
+    def time(self) -> datetime | None: ...
+
+    @property
+    def expires(self) -> datetime | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from handler.http_client import HttpClient
+from handler.keep.model import KeepReport, KeepRequest, KeepResult
 from handler.stop.model import Report, ServerResult, StopRequest
 
 
@@ -29,19 +30,19 @@ class Telemetry(Protocol):
         """The executor, whose calls belong to the event that is current where they are submitted."""
         ...
 
-    def events(self, requests: Sequence[StopRequest]) -> AbstractContextManager[None]:
+    def events(self, requests: Sequence[StopRequest] | Sequence[KeepRequest]) -> AbstractContextManager[None]:
         """The time in which the events of one HTTP request are handled; what is raised in it is their trouble."""
         ...
 
-    def event(self, request: StopRequest) -> AbstractContextManager[None]:
+    def event(self, request: StopRequest | KeepRequest) -> AbstractContextManager[None]:
         """The time in which one of them is current in this thread."""
         ...
 
-    def server(self, result: ServerResult) -> None:
+    def server(self, result: ServerResult | KeepResult) -> None:
         """What came of a server of the current event."""
         ...
 
-    def report(self, report: Report) -> None:
+    def report(self, report: Report | KeepReport) -> None:
         """What came of the current event."""
         ...
 

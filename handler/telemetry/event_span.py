@@ -14,7 +14,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from handler.stop.model import Outcome, ServerResult, StopRequest
+from handler.keep.model import KeepRequest, KeepResult
+from handler.stop.model import ServerResult, StopRequest
 from handler.telemetry.instruments import Attributes, Key
 
 
@@ -32,7 +33,7 @@ class EventSpan:
         outcome, reason: what came of it so far, as its metrics tell it.
     """
 
-    def __init__(self, tracer: Tracer, request: StopRequest, type_: str) -> None:
+    def __init__(self, tracer: Tracer, request: StopRequest | KeepRequest, type_: str) -> None:
         self.request = request
         self.type = type_
         self.began = time.monotonic()
@@ -64,7 +65,7 @@ class EventSpan:
                 return self.context
             return self._opened(id_, None).context
 
-    def result(self, result: ServerResult) -> None:
+    def result(self, result: ServerResult | KeepResult) -> None:
         """End the span of a server with what came of it."""
         with self._lock:
             # One that was only read along with others has no call of its own.
@@ -76,10 +77,10 @@ class EventSpan:
             "autostop.server.vm_state": result.vm_state,
             "autostop.server.task_state": result.task_state,
             "autostop.cloud.request_id": result.request_id,
-            "autostop.cloud.job_id": result.job_id,
+            "autostop.cloud.job_id": result.job_id if isinstance(result, ServerResult) else None,
         }
         span.set_attributes({name: value for name, value in told.items() if value is not None})
-        if result.outcome is Outcome.FAILED:
+        if result.outcome.value == "failed":
             span.set_attribute(Key.ERROR, result.reason.value)
             span.set_status(Status(StatusCode.ERROR))
         span.end()
@@ -116,7 +117,10 @@ class EventSpan:
         opened = self._servers.get(id_)
         if opened is None:
             span = self._tracer.start_span(
-                "stop server", self.context, attributes={"autostop.server.id": id_}, start_time=began
+                "keep server" if isinstance(self.request, KeepRequest) else "stop server",
+                self.context,
+                attributes={"autostop.server.id": id_},
+                start_time=began,
             )
             opened = self._servers[id_] = _Opened(span, set_span_in_context(span, Context()))
         return opened

@@ -16,6 +16,7 @@ from opentelemetry.trace import format_span_id, format_trace_id
 
 from handler.errors import RetryableError
 from handler.http_client import HttpClient
+from handler.keep.model import KeepReport, KeepRequest, KeepResult
 from handler.stop.model import Report, ServerResult, StopRequest
 from handler.telemetry.event_span import EventSpan, current, working_for
 from handler.telemetry.http_client import MeasuredHttpClient
@@ -57,7 +58,7 @@ class OpenTelemetryObserver:
         return _Carrying(executor)
 
     @contextmanager
-    def events(self, requests: Sequence[StopRequest]) -> Iterator[None]:
+    def events(self, requests: Sequence[StopRequest] | Sequence[KeepRequest]) -> Iterator[None]:
         """The time in which the events of one HTTP request are handled; what is raised in it is their trouble."""
         tracer, _ = self._signals()
         watches = [EventSpan(tracer, request, _type(request.type)) for request in requests]
@@ -78,11 +79,11 @@ class OpenTelemetryObserver:
         finally:
             self._end(watches, error)
 
-    def event(self, request: StopRequest) -> AbstractContextManager[None]:
+    def event(self, request: StopRequest | KeepRequest) -> AbstractContextManager[None]:
         """The time in which one of them is current in this thread."""
         return working_for(self._watches.get(id(request)))
 
-    def server(self, result: ServerResult) -> None:
+    def server(self, result: ServerResult | KeepResult) -> None:
         """What came of a server of the current event."""
         watch = current()
         if watch is not None:
@@ -90,7 +91,7 @@ class OpenTelemetryObserver:
         labels: Attributes = {Key.OUTCOME: result.outcome.value, Key.REASON: result.reason.value}
         self._signals().instruments.server(labels)
 
-    def report(self, report: Report) -> None:
+    def report(self, report: Report | KeepReport) -> None:
         """What came of the current event."""
         watch = current()
         if watch is not None:

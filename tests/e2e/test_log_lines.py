@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -21,14 +22,17 @@ from handler.functiongraph.invocation import NeverPossible, NotHandled, invoke
 from handler.functiongraph.triggers.dispatch import requests_of
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.webhooks import fetch
+from handler.keep.model import KeepRequest
 from handler.outbound.logs import BackgroundStream
 from handler.outbound.result import binary as binary_result
 from handler.outbound.result import result_event
 from handler.outbound.sink import Sink
+from handler.services.keep_servers import KeepService
 from handler.services.notify_chat import NotifyService
 from handler.services.receive_webhook import WebhookService
 from handler.services.stop_servers import Service, SharedResources
 from handler.settings.common import SinkSettings, wanted_signals
+from handler.settings.keep_servers import from_environ as keep_settings
 from handler.settings.notify_chat import from_environ as notify_settings
 from handler.settings.receive_webhook import from_environ as webhook_settings
 from handler.settings.stop_servers import from_environ
@@ -37,7 +41,7 @@ from handler.telemetry.providers import _tame_complaints
 from handler.telemetry.start import start
 from tests.cloud.test_listing import THEIRS, found
 from tests.cloud.test_listing import row as server_row
-from tests.conftest import ROOT
+from tests.conftest import KEEP, ROOT
 from tests.inbound.auth.test_key_set import Server as KeyServer
 from tests.inbound.webhooks.scene import JSON, ONE, Scene, bearer
 from tests.inbound.webhooks.test_smn import scene as smn_scene
@@ -107,6 +111,12 @@ class Scenes:
 
     def handled(self) -> None:
         self.service()(traceparent=TRACE)
+
+    def kept(self) -> None:
+        settings = keep_settings({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()})
+        service = KeepService(settings)
+        request = KeepRequest("/tests", "k", KEEP, (self.cloud.add_server(),), duration=timedelta(hours=1))
+        service.handle([request], False, time.monotonic())
 
     def ignored(self) -> None:
         knock(structured(event(type="io.github.bms-autostop.stop.failed.v1", traceparent=TRACE)))
@@ -290,6 +300,8 @@ class _Real(Behind):
 SCENES: dict[str, Callable[[Scenes], None]] = {
     "event handled": Scenes.handled,
     "server handled": Scenes.handled,
+    "keep handled": Scenes.kept,
+    "server keep handled": Scenes.kept,
     "event ignored": Scenes.ignored,
     "event malformed": Scenes.malformed,
     "event not handled": Scenes.not_handled,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from handler.settings import TARGETS, declared, env, notify_chat, receive_webhook, stop_servers
+from handler.settings import TARGETS, declared, env, keep_servers, notify_chat, receive_webhook, stop_servers
 from handler.settings.env import Env, Secret, Setting
 from tests.settings.environments import LEAST, MARK, URN, names, read, violations
 
@@ -20,6 +20,7 @@ FROM_ENVIRON: Mapping[str, Callable[[Mapping[str, str]], object]] = {
     "stop_servers": stop_servers.from_environ,
     "receive_webhook": receive_webhook.from_environ,
     "notify_chat": notify_chat.from_environ,
+    "keep_servers": keep_servers.from_environ,
 }
 LONG = f"{MARK}-{'x' * 16}"
 BASE64 = base64.b64encode(LONG.encode()).decode()
@@ -64,7 +65,7 @@ def test_a_target_reads_what_is_declared_for_it(target: str, monkeypatch: pytest
 
     monkeypatch.setattr(Env, "text", watched)
     FROM_ENVIRON[target](EVERYTHING)
-    if target == "stop_servers":
+    if target in ("stop_servers", "keep_servers"):
         # What only some kinds of login look at.
         FROM_ENVIRON[target]({"AUTOSTOP_INBOUND_AUTH": "none", "RUNTIME_PROJECT_ID": "p", "OS_REGION_NAME": "eu-de"})
     assert seen == {setting.name for setting in declared() if target in setting.targets}

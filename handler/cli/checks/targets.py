@@ -11,6 +11,7 @@ from handler.settings.common import InboundAuth, SinkSettings
 from handler.settings.stop_servers import Settings
 
 if TYPE_CHECKING:
+    from handler.settings.keep_servers import KeepSettings
     from handler.settings.notify_chat import NotifySettings
     from handler.settings.oidc import OidcSettings
     from handler.settings.receive_webhook import WebhookSettings
@@ -26,6 +27,30 @@ def stop_servers(settings: Settings, server_id: str | None, on_check: OnCheck) -
 
     yield from _callers(settings.callers.inbound_auth, settings.callers.oidc, on_check)
     yield from cloud(settings, server_id, on_check)
+    on_check("sink")
+    if settings.result_topic:
+        yield _topic(settings)
+    if settings.sink:
+        yield from _sink("AUTOSTOP_RESULT_SINK", settings.sink)
+
+
+def keep_servers(settings: KeepSettings, on_check: OnCheck) -> Iterator[Check]:
+    """Check callers, login, Nova and sink. The right to write metadata is not tested: that would change a server."""
+    from handler.cloud.metadata import MetadataClouds
+
+    yield from _callers(settings.callers.inbound_auth, settings.callers.oidc, on_check)
+    on_check("Nova")
+    clouds = MetadataClouds(settings)
+    try:
+        clouds.ready(TIMEOUT)
+        shown = len(clouds.reader().peek(TIMEOUT))
+    except CloudError as failure:
+        fix = "Check the login and AUTOSTOP_COMPUTE_URL; bms-autostop doctor --target stop_servers says more."
+        yield error("Nova", str(failure), fix)
+    else:
+        yield ok("Nova", f"the login works, and {shown} server{'s' * (shown != 1)} can be listed")
+        detail = "the right to write and remove metadata is not tested: that would change a server"
+        yield warning("metadata", detail, "Keep a server for a minute: bms-autostop keep --server ID --for 1m.")
     on_check("sink")
     if settings.result_topic:
         yield _topic(settings)
@@ -106,7 +131,7 @@ def _sink(setting: str, sink: SinkSettings) -> Iterator[Check]:
     yield network.reachable("sink", sink.url, sink.ca or True, ca_setting="K_CA_CERTS")
 
 
-def _topic(settings: Settings) -> Check:
+def _topic(settings: Settings | KeepSettings) -> Check:
     """Check where the results are published. Publishing itself is not tried: subscribers would see it."""
     from handler.cloud.connect import Clouds
 

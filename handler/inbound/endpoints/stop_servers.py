@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 from handler.errors import BadEvent, Violation, WrongMethod
 from handler.inbound import dry_run
@@ -20,10 +21,14 @@ from handler.inbound.trace_context import traced
 from handler.settings.stop_servers import Settings
 from handler.stop.model import StopRequest
 
+if TYPE_CHECKING:
+    from handler.keep.model import KeepRequest
+
 _LOG = logging.getLogger(__name__)
 
 
 Handle = Callable[[Sequence[StopRequest], bool, float], Answer]
+Request = TypeVar("Request", StopRequest, "KeepRequest")
 
 
 class StopEndpoint:
@@ -107,25 +112,40 @@ def requests_of(
     Raises:
         BadEvent: with every violation of every event.
     """
-    requests: dict[tuple[str, str], StopRequest] = {}
+    return collect(delivery, lambda event: extract(event, event_types), told, dry=dry)
+
+
+def collect(
+    delivery: Delivery,
+    extract: Callable[[Event], Request | Skip],
+    told: Callable[[str, str], None] | None = None,
+    *,
+    dry: bool = False,
+) -> list[Request]:
+    """Extract what each event of a delivery asks for; as `requests_of`.
+
+    Args:
+        extract: reads one event; raises BadEvent.
+    """
+    requests: dict[tuple[str, str], Request] = {}
     ignored: list[tuple[Event, Skip]] = []
     violations: list[Violation] = []
+    event: Event
     for index, event in enumerate(delivery.events):
         prefix = f"[{index}]." if delivery.batch else ""
         found = [*event.violations]
-        asked: StopRequest | Skip | None = None
+        asked: Request | Skip | None = None
         try:
-            asked = extract(event, event_types)
-            if dry and isinstance(asked, StopRequest):
+            asked = extract(event)
+            if dry and not isinstance(asked, Skip):
                 asked = replace(asked, dry_run=True)
         except BadEvent as bad:
             found += [Violation(f"{prefix}{violation.at}", violation.fault) for violation in bad.violations]
-        if isinstance(asked, StopRequest) and not found:
-            # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
-            if requests.setdefault((asked.source, asked.id), asked) != asked:
-                found.append(Violation(f"{prefix}id", "names another event of this batch too"))
-        elif isinstance(asked, Skip):
+        if isinstance(asked, Skip):
             ignored.append((event, asked))
+        # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
+        elif asked is not None and not found and requests.setdefault((asked.source, asked.id), asked) != asked:
+            found.append(Violation(f"{prefix}id", "names another event of this batch too"))
         if found:
             _log_malformed(event, found)
             violations += found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from handler import rfc3339
@@ -16,9 +16,9 @@ from handler.stop.model import UUID, Selector, StopRequest
 _IDS = ("server_ids", "server_id", "selector")
 _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
 MEMBERS = (*_IDS, "dry_run", *_LONGEST, "requester", "since", "left_out", "approval", "notice_for")
-_MOST_FLAWS = 50
+MOST_FLAWS = 50
 _FUTURE_TOLERANCE = timedelta(minutes=1)
-_NOT_A_TIME = "must be an RFC 3339 time with a zone"
+NOT_A_TIME = "must be an RFC 3339 time with a zone"
 _IN_THE_FUTURE = "must not be more than a minute in the future"
 
 
@@ -33,14 +33,14 @@ def canonical(event: Event, now: datetime) -> StopRequest:
     """
     data = data_object(event) or {}
     violations: list[Violation] = []
-    ids = _server_ids(data, violations)
-    violations += _misspelt(data)
+    ids = server_ids(data, violations)
+    violations += misspelt(data, MEMBERS)
     if not ids and event.subject is not None and UUID.fullmatch(event.subject):
         ids = [event.subject.lower()]
-    dry = _dry_run(data, violations)
-    selector = _selector(data, violations, beside_ids=bool(ids))
+    dry = dry_run_of(data, MEMBERS, violations)
+    selector = selector_of(data, violations, beside_ids=bool(ids))
     since = _since(data.get("since"), None if selector else ids, now, violations)
-    texts = {name: _text(data, name, longest, violations) for name, longest in _LONGEST.items()}
+    texts = {name: text_of(data, name, longest, violations) for name, longest in _LONGEST.items()}
     left_out = data.get("left_out")
     if left_out is not None and (isinstance(left_out, bool) or not isinstance(left_out, int) or left_out < 0):
         violations.append(Violation("data.left_out", "must be a whole number that is not negative"))
@@ -53,7 +53,7 @@ def canonical(event: Event, now: datetime) -> StopRequest:
             if data.get(name) is not None
         ]
     if violations:
-        raise BadEvent(*violations[:_MOST_FLAWS])
+        raise BadEvent(*violations[:MOST_FLAWS])
     return StopRequest(
         source=event.source,
         id=event.id,
@@ -135,7 +135,7 @@ def _started_at(value: str, at: str, now: datetime, violations: list[Violation])
     try:
         stamp = rfc3339.parse(value)
     except ValueError:
-        violations.append(Violation(at, _NOT_A_TIME))
+        violations.append(Violation(at, NOT_A_TIME))
         return None
     return not_after(stamp, at, now, violations)
 
@@ -148,25 +148,27 @@ def not_after(stamp: datetime, at: str, now: datetime, violations: list[Violatio
     return min(stamp, now)
 
 
-def _misspelt(data: Mapping[str, object]) -> list[Violation]:
+def misspelt(data: Mapping[str, object], known: Sequence[str]) -> list[Violation]:
     """Return a flaw for each known member that stands there under another name; unknown ones are no flaw."""
-    found = (names.meant(name, MEMBERS) for name in data if name not in MEMBERS)
+    found = (names.meant(name, known) for name in data if name not in known)
     return [Violation(f"data.{name}", f"must be spelled {name}") for name in dict.fromkeys(found) if name]
 
 
-def _dry_run(data: Mapping[str, object], violations: list[Violation]) -> bool:
+def dry_run_of(data: Mapping[str, object], known: Sequence[str], violations: list[Violation]) -> bool:
+    """Say whether the data asks for a dry run."""
     requested = data.get("dry_run", False)
     if not isinstance(requested, bool):
         violations.append(Violation("data.dry_run", "is neither true nor false"))
     for name, value in data.items():
         if isinstance(value, dict | list):
             requested = (
-                dry_run.requested_in(value, f"data.{name}" if name in MEMBERS else "data", violations) or requested
+                dry_run.requested_in(value, f"data.{name}" if name in known else "data", violations) or requested
             )
     return requested is True
 
 
-def _selector(data: Mapping[str, object], violations: list[Violation], *, beside_ids: bool) -> Selector | None:
+def selector_of(data: Mapping[str, object], violations: list[Violation], *, beside_ids: bool) -> Selector | None:
+    """Return the selector, which may not stand beside ids."""
     if data.get("selector") is None:
         return None
     from handler.inbound.extract.selector import parse
@@ -178,7 +180,8 @@ def _selector(data: Mapping[str, object], violations: list[Violation], *, beside
     return parse(data["selector"], violations)
 
 
-def _server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[str]:
+def server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[str]:
+    """Return the ids of `server_ids` and `server_id`, in lower case."""
     found: list[tuple[str, object]] = []
     many = data.get("server_ids")
     if isinstance(many, list) and many:
@@ -191,7 +194,7 @@ def _server_ids(data: Mapping[str, object], violations: list[Violation]) -> list
     for at, id_ in found:
         if isinstance(id_, str) and UUID.fullmatch(id_):
             ids.append(id_.lower())
-        elif len(violations) < _MOST_FLAWS:
+        elif len(violations) < MOST_FLAWS:
             violations.append(Violation(at, "is no UUID"))
     return ids
 
@@ -216,7 +219,7 @@ def _since(
                 if not UUID.fullmatch(id_) or (ids is not None and id_.lower() not in ids):
                     violations.append(Violation(at, "must name only servers that are to be stopped"))
                 elif not isinstance(time, str):
-                    violations.append(Violation(at, _NOT_A_TIME))
+                    violations.append(Violation(at, NOT_A_TIME))
                 elif stamp := _started_at(time, at, now, violations):
                     found[id_.lower()] = stamp
             return found
@@ -225,7 +228,8 @@ def _since(
             return None
 
 
-def _text(data: Mapping[str, object], name: str, longest: int, violations: list[Violation]) -> str | None:
+def text_of(data: Mapping[str, object], name: str, longest: int, violations: list[Violation]) -> str | None:
+    """Return a member that is a text of at most so many characters, or None."""
     value = data.get(name)
     if value is None:
         return None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from handler import event_types
-from handler.errors import BadEvent, Violation
+from handler.errors import BadEvent, CallerForbidden, Violation
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract.canonical import canonical
 from handler.inbound.skip import Skip
@@ -28,12 +28,15 @@ def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | No
 
     Raises:
         BadEvent: its type is not accepted, or its data is malformed.
+        CallerForbidden: it asks for a keep.
     """
     now = now or datetime.now(UTC)
-    if event.type in event_types.RESULTS:
+    if event.type in event_types.RESULTS | event_types.KEEP_RESULTS:
         return Skip("own result event")
     if event.dead_letter:
         return Skip("dead-lettered copy")
+    if event.type == event_types.KEEP_REQUESTED:
+        raise CallerForbidden("Keeps are handled by the target keep_servers only.")
     if path := more.get(event.type):
         from handler.inbound.extract.producers import by_path
 

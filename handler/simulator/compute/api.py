@@ -5,6 +5,7 @@ of: token, route, microversion, content type, body, project in the URL, and then
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 
 from handler.simulator.compute import views
@@ -19,6 +20,7 @@ from handler.simulator.messages import Answer, Request, phrase
 
 _NO_RESOURCE = "The resource could not be found."
 _VERBS = {"os-stop": "stop", "os-start": "start"}
+_KEY = re.compile(r"[a-zA-Z0-9-_:. ]{1,255}")
 
 
 class Nova:
@@ -163,6 +165,8 @@ class Nova:
             case Resource.SERVER:
                 server = self._world.find(where.server_id, seen_by)
                 return reply(named, request_id, {"server": views.full(server, view, alone=True)})
+            case Resource.METADATA | Resource.METADATA_ITEM:
+                return self._metadata(request, request_id, where, named, token)
             case Resource.RECORDS | Resource.RECORD:
                 return reply(named, request_id, self._records(request, where, view, seen_by))
         detailed = where.resource is Resource.DETAIL
@@ -185,6 +189,24 @@ class Nova:
         if not token.may_write:
             raise NovaError(403, "Policy doesn't allow os_compute_api:servers:delete to be performed.")
         self._world.delete(server_id, actor)
+
+    def _metadata(
+        self, request: Request, request_id: str, where: Route, named: Microversion | None, token: Token
+    ) -> Answer:
+        assert token.project is not None
+        actor = Actor(token.user.id, token.project.id, request_id, token.admin)
+        server = self._world.find(where.server_id, None if actor.admin else actor.project_id)
+        if request.method == "GET":
+            return reply(named, request_id, {"metadata": dict(server.metadata)})
+        word = "create" if request.method == "POST" else "delete"
+        entries = _entries(request) if word == "create" else {}
+        if not token.may_write:
+            raise NovaError(403, f"Policy doesn't allow os_compute_api:server-metadata:{word} to be performed.")
+        if word == "create":
+            changed = self._world.update_metadata(where.server_id, actor, entries)
+            return reply(named, request_id, {"metadata": dict(changed)}, acted=True)
+        self._world.delete_metadata(where.server_id, actor, where.key)
+        return reply(named, request_id, None, 204, acted=True)
 
     def _records(self, request: Request, where: Route, view: views.View, seen_by: str | None) -> dict[str, object]:
         server = self._remembered(where.server_id, view, seen_by)
@@ -226,6 +248,20 @@ def _verb(request: Request) -> str:
     if name not in _VERBS:
         raise NovaError(400, f"There is no such action: {name}")
     return _VERBS[name]
+
+
+def _entries(request: Request) -> dict[str, str]:
+    """Return the entries of metadata in a body; the rules are those of nova/api/openstack/compute/schemas."""
+    try:
+        body = request.json()
+    except ValueError:
+        raise NovaError(400, "Malformed request body") from None
+    entries = body.get("metadata") if isinstance(body, dict) and len(body) == 1 else None
+    if not isinstance(entries, dict) or not all(
+        _KEY.fullmatch(key) and isinstance(value, str) and len(value) <= 255 for key, value in entries.items()
+    ):
+        raise NovaError(400, "Invalid input for field/attribute metadata.")
+    return entries
 
 
 def is_stop(request: Request) -> bool:

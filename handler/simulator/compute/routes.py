@@ -16,6 +16,8 @@ class Resource(StrEnum):
     ACTION = "action"
     RECORDS = "records"
     RECORD = "record"
+    METADATA = "metadata"
+    METADATA_ITEM = "metadata-item"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Route:
         project_id: of the path; empty if it has none.
         server_id: as written in the path; empty if it has none.
         request_id: of a recorded action; empty if it has none.
+        key: of an entry of the metadata; empty if it names none.
     """
 
     resource: Resource
@@ -53,6 +56,7 @@ class Route:
     project_id: str = ""
     server_id: str = ""
     request_id: str = ""
+    key: str = ""
 
 
 _BASE = re.compile(r"(?P<prefix>/compute)?(?P<root>/v2(?:\.1)?)?(?=/|$)")
@@ -60,7 +64,7 @@ _BASE = re.compile(r"(?P<prefix>/compute)?(?P<root>/v2(?:\.1)?)?(?=/|$)")
 _PATH = re.compile(
     r"/*(?:(?P<project_id>[0-9a-f-]+)/)?servers"
     r"(?:/(?P<detail>detail)|/(?P<server_id>[^/]+)"
-    r"(?:/(?P<action>action)|/(?P<records>os-instance-actions)(?:/(?P<request_id>[^/]+))?)?)?"
+    r"(?:/(?P<action>action)|/(?P<metadata>metadata)(?:/(?P<key>[^/]+))?|/(?P<records>os-instance-actions)(?:/(?P<request_id>[^/]+))?)?)?"
 )
 
 
@@ -84,12 +88,15 @@ def route(method: str, path: str) -> Route | None:
     resource = _resource(found)
     if method not in _methods(resource):
         return None
-    return Route(resource, base, found["project_id"] or "", found["server_id"] or "", found["request_id"] or "")
+    parts = (found[name] or "" for name in ("project_id", "server_id", "request_id", "key"))
+    return Route(resource, base, *parts)
 
 
 def _resource(found: re.Match[str]) -> Resource:
     if found["action"]:
         return Resource.ACTION
+    if found["metadata"]:
+        return Resource.METADATA_ITEM if found["key"] else Resource.METADATA
     if found["records"]:
         return Resource.RECORD if found["request_id"] else Resource.RECORDS
     if found["server_id"]:
@@ -103,4 +110,8 @@ def _methods(resource: Resource) -> tuple[str, ...]:
             return ("POST",)
         case Resource.SERVER:
             return ("GET", "DELETE")
+        case Resource.METADATA:
+            return ("GET", "POST")
+        case Resource.METADATA_ITEM:
+            return ("DELETE",)
     return ("GET",)

@@ -5,12 +5,14 @@ look after that moment. A test that holds the clock therefore holds the cloud.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from handler.simulator.compute.servers import Action, Due, ServerState
 from handler.simulator.compute.states import Controller, power_state_of
+
+_OPEN_TO_METADATA = frozenset({"active", "paused", "suspended", "stopped"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,42 @@ class World:
                 terminated_at=now,
                 due=None,
             )
+
+    def update_metadata(self, server_id: str, actor: Actor, entries: Mapping[str, str]) -> Mapping[str, str]:
+        """Set entries of a server's metadata, and return all of it; neither `updated` nor the history shows it.
+
+        Raises:
+            NotFound: no such server for this actor.
+            Conflict: locked, or in a state in which Nova allows no change of metadata.
+        """
+        with self.lock:
+            server = self._open_to_metadata(server_id, actor, "update metadata")
+            changed = replace(server, metadata={**server.metadata, **entries})
+            self._servers[server.id] = changed
+            return changed.metadata
+
+    def delete_metadata(self, server_id: str, actor: Actor, key: str) -> None:
+        """Remove one entry of a server's metadata.
+
+        Raises:
+            NotFound: no such server for this actor, or no such entry.
+            Conflict: as for an update.
+        """
+        with self.lock:
+            server = self.find(server_id, None if actor.admin else actor.project_id)
+            if key not in server.metadata:
+                raise NotFound("Metadata item was not found")
+            server = self._open_to_metadata(server_id, actor, "delete metadata")
+            left = {name: value for name, value in server.metadata.items() if name != key}
+            self._servers[server.id] = replace(server, metadata=left)
+
+    def _open_to_metadata(self, server_id: str, actor: Actor, action: str) -> ServerState:
+        # nova/compute/api.py: check_instance_lock, then check_instance_state with no regard to a running operation.
+        server = self.find(server_id, None if actor.admin else actor.project_id)
+        _check_lock(server, actor)
+        if server.vm_state not in _OPEN_TO_METADATA:
+            raise Conflict(f"Cannot '{action}' instance {server_id} while it is in vm_state {server.vm_state}")
+        return server
 
     def change(self, server_id: str, **changes: Any) -> None:
         """Set fields of `ServerState` behind everybody's back.

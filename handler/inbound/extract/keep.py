@@ -1,0 +1,116 @@
+"""From an event to a keep request: the data of `keep.requested.v1`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from handler import event_types, rfc3339
+from handler.errors import BadEvent, CallerForbidden, Violation
+from handler.inbound import durations
+from handler.inbound.cloudevents.decode import Event
+from handler.inbound.extract.canonical import (
+    MOST_FLAWS,
+    NOT_A_TIME,
+    data_object,
+    dry_run_of,
+    misspelt,
+    selector_of,
+    server_ids,
+    text_of,
+)
+from handler.inbound.skip import Skip
+from handler.inbound.trace_context import traced
+from handler.keep.model import KeepRequest
+from handler.stop.model import UUID
+
+_LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
+_MEMBERS = ("server_ids", "server_id", "selector", "for", "until", "release", "dry_run", *_LONGEST, "requester")
+
+
+def extract_keep(event: Event, max_keep: timedelta, now: datetime) -> KeepRequest | Skip:
+    """Find out what an event asks for.
+
+    Args:
+        max_keep: how far after `now` a keep may end.
+        now: aware.
+
+    Raises:
+        BadEvent: its data is malformed, or asks for a longer keep; with every violation.
+        CallerForbidden: it is of a type that does not belong here.
+    """
+    if event.type in event_types.RESULTS | event_types.KEEP_RESULTS:
+        return Skip("own result event")
+    if event.dead_letter:
+        return Skip("dead-lettered copy")
+    if event.type.strip() and event.type != event_types.KEEP_REQUESTED:
+        raise CallerForbidden("Only events of the type keep.requested.v1 are handled here.")
+    data = data_object(event) or {}
+    violations: list[Violation] = []
+    ids = server_ids(data, violations)
+    violations += misspelt(data, _MEMBERS)
+    if not ids and event.subject is not None and UUID.fullmatch(event.subject):
+        ids = [event.subject.lower()]
+    dry_run = dry_run_of(data, _MEMBERS, violations)
+    selector = selector_of(data, violations, beside_ids=bool(ids))
+    duration, until, release = _how_long(data, violations)
+    texts = {name: text_of(data, name, longest, violations) for name, longest in _LONGEST.items()}
+    request = KeepRequest(
+        source=event.source,
+        id=event.id,
+        type=event.type,
+        server_ids=tuple(dict.fromkeys(ids)),
+        duration=duration,
+        until=until,
+        release=release,
+        time=event.time,
+        expires=event.expirytime,
+        dry_run=dry_run or event.dry_run,
+        reason=texts["reason"],
+        requested_by=texts["requested_by"],
+        reply_to=texts["reply_to"],
+        correlationid=event.correlationid,
+        selector=selector,
+        **traced(event.traceparent, event.tracestate),
+    )
+    violations += too_long(duration, until, max_keep, now)
+    if violations:
+        raise BadEvent(*violations[:MOST_FLAWS])
+    return request
+
+
+def too_long(duration: timedelta | None, until: datetime | None, max_keep: timedelta, now: datetime) -> list[Violation]:
+    """Return a violation if a keep would end later than is allowed."""
+    longest = f"must be at most {durations.render(max_keep)} ahead (AUTOSTOP_MAX_KEEP)"
+    if duration is not None and duration > max_keep:
+        return [Violation("data.for", longest)]
+    if until is not None and until - now > max_keep:
+        return [Violation("data.until", longest)]
+    return []
+
+
+def _how_long(
+    data: Mapping[str, object], violations: list[Violation]
+) -> tuple[timedelta | None, datetime | None, bool]:
+    """Read `for`, `until` and `release`, of which exactly one must be there."""
+    release = data.get("release", False)
+    if not isinstance(release, bool):
+        violations.append(Violation("data.release", "must be true or false"))
+    given = [name for name in ("for", "until") if data.get(name) is not None] + ["release"] * (release is True)
+    if len(given) > 1:
+        violations += [Violation(f"data.{name}", f"must not stand beside {given[0]}") for name in given[1:]]
+    if not given and isinstance(release, bool):
+        violations.append(Violation("data.for", "must be there, or until, or release"))
+    duration, until = data.get("for"), data.get("until")
+    found_duration = found_until = None
+    if duration is not None:
+        try:
+            found_duration = durations.parse(duration if isinstance(duration, str) else "")
+        except ValueError as fault:
+            violations.append(Violation("data.for", str(fault)))
+    if until is not None:
+        try:
+            found_until = rfc3339.parse(until if isinstance(until, str) else "")
+        except ValueError:
+            violations.append(Violation("data.until", NOT_A_TIME))
+    return found_duration, found_until, release is True

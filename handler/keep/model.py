@@ -1,0 +1,176 @@
+"""The facts and the closed vocabularies of a keep: what was asked, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from handler.stop.model import Policy, Refusal, Selector
+
+
+class Outcome(StrEnum):
+    """What came of one server."""
+
+    KEPT = "kept"
+    RELEASED = "released"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    PLANNED = "planned"
+
+
+class Reason(StrEnum):
+    """Why a server came out as it did; each reason belongs to exactly one outcome."""
+
+    KEPT = "kept"
+    RELEASED = "released"
+    ALREADY_KEPT = "already-kept"
+    NOT_KEPT = "not-kept"
+    PROTECTED = "protected"
+    NOT_FOUND = "not-found"
+    FORBIDDEN = "forbidden"
+    CONFLICT = "conflict"
+    NOT_SEEN = "not-seen"
+    CLOUD_ERROR = "cloud-error"
+    DRY_RUN = "dry-run"
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that this reason explains."""
+        return _OUTCOME_OF[self]
+
+
+_OUTCOME_OF: Mapping[Reason, Outcome] = {
+    Reason.KEPT: Outcome.KEPT,
+    Reason.RELEASED: Outcome.RELEASED,
+    Reason.ALREADY_KEPT: Outcome.UNCHANGED,
+    Reason.NOT_KEPT: Outcome.UNCHANGED,
+    Reason.PROTECTED: Outcome.UNCHANGED,
+    Reason.NOT_FOUND: Outcome.FAILED,
+    Reason.FORBIDDEN: Outcome.FAILED,
+    Reason.CONFLICT: Outcome.FAILED,
+    Reason.NOT_SEEN: Outcome.FAILED,
+    Reason.CLOUD_ERROR: Outcome.FAILED,
+    Reason.DRY_RUN: Outcome.PLANNED,
+}
+
+
+class KeepPolicy(NamedTuple):
+    """What this deployment allows.
+
+    Attributes:
+        limits: age, number of servers, protection and dry run, as for a stop; the rest of it does not matter here.
+        max_keep: how far ahead a keep may end.
+    """
+
+    limits: Policy
+    max_keep: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRequest:
+    """What one event asks for: exactly one of `duration`, `until` and `release` is set.
+
+    Attributes:
+        duration: how long the servers are to be kept, from the event's time on; or None.
+        until: the time until which they are to be kept (aware); or None.
+        release: their keep is to end.
+        source, id, type, server_ids, time, expires, dry_run, reason, requested_by, reply_to, correlationid,
+            traceparent, tracestate, selector: as `handler.stop.model.StopRequest` has them.
+    """
+
+    source: str
+    id: str
+    type: str
+    server_ids: tuple[str, ...]
+    duration: timedelta | None = None
+    until: datetime | None = None
+    release: bool = False
+    time: datetime | None = None
+    expires: datetime | None = None
+    dry_run: bool = False
+    reason: str | None = None
+    requested_by: str | None = None
+    reply_to: str | None = None
+    correlationid: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+    selector: Selector | None = None
+
+    def end(self, now: datetime) -> datetime | None:
+        """Return the time until which the servers are to be kept, in whole seconds; None for a release.
+
+        Args:
+            now: aware. A duration counts from the event's time, so that a repeat of the event asks for the same; from
+                `now` if the event has no time, or one in the future.
+        """
+        until = self.until
+        if self.duration is not None:
+            until = min(self.time or now, now) + self.duration
+        return until.replace(microsecond=0) if until is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class KeepResult:
+    """What came of one server.
+
+    Attributes:
+        keep_until: until when the server is kept, as last seen (aware); None if it is not kept, or was never seen.
+        previous_keep_until: the same before anything was written.
+        vm_state, task_state: as last seen; None if it was never seen.
+        request_id: the cloud's id for the write, or for the call that failed.
+    """
+
+    id: str
+    reason: Reason
+    detail: str
+    name: str | None = None
+    keep_until: datetime | None = None
+    previous_keep_until: datetime | None = None
+    vm_state: str | None = None
+    task_state: str | None = None
+    request_id: str | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome that the reason belongs to."""
+        return self.reason.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class KeepReport:
+    """What came of one event: either it was refused as a whole, or each server has a result.
+
+    Attributes:
+        keep_until: the time that was asked for (aware); None for a release.
+        dry_run: nothing was written because the event or the deployment wanted a dry run.
+        servers: in the order of the request; empty if refused, or if no server fits the selector.
+        started_at, finished_at: aware, UTC.
+        detail: one plain sentence of the event as a whole, where the rows do not say it all; or None.
+    """
+
+    request: KeepRequest
+    keep_until: datetime | None
+    dry_run: bool
+    refusal: Refusal | None
+    servers: tuple[KeepResult, ...]
+    started_at: datetime
+    finished_at: datetime
+    detail: str | None = None
+    # The metadata of a server is Nova's, in every mode.
+    api: str = "nova"
+
+    @property
+    def summary(self) -> dict[str, int]:
+        """How many servers came out as each outcome, by its name; also of those that none did."""
+        counts = {outcome.value: 0 for outcome in Outcome}
+        for server in self.servers:
+            counts[server.outcome] += 1
+        return counts
+
+    @property
+    def failed(self) -> bool:
+        """Whether the event was refused, or at least one server failed."""
+        return self.refusal is not None or any(server.outcome is Outcome.FAILED for server in self.servers)

@@ -1,0 +1,146 @@
+"""A keep as events: the result (`keep.completed.v1`, `keep.failed.v1`), its lines in the log, and the request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+
+from cloudevents.http import CloudEvent
+
+from handler import rfc3339
+from handler.event_types import KEEP_COMPLETED, KEEP_FAILED
+from handler.keep.decide import written
+from handler.keep.model import KeepReport, KeepRequest, KeepResult, Outcome
+from handler.outbound.logs import about
+from handler.outbound.result import selector_row
+
+_LOG = logging.getLogger(__name__)
+
+# One fixed namespace, so that the same result has the same id in every deployment.
+_IDS = uuid.UUID("0d0b9d5e-52f6-5b0e-8d1e-4f5a0c1d7b36")
+_WRITTEN = frozenset({Outcome.KEPT, Outcome.RELEASED})
+
+
+def keep_result_id(report: KeepReport, type_: str) -> str:
+    """Derive the id of a result event from the event that it answers and from what it says.
+
+    Returns:
+        A UUID (version 5) of the incoming `source` and `id`, the type, the refusal, and of each server its id, outcome,
+        reason, keep-until, states, and the request id of a write that was seen; of no other time.
+    """
+    rows = [
+        (
+            server.id,
+            server.outcome,
+            server.reason,
+            _time(server.keep_until),
+            server.vm_state,
+            server.task_state,
+            server.request_id if server.outcome in _WRITTEN else None,
+        )
+        for server in report.servers
+    ]
+    request = report.request
+    return str(uuid.uuid5(_IDS, json.dumps([request.source, request.id, type_, report.refusal, rows])))
+
+
+def keep_result_event(report: KeepReport, *, source: str, extensions: Mapping[str, str]) -> CloudEvent:
+    """Make the result event of one report.
+
+    Args:
+        source: the event's `source`.
+        extensions: attributes that the platform wants on every event sent.
+    """
+    request = report.request
+    type_ = KEEP_FAILED if report.failed else KEEP_COMPLETED
+    optional = {
+        "subject": request.server_ids[0] if len(request.server_ids) == 1 else None,
+        "correlationid": request.correlationid,
+        "traceparent": request.traceparent,
+        "tracestate": request.tracestate,
+    }
+    attributes = {
+        "id": keep_result_id(report, type_),
+        "source": source,
+        "type": type_,
+        "time": rfc3339.render(report.finished_at),
+        "datacontenttype": "application/json",
+        "causationid": request.id,
+        **{name: value for name, value in optional.items() if value is not None},
+        **extensions,
+    }
+    return CloudEvent(attributes, keep_result_data(report))
+
+
+def keep_result_data(report: KeepReport) -> dict[str, object]:
+    """Return the `data` of the result event."""
+    request = report.request
+    return {
+        "request": {
+            "source": request.source,
+            "id": request.id,
+            "type": request.type,
+            "time": rfc3339.render(request.time) if request.time else None,
+            "reason": request.reason,
+            "requested_by": request.requested_by,
+            "reply_to": request.reply_to,
+            "selector": selector_row(request.selector),
+            "release": request.release,
+        },
+        "keep_until": _time(report.keep_until),
+        "dry_run": report.dry_run,
+        "api": report.api,
+        "refusal": report.refusal.value if report.refusal else None,
+        "detail": report.detail,
+        "summary": report.summary,
+        "servers": [keep_row(server) for server in report.servers],
+        "started_at": rfc3339.render(report.started_at),
+        "finished_at": rfc3339.render(report.finished_at),
+    }
+
+
+def keep_row(server: KeepResult) -> dict[str, str | None]:
+    """Return one server as the result event and the log show it."""
+    return {
+        "id": server.id,
+        "name": server.name,
+        "outcome": server.outcome.value,
+        "reason": server.reason.value,
+        "detail": server.detail,
+        "keep_until": _time(server.keep_until),
+        "previous_keep_until": _time(server.previous_keep_until),
+        "vm_state": server.vm_state,
+        "task_state": server.task_state,
+        "request_id": server.request_id,
+    }
+
+
+def log_keep_server(request: KeepRequest, server: KeepResult) -> None:
+    """Log one line for a server of the event."""
+    row: dict[str, object] = dict(keep_row(server))
+    row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
+    _LOG.info("server keep handled", extra={**about(request), **row})
+
+
+def log_keep_report(report: KeepReport, result_type: str) -> None:
+    """Log one line for the event."""
+    _LOG.info(
+        "keep handled",
+        extra={
+            **about(report.request),
+            "result_type": result_type,
+            "refusal": report.refusal,
+            "keep_until": _time(report.keep_until),
+            "dry_run": report.dry_run,
+            "summary": report.summary,
+            "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
+            **({"selector": selector_row(report.request.selector)} if report.request.selector else {}),
+        },
+    )
+
+
+def _time(stamp: datetime | None) -> str | None:
+    return written(stamp) if stamp is not None else None

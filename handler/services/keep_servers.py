@@ -1,0 +1,183 @@
+"""The composition root of `keep_servers`: settings in, something that answers requests out.
+
+It writes the keep-until of servers and has no way to stop them: the cloud that it holds is a reader and a
+`handler.keep.ports.MetadataCloud`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from cloudevents.http import CloudEvent
+
+from handler.cloud.metadata import MetadataClouds
+from handler.errors import RetryableError
+from handler.http_client import HttpClient
+from handler.inbound.endpoints.keep_servers import KeepEndpoint
+from handler.inbound.http.responses import Answer
+from handler.keep.model import KeepReport, KeepRequest, KeepResult
+from handler.keep.run import PreparedKeep, prepare, refuse_too_many, run
+from handler.keep.runner import ServerLocks
+from handler.outbound.keep import keep_result_event, log_keep_report, log_keep_server
+from handler.outbound.logs import log_unhandled
+from handler.outbound.result import batch, binary
+from handler.outbound.sink import Sink
+from handler.settings.keep_servers import KeepSettings
+from handler.stop.executor import ThreadExecutor
+
+if TYPE_CHECKING:
+    from handler.outbound.smn_sink import TopicSink
+    from handler.telemetry import Telemetry
+
+_READY_TIMEOUT = 5.0
+_BATCH_WIDTH = 8
+# The part of the budget that the result's own way may take, and its upper bound in seconds.
+_SINK_SHARE, _ANSWER_SHARE, _LONGEST_WAY = 0.2, 0.02, 5.0
+
+
+class _Clock:
+    """The real time."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self.monotonic = monotonic
+        self.sleep = time.sleep
+
+    def now(self) -> datetime:
+        """Return the wall time, aware, UTC."""
+        return datetime.now(UTC)
+
+
+class KeepService:
+    """What one process shares: the login, the connections, the threads, and the locks of servers.
+
+    Args:
+        telemetry: None if it is off.
+    """
+
+    def __init__(
+        self,
+        settings: KeepSettings,
+        monotonic: Callable[[], float] = time.monotonic,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = _Clock(monotonic)
+        self._telemetry = telemetry
+        self._clouds = MetadataClouds(settings, new_client=telemetry.http_client("cloud") if telemetry else HttpClient)
+        self._locks = ServerLocks()
+        self._sink = self._new_sink()
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        # Made on first use, so that a server that forks after loading the function has them in the right process.
+        return ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="cloud")
+
+    def endpoint(self) -> KeepEndpoint:
+        """Return the endpoint of `keep_servers`."""
+        on_ignored = self._telemetry.ignored if self._telemetry else None
+        return KeepEndpoint(self._settings, self.handle, self.ready, on_ignored)
+
+    def ready(self) -> None:
+        """Raise unless a token and the cloud's address can be had."""
+        self._clouds.ready(_READY_TIMEOUT)
+
+    def handle(self, requests: Sequence[KeepRequest], as_batch: bool, received: float) -> Answer:
+        """Handle the events of one HTTP request within one budget, and send or return their results.
+
+        Args:
+            received: when they arrived, on the monotonic clock.
+
+        Raises:
+            RetryableError: at least one of them must come again; no result is returned.
+        """
+        if self._telemetry is None:
+            events = self._results(requests, received)
+        else:
+            with self._telemetry.events(requests):
+                events = self._results(requests, received)
+        if self._sink is not None:
+            return Answer(204)
+        return Answer(200, *(batch(events) if as_batch else binary(events[0])))
+
+    def _results(self, requests: Sequence[KeepRequest], received: float) -> Sequence[CloudEvent]:
+        budget = self._settings.deadline.total_seconds()
+        deadline = received + budget
+        way = min(budget * (_SINK_SHARE if self._sink is not None else _ANSWER_SHARE), _LONGEST_WAY)
+        try:
+            reports = self._reports(requests, deadline - way)
+            events = [
+                keep_result_event(report, source=self._settings.source, extensions=self._settings.extensions)
+                for report in reports
+            ]
+            if self._sink is not None:
+                self._deliver(self._sink, events, deadline)
+        except RetryableError as error:
+            for request in requests:
+                log_unhandled(request, error)
+            raise
+        for report, event in zip(reports, events, strict=True):
+            log_keep_report(report, event["type"])
+        return events
+
+    def _reports(self, requests: Sequence[KeepRequest], deadline: float) -> list[KeepReport]:
+        with ThreadPoolExecutor(min(_BATCH_WIDTH, len(requests)), thread_name_prefix="event") as events:
+            # All are looked up before the first write, so that the servers of the whole batch are counted.
+            looked_up = list(events.map(lambda request: self._prepare(request, deadline), requests))
+            prepared = refuse_too_many(looked_up, self._settings.policy)
+            return list(events.map(self._observed, requests, prepared, repeat(deadline)))
+
+    def _prepare(self, request: KeepRequest, deadline: float) -> PreparedKeep:
+        executor: ThreadExecutor[Any] = ThreadExecutor(self._threads)
+        return prepare(request, self._settings.policy, self._clouds.reader(), executor, deadline=deadline)
+
+    def _observed(self, request: KeepRequest, prepared: PreparedKeep, deadline: float) -> KeepReport:
+        if self._telemetry is None:
+            return self._run(prepared, deadline, self._threads)
+        with self._telemetry.event(request):
+            report = self._run(prepared, deadline, self._telemetry.executor(self._threads))
+            self._telemetry.report(report)
+            return report
+
+    def _run(self, prepared: PreparedKeep, deadline: float, threads: Executor) -> KeepReport:
+        dry_run = prepared.request.dry_run or self._settings.policy.limits.dry_run
+
+        def on_result(server: KeepResult) -> None:
+            log_keep_server(prepared.request, server)
+            if self._telemetry is not None:
+                self._telemetry.server(server)
+
+        return run(
+            prepared,
+            self._settings.policy,
+            self._clouds.reader(),
+            None if dry_run else self._clouds.writer(),
+            threads,
+            self._clock,
+            self._locks,
+            deadline=deadline,
+            on_result=on_result,
+        )
+
+    def _new_sink(self) -> Sink | TopicSink | None:
+        """Return where results go; None if the response is the result."""
+        if self._settings.sink is not None:
+            new_client = self._telemetry.http_client("sink") if self._telemetry else HttpClient
+            return Sink(self._settings.sink, new_client=new_client)
+        topic = self._clouds.topic()
+        if topic is None:
+            return None
+        from handler.outbound.smn_sink import TopicSink
+
+        return TopicSink(topic)
+
+    @staticmethod
+    def _deliver(sink: Sink | TopicSink, events: Sequence[CloudEvent], deadline: float) -> None:
+        # Side by side, so that many results reach a slow sink in the time that is left for them.
+        with ThreadPoolExecutor(min(_BATCH_WIDTH, len(events)), thread_name_prefix="result") as results:
+            list(results.map(lambda event: sink.deliver(event, deadline), events))

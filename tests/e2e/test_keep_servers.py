@@ -1,0 +1,348 @@
+"""`keep_servers` over HTTP: what it writes, what it answers, and what a stop finds afterwards."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from handler import rfc3339
+from handler.simulator import Simulator
+from handler.simulator.calls import CallKind
+from handler.simulator.faults import Fault
+from tests.conftest import KEEP, STOP, Function, StartFunction
+from tests.support.capture import logged
+from tests.support.events import batch, event
+from tests.support.sink_server import SinkServer
+
+KEY = "autostop-keep-until"
+GONE = "00000000-0000-4000-8000-000000000000"
+
+
+def in_hours(hours: float) -> str:
+    """A time ahead, as it is written."""
+    ahead = datetime.now(UTC) + timedelta(hours=hours)
+    return ahead.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+
+
+def rows(answer: requests.Response) -> list[dict[str, Any]]:
+    """The rows of a result."""
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["servers"]
+    return found
+
+
+def row(answer: requests.Response) -> tuple[str, str]:
+    """Outcome and reason of the only server."""
+    (only,) = rows(answer)
+    return only["outcome"], only["reason"]
+
+
+@pytest.fixture
+def keep(cloud: Simulator, start_keep: StartFunction) -> Function:
+    """The function with its defaults."""
+    return start_keep(cloud)
+
+
+def test_a_keep_is_written_read_back_and_respected(
+    cloud: Simulator, keep: Function, start_function: StartFunction
+) -> None:
+    """One result with a row; then the stop finds the server kept, and after a release stops it."""
+    server = cloud.add_server("db-1", metadata={"owner": "ci"})
+    until = in_hours(2)
+    answer = keep.send({"server_ids": [server], "until": until, "reason": "tests", "requested_by": "ci"}, id="k-1")
+    assert answer.headers["ce-type"] == "io.github.bms-autostop.keep.completed.v1"
+    assert (answer.headers["ce-causationid"], answer.headers["ce-subject"]) == ("k-1", server)
+    data = answer.json()
+    assert (data["keep_until"], data["refusal"], data["dry_run"], data["api"]) == (until, None, False, "nova")
+    (found,) = data["servers"]
+    assert found["request_id"].startswith("req-")
+    assert {**found, "request_id": None} == {
+        "id": server,
+        "name": "db-1",
+        "outcome": "kept",
+        "reason": "kept",
+        "detail": f"It is kept until {until}.",
+        "keep_until": until,
+        "previous_keep_until": None,
+        "vm_state": "active",
+        "task_state": None,
+        "request_id": None,
+    }
+    assert data["summary"] == {"kept": 1, "released": 0, "unchanged": 0, "failed": 0, "planned": 0}
+    assert cloud.server(server).metadata == {"owner": "ci", KEY: until}
+    stop = start_function(cloud)
+    assert row(stop.stop(server)) == ("skipped", "kept-until")
+    assert row(keep.send({"server_ids": [server], "release": True})) == ("released", "released")
+    assert cloud.server(server).metadata == {"owner": "ci"}
+    assert row(stop.stop(server)) == ("stopped", "confirmed")
+
+
+def test_a_duration_counts_from_the_events_time(cloud: Simulator, keep: Function) -> None:
+    """So a repeat of the event asks for the same, and finds it."""
+    server = cloud.add_server()
+    time = datetime.now(UTC) - timedelta(minutes=5)
+    first = keep.send({"server_ids": [server], "for": "30m"}, time=time.isoformat(), id="again")
+    wanted = (time + timedelta(minutes=30)).replace(microsecond=0)
+    assert rfc3339.parse(cloud.server(server).metadata[KEY]) == wanted
+    second = keep.send({"server_ids": [server], "for": "30m"}, time=time.isoformat(), id="again")
+    assert (row(first), row(second)) == (("kept", "kept"), ("unchanged", "already-kept"))
+    assert first.headers["ce-id"] != second.headers["ce-id"]
+    assert cloud.count(CallKind.METADATA) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("later", {"metadata": {KEY: "2099-01-01T00:00:00Z"}}, ("unchanged", "already-kept")),
+        ("protected", {"tags": ["autostop=never"]}, ("unchanged", "protected")),
+        ("malformed", {"metadata": {KEY: "tomorrow"}}, ("unchanged", "protected")),
+        ("malformed-tag", {"tags": [f"{KEY}=tomorrow"]}, ("unchanged", "protected")),
+        ("error", {"vm_state": "error"}, ("failed", "conflict")),
+        ("locked", {"locked": True}, ("failed", "conflict")),
+    ],
+)
+def test_what_stays_as_it_is(
+    cloud: Simulator, keep: Function, name: str, changes: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    """Nothing of it is changed, and a conflict is told in the cloud's words."""
+    server = cloud.add_server(name, **changes)
+    before = dict(cloud.server(server).metadata)
+    answer = keep.send({"server_ids": [server], "for": "2h"})
+    assert row(answer) == expected
+    failed = expected[0] == "failed"
+    assert answer.headers["ce-type"].endswith("keep.failed.v1" if failed else "keep.completed.v1")
+    assert cloud.server(server).metadata == before
+    detail = rows(answer)[0]["detail"]
+    if name == "error":
+        assert f"Cannot 'update metadata' instance {server} while it is in vm_state error" in detail
+    if name == "locked":
+        assert f"Instance {server} is locked" in detail
+
+
+def test_a_release_leaves_what_is_not_understood_and_what_is_a_tag(cloud: Simulator, keep: Function) -> None:
+    """A malformed entry protects, and stays; a tag is not changed."""
+    malformed = cloud.add_server(metadata={KEY: "tomorrow"})
+    tagged = cloud.add_server(tags=[f"{KEY}=2099-01-01T00:00:00Z"])
+    both = cloud.add_server(tags=[f"{KEY}=2099-01-01T00:00:00Z"], metadata={"Autostop-Keep-Until": in_hours(1)})
+    none = cloud.add_server()
+    found = rows(keep.send({"server_ids": [malformed, tagged, both, none], "release": True}))
+    assert [(one["outcome"], one["reason"]) for one in found] == [
+        ("unchanged", "protected"),
+        ("unchanged", "already-kept"),
+        ("released", "released"),
+        ("unchanged", "not-kept"),
+    ]
+    assert found[2]["keep_until"] == "2099-01-01T00:00:00Z"
+    assert "a tag keeps it until 2099-01-01T00:00:00Z" in found[2]["detail"]
+    assert cloud.server(both).metadata == {}
+    assert cloud.server(malformed).metadata == {KEY: "tomorrow"}
+
+
+def test_a_server_that_is_not_there_or_may_not_be_written(
+    cloud: Simulator, keep: Function, start_keep: StartFunction
+) -> None:
+    """Each is a row; the others are kept."""
+    server = cloud.add_server()
+    found = rows(keep.send({"server_ids": [GONE, server], "for": "1h"}))
+    assert [(one["id"], one["reason"]) for one in found] == [(GONE, "not-found"), (server, "kept")]
+    other = cloud.add_server()
+    reader = start_keep(cloud, **cloud.environ("watcher"))
+    answer = reader.send({"server_ids": [other], "for": "1h"})
+    assert row(answer) == ("failed", "forbidden")
+    assert "server-metadata:create" in rows(answer)[0]["detail"]
+    assert cloud.server(other).metadata == {}
+
+
+def test_a_write_that_is_not_read_back_is_not_called_kept(cloud: Simulator, keep: Function) -> None:
+    """The cloud answers 200 to each write and shows none."""
+    server = cloud.add_server()
+    cloud.inject(Fault(on=CallKind.METADATA, times=100, status=200, body='{"metadata": {}}'))
+    answer = keep.send({"server_ids": [server], "for": "1h"})
+    assert row(answer) == ("failed", "not-seen")
+    assert cloud.server(server).metadata == {}
+
+
+def test_a_lost_answer_is_read_before_anything_is_written_again(cloud: Simulator, keep: Function) -> None:
+    """It was written, so one write is all."""
+    server = cloud.add_server()
+    cloud.inject(Fault(on=CallKind.METADATA, times=1, status=504, act=True))
+    assert row(keep.send({"server_ids": [server], "for": "1h"})) == ("kept", "kept")
+    assert cloud.count(CallKind.METADATA) == 1
+
+
+def test_a_cloud_that_fails_is_a_503_and_a_failure_of_one_server_is_a_row(
+    cloud: Simulator, start_keep: StartFunction
+) -> None:
+    """What concerns the cloud as a whole must come again."""
+    keep = start_keep(cloud, AUTOSTOP_DEADLINE="8s")
+    one, two = cloud.add_server(), cloud.add_server()
+    cloud.inject(Fault(on=CallKind.METADATA, times=100, server_id=one, status=500))
+    answer = keep.send({"server_ids": [one, two], "for": "1h"})
+    assert [(each["outcome"], each["reason"]) for each in rows(answer)] == [
+        ("failed", "cloud-error"),
+        ("kept", "kept"),
+    ]
+    cloud.clear_faults()
+    cloud.inject(Fault(on=CallKind.READ, times=100, status=503))
+    answer = keep.send({"server_ids": [cloud.add_server()], "for": "1h"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_a_dry_run_writes_nothing(cloud: Simulator, keep: Function, start_keep: StartFunction) -> None:
+    """By the event, by a header, or by the deployment."""
+    server = cloud.add_server()
+    data = {"server_ids": [server], "for": "1h"}
+    always = start_keep(cloud, AUTOSTOP_DRY_RUN="true")
+    for answer in (
+        keep.send({**data, "dry_run": True}),
+        keep.send(data, headers={"dry-run": "true"}),
+        keep.send(data, dryrun="true"),
+        always.send(data),
+    ):
+        assert row(answer) == ("planned", "dry-run")
+        assert answer.json()["dry_run"] is True
+    assert cloud.count(CallKind.METADATA) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "at"),
+    [
+        ({}, "data.for"),
+        ({"for": "2h", "until": "2099-01-01T00:00:00Z"}, "data.until"),
+        ({"for": "2h", "release": True}, "data.release"),
+        ({"for": "25h"}, "data.for"),
+        ({"until": "2099-01-01T00:00:00Z"}, "data.until"),
+        ({"until": "tomorrow"}, "data.until"),
+        ({"until": "2099-01-01T00:00:00"}, "data.until"),
+        ({"for": 7200}, "data.for"),
+        ({"for": "0h"}, "data.for"),
+        ({"for": "2 hours"}, "data.for"),
+        ({"release": "yes"}, "data.release"),
+        ({"for": "2h", "dryrun": True}, "data.dry_run"),
+        ({"for": "2h", "Until": None}, "data.until"),
+        ({"for": "2h", "serverids": []}, "data.server_ids"),
+    ],
+)
+def test_what_can_never_succeed_is_a_400(cloud: Simulator, keep: Function, data: dict[str, Any], at: str) -> None:
+    """With the place of each fault; nothing is written."""
+    server = cloud.add_server()
+    answer = keep.send({"server_ids": [server], **data})
+    assert answer.status_code == 400
+    assert at in {fault["at"] for fault in answer.json()["faults"]}
+    assert cloud.count(CallKind.METADATA) == 0
+
+
+def test_the_event_as_a_whole_is_refused_as_for_a_stop(cloud: Simulator, keep: Function) -> None:
+    """The result is keep.failed.v1 with the refusal and no rows."""
+    server = cloud.add_server()
+    now = datetime.now(UTC)
+    many = [f"00000000-0000-4000-8000-{number:012d}" for number in range(51)]
+    old, future = (now - timedelta(minutes=16)).isoformat(), (now + timedelta(minutes=5)).isoformat()
+    for refusal, data, attributes in (
+        ("too-old", {"server_ids": [server], "for": "1h"}, {"time": old}),
+        ("in-the-future", {"server_ids": [server], "for": "1h"}, {"time": future}),
+        ("expired", {"server_ids": [server], "for": "1h"}, {"expirytime": old}),
+        ("expired", {"server_ids": [server], "until": old}, {}),
+        ("expired", {"server_ids": [server], "for": "2m"}, {"time": (now - timedelta(minutes=3)).isoformat()}),
+        ("no-server-ids", {"for": "1h"}, {}),
+        ("too-many-servers", {"server_ids": many, "for": "1h"}, {}),
+    ):
+        answer = keep.send(data, **attributes)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["ce-type"].endswith("keep.failed.v1")
+        assert (answer.json()["refusal"], answer.json()["servers"]) == (refusal, [])
+    assert cloud.calls == [] or cloud.count(CallKind.METADATA) == 0
+
+
+def test_a_selector_is_looked_up(cloud: Simulator, keep: Function) -> None:
+    """Those that it fits are the rows, by name; none is a completed result that says so."""
+    two, one = cloud.add_server("ci-2", tags=["ci"]), cloud.add_server("ci-1", tags=["ci"])
+    cloud.add_server("db", tags=["db"])
+    answer = keep.send({"selector": {"tags": ["ci"]}, "for": "1h"})
+    assert [found["id"] for found in rows(answer)] == [one, two]
+    answer = keep.send({"selector": {"tags": ["other"]}, "for": "1h"})
+    assert (rows(answer), answer.json()["detail"]) == ([], "No server of the project fits the selector.")
+
+
+def test_a_batch_is_counted_as_one(cloud: Simulator, start_keep: StartFunction) -> None:
+    """The servers of all its events; a foreign member refuses all of it."""
+    keep = start_keep(cloud, AUTOSTOP_MAX_SERVERS="2")
+    ids = [cloud.add_server() for _ in range(3)]
+    members = [event(id=id_, type=KEEP, data={"server_ids": [id_], "for": "1h"}) for id_ in ids]
+    headers, body = batch(*members[:2])
+    answer = requests.post(keep.url, data=body, headers=headers, timeout=60)
+    assert [one["data"]["summary"]["kept"] for one in answer.json()] == [1, 1]
+    headers, body = batch(*members)
+    answer = requests.post(keep.url, data=body, headers=headers, timeout=60)
+    assert [one["data"]["refusal"] for one in answer.json()] == ["too-many-servers"] * 3
+    headers, body = batch(members[0], event(id="foreign", type=STOP))
+    assert requests.post(keep.url, data=body, headers=headers, timeout=60).status_code == 403
+
+
+def test_a_foreign_type_is_a_403_at_either_target(
+    cloud: Simulator, keep: Function, start_function: StartFunction
+) -> None:
+    """Own results are ignored at both."""
+    server = cloud.add_server()
+    stop = start_function(cloud)
+    for function, foreign in ((keep, STOP), (stop, KEEP), (keep, "com.example.other")):
+        answer = function.send({"server_ids": [server], "for": "1h"}, type=foreign)
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:bms-autostop:problem:caller-forbidden")
+    for function in (keep, stop):
+        for result in ("keep.completed", "keep.failed", "stop.completed"):
+            assert function.send({}, type=f"io.github.bms-autostop.{result}.v1").status_code == 204
+    assert cloud.stops_sent(server) == 0
+    assert cloud.count(CallKind.METADATA) == 0
+
+
+def test_callers_are_authenticated(cloud: Simulator, start_keep: StartFunction) -> None:
+    """As for a stop."""
+    keep = start_keep(cloud, AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="token-of-this-test")
+    data = {"server_ids": [cloud.add_server()], "for": "1h"}
+    assert keep.send(data).status_code == 401
+    assert row(keep.send(data, headers={"Authorization": "Bearer token-of-this-test"})) == ("kept", "kept")
+    assert requests.get(f"{keep.url}/readyz", timeout=10).status_code == 200
+
+
+def test_in_bms_mode_nova_is_asked(start_keep: StartFunction) -> None:
+    """Open Telekom Cloud's BMS v1 is not called at all."""
+    with Simulator.otc() as cloud:
+        keep = start_keep(cloud, AUTOSTOP_API="bms", **cloud.environ())
+        assert row(keep.send({"server_ids": [cloud.add_server()], "for": "1h"})) == ("kept", "kept")
+        assert {call.api for call in cloud.calls} == {"keystone", "nova"}
+
+
+def test_two_keeps_at_once_end_in_the_later_time(cloud: Simulator, start_keep: StartFunction) -> None:
+    """In one process and in two; whoever comes last, and however often."""
+    functions = [start_keep(cloud), start_keep(cloud)]
+    hours = [1, 5, 3, 2, 4]
+    server = cloud.add_server()
+    times = [in_hours(each) for each in hours]
+    with ThreadPoolExecutor(len(times)) as threads:
+        found = threads.map(
+            lambda one: row(functions[one[0] % 2].send({"server_ids": [server], "until": one[1]})), enumerate(times)
+        )
+        outcomes = {outcome for outcome, _ in found}
+    assert outcomes <= {"kept", "unchanged"}
+    assert cloud.server(server).metadata[KEY] == max(times)
+
+
+def test_the_result_goes_to_the_sink_and_the_log_has_the_rows(cloud: Simulator, start_keep: StartFunction) -> None:
+    """The response is empty then."""
+    with SinkServer() as sink:
+        keep = start_keep(cloud, AUTOSTOP_RESULT_SINK=sink.url)
+        with logged() as lines:
+            server = cloud.add_server("db-1")
+            answer = keep.send({"server_ids": [server], "for": "1h"}, id="k-7")
+    assert (answer.status_code, answer.content) == (204, b"")
+    (got,) = sink.got
+    assert got.headers["ce-type"].endswith("keep.completed.v1")
+    (line,) = lines.of("server keep handled")
+    assert (line["server_id"], line["outcome"], line["event_id"]) == (server, "kept", "k-7")
+    (line,) = lines.of("keep handled")
+    assert line["summary"] == got.data["summary"]
