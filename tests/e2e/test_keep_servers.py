@@ -243,7 +243,7 @@ def test_the_event_as_a_whole_is_refused_as_for_a_stop(cloud: Simulator, keep: F
     now = datetime.now(UTC)
     many = [f"00000000-0000-4000-8000-{number:012d}" for number in range(51)]
     old, future = (now - timedelta(minutes=16)).isoformat(), (now + timedelta(minutes=5)).isoformat()
-    for refusal, data, attributes in (
+    refused: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
         ("too-old", {"server_ids": [server], "for": "1h"}, {"time": old}),
         ("in-the-future", {"server_ids": [server], "for": "1h"}, {"time": future}),
         ("expired", {"server_ids": [server], "for": "1h"}, {"expirytime": old}),
@@ -251,7 +251,8 @@ def test_the_event_as_a_whole_is_refused_as_for_a_stop(cloud: Simulator, keep: F
         ("expired", {"server_ids": [server], "for": "2m"}, {"time": (now - timedelta(minutes=3)).isoformat()}),
         ("no-server-ids", {"for": "1h"}, {}),
         ("too-many-servers", {"server_ids": many, "for": "1h"}, {}),
-    ):
+    )
+    for refusal, data, attributes in refused:
         answer = keep.send(data, **attributes)
         assert answer.status_code == 200, answer.text
         assert answer.headers["ce-type"].endswith("keep.failed.v1")

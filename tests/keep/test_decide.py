@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,13 +50,16 @@ def test_a_keep(shown: Server, move: Move, reason: Reason) -> None:
     assert (decision.move, decision.reason) == (move, reason)
 
 
+ODD_KEY: dict[str, Any] = {"Autostop-Keep-Until ": written(hours(1))}
+
+
 @pytest.mark.parametrize(
     ("shown", "move", "reason", "keys"),
     [
         (server(), Move.LEAVE, Reason.NOT_KEPT, ()),
         (server(keep=written(hours(-1))), Move.REMOVE, Reason.DRY_RUN, (KEY,)),
         (server(keep=written(hours(1)), autostop="never"), Move.REMOVE, Reason.DRY_RUN, (KEY,)),
-        (server(**{"Autostop-Keep-Until ": written(hours(1))}), Move.REMOVE, Reason.DRY_RUN, ("Autostop-Keep-Until ",)),
+        (server(**ODD_KEY), Move.REMOVE, Reason.DRY_RUN, ("Autostop-Keep-Until ",)),
         (server(tags=(f"{KEY}={written(hours(3))}",)), Move.LEAVE, Reason.ALREADY_KEPT, ()),
         (server(keep="soon"), Move.LEAVE, Reason.PROTECTED, ()),
         (server("soft-delete", keep=written(hours(1))), Move.LEAVE, Reason.NOT_FOUND, ()),

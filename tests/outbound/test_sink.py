@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -204,9 +205,9 @@ def test_no_sink_at_all_is_unreachable() -> None:
 # --- an event that must not be delivered twice
 
 
-def hand_over_once(url: str, clock: Clock, **settings: str) -> Acceptance | None:
+def hand_over_once(url: str, clock: FakeClock, **settings: Any) -> Acceptance | None:
     """Send one event to a sink; None if it was taken, else what is known of it."""
-    sink = Sink(SinkSettings(url, **settings), once=True, sleep=clock.sleep, monotonic=clock.monotonic)
+    sink = Sink(SinkSettings(url, **settings), once=True, sleep=clock.sleep, monotonic=clock)
     try:
         sink.send(HEADERS, BODY, clock.now + 2.0)
     except SinkUnreachable as error:
@@ -229,7 +230,7 @@ def test_an_event_that_must_not_come_twice_is_repeated_only_if_it_was_not_taken(
     answer: Say, acceptance: Acceptance | None, repeated: bool
 ) -> None:
     """What a proxy or a sink answered otherwise may come from behind a sink that has the event."""
-    clock = Clock()
+    clock = FakeClock(100.0)
     with SinkServer(*[answer] * 100) as server:
         assert hand_over_once(server.url, clock) is acceptance
     assert (len(server.got) > 1) is repeated
@@ -240,7 +241,7 @@ def test_an_event_that_must_not_come_twice_is_repeated_only_if_it_was_not_taken(
 def test_what_may_have_been_taken_once_stays_unknown(again: Say) -> None:
     """A later refusal does not take back an earlier attempt; a success settles it."""
     with SinkServer(Say(503), *[again] * 100) as server:
-        acceptance = hand_over_once(server.url, Clock())
+        acceptance = hand_over_once(server.url, FakeClock(100.0))
     assert acceptance is (None if again.status == 202 else Acceptance.UNKNOWN)
 
 
@@ -262,12 +263,12 @@ def test_a_refused_connection_is_tried_again_until_the_sink_listens() -> None:
     """Nothing was sent, so it cannot come twice."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    clock = Clock()
+    clock = FakeClock(100.0)
     assert hand_over_once(f"http://127.0.0.1:{port}/", clock) is Acceptance.NOT_TAKEN
     assert len(clock.slept) > 1
     with ExitStack() as stack:
 
-        class Starting(Clock):
+        class Starting(FakeClock):
             """Time in whose first pause the sink starts."""
 
             def sleep(self, seconds: float) -> None:
@@ -289,7 +290,7 @@ def test_without_an_address_or_a_token_nothing_is_sent_and_nothing_repeated(
     def unknown(*_: object) -> object:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    clock = Clock()
+    clock = FakeClock(100.0)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", unknown)
         assert hand_over_once("http://sink.example/", clock) is Acceptance.NOT_TAKEN
@@ -302,7 +303,7 @@ def test_what_is_repeated_as_often_as_it_helps_tells_the_same() -> None:
     """A result's sink keeps being asked after anything that may pass; what is known of the event is known there too."""
     for answer, acceptance in ((Say(500), Acceptance.UNKNOWN), (Say(404), Acceptance.NOT_TAKEN)):
         with SinkServer(*[answer] * 100) as server, pytest.raises(SinkUnreachable) as raised:
-            hand_over(server.url, Clock(), budget=2.0)
+            hand_over(server.url, FakeClock(100.0), budget=2.0)
         assert raised.value.acceptance is acceptance
         assert len(server.got) > 1
 

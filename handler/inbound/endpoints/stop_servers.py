@@ -112,13 +112,13 @@ def requests_of(
     Raises:
         BadEvent: with every violation of every event.
     """
-    return collect(delivery, lambda event: extract(event, event_types), told, dry=dry)
+    return collect(delivery, lambda event: extract(event, event_types), on_ignored, dry=dry)
 
 
 def collect(
     delivery: Delivery,
     extract: Callable[[Event], Request | Skip],
-    told: Callable[[str, str], None] | None = None,
+    on_ignored: Callable[[str, str], None] | None = None,
     *,
     dry: bool = False,
 ) -> list[Request]:

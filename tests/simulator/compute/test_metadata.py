@@ -1,15 +1,20 @@
 """Metadata is changed as Nova changes it, in the states in which Nova allows it."""
 
+from typing import Any
+
 import pytest
+
+from handler.simulator import Simulator
+from tests.simulator.conftest import Ask
 
 KEY = "autostop-keep-until"
 
 
 @pytest.fixture
-def write(ask):
+def write(ask: Ask) -> Any:
     """Set one entry of a server's metadata."""
 
-    def send(server_id, value="x", key=KEY, **more):
+    def send(server_id: Any, value: Any = "x", key: Any = KEY, **more: Any) -> Any:
         return ask("POST", f"/v2.1/servers/{server_id}/metadata", {"metadata": {key: value}}, **more)
 
     return send
@@ -19,7 +24,9 @@ def write(ask):
     ("vm_state", "task_state"),
     [("active", None), ("stopped", None), ("active", "powering-off"), ("active", "rebuild_spawning"), ("paused", None)],
 )
-def test_an_entry_is_added_to_those_that_are_there(cloud, write, ask, vm_state, task_state):
+def test_an_entry_is_added_to_those_that_are_there(
+    cloud: Simulator, write: Any, ask: Ask, vm_state: Any, task_state: Any
+) -> None:
     """All entries are in the answer, and a running operation does not matter; `updated` stays."""
     server_id = cloud.add_server(vm_state=vm_state, task_state=task_state, metadata={"owner": "ci"})
     before = ask("GET", f"/v2.1/servers/{server_id}").json()["server"]["updated"]
@@ -30,7 +37,7 @@ def test_an_entry_is_added_to_those_that_are_there(cloud, write, ask, vm_state, 
     assert ask("GET", f"/v2.1/servers/{server_id}/metadata").json()["metadata"] == {"owner": "ci", KEY: "x"}
 
 
-def test_a_server_in_error_is_not_changed(cloud, write):
+def test_a_server_in_error_is_not_changed(cloud: Simulator, write: Any) -> None:
     """In Nova's words."""
     server_id = cloud.add_server(vm_state="error")
     answer = write(server_id)
@@ -39,7 +46,7 @@ def test_a_server_in_error_is_not_changed(cloud, write):
     assert cloud.server(server_id).metadata == {}
 
 
-def test_a_locked_server_is_changed_by_an_administrator_only(cloud, write):
+def test_a_locked_server_is_changed_by_an_administrator_only(cloud: Simulator, write: Any) -> None:
     """In Nova's words."""
     server_id = cloud.add_server(locked=True)
     answer = write(server_id)
@@ -47,7 +54,7 @@ def test_a_locked_server_is_changed_by_an_administrator_only(cloud, write):
     assert write(server_id, token=cloud.token("admin")).status == 200
 
 
-def test_an_entry_is_removed_once(cloud, ask):
+def test_an_entry_is_removed_once(cloud: Simulator, ask: Ask) -> None:
     """A second time it is not found."""
     server_id = cloud.add_server(metadata={KEY: "x", "owner": "ci"})
     path = f"/v2.1/servers/{server_id}/metadata/{KEY}"
@@ -58,7 +65,7 @@ def test_an_entry_is_removed_once(cloud, ask):
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_a_reader_may_not_change_it(cloud, ask, method):
+def test_a_reader_may_not_change_it(cloud: Simulator, ask: Ask, method: Any) -> None:
     """403, with the name of the rule."""
     server_id = cloud.add_server(metadata={KEY: "x"})
     item = f"/{KEY}" if method == "DELETE" else ""
@@ -75,12 +82,12 @@ def test_a_reader_may_not_change_it(cloud, ask, method):
 @pytest.mark.parametrize(
     "body", [b"", {"metadata": []}, {"meta": {}}, {"metadata": {"a": 1}}, {"metadata": {"a/b": ""}}]
 )
-def test_a_body_that_is_not_metadata_is_refused(cloud, ask, body):
+def test_a_body_that_is_not_metadata_is_refused(cloud: Simulator, ask: Ask, body: Any) -> None:
     """With 400."""
     server_id = cloud.add_server()
     assert ask("POST", f"/v2.1/servers/{server_id}/metadata", body).status == 400
 
 
-def test_another_projects_server_is_not_found(cloud, write):
+def test_another_projects_server_is_not_found(cloud: Simulator, write: Any) -> None:
     """As everywhere in Nova."""
     assert write(cloud.add_server(project_id=cloud.other_project_id)).status == 404
