@@ -46,14 +46,57 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
+class CallFailure(StrEnum):
+    """Why a call has no response that can be used."""
+
+    NO_SUCH_HOST = "no-such-host"
+    CONNECTION_REFUSED = "connection-refused"
+    NO_CONNECTION = "no-connection"
+    TIMEOUT = "timeout"
+    CERTIFICATE_NOT_TRUSTED = "certificate-not-trusted"
+    TLS_ERROR = "tls-error"
+    PROXY_ERROR = "proxy-error"
+    CONNECTION_LOST = "connection-lost"
+    CA_FILE_UNREADABLE = "ca-file-unreadable"
+    NO_TOKEN_IN_FILE = "no-token-in-file"
+    UNEXPECTED_RESPONSE = "unexpected-response"
+    NO_RESPONSE = "no-response"
+
+
+class Cause(NamedTuple):
+    """The failed call that an error came of, in words of our own: problem documents and logs show it as it is.
+
+    Attributes:
+        call: what was called, such as `reading the server`.
+        host: `host` or `host:port`; None if it is not known.
+        status: of the HTTP response; None if none was received or its status says nothing.
+        failure: what went wrong if no status says it: a `CallFailure`, or the name of an error.
+    """
+
+    call: str
+    host: str | None
+    status: int | None
+    failure: str | None
+
+    def __str__(self) -> str:
+        where = f" at {self.host}" if self.host else ""
+        return f"{self.call}{where}: {self.failure if self.status is None else f'HTTP {self.status}'}"
+
+
 class AutostopError(Exception):
     """Something keeps an event from being handled.
 
     Attributes:
         name: a stable word for logs, problem documents, metrics and `/readyz`.
+        fix: one sentence for the log that says what to do; empty if the message says it.
     """
 
     name = "internal-fault"
+    fix = ""
+
+    def log_fields(self) -> dict[str, object]:
+        """Return what a line of the log says of it: `problem`, `detail`, and `cause` and `fix` if there are any."""
+        return {"problem": self.name, "detail": str(self), **({"fix": self.fix} if self.fix else {})}
 
 
 class Violation(NamedTuple):
@@ -137,15 +180,34 @@ class RetryableError(AutostopError):
 
     name = "trouble"
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after: float | None = None, cause: Cause | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self._cause = cause
+
+    @property
+    def cause(self) -> Cause | None:
+        """The failed call that it came of; None if none failed."""
+        return self._cause
+
+    def log_fields(self) -> dict[str, object]:
+        """Return what a line of the log says of it: `problem`, `detail`, and `cause` and `fix` if there are any."""
+        cause = self.cause
+        return {**super().log_fields(), **({"cause": cause._asdict()} if cause else {})}
 
 
 class BudgetSpent(RetryableError):
-    """The event's time budget ended before every server was handled."""
+    """The event's time budget ended before every server was handled.
+
+    Args:
+        last: the last failure of a call to the cloud for a server that was not handled, or None.
+    """
 
     name = "budget-spent"
+
+    def __init__(self, message: str, *, last: CloudError | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after=retry_after, cause=last.cause if last else None)
+        self.fix = last.fix if last else "Send fewer servers in one event, or raise AUTOSTOP_DEADLINE."
 
 
 class EventInProgress(RetryableError):
@@ -193,11 +255,19 @@ class SinkUnreachable(RetryableError):
     """
 
     name = "sink-unreachable"
+    fix = (
+        "Check whether the sink runs, its URL (AUTOSTOP_RESULT_SINK, AUTOSTOP_EVENT_SINK or K_SINK), and the way to it."
+    )
 
     def __init__(
-        self, message: str, *, retry_after: float | None = None, acceptance: Acceptance = Acceptance.UNKNOWN
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        acceptance: Acceptance = Acceptance.UNKNOWN,
+        cause: Cause | None = None,
     ) -> None:
-        super().__init__(message, retry_after=retry_after)
+        super().__init__(message, retry_after=retry_after, cause=cause)
         self.acceptance = acceptance
 
 
@@ -205,12 +275,14 @@ class ProducerUnreachable(RetryableError):
     """What a producer's message needs from the producer itself could not be had: its certificate, a confirmation."""
 
     name = "producer-unreachable"
+    fix = "Allow outbound HTTPS to the host of the producer."
 
 
 class KeysUnreachable(RetryableError):
     """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
 
     name = "keys-unreachable"
+    fix = "Check AUTOSTOP_OIDC_ISSUER and AUTOSTOP_OIDC_JWKS_URL, and the way to that host: bms-autostop doctor."
 
 
 class ChatUnreachable(RetryableError):
@@ -228,7 +300,12 @@ class InternalFault(RetryableError):
 class CloudError(RetryableError):
     """The cloud did not do what was asked.
 
+    Its message begins with the call in a few words and a colon: `reading the server: HTTP 500`.
+
     Attributes:
+        call: what was called: that beginning of the message.
+        host: `host` or `host:port` that was called; None if it is not known.
+        failure: why there was no response; None if there was one.
         request_id: the cloud's id for the failed request (`req-...`), for its support; None if it gave none.
         status: the HTTP status, or None if no answer came.
         waiting_helps: whether the same call may succeed later.
@@ -239,6 +316,7 @@ class CloudError(RetryableError):
     """
 
     name = "cloud-error"
+    fix = "Check the cloud's status page. If it lasts, give its support the request id."
     waiting_helps = True
     concerns_one_server = False
     concerns_all = False
@@ -251,30 +329,43 @@ class CloudError(RetryableError):
         status: int | None = None,
         retry_after: float | None = None,
         maybe_acted: bool = False,
+        failure: CallFailure | None = None,
     ) -> None:
         super().__init__(message, retry_after=retry_after)
+        self.call = message.partition(":")[0]
+        self.host: str | None = None
+        self.failure = failure
         self.request_id = request_id
         self.status = status
         self.maybe_acted = maybe_acted
         self.of_many = False
+
+    @property
+    def cause(self) -> Cause:
+        """The failed call itself."""
+        failure = None if self.status is not None else self.failure or self.name
+        return Cause(self.call, self.host, self.status, failure)
 
 
 class CloudUnreachable(CloudError):
     """No usable answer: no connection, a time-out, a cut line, or a gateway speaking for a missing backend."""
 
     name = "cloud-unreachable"
+    fix = "Check the host, DNS, proxy, firewall and the cloud's status page: bms-autostop doctor says how far one gets."
 
 
 class CloudThrottled(CloudError):
     """The cloud wants fewer requests and perhaps said when to come back."""
 
     name = "cloud-throttled"
+    fix = "Lower AUTOSTOP_CONCURRENCY or the number of instances, or spread the schedules."
 
 
 class CloudUnexpectedAnswer(CloudError):
     """An answer that makes no sense for this call: wrong host, wrong URL, wrong version, or no JSON."""
 
     name = "cloud-unexpected-answer"
+    fix = "Check OS_AUTH_URL, OS_REGION_NAME and AUTOSTOP_COMPUTE_URL or AUTOSTOP_BMS_URL: bms-autostop doctor."
 
 
 class EndpointUnusable(CloudUnexpectedAnswer):
@@ -292,6 +383,7 @@ class LoginRefused(CloudError):
     """The cloud refused the login; trying the same credentials again at once only locks them."""
 
     name = "login-refused"
+    fix = "Check user, password or key, and the project, in the OS_* settings: bms-autostop doctor says which is wrong."
     waiting_helps = False
     concerns_all = True
 
@@ -300,18 +392,21 @@ class LoginMissing(LoginRefused):
     """There is nothing to log in with: the platform was to hand it over with the call, and did not."""
 
     name = "login-missing"
+    fix = "Give the function an agency."
 
 
 class InsecureEndpoint(LoginRefused):
     """The login is over https, and the catalogue names an http URL: the token must not be sent there."""
 
     name = "insecure-endpoint"
+    fix = "Have the catalogue corrected, or set the URL of the API."
 
 
 class CallDenied(CloudError):
     """Logged in, but not permitted to make this call."""
 
     name = "call-denied"
+    fix = "Allow the call in the role or policy of the login: bms-autostop doctor --server ID names the action."
     concerns_one_server = True
     waiting_helps = False
 
@@ -342,5 +437,6 @@ class CallRejected(CloudError):
     """The cloud calls our request wrong; the same request will be wrong again."""
 
     name = "call-rejected"
+    fix = "Check AUTOSTOP_API and the URLs: the cloud must have that API."
     concerns_one_server = True
     waiting_helps = False

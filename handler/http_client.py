@@ -20,11 +20,13 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.util.ssl_ import create_urllib3_context
 
 from handler import __version__
+from handler.errors import CallFailure
 
 # requests loads charset_normalizer to guess the encoding of text, which is not done here: a fifth of its import time.
 # Without it, requests warns, and takes text for UTF-8.
@@ -222,6 +224,44 @@ class _Adapter(HTTPAdapter):
 
     def cert_verify(self, conn: object, url: str, verify: object, cert: object) -> None:
         """Do nothing: the context has the certificates, and requests would load them again for each connection."""
+
+
+def host_of(url: str) -> str | None:
+    """Return the `host` or `host:port` of a URL, for messages; None if it has none that can be shown."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    if not host.isascii() or not host.replace("-", "").replace(".", "").replace(":", "").replace("_", "").isalnum():
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return host if port is None else f"{host}:{port}"
+
+
+def call_failure(failure: BaseException) -> CallFailure:
+    """Return why `HttpClient.send` has no response; a library's own text may quote what was sent."""
+    match failure:
+        case UnexpectedResponse() | urllib3.exceptions.DecodeError():
+            return CallFailure.UNEXPECTED_RESPONSE
+        case urllib3.exceptions.NameResolutionError():
+            return CallFailure.NO_SUCH_HOST
+        case urllib3.exceptions.NewConnectionError():
+            refused = isinstance(failure.__cause__, ConnectionRefusedError)
+            return CallFailure.CONNECTION_REFUSED if refused else CallFailure.NO_CONNECTION
+        case urllib3.exceptions.TimeoutError() | TimeoutError():
+            return CallFailure.TIMEOUT
+        case urllib3.exceptions.SSLError():
+            untrusted = failure.args and isinstance(failure.args[0], ssl.SSLCertVerificationError)
+            return CallFailure.CERTIFICATE_NOT_TRUSTED if untrusted else CallFailure.TLS_ERROR
+        case urllib3.exceptions.ProxyError():
+            return CallFailure.PROXY_ERROR
+        case urllib3.exceptions.ProtocolError() | ConnectionError():
+            return CallFailure.CONNECTION_LOST
+        case FileNotFoundError() | PermissionError():
+            return CallFailure.CA_FILE_UNREADABLE
+        case _:
+            return CallFailure.NO_RESPONSE
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

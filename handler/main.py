@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import flask
 
+from handler.http_client import host_of
 from handler.inbound.http import wsgi
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
@@ -58,6 +59,7 @@ def _stop_servers() -> Wiring:
     settings = from_environ(os.environ)
     telemetry = _started(settings.log_level)
     shared = SharedResources(settings, telemetry=telemetry)
+    shared.log_started()
     if os.environ.get("RUNTIME_PROJECT_ID"):
         from handler.functiongraph.container import Container
 
@@ -75,6 +77,7 @@ def _receive_webhook() -> Wiring:
     settings = from_environ(os.environ)
     telemetry = _started(settings.log_level)
     answer = WebhookService(settings, telemetry).endpoint().answer
+    logs.log_started("receive_webhook", dry_run=settings.dry_run, sink=host_of(settings.sink.url))
     return Wiring(answer, settings.max_body, timedelta(0), telemetry, (*_PROBES, *SWITCHES))
 
 
@@ -84,6 +87,7 @@ def _notify_chat() -> Wiring:
 
     settings = from_environ(os.environ)
     telemetry = _started(settings.log_level)
+    logs.log_started("notify_chat", inbound_auth=settings.callers.inbound_auth.value)
     return Wiring(NotifyService(settings).endpoint().answer, settings.max_body, timedelta(0), telemetry)
 
 

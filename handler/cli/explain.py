@@ -26,7 +26,7 @@ def explain(word: str) -> int:
     """Say what a reason, refusal or problem means, and what to do.
 
     WORD is such as already-stopping, too-old or budget-spent: what a row of a result, a log line or a problem document
-    has as its `reason`, `refusal` or `problem`.
+    has as its `reason`, `refusal` or `problem`, or as the `failure` of its `cause`.
     """
     known = entries()
     # The type of a problem document, which ends in the word, will do as well.
@@ -52,6 +52,8 @@ def _kind(entry: Entry) -> str:
             return f"reason of the outcome {entry.beside}"
         case "problem":
             return f"problem, answered with {entry.beside}"
+        case "failure":
+            return "failure of a call"
         case _:
             return f"{entry.kind} of the event as a whole"
 

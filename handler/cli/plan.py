@@ -6,13 +6,16 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from handler.cli import events
 from handler.cli.exit_codes import Exit
 from handler.terminal import Progress, problems, terminal_width, wrap
+
+if TYPE_CHECKING:
+    from handler.errors import RetryableError
 
 
 @click.command(
@@ -71,7 +74,7 @@ def plan(timeout: float, as_json: bool, verbose: bool, **options: Any) -> int:
         problems("The event can never succeed:", [f"{violation.at}: {violation.fault}" for violation in bad.violations])
         return Exit.REFUSED
     except RetryableError as error:
-        problems("The cloud could not be asked:", [*_causes(error), "`bms-autostop doctor` says what is wrong."])
+        problems("The cloud could not be asked:", _details(error))
         return Exit.UNAVAILABLE
     except AutostopError as error:
         problems("The event can never succeed:", [str(error)])
@@ -89,10 +92,15 @@ def plan(timeout: float, as_json: bool, verbose: bool, **options: Any) -> int:
     return Exit.FAILED if any(result.failed for result in results) else Exit.OK
 
 
-def _causes(error: BaseException | None) -> Iterator[str]:
-    """Yield what happened, and what that came from, as far as the texts are ours."""
+def _details(failure: RetryableError) -> Iterator[str]:
+    """Yield what happened, what that came of as far as the texts are ours, and what to do."""
     from handler.errors import AutostopError
 
+    error: BaseException | None = failure
     while isinstance(error, AutostopError):
         yield f"{error.name}: {error}"
         error = error.__cause__
+    if failure.cause is not None:
+        yield f"Cause: {failure.cause}."
+    yield from filter(None, [failure.fix])
+    yield "`bms-autostop doctor` says what is wrong."

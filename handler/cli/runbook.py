@@ -10,7 +10,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parent.parent
 _ACTION = "what to do"
 # The column that holds the words, and the one beside it that says what they come with.
-_KINDS = {"reason": "outcome", "refusal": "", "problem": "answer"}
+_KINDS = {"reason": "outcome", "refusal": "", "problem": "answer", "failure": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,9 +18,9 @@ class Entry:
     """A row of one of the runbook's tables, for one of its words.
 
     Attributes:
-        kind: `reason`, `refusal` or `problem`.
+        kind: `reason`, `refusal`, `problem` or `failure`.
         word: such as `already-stopping`.
-        beside: the outcome of a reason, the HTTP status of a problem; empty for a refusal.
+        beside: the outcome of a reason, the HTTP status of a problem; else empty.
         action: what to do.
     """
 

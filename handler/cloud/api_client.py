@@ -18,21 +18,25 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
-from handler.http_client import FAILURES, HttpClient
+from handler.http_client import FAILURES, HttpClient, host_of
 
 
 class Reply:
     """A whole answer with a 2xx status.
 
     Args:
+        host: that it came from, for messages.
         secrets: what the request carried, and no message may repeat.
     """
 
-    __slots__ = ("_secrets", "body", "headers")
+    __slots__ = ("_secrets", "body", "headers", "host")
 
-    def __init__(self, headers: Mapping[str, str], body: bytes, secrets: Sequence[str] = ()) -> None:
+    def __init__(
+        self, headers: Mapping[str, str], body: bytes, host: str | None = None, secrets: Sequence[str] = ()
+    ) -> None:
         self.headers = headers
         self.body = body
+        self.host = host
         self._secrets = secrets
 
     def json(self, what: str, hook: Callable[[dict[str, object]], object] | None = None) -> dict[str, object]:
@@ -49,7 +53,9 @@ class Reply:
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            raise CloudUnexpectedAnswer(f"{what}: the answer is no JSON object", request_id=self.request_id)
+            unexpected = CloudUnexpectedAnswer(f"{what}: the answer is no JSON object", request_id=self.request_id)
+            unexpected.host = self.host
+            raise unexpected
         return document
 
     def error(self, what: str) -> CloudError | None:
@@ -115,7 +121,23 @@ class Http:
         Raises:
             CloudError: anything but a 2xx.
         """
-        deadline = self._monotonic() + timeout
+        try:
+            return self._send(what, method, url, self._monotonic() + timeout, headers, body, optional)
+        except CloudError as error:
+            # A failed login has the host of the identity service.
+            error.host = error.host or host_of(url)
+            raise
+
+    def _send(
+        self,
+        what: str,
+        method: str,
+        url: str,
+        deadline: float,
+        headers: Mapping[str, str],
+        body: object,
+        optional: bool,
+    ) -> Reply:
         renewed = False
         while True:
             access = self._login.access(self._left(deadline, what))
@@ -180,4 +202,4 @@ class Http:
         except FAILURES as failure:
             raise error_mapping.from_failure(what, failure) from failure
         secrets = error_mapping.carried(sent)
-        return status, Reply(received, answer, secrets), secrets
+        return status, Reply(received, answer, host_of(url), secrets), secrets

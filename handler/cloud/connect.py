@@ -12,7 +12,7 @@ from handler.cloud.auth.login import AccessKeyAuth, Login, NoLogin, StaticToken
 from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
 from handler.errors import CloudError
-from handler.http_client import HttpClient
+from handler.http_client import HttpClient, host_of
 from handler.settings.login import CloudLogin, LoginKind
 from handler.settings.stop_servers import ApiName
 from handler.stop.evidence import History
@@ -76,6 +76,7 @@ class Clouds:
         self.client = client or new_client(verify=login.verify, pool=settings.concurrency)
         if plugin is not None:
             self.login: Login = clouds_yaml.PluginLogin(plugin, login.verify, monotonic)
+            self.login.host = host_of(login.auth_url)
         else:
             self.login = _new_login(login, self.client, monotonic)
         self.http = Http(self.login, self.client)

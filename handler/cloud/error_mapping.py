@@ -29,7 +29,7 @@ from handler.errors import (
     ServerNotFound,
     StateConflict,
 )
-from handler.http_client import FAILURES, UnexpectedResponse, retry_after
+from handler.http_client import FAILURES, UnexpectedResponse, call_failure, retry_after
 
 _REQUEST_ID_HEADERS = ("x-compute-request-id", "x-openstack-request-id", "x-request-id")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
@@ -178,10 +178,11 @@ def job_report(code: object, reason: object, secrets: Collection[str] = ()) -> s
 def from_failure(what: str, failure: BaseException) -> CloudError:
     """Turn a failed exchange into the exception that fits it."""
     if isinstance(failure, UnexpectedResponse):
-        return CloudUnexpectedAnswer(f"{what}: {failure}", maybe_acted=True)
+        return CloudUnexpectedAnswer(f"{what}: {failure}", maybe_acted=True, failure=call_failure(failure))
     if _speaks_no_tls(failure):
         return EndpointUnusable(f"{what}: the address begins with https, but what answers there does not speak TLS")
-    return CloudUnreachable(f"{what}: no answer ({type(failure).__name__})", maybe_acted=not _never_sent(failure))
+    name = call_failure(failure)
+    return CloudUnreachable(f"{what}: no answer ({name})", maybe_acted=not _never_sent(failure), failure=name)
 
 
 def from_login(failure: BaseException) -> CloudError:

@@ -55,4 +55,5 @@ def _shared(context: Context) -> SharedResources:
         found = from_environ(UserData(context, os.environ))
         logs.configure(found.log_level)
         _SHARED.append(SharedResources(found))
+        _SHARED[0].log_started()
     return _SHARED[0]

@@ -71,10 +71,10 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
             case unknown:
                 assert_never(unknown)
     except RetryableError as error:
-        _LOG.warning("call not handled", extra={"problem": error.name, "detail": str(error)})
+        _LOG.warning("call not handled", extra=error.log_fields())
         raise NotHandled(f"{error.name}: {responses.told(error)}") from None
     except AutostopError as error:
-        _LOG.warning("call not handled", extra={"problem": error.name, "detail": str(error)})
+        _LOG.warning("call not handled", extra=error.log_fields())
         raise NeverPossible(str(error)) from None
     except Exception:
         _LOG.exception("a bug kept the event from being handled")

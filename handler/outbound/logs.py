@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from handler import rfc3339
-from handler.errors import AutostopError, RetryableError
+from handler import __version__, rfc3339
+from handler.errors import AutostopError, Cause, CloudError, RetryableError, ServerNotFound, StateConflict
 from handler.outbound.result import selector_row, server_row
-from handler.stop.model import Report, ServerResult, StopRequest
+from handler.stop.model import Outcome, Report, ServerResult, StopRequest
 
 if TYPE_CHECKING:
     from handler.keep.model import KeepRequest
@@ -183,16 +183,48 @@ def write_in_background() -> Callable[[], None]:
     return lambda: None
 
 
+def log_started(target: str, **facts: object) -> None:
+    """One line for a process that begins to serve a target."""
+    _LOG.info("started", extra={"version": __version__, "target": target, **facts})
+
+
+def log_received(request: StopRequest) -> None:
+    """One line for an event that arrived and asks for something."""
+    selector = {"selector": selector_row(request.selector)} if request.selector else {}
+    extra = {**about(request), "servers": len(request.server_ids), "dry_run": request.dry_run, **selector}
+    _LOG.info("event received", extra=extra)
+
+
+class FailedCalls:
+    """Logs the failed calls to the cloud of one event: each cause once, at its first failure.
+
+    What the cloud says of one server's state is no failure: that it is not there, or cannot be stopped now.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self._request = request
+        self._logged: set[Cause] = set()
+
+    def __call__(self, error: CloudError) -> None:
+        """Log a failure unless one with the same cause is logged already."""
+        if isinstance(error, ServerNotFound | StateConflict) or error.cause in self._logged:
+            return
+        self._logged.add(error.cause)
+        _LOG.warning("call to the cloud failed", extra={**about(self._request), **error.log_fields()})
+
+
 def log_server(request: StopRequest, server: ServerResult) -> None:
     """One line for a server of the event."""
     row: dict[str, object] = dict(server_row(server))
     row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
-    _LOG.info("server handled", extra={**about(request), **row})
+    level = logging.WARNING if server.outcome is Outcome.FAILED else logging.INFO
+    _LOG.log(level, "server handled", extra={**about(request), **row})
 
 
 def log_report(report: Report, result_type: str) -> None:
     """One line for the event."""
-    _LOG.info(
+    _LOG.log(
+        logging.WARNING if report.failed else logging.INFO,
         "event handled",
         extra={
             **about(report.request),
@@ -208,8 +240,7 @@ def log_report(report: Report, result_type: str) -> None:
 
 def log_unhandled(request: StopRequest | KeepRequest, trouble: RetryableError) -> None:
     """One line for an event that must come again."""
-    extra = {**about(request), "problem": trouble.name, "detail": str(trouble)}
-    _LOG.warning("event not handled", extra=extra)
+    _LOG.warning("event not handled", extra={**about(request), **trouble.log_fields()})
 
 
 def about(request: StopRequest | KeepRequest) -> dict[str, str | None]:

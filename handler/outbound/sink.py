@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import urllib3
 from cloudevents.http import CloudEvent
 
-from handler.errors import Acceptance, SinkUnreachable
-from handler.http_client import FAILURES, HttpClient, retry_after
+from handler.errors import Acceptance, CallFailure, Cause, SinkUnreachable
+from handler.http_client import FAILURES, HttpClient, call_failure, host_of, retry_after
 from handler.outbound.result import binary
 from handler.settings.common import SinkSettings
 
@@ -34,16 +35,22 @@ class NoAnswer(StrEnum):
     UNKNOWN = "unknown"
 
 
+class _NoToken(OSError):
+    """AUTOSTOP_SINK_TOKEN_FILE cannot be read, or holds no token."""
+
+
 class SinkReply(NamedTuple):
     """What a sink answered to one attempt.
 
     Attributes:
         status: as in HTTP, or why no answer came.
         retry_after: seconds after which it wants to be asked again, or None.
+        cause: why it was not taken; None if it was.
     """
 
     status: int | NoAnswer
     retry_after: float | None = None
+    cause: Cause | None = None
 
 
 class DeliveryAttempt:
@@ -76,28 +83,26 @@ class DeliveryAttempt:
         Raises:
             SinkUnreachable: it was not answered with 2xx; `acceptance` is that of all attempts together.
         """
-        attempts = 0
+        attempts, cause = 0, None
         acceptance = Acceptance.NOT_TAKEN
         while True:
             attempts += 1
             left = deadline - self._monotonic()
             if left <= 0:
-                raise SinkUnreachable("The sink did not take the event in time.", acceptance=acceptance)
-            status, wait = attempt(left if self._once else min(left, _ATTEMPT_TIMEOUT))
+                raise _too_late(cause, acceptance)
+            status, wait, cause = attempt(left if self._once else min(left, _ATTEMPT_TIMEOUT))
             if not isinstance(status, NoAnswer) and 200 <= status < 300:
                 return
             if not _is_not_taken(status):
                 acceptance = Acceptance.UNKNOWN
             if not self._may_repeat(status):
-                raise SinkUnreachable(_final(status), retry_after=wait, acceptance=acceptance)
+                raise SinkUnreachable(_final(status), retry_after=wait, acceptance=acceptance, cause=cause)
             pause = min(0.2 * 2.0 ** min(attempts - 1, 5), 4.0) * random.uniform(0.5, 1.0)
             if wait is not None:
                 # At least the own pause, or `Retry-After: 0` would make this a hammer.
                 pause = max(pause, wait)
             if self._monotonic() + pause >= deadline:
-                raise SinkUnreachable(
-                    "The sink did not take the event in time.", retry_after=wait, acceptance=acceptance
-                )
+                raise _too_late(cause, acceptance, wait)
             self._sleep(pause)
 
     def _may_repeat(self, status: int | NoAnswer) -> bool:
@@ -127,6 +132,13 @@ def _final(status: int | NoAnswer) -> str:
             return f"The sink failed (HTTP {status})."
         case _:
             return f"The sink refuses the event (HTTP {status})."
+
+
+def _too_late(cause: Cause | None, acceptance: Acceptance, retry_after: float | None = None) -> SinkUnreachable:
+    last = f"; the last failure: {cause}" if cause else ""
+    return SinkUnreachable(
+        f"The sink did not take the event in time{last}.", retry_after=retry_after, acceptance=acceptance, cause=cause
+    )
 
 
 class Sink:
@@ -170,8 +182,8 @@ class Sink:
     def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> SinkReply:
         try:
             proof = self._proof()
-        except OSError as failure:
-            return _no_answer(failure, NoAnswer.NOT_SENT)
+        except _NoToken:
+            return self._not_taken(headers, NoAnswer.NOT_SENT, None, CallFailure.NO_TOKEN_IN_FILE)
         try:
             answer = self._client.send(
                 "POST",
@@ -182,27 +194,37 @@ class Sink:
                 head_only=True,
             )
         except FAILURES as failure:
-            return _no_answer(failure, _why(failure))
-        return SinkReply(answer.status, retry_after(answer.headers))
+            return self._not_taken(headers, _why(failure), None, call_failure(failure))
+        if 200 <= answer.status < 300:
+            return SinkReply(answer.status)
+        return self._not_taken(headers, answer.status, retry_after(answer.headers), None)
+
+    def _not_taken(
+        self, headers: Mapping[str, str], status: int | NoAnswer, wait: float | None, failure: str | None
+    ) -> SinkReply:
+        code = None if isinstance(status, NoAnswer) else status
+        cause = Cause("posting the event", host_of(self._settings.url), code, failure)
+        # A result is named by the event that it is about, as in every other line.
+        event_id = unquote(headers.get("ce-causationid") or headers.get("ce-id", ""))
+        _LOG.warning("the sink did not take the event", extra={"event_id": event_id, "cause": cause._asdict()})
+        return SinkReply(status, wait, cause)
 
     def _proof(self) -> dict[str, str]:
         """What shows the sink who we are.
 
         Raises:
-            OSError: the file cannot be read, or holds no token; it may be written just now.
+            _NoToken: the file cannot be read, or holds no token; it may be written just now.
         """
         token = self._settings.token.reveal()
         if self._settings.token_file:
-            with open(self._settings.token_file, encoding="latin-1") as file:
-                token = file.read(_LONGEST_TOKEN).strip()
+            try:
+                with open(self._settings.token_file, encoding="latin-1") as file:
+                    token = file.read(_LONGEST_TOKEN).strip()
+            except OSError as failure:
+                raise _NoToken from failure
             if not token or not token.isascii() or not token.isprintable():
-                raise OSError("no token in the file")
+                raise _NoToken
         return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _no_answer(failure: Exception, why: NoAnswer) -> SinkReply:
-    _LOG.warning("the sink gave no answer", extra={"detail": type(failure).__name__})
-    return SinkReply(why)
 
 
 def _why(failure: Exception) -> NoAnswer:

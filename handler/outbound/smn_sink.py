@@ -69,16 +69,18 @@ class TopicSink:
                 acceptance=Acceptance.NOT_TAKEN,
             )
         subject, message = _subject(event), encoded.decode()
-        self._delivery.until_taken(lambda timeout: self._publish(subject, message, timeout), deadline)
+        event_id = event.get("causationid") or event["id"]
+        self._delivery.until_taken(lambda timeout: self._publish(event_id, subject, message, timeout), deadline)
 
-    def _publish(self, subject: str, message: str, timeout: float) -> SinkReply:
+    def _publish(self, event_id: str, subject: str, message: str, timeout: float) -> SinkReply:
         try:
             self._publisher.publish(subject, message, timeout)
         except LoginRefused:
             raise
         except CloudError as failure:
-            _LOG.warning("the topic did not take the result", extra={"problem": failure.name, "detail": str(failure)})
-            return SinkReply(NoAnswer.UNKNOWN if failure.status is None else failure.status, failure.retry_after)
+            _LOG.warning("the topic did not take the result", extra={"event_id": event_id, **failure.log_fields()})
+            status = NoAnswer.UNKNOWN if failure.status is None else failure.status
+            return SinkReply(status, failure.retry_after, failure.cause)
         return SinkReply(200)
 
 

@@ -50,7 +50,7 @@ class WebhookService:
         Raises:
             SinkUnreachable: the sink did not say that it has taken it.
         """
-        extra = {
+        extra: dict[str, object] = {
             **logs.about(request),
             "server_ids": request.server_ids,
             "dry_run": request.dry_run,
@@ -59,7 +59,7 @@ class WebhookService:
         try:
             self._sink.send(*binary(stop_request_event(request, self._settings.extensions)), deadline)
         except SinkUnreachable as error:
-            extra |= {"problem": error.name, "detail": str(error)}
+            extra |= error.log_fields()
             match error.acceptance:
                 case Acceptance.NOT_TAKEN:
                     _LOG.warning("stop request not handed on", extra=extra)

@@ -13,7 +13,7 @@ from cloudevents.http import CloudEvent
 
 from handler.cloud.connect import Clouds
 from handler.errors import RetryableError
-from handler.http_client import HttpClient
+from handler.http_client import HttpClient, host_of
 from handler.inbound.endpoints.stop_servers import StopEndpoint
 from handler.inbound.http.responses import Answer
 from handler.inbound.readiness import Readiness
@@ -75,6 +75,18 @@ class SharedResources:
         """The threads that call the cloud."""
         # Made on first use, so that a server that forks after loading the function has them in the right process.
         return ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="cloud")
+
+    def log_started(self) -> None:
+        """Log what this process serves, for a reader who knows none of its settings."""
+        settings, limit = self.settings, self.settings.stop_limit
+        logs.log_started(
+            "stop_servers",
+            api=settings.api.value,
+            dry_run=settings.policy.dry_run,
+            inbound_auth=settings.callers.inbound_auth.value,
+            sink=host_of(settings.sink.url) if settings.sink else settings.result_topic,
+            stop_limit=f"{limit.servers}/{limit.window.total_seconds():g}s" if limit else None,
+        )
 
     def _new_sink(self) -> Sink | TopicSink | None:
         """Where results go; None if the answer is the result."""
@@ -140,6 +152,8 @@ class Service:
             return self._results(requests, received)
 
     def _results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
+        for request in requests:
+            logs.log_received(request)
         deadline = received + self.settings.deadline.total_seconds()
         try:
             reports = self._reports(requests, deadline - self._kept_for_result())
@@ -191,7 +205,10 @@ class Service:
 
     def _prepare(self, request: StopRequest, deadline: float, threads: Executor) -> PreparedRequest:
         executor: ThreadExecutor[CompletedCall] = ThreadExecutor(threads)
-        return prepare(request, self.settings.policy, self._cloud(request), executor, deadline=deadline)
+        failed = logs.FailedCalls(request)
+        return prepare(
+            request, self.settings.policy, self._cloud(request), executor, deadline=deadline, on_failure=failed
+        )
 
     def _run(self, prepared: PreparedRequest, deadline: float, threads: Executor) -> Report:
         request = prepared.request
@@ -219,6 +236,7 @@ class Service:
                 dry_run=dry_run,
                 on_result=on_result,
                 before_first_stop=reservation.reserve if reservation is not None else lambda _: None,
+                on_failure=logs.FailedCalls(request),
             )
         finally:
             if reservation is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from handler.errors import CloudError
 from handler.stop.calls import CompletedCall
 from handler.stop.decide import refuse
 from handler.stop.model import Policy, Refusal, Report, ServerResult, StopRequest
@@ -47,12 +48,14 @@ def prepare(
     *,
     deadline: float,
     backoff: Callable[[int], float] = backoff,
+    on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> PreparedRequest:
     """Decide whether the event is refused as a whole, and look up the servers of its selector.
 
     Args:
         deadline: end of the budget, in seconds on the executor's monotonic clock.
         backoff: seconds to wait after the n-th failure in a row.
+        on_failure: called with each failed try to list servers.
 
     Raises:
         BudgetSpent: no whole list of servers could be had in time.
@@ -66,7 +69,7 @@ def prepare(
         return PreparedRequest(request, request, started_at, refusal)
     from handler.stop.selection import news, select
 
-    found = select(request.selector, cloud, executor, deadline=deadline, backoff=backoff)
+    found = select(request.selector, cloud, executor, deadline=deadline, backoff=backoff, on_failure=on_failure)
     detail = news(len(found.servers), policy)
     chosen = replace(request, server_ids=tuple(found.servers))
     refusal = refuse(chosen, policy, executor.now())
@@ -102,6 +105,7 @@ def run(
     backoff: Callable[[int], float] = backoff,
     on_result: Callable[[ServerResult], None] = lambda _: None,
     before_first_stop: Callable[[int], None] = lambda _: None,
+    on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> Report:
     """Handle one event that was prepared.
 
@@ -114,6 +118,8 @@ def run(
         on_result: called with each server's result as soon as there is one, also if the event must come again.
         before_first_stop: called once before the first stop is sent, with the number of servers that may still be
             stopped; what it raises ends the run with nothing sent.
+        on_failure: called with each failed call to the cloud, once for each server that it was about; not if only the
+            history cannot be had, which the server's row says.
 
     Returns:
         The report: a refusal, or a result for each server.
@@ -136,6 +142,7 @@ def run(
             backoff,
             on_result,
             before_first_stop,
+            on_failure,
         ).results(prepared.look)
     detail = " ".join(filter(None, (_left_out(request), prepared.detail))) or None
     return Report(request, cloud.api, dry_run, refusal, servers, prepared.started_at, executor.now(), detail)

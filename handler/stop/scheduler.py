@@ -15,7 +15,7 @@ from typing import assert_never
 
 from handler.errors import BudgetSpent, CloudError, CloudUnreachable, InternalFault
 from handler.stop.calls import CompletedCall, Observations, call
-from handler.stop.evidence import History
+from handler.stop.evidence import History, gap_of
 from handler.stop.model import Policy, Server, ServerResult, StopRequest
 from handler.stop.pauses import Pauses
 from handler.stop.ports import CallExecutor, Cloud, DryRunStop, Pending, ReadSingly, StopFailed, Taken
@@ -35,7 +35,7 @@ class Scheduler:
 
     Args:
         request: it was not refused, and names its servers.
-        policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop: as `run` has them.
+        policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop, on_failure: as `run` has them.
     """
 
     def __init__(
@@ -49,9 +49,11 @@ class Scheduler:
         backoff: Callable[[int], float],
         on_result: Callable[[ServerResult], None],
         before_first_stop: Callable[[int], None],
+        on_failure: Callable[[CloudError], None],
     ) -> None:
         self._on_result = on_result
         self._before_first_stop = before_first_stop
+        self._on_failure = on_failure
         self._any_stop = False
         self._cloud = cloud
         self._crew = executor
@@ -159,6 +161,8 @@ class Scheduler:
                 # Our own deadline cut it off. That is no sign of trouble, and what was seen before still holds.
                 case.failures.fault = answer
                 continue
+            if isinstance(answer, CloudError) and (completed.step is not Step.HISTORY or gap_of(answer) is None):
+                self._on_failure(answer)
             others_seen, others_taken = self._observations.newest(id_), self._observations.others_taken(id_)
             at = Moment(completed.began, time_ended, now, others_seen, others_taken, self._open)
             coming: Next | None
@@ -211,10 +215,13 @@ class Scheduler:
                 undone.append(case)
         if undone:
             faults = [fault for case in undone if (fault := case.failures.fault) is not None]
-            causes = sorted({fault.name for fault in faults}) or ["the time was too short"]
+            names = sorted({fault.name for fault in faults}) or ["the time was too short"]
+            last = next(iter(faults), None)
             told = [fault.retry_after for fault in faults if fault.retry_after is not None]
             raise BudgetSpent(
-                f"{len(undone)} of {len(self._tasks)} servers not handled in time ({', '.join(causes)}).",
+                f"{len(undone)} of {len(self._tasks)} servers not handled in time ({', '.join(names)})"
+                f"{f'; the last failure: {last.cause}' if last else ''}.",
+                last=last,
                 retry_after=max(told, default=None),
-            ) from next(iter(faults), None)
+            ) from last
         return tuple(case.result for case in self._tasks.values() if case.result is not None)

@@ -65,6 +65,7 @@ def select(
     *,
     deadline: float,
     backoff: Callable[[int], float],
+    on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> Found:
     """Have the cloud list its servers until it could do so whole, and take those that the selector fits.
 
@@ -72,6 +73,7 @@ def select(
         crew: with no call under way.
         deadline: end of the budget on the crew's monotonic clock.
         backoff: seconds to wait after the n-th failure in a row.
+        on_failure: called with each failure after which it is tried again.
 
     Raises:
         BudgetSpent: no whole list could be had in time. Half of one would lose servers silently.
@@ -89,6 +91,7 @@ def select(
                 return came
             case CloudError(waiting_helps=True):
                 fault, attempt = came, attempt + 1
+                on_failure(fault)
                 pause = fault.retry_after or backoff(attempt)
                 if executor.monotonic() + pause >= deadline:
                     break
@@ -100,7 +103,9 @@ def select(
                 _LOG.error("the look for a selector's servers failed", exc_info=came)
                 raise InternalFault("a call to the cloud failed in an unexpected way") from came
     raise BudgetSpent(
-        f"The selector's servers could not be listed in time ({fault.name if fault else 'the time was too short'}).",
+        f"The selector's servers could not be listed in time ({fault.name if fault else 'the time was too short'})"
+        f"{f'; the last failure: {fault.cause}' if fault else ''}.",
+        last=fault,
         retry_after=fault.retry_after if fault else None,
     ) from fault
 

@@ -12,7 +12,7 @@ from handler import cli
 from handler.cli import runbook
 from handler.cli.explain import explain
 from handler.cli.settings import Target, declarations
-from handler.errors import AutostopError
+from handler.errors import AutostopError, CallFailure
 from handler.stop.meanings import MEANINGS
 from handler.stop.model import Reason, Refusal
 from tests.conftest import ROOT
@@ -32,6 +32,15 @@ def test_every_word_is_explained(word: str, capsys: pytest.CaptureFixture[str]) 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{word} (")
     assert len(lines) >= 3
+
+
+@pytest.mark.parametrize("word", [*CallFailure])
+def test_every_failure_of_a_call_is_explained(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `cause.failure` says in a log line, with what to do."""
+    assert cli.main(["explain", word]) == 0
+    heading, *action = capsys.readouterr().out.splitlines()
+    assert heading == f"{word} (failure of a call)"
+    assert any(line.strip() for line in action)
 
 
 def test_the_row_is_that_of_the_runbook(capsys: pytest.CaptureFixture[str]) -> None:

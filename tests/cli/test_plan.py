@@ -324,10 +324,10 @@ def test_it_ends_with_3_if_the_event_would_be_refused(
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ({"on": CallKind.LOGIN, "status": 401}, ["login-refused"]),
+        ({"on": CallKind.LOGIN, "status": 401}, ["login-refused", "Cause: logging in at 127.0.0.1:", ": HTTP 401."]),
         (
             {"on": CallKind.READ, "status": 429, "headers": {"Retry-After": "60"}, "times": None},
-            ["budget-spent: 1 of 1 servers not handled in time"],
+            ["budget-spent: 1 of 1 servers not handled in time", "Cause: reading the server at 127.0.0.1:", "HTTP 429"],
         ),
         (
             {"on": CallKind.LIST, "status": 429, "headers": {"Retry-After": "60"}, "times": None},

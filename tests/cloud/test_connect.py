@@ -40,10 +40,12 @@ class _Region:
         return url
 
     def get_region_name(self) -> str | None:
-        return str(self._told["region"])
+        name: str | None = self._told["region"]
+        return name
 
     def get_interface(self) -> str | None:
-        return str(self._told["interface"])
+        name: str | None = self._told["interface"]
+        return name
 
     def get_requests_verify_args(self) -> tuple[bool | str, None]:
         return self._told["verify"], None

@@ -181,20 +181,20 @@ _POOL = urllib3.HTTPConnectionPool("nova.example")
 @pytest.mark.parametrize(
     ("failure", "named", "maybe_acted"),
     [
-        (urllib3.exceptions.ConnectTimeoutError("t"), "ConnectTimeoutError", False),
-        (urllib3.exceptions.NewConnectionError(_CONNECTION, "no"), "NewConnectionError", False),
+        (urllib3.exceptions.ConnectTimeoutError("t"), "timeout", False),
+        (urllib3.exceptions.NewConnectionError(_CONNECTION, "no"), "no-connection", False),
         (
             urllib3.exceptions.NameResolutionError("nova.example", _CONNECTION, socket.gaierror()),
-            "NameResolutionError",
+            "no-such-host",
             False,
         ),
-        (urllib3.exceptions.SSLError(ssl.SSLCertVerificationError("self-signed")), "SSLError", False),
-        (urllib3.exceptions.SSLError(ssl.SSLError("cut in a record")), "SSLError", True),
-        (urllib3.exceptions.SSLError(), "SSLError", True),
-        (urllib3.exceptions.ReadTimeoutError(_POOL, "/", "slow"), "ReadTimeoutError", True),
-        (urllib3.exceptions.ProtocolError("cut"), "ProtocolError", True),
-        (urllib3.exceptions.ProxyError("gone", OSError()), "ProxyError", True),
-        (ConnectionResetError(), "ConnectionResetError", True),
+        (urllib3.exceptions.SSLError(ssl.SSLCertVerificationError("self-signed")), "certificate-not-trusted", False),
+        (urllib3.exceptions.SSLError(ssl.SSLError("cut in a record")), "tls-error", True),
+        (urllib3.exceptions.SSLError(), "tls-error", True),
+        (urllib3.exceptions.ReadTimeoutError(_POOL, "/", "slow"), "timeout", True),
+        (urllib3.exceptions.ProtocolError("cut"), "connection-lost", True),
+        (urllib3.exceptions.ProxyError("gone", OSError()), "proxy-error", True),
+        (ConnectionResetError(), "connection-lost", True),
     ],
 )
 def test_a_failed_exchange_tells_whether_the_cloud_may_have_acted(
@@ -205,6 +205,7 @@ def test_a_failed_exchange_tells_whether_the_cloud_may_have_acted(
     assert type(fault) is CloudUnreachable
     assert str(fault) == f"stopping it: no answer ({named})"
     assert fault.maybe_acted is maybe_acted
+    assert (fault.call, fault.failure, fault.status) == ("stopping it", named, None)
 
 
 # --- the login ---

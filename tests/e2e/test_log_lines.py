@@ -36,7 +36,7 @@ from handler.settings.keep_servers import from_environ as keep_settings
 from handler.settings.notify_chat import from_environ as notify_settings
 from handler.settings.receive_webhook import from_environ as webhook_settings
 from handler.settings.stop_servers import from_environ
-from handler.simulator import Simulator
+from handler.simulator import CallKind, Fault, Simulator
 from handler.telemetry.providers import _tame_complaints
 from handler.telemetry.start import start
 from tests.cloud.test_listing import THEIRS, found
@@ -108,6 +108,20 @@ class Scenes:
             knock(message, _Real(service))
 
         return send
+
+    def started(self) -> None:
+        for results in ("http://sink.example/secret-path", ""):
+            settings = {"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ(), "AUTOSTOP_RESULT_SINK": results}
+            SharedResources(from_environ(settings)).log_started()
+
+    def probed(self) -> None:
+        service = Service(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()}))
+        for path in ("/healthz", "/readyz"):
+            service.endpoint().answer(HttpRequest("GET", path, {}, b"", time.monotonic()))
+
+    def call_failed(self) -> None:
+        self.cloud.inject(Fault(on=CallKind.READ, status=503))
+        self.service()()
 
     def handled(self) -> None:
         self.service()(traceparent=TRACE)
@@ -298,6 +312,10 @@ class _Real(Behind):
 
 
 SCENES: dict[str, Callable[[Scenes], None]] = {
+    "started": Scenes.started,
+    "probe received": Scenes.probed,
+    "event received": Scenes.handled,
+    "call to the cloud failed": Scenes.call_failed,
     "event handled": Scenes.handled,
     "server handled": Scenes.handled,
     "keep handled": Scenes.kept,
@@ -315,7 +333,7 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "subscription confirmed": Scenes.confirmed,
     "the producer left alerts out; raise its limit": Scenes.alerts_left_out,
     "the producer gave no answer": Scenes.producer_silent,
-    "the sink gave no answer": Scenes.sink_silent,
+    "the sink did not take the event": Scenes.sink_silent,
     "no webhook is switched on": Scenes.nothing_switched_on,
     "a call of the run failed": Scenes.run_failed,
     "a bug kept the request from being handled": Scenes.bug,
@@ -375,6 +393,7 @@ def test_a_trace_is_named_only_if_it_is_one(scenes: Scenes) -> None:
         scenes.malformed()
     traces = {line["message"]: line.get("trace_id") for line in lines.all}
     assert traces == {
+        "event received": TRACE.split("-")[1],
         "server handled": TRACE.split("-")[1],
         "event handled": TRACE.split("-")[1],
         "event ignored": TRACE.split("-")[1],

@@ -17,6 +17,7 @@ from datetime import datetime
 
 import pytest
 
+from handler.errors import CloudUnreachable, ServerNotFound, StateConflict
 from handler.outbound import logs
 from handler.stop.model import Reason, Refusal
 from tests.outbound.test_result import ONE, REQUEST, TRACE, TWO, report, row
@@ -41,12 +42,12 @@ def bare_logger() -> Iterator[logging.Logger]:
 
 
 def test_an_event_is_one_line() -> None:
-    """With its identity, what came of it, and how long it took."""
+    """With its identity, what came of it, and how long it took; a WARNING, as a server of it failed."""
     with logged() as lines:
         logs.log_report(report(row(), row(Reason.BUSY, TWO), traceparent=TRACE), "the.type")
     (line,) = lines.all
     assert set(line) == OF_AN_EVENT | {"result_type", "refusal", "dry_run", "summary", "duration_ms"}
-    assert (line["message"], line["level"], line["logger"]) == ("event handled", "INFO", "handler.outbound.logs")
+    assert (line["message"], line["level"], line["logger"]) == ("event handled", "WARNING", "handler.outbound.logs")
     assert (line["event_source"], line["event_id"], line["event_type"]) == (REQUEST.source, REQUEST.id, REQUEST.type)
     assert line["trace_id"] == TRACE.split("-")[1]
     assert (line["result_type"], line["refusal"], line["dry_run"], line["duration_ms"]) == (
@@ -85,6 +86,33 @@ def test_each_server_is_one_line() -> None:
     assert set(first) == OF_AN_EVENT | keys | {"previous_vm_state", "request_id", "job_id"}
     assert (first["message"], first["server_id"], first["outcome"]) == ("server handled", ONE, "stopped")
     assert (second["server_id"], second["reason"], second["event_id"]) == (TWO, "busy", REQUEST.id)
+    assert (first["level"], second["level"]) == ("INFO", "WARNING")
+
+
+def test_an_event_without_a_failed_server_is_information() -> None:
+    """Refused, or handled."""
+    with logged() as lines:
+        logs.log_report(report(row()), "the.type")
+        logs.log_report(report(refusal=Refusal.EXPIRED), "the.type")
+    assert [line["level"] for line in lines.all] == ["INFO", "INFO"]
+
+
+def test_a_failed_call_is_logged_once_for_each_cause() -> None:
+    """With the event, the cause and what to do; what the cloud says of the state of one server is no failure."""
+    with logged() as lines:
+        failed = logs.FailedCalls(REQUEST)
+        for status in (503, 503, 502):
+            error = CloudUnreachable(f"reading the server: HTTP {status}", status=status)
+            error.host = "ecs.example"
+            failed(error)
+        failed(ServerNotFound("reading the server: HTTP 404", status=404))
+        failed(StateConflict("stopping the server: HTTP 409", status=409))
+    assert [(line["message"], line["level"]) for line in lines.all] == [("call to the cloud failed", "WARNING")] * 2
+    first, second = lines.all
+    assert first["cause"] == {"call": "reading the server", "host": "ecs.example", "status": 503, "failure": None}
+    assert (first["event_id"], first["problem"]) == (REQUEST.id, "cloud-unreachable")
+    assert "bms-autostop doctor" in first["fix"]
+    assert second["cause"]["status"] == 502
 
 
 def test_a_line_break_in_a_value_does_not_make_a_line() -> None:
@@ -258,6 +286,7 @@ def test_only_a_server_process_writes_in_the_background(monkeypatch: pytest.Monk
 
 _ENDS = """
 import logging, sys
+from handler.errors import CloudUnreachable, ServerNotFound, StateConflict
 from handler.outbound import logs
 logs._EXIT_TIMEOUT = 20.0
 logs.configure("INFO")

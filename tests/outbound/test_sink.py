@@ -118,7 +118,10 @@ def test_a_cut_connection_is_tried_again() -> None:
         hand_over(server.url, FakeClock(100.0))
     assert len(server.got) == 2
     (line,) = lines.all
-    assert (line["message"], line["detail"]) == ("the sink gave no answer", "ProtocolError")
+    host = server.url.split("/")[2]
+    cause = {"call": "posting the event", "host": host, "status": None, "failure": "connection-lost"}
+    assert (line["message"], line["cause"]) == ("the sink did not take the event", cause)
+    assert line["event_id"] == "result-1"
 
 
 @pytest.mark.parametrize("status", [429, 503])

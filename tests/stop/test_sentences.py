@@ -241,10 +241,14 @@ def test_the_trouble_of_an_event_that_must_come_again_counts_servers_and_names_c
     """It stands in the problem document and in the log."""
     with pytest.raises(BudgetSpent) as caught:
         Scenario(Script(DOWN), Script("stopped"), budget=0.4).report()
-    assert str(caught.value) == "1 of 2 servers not handled in time (cloud-unreachable)."
+    assert str(caught.value) == (
+        "1 of 2 servers not handled in time (cloud-unreachable); the last failure: down: HTTP 503."
+    )
     with pytest.raises(BudgetSpent) as caught:
         Scenario(Script("active"), budget=0.0).report()
     assert str(caught.value) == "1 of 1 servers not handled in time (the time was too short)."
+    assert caught.value.cause is None
+    assert "AUTOSTOP_DEADLINE" in caught.value.fix
 
 
 def test_a_bug_is_told_without_its_own_words(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from handler import rfc3339
 from handler.cloud import error_mapping
 from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, Login, Token, identity_url
-from handler.http_client import HttpClient
+from handler.http_client import HttpClient, host_of
 from handler.settings.login import CloudLogin, LoginKind
 
 
@@ -20,6 +20,7 @@ class KeystoneLogin(Login):
         super().__init__(monotonic)
         self._login = login
         self._client = client
+        self.host = host_of(login.auth_url)
 
     def _obtain(self) -> Token:
         status, headers, body = self._client.send(

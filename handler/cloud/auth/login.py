@@ -23,8 +23,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from handler.cloud import error_mapping
-from handler.errors import CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginMissing, LoginRefused
-from handler.http_client import HttpClient
+from handler.errors import CallFailure, CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginMissing, LoginRefused
+from handler.http_client import HttpClient, host_of
 
 LOGIN_TIMEOUT = 10.0
 # OTC locks a key for five minutes after five wrong signatures in a row; a refused login is not tried for a while.
@@ -71,9 +71,13 @@ class Login(ABC):
     """Hands out the current access, and gets a new one when it must; one attempt at a time.
 
     Whoever waits while an attempt runs gets what that attempt brings, good or bad.
+
+    Attributes:
+        host: where it logs in, for messages; None if it calls nothing.
     """
 
     renewable = True
+    host: str | None = None
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -129,7 +133,9 @@ class Login(ABC):
     @contextmanager
     def _alone(self, timeout: float) -> Iterator[None]:
         if not self._lock.acquire(timeout=timeout):
-            raise CloudUnreachable("logging in: another attempt is still under way")
+            busy = CloudUnreachable("logging in: another attempt is still under way", failure=CallFailure.TIMEOUT)
+            busy.host = self.host
+            raise busy
         try:
             yield
         finally:
@@ -141,6 +147,7 @@ class Login(ABC):
             access = self._obtain()
         except Exception as cause:
             failure = cause if isinstance(cause, CloudError) else error_mapping.from_login(cause)
+            failure.host = failure.host or self.host
             self._refuse(failure)
             if failure is cause:
                 raise
@@ -202,6 +209,7 @@ class AccessKeyAuth(Login):
         self._signer = signer
         self._client = client
         self._auth_url = auth_url
+        self.host = host_of(auth_url)
         self._project_id = project_id
         self._project_name = project_name
 

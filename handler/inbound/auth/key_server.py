@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from handler.errors import KeysUnreachable
-from handler.http_client import FAILURES, HttpClient, retry_after
+from handler.errors import Cause, KeysUnreachable
+from handler.http_client import FAILURES, HttpClient, call_failure, host_of, retry_after
 from handler.inbound.cloudevents import strict_json
 from handler.settings.oidc import OidcSettings, file_of, is_safe
 
+_CALL = "fetching the issuer's keys"
 _MOST_BYTES = 1024 * 1024
 
 _RSA_BITS = range(2048, 16385)
@@ -78,12 +79,16 @@ class KeyServer:
                 max_body=_MOST_BYTES,
             )
         except (*FAILURES, ValueError) as failure:
-            raise KeysUnreachable(f"The key server gave no answer ({type(failure).__name__}).") from None
+            cause = Cause(_CALL, host_of(url), None, call_failure(failure))
+            raise KeysUnreachable(f"The key server gave no answer ({cause.failure}).", cause=cause) from None
         finally:
             client.close()
         if status != 200:
-            told = retry_after(headers)
-            raise KeysUnreachable(f"The key server did not give its keys (HTTP {status}).", retry_after=told)
+            raise KeysUnreachable(
+                f"The key server did not give its keys (HTTP {status}).",
+                retry_after=retry_after(headers),
+                cause=Cause(_CALL, host_of(url), status, None),
+            )
         return body
 
     def _proof(self, url: str) -> dict[str, str]:

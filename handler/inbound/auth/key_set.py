@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from jwt import PyJWK
 
-from handler.errors import KeysUnreachable
+from handler.errors import Cause, KeysUnreachable
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Keys:
         self._kept = _Kept()
         self._not_before = float("-inf")
         self._missing: set[str] = set()
+        self._cause: Cause | None = None
 
     def find(self, kid: str, until: float = float("inf")) -> PyJWK | None:
         """The key of this id, or None if the issuer has no such key.
@@ -123,9 +124,9 @@ class Keys:
         try:
             keys = self._fetch(min(until - now, _FETCH_TIMEOUT))
         except KeysUnreachable as failure:
-            _LOG.warning("the issuer's keys were not renewed", extra={"problem": failure.name, "detail": str(failure)})
+            _LOG.warning("the issuer's keys were not renewed", extra=failure.log_fields())
             pause = max(_PAUSE_AFTER_FAILURE, min(failure.retry_after or 0.0, _LONGEST_PAUSE))
-            self._not_before = self._monotonic() + pause
+            self._not_before, self._cause = self._monotonic() + pause, failure.cause
         else:
             self._kept = _Kept(keys, self._monotonic())
             self._not_before = float("-inf")
@@ -134,4 +135,5 @@ class Keys:
         return KeysUnreachable(
             "The issuer's keys, which the caller's token is checked with, cannot be had now.",
             retry_after=max(self._not_before - self._monotonic(), 1.0),
+            cause=self._cause,
         )

@@ -161,7 +161,7 @@ def collect(
 def _log_malformed(event: Event, violations: Sequence[Violation]) -> None:
     """One line for an event that can never succeed, with as much of its identity as could be made out."""
     bad = BadEvent(*violations)
-    _LOG.warning("event malformed", extra={**about(event), "problem": bad.name, "detail": str(bad)})
+    _LOG.warning("event malformed", extra={**about(event), **bad.log_fields()})
 
 
 def about(event: Event) -> dict[str, str | None]:

@@ -46,8 +46,8 @@ def problem(error: AutostopError) -> Answer:
     """The answer for an exception, as a problem document (RFC 9457).
 
     Returns:
-        `application/problem+json` with type, title, status, detail, and for a malformed event `faults`: objects of
-        `at` and `fault`.
+        `application/problem+json` with type, title, status, detail; for a malformed event `faults`: objects of `at` and
+        `fault`; for a retryable error `cause`, if a call failed: `call`, `host`, `status`, `failure`.
     """
     headers: dict[str, str] = {}
     members: dict[str, object] = {"detail": str(error)}
@@ -76,7 +76,7 @@ def problem(error: AutostopError) -> Answer:
             status, title = 431, "The headers are too large"
         case RetryableError():
             status, title = 503, "Not handled; send it again"
-            members = {"detail": told(error)}
+            members = {"detail": told(error), **({"cause": error.cause._asdict()} if error.cause else {})}
             default = _REFUSED_RETRY_AFTER if isinstance(error, LoginRefused) else _DEFAULT_RETRY_AFTER
             wait = default if error.retry_after is None else error.retry_after
             headers["Retry-After"] = str(max(1, math.ceil(wait)))
@@ -90,7 +90,7 @@ def told(trouble: RetryableError) -> str:
     """What may be said of trouble outside of the log."""
     if isinstance(trouble, CloudError) and not isinstance(trouble, LoginMissing | InsecureEndpoint | EndpointUnusable):
         # Its message quotes the cloud, which is for the log alone.
-        return f"The cloud did not do what was asked ({trouble.name})."
+        return f"The cloud did not do what was asked ({trouble.name}): {trouble.cause}."
     return str(trouble)
 
 
@@ -108,8 +108,7 @@ def always(make: Callable[[], Answer]) -> Answer:
 def refused(error: AutostopError) -> Answer:
     """The answer for an exception, and a line in the log."""
     answer = problem(error)
-    extra = {"status": answer.status, "problem": error.name, "detail": str(error)}
-    _LOG.warning("request not handled", extra=extra)
+    _LOG.warning("request not handled", extra={"status": answer.status, **error.log_fields()})
     return answer
 
 
@@ -126,8 +125,10 @@ def _probe(method: str, path: str, ready: Callable[[], None]) -> Answer | None:
     """The answer to such a question; None if it is none."""
     match method, path:
         case (("GET" | "HEAD"), "/healthz"):
+            _LOG.debug("probe received", extra={"path": path})
             return json_answer(200, {"status": "alive"})
         case (("GET" | "HEAD"), "/readyz"):
+            _LOG.debug("probe received", extra={"path": path})
             ready()
             return json_answer(200, {"status": "ready"})
         case _:

@@ -7,8 +7,8 @@ import re
 import time
 from collections.abc import Callable, Collection
 
-from handler.errors import ProducerUnreachable
-from handler.http_client import FAILURES, HttpClient
+from handler.errors import Cause, ProducerUnreachable
+from handler.http_client import FAILURES, HttpClient, call_failure, host_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,8 +50,9 @@ def get(url: str, seconds: float) -> tuple[int, bytes]:
     try:
         answer = client.send("GET", url, headers={}, timeout=min(seconds, _LONGEST_CALL), max_body=_MOST_BYTES)
     except FAILURES as failure:
-        _LOG.warning("the producer gave no answer", extra={"detail": type(failure).__name__})
-        raise ProducerUnreachable("The producer could not be asked.") from None
+        cause = Cause("asking the producer", host_of(url), None, call_failure(failure))
+        _LOG.warning("the producer gave no answer", extra={"cause": cause._asdict()})
+        raise ProducerUnreachable(f"The producer could not be asked ({cause.failure}).", cause=cause) from None
     finally:
         client.close()
     return answer.status, answer.body

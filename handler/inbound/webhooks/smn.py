@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from handler import rfc3339
-from handler.errors import CallerForbidden, ProducerUnreachable, Unauthenticated
+from handler.errors import CallerForbidden, Cause, ProducerUnreachable, Unauthenticated
+from handler.http_client import host_of
 from handler.inbound import dry_run
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
@@ -111,7 +112,8 @@ class Smn(Alarm):
             raise CallerForbidden("Subscriptions are not confirmed at that host; see AUTOSTOP_SMN_CONFIRM_HOSTS.")
         status, _ = self._get(url, fetch.left(message.until))
         if not 200 <= status < 300:
-            raise ProducerUnreachable(f"The subscription could not be confirmed (HTTP {status}).")
+            cause = Cause("confirming the subscription", host_of(url), status, None)
+            raise ProducerUnreachable(f"The subscription could not be confirmed (HTTP {status}).", cause=cause)
         _LOG.info("subscription confirmed", extra={"topic_urn": message.fields["topic_urn"]})
         return Skip("subscription confirmed", Answer(200))
 

@@ -21,7 +21,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from handler.errors import ProducerUnreachable, Unauthenticated
+from handler.errors import Cause, ProducerUnreachable, Unauthenticated
+from handler.http_client import host_of
 from handler.inbound.webhooks import fetch
 
 _PATH = re.compile(r"/smn/SMN_[A-Za-z0-9_-]+\.pem", re.ASCII)
@@ -94,7 +95,8 @@ class Certificates:
             return kept
         status, body = self._get(url, seconds)
         if status >= 500 or status == 429:
-            raise ProducerUnreachable(f"The certificate could not be had (HTTP {status}).")
+            cause = Cause("fetching the certificate", host_of(url), status, None)
+            raise ProducerUnreachable(f"The certificate could not be had (HTTP {status}).", cause=cause)
         if status != 200:
             raise Unauthenticated("There is no certificate where the message says.")
         loaded = _load(body)

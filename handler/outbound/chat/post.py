@@ -10,14 +10,15 @@ import logging
 import re
 from importlib import import_module
 
-from handler.errors import ChatUnreachable
-from handler.http_client import FAILURES, HttpClient, retry_after
+from handler.errors import Cause, ChatUnreachable
+from handler.http_client import FAILURES, HttpClient, call_failure, host_of, retry_after
 from handler.outbound.chat.route import Target
 from handler.settings.notify_chat import ChatName
 from handler.stop.model import Report
 
 _LOG = logging.getLogger(__name__)
 
+_CALL = "posting to the chat"
 _LARGEST_ANSWER = 64 * 1024
 # Asking for less time, too early, too often, or the chat is in trouble: the same message may be taken later.
 _PASSING = frozenset({408, 425, 429})
@@ -59,15 +60,17 @@ class Poster:
             )
         except FAILURES as failure:
             # Its text would quote the URL, which is a secret.
+            cause = Cause(_CALL, host_of(target.url.reveal()), None, call_failure(failure))
             _LOG.warning(
                 "the chat gave no answer",
-                extra={"chat": target.chat.value, "reply": target.reply, "detail": type(failure).__name__},
+                extra={"chat": target.chat.value, "reply": target.reply, "cause": cause._asdict()},
             )
-            raise ChatUnreachable("The chat gave no answer.") from None
+            raise ChatUnreachable("The chat gave no answer.", cause=cause) from None
         if answer.status >= 500 or answer.status in _PASSING or b"returned HTTP error 429" in answer.body:
             raise ChatUnreachable(
                 f"The chat does not take messages just now (HTTP {answer.status}).",
                 retry_after=retry_after(answer.headers),
+                cause=Cause(_CALL, host_of(target.url.reveal()), answer.status, None),
             )
         taken = 200 <= answer.status < 300 and not _denied(target.chat, answer.body)
         if not taken:

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from handler import errors
-from handler.errors import AutostopError, BadEvent, CloudError, CloudThrottled, LoginRefused, SinkUnreachable, Violation
+from handler.errors import (
+    AutostopError,
+    BadEvent,
+    CallFailure,
+    CloudError,
+    CloudThrottled,
+    CloudUnreachable,
+    LoginRefused,
+    SinkUnreachable,
+    Violation,
+)
 from handler.inbound.http import responses
 from tests.test_events_folder import faults
 
@@ -108,6 +118,19 @@ def test_all_flaws_are_listed() -> None:
     document = json.loads(responses.problem(BadEvent(Violation("id", "is missing"), Violation("time", "is bad"))).body)
     assert document["detail"] == "The event has 2 faults."
     assert document["faults"] == [{"at": "id", "fault": "is missing"}, {"at": "time", "fault": "is bad"}]
+
+
+def test_a_503_carries_its_cause() -> None:
+    """The call, its host, and status or failure; no word of the cloud."""
+    refused = CloudUnreachable("reading: no answer (connection-refused)", failure=CallFailure.CONNECTION_REFUSED)
+    refused.host = "ecs.example:8774"
+    expected = {"call": "reading", "host": "ecs.example:8774", "status": None, "failure": "connection-refused"}
+    for error in (refused, errors.BudgetSpent("1 of 1 servers not handled in time.", last=refused)):
+        document = json.loads(responses.problem(error).body)
+        assert document["cause"] == expected
+        assert faults("problem.json", document) == []
+    assert "reading at ecs.example:8774: connection-refused" in str(responses.told(refused))
+    assert "cause" not in json.loads(responses.problem(errors.ShuttingDown("x")).body)
 
 
 def test_the_words_of_the_cloud_stay_inside() -> None:

@@ -427,7 +427,8 @@ def test_a_log_that_nobody_reads_delays_no_event(simulated: Simulator, tmp_path:
         process.popen.terminate()
         assert process.popen.stdout is not None
         lines = [json.loads(line) for line in process.popen.stdout.read().splitlines()]
-    assert [line["message"] for line in lines] == ["request not handled"] * 600 + ["server handled", "event handled"]
+    event = ["event received", "server handled", "event handled"]
+    assert [line["message"] for line in lines] == ["started", *["request not handled"] * 600, *event]
 
 
 def test_no_line_is_lost_at_the_end(simulated: Simulator, tmp_path: Path) -> None:
@@ -437,7 +438,8 @@ def test_no_line_is_lost_at_the_end(simulated: Simulator, tmp_path: Path) -> Non
             assert statuses(process.exchange(request("GET", "/"))) == [405]
         process.popen.terminate()
         assert process.popen.stdout is not None
-        assert len(process.popen.stdout.read().splitlines()) == 20
+        # One more when it started.
+        assert len(process.popen.stdout.read().splitlines()) == 21
         assert process.popen.wait(HANG) == 0
 
 

@@ -149,7 +149,7 @@ def test_a_silent_chat_is_left_in_time(silent: str) -> None:
     assert time.monotonic() - began < 5
     assert "very-secret" not in lines.text
     (line,) = lines.of("the chat gave no answer")
-    assert line["detail"] == "ReadTimeoutError"
+    assert line["cause"]["failure"] == "timeout"
 
 
 def test_without_time_nothing_is_sent() -> None:
