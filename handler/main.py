@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,14 +42,14 @@ class Wiring(NamedTuple):
     routes: tuple[str, ...] = _PROBES
 
 
-def _started(log_level: str) -> Telemetry | None:
+def _started(log_level: str, types: Iterable[str] = ()) -> Telemetry | None:
     logs.configure(log_level)
     signals = wanted_signals(os.environ)
     if not signals:
         return None
     from handler.telemetry.start import start
 
-    return start(signals, os.environ)
+    return start(signals, os.environ, types)
 
 
 def _stop_servers() -> Wiring:
@@ -57,7 +57,7 @@ def _stop_servers() -> Wiring:
     from handler.settings.stop_servers import from_environ
 
     settings = from_environ(os.environ)
-    telemetry = _started(settings.log_level)
+    telemetry = _started(settings.log_level, settings.event_types)
     shared = SharedResources(settings, telemetry=telemetry)
     shared.log_started()
     if os.environ.get("RUNTIME_PROJECT_ID"):

@@ -1,4 +1,4 @@
-"""What the rooms tell, as spans and metrics."""
+"""Observes what the function does, as spans and metrics."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from opentelemetry.trace import format_span_id, format_trace_id
 
+from handler import event_types
 from handler.errors import RetryableError
 from handler.http_client import HttpClient
 from handler.keep.model import KeepReport, KeepRequest, KeepResult
@@ -24,20 +25,23 @@ from handler.telemetry.instruments import Attributes, Key
 from handler.telemetry.providers import Signals
 from handler.telemetry.wsgi import MeasuredApp
 
-# The one prefix under which senders may make up types: each would make a series of its own.
-_OPEN_ENDED = "CES:Event:"
+# What stands for types that senders make up: each would make a series of its own.
+_CLOUD_EYE = f"{event_types.CLOUD_EYE_PREFIX}*"
+_OTHER = "other"
 
 
 class OpenTelemetryObserver:
-    """Tells OpenTelemetry.
+    """Makes spans and metrics with OpenTelemetry.
 
     Args:
         signals: gives spans and metrics their way.
         correlate: the log's lines about an event name its span.
+        types: of events that metrics tell apart, beside those that mean something without any setting.
     """
 
-    def __init__(self, signals: Callable[[], Signals], *, correlate: bool) -> None:
+    def __init__(self, signals: Callable[[], Signals], *, correlate: bool, types: Iterable[str] = ()) -> None:
         self._signals = signals
+        self._types = event_types.KNOWN.union(types)
         self._lock = threading.Lock()
         self._watches: dict[int, EventSpan] = {}
         self._named: dict[tuple[str, str], EventSpan] = {}
@@ -61,7 +65,7 @@ class OpenTelemetryObserver:
     def events(self, requests: Sequence[StopRequest] | Sequence[KeepRequest]) -> Iterator[None]:
         """The time in which the events of one HTTP request are handled; what is raised in it is their trouble."""
         tracer, _ = self._signals()
-        watches = [EventSpan(tracer, request, _type(request.type)) for request in requests]
+        watches = [EventSpan(tracer, request, self._type(request.type)) for request in requests]
         with self._lock:
             self._watches |= {id(watch.request): watch for watch in watches}
             self._named |= {(watch.request.source, watch.request.id): watch for watch in watches}
@@ -101,8 +105,14 @@ class OpenTelemetryObserver:
 
     def ignored(self, type_: str, why: str) -> None:
         """An event that was rightly not acted on."""
-        labels: Attributes = {Key.TYPE: _type(type_), Key.EVENT_OUTCOME: "ignored", Key.EVENT_REASON: why}
+        labels: Attributes = {Key.TYPE: self._type(type_), Key.EVENT_OUTCOME: "ignored", Key.EVENT_REASON: why}
         self._signals().instruments.event(labels)
+
+    def _type(self, type_: str) -> str:
+        """Return the label for an event type."""
+        if type_ in self._types:
+            return type_
+        return _CLOUD_EYE if type_.startswith(event_types.CLOUD_EYE_PREFIX) else _OTHER
 
     def _end(self, watches: Sequence[EventSpan], error: str | None) -> None:
         for watch in watches:
@@ -134,7 +144,3 @@ class _Carrying(Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call."""
         return self._executor.submit(copy_context().run, fn, *args, **kwargs)
-
-
-def _type(type_: str) -> str:
-    return f"{_OPEN_ENDED}*" if type_.startswith(_OPEN_ENDED) else type_

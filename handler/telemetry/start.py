@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
 from handler.telemetry import Telemetry
@@ -13,11 +13,12 @@ _LOG = logging.getLogger(__name__)
 _PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
-def start(signals: frozenset[str], environ: Mapping[str, str]) -> Telemetry | None:
+def start(signals: frozenset[str], environ: Mapping[str, str], types: Iterable[str] = ()) -> Telemetry | None:
     """Make what watches this process.
 
     Args:
         signals: those that are asked for, of `traces` and `metrics`.
+        types: of events that the settings accept.
 
     Returns:
         None if there is nothing to watch with; the log says why.
@@ -36,7 +37,7 @@ def start(signals: frozenset[str], environ: Mapping[str, str]) -> Telemetry | No
     from handler.telemetry.observer import OpenTelemetryObserver
     from handler.telemetry.providers import LazyProviders
 
-    return OpenTelemetryObserver(LazyProviders(able, environ), correlate="traces" in able)
+    return OpenTelemetryObserver(LazyProviders(able, environ), correlate="traces" in able, types=types)
 
 
 def _able(signal: str, environ: Mapping[str, str]) -> bool:

@@ -27,9 +27,9 @@ class Watched:
     """The function and its telemetry."""
 
     def __init__(self, cloud: Simulator, environ: Mapping[str, str]) -> None:
-        telemetry = start(wanted_signals(environ), environ)
-        assert isinstance(telemetry, OpenTelemetryObserver)
         settings = from_environ({"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ})
+        telemetry = start(wanted_signals(environ), environ, settings.event_types)
+        assert isinstance(telemetry, OpenTelemetryObserver)
         self.telemetry = telemetry
         self.service = Service(settings, SharedResources(settings, telemetry=telemetry))
         self._door = self.service.endpoint()

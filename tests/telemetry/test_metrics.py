@@ -113,14 +113,28 @@ def test_no_label_grows_with_what_is_sent(
     collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Servers, events and made-up types make no series of their own."""
-    with watched(monkeypatch, cloud, collector.url) as here:
+    with watched(monkeypatch, cloud, collector.url, AUTOSTOP_EVENT_TYPES="com.example.idle;com.example.off=id") as here:
         for number in range(5):
             here.stop(cloud.add_server(f"marked-{number}"), id=f"marked-{number}", source=f"/marked-{number}")
             here.send({}, type=f"marked-{number}")
             here.send({"resource_id": "x"}, type=f"CES:Event:marked-{number}")
+            # Of any type: a broker makes such a copy of whatever it could not deliver.
+            here.send({}, type=f"marked-{number}", knativeerrordest="http://x/")
+        here.send({}, type=OWN)
+        here.send({}, type="com.example.idle")
+        here.send({"id": GONE}, type="com.example.off")
+        here.send({}, type="dev.knative.sources.ping")
     labels = [str(value) for point in collector.points for value in point.attributes.values()]
     assert not [label for label in labels if "marked" in label or re.search("[0-9a-f]{8}-", label)]
-    assert counts(collector, "autostop.events", "cloudevents.event_type") == {(STOP,): 5, ("CES:Event:*",): 5}
+    assert counts(collector, "autostop.events", "cloudevents.event_type") == {
+        (STOP,): 5,
+        ("CES:Event:*",): 5,
+        ("other",): 5,
+        (OWN,): 1,
+        ("com.example.idle",): 1,
+        ("com.example.off",): 1,
+        ("dev.knative.sources.ping",): 1,
+    }
 
 
 class _App:
