@@ -153,6 +153,16 @@ def test_a_call_keeps_no_login_for_the_next(otc: Simulator, url: str) -> None:
     result_of(send(url, event, **agency(otc)))
 
 
+def test_calls_share_the_stop_limit(otc: Simulator, start: Start) -> None:
+    """Each with a login of its own, and all in one process."""
+    url = start(AUTOSTOP_MAX_SERVERS="1", AUTOSTOP_STOP_LIMIT="1/10m")
+    first, second = otc.add_server(), otc.add_server()
+    result_of(send(url, tick({"server_id": first}), **agency(otc)))
+    answer = send(url, tick({"server_id": second}), **agency(otc))
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:bms-autostop:problem:stop-limit-reached")
+    assert otc.stops_sent(second) == 0
+
+
 def test_records_come_back_as_a_batch(otc: Simulator, url: str) -> None:
     """One alone as an event, several as a batch, none as nothing."""
     first, second = otc.add_server(), otc.add_server()
