@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from datetime import datetime
 
 import pytest
 from hypothesis import given
@@ -50,16 +50,18 @@ def test_a_keep(shown: Server, move: Move, reason: Reason) -> None:
     assert (decision.move, decision.reason) == (move, reason)
 
 
-ODD_KEY: dict[str, Any] = {"Autostop-Keep-Until ": written(hours(1))}
-
-
 @pytest.mark.parametrize(
     ("shown", "move", "reason", "keys"),
     [
         (server(), Move.LEAVE, Reason.NOT_KEPT, ()),
         (server(keep=written(hours(-1))), Move.REMOVE, Reason.DRY_RUN, (KEY,)),
         (server(keep=written(hours(1)), autostop="never"), Move.REMOVE, Reason.DRY_RUN, (KEY,)),
-        (server(**ODD_KEY), Move.REMOVE, Reason.DRY_RUN, ("Autostop-Keep-Until ",)),
+        (
+            Server(ID, "active", metadata={"Autostop-Keep-Until ": written(hours(1))}),
+            Move.REMOVE,
+            Reason.DRY_RUN,
+            ("Autostop-Keep-Until ",),
+        ),
         (server(tags=(f"{KEY}={written(hours(3))}",)), Move.LEAVE, Reason.ALREADY_KEPT, ()),
         (server(keep="soon"), Move.LEAVE, Reason.PROTECTED, ()),
         (server("soft-delete", keep=written(hours(1))), Move.LEAVE, Reason.NOT_FOUND, ()),
@@ -73,15 +75,15 @@ def test_a_release(shown: Server, move: Move, reason: Reason, keys: tuple[str, .
 
 @given(st.lists(TIMES, max_size=3), st.lists(TIMES, max_size=3), TIMES)
 def test_a_write_is_always_later_than_all_that_is_there(
-    entries: list[object], tags: list[object], until: object
+    entries: list[datetime], tags: list[datetime], until: datetime
 ) -> None:
     """Whatever tags and entries a server carries."""
-    metadata = {f"{KEY}{' ' * number}": written(time) for number, time in enumerate(entries)}  # type: ignore[arg-type]
-    shown = Server(ID, "active", tags=frozenset(f"{KEY}={written(time)}" for time in tags), metadata=metadata)  # type: ignore[arg-type]
-    decision = decide(shown, until, PROTECT)  # type: ignore[arg-type]
-    latest = max([*entries, *tags], default=None)  # type: ignore[type-var]
+    metadata = {f"{KEY}{' ' * number}": written(time) for number, time in enumerate(entries)}
+    shown = Server(ID, "active", tags=frozenset(f"{KEY}={written(time)}" for time in tags), metadata=metadata)
+    decision = decide(shown, until, PROTECT)
+    latest = max([*entries, *tags], default=None)
     assert kept_until(shown) == latest
-    assert (decision.move is Move.WRITE) is (latest is None or latest < until)  # type: ignore[operator]
+    assert (decision.move is Move.WRITE) is (latest is None or latest < until)
 
 
 def test_a_time_is_written_in_utc_and_whole_seconds() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -237,7 +238,7 @@ def test_a_keep_never_shortens(present: int | None, wanted: int, steps: dict[int
 
     cloud = Cloud(
         {KEY: written(hours(present))} if present is not None else {},
-        before_reads={read: lambda value=value: other(value) for read, value in steps.items()},  # type: ignore[misc]
+        before_reads={read: partial(other, value) for read, value in steps.items()},
     )
     found = result(cloud, hours(wanted))
     assert found.outcome in ("kept", "unchanged")

@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 
 from handler.simulator import Simulator
-from tests.simulator.conftest import Ask
+from tests.simulator.conftest import Ask, Reply
 
 KEY = "autostop-keep-until"
 
 
 @pytest.fixture
-def write(ask: Ask) -> Any:
+def write(ask: Ask) -> Ask:
     """Set one entry of a server's metadata."""
 
-    def send(server_id: Any, value: Any = "x", key: Any = KEY, **more: Any) -> Any:
-        return ask("POST", f"/v2.1/servers/{server_id}/metadata", {"metadata": {key: value}}, **more)
+    def send(server_id: str, value: str = "x", **more: Any) -> Reply:
+        return ask("POST", f"/v2.1/servers/{server_id}/metadata", {"metadata": {KEY: value}}, **more)
 
     return send
 
@@ -25,7 +25,7 @@ def write(ask: Ask) -> Any:
     [("active", None), ("stopped", None), ("active", "powering-off"), ("active", "rebuild_spawning"), ("paused", None)],
 )
 def test_an_entry_is_added_to_those_that_are_there(
-    cloud: Simulator, write: Any, ask: Ask, vm_state: Any, task_state: Any
+    cloud: Simulator, write: Ask, ask: Ask, vm_state: str, task_state: str | None
 ) -> None:
     """All entries are in the answer, and a running operation does not matter; `updated` stays."""
     server_id = cloud.add_server(vm_state=vm_state, task_state=task_state, metadata={"owner": "ci"})
@@ -37,7 +37,7 @@ def test_an_entry_is_added_to_those_that_are_there(
     assert ask("GET", f"/v2.1/servers/{server_id}/metadata").json()["metadata"] == {"owner": "ci", KEY: "x"}
 
 
-def test_a_server_in_error_is_not_changed(cloud: Simulator, write: Any) -> None:
+def test_a_server_in_error_is_not_changed(cloud: Simulator, write: Ask) -> None:
     """In Nova's words."""
     server_id = cloud.add_server(vm_state="error")
     answer = write(server_id)
@@ -46,7 +46,7 @@ def test_a_server_in_error_is_not_changed(cloud: Simulator, write: Any) -> None:
     assert cloud.server(server_id).metadata == {}
 
 
-def test_a_locked_server_is_changed_by_an_administrator_only(cloud: Simulator, write: Any) -> None:
+def test_a_locked_server_is_changed_by_an_administrator_only(cloud: Simulator, write: Ask) -> None:
     """In Nova's words."""
     server_id = cloud.add_server(locked=True)
     answer = write(server_id)
@@ -65,7 +65,7 @@ def test_an_entry_is_removed_once(cloud: Simulator, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_a_reader_may_not_change_it(cloud: Simulator, ask: Ask, method: Any) -> None:
+def test_a_reader_may_not_change_it(cloud: Simulator, ask: Ask, method: str) -> None:
     """403, with the name of the rule."""
     server_id = cloud.add_server(metadata={KEY: "x"})
     item = f"/{KEY}" if method == "DELETE" else ""
@@ -88,6 +88,6 @@ def test_a_body_that_is_not_metadata_is_refused(cloud: Simulator, ask: Ask, body
     assert ask("POST", f"/v2.1/servers/{server_id}/metadata", body).status == 400
 
 
-def test_another_projects_server_is_not_found(cloud: Simulator, write: Any) -> None:
+def test_another_projects_server_is_not_found(cloud: Simulator, write: Ask) -> None:
     """As everywhere in Nova."""
     assert write(cloud.add_server(project_id=cloud.other_project_id)).status == 404
