@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from handler.demo.fleet import FLEET
 from handler.inbound.cloudevents import strict_json
 from handler.inbound.webhooks import grammar
 from tests.conftest import ROOT
@@ -32,27 +33,25 @@ README = ROOT / "README.md"
 BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 RUN = [block for block in BLOCKS if block.not_run is None]
 
-# What each document's commands write, in this order; all but the README's run after the first blocks of its section.
-SESSIONS = {
-    "README.md": (
-        "Everything came out as expected.",
-        "0 errors.",
-        "5 servers: 3 would be stopped, 1 skipped, 1 unchanged.",
-        "5 servers: 3 would be stopped, 1 skipped, 1 unchanged.",
-        "5 servers: 1 skipped, 3 stopped, 1 unchanged.",
-    ),
-    "events/README.md": (
-        "2 servers: 2 would be stopped.",
-        "2 servers: 2 would be stopped.",
-        "2 servers: 2 stopped.",
-        "5 servers: 1 skipped, 3 stopped, 1 unchanged.",
-        '"stopped": 0',
-        '"reason": "already-stopped"',
-    ),
-    "events/webhooks.md": ("9b2f7c1e-4d3a-4e8b-a1c5-7f6e5d4c3b2a",),
-    "deploy/authentication.md": (),
-    "deploy/observability/README.md": (),
-}
+# What the commands of documents write, in this order, pasted one document after the other.
+_OF_THE_README = (
+    "Everything came out as expected.",
+    "0 errors.",
+    "5 servers: 3 would be stopped, 1 skipped, 1 unchanged.",
+    "5 servers: 3 would be stopped, 1 skipped, 1 unchanged.",
+    "5 servers: 1 skipped, 3 stopped, 1 unchanged.",
+)
+_OF_THE_EVENTS = (
+    "2 servers: 2 would be stopped.",
+    "2 servers: 2 would be stopped.",
+    "2 servers: 2 stopped.",
+    "5 servers: 1 skipped, 3 stopped, 1 unchanged.",
+    '"stopped": 0',
+    '"reason": "already-stopped"',
+    '"status": "handed-on"',
+)
+SERVING = ("README.md", "events/README.md", "events/webhooks.md")
+SETTING = ("deploy/authentication.md", "deploy/observability/README.md")
 _TRY = "Try it on the simulated cloud"
 _PORTS = (18774, 18080, 18081)
 
@@ -85,7 +84,7 @@ def test_every_block_is_run_or_says_why_not() -> None:
     assert len(RUN) > 10
     known = {"sh", "json", "yaml", "python", "chat", "text"}
     assert [at(block) for block in BLOCKS if block.language not in known] == []
-    assert {name(block.document) for block in of("sh")} == set(SESSIONS)
+    assert {name(block.document) for block in of("sh")} == {*SERVING, *SETTING}
 
 
 def test_marks_are_read(tmp_path: Path) -> None:
@@ -113,20 +112,14 @@ def _ports() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("document", SESSIONS)
-def test_commands_run_as_they_stand(document: str, tmp_path: Path) -> None:
-    """Pasted into a shell of a new user, each command succeeds, and writes what the document says."""
-    commands = [block for block in of("sh") if name(block.document) == document]
-    if document.startswith("events/"):
-        before = [block for block in of("sh") if block.document == README and block.heading == _TRY]
-        # The cloud, the login and the function.
-        commands = [*before[:3], *commands]
-    for folder in ("clone", "home"):
-        (tmp_path / folder).mkdir()
-    clone(ROOT, tmp_path / "clone")
+def _paste(commands: list[Block], folder: Path) -> str:
+    """Paste commands into the two terminals of a new user, and return what the second one shows."""
+    for name in ("clone", "home"):
+        (folder / name).mkdir(parents=True)
+    clone(ROOT, folder / "clone")
     output = ""
-    with _ports(), contextlib.ExitStack() as terminals:
-        first, second = (Terminal(tmp_path / "clone", new_user(tmp_path / "home")) for _ in range(2))
+    with contextlib.ExitStack() as terminals:
+        first, second = (Terminal(folder / "clone", new_user(folder / "home")) for _ in range(2))
         terminals.callback(first.close)
         terminals.callback(second.close)
         for block in commands:
@@ -134,10 +127,32 @@ def test_commands_run_as_they_stand(document: str, tmp_path: Path) -> None:
                 first.start(block)
             else:
                 output += second.run(block)
+    return output
+
+
+def _assert_in_order(expected: tuple[str, ...], output: str) -> None:
     position = 0
-    for expected in SESSIONS[document]:
-        assert expected in output[position:], f"{expected!r} is not in:\n{output[position:]}"
-        position = output.index(expected, position) + len(expected)
+    for text in expected:
+        assert text in output[position:], f"{text!r} is not in:\n{output[position:]}"
+        position = output.index(text, position) + len(text)
+
+
+def test_commands_on_the_simulated_cloud_run_as_they_stand(tmp_path: Path) -> None:
+    """Each command succeeds, and writes what the documents say. One test: the ports are the documents."""
+    commands = [block for block in of("sh") if name(block.document) in SERVING]
+    readme = [block for block in commands if block.document == README]
+    # The cloud, the login and the function, as the pages about events want them.
+    running = [block for block in readme if block.heading == _TRY][:3]
+    with _ports():
+        _assert_in_order(_OF_THE_README, _paste(readme, tmp_path / "readme"))
+        others = [block for block in commands if block.document != README]
+        _assert_in_order(_OF_THE_EVENTS, _paste([*running, *others], tmp_path / "events"))
+
+
+@pytest.mark.parametrize("document", SETTING)
+def test_settings_run_as_they_stand(document: str, tmp_path: Path) -> None:
+    """A shell takes the lines that set variables."""
+    _paste([block for block in of("sh") if name(block.document) == document], tmp_path)
 
 
 def test_command_that_fails_is_noticed(tmp_path: Path) -> None:
@@ -243,3 +258,42 @@ def test_the_contents_list_every_section_of_the_readme() -> None:
     """In the order of the sections."""
     text = README.read_text()
     assert re.findall(r"^- \[(.*?)\]\(#", text, re.MULTILINE) == re.findall(r"^## (.*)$", text, re.MULTILINE)
+
+
+def test_the_tests_that_security_names_exist() -> None:
+    """Each claim of SECURITY.md that names a test names one that is there, in the file beside it."""
+    text = (ROOT / "SECURITY.md").read_text()
+    files = {path: path.read_text() for path in ROOT.glob("tests/**/test_*.py")}
+    named = re.findall(r"`((?:[a-z_0-9]+/)*test_[a-z_0-9]+(?:\.py)?)`", text)
+    assert len(named) > 50
+    for test in named:
+        if test.endswith(".py"):
+            assert any(str(path).endswith(f"/{test}") for path in files), test
+        else:
+            places = [str(path) for path, code in files.items() if f"def {test}(" in code]
+            assert places, test
+    rows = [line for line in text.partition("## Limits")[0].splitlines() if re.match(r"\| (?!claim|who)[^-]", line)]
+    assert [row for row in rows if "`" not in row.rpartition(" | ")[2]] == []
+
+
+_PLATFORMS = [
+    f"deploy/{platform}/README.md" for platform in ("cloud-run", "compose", "functiongraph", "knative", "plain")
+]
+
+
+@pytest.mark.parametrize("page", ["README.md", "events/README.md", *_PLATFORMS])
+def test_what_a_stop_is_stands_near_the_top(page: str) -> None:
+    """On Open Telekom Cloud and, where the page is for other clouds too, on upstream Nova."""
+    top, *_ = re.split(r"^## Two commands|^## Examples|\*\*You need", (ROOT / page).read_text(), flags=re.MULTILINE)
+    top = " ".join(top.split()).lower()
+    assert "forced power cut" in top
+    if "functiongraph" not in page:
+        assert "clean shutdown with a time-out" in top
+
+
+def test_the_simulated_ids_are_those_of_the_demo_fleet() -> None:
+    """Ids in commands are servers that `simulate --fleet demo` has."""
+    uuid = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    ids = {found for block in of("sh") + of("chat") for found in re.findall(uuid, block.text)}
+    assert ids
+    assert ids <= {server.id for server in FLEET}

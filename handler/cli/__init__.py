@@ -79,8 +79,9 @@ class _LazyGroup(click.Group):
 def command(ctx: click.Context) -> None:
     """Stop bare metal servers when an event asks for it.
 
-    A stop is a power cut: on Open Telekom Cloud always a forced one, on upstream Nova with Ironic after a soft
-    power-off that timed out. Of the commands below only `serve` and `send --stop` can lead to one.
+    A stop on Open Telekom Cloud is a forced power cut, and does not end the bill of a bare metal server. On upstream
+    Nova it is a clean shutdown with a time-out, with Ironic a soft power-off first, forced when that ends. Of the
+    commands below only `serve` and `send --stop` can lead to one.
     """
     # None: click decides by whether the output is a terminal.
     ctx.color = False if os.environ.get("NO_COLOR") else None

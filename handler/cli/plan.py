@@ -34,7 +34,9 @@ def plan(timeout: float, as_json: bool, verbose: bool, **options: Any) -> int:
     The event is a file (- for standard input) in any mode of CloudEvents: a JSON object, an array of them, or an
     object with `headers` and `body`. Instead of a file, options can name the servers.
 
-    The cloud is only read. Whether the login may stop servers is not tested: see `bms-autostop doctor --server`.
+    A stop on Open Telekom Cloud is a forced power cut; on upstream Nova it is a clean shutdown with a time-out, forced
+    when that ends. Here the cloud is only read. Whether the login may stop servers is not tested: see `bms-autostop
+    doctor --server`.
     """
     asked = events.asked(**options)
     from handler.cli.results import Result, lines, summary

@@ -80,7 +80,14 @@ def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
 )
 @click.option("--url", metavar="URL", callback=_url, required=True, help="Of the function, or of a broker before it.")
 @click.option("--dry-run", "dry_run", flag_value=True, type=bool, default=None, help="Ask what would be done.")
-@click.option("--stop", "dry_run", flag_value=False, type=bool, default=None, help="Ask for the stop: a power cut.")
+@click.option(
+    "--stop",
+    "dry_run",
+    flag_value=False,
+    type=bool,
+    default=None,
+    help="Ask for the stop, which may be a forced power cut.",
+)
 @events.selection
 @click.option(
     "--token-file", metavar="FILE", type=click.Path(), help="File with the bearer token; else AUTOSTOP_SINK_TOKEN."

@@ -141,7 +141,10 @@ def demo() -> int:
     click.echo("\nWhat to do next (in a clone the command is .venv/bin/bms-autostop)\n")
     for what, how in _NEXT_STEPS:
         click.echo("\n".join([*wrap(f"{what}:", width, "  "), *wrap(how, width, "      ")]))
-    _say("\nA stop cuts the power. On Open Telekom Cloud it does not end the bill of a bare metal server.")
+    _say(
+        "\nA stop on Open Telekom Cloud is a forced power cut, and does not end the bill of a bare metal server. On "
+        "upstream Nova it is a clean shutdown with a time-out, forced when that ends."
+    )
     click.echo(click.style("\n".join(wrap(_summary(), width)), fg="green"))
     return 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -163,18 +162,25 @@ class Terminal:
                 time.sleep(0.02)
 
     def close(self) -> None:
-        """End the shell and whatever it started, first as Ctrl-C does."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._shell.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._shell.wait(10 if number != signal.SIGINT else 1)
-                break
-        self._reader.join(10)
+        """End the shell and whatever it started."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + 20
+            while self._signal(number) and time.monotonic() < deadline:
+                time.sleep(0.05)
+                number = 0
+        self._reader.join()
         for stream in (self._shell.stdin, self._shell.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+            assert stream is not None
+            stream.close()
+
+    def _signal(self, number: int) -> bool:
+        """Send a signal to all processes of the shell's group; 0 only asks. Return whether there is one."""
+        self._shell.poll()
+        try:
+            os.killpg(self._shell.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 def in_use(port: int) -> bool:
