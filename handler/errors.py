@@ -104,11 +104,11 @@ class Violation(NamedTuple):
 
     Attributes:
         at: where, as a dotted path from the event's root (`data.server_ids[3]`); batch members begin with `[n]`.
-        fault: what is wrong there, in a few words, without the offending value.
+        message: what must be true there, without the offending value.
     """
 
     at: str
-    fault: str
+    message: str
 
 
 class BadEvent(AutostopError):
@@ -117,7 +117,7 @@ class BadEvent(AutostopError):
     name = "bad-event"
 
     def __init__(self, *violations: Violation) -> None:
-        super().__init__("; ".join(f"{violation.at}: {violation.fault}" for violation in violations))
+        super().__init__("; ".join(f"{violation.at}: {violation.message}" for violation in violations))
         self.violations = violations
 
 

@@ -66,7 +66,7 @@ def test_what_asks_for_nothing_comes_to_nothing() -> None:
         answer = played(name, behind)
         assert (answer.status, behind.requests) == (status, [])
         if status == 400:
-            assert faults_of(answer) == {"subject": "is not UTF-8 once percent-decoded"}
+            assert faults_of(answer) == {"subject": "must be UTF-8 once percent-decoded"}
 
 
 @pytest.mark.parametrize("name", sorted(ALERTMANAGER["messages"]))

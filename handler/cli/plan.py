@@ -73,7 +73,9 @@ def plan(timeout: float, as_json: bool, verbose: bool, **options: Any) -> int:
         with Progress("asking the cloud"):
             data = [result_data(service.report(request, deadline)) for request in requests]
     except BadEvent as bad:
-        problems("The event can never succeed:", [f"{violation.at}: {violation.fault}" for violation in bad.violations])
+        problems(
+            "The event can never succeed:", [f"{violation.at}: {violation.message}" for violation in bad.violations]
+        )
         return Exit.REFUSED
     except RetryableError as error:
         problems("The cloud could not be asked:", _details(error))

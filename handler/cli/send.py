@@ -130,7 +130,7 @@ def send(
     except BadEvent as bad:
         problems(
             "The event can never succeed; it was not sent:",
-            [f"{violation.at}: {violation.fault}" for violation in bad.violations],
+            [f"{violation.at}: {violation.message}" for violation in bad.violations],
         )
         return Exit.REFUSED
     except AutostopError as error:

@@ -14,8 +14,8 @@ from handler.errors import BadEvent, Violation
 from handler.inbound import names
 
 _NAME = "dryrun"
-_UNREADABLE = "has a dry_run that must be true or false"
-_MISSPELT = "has a member that must be spelled dry_run"
+_UNREADABLE = "must have true or false as its dry_run"
+_MISSPELT = "must have its member spelled dry_run"
 
 
 def flag(value: object) -> bool | None:

@@ -105,7 +105,7 @@ def test_a_time_without_a_zone_is_refused(text: str) -> None:
         rfc3339.parse(text)
     for name in ("time", "expirytime"):
         for message in (binary(**{name: text}), structured(event(**{name: text}))):
-            assert faults_of(knock(message)) == {name: "is not an RFC 3339 timestamp with a zone"}
+            assert faults_of(knock(message)) == {name: "must be an RFC 3339 timestamp with a zone"}
     kept = seen("active", tags=frozenset({f"{KEEP_UNTIL}={text}"}))
     decision = decide(kept, asked(ID), POLICY, MOMENT)
     assert decision.reason is Reason.PROTECTED

@@ -342,7 +342,7 @@ def test_what_can_never_succeed_names_its_faults(otc: Simulator, lines: Lines) -
     """Distinct from trouble, and without what was sent."""
     with pytest.raises(NeverPossible) as raised:
         functiongraph.handler(tick({"server_ids": ["marked"], "dry_run": "marked"}), StandIn(settings(otc), cloud=otc))
-    told = {"user_event.dry_run: is neither true nor false", "user_event.server_ids[0]: is no UUID"}
+    told = {"user_event.dry_run: must be true or false", "user_event.server_ids[0]: must be a UUID"}
     assert set(str(raised.value).split("; ")) == told
     assert "marked" not in lines.text
     assert raised.value.__cause__ is None
@@ -357,7 +357,10 @@ def test_an_event_of_nobody_can_never_succeed(otc: Simulator, event: object) -> 
 
 @pytest.mark.parametrize(
     ("value", "fault"),
-    [(float("nan"), "holds a number that JSON does not have"), ("\ud800", "holds half of a surrogate pair")],
+    [
+        (float("nan"), "must not hold a number that JSON does not have"),
+        ("\ud800", "must not have half of a surrogate pair"),
+    ],
 )
 @pytest.mark.parametrize("event", [requested(), tick(), passage({})])
 def test_what_the_platforms_parser_lets_pass_is_refused_here(

@@ -113,19 +113,19 @@ def test_a_subject_that_is_one_uuid_names_the_server(subject: str, data: object,
 )
 def test_one_malformed_id_refuses_the_whole_event(bad: object) -> None:
     """The other ids of the event are not acted on either, and the bad one's place is told."""
-    assert faults(data={"server_ids": [TWO, bad, THREE]}) == {"data.server_ids[1]": "is no UUID"}
+    assert faults(data={"server_ids": [TWO, bad, THREE]}) == {"data.server_ids[1]": "must be a UUID"}
 
 
 @pytest.mark.parametrize("bad", ["", "x", 5, [ONE], {}])
 def test_a_malformed_single_id_is_refused(bad: object) -> None:
     """server_id obeys the same rule, and a good subject does not step in for it."""
-    assert faults(subject=TWO, data={"server_id": bad}) == {"data.server_id": "is no UUID"}
+    assert faults(subject=TWO, data={"server_id": bad}) == {"data.server_id": "must be a UUID"}
 
 
 @pytest.mark.parametrize("bad", [[], {}, "", ONE, 5, False])
 def test_server_ids_is_an_array_that_is_not_empty(bad: object) -> None:
     """A single id where the array should be is not guessed at."""
-    assert faults(data={"server_ids": bad}) == {"data.server_ids": "is no array with at least one id"}
+    assert faults(data={"server_ids": bad}) == {"data.server_ids": "must be an array of at least one id"}
 
 
 def test_the_list_of_flaws_ends_somewhere() -> None:
@@ -143,7 +143,7 @@ def test_dry_run_is_a_boolean(value: bool) -> None:
 @pytest.mark.parametrize("value", ["true", "false", 0, 1, None, [], "yes"])
 def test_dry_run_is_nothing_but_a_boolean(value: object) -> None:
     """Who writes "true" must not get a real stop, so it is refused."""
-    assert faults(data={"server_ids": [ONE], "dry_run": value}) == {"data.dry_run": "is neither true nor false"}
+    assert faults(data={"server_ids": [ONE], "dry_run": value}) == {"data.dry_run": "must be true or false"}
 
 
 @pytest.mark.parametrize("name", ["dryRun", "dryrun", "dry-run", "DRY_RUN", "Dry Run", "dry_run_", "_dry_run"])
@@ -157,17 +157,17 @@ def test_texts_have_their_limits(name: str, longest: int) -> None:
     """Texts are carried through up to their length, counted in characters."""
     assert getattr(asked(data={"server_ids": [ONE], name: "é" * longest}), name) == "é" * longest
     assert getattr(asked(data={"server_ids": [ONE], name: None}), name) is None
-    too_long = {f"data.{name}": f"is longer than {longest} characters"}
+    too_long = {f"data.{name}": f"must have at most {longest} characters"}
     assert faults(data={"server_ids": [ONE], name: "x" * (longest + 1)}) == too_long
-    assert faults(data={"server_ids": [ONE], name: 5}) == {f"data.{name}": "is no text"}
+    assert faults(data={"server_ids": [ONE], name: 5}) == {f"data.{name}": "must be a string"}
 
 
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        ("plain words", "is not JSON"),
+        ("plain words", "must be JSON"),
         ("[1]", "must be a JSON object"),
-        ('{"a": 1, "a": 1}', "has the same name twice in one object"),
+        ('{"a": 1, "a": 1}', "must not have a name twice in one object"),
         ([], "must be a JSON object"),
         (5, "must be a JSON object"),
         (True, "must be a JSON object"),
@@ -283,13 +283,15 @@ def test_dead_letters_are_ignored() -> None:
 
 def test_an_unknown_type_is_refused() -> None:
     """A type that nobody set up is a 400, whatever its data says."""
-    assert faults(type="com.example.stop", data={"server_ids": ["x"]}) == {"type": "is not accepted here"}
+    assert faults(type="com.example.stop", data={"server_ids": ["x"]}) == {
+        "type": "must be a type that is accepted here"
+    }
 
 
 def test_what_is_ignored_must_be_well_formed_all_the_same() -> None:
     """A result event without an id is malformed before it is ours."""
     own = "io.github.bms-autostop.stop.completed.v1"
-    assert faults(type=own, id=None) == {"id": "is missing"}
+    assert faults(type=own, id=None) == {"id": "must be present"}
 
 
 def test_the_log_says_what_was_ignored() -> None:

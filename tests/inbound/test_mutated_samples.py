@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -105,6 +106,8 @@ def _samples() -> Iterator[Sample]:
 
 
 SAMPLES = list(_samples())
+# What alone keeps these samples from stopping a server: without it they are what they would be otherwise.
+_KEPT_BY_ONE_MEMBER = re.compile(r'"dry_run": "?true|DatasourceNoData|DatasourceError')
 ALLOWED: dict[str, tuple[set[str], set[Selector]]] = {}
 for _sample in SAMPLES:
     _requests = _sample.send(_sample.body)
@@ -153,8 +156,10 @@ def change(draw: st.DrawFn, body: Any) -> Any:
 @st.composite
 def changed(draw: st.DrawFn) -> tuple[Sample, Any]:
     """A sample, and its body with one to three changes."""
-    # Without its dry_run, a dry run is none: that is the one change that may stop more.
-    sample = draw(st.sampled_from([sample for sample in SAMPLES if '"dry_run": true' not in json.dumps(sample.body)]))
+    # Without its dry_run a dry run is none, and without its alertname missing data is an alarm.
+    sample = draw(
+        st.sampled_from([sample for sample in SAMPLES if not _KEPT_BY_ONE_MEMBER.search(json.dumps(sample.body))])
+    )
     body = copy.deepcopy(sample.body)
     for _ in range(draw(st.integers(1, 3))):
         body = change(draw, body)

@@ -36,7 +36,7 @@ def violations(more: dict[str, str] | None = None, **given: Any) -> dict[str, st
     """What is wrong with a bad event."""
     with pytest.raises(BadEvent) as caught:
         found(more, **given)
-    return {violation.at: violation.fault for violation in caught.value.violations}
+    return {violation.at: violation.message for violation in caught.value.violations}
 
 
 def message(inner: object, **others: object) -> dict[str, object]:
@@ -137,7 +137,7 @@ def test_data_of_another_shape_is_refused(data: object, at: str) -> None:
 @pytest.mark.parametrize("id_", ["db-1", 7, [ONE], f"{ONE} {TWO}"])
 def test_a_resource_that_is_no_server_is_refused(id_: object) -> None:
     """Its id stands where a server's should."""
-    assert violations(type=CLOUD_EYE, data=resource(id_)) == {"data.eventInfo.detail.resource_id": "is no UUID"}
+    assert violations(type=CLOUD_EYE, data=resource(id_)) == {"data.eventInfo.detail.resource_id": "must be a UUID"}
 
 
 # --- types of the settings ---
@@ -181,7 +181,9 @@ def test_the_door_takes_the_types_of_the_settings() -> None:
     types = "com.example.evening; com.example.night=ids;"
     assert knock(named, behind, AUTOSTOP_EVENT_TYPES=types).status == 200
     assert [request.server_ids for request in behind.requests] == [(ONE,)]
-    assert faults_of(knock(other, behind, AUTOSTOP_EVENT_TYPES=types)) == {"type": "is not accepted here"}
+    assert faults_of(knock(other, behind, AUTOSTOP_EVENT_TYPES=types)) == {
+        "type": "must be a type that is accepted here"
+    }
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from tests.test_events_folder import faults as schema_faults
 from tests.test_events_folder import sample
 
 EVERY_BMS = {"metering.resourcetype": "__type_baremetal"}
-NO_LITERAL = "has no character that stands for itself, so it could fit every server"
-BESIDE = "is there beside ids of servers, so it is ambiguous which are meant"
+NO_LITERAL = "must have a character that stands for itself"
+BESIDE = "must not be beside ids of servers"
 
 
 def asked(selector: object, more: dict[str, str] | None = None, **attributes: Any) -> StopRequest:
@@ -80,41 +80,42 @@ NO_METADATA: list[Any] = [{}, None, [], "team=build", {str(number): "x" for numb
 @pytest.mark.parametrize(
     ("selector", "expected"),
     [
-        ({}, {"": "is empty; it never means all servers"}),
-        ("all", {"": "is no object"}),
-        (["ci-07"], {"": "is no object"}),
-        (True, {"": "is no object"}),
-        ({"tag": ["env=ci"]}, {"": "has a member other than tags, metadata and name"}),
-        ({"name": "ci-*", "not": "x"}, {"": "has a member other than tags, metadata and name"}),
-        *(({"tags": tags}, {".tags": "is no array of 1 to 50 tags"}) for tags in NO_TAGS),
+        ({}, {"": "must not be empty: it never selects all servers"}),
+        ("all", {"": "must be a JSON object"}),
+        (["ci-07"], {"": "must be a JSON object"}),
+        (True, {"": "must be a JSON object"}),
+        ({"tag": ["env=ci"]}, {"": "must have no members but tags, metadata and name"}),
+        ({"name": "ci-*", "not": "x"}, {"": "must have no members but tags, metadata and name"}),
+        *(({"tags": tags}, {".tags": "must be an array of 1 to 50 tags"}) for tags in NO_TAGS),
         ({"tags": [" ", "", 5, None, "x" * 256]}, {
-            ".tags[0]": "is blank",
-            ".tags[1]": "is blank",
-            ".tags[2]": "is no text",
-            ".tags[3]": "is no text",
-            ".tags[4]": "is longer than 255 characters",
+            ".tags[0]": "must not be blank",
+            ".tags[1]": "must not be blank",
+            ".tags[2]": "must be a string",
+            ".tags[3]": "must be a string",
+            ".tags[4]": "must have at most 255 characters",
         }),
-        *(({"metadata": metadata}, {".metadata": "is no object of 1 to 128 entries"})
+        *(({"metadata": metadata}, {".metadata": "must be an object of 1 to 128 entries"})
           for metadata in NO_METADATA),
-        *(({"metadata": metadata}, {".metadata": f"has a key or a value that {fault}"})
+        *(({"metadata": metadata}, {".metadata": f"each key and value {fault}"})
           for metadata, fault in (
-              ({"shard": 3}, "is no text"), ({"on": True}, "is no text"), ({"k": None}, "is no text"),
-              ({"": "x"}, "is blank"), ({"k": " "}, "is blank"),
-              ({"k" * 256: "x"}, "is longer than 255 characters"), ({"k": "x" * 256}, "is longer than 255 characters"),
+              ({"shard": 3}, "must be a string"), ({"on": True}, "must be a string"), ({"k": None}, "must be a string"),
+              ({"": "x"}, "must not be blank"), ({"k": " "}, "must not be blank"),
+              ({"k" * 256: "x"}, "must have at most 255 characters"),
+              ({"k": "x" * 256}, "must have at most 255 characters"),
           )),
-        *(({"name": name}, {".name": "is blank"}) for name in ("", " ", "\t\n")),
-        *(({"name": name}, {".name": "is no text"}) for name in (None, 5, ["ci-*"])),
-        ({"name": "x" * 256}, {".name": "is longer than 255 characters"}),
+        *(({"name": name}, {".name": "must not be blank"}) for name in ("", " ", "\t\n")),
+        *(({"name": name}, {".name": "must be a string"}) for name in (None, 5, ["ci-*"])),
+        ({"name": "x" * 256}, {".name": "must have at most 255 characters"}),
         *(({"name": name}, {".name": NO_LITERAL})
           for name in ("*", "**", "?", "?*", "*?*", "???", "[a-z]*", "[!x]*", "*[!]]", "[]]*", "[*]", "[ -~]*")),
-        *(({"name": name}, {".name": "has a [ without its ]"}) for name in ("ci-[0", "[", "[]", "[!]", "a[!]*", "[]*")),
-        ({"name": "ci-[^0]"}, {".name": "has [^ where [! is meant"}),
+        *(({"name": name}, {".name": "must close each ["}) for name in ("ci-[0", "[", "[]", "[!]", "a[!]*", "[]*")),
+        ({"name": "ci-[^0]"}, {".name": "must have [! in place of [^"}),
         ({"tags": ["__type_baremetal"]}, {"": "fits every bare metal server"}),
         ({"metadata": EVERY_BMS}, {"": "fits every bare metal server"}),
         ({"tags": ["__type_baremetal"] * 2, "metadata": EVERY_BMS}, {"": "fits every bare metal server"}),
         ({"tags": [], "metadata": {}, "name": "*"}, {
-            ".tags": "is no array of 1 to 50 tags",
-            ".metadata": "is no object of 1 to 128 entries",
+            ".tags": "must be an array of 1 to 50 tags",
+            ".metadata": "must be an object of 1 to 128 entries",
             ".name": NO_LITERAL,
         }),
     ],
@@ -142,7 +143,7 @@ def test_a_selector_beside_a_wrong_id_is_ambiguous_as_well() -> None:
     """Both faults are named."""
     assert faults(data={"selector": {"name": "ci-*"}, "server_ids": ["ci-07"]}) == {
         "data.selector": BESIDE,
-        "data.server_ids[0]": "is no UUID",
+        "data.server_ids[0]": "must be a UUID",
     }
 
 

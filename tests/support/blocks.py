@@ -163,7 +163,8 @@ class Terminal:
 
     def close(self) -> None:
         """End the shell and whatever it started."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for first in (signal.SIGTERM, signal.SIGKILL):
+            number: int = first
             deadline = time.monotonic() + 20
             while self._signal(number) and time.monotonic() < deadline:
                 time.sleep(0.05)

@@ -74,7 +74,7 @@ class CtsEvent:
         id_ = text(self._cts, "trace_id")
         ids, time = both(lambda: ids_in([("cts.resource_id", self._cts.get("resource_id"))]), self._time)
         if not id_.strip():
-            raise BadEvent(Violation("cts.trace_id", "is missing"))
+            raise BadEvent(Violation("cts.trace_id", "must be present"))
         who = text(member(self._cts, "user"), "name")
         return StopRequest(
             source=self.source,
@@ -99,4 +99,4 @@ class CtsEvent:
         for name in ("record_time", "time"):
             if self._cts.get(name) is not None:
                 return moment(self._cts[name], f"cts.{name}")
-        raise BadEvent(Violation("cts.time", "is missing"))
+        raise BadEvent(Violation("cts.time", "must be present"))

@@ -66,11 +66,11 @@ def requests_of(document: Mapping[str, object], source: str, now: datetime) -> l
                 continue
             asked = said.extract()
         except BadEvent as bad:
-            violations += [Violation(f"{prefix}{violation.at}", violation.fault) for violation in bad.violations]
+            violations += [Violation(f"{prefix}{violation.at}", violation.message) for violation in bad.violations]
             continue
         # The same message twice in one event is a repeat.
         if requests.setdefault((asked.source, asked.id), asked) != asked:
-            violations.append(Violation(f"{prefix}smn.message_id", "names another message of this event too"))
+            violations.append(Violation(f"{prefix}smn.message_id", "must be unique within the event"))
     if requests and not violations:
         # What stands beside text and messages; those are read for it too.
         beside = {name: value for name, value in document.items() if name != "user_event"}
@@ -88,4 +88,4 @@ def _all_said(document: Mapping[str, object], source: str, now: datetime) -> Seq
         return [CtsEvent(document, f"{source}/cts")]
     if "record" in document:
         return SmnRecord.all_of(document, f"{source}/smn", now)
-    raise BadEvent(Violation("event", "is of no trigger that is known here, nor a CloudEvent"))
+    raise BadEvent(Violation("event", "must be of a trigger that is known here, or a CloudEvent"))

@@ -44,7 +44,7 @@ class SmnRecord:
         """
         records = document.get("record")
         if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
-            raise BadEvent(Violation("record", "is no array with at least one record"))
+            raise BadEvent(Violation("record", "must be an array of at least one record"))
         return tuple(cls(record, source, now) for record in records)
 
     def gate(self) -> Skip | None:
@@ -73,7 +73,7 @@ class SmnRecord:
 
     def _message(self) -> SmnMessage:
         violations = [
-            Violation(f"smn.{name}", "is missing")
+            Violation(f"smn.{name}", "must be present")
             for name in ("message", "message_id")
             if not text(self._smn, name).strip()
         ]
@@ -81,7 +81,7 @@ class SmnRecord:
         try:
             time = rfc3339.parse(text(self._smn, "timestamp"))
         except ValueError:
-            violations.append(Violation("smn.timestamp", "is not an RFC 3339 timestamp with a zone"))
+            violations.append(Violation("smn.timestamp", "must be an RFC 3339 timestamp with a zone"))
         if time is None or violations:
             raise BadEvent(*violations)
         return SmnMessage(text(self._smn, "message_id"), text(self._smn, "message"), time, self.source, self.now)

@@ -60,11 +60,11 @@ class TimerEvent:
     def _run(self) -> tuple[str, datetime]:
         name = text(self.document, "trigger_name")
         if not name.strip():
-            raise BadEvent(Violation("trigger_name", "is missing"))
+            raise BadEvent(Violation("trigger_name", "must be present"))
         try:
             return name, rfc3339.parse(text(self.document, "time"))
         except ValueError:
-            raise BadEvent(Violation("time", "is not an RFC 3339 timestamp with a zone")) from None
+            raise BadEvent(Violation("time", "must be an RFC 3339 timestamp with a zone")) from None
 
     def _asked(self) -> StopRequest:
         """What the text asks for, before it has an identity."""
@@ -75,7 +75,7 @@ class TimerEvent:
         except BadEvent as bad:
             # Whoever wrote the text knows it by the platform's name.
             told = [
-                Violation(f"user_event{violation.at.removeprefix('data')}", violation.fault)
+                Violation(f"user_event{violation.at.removeprefix('data')}", violation.message)
                 for violation in bad.violations
             ]
             raise BadEvent(*told) from None

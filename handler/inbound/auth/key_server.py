@@ -112,10 +112,10 @@ class KeyServer:
     def _object(self, body: bytes) -> dict[str, object]:
         try:
             document = strict_json.loads(body)
-        except ValueError as fault:
-            raise KeysUnreachable(f"What the key server has {fault}.") from None
+        except ValueError as error:
+            raise KeysUnreachable(f"The document of the key server {error}.") from None
         if not isinstance(document, dict):
-            raise KeysUnreachable("What the key server has is no JSON object.")
+            raise KeysUnreachable("The document of the key server must be a JSON object.")
         return document
 
 

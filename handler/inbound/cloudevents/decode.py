@@ -184,7 +184,7 @@ def _document(body: bytes) -> object:
 def _batch(body: bytes) -> tuple[Event, ...]:
     members = _document(body)
     if not isinstance(members, list):
-        raise BadEvent(Violation("body", "is no JSON array"))
+        raise BadEvent(Violation("body", "must be a JSON array"))
     if len(members) > _MOST_IN_BATCH:
         raise TooLarge(f"A batch holds at most {_MOST_IN_BATCH} events.")
     return tuple(_single(_Reading(f"[{index}]."), member) for index, member in enumerate(members))
@@ -193,7 +193,7 @@ def _batch(body: bytes) -> tuple[Event, ...]:
 def _single(reading: _Reading, document: object) -> Event:
     """One event in the JSON format."""
     if not isinstance(document, dict):
-        reading.violation("event", "is no JSON object")
+        reading.violation("event", "must be a JSON object")
         document = {}
     # JSON null is how the format writes "not set".
     members = {name: value for name, value in document.items() if value is not None}
@@ -203,7 +203,7 @@ def _single(reading: _Reading, document: object) -> Event:
         if isinstance(value, str):
             attributes[name] = value
         elif value is not None:
-            reading.violation(name, "is no text")
+            reading.violation(name, "must be a string")
             attributes[name] = ""
     media_type = essence(attributes.get("datacontenttype", ""))
     return _event(
@@ -221,13 +221,13 @@ def _structured_data(reading: _Reading, members: Mapping[str, object], media_typ
         data = members.get("data")
         return strict_json.loads_text(data) if isinstance(data, str) else data
     if "data" in members:
-        reading.violation("data_base64", "stands beside data; only one of them may be there")
+        reading.violation("data_base64", "must not be beside data")
         return None
     encoded = members["data_base64"]
     try:
         raw = base64.b64decode(encoded.encode("ascii") if isinstance(encoded, str) else b"!", validate=True)
     except (binascii.Error, UnicodeEncodeError):
-        reading.violation("data_base64", "is no base64")
+        reading.violation("data_base64", "must be base64")
         return None
     return _typed(reading, raw, media_type)
 
@@ -242,7 +242,7 @@ def _binary(headers: Mapping[str, str], media_type: str, body: bytes) -> Event:
         try:
             attributes[name] = _header_value(value)
         except ValueError:
-            reading.violation(name, "is not UTF-8 once percent-decoded")
+            reading.violation(name, "must be UTF-8 once percent-decoded")
             attributes[name] = ""
     for name in ("traceparent", "tracestate"):
         # The tracing headers proper serve where the sender did not set the extension.
@@ -309,22 +309,22 @@ def _event(
     flawed = {violation.at for violation in reading.violations}
     checks = _Reading(reading.prefix)
     if attributes.get("specversion") != "1.0":
-        checks.violation("specversion", "is not 1.0" if "specversion" in attributes else "is missing")
+        checks.violation("specversion", "must be 1.0" if "specversion" in attributes else "must be present")
     for name in _REQUIRED:
         if not attributes.get(name, "").strip():
-            checks.violation(name, "is empty" if name in attributes else "is missing")
+            checks.violation(name, "must not be empty" if name in attributes else "must be present")
     times: dict[str, datetime | None] = dict.fromkeys(_TIMES)
     for name in _TIMES:
         if name in attributes:
             try:
                 times[name] = rfc3339.parse(attributes[name])
             except ValueError:
-                checks.violation(name, "is not an RFC 3339 timestamp with a zone")
+                checks.violation(name, "must be an RFC 3339 timestamp with a zone")
     for name in (*_REQUIRED, "subject", "correlationid"):
         if _CONTROL.search(attributes.get(name, "")):
-            checks.violation(name, "has control characters")
+            checks.violation(name, "must not have control characters")
         if len(attributes.get(name, "").encode()) > _LONGEST_ATTRIBUTE:
-            checks.violation(name, f"is longer than {_LONGEST_ATTRIBUTE} bytes")
+            checks.violation(name, f"must have at most {_LONGEST_ATTRIBUTE} bytes")
     # What was no text to begin with is not also empty or malformed.
     reading.violations += [
         violation

@@ -51,9 +51,9 @@ def read(event: Event) -> ResultEvent:
         BadEvent: it is no result event, or its data is not that of one; with every flaw.
     """
     if event.type not in RESULTS and event.type.strip():
-        raise BadEvent(Violation("type", "is no result event"))
+        raise BadEvent(Violation("type", "must be a result event"))
     if not isinstance(event.data, dict):
-        raise BadEvent(Violation("data", "is no JSON object"))
+        raise BadEvent(Violation("data", "must be a JSON object"))
     data, reading = event.data, _Reading()
     refusal = reading.optional(data, "refusal", "data.refusal", Refusal)
     servers = reading.servers(data)
@@ -68,11 +68,11 @@ def read(event: Event) -> ResultEvent:
         detail=reading.optional(data, "detail", "data.detail", str),
     )
     if refusal and servers:
-        reading.violation("data.servers", "is not empty though the event was refused")
+        reading.violation("data.servers", "must be empty, since the event was refused")
     if any(server.outcome in _UNLIKE[report.dry_run] for server in servers):
-        reading.violation("data.dry_run", "does not fit the servers")
+        reading.violation("data.dry_run", "must fit the servers")
     if not reading.violations and event.type in RESULTS and event.type != _type(report):
-        reading.violation("type", "does not fit the data")
+        reading.violation("type", "must fit the data")
     if reading.violations:
         raise BadEvent(*reading.violations)
     parent = traced(event.traceparent, None)["traceparent"]
@@ -99,7 +99,7 @@ class _Reading:
         value = document.get(name)
         if isinstance(value, str) and value:
             return value[:_LONGEST]
-        self.violation(at, "is missing or no text")
+        self.violation(at, "must be a string")
         return ""
 
     def optional(
@@ -107,31 +107,31 @@ class _Reading:
     ) -> _Value | None:
         value = document.get(name)
         if value is not None and not isinstance(value, str):
-            self.violation(at, "is no text")
+            self.violation(at, "must be a string")
         elif value is not None:
             try:
                 return kind(value[:_LONGEST])
             except ValueError:
-                self.violation(at, "is not known here")
+                self.violation(at, "must be a value that is known here")
         return None
 
     def flag(self, document: Mapping[str, object], name: str, at: str) -> bool:
         value = document.get(name)
         if not isinstance(value, bool):
-            self.violation(at, "is neither true nor false")
+            self.violation(at, "must be true or false")
         return value is True
 
     def time(self, data: Mapping[str, object], name: str) -> datetime:
         try:
             return rfc3339.parse(str(data.get(name)))
         except ValueError:
-            self.violation(f"data.{name}", "is not an RFC 3339 timestamp with a zone")
+            self.violation(f"data.{name}", "must be an RFC 3339 timestamp with a zone")
             return datetime.min
 
     def request(self, data: Mapping[str, object]) -> StopRequest:
         asked = data.get("request")
         if not isinstance(asked, dict):
-            self.violation("data.request", "is no JSON object")
+            self.violation("data.request", "must be a JSON object")
             return StopRequest("", "", "", ())
         return StopRequest(
             source=self.text(asked, "source", "data.request.source"),
@@ -146,20 +146,20 @@ class _Reading:
     def servers(self, data: Mapping[str, object]) -> tuple[ServerResult, ...]:
         rows = data.get("servers")
         if not isinstance(rows, list) or len(rows) > _MOST_SERVERS:
-            self.violation("data.servers", f"is no array of at most {_MOST_SERVERS} servers")
+            self.violation("data.servers", f"must be an array of at most {_MOST_SERVERS} servers")
             return ()
         return tuple(self._server(row, f"data.servers[{index}]") for index, row in enumerate(rows))
 
     def _server(self, row: object, at: str) -> ServerResult:
         if not isinstance(row, dict):
-            self.violation(at, "is no JSON object")
+            self.violation(at, "must be a JSON object")
             row = {}
         id_ = self.text(row, "id", f"{at}.id")
         if id_ and not UUID.fullmatch(id_):
-            self.violation(f"{at}.id", "is no UUID")
+            self.violation(f"{at}.id", "must be a UUID")
         reason = self.optional(row, "reason", f"{at}.reason", Reason)
         if reason is None or row.get("outcome") != reason.outcome:
-            self.violation(f"{at}.outcome", "is not the one of its reason")
+            self.violation(f"{at}.outcome", "must be that of its reason")
         return ServerResult(
             id=id_.lower(),
             reason=reason or Reason.CLOUD_ERROR,

@@ -19,15 +19,15 @@ def loads(raw: bytes | str) -> object:
     try:
         text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
     except UnicodeDecodeError:
-        raise ValueError("is not UTF-8") from None
+        raise ValueError("must be UTF-8") from None
     try:
         document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except _Objection as objection:
         raise ValueError(str(objection)) from None
     except RecursionError:
-        raise ValueError("is nested too deep") from None
+        raise ValueError("must not be nested so deep") from None
     except ValueError:
-        raise ValueError("is not JSON") from None
+        raise ValueError("must be JSON") from None
     _check(document, infinite=True)
     return document
 
@@ -46,13 +46,13 @@ def _check(document: object, *, infinite: bool) -> None:
         # Half of a surrogate pair cannot be written as UTF-8 again, so it would fail on the way out instead.
         json.dumps(document, ensure_ascii=False, allow_nan=infinite).encode()
     except RecursionError:
-        raise ValueError("is nested too deep") from None
+        raise ValueError("must not be nested so deep") from None
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair") from None
+        raise ValueError("must not have half of a surrogate pair") from None
     except ValueError:
-        raise ValueError("holds a number that JSON does not have") from None
+        raise ValueError("must not hold a number that JSON does not have") from None
     except TypeError:
-        raise ValueError("is not JSON") from None
+        raise ValueError("must be JSON") from None
 
 
 def loads_text(text: str) -> object:
@@ -77,9 +77,9 @@ class _Objection(Exception):
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise _Objection("has the same name twice in one object")
+        raise _Objection("must not have a name twice in one object")
     return made
 
 
 def _no_constant(_: str) -> NoReturn:
-    raise _Objection("holds a number that JSON does not have")
+    raise _Objection("must have only numbers that JSON knows")

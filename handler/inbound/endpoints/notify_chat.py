@@ -74,10 +74,10 @@ def _results(delivery: Delivery) -> list[ResultEvent]:
         try:
             told = read(event)
         except BadEvent as bad:
-            violations += [Violation(f"{prefix}{violation.at}", violation.fault) for violation in bad.violations]
+            violations += [Violation(f"{prefix}{violation.at}", violation.message) for violation in bad.violations]
             continue
         if results.setdefault((told.source, told.id), told) != told:
-            violations.append(Violation(f"{prefix}id", "names another event of this batch too"))
+            violations.append(Violation(f"{prefix}id", "must be unique within the batch"))
     if violations:
         raise BadEvent(*violations)
     return list(results.values())

@@ -140,12 +140,12 @@ def collect(
             if dry and not isinstance(asked, Skip):
                 asked = replace(asked, dry_run=True)
         except BadEvent as bad:
-            found += [Violation(f"{prefix}{violation.at}", violation.fault) for violation in bad.violations]
+            found += [Violation(f"{prefix}{violation.at}", violation.message) for violation in bad.violations]
         if isinstance(asked, Skip):
             ignored.append((event, asked))
         # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
         elif asked is not None and not found and requests.setdefault((asked.source, asked.id), asked) != asked:
-            found.append(Violation(f"{prefix}id", "names another event of this batch too"))
+            found.append(Violation(f"{prefix}id", "must be unique within the batch"))
         if found:
             _log_malformed(event, found)
             violations += found

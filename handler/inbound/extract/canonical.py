@@ -18,7 +18,7 @@ _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
 MEMBERS = (*_IDS, "dry_run", *_LONGEST, "requester", "since", "left_out", "approval", "notice_for")
 MOST_FLAWS = 50
 _FUTURE_TOLERANCE = timedelta(minutes=1)
-NOT_A_TIME = "must be an RFC 3339 time with a zone"
+NOT_A_TIME = "must be an RFC 3339 timestamp with a zone"
 _IN_THE_FUTURE = "must not be more than a minute in the future"
 
 
@@ -158,7 +158,7 @@ def dry_run_of(data: Mapping[str, object], known: Sequence[str], violations: lis
     """Say whether the data asks for a dry run."""
     requested = data.get("dry_run", False)
     if not isinstance(requested, bool):
-        violations.append(Violation("data.dry_run", "is neither true nor false"))
+        violations.append(Violation("data.dry_run", "must be true or false"))
     for name, value in data.items():
         if isinstance(value, dict | list):
             requested = (
@@ -174,9 +174,7 @@ def selector_of(data: Mapping[str, object], violations: list[Violation], *, besi
     from handler.inbound.extract.selector import parse
 
     if beside_ids or data.get("server_ids") is not None or data.get("server_id") is not None:
-        violations.append(
-            Violation("data.selector", "is there beside ids of servers, so it is ambiguous which are meant")
-        )
+        violations.append(Violation("data.selector", "must not be beside ids of servers"))
     return parse(data["selector"], violations)
 
 
@@ -187,7 +185,7 @@ def server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[
     if isinstance(many, list) and many:
         found += [(f"data.server_ids[{index}]", id_) for index, id_ in enumerate(many)]
     elif many is not None:
-        violations.append(Violation("data.server_ids", "is no array with at least one id"))
+        violations.append(Violation("data.server_ids", "must be an array of at least one id"))
     if data.get("server_id") is not None:
         found.append(("data.server_id", data["server_id"]))
     ids = []
@@ -195,7 +193,7 @@ def server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[
         if isinstance(id_, str) and UUID.fullmatch(id_):
             ids.append(id_.lower())
         elif len(violations) < MOST_FLAWS:
-            violations.append(Violation(at, "is no UUID"))
+            violations.append(Violation(at, "must be a UUID"))
     return ids
 
 
@@ -234,9 +232,9 @@ def text_of(data: Mapping[str, object], name: str, longest: int, violations: lis
     if value is None:
         return None
     if not isinstance(value, str):
-        violations.append(Violation(f"data.{name}", "is no text"))
+        violations.append(Violation(f"data.{name}", "must be a string"))
         return None
     if len(value) > longest:
-        violations.append(Violation(f"data.{name}", f"is longer than {longest} characters"))
+        violations.append(Violation(f"data.{name}", f"must have at most {longest} characters"))
         return None
     return value

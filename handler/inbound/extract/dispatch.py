@@ -52,6 +52,6 @@ def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | No
 
         return cloud_eye(event)
     if event.type.strip():
-        raise BadEvent(Violation("type", "is not accepted here"))
+        raise BadEvent(Violation("type", "must be a type that is accepted here"))
     # Without a type it is malformed anyway; what its data lacks is reported along with that.
     return canonical(event, now)

@@ -35,14 +35,14 @@ def published(event: Event, now: datetime) -> StopRequest:
     data = _object(event)
     message = data.get("message")
     if not isinstance(message, dict):
-        raise BadEvent(Violation("data.message", "is no object"))
+        raise BadEvent(Violation("data.message", "must be a JSON object"))
     text = message.get("data")
     inner: object = None
     if text not in (None, ""):
         try:
             inner = strict_json.loads_text(base64.b64decode(str(text), validate=True).decode())
         except (binascii.Error, ValueError):
-            raise BadEvent(Violation("data.message.data", "is no base64 of UTF-8 text")) from None
+            raise BadEvent(Violation("data.message.data", "must be base64 of UTF-8 text")) from None
     # An attribute of the message may ask for a dry run as well.
     dry = dry_run.requested(data, "data")
     asked = canonical(replace(event, data=inner, media_type=""), now)
@@ -53,7 +53,7 @@ def cloud_eye(event: Event) -> StopRequest | Skip:
     """Read an event of Cloud Eye from Huawei's EventGrid: the server is `data.eventInfo.detail.resource_id`.
 
     Raises:
-        BadEvent: the resource is no UUID.
+        BadEvent: the resource must be a UUID.
     """
     info = _member(_object(event), "eventInfo", "data.eventInfo")
     name = info.get("event_name")
@@ -82,7 +82,7 @@ def by_path(event: Event, path: str) -> StopRequest:
         found = jmespath.search(path, event.data)
     except jmespath.exceptions.JMESPathError:
         # A function that was given the wrong kind of value.
-        raise BadEvent(Violation("data", "cannot be searched by the path of the settings")) from None
+        raise BadEvent(Violation("data", "must be searchable by the path of the settings")) from None
     if found is None and not isinstance(event.data, dict):
         raise BadEvent(Violation("data", not_an_object(event.data, event.media_type)))
     if found is None:
@@ -96,7 +96,7 @@ def _ids(found: Sequence[object], at: str) -> tuple[str, ...]:
     """Ids by the rules of the canonical data: one that is none refuses the whole event."""
     ids = [id_.lower() for id_ in found if isinstance(id_, str) and UUID.fullmatch(id_)]
     if len(ids) < len(found):
-        raise BadEvent(Violation(at, "is no UUID"))
+        raise BadEvent(Violation(at, "must be a UUID"))
     return tuple(dict.fromkeys(ids))
 
 

@@ -30,12 +30,12 @@ def parse(value: object, violations: list[Violation]) -> Selector:
         flaws: gets everything that is wrong with it; then what is returned is worth nothing.
     """
     if not isinstance(value, dict):
-        violations.append(Violation(_AT, "is no object"))
+        violations.append(Violation(_AT, "must be a JSON object"))
         return Selector()
     if not value:
-        violations.append(Violation(_AT, "is empty; it never means all servers"))
+        violations.append(Violation(_AT, "must not be empty: it never selects all servers"))
     if not _PARTS.issuperset(value):
-        violations.append(Violation(_AT, "has a member other than tags, metadata and name"))
+        violations.append(Violation(_AT, "must have no members but tags, metadata and name"))
     found = Selector(
         tags=_tags(value["tags"], violations) if "tags" in value else (),
         metadata=_metadata(value["metadata"], violations) if "metadata" in value else (),
@@ -50,7 +50,7 @@ def parse(value: object, violations: list[Violation]) -> Selector:
 def _tags(value: object, violations: list[Violation]) -> tuple[str, ...]:
     at = f"{_AT}.tags"
     if not isinstance(value, list) or not 0 < len(value) <= _MOST_TAGS:
-        violations.append(Violation(at, f"is no array of 1 to {_MOST_TAGS} tags"))
+        violations.append(Violation(at, f"must be an array of 1 to {_MOST_TAGS} tags"))
         return ()
     for index, tag in enumerate(value):
         if fault := _fault(tag):
@@ -61,12 +61,12 @@ def _tags(value: object, violations: list[Violation]) -> tuple[str, ...]:
 def _metadata(value: object, violations: list[Violation]) -> tuple[tuple[str, str], ...]:
     at = f"{_AT}.metadata"
     if not isinstance(value, dict) or not 0 < len(value) <= _MOST_ENTRIES:
-        violations.append(Violation(at, f"is no object of 1 to {_MOST_ENTRIES} entries"))
+        violations.append(Violation(at, f"must be an object of 1 to {_MOST_ENTRIES} entries"))
         return ()
     for key, entry in value.items():
         # Which entry it is cannot be said: its key is the sender's own text. An empty value is one that servers have.
         if fault := _fault(key) or (_fault(entry) if entry != "" else None):
-            violations.append(Violation(at, f"has a key or a value that {fault}"))
+            violations.append(Violation(at, f"each key and value {fault}"))
     return tuple((key, entry) for key, entry in value.items() if isinstance(entry, str))
 
 
@@ -78,19 +78,19 @@ def _name(value: object, violations: list[Violation]) -> str:
     glob = str(value)
     rest = _SET.sub("", glob)
     if "[" in rest:
-        violations.append(Violation(at, "has a [ without its ]"))
+        violations.append(Violation(at, "must close each ["))
     elif not rest.strip("*?"):
-        violations.append(Violation(at, "has no character that stands for itself, so it could fit every server"))
+        violations.append(Violation(at, "must have a character that stands for itself"))
     if any(found.startswith("[^") for found in _SET.findall(glob)):
         # Some shells take it for "none of these", fnmatch for "one of these".
-        violations.append(Violation(at, "has [^ where [! is meant"))
+        violations.append(Violation(at, "must have [! in place of [^"))
     return glob
 
 
 def _fault(value: object) -> str | None:
     """What is wrong with a text that the cloud is to know; None if nothing is."""
     if not isinstance(value, str):
-        return "is no text"
+        return "must be a string"
     if not value.strip():
-        return "is blank"
-    return f"is longer than {_LONGEST} characters" if len(value) > _LONGEST else None
+        return "must not be blank"
+    return f"must have at most {_LONGEST} characters" if len(value) > _LONGEST else None

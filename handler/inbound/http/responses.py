@@ -56,7 +56,7 @@ def problem(error: AutostopError) -> Answer:
             status, title = 400, "The event can never succeed"
             members = {
                 "detail": f"The event has {len(error.violations)} fault{'s' if len(error.violations) != 1 else ''}.",
-                "faults": [{"at": violation.at, "fault": violation.fault} for violation in error.violations],
+                "faults": [{"at": violation.at, "fault": violation.message} for violation in error.violations],
             }
         case Unauthenticated():
             status, title = 401, "The caller did not prove itself"

@@ -208,7 +208,7 @@ class Exchange:
         except ParseException as failure:
             if isinstance(failure, ChunkMissingTerminator) and len(failure.term) < len("\r\n"):
                 raise ConnectionError("The connection ended inside the body.") from None
-            raise BadEvent(Violation("body", "is broken off or wrongly framed")) from None
+            raise BadEvent(Violation("body", "must be complete and correctly framed")) from None
         finally:
             self._unreader.deadline = None
 
@@ -343,7 +343,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
 
     def handle_error(self, _req: Any, client: socket.socket, _addr: Any, exc: Exception) -> None:
         """Answer a request that cannot be parsed, without quoting it; called in a thread."""
-        error: AutostopError = BadEvent(Violation("request", "is no HTTP that is understood here"))
+        error: AutostopError = BadEvent(Violation("request", "must be valid HTTP/1.1"))
         match exc:
             case LimitRequestLine():
                 error = RequestLineTooLong(f"The request line must have at most {MAX_LINE} bytes.")

@@ -108,7 +108,7 @@ class _Body:
         except ConnectionError:
             raise BodyIncomplete("The connection ended inside the body.") from None
         except OSError:
-            raise BadEvent(Violation("body", "is broken off or wrongly framed")) from None
+            raise BadEvent(Violation("body", "must be complete and correctly framed")) from None
         if len(body) > self._max_body:
             raise too_large
         if announced is not None and len(body) < announced:

@@ -147,7 +147,7 @@ def read_group(delivery: WebhookRequest, label: str) -> Group:
     document = json_body(delivery)
     entries = document.get("alerts")
     if not isinstance(entries, list):
-        raise BadEvent(Violation("alerts", "is no array"))
+        raise BadEvent(Violation("alerts", "must be a JSON array"))
     firing = [(f"alerts[{index}]", entry) for index, entry in enumerate(entries) if _may_fire(document, entry)]
     alerts: list[Alert] = []
     violations: list[Violation] = []
@@ -198,10 +198,10 @@ def _lacks_data(entry: object) -> bool:
 def _read(at: str, entry: object, label: str, now: datetime) -> Iterable[Alert]:
     """Read a firing alert; nothing comes of one that names no server."""
     if not isinstance(entry, dict):
-        raise BadEvent(Violation(at, "is no object"))
+        raise BadEvent(Violation(at, "must be a JSON object"))
     labels = entry.get("labels")
     if not isinstance(labels, dict):
-        raise BadEvent(Violation(f"{at}.labels", "is no object"))
+        raise BadEvent(Violation(f"{at}.labels", "must be a JSON object"))
     if labels.get(label) in (None, ""):
         return []
     ids, since = both(

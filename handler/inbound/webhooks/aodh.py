@@ -75,7 +75,7 @@ class Notification:
         """Return the servers that the event or the URL names.
 
         Raises:
-            BadEvent: one is no UUID, or event and URL name different ones.
+            BadEvent: one must be a UUID, or event and URL name different ones.
         """
         found, named = both(lambda: ids_in(self.instances()), lambda: ids_in(self.named))
         if found and named and set(found) != set(named):

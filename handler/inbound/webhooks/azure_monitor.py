@@ -66,7 +66,7 @@ class Notification:
         """Return the servers that the rule names.
 
         Raises:
-            BadEvent: one is no UUID, or the two places name different ones.
+            BadEvent: one must be a UUID, or the two places name different ones.
         """
         ids = server_ids(self.named())
         if any(set(server_ids([place])) != set(ids) for place in self.named()):
@@ -99,7 +99,7 @@ class AzureMonitor(Alarm):
     def gate(self, message: Notification) -> Skip | None:
         """Only the condition `Fired`, and a rule that names a server."""
         if message.document.get("schemaId") != _SCHEMA:
-            raise BadEvent(Violation("schemaId", "is not that of the common alert schema; switch it on in the action"))
+            raise BadEvent(Violation("schemaId", "must be that of the common alert schema; switch it on in the action"))
         if message.essentials.get("monitorCondition") != "Fired":
             return Skip("the alert does not fire")
         return None if message.named() else Skip("the alert names no server")

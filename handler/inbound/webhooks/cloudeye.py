@@ -55,7 +55,7 @@ class CloudEyeAlarm:
         """The resource, which `dimension` must confirm if it is there.
 
         Raises:
-            BadEvent: they disagree, or one is no UUID.
+            BadEvent: they disagree, or one must be a UUID.
         """
         found: list[tuple[str, object]] = []
         if self._resource():
@@ -64,7 +64,7 @@ class CloudEyeAlarm:
             found.append(("message.dimension", self._instance()))
         ids = server_ids(found)
         if len(ids) != 1:
-            raise BadEvent(Violation("message.dimension", "names another resource than ResourceId"))
+            raise BadEvent(Violation("message.dimension", "must name the same resource as ResourceId"))
         return ids
 
     def reason(self) -> str | None:

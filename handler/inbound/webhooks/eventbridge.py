@@ -112,15 +112,13 @@ class EventBridge(Alarm):
         """Return the servers of the metric that the alarm watches.
 
         Raises:
-            BadEvent: one is no UUID; or the alarm watches a calculation with metrics of several servers, or several
+            BadEvent: one must be a UUID; or the alarm watches a calculation with metrics of several servers, or several
                 metrics, so that nothing says which server is meant.
         """
         found = self._instances(document)
         ids = server_ids(found)
         if any(set(server_ids([place])) != set(ids) for place in found):
-            raise BadEvent(
-                Violation("detail.configuration.metrics", "must be about one server; which is meant is not said")
-            )
+            raise BadEvent(Violation("detail.configuration.metrics", "must be about one server"))
         return ids
 
     def _instances(self, document: Mapping[str, object]) -> list[tuple[str, object]]:
@@ -175,7 +173,7 @@ def _time(document: Mapping[str, object]) -> datetime | None:
     try:
         return rfc3339.parse(text(document, "time"))
     except ValueError:
-        raise BadEvent(Violation("time", "is not an RFC 3339 timestamp with a zone")) from None
+        raise BadEvent(Violation("time", "must be an RFC 3339 timestamp with a zone")) from None
 
 
 producer = EventBridge

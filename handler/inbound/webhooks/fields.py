@@ -56,7 +56,7 @@ def json_object(body: object, at: str = "body", media_type: str = "") -> Mapping
     if isinstance(body, str):
         body = strict_json.loads_text(body)
     if not isinstance(body, dict):
-        raise BadEvent(Violation(at, f"is no JSON object{hint}"))
+        raise BadEvent(Violation(at, f"must be a JSON object{hint}"))
     return body
 
 
@@ -103,7 +103,7 @@ def server_ids(found: Iterable[tuple[str, object]]) -> tuple[str, ...]:
             text of a JSON array of them.
 
     Raises:
-        BadEvent: with everything that is no UUID; one is enough to refuse all.
+        BadEvent: with everything that must be a UUID; one is enough to refuse all.
     """
     ids: dict[str, None] = {}
     violations: list[Violation] = []
@@ -112,7 +112,7 @@ def server_ids(found: Iterable[tuple[str, object]]) -> tuple[str, ...]:
         if parts and all(UUID.fullmatch(part) for part in parts):
             ids |= dict.fromkeys(part.lower() for part in parts)
         elif len(violations) < _MOST_FLAWS:
-            violations.append(Violation(at, "is no UUID"))
+            violations.append(Violation(at, "must be a UUID"))
     if violations:
         raise BadEvent(*violations)
     return tuple(ids)
@@ -147,7 +147,7 @@ def moment(value: object, at: str) -> datetime:
             return rfc3339.parse(f"{year}-{month}-{day}T{clock}{f'{hours}:{minutes}' if hours else 'Z'}")
         return rfc3339.parse(_ZONE_WITHOUT_COLON.sub(r"\1:\2", said))
     except (ValueError, OverflowError):
-        raise BadEvent(Violation(at, "is no time")) from None
+        raise BadEvent(Violation(at, "must be a time")) from None
 
 
 def start_time(value: object, at: str, now: datetime) -> datetime | None:
@@ -233,7 +233,7 @@ def canonical_request(
     """
     request = canonical(plain_event(data, id_=id_, source=source), now)
     if not request.server_ids and request.selector is None:
-        raise BadEvent(Violation("data.server_ids", "is missing"))
+        raise BadEvent(Violation("data.server_ids", "must be present"))
     return replace(request, requested_by=request.requested_by or requested_by)
 
 

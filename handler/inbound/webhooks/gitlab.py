@@ -119,7 +119,7 @@ class Gitlab(Alarm):
         pipeline, project = message.pipeline, member(message.document, "project")
         number = pipeline.get("id")
         if not isinstance(number, int):
-            raise BadEvent(Violation("object_attributes.id", "is missing or no number"))
+            raise BadEvent(Violation("object_attributes.id", "must be a number"))
         name = text(project, "path_with_namespace")
         user = text(member(message.document, "user"), "username")
         return StopRequest(

@@ -93,7 +93,7 @@ def _time(text: str) -> datetime | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 14):
-        raise BadEvent(Violation("timestamp", "is no number of seconds or milliseconds"))
+        raise BadEvent(Violation("timestamp", "must be a number of seconds or milliseconds"))
     number = int(text)
     return datetime.fromtimestamp(number if number < _MOST_SECONDS else number / 1000, UTC)
 

@@ -72,7 +72,7 @@ def _time(message: Mapping[str, object]) -> datetime | None:
     try:
         return rfc3339.parse(text(message, "timestamp"))
     except ValueError:
-        raise BadEvent(Violation("timestamp", "is not an RFC 3339 timestamp with a zone")) from None
+        raise BadEvent(Violation("timestamp", "must be an RFC 3339 timestamp with a zone")) from None
 
 
 producer = RocketChat

@@ -129,9 +129,9 @@ def test_what_is_neither_an_event_nor_plain_json_is_refused(
 @pytest.mark.parametrize(
     ("body", "change", "violation"),
     [
-        ("nothing", {}, "body: is not JSON"),
-        ({}, {}, "data.server_ids: is missing"),
-        ({"server_id": "x"}, {}, "data.server_id: is no UUID"),
+        ("nothing", {}, "body: must be JSON"),
+        ({}, {}, "data.server_ids: must be present"),
+        ({"server_id": "x"}, {}, "data.server_id: must be a UUID"),
         ({"server_id": ONE}, {"requestContext": {}}, "requestContext.requestId: is missing"),
     ],
 )
@@ -139,7 +139,7 @@ def test_malformed_plain_data_is_told(body: object, change: dict[str, object], v
     """Without ids it asks for nothing, which nobody sends on purpose."""
     with pytest.raises(BadEvent) as raised:
         read(passage(body, **change))
-    assert [f"{violation.at}: {violation.fault}" for violation in raised.value.violations] == [violation]
+    assert [f"{violation.at}: {violation.message}" for violation in raised.value.violations] == [violation]
 
 
 def test_an_answer_has_the_four_members_that_the_gateway_wants() -> None:

@@ -113,17 +113,17 @@ def test_without_a_time_of_recording_that_of_the_deed_counts(value: object, expe
 )
 def test_what_is_no_time_is_malformed(value: object) -> None:
     """A time without a zone is none either."""
-    assert violations(trace(record_time=value)) == ["cts.record_time: is no time"]
+    assert violations(trace(record_time=value)) == ["cts.record_time: must be a time"]
 
 
 def test_every_flaw_is_told() -> None:
     """No time at all, a name where an id should be; and no id of the trace."""
     found = violations(trace(record_time=None, time=None, resource_id="bms-db-01"))
-    assert found == ["cts.resource_id: is no UUID", "cts.time: is missing"]
-    assert violations(trace(trace_id="")) == ["cts.trace_id: is missing"]
+    assert found == ["cts.resource_id: must be a UUID", "cts.time: must be present"]
+    assert violations(trace(trace_id="")) == ["cts.trace_id: must be present"]
 
 
 @pytest.mark.parametrize("event", [{}, {"cts": "text"}, {"trigger_type": "OBS"}, {"key": "value"}])
 def test_an_event_of_no_known_trigger_is_malformed(event: dict[str, object]) -> None:
     """It is told, and not passed over."""
-    assert violations(event) == ["event: is of no trigger that is known here, nor a CloudEvent"]
+    assert violations(event) == ["event: must be of a trigger that is known here, or a CloudEvent"]

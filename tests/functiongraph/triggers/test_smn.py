@@ -72,8 +72,8 @@ def test_one_malformed_record_spoils_the_event() -> None:
     bad = record(alarm(dimension=f"instance_id:{TWO}"), message_id="b")
     found = violations(notifications(record(alarm()), bad, record("plain text", message_id="c")))
     assert found == [
-        "record[1].message.dimension: names another resource than ResourceId",
-        "record[2].message: is not JSON",
+        "record[1].message.dimension: must name the same resource as ResourceId",
+        "record[2].message: must be JSON",
     ]
 
 
@@ -81,16 +81,16 @@ def test_the_same_message_twice_is_one_request() -> None:
     """But two messages under one id are a mistake."""
     assert asked(notifications(record(alarm()), record(alarm()))).server_ids == (ONE,)
     found = violations(notifications(record(alarm()), record(alarm(TWO))))
-    assert found == ["record[1].smn.message_id: names another message of this event too"]
+    assert found == ["record[1].smn.message_id: must be unique within the event"]
 
 
 @pytest.mark.parametrize(
     ("change", "violation"),
     [
-        ({"message": ""}, "record[0].smn.message: is missing"),
-        ({"message": None}, "record[0].smn.message: is missing"),
-        ({"message_id": ""}, "record[0].smn.message_id: is missing"),
-        ({"timestamp": "yesterday"}, "record[0].smn.timestamp: is not an RFC 3339 timestamp with a zone"),
+        ({"message": ""}, "record[0].smn.message: must be present"),
+        ({"message": None}, "record[0].smn.message: must be present"),
+        ({"message_id": ""}, "record[0].smn.message_id: must be present"),
+        ({"timestamp": "yesterday"}, "record[0].smn.timestamp: must be an RFC 3339 timestamp with a zone"),
     ],
 )
 def test_a_record_must_be_whole(change: dict[str, object], violation: str) -> None:
@@ -101,4 +101,4 @@ def test_a_record_must_be_whole(change: dict[str, object], violation: str) -> No
 @pytest.mark.parametrize("records", [[], None, {}, "record", [1], [None]])
 def test_an_event_without_records_is_malformed(records: object) -> None:
     """The platform never sends one."""
-    assert violations({**notifications(), "record": records}) == ["record: is no array with at least one record"]
+    assert violations({**notifications(), "record": records}) == ["record: must be an array of at least one record"]

@@ -156,7 +156,7 @@ def test_text_that_the_sdk_sends_as_latin_1_is_no_utf_8(sdk: Sdk) -> None:
         data={"server_ids": [sdk.cloud.add_server()]},
     )  # fmt: skip
     assert json.loads(made["answer"]["body"])["faults"] == [
-        {"at": "subject", "fault": "is not UTF-8 once percent-decoded"}
+        {"at": "subject", "fault": "must be UTF-8 once percent-decoded"}
     ]
     assert sdk.cloud.count(CallKind.STOP) == before
 

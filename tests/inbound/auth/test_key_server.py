@@ -79,7 +79,7 @@ def test_keys_may_stand_in_a_file(tmp_path: Path) -> None:
         place.write_text(json.dumps({"keys": [jwk(rsa_key("first"), kid)]}))
         assert set(asks(5)) == {kid}
     place.write_text("{")
-    assert "is not JSON" in refused(asks)
+    assert "must be JSON" in refused(asks)
 
 
 # --- what is taken
@@ -176,7 +176,7 @@ def test_anything_but_200_is_trouble(issuer: Issuer, path: str, status: int) -> 
 def test_garbage_is_trouble(issuer: Issuer, path: str, body: bytes) -> None:
     """Not JSON, nested without end, or no object."""
     issuer.pages[path] = Page(body)
-    assert refused(server(issuer)).startswith("What the key server has is ") or b"NaN" in body
+    assert refused(server(issuer)).startswith("The document of the key server must ") or b"NaN" in body
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, JWKS])

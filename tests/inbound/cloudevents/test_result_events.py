@@ -32,7 +32,7 @@ def violations(document: Any) -> dict[str, str]:
     """What is wrong with it."""
     with pytest.raises(BadEvent) as caught:
         reading(document)
-    return {violation.at: violation.fault for violation in caught.value.violations}
+    return {violation.at: violation.message for violation in caught.value.violations}
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -82,19 +82,19 @@ def test_members_that_are_not_told_may_come_and_go() -> None:
 def test_a_rehearsal_stops_nothing_and_nothing_else_is_only_planned(reason: Reason, dry_run: bool) -> None:
     """A message would say both that nothing was sent and that a server was stopped."""
     event = result_event(replace(told(reason), dry_run=dry_run), source="/bms-autostop", extensions={})
-    assert violations(dict(to_dict(event))) == {"data.dry_run": "does not fit the servers"}
+    assert violations(dict(to_dict(event))) == {"data.dry_run": "must fit the servers"}
 
 
 @pytest.mark.parametrize("type_", ["io.github.bms-autostop.stop.requested.v1", "com.example.other", "stop.failed.v1"])
 def test_what_is_no_result_is_refused(type_: str) -> None:
     """A stop request is none: whoever sends it here has mixed up two addresses, and must be told."""
-    assert violations({**sample("out/completed.json"), "type": type_}) == {"type": "is no result event"}
+    assert violations({**sample("out/completed.json"), "type": type_}) == {"type": "must be a result event"}
 
 
 @pytest.mark.parametrize("data", [None, "text", ["x"], 7])
 def test_data_has_to_be_an_object(data: object) -> None:
     """Without it there is nothing to tell."""
-    assert violations({**sample("out/completed.json"), "data": data}) == {"data": "is no JSON object"}
+    assert violations({**sample("out/completed.json"), "data": data}) == {"data": "must be a JSON object"}
 
 
 def _set(*path: str | int, value: object) -> Callable[[Any], None]:
@@ -109,26 +109,26 @@ def _set(*path: str | int, value: object) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("change", "at", "fault"),
     [
-        (_set("request", value=None), "request", "is no JSON object"),
-        (_set("request", "id", value=""), "request.id", "is missing or no text"),
-        (_set("request", "source", value=7), "request.source", "is missing or no text"),
-        (_set("request", "reason", value=7), "request.reason", "is no text"),
-        (_set("request", "reply_to", value=[]), "request.reply_to", "is no text"),
-        (_set("dry_run", value="no"), "dry_run", "is neither true nor false"),
-        (_set("refusal", value="bored"), "refusal", "is not known here"),
-        (_set("refusal", value="expired"), "servers", "is not empty though the event was refused"),
-        (_set("detail", value=7), "detail", "is no text"),
-        (_set("api", value=None), "api", "is missing or no text"),
-        (_set("started_at", value="2026-11-20T19:00:00"), "started_at", "is not an RFC 3339 timestamp with a zone"),
-        (_set("finished_at", value=None), "finished_at", "is not an RFC 3339 timestamp with a zone"),
-        (_set("servers", value={}), "servers", "is no array of at most 1000 servers"),
-        (_set("servers", value=[{}] * 1001), "servers", "is no array of at most 1000 servers"),
-        (_set("servers", 0, "id", value="ci-07"), "servers[0].id", "is no UUID"),
-        (_set("servers", 0, "id", value=None), "servers[0].id", "is missing or no text"),
-        (_set("servers", 0, "name", value=7), "servers[0].name", "is no text"),
+        (_set("request", value=None), "request", "must be a JSON object"),
+        (_set("request", "id", value=""), "request.id", "must be a string"),
+        (_set("request", "source", value=7), "request.source", "must be a string"),
+        (_set("request", "reason", value=7), "request.reason", "must be a string"),
+        (_set("request", "reply_to", value=[]), "request.reply_to", "must be a string"),
+        (_set("dry_run", value="no"), "dry_run", "must be true or false"),
+        (_set("refusal", value="bored"), "refusal", "must be a value that is known here"),
+        (_set("refusal", value="expired"), "servers", "must be empty, since the event was refused"),
+        (_set("detail", value=7), "detail", "must be a string"),
+        (_set("api", value=None), "api", "must be a string"),
+        (_set("started_at", value="2026-11-20T19:00:00"), "started_at", "must be an RFC 3339 timestamp with a zone"),
+        (_set("finished_at", value=None), "finished_at", "must be an RFC 3339 timestamp with a zone"),
+        (_set("servers", value={}), "servers", "must be an array of at most 1000 servers"),
+        (_set("servers", value=[{}] * 1001), "servers", "must be an array of at most 1000 servers"),
+        (_set("servers", 0, "id", value="ci-07"), "servers[0].id", "must be a UUID"),
+        (_set("servers", 0, "id", value=None), "servers[0].id", "must be a string"),
+        (_set("servers", 0, "name", value=7), "servers[0].name", "must be a string"),
         # An accepted server that calls itself stopped is what must never reach a chat.
-        (_set("servers", 0, "reason", value="accepted"), "servers[0].outcome", "is not the one of its reason"),
-        (_set("servers", 0, "outcome", value="accepted"), "servers[0].outcome", "is not the one of its reason"),
+        (_set("servers", 0, "reason", value="accepted"), "servers[0].outcome", "must be that of its reason"),
+        (_set("servers", 0, "outcome", value="accepted"), "servers[0].outcome", "must be that of its reason"),
     ],
 )
 def test_each_flaw_of_the_data_is_named(change: Callable[[Any], None], at: str, fault: str) -> None:
@@ -143,14 +143,14 @@ def test_a_server_that_is_no_object_and_an_unknown_reason_are_flaws() -> None:
     document = copy.deepcopy(sample("out/completed-single.json"))
     document["data"]["servers"] = ["x", {**document["data"]["servers"][0], "reason": "because"}]
     found = violations(document)
-    assert found["data.servers[0]"] == "is no JSON object"
-    assert found["data.servers[1].reason"] == "is not known here"
+    assert found["data.servers[0]"] == "must be a JSON object"
+    assert found["data.servers[1].reason"] == "must be a value that is known here"
 
 
 def test_the_type_has_to_fit() -> None:
     """A failure that is announced as completed would be read as good news."""
     document = {**sample("out/failed.json"), "type": "io.github.bms-autostop.stop.completed.v1"}
-    assert violations(document) == {"type": "does not fit the data"}
+    assert violations(document) == {"type": "must fit the data"}
 
 
 def test_not_more_flaws_are_told_than_help() -> None:
@@ -168,4 +168,4 @@ def test_an_event_without_a_type_is_still_read_to_its_end() -> None:
     document = {**sample("out/completed-single.json"), "type": ""}
     assert reading(document).report == reading(sample("out/completed-single.json")).report
     document["data"] = {**document["data"], "dry_run": 1}
-    assert violations(document) == {"data.dry_run": "is neither true nor false"}
+    assert violations(document) == {"data.dry_run": "must be true or false"}

@@ -101,7 +101,7 @@ def test_two_events_under_one_name_refuse_the_batch() -> None:
     """Source and id name one event; two that differ are a mistake of the sender."""
     behind = Behind()
     answer = knock(batch(event(id="a"), event(id="a", data={"server_ids": [TWO]})), behind)
-    assert faults_of(answer) == {"[1].id": "names another event of this batch too"}
+    assert faults_of(answer) == {"[1].id": "must be unique within the batch"}
     assert behind.requests == []
 
 
@@ -155,7 +155,11 @@ def test_a_refusal_leaves_a_line_in_the_log() -> None:
     assert (of_event["problem"], of_event["trace_id"]) == ("bad-event", TRACE.split("-")[1])
     assert (of_request["message"], of_request["level"]) == ("request not handled", "WARNING")
     assert (of_request["problem"], of_request["status"]) == ("bad-event", 400)
-    assert of_event["detail"] == of_request["detail"] == "id: is empty; type: is not accepted here"
+    assert (
+        of_event["detail"]
+        == of_request["detail"]
+        == "id: must not be empty; type: must be a type that is accepted here"
+    )
     assert MARK not in lines.text
 
 
@@ -169,7 +173,7 @@ def test_each_malformed_event_of_a_batch_is_a_line() -> None:
         ("event malformed", "worse"),
         ("request not handled", None),
     ]
-    assert lines.all[0]["detail"] == "[2].data.server_ids[0]: is no UUID"
+    assert lines.all[0]["detail"] == "[2].data.server_ids[0]: must be a UUID"
 
 
 def _marked_everywhere() -> list[Message]:

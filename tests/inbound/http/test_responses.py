@@ -30,7 +30,7 @@ def _family(kind: type[AutostopError]) -> Iterator[type[AutostopError]]:
 
 
 def _made(kind: type[AutostopError]) -> AutostopError:
-    return BadEvent(Violation("id", "is missing")) if kind is BadEvent else kind("The situation.")
+    return BadEvent(Violation("id", "must be present")) if kind is BadEvent else kind("The situation.")
 
 
 EXPECTED = {
@@ -115,9 +115,11 @@ def test_the_wait_is_what_the_other_side_asked_for(error: AutostopError, seconds
 
 def test_all_flaws_are_listed() -> None:
     """The document has one object a flaw, with place and fault."""
-    document = json.loads(responses.problem(BadEvent(Violation("id", "is missing"), Violation("time", "is bad"))).body)
+    document = json.loads(
+        responses.problem(BadEvent(Violation("id", "must be present"), Violation("time", "is bad"))).body
+    )
     assert document["detail"] == "The event has 2 faults."
-    assert document["faults"] == [{"at": "id", "fault": "is missing"}, {"at": "time", "fault": "is bad"}]
+    assert document["faults"] == [{"at": "id", "fault": "must be present"}, {"at": "time", "fault": "is bad"}]
 
 
 def test_a_503_carries_its_cause() -> None:

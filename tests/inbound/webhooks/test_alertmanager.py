@@ -106,9 +106,9 @@ def test_a_malformed_alert_does_not_block_its_group(id_: object) -> None:
     assert here.only().server_ids == (TWO, THREE)
     (line,) = lines.of("alert malformed")
     assert (line["level"], line["alertname"], line["fingerprint"]) == ("WARNING", "BareMetalIdle", "fp-1")
-    assert line["detail"] == "alerts[1].labels.server_id: is no UUID"
+    assert line["detail"] == "alerts[1].labels.server_id: must be a UUID"
     found = refused(send(here, alert(id_)), 400)
-    assert found["faults"] == [{"at": "alerts[0].labels.server_id", "fault": "is no UUID"}]
+    assert found["faults"] == [{"at": "alerts[0].labels.server_id", "fault": "must be a UUID"}]
     assert len(here.handed) == 1
 
 

@@ -103,7 +103,7 @@ def test_a_malformed_id_is_400(id_: object) -> None:
     """The fault says where it is."""
     here = scene()
     found = refused(send(here, notification([["state", 1, "active"], ["instance_id", 1, id_]])), 400)
-    assert found["faults"] == [{"at": "reason_data.event.traits[1]", "fault": "is no UUID"}]
+    assert found["faults"] == [{"at": "reason_data.event.traits[1]", "fault": "must be a UUID"}]
     refused(send(here, b"[1"), 400)
     assert here.handed == []
 

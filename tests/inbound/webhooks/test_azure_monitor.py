@@ -89,7 +89,7 @@ def test_a_malformed_id_is_400(id_: object) -> None:
     """Also one beside a good one."""
     here = scene()
     found = refused(send(here, alert({"server_id": id_})), 400)
-    assert found["faults"] == [{"at": "data.customProperties.server_id", "fault": "is no UUID"}]
+    assert found["faults"] == [{"at": "data.customProperties.server_id", "fault": "must be a UUID"}]
     assert here.handed == []
 
 

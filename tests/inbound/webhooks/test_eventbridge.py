@@ -140,26 +140,26 @@ def test_a_redelivery_has_the_same_id() -> None:
         (
             alarm({"InstanceId": "i-0abc"}, {"InstanceId": 5}),
             {
-                "detail.configuration.metrics[0].metricStat.metric.dimensions.InstanceId": "is no UUID",
-                "detail.configuration.metrics[1].metricStat.metric.dimensions.InstanceId": "is no UUID",
+                "detail.configuration.metrics[0].metricStat.metric.dimensions.InstanceId": "must be a UUID",
+                "detail.configuration.metrics[1].metricStat.metric.dimensions.InstanceId": "must be a UUID",
             },
         ),
         (
             alarm({"InstanceId": "x"}, time="yesterday"),
             {
-                "detail.configuration.metrics[0].metricStat.metric.dimensions.InstanceId": "is no UUID",
-                "time": "is not an RFC 3339 timestamp with a zone",
+                "detail.configuration.metrics[0].metricStat.metric.dimensions.InstanceId": "must be a UUID",
+                "time": "must be an RFC 3339 timestamp with a zone",
             },
         ),
-        (alarm({"InstanceId": ONE}, time=5), {"time": "is not an RFC 3339 timestamp with a zone"}),
-        ({"server_ids": None}, {"data.server_ids": "is missing"}),
-        ({"server_ids": []}, {"data.server_ids": "is no array with at least one id"}),
+        (alarm({"InstanceId": ONE}, time=5), {"time": "must be an RFC 3339 timestamp with a zone"}),
+        ({"server_ids": None}, {"data.server_ids": "must be present"}),
+        ({"server_ids": []}, {"data.server_ids": "must be an array of at least one id"}),
         (
             {"server_ids": [ONE, "x"], "dryrun": True, "time": ""},
             {
-                "data.server_ids[1]": "is no UUID",
+                "data.server_ids[1]": "must be a UUID",
                 "data.dry_run": "must be spelled dry_run",
-                "time": "is not an RFC 3339 timestamp with a zone",
+                "time": "must be an RFC 3339 timestamp with a zone",
             },
         ),
     ],

@@ -98,7 +98,7 @@ def test_one_bad_id_refuses_all() -> None:
     """Half of what was meant is not what was meant."""
     here = by_token()
     problem = refused(send(here, hook([{"key": "SERVER_IDS", "value": f"{ONE},db-1"}])), 400)
-    assert problem["faults"] == [{"at": "object_attributes.variables[0].value", "fault": "is no UUID"}]
+    assert problem["faults"] == [{"at": "object_attributes.variables[0].value", "fault": "must be a UUID"}]
     assert here.handed == []
 
 
@@ -106,7 +106,7 @@ def test_one_bad_id_refuses_all() -> None:
 def test_a_pipeline_without_a_number_is_400(id_: Any) -> None:
     """Nothing would make its redelivery recognisable."""
     problem = refused(send(by_token(), hook(id=id_)), 400)
-    assert problem["faults"] == [{"at": "object_attributes.id", "fault": "is missing or no number"}]
+    assert problem["faults"] == [{"at": "object_attributes.id", "fault": "must be a number"}]
 
 
 @pytest.mark.parametrize(

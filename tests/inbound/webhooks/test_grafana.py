@@ -130,7 +130,7 @@ def test_a_malformed_id_is_400() -> None:
     """And nothing of the group is handed on."""
     here = Scene(**BY_TIMED_MAC)
     found = refused(timed(here, alert(ONE, "resolved"), alert("bms-01")), 400)
-    assert found["faults"] == [{"at": "alerts[1].labels.server_id", "fault": "is no UUID"}]
+    assert found["faults"] == [{"at": "alerts[1].labels.server_id", "fault": "must be a UUID"}]
     refused(here.post("/grafana", b"{", signed(b"{", SENT)), 400)
     assert here.handed == []
 
