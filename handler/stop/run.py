@@ -149,10 +149,15 @@ def run(
 
 
 def _not_after(request: StopRequest, now: datetime) -> StopRequest:
-    """Return the request with a time that is not in the future: that would hide a start between it and now."""
-    if request.time is None or request.time <= now:
-        return request
-    return replace(request, time=now)
+    """Return the request with no time in the future: that would hide a start between it and now."""
+    time = min(request.time, now) if request.time is not None else None
+    match request.since:
+        case datetime():
+            return replace(request, time=time, since=min(request.since, now))
+        case None:
+            return replace(request, time=time)
+        case by_server:
+            return replace(request, time=time, since={id_: min(since, now) for id_, since in by_server.items()})
 
 
 def _left_out(request: StopRequest) -> str | None:

@@ -845,3 +845,19 @@ def test_a_stop_whose_answer_was_lost_does_not_vouch_for_the_power() -> None:
     """The server is recorded as stopped after it; the power decides what is reported."""
     on = seen("stopped", power_state=1)
     assert ends("active", on, stops=[LOST]).reason is Reason.POWER_STILL_ON
+
+
+@pytest.mark.parametrize(
+    "facts", [{"time": 40.0}, {"since": 40.0}, {"since": {ID: 40.0}}, {"time": 40.0, "since": 30.0}]
+)
+def test_a_time_that_is_ahead_does_not_hide_a_start_after_the_delivery(facts: dict[str, Any]) -> None:
+    """It counts as the present time: a server that is started right after that is left running."""
+
+    def ahead(value: Any) -> Any:
+        return (
+            {id_: NOW + seconds(one) for id_, one in value.items()} if isinstance(value, dict) else NOW + seconds(value)
+        )
+
+    started = Script("active", "active", "stopped", histories=[acts(Action("start", SOON))])
+    play = Scenario(started, **{name: ahead(value) for name, value in facts.items()})
+    assert play.result().reason is Reason.STARTED_SINCE

@@ -130,7 +130,7 @@ def _started_at(value: str, at: str, now: datetime, violations: list[Violation])
     """Read the time since when a condition has held.
 
     Returns:
-        The time, which is not after `now`; None if it is malformed.
+        The time; None if it is malformed or too far in the future.
     """
     try:
         stamp = rfc3339.parse(value)
@@ -141,11 +141,15 @@ def _started_at(value: str, at: str, now: datetime, violations: list[Violation])
 
 
 def not_after(stamp: datetime, at: str, now: datetime, violations: list[Violation]) -> datetime | None:
-    """Return a time, or `now` if that is earlier by no more than clocks may differ."""
+    """Return a time that is ahead of `now` by no more than clocks may differ, as it is; else None.
+
+    The run takes one that is ahead for the present time. Here it stays as it is, or two deliveries of one event would
+    not have the same content.
+    """
     if stamp - now > _FUTURE_TOLERANCE:
         violations.append(Violation(at, _IN_THE_FUTURE))
         return None
-    return min(stamp, now)
+    return stamp
 
 
 def misspelt(data: Mapping[str, object], known: Sequence[str]) -> list[Violation]:
