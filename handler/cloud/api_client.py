@@ -147,8 +147,11 @@ class Http:
                 return answer
             if not error_mapping.wants_new_login(status, answer.body):
                 fault = error_mapping.from_answer(what, status, answer.headers, answer.body, secrets)
-                if isinstance(fault, ServerNotFound | StateConflict | CallDenied):
+                if isinstance(fault, ServerNotFound | StateConflict):
                     self._note_accepted(what, access)
+                elif isinstance(fault, CallDenied):
+                    # The token is good. The call itself may still be one that the access rules do not include.
+                    self._accepted, self._accepted_at = access, self._monotonic()
                 raise fault
             if status == 401 and self._accepted is access and what in self._denied:
                 raise error_mapping.denied(what, answer.headers)

@@ -99,6 +99,19 @@ def test_a_call_that_was_accepted_once_is_not_denied_by_access_rules(
         _list(client, cloud, optional=False)
 
 
+def test_a_call_that_was_answered_403_may_be_one_that_access_rules_deny(
+    cloud: Simulator, client: Client, url: str
+) -> None:
+    """A gateway may have answered 403; the 401 that follows must not refuse the login for good."""
+    _get(client, url)
+    cloud.inject(Fault(on=CallKind.LIST, status=403))
+    cloud.inject(Fault(on=CallKind.LIST, status=401, times=None))
+    for _ in range(2):
+        with pytest.raises(CallDenied):
+            _list(client, cloud, optional=False)
+    assert _get(client, url).body
+
+
 def test_a_login_whose_last_success_is_long_ago_is_refused(cloud: Simulator, client: Client, url: str) -> None:
     """Nothing shows any more that its tokens are good for anything."""
     now = 0.0
