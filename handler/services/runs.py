@@ -19,11 +19,18 @@ class Runs:
     Args:
         most_waiting: deliveries that may wait for the run of another one at a time; each of them holds a thread.
         monotonic: the clock, in seconds.
+        wait: returns the report of a run within so many seconds, as `Future.result` does.
     """
 
-    def __init__(self, most_waiting: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        most_waiting: int,
+        monotonic: Callable[[], float] = time.monotonic,
+        wait: Callable[[Future[Report], float], Report] = Future.result,
+    ) -> None:
         self._most_waiting = most_waiting
         self._monotonic = monotonic
+        self._wait_for = wait
         self._lock = threading.Lock()
         self._waiting = 0
         self._running: dict[tuple[str, str], list[tuple[StopRequest, Future[Report]]]] = {}
@@ -75,7 +82,7 @@ class Runs:
 
     def _wait(self, run: Future[Report], deadline: float) -> Report:
         try:
-            return run.result(max(deadline - self._monotonic(), 0.0))
+            return self._wait_for(run, max(deadline - self._monotonic(), 0.0))
         except FutureTimeout:
             raise BudgetSpent("The run of another delivery of this event did not end in time.") from None
         finally:
