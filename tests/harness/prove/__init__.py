@@ -1,12 +1,12 @@
-"""A model of what the function may do, and a machine that attacks the function until it breaks the model.
+"""Stateful fault injection: a model of what the function may do, and random users, brokers, clouds and faults.
 
 ::
 
-    machine ──> broker ──> the real door, service, run, login and Nova client ──> wire ──> the simulated cloud
-       │                                                                          │
-       ├── people, faults, kills, the clock                                       └── ledger ──> law
-       └── after each step: has the law been broken?
+    machine ──> broker ──> the real endpoint, service, run, login and clients ──> network ──> the simulated cloud
+       │                                                                            │
+       ├── users, faults, kills, the clock                                          └── recorder ──> invariants
+       └── after each step: does every invariant hold?
 
-`law` restates the contract in plain Python and
-shares no line with the function. `python -m tests.harness.prove` runs long.
+`invariants` restates the contract in plain Python and shares no line with the function.
+`python -m tests.harness.prove` runs long.
 """

@@ -1,7 +1,7 @@
-"""`python -m tests.harness.prove.breakages`: break each guard of the function once, and see the machine find it.
+"""`python -m tests.harness.prove.breakages`: remove each guard of the function once, and see the state machine find it.
 
-A machine that finds nothing proves nothing. Each breakage takes one guard away, in this process only, and the machine
-then attacks the broken function; what is told is after how many deliveries which law was broken.
+A state machine that finds nothing proves nothing. Each breakage removes one guard, in this process only; the state
+machine then runs against what is left, and what is printed is after how many deliveries which invariant did not hold.
 """
 
 from __future__ import annotations
@@ -14,39 +14,48 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from unittest import mock
-from uuid import uuid4
+from uuid import uuid5
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from handler import rfc3339
+from handler.cloud import bms
+from handler.cloud.api_client import Reply
 from handler.cloud.connect import Clouds
+from handler.cloud.servers import Reading
 from handler.errors import BudgetSpent
 from handler.outbound import result
+from handler.services import stop_servers
+from handler.services.runs import Runs
 from handler.stop import decide, run, scheduler, selection, server_task
 from handler.stop.evidence import History
-from handler.stop.model import Move, Reason, Refusal
+from handler.stop.model import Move, Power, Reason, Refusal, Server, StopRequest
 from handler.stop.server_task import ServerTask
 from handler.stop.steps import Next, Step
-from tests.harness.prove.machine import TALLY, Machine
+from handler.stop.stop_limit import StopLimit
+from tests.harness.prove.machine import COUNTERS, Machine
 
-_WORLDS = 600
-Broken = AbstractContextManager[object]
+_ENVIRONMENTS = 600
+Breakage = AbstractContextManager[object]
 
 # What stands in the place of what is patched below.
-_guarded, _by_state, _started_since = decide._guarded, decide._by_state, decide._started_since
+_guarded, _by_state = decide._guarded, decide._by_state
+_parse, _parse_either = rfc3339.parse, rfc3339.parse_either
 _refuse, _cloud, _conclude = run.refuse, Clouds.cloud, scheduler.Scheduler._conclude
-_unsent, _on_stop, _on_history, _watch = (
+_unsent, _on_stop, _on_history, _watch, _result_id = (
     ServerTask._unsent,
     ServerTask.on_stop,
     ServerTask.on_history,
     ServerTask._watch,
+    result.result_id,
 )
 
 
-def _without_guard(reason: Reason) -> Broken:
+def _without_guard(reason: Reason) -> Breakage:
     def guarded(*arguments: Any) -> Any:
         decision = _guarded(*arguments)
         return None if decision and decision.reason is reason else decision
@@ -54,7 +63,7 @@ def _without_guard(reason: Reason) -> Broken:
     return mock.patch.object(decide, "_guarded", guarded)
 
 
-def _without_refusal(refusal: Refusal) -> Broken:
+def _without_refusal(refusal: Refusal) -> Breakage:
     def refuse(*arguments: Any) -> Any:
         found = _refuse(*arguments)
         return None if found is refusal else found
@@ -62,7 +71,7 @@ def _without_refusal(refusal: Refusal) -> Broken:
     return mock.patch.object(run, "refuse", refuse)
 
 
-def _stopping_if(move: Move, *reasons: Reason) -> Broken:
+def _stop_if(move: Move, *reasons: Reason) -> Breakage:
     def by_state(server: Any) -> Any:
         decision = _by_state(server)
         return replace(decision, move=Move.STOP) if decision.move is move and decision.reason in reasons else decision
@@ -70,41 +79,35 @@ def _stopping_if(move: Move, *reasons: Reason) -> Broken:
     return mock.patch.object(decide, "_by_state", by_state)
 
 
-def _started_since_is_not_asked() -> Broken:
-    return mock.patch.object(decide, "_started_since", lambda _server, _request, _policy, stop: stop)
-
-
-def _no_zone_in_keep_until() -> Broken:
-    real = rfc3339.parse
-
+def _unreadable_keep_until_has_passed() -> Breakage:
     def parse(text: str) -> Any:
         try:
-            return real(text)
+            return _parse_either(text)
         except ValueError:
-            return real("2001-01-01T00:00:00Z")
+            return _parse("2001-01-01T00:00:00Z")
 
-    return mock.patch.object(decide.rfc3339, "parse", parse)
+    return mock.patch.object(decide.rfc3339, "parse_either", parse)
 
 
-def _a_failing_history_is_none() -> Broken:
+def _history_that_fails_is_empty() -> Breakage:
     def on_history(self: ServerTask, answer: Any, at: Any) -> Any:
         return _on_history(self, answer if isinstance(answer, History) else History(()), at)
 
     return mock.patch.object(ServerTask, "on_history", on_history)
 
 
-def _rehearsals_write() -> Broken:
+def _dry_runs_write() -> Breakage:
     return mock.patch.object(Clouds, "cloud", lambda self, **_: _cloud(self, dry_run=False))
 
 
-def _a_lost_stop_is_sent_again() -> Broken:
+def _lost_stop_is_sent_again_at_once() -> Breakage:
     def unsent(self: ServerTask, *arguments: Any, **options: Any) -> Any:
         return _unsent(self, *arguments, **options)._replace(step=Step.STOP)
 
     return mock.patch.object(ServerTask, "_unsent", unsent)
 
 
-def _a_lost_stop_is_forgotten() -> Broken:
+def _lost_stop_is_forgotten() -> Breakage:
     def unsent(self: ServerTask, *arguments: Any, **options: Any) -> Any:
         coming = _unsent(self, *arguments, **options)
         self.failures.maybe_taken = False
@@ -113,7 +116,7 @@ def _a_lost_stop_is_forgotten() -> Broken:
     return mock.patch.object(ServerTask, "_unsent", unsent)
 
 
-def _taken_is_stopped() -> Broken:
+def _taken_counts_as_stopped() -> Breakage:
     def on_stop(self: ServerTask, answer: Any, at: Any) -> Any:
         coming = _on_stop(self, answer, at)
         return self._end(Reason.CONFIRMED, "Stopped.") if self.taken is not None else coming
@@ -121,79 +124,121 @@ def _taken_is_stopped() -> Broken:
     return mock.patch.object(ServerTask, "on_stop", on_stop)
 
 
-def _a_stop_taken_is_sent_again() -> Broken:
+def _taken_stop_is_sent_again() -> Breakage:
     def watch(self: ServerTask, at: Any) -> Any:
         server = self._server
         assert server is not None
         idle = server.vm_state == "active" and server.task_state is None
-        return Next(Step.STOP, at.ended) if self.taken is not None and idle else _watch(self, at)
+        return Next(Step.STOP, at.completed) if self.taken is not None and idle else _watch(self, at)
 
     return mock.patch.object(ServerTask, "_watch", watch)
 
 
-def _what_is_not_done_is_left_out() -> Broken:
+def _unfinished_servers_are_left_out() -> Breakage:
     def conclude(self: Any) -> Any:
         try:
             return _conclude(self)
         except BudgetSpent:
-            return tuple(server_task.result for server_task in self._cases.values() if server_task.result is not None)
+            return tuple(task.result for task in self._tasks.values() if task.result is not None)
 
     return mock.patch.object(scheduler.Scheduler, "_conclude", conclude)
 
 
-def _each_result_has_a_new_id() -> Broken:
-    return mock.patch.object(result, "result_id", side_effect=lambda *_: str(uuid4()))
+def _each_result_has_a_new_id() -> Breakage:
+    count = iter(range(10**9))
+    return mock.patch.object(result, "result_id", side_effect=lambda *_: str(uuid5(result._IDS, str(next(count)))))
 
 
-def _two_events_share_a_result_id() -> Broken:
-    real = result.result_id
+def _two_events_share_a_result_id() -> Breakage:
     return mock.patch.object(
         result,
         "result_id",
-        lambda report, type_: real(replace(report, request=replace(report.request, source="", id="")), type_),
+        lambda report, type_: _result_id(replace(report, request=replace(report.request, source="", id="")), type_),
     )
 
 
-def _an_event_has_one_result_id() -> Broken:
-    real = result.result_id
-    return mock.patch.object(result, "result_id", lambda report, _: real(replace(report, servers=(), refusal=None), ""))
+def _an_event_has_one_result_id() -> Breakage:
+    return mock.patch.object(
+        result, "result_id", lambda report, _: _result_id(replace(report, servers=(), refusal=None), "")
+    )
 
 
-def _a_busy_server_is_trouble() -> Broken:
+def _busy_server_is_no_result() -> Breakage:
     return mock.patch.object(ServerTask, "on_time_up", lambda self: self.taken is not None and _time_up(self))
 
 
-def _time_up(one: ServerTask) -> bool:
-    one._end(Reason.ACCEPTED, server_task._NOT_SEEN_STOPPED)
+def _time_up(task: ServerTask) -> bool:
+    task._end(Reason.ACCEPTED, server_task._NOT_SEEN_STOPPED)
     return True
 
 
-# Nothing may be found in the whole function by the same chance, or what is found below might not be the guard's doing.
+def _power_counts_as_off(*powers: Power) -> Breakage:
+    real = Server.power.fget  # type: ignore[attr-defined]
+
+    def power(self: Server) -> Power:
+        found: Power = real(self)
+        return Power.OFF if found in powers else found
+
+    return mock.patch.object(Server, "power", property(power))
+
+
+def _patch(target: object, name: str, value: object) -> Callable[[], Breakage]:
+    return lambda: mock.patch.object(target, name, value)
+
+
+# Nothing may be found in the whole function by the same random choices, or what is found below might not be due to the
+# guard.
 WHOLE = "nothing"
-BREAKAGES: Mapping[str, Callable[[], Broken]] = {
+BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     WHOLE: nullcontext,
+    # guards
     "protected": lambda: _without_guard(Reason.PROTECTED),
     "kept-until": lambda: _without_guard(Reason.KEPT_UNTIL),
-    "kept-until without a zone": _no_zone_in_keep_until,
+    "unreadable keep-until protects": _unreadable_keep_until_has_passed,
+    "keep-until in basic form": _patch(decide.rfc3339, "parse_either", rfc3339.parse),
+    "tags in the old form": _patch(decide, "_old_form", lambda *_: None),
     "locked": lambda: _without_guard(Reason.LOCKED),
     "not-bare-metal": lambda: _without_guard(Reason.NOT_BARE_METAL),
-    "started-since": _started_since_is_not_asked,
-    "history that fails": _a_failing_history_is_none,
+    "other-project": lambda: _without_guard(Reason.OTHER_PROJECT),
+    "not-opted-in": lambda: _without_guard(Reason.NOT_OPTED_IN),
     "only what a selector fits": lambda: mock.patch.object(selection, "matches", return_value=True),
-    "state check": lambda: _stopping_if(Move.LEAVE, Reason.WRONG_STATE),
-    "never-launched": lambda: _stopping_if(Move.LEAVE, Reason.NEVER_LAUNCHED),
-    "task-state check": lambda: _stopping_if(Move.WAIT, Reason.BUSY),
-    "max servers": lambda: _without_refusal(Refusal.TOO_MANY_SERVERS),
+    # starts
+    "started-since": _patch(decide, "_started_since", lambda _server, _request, _policy, stop: stop),
+    "since": _patch(StopRequest, "since_of", lambda *_: None),
+    "a time ahead counts as now": _patch(run, "_not_after", lambda request, _: request),
+    "history that fails": _history_that_fails_is_empty,
+    "unreadable history entry": _patch(decide, "_not_understood", lambda *_: iter(())),
+    "start after the first stop": _patch(ServerTask, "_attempted", lambda *_: None),
+    "without a history the record proves it": _patch(decide, "_without_history", lambda _server, _history, stop: stop),
+    # states
+    "state check": lambda: _stop_if(Move.LEAVE, Reason.WRONG_STATE),
+    "never-launched": lambda: _stop_if(Move.LEAVE, Reason.NEVER_LAUNCHED),
+    "task-state check": lambda: _stop_if(Move.WAIT, Reason.BUSY),
+    "transitional states": _patch(decide, "_TRANSITIONAL", frozenset()),
+    "stuck operations": _patch(decide, "_STUCK_AFTER", timedelta(days=9)),
+    "power-still-on": lambda: _power_counts_as_off(Power.ON),
+    "power state unknown": lambda: _power_counts_as_off(Power.UNKNOWN),
+    # the event as a whole
+    "too-many-servers": lambda: _without_refusal(Refusal.TOO_MANY_SERVERS),
+    "too many servers in a batch": _patch(stop_servers, "refuse_too_many", lambda prepared, _: prepared),
     "too-old": lambda: _without_refusal(Refusal.TOO_OLD),
     "expired": lambda: _without_refusal(Refusal.EXPIRED),
-    "dry run": _rehearsals_write,
-    "read before a repeat": _a_lost_stop_is_sent_again,
-    "a lost stop may have acted": _a_lost_stop_is_forgotten,
-    "no stop after one that was taken": _a_stop_taken_is_sent_again,
-    "confirm before stopped": _taken_is_stopped,
-    "503 if not all is done": _what_is_not_done_is_left_out,
-    "busy is a result": _a_busy_server_is_trouble,
-    "a look that we cut off is no trouble": lambda: mock.patch.object(scheduler, "_GRAIN", float("-inf")),
+    "in-the-future": lambda: _without_refusal(Refusal.IN_THE_FUTURE),
+    "dry run": _dry_runs_write,
+    "stop limit": _patch(StopLimit, "take", lambda *_: None),
+    "one run per event": _patch(Runs, "report", lambda _self, _request, _deadline, run: run()),
+    # what became of a stop
+    "read before a repeat": _lost_stop_is_sent_again_at_once,
+    "a lost stop may have acted": _lost_stop_is_forgotten,
+    "no stop after one that was taken": _taken_stop_is_sent_again,
+    "confirm before stopped": _taken_counts_as_stopped,
+    "2xx with an error document": _patch(Reply, "error", lambda *_: None),
+    "list that fails": _patch(Reading, "_without_list", lambda _self, fault: fault),
+    "job that failed without children": _patch(bms, "_verdict_of_all", lambda *_: None),
+    "503 if not all is done": _unfinished_servers_are_left_out,
+    "busy is a result": _busy_server_is_no_result,
+    "a read that the deadline cut off is no failure": _patch(scheduler, "_GRAIN", float("-inf")),
+    # results
     "the same content has the same result id": _each_result_has_a_new_id,
     "other content has another result id": _an_event_has_one_result_id,
     "one event a result id": _two_events_share_a_result_id,
@@ -201,11 +246,11 @@ BREAKAGES: Mapping[str, Callable[[], Broken]] = {
 
 
 class _Watched(Machine):
-    """Stops at the first law that is broken, or at the first exception of any kind."""
+    """Notes the first violation, or the first exception of any kind."""
 
     def _note(self, failure: BaseException) -> None:
         if not _first:
-            _first.append((TALLY.total("deliveries"), str(failure) or repr(failure)))
+            _first.append((COUNTERS.total("deliveries"), str(failure) or repr(failure)))
 
     def _go_on(self, *arguments: Any, **options: Any) -> None:
         try:
@@ -225,20 +270,20 @@ class _Watched(Machine):
 _first: list[tuple[int, str]] = []
 
 
-def find(breakage: str, start: int = 0, worlds: int = _WORLDS) -> tuple[int, str] | None:
-    """Break the function and attack it.
+def find(breakage: str, start: int = 0, environments: int = _ENVIRONMENTS) -> tuple[int, str] | None:
+    """Remove a guard and run the state machine.
 
     Args:
-        start: where chance begins.
-        worlds: how many are tried at most.
+        start: the seed.
+        environments: how many are tried at most.
 
     Returns:
-        After how many deliveries something was found, and what; None if nothing was.
+        After how many deliveries a violation was found, and which; None if none was.
     """
     _first.clear()
-    before = TALLY.total("deliveries")
-    how = settings(
-        max_examples=worlds,
+    before = COUNTERS.total("deliveries")
+    options = settings(
+        max_examples=environments,
         stateful_step_count=40,
         database=None,
         deadline=None,
@@ -250,7 +295,7 @@ def find(breakage: str, start: int = 0, worlds: int = _WORLDS) -> tuple[int, str
     logging.disable(logging.CRITICAL)
     try:
         with BREAKAGES[breakage](), redirect_stdout(io.StringIO()):
-            run_state_machine_as_test(seed(start)(_Watched), settings=how)
+            run_state_machine_as_test(seed(start)(_Watched), settings=options)
     except BaseException as failure:
         if not _first or isinstance(failure, KeyboardInterrupt):
             raise
@@ -260,18 +305,27 @@ def find(breakage: str, start: int = 0, worlds: int = _WORLDS) -> tuple[int, str
 
 
 def main() -> int:
-    """Try each; return 1 if the machine does not find one, or finds something in the whole function."""
+    """Try each.
+
+    Returns:
+        1 if one is not found, or if something is found in the whole function.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.harness.prove.breakages", description=__doc__)
     parser.add_argument("names", nargs="*", help="only these", default=[])
-    parser.add_argument("--seed", type=int, default=0, help="where chance begins")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices")
+    parser.add_argument("--markdown", action="store_true", help="print the rows of the README's table")
     arguments = parser.parse_args()
     wrong = 0
     for name in arguments.names or BREAKAGES:
         began = time.monotonic()
         found = find(name, arguments.seed)
         wrong += (found is None) is not (name == WHOLE)
-        said = f"{found[0]:>6} deliveries: {found[1]}" if found else "nothing found"
-        print(f"{name:38}{said[:170]} ({time.monotonic() - began:.0f} s)", flush=True)
+        if not arguments.markdown:
+            text = f"{found[0]:>6} deliveries: {found[1]}" if found else "nothing found"
+            print(f"{name:48}{text[:170]} ({time.monotonic() - began:.0f} s)", flush=True)
+        elif name != WHOLE:
+            count, text = found or ("-", "not found")
+            print(f"| {name} | {count} | {text.partition(' to Message(')[0]} |", flush=True)
     return 1 if wrong else 0
 
 

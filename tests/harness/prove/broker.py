@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from tests.harness.prove.events import Message
 
 # As in a Knative Trigger with `retry: 6`: the first delivery and six more.
-_DELIVERIES = 7
-# What a broker takes as worth another try (Knative's delivery contract), beside every 5xx.
-_AGAIN = frozenset({404, 408, 409, 429})
+MAX_DELIVERIES = 7
+# What a broker delivers again (Knative's delivery contract), beside every 5xx.
+_RETRIED = frozenset({404, 408, 409, 429})
 
 
 @dataclass(slots=True, eq=False)
@@ -30,25 +30,26 @@ class Broker:
     """Holds copies of messages until they are acknowledged or given up.
 
     Attributes:
-        waiting: copies to be delivered; whoever takes one chooses which.
+        published: every message, in order.
+        waiting: copies to be delivered, in any order.
         acknowledged: copies that were answered 2xx.
         dead: copies that were given up.
     """
 
     def __init__(self) -> None:
-        self.seen: list[Message] = []
+        self.published: list[Message] = []
         self.waiting: list[Copy] = []
         self.acknowledged: list[Copy] = []
         self.dead: list[Copy] = []
 
     def publish(self, message: Message) -> None:
         """Take in a message."""
-        self.seen.append(message)
+        self.published.append(message)
         self.waiting.append(Copy(message))
 
     def duplicate(self, number: int) -> None:
         """Deliver a message once more that was published at any time before."""
-        self.waiting.append(Copy(self.seen[number % len(self.seen)]))
+        self.waiting.append(Copy(self.published[number % len(self.published)]))
 
     def take(self, number: int) -> Copy:
         """Begin the delivery of a copy."""
@@ -65,7 +66,7 @@ class Broker:
         copy.statuses.append(status)
         if status is not None and 200 <= status < 300:
             self.acknowledged.append(copy)
-        elif (status is None or status >= 500 or status in _AGAIN) and copy.tries < _DELIVERIES:
+        elif (status is None or status >= 500 or status in _RETRIED) and copy.tries < MAX_DELIVERIES:
             self.waiting.append(copy)
         else:
             self.dead.append(copy)

@@ -1,27 +1,27 @@
-"""The one clock of a held world: the function, the cloud, the broker and the people all live by it."""
+"""The simulated clock: the function, the cloud, the broker and the users of an environment all read this one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-# Far ahead of any real clock, so that nothing that peeks at the real one finds a token expired.
+# Far ahead of any real clock, so that code that reads the real one finds no token expired.
 _START = datetime(2040, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC).timestamp()
 
 
 class Clock:
-    """Time that passes only when somebody lets it.
+    """Time that passes only when it is advanced.
 
     Attributes:
-        passed: called with the new time after each advance.
+        on_advance: called after each advance.
     """
 
     def __init__(self) -> None:
         self._seconds = 0.0
-        self.passed: Callable[[], None] = lambda: None
+        self.on_advance: Callable[[], None] = lambda: None
 
     def monotonic(self) -> float:
-        """Seconds since the world began."""
+        """Seconds since the environment began."""
         return self._seconds
 
     def time(self) -> float:
@@ -35,4 +35,4 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._seconds += max(seconds, 0.0)
-        self.passed()
+        self.on_advance()

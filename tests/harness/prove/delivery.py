@@ -1,4 +1,4 @@
-"""One delivery under way, and the judgement of its answer."""
+"""One delivery, and the judgement of its answer."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handler.inbound.http.responses import Answer
-from tests.harness.prove import law
+from tests.harness.prove import invariants
 from tests.harness.prove.broker import Copy
 from tests.harness.prove.clock import Clock
-from tests.harness.prove.errand import Errand
-from tests.harness.prove.events import Asked, Key, Mode
-from tests.harness.prove.fibers import Fiber
+from tests.harness.prove.command import Command
+from tests.harness.prove.environment import Environment
+from tests.harness.prove.events import Event, Key, Mode
 from tests.harness.prove.function import Function
-from tests.harness.prove.ledger import Ledger
-from tests.harness.prove.town import Town
+from tests.harness.prove.recorder import Recorder
+from tests.harness.prove.scheduler import Scheduler
 
 _STOP_TAKEN = frozenset({"confirmed", "accepted", "reverted", "power-still-on"})
 _PREFIX = "io.github.bms-autostop.stop."
@@ -26,12 +26,17 @@ Result = tuple[Mapping[str, str], Mapping[str, Any]]
 
 
 class Delivery:
-    """A copy of a message in the hands of the function.
+    """A copy of a message that the function handles.
 
     Args:
-        town: the cloud that it is about.
-        order: in which order calls are made and seen; see `Fiber`.
-        calm: nothing is to go wrong in it, so the model can foretell what comes out.
+        order: in which order calls are made and answered; see `Task`.
+        calm: nothing is to go wrong in it, so that its results can be foretold.
+
+    Attributes:
+        undisturbed: nothing else happened while it was handled.
+        stepped: its task has run.
+        retry_after: what a 503 said, in seconds; None for another answer.
+        problem: the last part of the type of the problem document; empty if there was none.
     """
 
     def __init__(
@@ -39,163 +44,219 @@ class Delivery:
         function: Function,
         copy: Copy,
         clock: Clock,
-        ledger: Ledger,
-        town: Town,
+        recorder: Recorder,
+        environment: Environment,
+        scheduler: Scheduler,
         *,
         order: int = 0,
         calm: bool = False,
     ) -> None:
         self.copy = copy
+        self.function = function
         self.undisturbed = True
         self.stepped = False
+        self.retry_after: float | None = None
+        self.problem = ""
         self._clock = clock
-        self._ledger = ledger
-        self._town = town
+        self._recorder = recorder
+        self._environment = environment
         self._began = clock.monotonic()
-        self._errand = Errand(copy.message.acting, clock.time())
-        self._calm = {event.key: set(self._ids(event)) for event in copy.message.acting} if calm else {}
-        self._foretold = self._foretell() if calm else {}
+        acting, now = copy.message.acting, clock.time()
+        self._command = Command(
+            acting, now, environment.deployment, function.process, over_limit=invariants.over_limit(acting, now)
+        )
+        if environment.denied == "history":
+            for event in acting:
+                self._command.of(event).without_history |= set(environment.ids)
+        self._selected = {event.key: set(self._ids(event)) for event in acting} if calm else {}
+        self._expected = self._foretell() if calm else {}
         headers, body = copy.message.wire()
-        self.fiber = Fiber(lambda: function.answer(headers, body), self._errand, order)
+        recorder.counters.write(now, "delivery", headers, body)
+        self._task = scheduler.start(lambda: function.answer(headers, body), self._command, order)
 
     @property
     def done(self) -> bool:
         """Whether the function has answered, or was killed."""
-        return self.fiber.done
+        return self._task.done
 
-    def go_on(self, pauses: int | None) -> None:
-        """Let it go on past so many points at which something may happen to it; None for its end."""
+    def step(self, pauses: int | None) -> None:
+        """Let it go on past so many pauses; None for its end."""
         self.stepped = True
-        self.fiber.step(pauses)
+        self._task.step(pauses)
 
     def kill(self) -> None:
-        """End the function that handles it."""
-        self.fiber.kill()
+        """End the task that handles it."""
+        self._task.kill()
 
     def judge(self) -> int:
-        """Hold the answer against the law.
+        """Hold the answer against the invariants.
 
         Returns:
             The HTTP status.
         """
-        if self.fiber.failure is not None:
-            raise self.fiber.failure
-        answer: Answer = self.fiber.result
-        self._ledger.tally.add("answers", str(answer.status))
-        for fault in self._faults(answer):
-            self._ledger.broken.append(fault)
+        if self._task.failure is not None:
+            raise self._task.failure
+        answer: Answer = self._task.result
+        self._recorder.counters.write(self._clock.time(), "answer", answer.status, answer.body)
+        self._recorder.counters.add("answers", str(answer.status))
+        self._recorder.violations.extend(self._violations(answer))
         return answer.status
 
-    def _faults(self, answer: Answer) -> list[str]:
+    def _violations(self, answer: Answer) -> list[str]:
         message = self.copy.message
-        faults: list[str] = []
-        late = self._clock.monotonic() - self._began - law.DEADLINE
-        if self.undisturbed and late > _SLACK:
-            faults.append(f"an answer came {late:.1f} s after the deadline")
+        late = self._clock.monotonic() - self._began - invariants.DEADLINE
+        found = []
+        if self.undisturbed and not self._task.waited and late > _SLACK:
+            found.append(f"an answer came {late:.1f} s after the deadline")
         if message.impossible or not message.acting:
-            wanted = 400 if message.impossible else 204
-            if answer.status != wanted or self._errand.stops or self._errand.posted:
-                faults.append(f"an event with nothing to do was answered {answer.status} instead of {wanted}")
-            return faults
+            right = 400 if message.impossible else 204
+            if answer.status != right or self._command.stops or self._command.posted:
+                found.append(f"an event with nothing to do was answered {answer.status} instead of {right}")
+            return found
         if answer.status == 503:
-            document = json.loads(answer.body)
-            if self._errand.posted and not document["type"].endswith("sink-unreachable"):
-                faults.append(f"results went out for what was answered 503 ({document['type']})")
-            if document["type"].endswith("internal-fault"):
-                faults.append("a bug showed itself (internal-fault)")
-            if "Retry-After" not in answer.headers:
-                faults.append("503 without Retry-After")
-            return faults
+            return found + self._problem_violations(answer)
         if answer.status not in (200, 204):
-            faults.append(f"a good event was answered {answer.status}: {answer.body.decode()}")
-            return faults
+            found.append(f"a good event was answered {answer.status}: {answer.body.decode()}")
+            return found
         results = self._results(answer)
-        told = [data["request"]["id"] for _, data in results]
+        answered = [data["request"]["id"] for _, data in results]
         if len(results) != len(message.acting):
-            faults.append(f"{len(message.acting)} events were answered 2xx with {len(results)} results ({told})")
-            return faults
+            found.append(f"{len(message.acting)} events were answered 2xx with {len(results)} results ({answered})")
+            return found
         for event in message.acting:
             mine = [r for r in results if (r[1]["request"]["source"], r[1]["request"]["id"]) == event.key]
             if len(mine) == 1:
-                faults += self._misresult(event, mine[0])
+                found += self._result_violations(event, mine[0])
             else:
-                faults.append(f"the event {event.key} has {len(mine)} results in one answer")
-        return faults
+                found.append(f"the event {event.key} has {len(mine)} results in one answer")
+        return found
+
+    def _problem_violations(self, answer: Answer) -> list[str]:
+        document = json.loads(answer.body)
+        self.problem = document["type"].rpartition("/")[2].rpartition("#")[2].rpartition(":")[2]
+        self._recorder.counters.add("problems", self.problem)
+        found = []
+        if self._command.posted and self.problem != "sink-unreachable":
+            found.append(f"results were posted for what was answered 503 ({self.problem})")
+        if self.problem == "internal-fault":
+            found.append("the function has a bug (internal-fault)")
+        stops = [stop for part in self._all_commands() for stops in part.stops.values() for stop in stops]
+        if self.problem == "stop-limit-reached" and stops and not self._command.parts:
+            found.append("stops were sent for an event that was answered stop-limit-reached")
+        retry_after = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), None)
+        if retry_after is None:
+            found.append("503 without Retry-After")
+        else:
+            self.retry_after = float(retry_after)
+        return found
+
+    def _all_commands(self) -> list[Command]:
+        return [self._command, *self._command.parts.values()]
 
     def _results(self, answer: Answer) -> list[Result]:
-        """The results that went out, in the answer or to the sink; each once, for a sink may be sent one again."""
+        """The results in the answer or at the sink; each once, since one may be sent to a sink again."""
         if answer.status == 204:
-            once = {headers["ce-id"]: (headers, json.loads(body)) for headers, body in self._errand.posted}
+            once = {headers["ce-id"]: (headers, json.loads(body)) for headers, body in self._command.posted}
             return list(once.values())
         if self.copy.message.mode is Mode.BATCH:
             members: Sequence[dict[str, Any]] = json.loads(answer.body)
             return [({f"ce-{name}": str(value) for name, value in m.items()}, m["data"]) for m in members]
         return [({name.lower(): value for name, value in answer.headers.items()}, json.loads(answer.body))]
 
-    def _misresult(self, event: Asked, result: Result) -> list[str]:
+    def _result_violations(self, event: Event, result: Result) -> list[str]:
         headers, data = result
         rows, refusal = data["servers"], data["refusal"]
-        errand = self._errand.of(event)
-        tally = self._ledger.tally
+        command = self._command.of(event).run_by
+        counters = self._recorder.counters
         said = [[row[n] for n in ("id", "outcome", "reason", "vm_state", "task_state", "job_id")] for row in rows]
         taken = [row["request_id"] for row in rows if row["reason"] in _STOP_TAKEN]
         content = json.dumps([headers["ce-type"], refusal, said, taken])
-        self._ledger.result_id(event.key, headers["ce-id"], content)
+        self._recorder.result_id(event.key, headers["ce-id"], content)
         word = "refused" if refusal else "failed" if data["summary"]["failed"] else "completed"
-        tally.add("results", word)
-        faults = []
+        counters.add("results", word)
+        found = []
         if headers["ce-type"] != f"{_PREFIX}{word}.v1" or headers["ce-causationid"] != event.id:
-            faults.append(f"a result is of type {headers['ce-type']}, caused by {headers['ce-causationid']}")
-        due = law.refusals(event, errand.began)
+            found.append(f"a result is of type {headers['ce-type']}, caused by {headers['ce-causationid']}")
         if refusal:
-            tally.add("rows", f"refused {refusal}")
-            just = refusal in law.refusals(event, self._clock.time())
-            just |= refusal == "too-many-servers" and law.too_many(errand)
-            if not just or errand.stops or rows:
-                faults.append(f"an event was refused ({refusal}) that should not have been, or not wholly")
-            return faults
-        if due:
-            faults.append(f"an event was not refused though it is {due[0]}")
-        told = [row["id"] for row in rows]
-        if event.tag is None and told != list(event.server_ids):
-            faults.append("a result tells of other servers than were asked for")
-        if event.tag is not None and not all(law.meant(errand, id_) for id_ in told):
-            faults.append("a result tells of a server that nobody saw with the tag")
-        if event.tag is not None and event.key in self._calm and set(told) != self._calm[event.key]:
-            faults.append(f"a result tells of {len(told)} servers, and {len(self._calm[event.key])} carry the tag")
+            return found + self._refusal_violations(event, command, refusal, rows)
+        if due := invariants.refusals(event, command.began):
+            found.append(f"an event was not refused though it is {due[0]}")
+        if command.over_limit:
+            found.append("an event was not refused though its batch is about too many servers")
+        ids = [row["id"] for row in rows]
+        if event.tag is None and ids != list(event.server_ids):
+            found.append("a result is about other servers than were asked for")
+        if event.tag is not None and not all(invariants.selected(command, id_) for id_ in ids):
+            found.append("a result is about a server that no read showed with the tag")
+        if event.tag is not None and event.key in self._selected and set(ids) != self._selected[event.key]:
+            found.append(f"a result is about {len(ids)} servers, and {len(self._selected[event.key])} carry the tag")
         for row in rows:
-            tally.add("rows", f"{row['outcome']} {row['reason']}")
-            state, actions = self._ledger.state(row["id"]), self._ledger.actions(row["id"])
-            name = state.name if state else "an unknown server"
-            if fault := law.misstatement(errand, row, state, actions):
-                faults.append(f"a result calls {name} {fault}")
-            foretold = self._foretold.get((event.key, row["id"]))
-            if foretold:
-                tally.add("results foretold")
-                if row["reason"] not in foretold:
-                    faults.append(f"a result calls {name} {row['reason']}, and it should be {' or '.join(foretold)}")
-        return faults
+            found += self._row_violations(event, command, row)
+        return found
 
-    def _ids(self, event: Asked) -> Sequence[str]:
+    def _refusal_violations(
+        self, event: Event, command: Command, refusal: str, rows: Sequence[Mapping[str, Any]]
+    ) -> list[str]:
+        self._recorder.counters.add("refusals", refusal)
+        now = self._clock.time()
+        right = refusal in invariants.refusals(event, command.began) or refusal in invariants.refusals(event, now)
+        right |= refusal == "too-many-servers" and (
+            len(invariants.selected_ids(self._command)) > invariants.MAX_SERVERS
+            or len(invariants.selected_ids(command)) > invariants.MAX_SERVERS
+        )
+        if not right or command.stops or rows:
+            return [f"an event was refused ({refusal}) that should not have been, or not wholly"]
+        return []
+
+    def _row_violations(self, event: Event, command: Command, row: Mapping[str, Any]) -> list[str]:
+        counters = self._recorder.counters
+        counters.add("rows", row["outcome"])
+        counters.add("reasons", row["reason"])
+        state, actions = self._recorder.state(row["id"]), self._recorder.actions(row["id"])
+        name = self._environment.name_of(row["id"])
+        found = []
+        if violation := invariants.row_violation(command, row, state, actions):
+            found.append(f"a result calls {name} {violation}")
+        if reasons := self._expected.get((event.key, row["id"])):
+            counters.add("rows foretold")
+            if row["reason"] not in reasons:
+                found.append(f"a result calls {name} {row['reason']}, and it should be {' or '.join(sorted(reasons))}")
+        return found
+
+    def _ids(self, event: Event) -> Sequence[str]:
         """The servers that an event is about, as things are now."""
         if event.tag is None:
             return event.server_ids
-        states = self._town.world.all()
-        return [s.id for s in states if event.tag in s.tags and not s.deleted and self._town.shows(s)]
+        states = self._environment.world.all()
+        own = self._environment.deployment.project_id
+        return [
+            state.id
+            for state in states
+            if event.tag in state.tags
+            and not state.deleted
+            and state.project_id == own
+            and self._environment.shows(state)
+        ]
 
     def _foretell(self) -> dict[tuple[Key, str], set[str]]:
-        now = self._clock.time()
-        # Two events of a batch may be about one server, and then it matters who is first.
+        environment, now = self._environment, self._clock.time()
+        # Two events of a batch may be about one server, and then it matters which one is first.
         everything = [server_id for event in self.copy.message.acting for server_id in self._ids(event)]
         foretold = {}
         for event in self.copy.message.acting:
             for id_ in self._ids(event):
-                state, actions = self._ledger.state(id_), self._ledger.actions(id_)
-                if state and not self._town.shows(state):
+                state, actions = self._recorder.state(id_), self._recorder.actions(id_)
+                if state and not environment.shows(state):
                     state = None
-                bms = self._town.bms
-                veiled = bms is not None and not bms.job_server_ids
-                reasons = law.expected(event, state, actions, now, veiled=veiled)
+                bms = environment.bms
+                reasons = invariants.expected(
+                    self._command.of(event),
+                    state,
+                    actions,
+                    now,
+                    history=environment.denied != "history",
+                    shared_job=bms is not None and not (bms.job_server_ids and bms.job_children == "listed"),
+                )
                 if reasons and everything.count(id_) == 1:
                     foretold[(event.key, id_)] = reasons
         return foretold

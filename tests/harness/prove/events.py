@@ -1,4 +1,4 @@
-"""The events that people and machines send, and how they look on the wire."""
+"""The events that users and schedules send, and how they look on the wire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 _TYPE = "io.github.bms-autostop.stop.requested.v1"
-_OWN = "io.github.bms-autostop.stop.completed.v1"
+_RESULT_TYPE = "io.github.bms-autostop.stop.completed.v1"
 
 Key = tuple[str, str]
 
@@ -19,12 +19,12 @@ class Kind(StrEnum):
 
     GOOD = "good"
     MALFORMED = "malformed"
-    """One of its ids is none."""
+    """One of its ids is not a UUID."""
     UNKNOWN = "unknown"
-    """Its type is not one that the function takes."""
-    ECHO = "echo"
+    """Its type is not one that the function accepts."""
+    OWN_RESULT = "own result"
     """It is one of the function's own results that came back."""
-    DEAD = "dead"
+    DEAD_LETTER = "dead letter"
     """It is the copy of an event that a broker could not deliver."""
 
 
@@ -37,14 +37,18 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One event.
+class Event:
+    """One event. All times are in seconds since the epoch.
 
     Attributes:
-        emitted: when it was really made; seconds since the epoch.
-        time: what it says of that, or None.
+        server_ids: those that it names; none with a `tag`, and none in an event that forgot to name any.
+        emitted: when it was really made.
+        time: its `time`, or None.
         expires: its `expirytime`, or None.
-        tag: it means the servers that carry this tag, and names none; or None.
+        dry_run: it asks only what would happen.
+        tag: it selects the servers that carry this tag; or None.
+        since: its `since`, or None.
+        since_by_server: it states `since` for each server.
     """
 
     source: str
@@ -56,10 +60,12 @@ class Asked:
     expires: float | None = None
     dry_run: bool = False
     tag: str | None = None
+    since: float | None = None
+    since_by_server: bool = False
 
     @property
     def key(self) -> Key:
-        """What names it."""
+        """What identifies it."""
         return self.source, self.id
 
     @property
@@ -70,14 +76,14 @@ class Asked:
     @property
     def ignorable(self) -> bool:
         """Whether there is rightly nothing to do for it."""
-        return self.kind in (Kind.ECHO, Kind.DEAD)
+        return self.kind in (Kind.OWN_RESULT, Kind.DEAD_LETTER)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What the broker delivers in one go: one event, or several as a batch."""
+    """What the broker delivers in one request: one event, or several as a batch."""
 
-    events: tuple[Asked, ...]
+    events: tuple[Event, ...]
     mode: Mode
 
     @property
@@ -86,12 +92,12 @@ class Message:
         return any(event.impossible for event in self.events)
 
     @property
-    def acting(self) -> tuple[Asked, ...]:
+    def acting(self) -> tuple[Event, ...]:
         """Its distinct events that something is to be done for."""
         return tuple(dict.fromkeys(event for event in self.events if not event.ignorable))
 
     def wire(self) -> tuple[dict[str, str], bytes]:
-        """Headers, with names in small letters, and body."""
+        """Return headers, with names in lower case, and body."""
         match self.mode:
             case Mode.BATCH:
                 body = json.dumps([_structured(event) for event in self.events]).encode()
@@ -105,13 +111,18 @@ class Message:
         return {**headers, "content-type": "application/json"}, json.dumps(_data(self.events[0])).encode()
 
 
-def stamp(seconds: float) -> str:
-    """RFC 3339, UTC."""
+def timestamp(seconds: float) -> str:
+    """Return RFC 3339, UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
-def _attributes(event: Asked) -> dict[str, str]:
-    types = {Kind.UNKNOWN: "com.example.something", Kind.ECHO: _OWN}
+def basic_timestamp(seconds: float) -> str:
+    """Return RFC 3339 in ISO 8601's basic form, UTC, in whole seconds."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def _attributes(event: Event) -> dict[str, str]:
+    types = {Kind.UNKNOWN: "com.example.something", Kind.OWN_RESULT: _RESULT_TYPE}
     attributes = {
         "specversion": "1.0",
         "id": event.id,
@@ -119,21 +130,30 @@ def _attributes(event: Asked) -> dict[str, str]:
         "type": types.get(event.kind, _TYPE),
     }
     if event.time is not None:
-        attributes["time"] = stamp(event.time)
+        attributes["time"] = timestamp(event.time)
     if event.expires is not None:
-        attributes["expirytime"] = stamp(event.expires)
-    if event.kind is Kind.DEAD:
+        attributes["expirytime"] = timestamp(event.expires)
+    if event.kind is Kind.DEAD_LETTER:
         attributes["knativeerrordest"] = "http://function.test"
     return attributes
 
 
-def _data(event: Asked) -> dict[str, object]:
+def _data(event: Event) -> dict[str, object]:
     ids: Sequence[str] = event.server_ids
     if event.kind is Kind.MALFORMED:
         ids = [*ids, "everything"]
-    which = {"server_ids": ids} if event.tag is None else {"selector": {"tags": [event.tag]}}
-    return {**which, **({"dry_run": True} if event.dry_run else {})}
+    data: dict[str, object] = {}
+    if event.tag is not None:
+        data["selector"] = {"tags": [event.tag]}
+    elif ids:
+        data["server_ids"] = ids
+    if event.dry_run:
+        data["dry_run"] = True
+    if event.since is not None:
+        since = timestamp(event.since)
+        data["since"] = dict.fromkeys(event.server_ids, since) if event.since_by_server and event.server_ids else since
+    return data
 
 
-def _structured(event: Asked) -> dict[str, object]:
+def _structured(event: Event) -> dict[str, object]:
     return {**_attributes(event), "datacontenttype": "application/json", "data": _data(event)}

@@ -1,4 +1,4 @@
-"""The machine: hypothesis picks what people, broker, cloud and clock do, and what becomes of it is judged."""
+"""The state machine: hypothesis chooses what users, broker, cloud and clock do; what the function does is judged."""
 
 from __future__ import annotations
 
@@ -8,326 +8,532 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from handler.simulator import BatchPolicy, BmsBehavior, CallKind, Cut, Fault
-from tests.harness.prove import law
-from tests.harness.prove.broker import Broker
+from handler.simulator import BatchPolicy, BmsBehavior, CallKind, Cut, Fault, JobChildren
+from handler.simulator.bms.replies import error_body
+from tests.harness.prove import invariants
+from tests.harness.prove.broker import MAX_DELIVERIES, Broker, Copy
 from tests.harness.prove.clock import Clock
+from tests.harness.prove.counters import Counters
 from tests.harness.prove.delivery import Delivery
-from tests.harness.prove.events import Asked, Kind, Message, Mode
-from tests.harness.prove.function import Function, held_hands
-from tests.harness.prove.ledger import Broken, Ledger
-from tests.harness.prove.tally import Tally
-from tests.harness.prove.town import ACTS, SHAPES, TAG, Town
-from tests.harness.prove.wire import Failure, Hitch, SinkTrouble, SinkWire, Wire
+from tests.harness.prove.environment import ACTIONS, SHAPES, TAG, Environment, Setup
+from tests.harness.prove.events import Event, Kind, Message, Mode
+from tests.harness.prove.function import Function, simulated_time
+from tests.harness.prove.network import (
+    HISTORY_FAULTS,
+    CloudClient,
+    NetworkFault,
+    PlannedFault,
+    SinkClient,
+    SinkFault,
+)
+from tests.harness.prove.recorder import InvariantViolation, Recorder
+from tests.harness.prove.scheduler import Scheduler
 
-TALLY = Tally()
+COUNTERS = Counters()
 
 _MOST_SERVERS = 6
-_UNKNOWN = 7
+# More can arrive later.
+_MOST_LATER = 14
+_UNKNOWN = 99
 _UNKNOWN_ID = "99999999-0000-4000-8000-000000000000"
 # Together with the numbers, such that neither the id alone nor both strung together name one event.
 _SOURCES = {"/a": "1{}", "/a1": "{}", "/b": "{}"}
-# How far what an event says of its time is from the truth; None if it says nothing.
-_STAMPS = {"now": 0.0, "ahead": 4.0, "behind": -4.0, "late": -600.0, "stale": -1200.0}
+# How far the `time` of an event is from the truth, in seconds; `none` if it has none.
+_TIMES = {"now": 0.0, "ahead": 4.0, "behind": -4.0, "soon": 40.0, "future": 300.0, "late": -600.0, "stale": -1200.0}
 
 # With nothing wrong, so many deliveries are enough for any message: many slow servers can take more than one budget.
 _ENOUGH = 3
+# Deliveries that the stop limit may put off in the end, beside those.
+_MOST_LIMITED = 30
+# The function does not try a login again for a minute after it was refused.
+_LOGIN_HOLD = 61.0
+
+_STATUSES = (400, 403, 404, 409, 413, 429, 500, 502, 503, 504)
+# What the BMS API may give as a cause: states, unknown servers, rights, its own failures, our mistakes.
+_CODES = (
+    "BMS.0035", "BMS.0037", "BMS.0039", "BMS.0040", "BMS.0033", "BMS.1006", "BMS.1007", "BMS.0018", "BMS.0212",
+    "Ecs.0605", "X.1",
+)  # fmt: skip
+# Of an error document that a stop is answered with in spite of its 2xx status.
+_DOCUMENTS = ("BMS.0288", "BMS.1006", "X.1")
+# The kinds of faults that an environment has or does not have.
+FAULT_KINDS = (
+    "status", "code", "error document", "cut", "rival", "lost answer", "network", "history", "login", "token",
+    "sink", "kill", "list",
+)  # fmt: skip
+# Every fault by the name under which it is counted.
+FAULTS: tuple[str, ...] = (
+    *(f"status {status}" for status in _STATUSES),
+    *(f"code {code}" for code in _CODES),
+    *(f"error document {code}" for code in _DOCUMENTS),
+    *(f"cut {cut}" for cut in Cut),
+    *NetworkFault,
+    *SinkFault,
+    "rival",
+    "lost answer",
+    "token ended",
+    "login refused",
+    "list refused",
+    "access rules without history",
+    "access rules without list",
+    "killed",
+    "acknowledgement lost",
+    "duplicate",
+    "controller refuses",
+    "controller ignores",
+    "controller silent",
+)
+# Problem documents that only these faults and limits bring about.
+PROBLEMS = ("budget-spent", "sink-unreachable", "stop-limit-reached", "event-in-progress", "login-refused")
 
 _SMALL = st.integers(0, 7)
-_FEW = st.lists(st.integers(0, _UNKNOWN), min_size=1, max_size=2, unique=True)
-_MANY = st.lists(st.integers(0, _UNKNOWN), min_size=1, max_size=law.MAX_SERVERS + 1, unique=True)
+_NUMBERS = st.sampled_from([*range(_MOST_SERVERS + 1), _UNKNOWN])
+_FEW = st.lists(_NUMBERS, min_size=1, max_size=2, unique=True)
+_MANY = st.lists(_NUMBERS, min_size=1, max_size=invariants.MAX_SERVERS + 1, unique=True)
 _ALL = st.just(list(range(_MOST_SERVERS)))
-_IDS = st.one_of(_FEW, _FEW, _MANY, _ALL)
+_FIVE = st.just(list(range(_MOST_SERVERS - 1)))
+_IDS = st.one_of(_FEW, _FEW, _MANY, _ALL, _FIVE, st.just([]))
 _ORDERS = st.just(0) | st.integers(0, 1000)
 _PAUSES = st.none() | st.integers(1, 12) | st.integers(1, 40)
 _KINDS = st.sampled_from([*[Kind.GOOD] * 8, *Kind])
-_TIMES = st.sampled_from([*["now"] * 6, *_STAMPS, "none"])
-_ACTS = st.lists(st.sampled_from(ACTS), min_size=1, max_size=3)
+_TIME = st.sampled_from([*["now"] * 6, *_TIMES, "none"])
+# How long the condition has held that asks for a stop, in seconds; None for an event that does not say.
+_SINCE = st.sampled_from([None, None, None, None, 0.0, 30.0, 300.0, -40.0])
+# Whether an event asks at once for the server that a fault is about.
+_ASK = st.booleans()
+_ACTIONS = st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=3)
 _BEFORE = st.sampled_from([[], ["unlock"], ["stop", "start"], ["stop"]])
 _MEANWHILE = st.sampled_from(
     [["reboot"], ["stop", "start"], ["start"], ["start-slowly"], ["lock"], ["protect"], ["keep"], ["break"], ["delete"]]
 )
-_SPOILT = st.sampled_from([None, 500, 503])
-_SHAPES = st.sampled_from([*["plain"] * 10, *["slow"] * 3, *["tagged"] * 2, "virtual", *SHAPES])
+_SHAPES = st.sampled_from([*["plain"] * 10, "slow", "slow", "tagged", *["opted-out", "other-project"] * 2, *SHAPES])
 _ON = st.sampled_from(
     [CallKind.READ, CallKind.READ, CallKind.LIST, CallKind.STOP, CallKind.STOP, CallKind.STOP, CallKind.ACTIONS]
 )
-_WIRED = st.sampled_from(
+_ON_NETWORK = st.sampled_from(
     [CallKind.READ, CallKind.LIST, CallKind.STOP, CallKind.STOP, CallKind.ACTIONS, CallKind.LOGIN, CallKind.LOGIN]
 )
-# What the BMS API may call the reason: states, unknown servers, rights, the cloud's own failures, our mistakes.
-_CODES = st.sampled_from(
-    ["BMS.0035", "BMS.0037", "BMS.0039", "BMS.0040", "BMS.0033", "BMS.1007", "BMS.0018", "BMS.0212", "Ecs.0605", "X.1"]
-)
-_MANNERS = st.none() | st.builds(
+_BEHAVIORS = st.none() | st.builds(
     BmsBehavior,
     batch_policy=st.sampled_from(BatchPolicy),
     mixed_status=st.sampled_from(["FAIL", "SUCCESS"]),
     missing_status=st.sampled_from([400, 404]),
     job_server_ids=st.sampled_from([True, True, False]),
+    job_children=st.sampled_from([JobChildren.LISTED] * 4 + list(JobChildren)),
     job_error_wrapped=st.booleans(),
     idle_task_state=st.booleans(),
 )
-_STATUSES = st.sampled_from([400, 403, 404, 409, 413, 429, 500, 502, 503, 504])
+_SETUPS = st.builds(
+    Setup,
+    otc=st.booleans(),
+    bms=_BEHAVIORS,
+    page=st.sampled_from([1000, 1000, 3, 2]),
+    next_links=st.sampled_from([True, True, False]),
+    admin=st.sampled_from([False, False, True]),
+    denied=st.sampled_from(["", "", "", "", "history", "list"]),
+    only=st.sampled_from([False, False, True]),
+    stop_limit=st.sampled_from([None, None, (5, 120.0), (8, 60.0)]),
+)
 
 
 class Machine(RuleBasedStateMachine):
-    """A world of its own for each example."""
+    """An environment of its own for each example."""
 
     def __init__(self) -> None:
         super().__init__()
         self._stack = ExitStack()
         self.clock = Clock()
-        self._stack.enter_context(held_hands(self.clock))
+        self._stack.enter_context(simulated_time(self.clock))
         self.broker = Broker()
+        self.tasks = Scheduler(self.clock)
         self.under_way: list[Delivery] = []
         self.numbers = dict.fromkeys(_SOURCES, 0)
+        self.faults: frozenset[str] = frozenset()
+        self.last: Delivery | None = None
 
     @initialize(
+        setup=_SETUPS,
         shapes=st.lists(_SHAPES, min_size=1, max_size=_MOST_SERVERS),
         latency=st.sampled_from([0.01, 0.1, 0.5, 2.0]),
         sink=st.booleans(),
-        otc=st.booleans(),
-        bms=_MANNERS,
-        hands=st.sampled_from([16, 16, 16, 2, 1]),
+        concurrency=st.sampled_from([16, 16, 16, 2, 1]),
+        processes=st.sampled_from([1, 1, 2]),
+        faults=st.just(frozenset(FAULT_KINDS)) | st.frozensets(st.sampled_from(FAULT_KINDS)),
     )
     def begin(
-        self, shapes: list[str], latency: float, sink: bool, otc: bool, bms: BmsBehavior | None, hands: int
+        self,
+        setup: Setup,
+        shapes: list[str],
+        latency: float,
+        sink: bool,
+        concurrency: int,
+        processes: int,
+        faults: frozenset[str],
     ) -> None:
-        """Set up a cloud with servers, and a function."""
-        self.town = Town(self.clock, otc=otc, bms=bms)
-        TALLY.add("worlds", "bms" if bms else "nova")
+        """Set up a cloud with servers, and one or two processes of the function."""
+        self.environment = Environment(self.clock, COUNTERS, setup)
+        for name, given in (
+            ("bms" if setup.bms else "nova", True),
+            ("admin", setup.admin),
+            ("opt-in", setup.only),
+            ("stop limit", setup.stop_limit),
+            ("several processes", processes > 1),
+        ):
+            COUNTERS.add("environments", name, times=bool(given))
+        if setup.denied and not (setup.bms and setup.denied == "list"):
+            COUNTERS.add("faults", f"access rules without {setup.denied}")
         for shape in shapes:
-            self.town.add(shape)
-        self.ledger = Ledger(self.town.world, TALLY, self.clock, self.town.shows)
-        self.wire = Wire(self.clock, self.town.cloud, self.ledger, latency)
-        self.sink_wire = SinkWire(self.clock, self.ledger, latency)
-        self.clock.passed = self.wire.time_passed
-        self._sink, self._hands = sink, hands
-        self.function = self._new_function()
+            self.environment.add(shape)
+        self.recorder = Recorder(self.environment.world, COUNTERS, self.clock, self.environment.name_of)
+        self.cloud_client = CloudClient(self.clock, self.environment.cloud, self.recorder, latency)
+        self.sink_client = SinkClient(self.clock, self.recorder, latency)
+        self.clock.on_advance = self.cloud_client.time_passed
+        self.faults, self._sink, self._concurrency = faults, sink, concurrency
+        self.functions = [self._new_function() for _ in range(processes)]
+        self._turn = 0
+        COUNTERS.write("environment", setup, shapes, latency, sink, concurrency, processes, sorted(faults))
 
     # --- events ---
 
     @rule(
         servers=_IDS,
         source=st.sampled_from(sorted(_SOURCES)),
-        when=_TIMES,
+        when=_TIME,
         kind=_KINDS,
         mode=st.sampled_from(Mode),
         dry_run=st.sampled_from([False] * 7 + [True]),
         expires=st.sampled_from([None] * 10 + [-5, 5, 100]),
+        since=_SINCE,
     )
     def emit(
-        self, servers: list[int], source: str, when: str, kind: Kind, mode: Mode, dry_run: bool, expires: int | None
+        self,
+        servers: list[int],
+        source: str,
+        when: str,
+        kind: Kind,
+        mode: Mode,
+        dry_run: bool,
+        expires: int | None,
+        since: float | None,
     ) -> None:
-        """Somebody asks for servers to be stopped."""
-        event = self._event(servers, source, when, kind, dry_run, expires)
+        """Send an event that asks for servers to be stopped."""
+        event = self._event(servers, source, when, kind=kind, dry_run=dry_run, expires=expires, since=since)
         self.broker.publish(Message((event,), mode))
 
-    @rule(groups=st.lists(_IDS, min_size=1, max_size=3), again=st.none() | _SMALL, kind=_KINDS, repeat=st.booleans())
-    def emit_batch(self, groups: list[list[int]], again: int | None, kind: Kind, repeat: bool) -> None:
-        """Several events come in one message, perhaps with one that was sent before, perhaps with one twice."""
-        events = [self._event(ids, "/b", "now", Kind.GOOD, False, None) for ids in groups[:-1]]
-        events.append(self._event(groups[-1], "/a", "now", kind, False, None))
-        if again is not None and self.broker.seen:
-            events += self.broker.seen[again % len(self.broker.seen)].events
+    @rule(
+        groups=st.lists(_IDS, min_size=1, max_size=3), again=st.none() | _SMALL, kind=_KINDS, repeat=st.booleans(),
+        when=_TIME, since=_SINCE,
+    )  # fmt: skip
+    def emit_batch(
+        self, groups: list[list[int]], again: int | None, kind: Kind, repeat: bool, when: str, since: float | None
+    ) -> None:
+        """Send several events in one message, perhaps with one that was sent before, perhaps with one twice."""
+        events = [self._event(ids, "/b", when, since=since) for ids in groups[:-1]]
+        events.append(self._event(groups[-1], "/a", "now", kind=kind))
+        if again is not None and self.broker.published:
+            events += self.broker.published[again % len(self.broker.published)].events
         if repeat:
             events.insert(0, events[-1])
         self.broker.publish(Message(tuple(events), Mode.BATCH))
 
-    @rule(pause=_PAUSES, order=_ORDERS, when=_TIMES, dry_run=st.sampled_from([False] * 5 + [True]))
-    def select(self, pause: int | None, order: int, when: str, dry_run: bool) -> None:
-        """Somebody asks for all servers of a tag, whichever they are by then, and it is delivered at once."""
-        event = replace(self._event([], "/b", when, Kind.GOOD, dry_run, None), tag=TAG)
-        self.broker.publish(Message((event,), Mode.STRUCTURED))
-        self.deliver(len(self.broker.waiting) - 1, pause, order, acknowledged=True)
+    @precondition(lambda self: hasattr(self, "environment") and self.environment.denied != "list")
+    @rule(pause=_PAUSES, order=_ORDERS, when=_TIME, dry_run=st.sampled_from([False] * 5 + [True]), since=_SINCE)
+    def select(self, pause: int | None, order: int, when: str, dry_run: bool, since: float | None) -> None:
+        """Send an event that selects servers by a tag, and deliver it at once."""
+        event = replace(self._event([], "/b", when, dry_run=dry_run, since=since), tag=TAG)
+        self._deliver_at_once(event, Mode.STRUCTURED, pause, order)
 
-    @precondition(lambda self: self.broker.seen)
+    @precondition(lambda self: self.broker.published)
     @rule(which=_SMALL)
     def duplicate(self, which: int) -> None:
-        """The broker delivers something again, however long ago it was dealt with."""
+        """Deliver a message again later, however long ago it was handled."""
         self.broker.duplicate(which)
-        TALLY.add("duplicates")
+        COUNTERS.add("faults", "duplicate")
 
     # --- deliveries ---
 
     @rule(
-        servers=_FEW | _ALL,
+        servers=_FEW | _ALL | _FIVE,
         pause=_PAUSES,
         order=_ORDERS,
-        when=st.sampled_from(["now", "now", "now", "ahead", "none"]),
+        when=st.sampled_from(["now", "now", "now", "ahead", "soon", "none"]),
         dry_run=st.sampled_from([False] * 5 + [True]),
+        since=_SINCE,
     )
-    def ask(self, servers: list[int], pause: int | None, order: int, when: str, dry_run: bool) -> None:
-        """Somebody asks for servers to be stopped, and it is delivered at once."""
-        event = self._event(servers, "/b", when, Kind.GOOD, dry_run, None)
-        self.broker.publish(Message((event,), Mode.BINARY))
-        self.deliver(len(self.broker.waiting) - 1, pause, order, acknowledged=True)
+    def ask(
+        self, servers: list[int], pause: int | None, order: int, when: str, dry_run: bool, since: float | None
+    ) -> None:
+        """Send an event that asks for servers to be stopped, and deliver it at once."""
+        event = self._event(servers, "/b", when, dry_run=dry_run, since=since)
+        self._deliver_at_once(event, Mode.BINARY, pause, order)
 
     @precondition(lambda self: self.broker.waiting)
     @rule(which=_SMALL, pause=_PAUSES, order=_ORDERS, acknowledged=st.sampled_from([True] * 5 + [False]))
     def deliver(self, which: int, pause: int | None, order: int, acknowledged: bool) -> None:
-        """The broker hands a copy to the function, which gets to its end, or only so far."""
+        """Deliver a copy to the function, which handles it to its end, or only so far."""
         copy = self.broker.take(which)
         calm = pause is None and not self.under_way and self._quiet()
-        TALLY.add("deliveries", "first" if copy.tries == 1 else "repeated")
-        TALLY.add("events delivered", times=len(copy.message.events))
-        delivery = Delivery(self.function, copy, self.clock, self.ledger, self.town, order=order, calm=calm)
+        COUNTERS.add("deliveries", "first" if copy.tries == 1 else "repeated")
+        COUNTERS.add("events delivered", times=len(copy.message.events))
+        self._turn += 1
+        function = self.functions[self._turn % len(self.functions)]
+        delivery = Delivery(
+            function, copy, self.clock, self.recorder, self.environment, self.tasks, order=order, calm=calm
+        )
         self.under_way.append(delivery)
         if self.under_way[:-1]:
-            TALLY.add("deliveries at once")
+            COUNTERS.add("deliveries at once")
         self._go_on(delivery, pause, acknowledged)
 
+    @precondition(lambda self: self.under_way)
+    @rule(which=_SMALL, pause=_PAUSES, order=_ORDERS)
+    def deliver_twice(self, which: int, pause: int | None, order: int) -> None:
+        """Deliver another copy of a message that is being handled."""
+        message = self.under_way[which % len(self.under_way)].copy.message
+        self.broker.waiting.append(Copy(message))
+        COUNTERS.add("faults", "duplicate")
+        self.deliver(len(self.broker.waiting) - 1, pause, order, acknowledged=True)
+
     @rule(
-        which=_SMALL, before=_BEFORE, pause=st.integers(1, 8), acts=_MEANWHILE, spoilt=st.sampled_from([None, 500, 503])
+        which=_SMALL,
+        before=_BEFORE,
+        pause=st.integers(1, 8),
+        actions=_MEANWHILE,
+        fault=st.sampled_from([None, None, 500, 503, "lost answer", "lost answer"]),
+        when=st.sampled_from(["now", "now", "soon", "none"]),
     )
-    def race(self, which: int, before: list[str], pause: int, acts: list[str], spoilt: int | None) -> None:
-        """A person acts in the middle of a delivery, whose stop may not be taken at first."""
-        self.person(which, before)
-        if spoilt:
-            self.refuse(CallKind.STOP, which, spoilt, None, 1)
-        self.ask([which % len(self.town.ids)], pause, 0, "now", dry_run=False)
-        self.person(which, acts)
+    def race(
+        self, which: int, before: list[str], pause: int, actions: list[str], fault: int | str | None, when: str
+    ) -> None:
+        """Let a user act in the middle of a delivery, whose first stop may fail."""
+        self.act(which, before)
+        if fault == "lost answer" and "lost answer" in self.faults:
+            self.lose_answer(which, 504)
+        elif isinstance(fault, int) and "status" in self.faults:
+            self.fail(CallKind.STOP, which, fault, None, 1)
+        self.ask([which % len(self.environment.ids)], pause, 0, when, dry_run=False, since=None)
+        self.act(which, actions)
         if self.under_way:
             self._go_on(self.under_way[-1], None, acknowledged=True)
 
     @rule(
         which=_SMALL,
-        acts=st.sampled_from([["reboot"], ["stop", "start"], ["start"], ["reboot-slowly"]]),
+        actions=st.sampled_from([["reboot"], ["stop", "start"], ["start"], ["reboot-slowly"]]),
         seconds=st.sampled_from([0.2, 6.0, 30.0]),
-        veil=st.sampled_from([None, None, 403, 500, 503]),
+        fault=st.sampled_from([None, None, 403, 500, 503, *HISTORY_FAULTS]),
         times=st.integers(1, 5),
+        when=st.sampled_from(["now", "now", "soon", "none"]),
+        since=_SINCE,
     )
-    def overtake(self, which: int, acts: list[str], seconds: float, veil: int | None, times: int) -> None:
-        """A person starts a server while an event to stop it is on its way; its history may be hard to get."""
-        event = self._event([which % len(self.town.ids)], "/b", "now", Kind.GOOD, False, None)
+    def overtake(
+        self,
+        which: int,
+        actions: list[str],
+        seconds: float,
+        fault: int | NetworkFault | None,
+        times: int,
+        when: str,
+        since: float | None,
+    ) -> None:
+        """Let a user start a server before or while an event to stop it is on its way; its history may not be had."""
+        if since:
+            self.act(which, actions)
+            self.wait(seconds)
+        event = self._event([which % len(self.environment.ids)], "/b", when, since=since)
         self.broker.publish(Message((event,), Mode.BINARY))
-        self.wait(seconds)
-        self.person(which, acts)
-        if veil:
-            self.refuse(CallKind.ACTIONS, which, veil, None, times)
+        if not since:
+            self.wait(seconds)
+            self.act(which, actions)
+        if isinstance(fault, NetworkFault):
+            if "history" in self.faults:
+                self.cloud_client.planned.append(PlannedFault(CallKind.ACTIONS, fault))
+        elif fault and "status" in self.faults:
+            self.fail(CallKind.ACTIONS, which, fault, None, times)
         self.deliver(len(self.broker.waiting) - 1, None, 0, acknowledged=True)
 
     @precondition(lambda self: self.under_way)
     @rule(which=_SMALL, pause=_PAUSES, acknowledged=st.sampled_from([True] * 5 + [False]))
     def go_on(self, which: int, pause: int | None, acknowledged: bool) -> None:
-        """A delivery under way gets further."""
+        """Let a delivery under way go on."""
         self._go_on(self.under_way[which % len(self.under_way)], pause, acknowledged)
 
-    @precondition(lambda self: self.under_way)
+    @precondition(lambda self: self.under_way and "kill" in self.faults)
     @rule(which=_SMALL)
     def kill(self, which: int) -> None:
-        """The function is killed where it stands; the broker hears nothing from it."""
-        delivery = self.under_way.pop(which % len(self.under_way))
-        delivery.kill()
-        TALLY.add("kills")
-        self.broker.settle(delivery.copy, None)
-        self.function = self._new_function()
+        """Kill a process of the function; the broker gets no answer for what it was handling."""
+        function = self.under_way[which % len(self.under_way)].function
+        killed = [delivery for delivery in self.under_way if delivery.function is function]
+        for delivery in killed:
+            delivery.kill()
+            self.broker.settle(delivery.copy, None)
+        self.under_way = [delivery for delivery in self.under_way if delivery not in killed]
+        COUNTERS.add("faults", "killed")
+        self.functions[self.functions.index(function)] = self._new_function()
         self._check()
 
-    # --- people, time and trouble ---
+    # --- users and time ---
 
-    @precondition(lambda self: hasattr(self, "town") and self._stopped())
+    @precondition(lambda self: hasattr(self, "environment") and self._stopped())
     @rule(which=_SMALL, how=st.sampled_from(["start", "start-slowly", "reboot"]))
     def start(self, which: int, how: str) -> None:
-        """A person starts a server that is stopped."""
+        """Let a user start a server that is stopped."""
         stopped = self._stopped()
-        if self.town.act(stopped[which % len(stopped)], how):
-            TALLY.add("people", f"{how} of a stopped one")
+        if self.environment.act(stopped[which % len(stopped)], how):
+            COUNTERS.add("users", f"{how} of a stopped one")
 
-    @rule(which=_SMALL, acts=_ACTS)
-    def person(self, which: int, acts: list[str]) -> None:
-        """A person does something to a server, or several things at once."""
-        for act in acts:
-            if self.town.act(which, act):
-                TALLY.add("people", act)
+    @rule(which=_SMALL, actions=_ACTIONS)
+    def act(self, which: int, actions: list[str]) -> None:
+        """Let a user do something to a server, or several things at once."""
+        for action in actions:
+            if self.environment.act(which, action):
+                COUNTERS.add("users", action)
 
-    @rule(shape=_SHAPES)
-    def arrive(self, shape: str) -> None:
-        """A server is added."""
-        if len(self.town.ids) < _MOST_SERVERS:
-            self.town.add(shape)
+    @rule(shape=_SHAPES, ask=st.sampled_from([True, True, False]), when=_TIME, since=_SINCE)
+    def arrive(self, shape: str, ask: bool, when: str, since: float | None) -> None:
+        """Add a server, and perhaps ask at once for it to be stopped."""
+        if len(self.environment.ids) < _MOST_LATER:
+            self.environment.add(shape)
+            if ask:
+                number = len(self.environment.ids) - 1
+                self.ask([number], None, 0, when, dry_run=False, since=since)
 
     @rule(seconds=st.sampled_from([0.2, 0.2, 0.2, 1.0, 6.0, 6.0, 6.0, 30.0, 90.0, 1000.0]))
     def wait(self, seconds: float) -> None:
-        """Time passes, while whatever is under way stands still."""
+        """Let time pass, while deliveries under way stand still."""
         self._disturb()
         self.clock.advance(seconds)
 
+    # --- faults ---
+
+    @precondition(lambda self: "status" in self.faults)
     @rule(
         on=_ON,
         which=st.none() | _SMALL,
-        status=_STATUSES,
-        told=st.sampled_from([None, None, 1, 30]),
+        status=st.sampled_from(_STATUSES),
+        retry_after=st.sampled_from([None, None, 1, 30]),
         times=st.integers(1, 5),
+        ask=_ASK,
     )
-    def refuse(self, on: CallKind, which: int | None, status: int, told: int | None, times: int) -> None:
-        """The cloud will answer some calls with an error."""
-        headers = {} if told is None else {"Retry-After": str(told)}
-        on = self._meant(on)
-        self._inject(Fault(on=on, server_id=self._name(which), status=status, headers=headers, times=times))
+    def fail(
+        self, on: CallKind, which: int | None, status: int, retry_after: int | None, times: int, ask: bool = False
+    ) -> None:
+        """Let the cloud answer some calls with an error."""
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        which = self._target(which, ask)
+        fault = Fault(on=on, server_id=self._id(which), status=status, headers=headers, times=times)
+        self.environment.inject(f"status {status}", fault)
+        self._ask_now(which, ask)
 
-    @precondition(lambda self: hasattr(self, "town") and self.town.bms)
-    @rule(on=_ON, which=st.none() | _SMALL, code=_CODES, times=st.integers(1, 5))
-    def refuse_by_code(self, on: CallKind, which: int | None, code: str, times: int) -> None:
-        """The BMS API will answer some calls with a code of its own."""
-        self._inject(Fault.bms(self._meant(on), code, server_id=self._name(which), times=times))
+    @precondition(lambda self: "list" in self.faults)
+    @rule(status=st.sampled_from([400, 403, 500]), skip=st.integers(0, 1), times=st.sampled_from([1, 20]))
+    def refuse_list(self, status: int, skip: int, times: int) -> None:
+        """Let the list of servers fail, from its first page on or from its second."""
+        self.environment.inject("list refused", Fault(on=CallKind.LIST, status=status, skip=skip, times=times))
 
+    @precondition(lambda self: "code" in self.faults and self.environment.bms)
+    @rule(on=_ON, which=st.none() | _SMALL, code=st.sampled_from(_CODES), times=st.integers(1, 5), ask=_ASK)
+    def fail_with_code(self, on: CallKind, which: int | None, code: str, times: int, ask: bool) -> None:
+        """Let the BMS API answer some calls with a code of its own."""
+        on = CallKind.JOB if on is CallKind.ACTIONS else on
+        which = self._target(which, ask)
+        self.environment.inject(f"code {code}", Fault.bms(on, code, server_id=self._id(which), times=times))
+        self._ask_now(which, ask)
+
+    @precondition(lambda self: "error document" in self.faults)
+    @rule(which=st.none() | _SMALL, code=st.sampled_from(_DOCUMENTS), ask=_ASK)
+    def answer_with_error_document(self, which: int | None, code: str, ask: bool) -> None:
+        """Let the cloud answer a stop that it did not take with 200 and an error document."""
+        which = self._target(which, ask)
+        fault = Fault(
+            on=CallKind.STOP,
+            server_id=self._id(which),
+            status=200,
+            body=error_body(code),
+            content_type="application/json",
+        )
+        self.environment.inject(f"error document {code}", fault)
+        self._ask_now(which, ask)
+
+    @precondition(lambda self: "lost answer" in self.faults)
     @rule(which=st.none() | _SMALL, status=st.sampled_from([502, 504]))
-    def act_and_fail(self, which: int | None, status: int) -> None:
-        """The cloud will take a stop, and a gateway will answer in its place."""
-        self._inject(Fault(on=CallKind.STOP, server_id=self._name(which), status=status, act=True))
+    def lose_answer(self, which: int | None, status: int) -> None:
+        """Let the cloud take a stop that a gateway answers in its place."""
+        fault = Fault(on=CallKind.STOP, server_id=self._id(which), status=status, act=True)
+        self.environment.inject("lost answer", fault)
 
-    @rule(on=_ON, which=st.none() | _SMALL, cut=st.sampled_from(Cut))
-    def cut(self, on: CallKind, which: int | None, cut: Cut) -> None:
-        """A connection will be cut before, after or in the middle of the answer."""
-        self._inject(Fault(on=self._meant(on), server_id=self._name(which), cut=cut))
+    @precondition(lambda self: "cut" in self.faults)
+    @rule(on=_ON, which=st.none() | _SMALL, cut=st.sampled_from(Cut), ask=_ASK)
+    def cut(self, on: CallKind, which: int | None, cut: Cut, ask: bool) -> None:
+        """Let a connection be cut before, after or in the middle of the answer."""
+        which = self._target(which, ask)
+        self.environment.inject(f"cut {cut}", Fault(on=on, server_id=self._id(which), cut=cut))
+        self._ask_now(which, ask)
 
+    @precondition(lambda self: "rival" in self.faults)
     @rule(which=st.none() | _SMALL)
     def rival(self, which: int | None) -> None:
-        """Somebody else's stop will be quicker by a hair, and ours ends in a 500."""
-        self._inject(Fault.two_stops_at_once(self._name(which)))
+        """Let the stop of another user be quicker by a hair, so that ours is answered 500."""
+        self.environment.inject("rival", Fault.two_stops_at_once(self._id(which)))
 
+    @precondition(lambda self: "network" in self.faults)
     @rule(
-        on=_WIRED, which=st.none() | _SMALL, trouble=st.sampled_from(Failure), seconds=st.sampled_from([0.5, 4.0, 25.0])
+        on=_ON_NETWORK,
+        which=st.none() | _SMALL,
+        fault=st.sampled_from([fault for fault in NetworkFault if fault not in HISTORY_FAULTS]),
+        seconds=st.sampled_from([0.5, 4.0, 25.0]),
+        ask=_ASK,
     )
-    def hitch(self, on: CallKind, which: int | None, trouble: Failure, seconds: float) -> None:
-        """Something will go wrong on the way."""
-        if trouble in (Failure.STRIPPED, Failure.WRONG) or (trouble is Failure.PAGE and on is CallKind.STOP):
+    def disturb_network(self, on: CallKind, which: int | None, fault: NetworkFault, seconds: float, ask: bool) -> None:
+        """Let something go wrong on the way."""
+        if fault in (NetworkFault.INCOMPLETE, NetworkFault.OTHER_SERVER) or (
+            fault is NetworkFault.HTML and on is CallKind.STOP
+        ):
             on = CallKind.READ
+        which = self._target(which, ask)
         if on is CallKind.LOGIN:
-            self.town.end_tokens()
-        about = None if on in (CallKind.LOGIN, CallKind.ACTIONS) else self._name(which)
-        self.wire.hitches.append(Hitch(self._meant(on), trouble, about, seconds))
+            self.environment.revoke_tokens()
+        server_id = None if on in (CallKind.LOGIN, CallKind.ACTIONS, CallKind.LIST) else self._id(which)
+        self.cloud_client.planned.append(PlannedFault(on, fault, server_id, seconds))
+        self._ask_now(which, ask)
 
+    @precondition(lambda self: "history" in self.faults)
+    @rule(fault=st.sampled_from(sorted(HISTORY_FAULTS)))
+    def garble_history(self, fault: NetworkFault) -> None:
+        """Let an entry of the next history that is read be unreadable."""
+        self.cloud_client.planned.append(PlannedFault(CallKind.ACTIONS, fault))
+
+    @precondition(lambda self: "login" in self.faults)
     @rule(status=st.sampled_from([401, 403, 500, 503]), times=st.integers(1, 2))
-    def forget(self, status: int, times: int) -> None:
-        """All tokens end, and the next login fails."""
-        self.town.end_tokens()
-        self._inject(Fault(on=CallKind.LOGIN, status=status, times=times))
+    def refuse_login(self, status: int, times: int) -> None:
+        """Let all tokens end, and the next login fail."""
+        self.environment.revoke_tokens()
+        self.environment.inject("login refused", Fault(on=CallKind.LOGIN, status=status, times=times))
 
+    @precondition(lambda self: "token" in self.faults)
     @rule(on=_ON)
-    def revoke(self, on: CallKind) -> None:
-        """The token ends with the next call of a kind."""
-        self._inject(Fault.token_expired(self._meant(on)))
+    def end_token(self, on: CallKind) -> None:
+        """Let the token end with the next call of a kind."""
+        self.environment.inject("token ended", Fault.token_expired(on))
 
-    @precondition(lambda self: getattr(self, "_sink", False))
-    @rule(troubles=st.lists(st.sampled_from(SinkTrouble), min_size=1, max_size=3))
-    def sink_fails(self, troubles: list[SinkTrouble]) -> None:
-        """The sink will not take results for a while."""
-        self.sink_wire.troubles += troubles
+    @precondition(lambda self: getattr(self, "_sink", False) and "sink" in self.faults)
+    @rule(faults=st.lists(st.sampled_from(SinkFault), min_size=1, max_size=3))
+    def fail_sink(self, faults: list[SinkFault]) -> None:
+        """Let the sink take no results for a while."""
+        self.sink_client.planned += faults
 
     @rule()
-    def quiet(self) -> None:
-        """Whatever went wrong is mended."""
-        self._mend()
+    def clear_faults(self) -> None:
+        """Take back the faults that have not happened yet."""
+        self.environment.cloud.faults.clear()
+        self.cloud_client.planned.clear()
+        self.sink_client.planned.clear()
 
     # --- the end ---
 
     def teardown(self) -> None:
-        """Nothing more goes wrong, and the broker delivers what it has: each event must come to its end."""
+        """With nothing wrong any more the broker delivers what it has: each event must come to its end."""
         try:
-            if hasattr(self, "function") and not self.ledger.broken:
+            if hasattr(self, "functions") and not self.recorder.violations:
                 self._drain()
         finally:
             for delivery in self.under_way:
@@ -336,48 +542,85 @@ class Machine(RuleBasedStateMachine):
 
     def _drain(self) -> None:
         self._check()
-        self._mend()
+        self.clear_faults()
         while self.under_way:
             self._go_on(self.under_way[0], None, acknowledged=True)
-        # A login that was refused is not tried again for a minute.
-        self.clock.advance(61.0)
+        self.clock.advance(_LOGIN_HOLD)
         published = len(self.broker.waiting) + len(self.broker.acknowledged) + len(self.broker.dead)
         while self.broker.waiting:
-            copy = self.broker.waiting[0]
-            tries = 0
-            while copy in self.broker.waiting and tries < _ENOUGH:
-                self.clock.advance(1.0)
-                self.deliver(self.broker.waiting.index(copy), None, 0, acknowledged=True)
-                tries += 1
-            given_up = copy in self.broker.dead and (copy.message.impossible or tries < _ENOUGH)
-            if copy not in self.broker.acknowledged and not given_up:
-                raise Broken(f"with nothing wrong any more, answers were {copy.statuses} to {copy.message}")
+            self._drain_copy(self.broker.waiting[0])
         if len(self.broker.acknowledged) + len(self.broker.dead) != published:
-            raise Broken("an event got lost")
+            raise InvariantViolation("an event got lost")
         for copy in self.broker.dead:
-            TALLY.add("dead letters", "malformed" if copy.message.impossible else "given up")
-            if not copy.message.impossible and copy.tries < 7:
-                raise Broken(f"a good event went to the dead letters after {copy.statuses}")
+            COUNTERS.add("dead letters", "malformed" if copy.message.impossible else "given up")
+            if not copy.message.impossible and copy.tries < MAX_DELIVERIES:
+                raise InvariantViolation(f"a good event went to the dead letters after {copy.statuses}")
+
+    def _drain_copy(self, copy: Copy) -> None:
+        tries = limited = 0
+        while copy in self.broker.waiting and tries < _ENOUGH and limited < _MOST_LIMITED:
+            self.clock.advance(1.0)
+            self.deliver(self.broker.waiting.index(copy), None, 0, acknowledged=True)
+            last = self.last
+            if last is not None and last.problem == "stop-limit-reached":
+                # No delivery of the broker's is used up by it, or a small limit would make it give up.
+                limited += 1
+                copy.tries -= 1
+                self.clock.advance(last.retry_after or 0.0)
+                if copy in self.broker.dead:
+                    self.broker.dead.remove(copy)
+                    self.broker.waiting.append(copy)
+            else:
+                tries += 1
+        given_up = copy in self.broker.dead and (copy.message.impossible or tries < _ENOUGH)
+        if copy not in self.broker.acknowledged and not given_up:
+            raise InvariantViolation(f"with nothing wrong any more, answers were {copy.statuses} to {copy.message}")
 
     # --- helpers ---
 
     def _event(
-        self, servers: list[int], source: str, when: str, kind: Kind, dry_run: bool, expires: int | None
-    ) -> Asked:
+        self,
+        servers: list[int],
+        source: str,
+        when: str,
+        *,
+        kind: Kind = Kind.GOOD,
+        dry_run: bool = False,
+        expires: int | None = None,
+        since: float | None = None,
+    ) -> Event:
         self.numbers[source] += 1
         now = self.clock.time()
-        ids = [self.town.ids[n % len(self.town.ids)] if n < _UNKNOWN else _UNKNOWN_ID for n in servers]
-        TALLY.add("events", kind)
-        return Asked(
+        known = self.environment.ids
+        ids = [known[n % len(known)] if n != _UNKNOWN else _UNKNOWN_ID for n in servers]
+        COUNTERS.add("events", kind)
+        return Event(
             source=source,
             id=_SOURCES[source].format(self.numbers[source]),
             kind=kind,
             server_ids=tuple(dict.fromkeys(ids)),
             emitted=now,
-            time=None if when == "none" else now + _STAMPS[when],
+            time=None if when == "none" else now + _TIMES[when],
             expires=None if expires is None else now + expires,
             dry_run=dry_run,
+            since=None if since is None else now - since,
+            since_by_server=self.numbers[source] % 2 == 0,
         )
+
+    def _target(self, which: int | None, ask: bool) -> int | None:
+        """The server that a fault is about: a new one, so that the fault happens, if it is to be asked for at once."""
+        if not ask or len(self.environment.ids) >= _MOST_LATER:
+            return which
+        self.environment.add("plain")
+        return len(self.environment.ids) - 1
+
+    def _ask_now(self, which: int | None, ask: bool) -> None:
+        if ask:
+            self.ask([which or 0], None, 0, "now", dry_run=False, since=None)
+
+    def _deliver_at_once(self, event: Event, mode: Mode, pause: int | None, order: int) -> None:
+        self.broker.publish(Message((event,), mode))
+        self.deliver(len(self.broker.waiting) - 1, pause, order, acknowledged=True)
 
     def _go_on(self, delivery: Delivery, pause: int | None, acknowledged: bool) -> None:
         if delivery.stepped:
@@ -385,48 +628,55 @@ class Machine(RuleBasedStateMachine):
         for other in self.under_way:
             if other is not delivery:
                 other.undisturbed = False
-        delivery.go_on(pause)
-        if delivery.done:
-            self.under_way.remove(delivery)
-            status = delivery.judge()
-            if not acknowledged and status < 300:
-                TALLY.add("acknowledgements lost")
-            self.broker.settle(delivery.copy, status if acknowledged or status >= 300 else None)
+        delivery.step(pause)
+        # One that waits for the run of another lets that one go on, which may end by it.
+        for ended in [one for one in self.under_way if one.done]:
+            self._settle(ended, acknowledged or ended is not delivery)
         self._check()
 
+    def _settle(self, delivery: Delivery, acknowledged: bool) -> None:
+        self.under_way.remove(delivery)
+        self.last = delivery
+        status = delivery.judge()
+        if not acknowledged and status < 300:
+            COUNTERS.add("faults", "acknowledgement lost")
+        self.broker.settle(delivery.copy, status if acknowledged or status >= 300 else None)
+
     def _check(self) -> None:
-        if self.ledger.broken:
-            raise Broken(self.ledger.broken[0])
+        if self.recorder.violations:
+            raise InvariantViolation(self.recorder.violations[0])
 
     def _disturb(self) -> None:
         for delivery in self.under_way:
             delivery.undisturbed = False
 
     def _quiet(self) -> bool:
-        return not (self.town.cloud.faults.present() or self.wire.hitches or self.wire.limbo or self.sink_wire.troubles)
-
-    def _mend(self) -> None:
-        self.town.cloud.faults.clear()
-        self.wire.hitches.clear()
-        self.sink_wire.troubles.clear()
-
-    def _inject(self, fault: Fault) -> None:
-        self.town.cloud.faults.add(fault)
+        client = self.cloud_client
+        return not (
+            self.environment.cloud.faults.present() or client.planned or client.delayed or self.sink_client.planned
+        )
 
     def _stopped(self) -> list[int]:
-        return [n for n, id_ in enumerate(self.town.ids) if self.town.world.get(id_).vm_state == "stopped"]
+        return [
+            n for n, id_ in enumerate(self.environment.ids) if self.environment.world.get(id_).vm_state == "stopped"
+        ]
 
-    def _meant(self, on: CallKind) -> CallKind:
-        """The API without a history has jobs in its place."""
-        return CallKind.JOB if on is CallKind.ACTIONS and self.town.bms else on
-
-    def _name(self, which: int | None) -> str | None:
-        return None if which is None else self.town.ids[which % len(self.town.ids)]
+    def _id(self, which: int | None) -> str | None:
+        return None if which is None else self.environment.ids[which % len(self.environment.ids)]
 
     def _new_function(self) -> Function:
-        extra = {
-            "AUTOSTOP_MAX_SERVERS": str(law.MAX_SERVERS),
-            "AUTOSTOP_CONCURRENCY": str(self._hands),
+        environ = {
+            **self.environment.environ(),
+            "AUTOSTOP_MAX_SERVERS": str(invariants.MAX_SERVERS),
+            "AUTOSTOP_CONCURRENCY": str(self._concurrency),
             "AUTOSTOP_LOG_LEVEL": "ERROR",
         }
-        return Function(self.town.environ(), extra, self.clock, self.wire, self.sink_wire, self._sink)
+        return Function(
+            environ,
+            self.clock,
+            self.tasks,
+            self.cloud_client,
+            self.sink_client,
+            self._sink,
+            lambda: COUNTERS.add("runs shared"),
+        )

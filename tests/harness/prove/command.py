@@ -1,0 +1,136 @@
+"""What one delivery of an event was shown by the cloud, and what it sent."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from handler.simulator import Action
+from handler.simulator.compute.servers import ServerState
+from handler.stop.model import StopRequest
+from handler.stop.run import PreparedRequest
+from tests.harness.prove.events import Event
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What the settings of the function and its login say, as far as it varies.
+
+    Attributes:
+        project_id: the login's.
+        only: `key=value` that a server must carry (`AUTOSTOP_ONLY`), or None.
+        stop_limit: most servers that one process sends stops for within a window, and its seconds; or None.
+    """
+
+    project_id: str
+    only: str | None = None
+    stop_limit: tuple[int, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A server as the cloud showed it: `at` is in seconds since the epoch."""
+
+    at: float
+    state: ServerState
+    actions: tuple[Action, ...]
+
+
+@dataclass(slots=True)
+class StopSent:
+    """A stop that was sent, for one server.
+
+    Attributes:
+        at: when, in seconds since the epoch.
+        basis: the read that it rests on, or None.
+        taken_at: when the cloud took it, or None.
+        request_id: of the recorded stop, if taken.
+        status: the HTTP status that came back; None if none did.
+        late: it was delayed on the way, and the cloud took it only after the function had given up on it.
+    """
+
+    at: float
+    basis: Observation | None
+    taken_at: float | None = None
+    request_id: str | None = None
+    status: int | None = None
+    late: bool = False
+
+    @property
+    def may_be_taken(self) -> bool:
+        """Whether the function has reason to hold that the cloud took it."""
+        return self.status is None or 200 <= self.status < 300 or self.status in (502, 504)
+
+    @property
+    def known_taken(self) -> bool:
+        """Whether the cloud took it and said so."""
+        return self.taken_at is not None and self.status is not None and self.status < 300
+
+    @property
+    def unclear(self) -> bool:
+        """Whether it got no answer, or one that leaves open what the cloud did; 503 says that it did nothing."""
+        return self.status is None or (self.status >= 500 and self.status != 503)
+
+
+class Command:
+    """One event in one delivery; or a delivery of several, which has a command for each of them as its parts.
+
+    Args:
+        process: the process of the function that handles it.
+        over_limit: the events of the delivery name too many servers together.
+
+    Attributes:
+        event: the event; None if there are several, or none to act on.
+        began: when the delivery began, in seconds since the epoch.
+        observations: for each server what reads of it showed.
+        latest: for each server the last of them, unless a stop was sent since.
+        stops: for each server the stops that were sent.
+        without_history: servers whose history the cloud does not show.
+        unreadable_history: servers of whose history an entry could not be read.
+        failing: servers about which a call failed.
+        posted: results that the sink took, as headers and body.
+        run_by: the command whose run of the event this one shares; itself unless it waited for another delivery.
+    """
+
+    def __init__(
+        self,
+        events: Sequence[Event],
+        began: float,
+        deployment: Deployment,
+        process: int = 0,
+        *,
+        over_limit: bool = False,
+    ) -> None:
+        self.number = next(_numbers)
+        self.event = events[0] if len(events) == 1 else None
+        self.began = began
+        self.deployment = deployment
+        self.process = process
+        self.over_limit = over_limit
+        self.parts = (
+            {event.key: Command([event], began, deployment, process, over_limit=over_limit) for event in events}
+            if len(events) > 1
+            else {}
+        )
+        self.observations: dict[str, list[Observation]] = {}
+        self.latest: dict[str, Observation | None] = {}
+        self.stops: dict[str, list[StopSent]] = {}
+        self.without_history: set[str] = set()
+        self.unreadable_history: set[str] = set()
+        self.failing: set[str] = set()
+        self.posted: list[tuple[Mapping[str, str], bytes]] = []
+        self.run_by = self
+
+    def part(self, item: Any) -> Command:
+        """Return the command of one of several requests; of anything else, such as a result, the whole."""
+        if isinstance(item, PreparedRequest):
+            item = item.asked
+        return self.parts[(item.source, item.id)] if isinstance(item, StopRequest) else self
+
+    def of(self, event: Event) -> Command:
+        """Return the command of one of its events."""
+        return self.parts.get(event.key, self)

@@ -1,0 +1,193 @@
+"""Records what the function was shown, what it sent and what it said, and holds it against the invariants."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from handler.simulator import Action, CallKind
+from handler.simulator.compute.servers import ServerState
+from handler.simulator.compute.world import World
+from tests.harness.prove import invariants
+from tests.harness.prove.clock import Clock
+from tests.harness.prove.command import Command, Observation, StopSent
+from tests.harness.prove.counters import Counters
+from tests.harness.prove.events import Event, Key
+
+_RUN_CALLS = frozenset({CallKind.READ, CallKind.ACTIONS, CallKind.STOP, CallKind.JOB})
+# A refusal that says nothing of a server that is named singly.
+_LIST_REFUSED = frozenset({400, 403, 404})
+
+
+class InvariantViolation(AssertionError):
+    """The function did something that the invariants do not allow; the text says what."""
+
+
+class Recorder:
+    """Everything that happened in one environment.
+
+    Args:
+        name_of: the name of a server.
+
+    Attributes:
+        violations: sentences about what is not allowed.
+    """
+
+    def __init__(self, world: World, counters: Counters, clock: Clock, name_of: Callable[[str], str]) -> None:
+        self.counters = counters
+        self.violations: list[str] = []
+        self._world = world
+        self._clock = clock
+        self._name = name_of
+        self._shown: dict[int, dict[str, Observation]] = {}
+        self._taken: dict[tuple[Key, str], list[StopSent]] = {}
+        self._result_ids: dict[tuple[Key, str], str] = {}
+        self._contents: dict[str, tuple[Key, str]] = {}
+        self._running: dict[tuple[int, Event], list[int]] = {}
+        self._attempts: dict[int, list[float]] = {}
+
+    def shown(self, command: Command, ids: Sequence[str]) -> None:
+        """Remember servers as they are while the cloud shows them in the answer to a read."""
+        self._shown[command.number] = {
+            id_: Observation(self._clock.time(), self._world.get(id_), tuple(self._world.actions(id_)))
+            for id_ in ids
+            if self._world.known(id_)
+        }
+
+    def called(self, command: Command, kind: CallKind) -> None:
+        """Note that a call is made; there must be one run of an event at a time in a process."""
+        event = command.event
+        if event is None or not (kind in _RUN_CALLS or (kind is CallKind.LIST and event.tag is None)):
+            return
+        runs = self._running.setdefault((command.process, event), [])
+        if command.number in runs[:-1]:
+            self.violations.append(f"two runs of the event {event.key} were going on at once in one process")
+        elif command.number not in runs:
+            runs.append(command.number)
+
+    def answered(self, command: Command, kind: CallKind, ids: Sequence[str], status: int, *, whole: bool) -> None:
+        """Note that an answer reached the function; not `whole` if nothing can be read from it."""
+        self.counters.add("calls", kind)
+        good = whole and status < 300
+        if kind in (CallKind.READ, CallKind.LIST) and good:
+            for id_, observation in self._shown[command.number].items():
+                command.observations.setdefault(id_, []).append(observation)
+                command.latest[id_] = observation
+        if not good:
+            self.failed(command, kind, ids, status if whole else None)
+        if kind is CallKind.ACTIONS:
+            if good:
+                command.without_history -= set(ids)
+            elif 400 <= status < 500 and status not in (408, 413, 429):
+                command.without_history |= set(ids)
+        if kind is CallKind.STOP:
+            for id_ in ids:
+                stop = command.stops[id_][-1]
+                stop.status = status if whole else None
+                if stop.status == 401:
+                    # Refused before the cloud looked at it: the same stop is sent again with a new token.
+                    command.latest[id_] = stop.basis
+                    self._attempts[command.process].pop()
+
+    def failed(self, command: Command, kind: CallKind, ids: Sequence[str], status: int | None) -> None:
+        """Note that a call brought nothing; a list that is refused is no excuse where servers are named."""
+        named = command.event is not None and command.event.tag is None
+        if not (kind is CallKind.LIST and named and status in _LIST_REFUSED):
+            command.failing |= set(ids or self._about(command))
+
+    def stop_sent(self, command: Command, ids: Sequence[str]) -> None:
+        """Judge a stop, of one server or of several, on its arrival at the cloud."""
+        if not ids:
+            self.violations.append("a stop was sent that names no server")
+        for server_id in ids:
+            stop = StopSent(self._clock.time(), command.latest.get(server_id))
+            violation = invariants.stop_violation(command, server_id, stop, self._earlier(command, server_id))
+            if violation:
+                self.violations.append(f"a stop was sent to {self._name(server_id)} {violation}")
+            command.stops.setdefault(server_id, []).append(stop)
+            command.latest[server_id] = None
+            command.failing.add(server_id)
+            self.counters.add("stops sent")
+            self._count_attempt(command)
+
+    def stop_taken(self, command: Command, server_id: str) -> None:
+        """Note that the cloud took the stop just sent."""
+        self._note_taken(command, server_id, command.stops[server_id][-1])
+
+    def taken_late(self, command: Command, server_id: str) -> None:
+        """Note that the cloud took a stop that was delayed on the way."""
+        stop = next(stop for stop in command.stops[server_id] if stop.taken_at is None and stop.status is None)
+        stop.late = True
+        self._note_taken(command, server_id, stop)
+
+    def result_posted(self, command: Command, headers: Mapping[str, str], body: bytes) -> None:
+        """Note a result that the sink took."""
+        command.posted.append((headers, body))
+
+    def result_id(self, key: Key, found: str, content: str) -> None:
+        """Hold the id of a result against the others: the same content has the same id, other content another.
+
+        Args:
+            content: what the id stands for: type, refusal, and for each server what the result says of it.
+        """
+        if self._result_ids.setdefault((key, content), found) != found:
+            self.violations.append(f"a result of event {key} has another id than the same result had before")
+        if self._contents.setdefault(found, (key, content)) != (key, content):
+            self.violations.append(f"two different results, one of the event {key}, have the same id")
+
+    def state(self, server_id: str) -> ServerState | None:
+        """Return a server as it is now; None if there never was one."""
+        return self._world.get(server_id) if self._world.known(server_id) else None
+
+    def actions(self, server_id: str) -> list[Action]:
+        """Return the history of a server."""
+        return self._world.actions(server_id) if self._world.known(server_id) else []
+
+    def _count_attempt(self, command: Command) -> None:
+        attempts = self._attempts.setdefault(command.process, [])
+        attempts.append(self._clock.time())
+        if command.deployment.stop_limit is None:
+            return
+        most, window = command.deployment.stop_limit
+        if sum(at > self._clock.time() - window for at in attempts) > most:
+            self.violations.append(f"more than {most} servers were sent stops within {window:g} seconds")
+
+    def _about(self, command: Command) -> Sequence[str]:
+        """The servers that an event may be about: those that it names, or all."""
+        event = command.event
+        if event is None:
+            return ()
+        return event.server_ids if event.tag is None else [state.id for state in self._world.all()]
+
+    def _note_taken(self, command: Command, server_id: str, stop: StopSent) -> None:
+        stop.taken_at = self._clock.time()
+        stop.request_id = next(a.request_id for a in self._world.actions(server_id) if a.action == "stop")
+        assert command.event is not None
+        self._taken.setdefault((command.event.key, server_id), []).append(stop)
+        self.counters.add("stops taken")
+        state = self._world.get(server_id)
+        if state.controller != "works":
+            self.counters.add("faults", f"controller {state.controller}")
+
+    def _earlier(self, command: Command, server_id: str) -> list[StopSent]:
+        """Stops for the same event that really brought the server down."""
+        if command.event is None:
+            return []
+        down = {
+            action.request_id
+            for action in self._world.actions(server_id)
+            if action.action == "stop" and action.finish_time is not None and not action.failed
+        }
+        return [stop for stop in self._taken.get((command.event.key, server_id), []) if stop.request_id in down]
+
+
+def ids_shown(body: bytes) -> list[str]:
+    """Return the ids of the servers that the body of an answer to a read shows."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return []
+    if not isinstance(document, dict):
+        return []
+    servers = document.get("servers", [document.get("server")])
+    return [server["id"] for server in servers if isinstance(server, dict) and "id" in server]

@@ -1,0 +1,99 @@
+"""The state machine runs for a few seconds; `python -m tests.harness.prove` runs it for minutes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.harness.prove import scheduler
+from tests.harness.prove.breakages import BREAKAGES, find
+from tests.harness.prove.clock import Clock
+from tests.harness.prove.counters import Counters
+from tests.harness.prove.machine import COUNTERS, Machine
+
+# The shortest way to a violation takes minutes to find, and is for the long run.
+_BRIEFLY = settings(max_examples=60, stateful_step_count=30, derandomize=True, database=None, phases=[Phase.generate])
+
+
+def test_every_invariant_holds_whatever_goes_wrong() -> None:
+    """No stop that may not be sent, no result that is not so, no event lost: under users, faults, kills, repeats."""
+    before = COUNTERS.total("deliveries")
+    # Many thousand lines, each of which pytest would keep and format.
+    logging.disable(logging.CRITICAL)
+    try:
+        run_state_machine_as_test(Machine, settings=_BRIEFLY)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert COUNTERS.total("deliveries") - before > 100
+
+
+@pytest.mark.parametrize(
+    "breakage", ["protected", "started-since", "read before a repeat", "confirm before stopped", "one run per event"]
+)
+def test_a_removed_guard_is_found(breakage: str) -> None:
+    """A state machine that finds nothing proves nothing; `make breakages` tries each guard."""
+    assert find(breakage) is not None
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_each_breakage_is_of_something_that_exists(breakage: str) -> None:
+    """What was moved or renamed must be moved or renamed there too."""
+    with BREAKAGES[breakage]():
+        pass
+
+
+def test_the_same_seed_gives_the_same_transcript() -> None:
+    """Also in another process, where sets and dictionaries of texts have another order."""
+
+    def transcript(seed: int, hash_seed: str) -> str:
+        command = [sys.executable, "-m", "tests.harness.prove", "--deliveries", "1", "--seed", str(seed)]
+        command += ["--environments", "6", "--steps", "12"]
+        environ = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+        return next(line for line in done.stdout.splitlines() if line.startswith("transcript "))
+
+    assert transcript(1, "1") == transcript(1, "2")
+    assert transcript(1, "1") != transcript(2, "1")
+
+
+def test_what_was_never_counted_is_named() -> None:
+    """A long run fails if a reason, a refusal or a fault was not reached."""
+    counters = Counters()
+    counters.add("faults", "cut before")
+    assert counters.unreached({"faults": ["cut before", "rival"], "shared": [""]}) == ["faults rival", "shared "]
+
+
+def test_a_task_that_waits_lets_the_others_go_on() -> None:
+    """So that one delivery can wait for the run of another in the same process."""
+    clock = Clock()
+    tasks = scheduler.Scheduler(clock)
+    future: Future[str] = Future()
+
+    def work() -> None:
+        scheduler.sleep(clock, 3.0)
+        scheduler.pause()
+        future.set_result("done")
+
+    worker = tasks.start(work, None, 0)
+    waiter = tasks.start(lambda: tasks.wait(future, 10.0), None, 0)
+    worker.step()
+    waiter.step(None)
+    assert (waiter.result, worker.done, clock.monotonic()) == ("done", True, 3.0)
+
+
+def test_a_task_does_not_wait_longer_than_it_may() -> None:
+    """Its time passes also if no other task can run."""
+    clock = Clock()
+    tasks = scheduler.Scheduler(clock)
+    waiter = tasks.start(lambda: tasks.wait(Future(), 2.0), None, 0)
+    waiter.step(None)
+    assert isinstance(waiter.failure, FutureTimeout)
+    assert 2.0 <= clock.monotonic() < 3.0
