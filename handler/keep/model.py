@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from handler.stop.model import Policy, Refusal, Selector
+from handler.stop.model import Policy, Refusal, Report, Selector
 
 
 class Outcome(StrEnum):
@@ -174,3 +174,7 @@ class KeepReport:
     def failed(self) -> bool:
         """Whether the event was refused, or at least one server failed."""
         return self.refusal is not None or any(server.outcome is Outcome.FAILED for server in self.servers)
+
+
+AnyReport = Report | KeepReport
+"""The report of an event, of a stop or of a keep."""

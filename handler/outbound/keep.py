@@ -10,7 +10,7 @@ from datetime import datetime
 
 from cloudevents.http import CloudEvent
 
-from handler import rfc3339
+from handler import durations, rfc3339
 from handler.event_types import KEEP_COMPLETED, KEEP_FAILED
 from handler.keep.decide import written
 from handler.keep.model import KeepReport, KeepRequest, KeepResult, Outcome
@@ -22,6 +22,38 @@ _LOG = logging.getLogger(__name__)
 # One fixed namespace, so that the same result has the same id in every deployment.
 _IDS = uuid.UUID("0d0b9d5e-52f6-5b0e-8d1e-4f5a0c1d7b36")
 _WRITTEN = frozenset({Outcome.KEPT, Outcome.RELEASED})
+
+
+def keep_request_event(request: KeepRequest, extensions: Mapping[str, str]) -> CloudEvent:
+    """Make the event that `receive_webhook` posts.
+
+    Args:
+        extensions: attributes that the platform wants on every event sent.
+    """
+    data = {
+        "server_ids": list(request.server_ids),
+        "for": durations.render(request.duration) if request.duration is not None else None,
+        "until": _time(request.until),
+        "release": request.release or None,
+        "dry_run": request.dry_run,
+        "reason": request.reason,
+        "requested_by": request.requested_by,
+        "reply_to": request.reply_to,
+    }
+    optional = {
+        "time": rfc3339.render(request.time) if request.time else None,
+        "traceparent": request.traceparent,
+        "tracestate": request.tracestate,
+    }
+    attributes = {
+        "id": request.id,
+        "source": request.source,
+        "type": request.type,
+        "datacontenttype": "application/json",
+        **{name: value for name, value in optional.items() if value is not None},
+        **extensions,
+    }
+    return CloudEvent(attributes, {name: value for name, value in data.items() if value is not None})
 
 
 def keep_result_id(report: KeepReport, type_: str) -> str:

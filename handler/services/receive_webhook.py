@@ -9,7 +9,9 @@ from handler.errors import Acceptance, SinkUnreachable
 from handler.http_client import HttpClient
 from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
 from handler.inbound.webhooks.registry import switched_on
+from handler.keep.model import KeepRequest
 from handler.outbound import logs
+from handler.outbound.keep import keep_request_event
 from handler.outbound.result import binary
 from handler.outbound.sink import Sink
 from handler.outbound.stop_request import stop_request_event
@@ -33,6 +35,7 @@ class WebhookService:
         self._settings = settings
         new_client = telemetry.http_client("sink") if telemetry else HttpClient
         self._sink = Sink(settings.sink, once=True, new_client=new_client)
+        self._keep_sink = Sink(settings.keep_sink, once=True, new_client=new_client)
         self._producers = switched_on(settings)
 
     def endpoint(self) -> WebhookEndpoint:
@@ -41,8 +44,8 @@ class WebhookService:
             _LOG.warning("no webhook is switched on")
         return WebhookEndpoint(self._producers, self.hand_on, dry_run=self._settings.dry_run)
 
-    def hand_on(self, request: StopRequest, deadline: float) -> None:
-        """Give a stop request to the sink.
+    def hand_on(self, request: StopRequest | KeepRequest, deadline: float) -> None:
+        """Give a request to its sink.
 
         Args:
             deadline: on the monotonic clock.
@@ -56,6 +59,8 @@ class WebhookService:
             "dry_run": request.dry_run,
             "requested_by": request.requested_by,
         }
+        if isinstance(request, KeepRequest):
+            return self._hand_on_keep(request, extra, deadline)
         try:
             self._sink.send(*binary(stop_request_event(request, self._settings.extensions)), deadline)
         except SinkUnreachable as error:
@@ -69,3 +74,13 @@ class WebhookService:
                     assert_never(unknown)
             raise
         _LOG.info("stop request handed on", extra=extra)
+        return None
+
+    def _hand_on_keep(self, request: KeepRequest, extra: dict[str, object], deadline: float) -> None:
+        try:
+            self._keep_sink.send(*binary(keep_request_event(request, self._settings.extensions)), deadline)
+        except SinkUnreachable as error:
+            extra |= {"problem": error.name, "detail": str(error)}
+            _LOG.warning("keep request not handed on", extra=extra)
+            raise
+        _LOG.info("keep request handed on", extra=extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import logging
 import os
@@ -158,6 +159,16 @@ class Scenes:
                 service.hand_on(REQUEST, time.monotonic() + 5)
             except SinkUnreachable:
                 assert said
+
+    def keep_handed_on(self, *said: Say) -> None:
+        with SinkServer(*said) as sink:
+            service = WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": sink.url}))
+            request = KeepRequest("/tests", "k", KEEP, (ONE,), release=True, requested_by="ada")
+            with contextlib.suppress(SinkUnreachable):
+                service.hand_on(request, time.monotonic() + 5)
+
+    def keep_not_handed_on(self) -> None:
+        self.keep_handed_on(Say(400))
 
     def not_handed_on(self) -> None:
         self.handed_on(Say(400))
@@ -325,6 +336,8 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "event not handled": Scenes.not_handled,
     "request not handled": Scenes.not_handled,
     "stop request handed on": Scenes.handed_on,
+    "keep request handed on": Scenes.keep_handed_on,
+    "keep request not handed on": Scenes.keep_not_handed_on,
     "stop request not handed on": Scenes.not_handed_on,
     "stop request sent, not known whether it was taken": Scenes.perhaps_handed_on,
     "delivery ignored": Scenes.delivery_ignored,

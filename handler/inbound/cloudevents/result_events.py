@@ -14,9 +14,12 @@ from typing import TypeVar
 
 from handler import rfc3339
 from handler.errors import BadEvent, Violation
-from handler.event_types import PREFIX, RESULTS
+from handler.event_types import KEEP_COMPLETED, KEEP_FAILED, KEEP_RESULTS, PREFIX, RESULTS
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.trace_context import traced
+from handler.keep.model import AnyReport, KeepReport, KeepRequest, KeepResult
+from handler.keep.model import Outcome as KeepOutcome
+from handler.keep.model import Reason as KeepReason
 from handler.stop.model import UUID, Outcome, Reason, Refusal, Report, ServerResult, StopRequest
 
 _MOST_FLAWS = 50
@@ -40,7 +43,7 @@ class ResultEvent:
     source: str
     id: str
     type: str
-    report: Report
+    report: AnyReport
     trace_id: str | None = None
 
 
@@ -50,11 +53,23 @@ def read(event: Event) -> ResultEvent:
     Raises:
         BadEvent: it is no result event, or its data is not that of one; with every flaw.
     """
-    if event.type not in RESULTS and event.type.strip():
+    if event.type not in RESULTS | KEEP_RESULTS and event.type.strip():
         raise BadEvent(Violation("type", "must be a result event"))
     if not isinstance(event.data, dict):
         raise BadEvent(Violation("data", "must be a JSON object"))
-    data, reading = event.data, _Reading()
+    reading = ResultReader()
+    report: AnyReport
+    if event.type in KEEP_RESULTS:
+        report = keep_report(event.data, event.type, reading)
+    else:
+        report = _report(event.data, event.type, reading)
+    if reading.violations:
+        raise BadEvent(*reading.violations)
+    parent = traced(event.traceparent, None)["traceparent"]
+    return ResultEvent(event.source, event.id, event.type, report, parent.split("-")[1] if parent else None)
+
+
+def _report(data: Mapping[str, object], type_: str, reading: ResultReader) -> Report:
     refusal = reading.optional(data, "refusal", "data.refusal", Refusal)
     servers = reading.servers(data)
     report = Report(
@@ -71,12 +86,57 @@ def read(event: Event) -> ResultEvent:
         reading.violation("data.servers", "must be empty, since the event was refused")
     if any(server.outcome in _UNLIKE[report.dry_run] for server in servers):
         reading.violation("data.dry_run", "must fit the servers")
-    if not reading.violations and event.type in RESULTS and event.type != _type(report):
+    if not reading.violations and type_ in RESULTS and type_ != _type(report):
         reading.violation("type", "must fit the data")
-    if reading.violations:
-        raise BadEvent(*reading.violations)
-    parent = traced(event.traceparent, None)["traceparent"]
-    return ResultEvent(event.source, event.id, event.type, report, parent.split("-")[1] if parent else None)
+    return report
+
+
+def keep_report(data: Mapping[str, object], type_: str, reading: ResultReader) -> KeepReport:
+    """Read the report of a keep."""
+    asked = reading.request(data)
+    refusal = reading.optional(data, "refusal", "data.refusal", Refusal)
+    report = KeepReport(
+        request=KeepRequest(
+            source=asked.source,
+            id=asked.id,
+            type=asked.type,
+            server_ids=(),
+            reason=asked.reason,
+            requested_by=asked.requested_by,
+            reply_to=asked.reply_to,
+        ),
+        keep_until=reading.optional(data, "keep_until", "data.keep_until", rfc3339.parse),
+        dry_run=reading.flag(data, "dry_run", "data.dry_run"),
+        refusal=refusal,
+        servers=tuple(_keep_result(row, at, reading) for row, at in reading.rows(data)),
+        started_at=reading.time(data, "started_at"),
+        finished_at=reading.time(data, "finished_at"),
+        detail=reading.optional(data, "detail", "data.detail", str),
+    )
+    if refusal and report.servers:
+        reading.violation("data.servers", "must be empty, since the event was refused")
+    unlike = (KeepOutcome.KEPT, KeepOutcome.RELEASED) if report.dry_run else (KeepOutcome.PLANNED,)
+    if any(server.outcome in unlike for server in report.servers):
+        reading.violation("data.dry_run", "must fit the servers")
+    if not reading.violations and type_ != (KEEP_FAILED if report.failed else KEEP_COMPLETED):
+        reading.violation("type", "must fit the data")
+    return report
+
+
+def _keep_result(row: Mapping[str, object], at: str, reading: ResultReader) -> KeepResult:
+    reason = reading.optional(row, "reason", f"{at}.reason", KeepReason)
+    if reason is None or row.get("outcome") != reason.outcome:
+        reading.violation(f"{at}.outcome", "must be that of its reason")
+    until = reading.optional(row, "keep_until", f"{at}.keep_until", rfc3339.parse)
+    if reason is KeepReason.KEPT and until is None:
+        reading.violation(f"{at}.keep_until", "must be there, since the server is kept")
+    return KeepResult(
+        id=reading.server_id(row, at),
+        reason=reason or KeepReason.CLOUD_ERROR,
+        detail=reading.optional(row, "detail", f"{at}.detail", str) or "",
+        name=reading.optional(row, "name", f"{at}.name", str),
+        keep_until=until,
+    )
 
 
 def _type(report: Report) -> str:
@@ -85,7 +145,7 @@ def _type(report: Report) -> str:
     return f"{PREFIX}stop.{word}.v1"
 
 
-class _Reading:
+class ResultReader:
     """What was found wrong so far. A value that is wrong is replaced by one that is never used."""
 
     def __init__(self) -> None:
@@ -144,24 +204,37 @@ class _Reading:
         )
 
     def servers(self, data: Mapping[str, object]) -> tuple[ServerResult, ...]:
+        return tuple(self._server(row, at) for row, at in self.rows(data))
+
+    def rows(self, data: Mapping[str, object]) -> list[tuple[Mapping[str, object], str]]:
+        """Return the rows of the servers, each with its path."""
         rows = data.get("servers")
         if not isinstance(rows, list) or len(rows) > _MOST_SERVERS:
             self.violation("data.servers", f"must be an array of at most {_MOST_SERVERS} servers")
-            return ()
-        return tuple(self._server(row, f"data.servers[{index}]") for index, row in enumerate(rows))
+            return []
+        found: list[tuple[Mapping[str, object], str]] = []
+        for index, row in enumerate(rows):
+            at = f"data.servers[{index}]"
+            if not isinstance(row, dict):
+                self.violation(at, "must be a JSON object")
+                row = {}
+            found.append((row, at))
+        return found
 
-    def _server(self, row: object, at: str) -> ServerResult:
-        if not isinstance(row, dict):
-            self.violation(at, "must be a JSON object")
-            row = {}
+    def server_id(self, row: Mapping[str, object], at: str) -> str:
+        """Return the id of a row, in lower case."""
         id_ = self.text(row, "id", f"{at}.id")
         if id_ and not UUID.fullmatch(id_):
             self.violation(f"{at}.id", "must be a UUID")
+        return id_.lower()
+
+    def _server(self, row: Mapping[str, object], at: str) -> ServerResult:
+        id_ = self.server_id(row, at)
         reason = self.optional(row, "reason", f"{at}.reason", Reason)
         if reason is None or row.get("outcome") != reason.outcome:
             self.violation(f"{at}.outcome", "must be that of its reason")
         return ServerResult(
-            id=id_.lower(),
+            id=id_,
             reason=reason or Reason.CLOUD_ERROR,
             detail=self.optional(row, "detail", f"{at}.detail", str) or "",
             name=self.optional(row, "name", f"{at}.name", str),

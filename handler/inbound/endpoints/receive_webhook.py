@@ -15,11 +15,12 @@ from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.trace_context import traced
 from handler.inbound.webhooks.model import Producer, WebhookRequest
+from handler.keep.model import KeepRequest
 from handler.stop.model import StopRequest
 
 _LOG = logging.getLogger(__name__)
 
-HandOn = Callable[[StopRequest, float], None]
+HandOn = Callable[[StopRequest | KeepRequest, float], None]
 
 
 def _now() -> datetime:

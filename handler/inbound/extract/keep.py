@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from handler import event_types, rfc3339
+from handler import durations, event_types, rfc3339
 from handler.errors import BadEvent, CallerForbidden, Violation
-from handler.inbound import durations
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract.canonical import (
     MOST_FLAWS,

@@ -9,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import assert_never
 from urllib.parse import urlsplit
 
+from handler import durations
 from handler.errors import Acceptance
-from handler.event_types import STOP_REQUESTED
+from handler.event_types import KEEP_REQUESTED, STOP_REQUESTED
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity, text
@@ -30,6 +31,8 @@ from handler.inbound.webhooks.grammar import (
     Verb,
 )
 from handler.inbound.webhooks.model import WebhookRequest
+from handler.keep.decide import written
+from handler.keep.model import KeepRequest
 from handler.settings.receive_webhook import People
 from handler.stop.model import StopRequest
 
@@ -69,14 +72,16 @@ class Chat(ABC):
 
     Args:
         name: how it is called, and its settings are.
+        max_keep: how far ahead a keep may end.
     """
 
     patience = 2.0
 
-    def __init__(self, name: str, people: People, source: str) -> None:
+    def __init__(self, name: str, people: People, source: str, max_keep: timedelta) -> None:
         self._name = name
         self._people = people
         self._source = source
+        self._max_keep = max_keep
 
     @abstractmethod
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
@@ -98,12 +103,10 @@ class Chat(ABC):
                 "channel not allowed", self.say(f"Not from here: {setting}_CHANNELS lacks this channel.", message)
             )
         match message.command:
-            case StopCommand():
+            case StopCommand() | ReleaseCommand():
                 return None
-            case KeepCommand():
-                return self._not_switched_on(Verb.KEEP, message)
-            case ReleaseCommand():
-                return self._not_switched_on(Verb.RELEASE, message)
+            case KeepCommand() as keep:
+                return self._keep_refused(keep, message)
             case ApproveCommand():
                 return self._not_switched_on(Verb.APPROVE, message)
             case HelpCommand():
@@ -121,28 +124,59 @@ class Chat(ABC):
         words = f"Nothing was handed on. `{verb}` is not switched on here.\n{HELP}"
         return Skip("not switched on", self.say(words, message))
 
-    def extract(self, message: ChatCommand) -> StopRequest:
+    def _keep_refused(self, command: KeepCommand, message: ChatCommand) -> Skip | None:
+        """Refuse at once what `keep_servers` would refuse later, where nobody in the chat would see it."""
+        now = message.time or datetime.now(UTC)
+        length = command.until - now if command.until is not None else command.duration or timedelta(0)
+        if length > self._max_keep:
+            words = f"A keep may end at most {durations.render(self._max_keep)} ahead (AUTOSTOP_MAX_KEEP)."
+        elif length <= timedelta(0):
+            words = "That time has passed."
+        else:
+            return None
+        return Skip("keep not possible", self.say(f"Nothing was handed on. {words}", message))
+
+    def extract(self, message: ChatCommand) -> StopRequest | KeepRequest:
         """The ids that were typed."""
         command = message.command
-        assert isinstance(command, StopCommand)
-        return StopRequest(
+        id_, requested_by = identity(*message.identity), cut(f"{message.who} ({self._name})", LONGEST_REQUESTER)
+        if isinstance(command, StopCommand):
+            return StopRequest(
+                source=self._source,
+                id=id_,
+                type=STOP_REQUESTED,
+                server_ids=command.server_ids,
+                time=message.time,
+                dry_run=command.dry_run,
+                reason=cut(command.reason, LONGEST_REASON),
+                requested_by=requested_by,
+                reply_to=message.reply_to,
+            )
+        assert isinstance(command, KeepCommand | ReleaseCommand)
+        keep = command if isinstance(command, KeepCommand) else None
+        return KeepRequest(
             source=self._source,
-            id=identity(*message.identity),
-            type=STOP_REQUESTED,
+            id=id_,
+            type=KEEP_REQUESTED,
             server_ids=command.server_ids,
+            duration=keep.duration if keep else None,
+            until=keep.until if keep else None,
+            release=keep is None,
             time=message.time,
-            dry_run=command.dry_run,
-            reason=cut(command.reason, LONGEST_REASON),
-            requested_by=cut(f"{message.who} ({self._name})", LONGEST_REQUESTER),
+            reason=cut(keep.reason, LONGEST_REASON) if keep else None,
+            requested_by=requested_by,
             reply_to=message.reply_to,
         )
 
-    def handed_on(self, message: ChatCommand, request: StopRequest) -> Answer:
+    def handed_on(self, message: ChatCommand, request: StopRequest | KeepRequest) -> Answer:
         """What was understood, and that it is on its way."""
-        after = "It is a dry run: no stop will be sent." if request.dry_run else "The result comes later."
+        unsent = "no stop will be sent" if isinstance(request, StopRequest) else "nothing will be written"
+        after = f"It is a dry run: {unsent}." if request.dry_run else "The result comes later."
         return self.say(f"{_understood(request)} The request was handed on. {after}", message)
 
-    def not_handed_on(self, message: ChatCommand, request: StopRequest, acceptance: Acceptance) -> Answer | None:
+    def not_handed_on(
+        self, message: ChatCommand, request: StopRequest | KeepRequest, acceptance: Acceptance
+    ) -> Answer | None:
         """Answer in words: an error status shows as nothing useful in a chat."""
         match acceptance:
             case Acceptance.NOT_TAKEN:
@@ -178,12 +212,29 @@ def reply_url(url: str) -> str | None:
     return url if usable else None
 
 
-def _understood(request: StopRequest) -> str:
+def _understood(request: StopRequest | KeepRequest) -> str:
     ids = request.server_ids
     shown = ", ".join(ids[:_MOST_SHOWN]) + (f" and {len(ids) - _MOST_SHOWN} more" if len(ids) > _MOST_SHOWN else "")
-    what = "plan (dry run)" if request.dry_run else "stop"
+    what = _verb(request)
     because = f" Reason: {_quoted(request.reason, LONGEST_REASON)}." if request.reason else ""
-    return f"Understood: {what} {len(ids)} server{'s' if len(ids) != 1 else ''}: {shown}.{because}"
+    count = f"{len(ids)} server{'s' if len(ids) != 1 else ''}"
+    return f"Understood: {what} {count}{_end(request)}: {shown}.{because}"
+
+
+def _verb(request: StopRequest | KeepRequest) -> str:
+    if isinstance(request, StopRequest):
+        return "plan (dry run)" if request.dry_run else "stop"
+    verb = "release" if request.release else "keep"
+    return f"{verb} (dry run)" if request.dry_run else verb
+
+
+def _end(request: StopRequest | KeepRequest) -> str:
+    """Say until when servers are to be kept, with the duration if that is what was typed."""
+    if isinstance(request, StopRequest) or request.release:
+        return ""
+    end = request.end(request.time or datetime.now(UTC))
+    length = f" for {durations.render(request.duration)}," if request.duration is not None else ""
+    return f"{length} until {written(end)}" if end is not None else length
 
 
 def _quoted(words: str, longest: int) -> str:

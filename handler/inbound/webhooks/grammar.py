@@ -20,8 +20,10 @@ from handler.stop.model import UUID
 HELP = (
     "stop ID[, ID ...] [--dry-run] [because REASON]: stop these servers\n"
     "plan ID[, ID ...]: a dry run, which shows what a stop would do\n"
+    "keep ID[, ID ...] DURATION|until TIME [because REASON]: do not stop them before then\n"
+    "release ID[, ID ...]: end a keep\n"
     "help: this text\n"
-    "An ID is the UUID of a server."
+    "An ID is the UUID of a server, a DURATION is like 30m, 2h or 1d."
 )
 
 

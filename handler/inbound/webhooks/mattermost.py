@@ -29,7 +29,7 @@ class Mattermost(Chat):
     """Proves itself by a token: commands in a header and the body, webhooks in the body only."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Mattermost", settings.mattermost_people, source)
+        super().__init__("Mattermost", settings.mattermost_people, source, settings.max_keep)
         self._tokens = settings.mattermost_tokens
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:

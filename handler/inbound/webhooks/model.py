@@ -12,6 +12,7 @@ from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
+from handler.keep.model import KeepRequest
 from handler.stop.model import StopRequest
 
 
@@ -77,17 +78,19 @@ class Producer(Protocol[Message]):
             BadEvent: it is malformed.
         """
 
-    def extract(self, message: Message) -> StopRequest:
-        """Make the stop request. A time of None stands for the receipt.
+    def extract(self, message: Message) -> StopRequest | KeepRequest:
+        """Make the request. A time of None stands for the receipt.
 
         Raises:
             BadEvent: it is malformed; with every flaw.
         """
 
-    def handed_on(self, message: Message, request: StopRequest) -> Answer:
+    def handed_on(self, message: Message, request: StopRequest | KeepRequest) -> Answer:
         """What the producer is told once the sink has taken the request."""
 
-    def not_handed_on(self, message: Message, request: StopRequest, acceptance: Acceptance) -> Answer | None:
+    def not_handed_on(
+        self, message: Message, request: StopRequest | KeepRequest, acceptance: Acceptance
+    ) -> Answer | None:
         """Answer if the sink did not say that it has taken it; None for a 503, so that it is sent again.
 
         Args:
@@ -100,11 +103,14 @@ class Alarm:
 
     patience = 8.0
 
-    def handed_on(self, _message: object, request: StopRequest) -> Answer:
+    def handed_on(self, _message: object, request: StopRequest | KeepRequest) -> Answer:
         """Say that it was handed on, as which event, and what the producer left out; nothing has been stopped yet."""
-        incomplete = {"left_out": request.left_out} if request.left_out else {}
+        left_out = request.left_out if isinstance(request, StopRequest) else 0
+        incomplete = {"left_out": left_out} if left_out else {}
         return responses.json_answer(200, {"status": "handed-on", "id": request.id, **incomplete})
 
-    def not_handed_on(self, _message: object, _request: StopRequest, _acceptance: Acceptance) -> Answer | None:
+    def not_handed_on(
+        self, _message: object, _request: StopRequest | KeepRequest, _acceptance: Acceptance
+    ) -> Answer | None:
         """Have it sent again: the event's id is the same then."""
         return None

@@ -28,7 +28,7 @@ class RocketChat(Chat):
     patience = 3.5
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Rocket.Chat", settings.rocketchat_people, source)
+        super().__init__("Rocket.Chat", settings.rocketchat_people, source, settings.max_keep)
         self._tokens = settings.rocketchat_tokens
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:

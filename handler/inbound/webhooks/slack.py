@@ -20,7 +20,7 @@ class Slack(Chat):
     """Proves itself by a signature over time and body. Slack waits 3 seconds."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Slack", settings.slack_people, source)
+        super().__init__("Slack", settings.slack_people, source, settings.max_keep)
         self._secret = settings.slack_signing_secret.reveal().encode()
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:

@@ -28,7 +28,7 @@ class Teams(Chat):
     patience = 3.5
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Teams", settings.teams_people, source)
+        super().__init__("Teams", settings.teams_people, source, settings.max_keep)
         self._key = base64.b64decode(settings.teams_secret.reveal())
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:

@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from handler.keep import meanings as keep_meanings
+from handler.keep.decide import written
+from handler.keep.model import AnyReport, KeepReport, KeepResult
+from handler.keep.model import Outcome as KeepOutcome
+from handler.keep.model import Reason as KeepReason
 from handler.stop.meanings import MEANINGS, REFUSALS
 from handler.stop.model import Outcome, Reason, Report, ServerResult
 
@@ -38,6 +43,24 @@ _TELLING = frozenset(
         Reason.REVERTED,
         Reason.POWER_STILL_ON,
         Reason.CLOUD_ERROR,
+    }
+)
+
+# Of a keep, likewise.
+_KEEP_WORDS: Mapping[KeepOutcome, str] = {
+    KeepOutcome.FAILED: "failed",
+    KeepOutcome.UNCHANGED: "unchanged",
+    KeepOutcome.KEPT: "kept",
+    KeepOutcome.RELEASED: "released",
+    KeepOutcome.PLANNED: "would be changed",
+}
+_KEEP_TELLING = frozenset(
+    {
+        KeepReason.ALREADY_KEPT,
+        KeepReason.PROTECTED,
+        KeepReason.FORBIDDEN,
+        KeepReason.CONFLICT,
+        KeepReason.CLOUD_ERROR,
     }
 )
 
@@ -96,7 +119,7 @@ class ChatMessage:
     closing: str
 
 
-def notice(report: Report, most: int) -> ChatMessage:
+def notice(report: AnyReport, most: int) -> ChatMessage:
     """Say what came of an event.
 
     Args:
@@ -110,14 +133,14 @@ def notice(report: Report, most: int) -> ChatMessage:
         ("Event", f"{request.id} from {request.source}"),
     )
     return ChatMessage(
-        headline=_headline(report),
+        headline=_keep_headline(report) if isinstance(report, KeepReport) else _headline(report),
         facts=tuple((label, line) for label, text in facts if (line := one_line(text, _LONGEST_FACT))),
-        groups=_groups(report, most),
+        groups=_keep_groups(report, most) if isinstance(report, KeepReport) else _groups(report, most),
         closing=_closing(report),
     )
 
 
-def fitted(report: Report, make: Callable[[ChatMessage], _Made], fits: Callable[[_Made], bool]) -> _Made:
+def fitted(report: AnyReport, make: Callable[[ChatMessage], _Made], fits: Callable[[_Made], bool]) -> _Made:
     """The message with as many servers listed as fit into it."""
     for most in _ROWS[:-1]:
         made = make(notice(report, most))
@@ -172,7 +195,48 @@ def _row(server: ServerResult) -> Row:
     return Row(server.id, one_line(server.name, _LONGEST_NAME), one_line(remark, _LONGEST_REMARK))
 
 
-def _closing(report: Report) -> str:
+def _keep_headline(report: KeepReport) -> str:
+    if report.refusal:
+        return f"Refused as a whole; nothing was written. {REFUSALS[report.refusal]}"
+    count = len(report.servers)
+    what = f"{count} server{'s' * (count != 1)}"
+    summary = report.summary
+    told = ", ".join(f"{number} {word}" for outcome, word in _KEEP_WORDS.items() if (number := summary[outcome]))
+    asked = f"keep until {_time(report.keep_until)}" if report.keep_until else "end the keep"
+    begin = f"Dry run, nothing was written ({asked})" if report.dry_run else f"Asked to {asked}"
+    return f"{begin}: {what}" + (f", of which {told}." if told else ", so there was nothing to do.")
+
+
+def _keep_groups(report: KeepReport, most: int) -> tuple[Group, ...]:
+    groups = []
+    for outcome, word in _KEEP_WORDS.items():
+        for reason in (reason for reason in KeepReason if reason.outcome is outcome):
+            servers = [server for server in report.servers if server.reason is reason]
+            if not servers:
+                continue
+            which = f" ({reason})" if reason.value != outcome.value and reason is not KeepReason.DRY_RUN else ""
+            listed = servers[:most]
+            most -= len(listed)
+            groups.append(
+                Group(
+                    title=f"{word[0].upper()}{word[1:]}{which}: {len(servers)}",
+                    meaning=keep_meanings.MEANINGS[reason],
+                    rows=tuple(_keep_row(server, report) for server in listed),
+                    left_out=len(servers) - len(listed),
+                )
+            )
+    return tuple(groups)
+
+
+def _keep_row(server: KeepResult, report: KeepReport) -> Row:
+    remark = server.detail if server.reason in _KEEP_TELLING else ""
+    if server.reason in (KeepReason.KEPT, KeepReason.RELEASED) and server.keep_until != report.keep_until:
+        # It ended up kept longer than was asked for.
+        remark = server.detail or (f"Kept until {written(server.keep_until)}." if server.keep_until else "")
+    return Row(server.id, one_line(server.name, _LONGEST_NAME), one_line(remark, _LONGEST_REMARK))
+
+
+def _closing(report: AnyReport) -> str:
     began, ended = (_time(stamp) for stamp in (report.started_at, report.finished_at))
     return f"At {began}." if began == ended else f"From {began} to {ended}."
 

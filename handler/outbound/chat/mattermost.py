@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 
+from handler.keep.model import AnyReport
 from handler.outbound.chat.chat_message import fitted
 from handler.outbound.chat.markdown import markdown
-from handler.stop.model import Report
 
 CONTENT_TYPE = "application/json"
 
 _LONGEST = 16_000
 
 
-def message(report: Report, reply: bool) -> bytes:
+def message(report: AnyReport, reply: bool) -> bytes:
     """The body to POST.
 
     Args:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from handler.keep.model import AnyReport
 from handler.outbound.chat.chat_message import ChatMessage, Group, Row, fitted
-from handler.stop.model import Report
 
 CONTENT_TYPE = "text/plain; charset=utf-8"
 
 
-def message(report: Report, _reply: bool) -> bytes:
+def message(report: AnyReport, _reply: bool) -> bytes:
     """The body to POST."""
     return "".join(f"{line}\n" for line in fitted(report, _lines, lambda _: True)).encode()
 

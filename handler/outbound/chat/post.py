@@ -12,9 +12,9 @@ from importlib import import_module
 
 from handler.errors import Cause, ChatUnreachable
 from handler.http_client import FAILURES, HttpClient, call_failure, host_of, retry_after
+from handler.keep.model import AnyReport
 from handler.outbound.chat.route import Target
 from handler.settings.notify_chat import ChatName
-from handler.stop.model import Report
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Poster:
     def __init__(self) -> None:
         self._client = HttpClient()
 
-    def post(self, report: Report, target: Target, seconds: float) -> bool:
+    def post(self, report: AnyReport, target: Target, seconds: float) -> bool:
         """Tell a report.
 
         Args:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 
+from handler.keep.model import AnyReport
 from handler.outbound.chat.chat_message import fitted
 from handler.outbound.chat.markdown import markdown
-from handler.stop.model import Report
 
 CONTENT_TYPE = "application/json"
 
 _LONGEST = 4_800
 
 
-def message(report: Report, _reply: bool) -> bytes:
+def message(report: AnyReport, _reply: bool) -> bytes:
     """The body to POST."""
     text = fitted(report, lambda told: markdown(told, "*"), lambda made: len(made) <= _LONGEST)
     return json.dumps({"text": text, "parseUrls": False}).encode()

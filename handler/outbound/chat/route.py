@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from handler.keep.model import AnyReport
 from handler.settings.env import Secret
 from handler.settings.notify_chat import ChatName, NotifySettings
-from handler.stop.model import Report
 
 # One way to read it for every parser: no user, no backslash, no upper-case scheme, no character beyond ASCII.
 _URL = re.compile(r"(https://[A-Za-z0-9.-]+(?::\d{1,5})?|http://127\.0\.0\.1:\d{1,5})(/[A-Za-z0-9_/-]*)", re.ASCII)
@@ -35,7 +35,7 @@ class Target:
     reply: bool
 
 
-def targets(report: Report, settings: NotifySettings) -> tuple[Target, ...]:
+def targets(report: AnyReport, settings: NotifySettings) -> tuple[Target, ...]:
     """Where to tell a result: the first that takes it is enough.
 
     The address that the event brings is somebody else's text. It is used only if it is https, its host is exactly one

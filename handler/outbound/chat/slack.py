@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
+from handler.keep.model import AnyReport
 from handler.outbound.chat.chat_message import ChatMessage, Group, fitted, notice
 from handler.outbound.chat.plain import row_text
-from handler.stop.model import Report
 
 CONTENT_TYPE = "application/json"
 
@@ -22,7 +22,7 @@ _MOST_BLOCKS, _LONGEST_TEXT, _LONGEST_IN_ALL = 50, 2900, 11_000
 _Block = dict[str, object]
 
 
-def message(report: Report, reply: bool) -> bytes:
+def message(report: AnyReport, reply: bool) -> bytes:
     """The body to POST.
 
     Args:

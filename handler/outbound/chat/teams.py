@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from handler.keep.model import AnyReport
 from handler.outbound.chat.chat_message import ChatMessage, Group, fitted
 from handler.outbound.chat.plain import row_text
-from handler.stop.model import Report
 
 CONTENT_TYPE = "application/json"
 
@@ -20,7 +20,7 @@ _LARGEST = 26 * 1024
 _Element = dict[str, object]
 
 
-def message(report: Report, _reply: bool) -> bytes:
+def message(report: AnyReport, _reply: bool) -> bytes:
     """The body to POST."""
     return fitted(report, _made, lambda body: len(body) <= _LARGEST)
 

@@ -19,9 +19,12 @@ from handler.errors import Acceptance, SinkUnreachable
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.endpoints.receive_webhook import WebhookEndpoint
 from handler.inbound.extract.dispatch import extract
+from handler.inbound.extract.keep import extract_keep
 from handler.inbound.http.request import HttpRequest, ReadBody
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import switched_on
+from handler.keep.model import KeepRequest
+from handler.outbound.keep import keep_request_event
 from handler.outbound.result import binary
 from handler.outbound.stop_request import stop_request_event
 from handler.settings.receive_webhook import from_environ
@@ -80,16 +83,19 @@ class Scene:
         self.now = now
         self.down = down
         self.handed: list[StopRequest] = []
+        self.kept: list[KeepRequest] = []
         self.deadlines: list[float] = []
         settings = from_environ({"AUTOSTOP_EVENT_SINK": "http://sink.example/", **environ})
         self.producers = switched_on(settings)
         self._door = WebhookEndpoint(self.producers, self._hand_on, dry_run=settings.dry_run, now=lambda: self.now)
 
-    def _hand_on(self, request: StopRequest, deadline: float) -> None:
+    def _hand_on(self, request: StopRequest | KeepRequest, deadline: float) -> None:
         self.deadlines.append(deadline)
         if self.down:
             acceptance = self.down if isinstance(self.down, Acceptance) else Acceptance.NOT_TAKEN
             raise SinkUnreachable("The sink is down.", retry_after=7.0, acceptance=acceptance)
+        if isinstance(request, KeepRequest):
+            return self._hand_on_keep(request)
         event = stop_request_event(request, {})
         document = dict(to_dict(event))
         found = faults("cloudevent-in.json", document)
@@ -104,6 +110,17 @@ class Scene:
             since = _as_sent(since)
         assert extract(read, now=self.now) == replace(request, time=_as_sent(request.time), since=since)
         self.handed.append(request)
+        return None
+
+    def _hand_on_keep(self, request: KeepRequest) -> None:
+        event = keep_request_event(request, {})
+        found = faults("cloudevent-in.json", dict(to_dict(event)))
+        assert found == [], found
+        (read,) = decode(*binary(event)).events
+        assert read.violations == ()
+        assert request.time is not None
+        assert extract_keep(read, timedelta(days=1), self.now) == replace(request, time=_as_sent(request.time))
+        self.kept.append(request)
 
     def later(self, **delta: float) -> None:
         """Let time pass."""

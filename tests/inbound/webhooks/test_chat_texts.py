@@ -85,7 +85,9 @@ class Chats:
         before = len(self._sink.got)
         answer = self._session.post(self._url + path, data=body, headers=headers, timeout=30)
         assert answer.status_code == 200, answer.text
-        events = [got.data for got in self._sink.got[before:]]
+        received = self._sink.got[before:]
+        # A keep is none of the stops that are looked for here; see test_keep_commands.py.
+        events = [got.data for got in received if got.headers["ce-type"].endswith("stop.requested.v1")]
         text = answer.json()["text"] if answer.content else ""
         if not events:
             return REFUSED, text
@@ -302,21 +304,11 @@ def test_slack_escapes_three_characters_and_no_others(chats: Chats) -> None:
     assert chats.slack_raw(filled_in("stop A&nbsp;B"))[0] == REFUSED
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "keep A 2h",
-        "keep A, B 30m because tests run",
-        "keep A until 2026-12-24T08:00:00+01:00",
-        "release A B",
-        "approve v1.k1.c29tZQ",
-    ],
-)
-def test_verbs_that_are_not_switched_on_are_answered(chats: Chats, text: str) -> None:
-    """They are understood, and nothing is handed on."""
-    got, answer = chats.slack(filled_in(text))
+def test_a_verb_that_is_not_switched_on_is_answered(chats: Chats) -> None:
+    """It is understood, and nothing is handed on."""
+    got, answer = chats.slack("approve v1.k1.c29tZQ")
     assert got == REFUSED
-    assert answer.startswith(f"Nothing was handed on. `{text.split()[0]}` is not switched on here.")
+    assert answer.startswith("Nothing was handed on. `approve` is not switched on here.")
 
 
 @pytest.mark.parametrize("text", ["", " ", "help", "HELP", "`help`", "\u200b"])

@@ -28,7 +28,9 @@ def sampled(name: str) -> Report:
     """The report that a sample of `events/samples/out` tells."""
     body = (EVENTS / "samples" / "out" / f"{name}.json").read_bytes()
     (event,) = decode({"content-type": "application/cloudevents+json"}, body).events
-    return read(event).report
+    report = read(event).report
+    assert isinstance(report, Report)
+    return report
 
 
 def told(*reasons: Reason, refusal: Refusal | None = None, detail: str = "", name: str = "", **request: Any) -> Report:
