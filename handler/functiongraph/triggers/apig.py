@@ -112,13 +112,13 @@ class GatewayRequest:
         if self.content is None or self.content == "":
             return b""
         if not isinstance(self.content, str):
-            raise BadEvent(Violation("body", "is no text"))
+            raise BadEvent(Violation("body", "must be text"))
         if not self.encoded:
             return self.content.encode("utf-8", "replace")
         try:
             return base64.b64decode(self.content, validate=True)
         except (binascii.Error, ValueError):
-            raise BadEvent(Violation("body", "is no base64")) from None
+            raise BadEvent(Violation("body", "must be base64")) from None
 
 
 def reply(answer: Answer) -> dict[str, object]:

@@ -67,7 +67,7 @@ def test_the_body_is_base64_unless_it_is_said_not_to_be(change: dict[str, object
 
 
 @pytest.mark.parametrize(
-    ("body", "fault"), [("{}", "is no base64"), ("ö", "is no base64"), ([1], "is no text"), ({}, "is no text")]
+    ("body", "fault"), [("{}", "must be base64"), ("ö", "must be base64"), ([1], "must be text"), ({}, "must be text")]
 )
 def test_another_body_is_malformed(body: object, fault: str) -> None:
     """It is told where."""
