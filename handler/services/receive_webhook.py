@@ -80,7 +80,7 @@ class WebhookService:
         try:
             self._keep_sink.send(*binary(keep_request_event(request, self._settings.extensions)), deadline)
         except SinkUnreachable as error:
-            extra |= {"problem": error.name, "detail": str(error)}
+            extra |= error.log_fields()
             _LOG.warning("keep request not handed on", extra=extra)
             raise
         _LOG.info("keep request handed on", extra=extra)

@@ -16,7 +16,7 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.ALREADY_STOPPING: "The server was powering off when we looked.",
     Reason.PROTECTED: "It carries the protect tag or metadata, or a keep-until that is no valid time.",
     Reason.KEPT_UNTIL: "It is to be kept running until a time that has not come.",
-    Reason.LOCKED: "Somebody has locked it in the cloud.",
+    Reason.LOCKED: "It is locked in the cloud.",
     Reason.NOT_BARE_METAL: "Neither tag, metadata nor flavor says that it is a bare metal server.",
     Reason.STARTED_SINCE: "It was started after the event or our first stop, may have been, or is being started now.",
     Reason.OTHER_PROJECT: "It belongs to another project than the login.",
@@ -32,7 +32,7 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.REJECTED: "The cloud called our request wrong.",
     Reason.REVERTED: "The cloud took our stop, but the server was not off after it, or it recorded the stop as failed.",
     Reason.CLOUD_ERROR: "The cloud kept failing for this server, while it answered otherwise.",
-    Reason.DRY_RUN: "A stop would have been sent; it was a rehearsal.",
+    Reason.DRY_RUN: "A stop would have been sent; it was a dry run.",
 }
 
 REFUSALS: Mapping[Refusal, str] = {

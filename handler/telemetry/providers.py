@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 import uuid
@@ -19,6 +20,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NoOpTracer, Tracer
 
 from handler import __version__
+from handler.http_client import host_of
 from handler.telemetry.instruments import Instruments
 
 _LOG = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class LazyProviders:
             closer.join(max(deadline - time.monotonic(), 0.0))
 
     def _make(self) -> Signals:
-        _tame_complaints()
+        _replace_log_output()
         resource = _resource(self._environ)
         tracer = self._try("traces", lambda: self._tracer(resource)) or NoOpTracer()
         meter = self._try("metrics", lambda: self._meter(resource)) or NoOpMeter(_SCOPE)
@@ -133,27 +135,45 @@ def _resource(environ: Mapping[str, str]) -> Resource:
     return Resource.create({name: value for name, value in ours.items() if name not in said})
 
 
-class _Complaints(logging.Handler):
-    """Has the log tell what OpenTelemetry complains of, in its words but without its values; each once in a while.
+class _Warnings(logging.Handler):
+    """Logs the warnings of OpenTelemetry, in its words but without its values; each once in a while.
 
-    Its values are URLs and answers of the collector, either of which may hold what gives access to it.
+    Its values are URLs and responses of the collector, either of which may hold what gives access to it. What is logged
+    beside its words are the names of exceptions, and the collector's host from the variables.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Tell it, unless it was told lately."""
-        said = str(record.msg)
-        if record.created - self._told.get(said, float("-inf")) < _REPEAT:
+        """Log a warning, unless it was logged lately."""
+        detail = str(record.msg)
+        if record.created - self._logged_at.get(detail, float("-inf")) < _REPEAT:
             return
-        self._told[said] = record.created
-        _LOG.warning("telemetry is in trouble", extra={"detail": said})
+        self._logged_at[detail] = record.created
+        extra = {"detail": detail, "failure": _failure(record), "host": _collector_host(os.environ)}
+        _LOG.warning("telemetry is in trouble", extra={name: value for name, value in extra.items() if value})
 
 
-def _tame_complaints() -> None:
+def _failure(record: logging.LogRecord) -> str | None:
+    """Return the name of the exception that a warning is about, or None."""
+    values = record.args if isinstance(record.args, tuple) else ()
+    raised = record.exc_info[1] if record.exc_info else None
+    return next((type(one).__name__ for one in (raised, *values) if isinstance(one, BaseException)), None)
+
+
+def _collector_host(environ: Mapping[str, str]) -> str | None:
+    """Return `host` or `host:port` of the collector, as the variables name it; None if they name none."""
+    names = ("ENDPOINT", "TRACES_ENDPOINT", "METRICS_ENDPOINT")
+    return next(
+        (host for name in names if (host := host_of(environ.get(f"OTEL_EXPORTER_OTLP_{name}", "")))),
+        None,
+    )
+
+
+def _replace_log_output() -> None:
     theirs = logging.getLogger("opentelemetry")
     theirs.propagate = False
-    if not any(isinstance(handler, _Complaints) for handler in theirs.handlers):
-        theirs.addHandler(_Complaints())
+    if not any(isinstance(handler, _Warnings) for handler in theirs.handlers):
+        theirs.addHandler(_Warnings())

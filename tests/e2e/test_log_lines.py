@@ -38,7 +38,7 @@ from handler.settings.notify_chat import from_environ as notify_settings
 from handler.settings.receive_webhook import from_environ as webhook_settings
 from handler.settings.stop_servers import from_environ
 from handler.simulator import CallKind, Fault, Simulator
-from handler.telemetry.providers import _tame_complaints
+from handler.telemetry.providers import _replace_log_output
 from handler.telemetry.start import start
 from tests.cloud.test_listing import THEIRS, found
 from tests.cloud.test_listing import row as server_row
@@ -306,7 +306,7 @@ class Scenes:
         start(wanted_signals(environ), environ)
 
     def telemetry_trouble(self) -> None:
-        _tame_complaints()
+        _replace_log_output()
         logging.getLogger("opentelemetry.sdk").warning("Trouble of %s of test_log_lines", MARK)
 
 

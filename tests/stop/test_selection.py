@@ -472,7 +472,8 @@ def test_a_redelivery_finds_the_same_servers_and_leaves_them() -> None:
 
 
 def test_ids_are_never_looked_up_on_the_list() -> None:
-    """An event without a selector goes the way it always went; its cloud need not have a list."""
+    """An event without a selector never asks for a list: this cloud fails if it does."""
     play = Scenario(Script("active", "stopped"))
     assert play.result().reason is Reason.CONFIRMED
-    assert not hasattr(play.cloud, "find")
+    with pytest.raises(AssertionError, match="scripts have no list"):
+        play.cloud.find(lambda _: True, 1.0)

@@ -128,16 +128,36 @@ def test_a_collector_that_is_away_is_told_without_its_address(
 
 def test_a_full_queue_is_told_once_a_while() -> None:
     """A complaint for each span would fill the log."""
-    from handler.telemetry.providers import _tame_complaints
+    from handler.telemetry.providers import _replace_log_output
 
-    _tame_complaints()
-    _tame_complaints()
+    _replace_log_output()
+    _replace_log_output()
     theirs = logging.getLogger("opentelemetry.sdk.marked")
     with logged() as lines:
         for number in range(50):
             theirs.warning("Queue full at %s, test.", number)
         theirs.info("not worth it")
     assert [line["detail"] for line in lines.all] == ["Queue full at %s, test."]
+
+
+def test_a_warning_names_its_exception_and_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But neither the path of its URL nor what the exception says."""
+    from handler.telemetry.providers import _replace_log_output
+
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.test:4318/marked")
+    _replace_log_output()
+    theirs = logging.getLogger("opentelemetry.sdk.marked")
+    with logged() as lines:
+        theirs.warning("Transient error %s while exporting.", ConnectionError("marked"))
+        try:
+            raise TimeoutError("marked")
+        except TimeoutError:
+            theirs.exception("Exception while exporting Span.")
+    assert [(line["failure"], line["host"]) for line in lines.all] == [
+        ("ConnectionError", "collector.test:4318"),
+        ("TimeoutError", "collector.test:4318"),
+    ]
+    assert "marked" not in lines.text.replace("opentelemetry.sdk.marked", "")
 
 
 def test_it_says_who_it_is(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
