@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 _COPY = ROOT / "mutants"
 _LISTED = Path(__file__).with_name("survivors.toml")
 _LEAST_KILLED = 0.95
