@@ -18,6 +18,6 @@ PING = "dev.knative.sources.ping"
 # Google's Pub/Sub, by Eventarc.
 MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 # Types that mean something without any setting.
-KNOWN = RESULTS | {STOP_REQUESTED, PING, MESSAGE_PUBLISHED}
+KNOWN = RESULTS | KEEP_RESULTS | {STOP_REQUESTED, KEEP_REQUESTED, PING, MESSAGE_PUBLISHED}
 # Cloud Eye, by Huawei's EventGrid: the prefix, then the service's namespace, a dash, and the event's name.
 CLOUD_EYE_PREFIX = "CES:Event:"

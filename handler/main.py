@@ -97,8 +97,9 @@ def _keep_servers() -> Wiring:
 
     settings = from_environ(os.environ)
     telemetry = _started(settings.log_level)
-    answer = KeepService(settings, telemetry=telemetry).endpoint().answer
-    return Wiring(answer, settings.max_body, settings.deadline, telemetry)
+    service = KeepService(settings, telemetry=telemetry)
+    service.log_started()
+    return Wiring(service.endpoint().answer, settings.max_body, settings.deadline, telemetry)
 
 
 _TARGETS: Mapping[str, Callable[[], Wiring]] = {

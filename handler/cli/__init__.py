@@ -31,6 +31,7 @@ _COMMANDS = {
     "doctor": ("doctor", "doctor"),
     "plan": ("plan", "plan"),
     "send": ("send", "send"),
+    "keep": ("keep", "keep"),
     "explain": ("explain", "explain"),
     "settings": ("settings", "command"),
     "completion": ("completion", "completion"),

@@ -65,6 +65,11 @@ def _entries(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 
 def selection(command: _Decorated) -> _Decorated:
     """Give a command the argument EVENT and the options that can stand in its place."""
+    return click.argument("event", metavar="[EVENT.json|-]", required=False)(servers(command))
+
+
+def servers(command: _Decorated) -> _Decorated:
+    """Give a command the options that name servers, and --reason."""
     for decorate in (
         click.option("--reason", metavar="TEXT", help="Why; the result carries it. Not with EVENT."),
         click.option("--metadata", metavar="K=V", multiple=True, callback=_entries, help="Servers with this metadata."),
@@ -73,7 +78,6 @@ def selection(command: _Decorated) -> _Decorated:
         ),
         click.option("--name", metavar="GLOB", help="Servers whose whole name fits, such as 'ci-*'."),
         click.option("--server", "servers", metavar="ID", multiple=True, callback=server_id, help="This server."),
-        click.argument("event", metavar="[EVENT.json|-]", required=False),
     ):
         command = decorate(command)
     return command
@@ -100,11 +104,15 @@ def asked(
     return Asked(event, servers, name, tags, metadata, reason)
 
 
-def message(asked: Asked, *, dry_run: bool | None = None) -> Message:
-    """Read the event from its file, or make a `stop.requested.v1` of the options.
+def message(
+    asked: Asked, *, dry_run: bool | None = None, type_: str = _STOP_REQUESTED, more: Mapping[str, object] | None = None
+) -> Message:
+    """Read the event from its file, or make one of the options.
 
     Args:
         dry_run: what an event that is made here says; None to leave it out.
+        type_: of an event that is made here.
+        more: further members of its data.
 
     Raises:
         OSError: the file cannot be read.
@@ -129,10 +137,10 @@ def message(asked: Asked, *, dry_run: bool | None = None) -> Message:
         "specversion": "1.0",
         "id": str(uuid.uuid4()),
         "source": "/bms-autostop/cli",
-        "type": _STOP_REQUESTED,
+        "type": type_,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "datacontenttype": "application/json",
-        "data": data,
+        "data": {**data, **(more or {})},
     }
     return Message({"content-type": _STRUCTURED}, json.dumps(event).encode())
 

@@ -12,6 +12,8 @@ from handler.terminal import Row, counted, escape, table, wrap
 _COLOURS = {
     "planned": "green",
     "stopped": "green",
+    "kept": "green",
+    "released": "green",
     "accepted": "yellow",
     "unchanged": "cyan",
     "skipped": "cyan",
@@ -84,11 +86,15 @@ def lines(results: Sequence[Result], width: int, *, verbose: bool, planned: bool
             yield ""
 
 
-def summary(results: Sequence[Result]) -> str:
-    """Return how many servers came out as what, in one line."""
+def summary(results: Sequence[Result], planned: str = "would be stopped") -> str:
+    """Return how many servers came out as what, in one line.
+
+    Args:
+        planned: what a dry run says of servers.
+    """
     counts = Counter(server.outcome for result in results for server in result.servers)
     total = sum(counts.values())
-    parts = [f"{number} {'would be stopped' if name == 'planned' else name}" for name, number in sorted(counts.items())]
+    parts = [f"{number} {planned if name == 'planned' else name}" for name, number in sorted(counts.items())]
     refused = sum(1 for result in results if result.refusal)
     if refused:
         parts.append(f"{counted(refused, 'event')} refused")

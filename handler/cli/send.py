@@ -6,7 +6,7 @@ import json
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from handler.cli.exit_codes import Exit
 from handler.terminal import Progress, escape, problems, terminal_width, wrap
 
 if TYPE_CHECKING:
+    from handler.keep.model import KeepRequest
     from handler.stop.model import StopRequest
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -65,7 +66,8 @@ class Answer:
     problem: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
+def url_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Check a URL, for an option."""
     from handler.settings.env import http_url
 
     try:
@@ -78,7 +80,9 @@ def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
     epilog="Exit code: 0 taken (2xx), 2 the command line is wrong, 3 the event is malformed or was refused (4xx), 4 no "
     "answer, or 503: not handled. After a time-out it is not known whether the event was taken."
 )
-@click.option("--url", metavar="URL", callback=_url, required=True, help="Of the function, or of a broker before it.")
+@click.option(
+    "--url", metavar="URL", callback=url_option, required=True, help="Of the function, or of a broker before it."
+)
 @click.option("--dry-run", "dry_run", flag_value=True, type=bool, default=None, help="Ask what would be done.")
 @click.option(
     "--stop",
@@ -118,7 +122,7 @@ def send(
     from handler.errors import AutostopError, BadEvent
 
     try:
-        token = _token(token_file)
+        token = bearer_token(token_file)
         message = events.message(asked, dry_run=dry_run)
     except OSError as failure:
         problems("Cannot read:", [str(failure)])
@@ -146,15 +150,15 @@ def send(
         problems("The event was not sent:", [said])
         return Exit.USAGE
     with Progress(f"waiting for {urlsplit(url).hostname}"):
-        answer = _post(url, message, token, timeout)
+        answer = post(url, message, token, timeout)
     if as_json:
-        click.echo(json.dumps(_document(answer, requests), indent=2))
+        click.echo(json.dumps(as_document(answer, requests), indent=2))
     else:
-        _show(answer, requests, verbose)
+        show(answer, requests, verbose)
     return answer.delivery.exit_code
 
 
-def _token(file: str | None) -> str:
+def bearer_token(file: str | None) -> str:
     """Return the bearer token; empty if there is none.
 
     Raises:
@@ -207,7 +211,7 @@ def _requests(message: events.Message) -> list[StopRequest]:
     return requests_of(decode(message.headers, message.body), {})
 
 
-def _post(url: str, message: events.Message, token: str, timeout: float) -> Answer:
+def post(url: str, message: events.Message, token: str, timeout: float) -> Answer:
     """Post a message once."""
     from handler.http_client import FAILURES, HttpClient
 
@@ -275,7 +279,8 @@ def _no_answer(failure: BaseException) -> Answer:
     return Answer(Delivery.NOT_SENT, None, f"No connection, so nothing was sent: {why}.")
 
 
-def _document(answer: Answer, requests: list[StopRequest]) -> dict[str, object]:
+def as_document(answer: Answer, requests: Sequence[StopRequest | KeepRequest]) -> dict[str, object]:
+    """Return what --json prints."""
     return {
         "delivery": answer.delivery.value,
         "status": answer.status,
@@ -286,7 +291,14 @@ def _document(answer: Answer, requests: list[StopRequest]) -> dict[str, object]:
     }
 
 
-def _show(answer: Answer, requests: list[StopRequest], verbose: bool) -> None:
+def show(
+    answer: Answer, requests: Sequence[StopRequest | KeepRequest], verbose: bool, planned: str = "would be stopped"
+) -> None:
+    """Print what came of an event; what was not taken on standard error.
+
+    Args:
+        planned: what a dry run says of servers, in the summary.
+    """
     from handler.cli.results import Result, lines, summary
 
     width = terminal_width()
@@ -309,4 +321,4 @@ def _show(answer: Answer, requests: list[StopRequest], verbose: bool) -> None:
     if answer.results:
         results = [Result.parse(data) for data in answer.results]
         rows = lines(results, width, verbose=verbose, planned=False)
-        click.echo("\n".join([*rows, *wrap(summary(results), width)]))
+        click.echo("\n".join([*rows, *wrap(summary(results, planned), width)]))

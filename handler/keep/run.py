@@ -44,12 +44,14 @@ def prepare(
     *,
     deadline: float,
     backoff: Callable[[int], float] = backoff,
+    on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> PreparedKeep:
     """Decide whether the event is refused as a whole, and look up the servers of its selector.
 
     Args:
         deadline: end of the budget, in seconds on the executor's monotonic clock.
         backoff: seconds to wait after the n-th failure in a row.
+        on_failure: called with each failed try to list servers.
 
     Raises:
         BudgetSpent: no whole list of servers could be had in time.
@@ -64,7 +66,7 @@ def prepare(
         return prepared
     from handler.stop.selection import news, select
 
-    found = select(request.selector, reader, executor, deadline=deadline, backoff=backoff)
+    found = select(request.selector, reader, executor, deadline=deadline, backoff=backoff, on_failure=on_failure)
     chosen = replace(request, server_ids=tuple(found.servers))
     refusal = refuse(chosen, policy.limits, now)
     detail = news(len(found.servers), policy.limits)
@@ -94,6 +96,7 @@ def run(
     deadline: float,
     backoff: Callable[[int], float] = backoff,
     on_result: Callable[[KeepResult], None] = lambda _: None,
+    on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> KeepReport:
     """Handle one event that was prepared.
 
@@ -102,6 +105,7 @@ def run(
         locks: shared by all events of the process.
         deadline: end of the budget, in seconds on the clock's monotonic time.
         on_result: called with each server's result as soon as there is one, also if the event must come again.
+        on_failure: called with each failed call to the cloud.
 
     Raises:
         BudgetSpent: not every server could be handled; what was written stays written, and a repeat finds it.
@@ -110,7 +114,9 @@ def run(
     request = prepared.request
 
     def handle(server_id: str) -> KeepResult | CloudError:
-        task = KeepTask(server_id, prepared.until, policy.limits.protect, reader, writer, clock, deadline, backoff)
+        task = KeepTask(
+            server_id, prepared.until, policy.limits.protect, reader, writer, clock, deadline, backoff, on_failure
+        )
         with locks.holding(server_id, deadline - clock.monotonic()):
             result = task.run()
         if isinstance(result, KeepResult):

@@ -83,6 +83,7 @@ class KeepTask:
         writer: None for a dry run, which then cannot write.
         deadline: end of the event's budget, in seconds on the clock's monotonic time.
         backoff: seconds to wait after the n-th failure in a row.
+        on_failure: called with each failed call to the cloud.
     """
 
     server_id: str
@@ -93,6 +94,7 @@ class KeepTask:
     clock: Clock
     deadline: float
     backoff: Callable[[int], float]
+    on_failure: Callable[[CloudError], None] = lambda _: None
     _first: Server | None = None
     _last: Server | None = None
     _request_id: str | None = None
@@ -184,6 +186,7 @@ class KeepTask:
         except CloudError as fault:
             # After a lost answer only a read shows whether it was written.
             self._writes += fault.maybe_acted
+            self.on_failure(fault)
             return fault
         self._writes += 1
         return None
@@ -201,6 +204,7 @@ class KeepTask:
                 return self._result(Reason.FORBIDDEN, f"The login may not read it: {failure}.", failure)
             case CloudError():
                 fault = failure
+                self.on_failure(fault)
             case _:
                 fault = CloudUnexpectedAnswer("reading the server: the answer does not show it")
         self._failed_reads += 1

@@ -154,12 +154,14 @@ def log_keep_server(request: KeepRequest, server: KeepResult) -> None:
     """Log one line for a server of the event."""
     row: dict[str, object] = dict(keep_row(server))
     row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
-    _LOG.info("server keep handled", extra={**about(request), **row})
+    level = logging.WARNING if server.outcome is Outcome.FAILED else logging.INFO
+    _LOG.log(level, "server keep handled", extra={**about(request), **row})
 
 
 def log_keep_report(report: KeepReport, result_type: str) -> None:
     """Log one line for the event."""
-    _LOG.info(
+    _LOG.log(
+        logging.WARNING if report.failed else logging.INFO,
         "keep handled",
         extra={
             **about(report.request),

@@ -188,7 +188,7 @@ def log_started(target: str, **facts: object) -> None:
     _LOG.info("started", extra={"version": __version__, "target": target, **facts})
 
 
-def log_received(request: StopRequest) -> None:
+def log_received(request: StopRequest | KeepRequest) -> None:
     """One line for an event that arrived and asks for something."""
     selector = {"selector": selector_row(request.selector)} if request.selector else {}
     extra = {**about(request), "servers": len(request.server_ids), "dry_run": request.dry_run, **selector}
@@ -201,7 +201,7 @@ class FailedCalls:
     What the cloud says of one server's state is no failure: that it is not there, or cannot be stopped now.
     """
 
-    def __init__(self, request: StopRequest) -> None:
+    def __init__(self, request: StopRequest | KeepRequest) -> None:
         self._request = request
         self._logged: set[Cause] = set()
 

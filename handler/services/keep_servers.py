@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from cloudevents.http import CloudEvent
 
+from handler import durations
 from handler.cloud.metadata import MetadataClouds
 from handler.errors import RetryableError
-from handler.http_client import HttpClient
+from handler.http_client import HttpClient, host_of
 from handler.inbound.endpoints.keep_servers import KeepEndpoint
 from handler.inbound.http.responses import Answer
 from handler.keep.model import KeepReport, KeepRequest, KeepResult
 from handler.keep.run import PreparedKeep, prepare, refuse_too_many, run
 from handler.keep.runner import ServerLocks
 from handler.outbound.keep import keep_result_event, log_keep_report, log_keep_server
-from handler.outbound.logs import log_unhandled
+from handler.outbound.logs import FailedCalls, log_received, log_started, log_unhandled
 from handler.outbound.result import batch, binary
 from handler.outbound.sink import Sink
 from handler.settings.keep_servers import KeepSettings
@@ -78,6 +79,18 @@ class KeepService:
         # Made on first use, so that a server that forks after loading the function has them in the right process.
         return ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="cloud")
 
+    def log_started(self) -> None:
+        """Log what this process serves, for a reader who knows none of its settings."""
+        settings = self._settings
+        log_started(
+            "keep_servers",
+            api=settings.api.value,
+            dry_run=settings.policy.limits.dry_run,
+            inbound_auth=settings.callers.inbound_auth.value,
+            sink=host_of(settings.sink.url) if settings.sink else settings.result_topic,
+            max_keep=durations.render(settings.policy.max_keep),
+        )
+
     def endpoint(self) -> KeepEndpoint:
         """Return the endpoint of `keep_servers`."""
         on_ignored = self._telemetry.ignored if self._telemetry else None
@@ -106,6 +119,8 @@ class KeepService:
         return Answer(200, *(batch(events) if as_batch else binary(events[0])))
 
     def _results(self, requests: Sequence[KeepRequest], received: float) -> Sequence[CloudEvent]:
+        for request in requests:
+            log_received(request)
         budget = self._settings.deadline.total_seconds()
         deadline = received + budget
         way = min(budget * (_SINK_SHARE if self._sink is not None else _ANSWER_SHARE), _LONGEST_WAY)
@@ -134,7 +149,14 @@ class KeepService:
 
     def _prepare(self, request: KeepRequest, deadline: float) -> PreparedKeep:
         executor: ThreadExecutor[Any] = ThreadExecutor(self._threads)
-        return prepare(request, self._settings.policy, self._clouds.reader(), executor, deadline=deadline)
+        return prepare(
+            request,
+            self._settings.policy,
+            self._clouds.reader(),
+            executor,
+            deadline=deadline,
+            on_failure=FailedCalls(request),
+        )
 
     def _observed(self, request: KeepRequest, prepared: PreparedKeep, deadline: float) -> KeepReport:
         if self._telemetry is None:
@@ -162,6 +184,7 @@ class KeepService:
             self._locks,
             deadline=deadline,
             on_result=on_result,
+            on_failure=FailedCalls(prepared.request),
         )
 
     def _new_sink(self) -> Sink | TopicSink | None:

@@ -24,6 +24,7 @@ _COMMANDS = [
     "doctor",
     "plan",
     "send",
+    "keep",
     "explain",
     "settings",
     "completion",

@@ -1,0 +1,140 @@
+"""`bms-autostop keep`: keep servers from being stopped for a while, or end that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from handler.cli import events
+from handler.cli.exit_codes import Exit
+from handler.cli.send import Answer, Delivery, as_document, bearer_token, post, show, url_option
+from handler.terminal import Progress, problems
+
+_SAFE = "It is not known whether the event was taken. Sending it again is safe: a keep is never shortened."
+
+
+def _valid(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Make the check of an option whose text goes into the event as it is."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse(value)
+            except ValueError as violation:
+                raise click.BadParameter(str(violation), ctx, param) from None
+        return value
+
+    return check
+
+
+def _time(text: str) -> datetime:
+    from handler import rfc3339
+
+    try:
+        return rfc3339.parse(text)
+    except ValueError:
+        raise ValueError("must be an RFC 3339 time with a zone, such as 2026-12-24T08:00:00+01:00") from None
+
+
+def _duration(text: str) -> timedelta:
+    from handler import durations
+
+    return durations.parse(text)
+
+
+@click.command(
+    epilog="Exit code: 0 every server is kept or released (without a result in the answer: the event was taken), 1 a "
+    "server failed, 2 the command line is wrong, 3 the event was refused, 4 no answer, or 503: not handled. It may be "
+    "run again after 1 and 4."
+)
+@click.option(
+    "--url", metavar="URL", callback=url_option, required=True, help="Of keep_servers, or of a broker before it."
+)
+@click.option(
+    "--for", "duration", metavar="DURATION", callback=_valid(_duration), help="Such as 30m, 2h or 1d, from now."
+)
+@click.option("--until", metavar="TIME", callback=_valid(_time), help="RFC 3339 with a zone.")
+@click.option("--release", is_flag=True, help="End the keep.")
+@click.option("--dry-run", is_flag=True, help="Ask what would be done.")
+@events.servers
+@click.option("--requested-by", metavar="TEXT", help="Who asks; the result carries it.")
+@click.option(
+    "--token-file", metavar="FILE", type=click.Path(), help="File with the bearer token; else AUTOSTOP_SINK_TOKEN."
+)
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.IntRange(1, 3600), default=90, help="Longer than AUTOSTOP_DEADLINE."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: delivery, status, events, results.")
+def keep(
+    url: str,
+    duration: str | None,
+    until: str | None,
+    release: bool,
+    dry_run: bool,
+    requested_by: str | None,
+    token_file: str | None,
+    timeout: int,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Keep servers from being stopped until a time, or end that.
+
+    One of --for, --until and --release must be given, and the servers by --server, or by --name, --tag and --metadata.
+    A keep that is there is never shortened, except by --release.
+    """
+    if (duration is not None) + (until is not None) + release != 1:
+        raise click.UsageError("One of --for, --until and --release must be given.")
+    asked = events.asked(event=None, **options)
+    more = {"for": duration, "until": until, "release": release or None, "requested_by": requested_by}
+    from handler.errors import BadEvent
+    from handler.event_types import KEEP_REQUESTED
+    from handler.inbound.cloudevents.decode import decode
+    from handler.inbound.extract.keep import extract_keep
+    from handler.keep.model import KeepRequest
+
+    try:
+        token = bearer_token(token_file)
+    except OSError as failure:
+        problems("Cannot read:", [str(failure)])
+        return Exit.USAGE
+    message = events.message(
+        asked,
+        dry_run=dry_run,
+        type_=KEEP_REQUESTED,
+        more={name: value for name, value in more.items() if value is not None},
+    )
+    try:
+        (event,) = decode(message.headers, message.body).events
+        # How far ahead a keep may end is for the function to say.
+        request = extract_keep(event, timedelta.max, datetime.now(UTC))
+    except BadEvent as bad:
+        problems(
+            "The event can never succeed; it was not sent:",
+            [f"{violation.at}: {violation.fault}" for violation in bad.violations],
+        )
+        return Exit.REFUSED
+    assert isinstance(request, KeepRequest)
+    with Progress(f"waiting for {urlsplit(url).hostname}"):
+        answer = post(url, message, token, timeout)
+    if answer.delivery is Delivery.UNKNOWN:
+        answer = replace(answer, detail=_SAFE)
+    if as_json:
+        click.echo(json.dumps(as_document(answer, [request]), indent=2))
+    else:
+        show(answer, [request], verbose=False, planned="would be changed")
+    return _exit_code(answer)
+
+
+def _exit_code(answer: Answer) -> Exit:
+    from handler.cli.results import Result
+
+    results = [Result.parse(data) for data in answer.results]
+    if any(result.refusal for result in results):
+        return Exit.REFUSED
+    return Exit.FAILED if any(result.failed for result in results) else answer.delivery.exit_code
