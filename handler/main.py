@@ -99,7 +99,13 @@ def _keep_servers() -> Wiring:
     telemetry = _started(settings.log_level)
     service = KeepService(settings, telemetry=telemetry)
     service.log_started()
-    return Wiring(service.endpoint().answer, settings.max_body, settings.deadline, telemetry)
+    if os.environ.get("RUNTIME_PROJECT_ID"):
+        from handler.functiongraph.keep import KeepContainer
+
+        answer = KeepContainer(service, settings).answer
+    else:
+        answer = service.endpoint().answer
+    return Wiring(answer, settings.max_body, settings.deadline, telemetry)
 
 
 _TARGETS: Mapping[str, Callable[[], Wiring]] = {

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from handler.cli.checks.targets import stop_servers
+from handler.cli.checks.targets import keep_servers, stop_servers
 from handler.services.stop_servers import Service
+from handler.settings.keep_servers import from_environ as keep_settings
 from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
 from handler.simulator.calls import Api, Call
@@ -83,6 +84,35 @@ def test_every_call_is_written_down_and_every_one_of_them_is_made(start_function
     assert made == {api: known(api) for api in made}
 
 
+def test_every_call_of_a_keep_is_written_down_and_every_one_is_made(start_keep: StartFunction) -> None:
+    """Keeps, a selector, a dry run, a release, readiness and the doctor, in both modes. None of them stops a server."""
+    with clouds() as (upstream, otc):
+        for cloud, api in ((upstream, "nova"), (otc, "bms")):
+            login = {"OS_PROJECT_DOMAIN_NAME": "", **cloud.environ()}
+            keep = start_keep(cloud, AUTOSTOP_API=api, **login)
+            ids = [cloud.add_server(tags=["ci"]), GONE]
+            for data in ({"for": "1h"}, {"for": "2h", "dry_run": True}, {"release": True}):
+                assert keep.send({"server_ids": ids, **data}).status_code == 200
+            assert keep.send({"selector": {"tags": ["ci"]}, "for": "1h"}).status_code == 200
+            settings = keep_settings({"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_API": api, **login})
+            checks = list(keep_servers(settings, lambda _: None))
+            assert [check.status for check in checks if check.check != "metadata"] == ["ok", "ok"]
+        calls = [call for call in (*upstream.calls, *otc.calls) if call.api is not Api.KEYSTONE]
+    assert {name_of(call) for call in calls} == known("keep")
+    assert {call.api for call in calls} == {Api.NOVA}
+
+
+def test_neither_function_has_the_right_of_the_other() -> None:
+    """`stop_servers` writes no metadata, and `keep_servers` stops nothing: in calls, policies and rules."""
+    assert not [call for api in ("nova", "bms") for call in known(api) if "metadata" in call]
+    assert not [call for call in known("keep") if "action" in call]
+    for name, foreign in (("nova", "etadata"), ("bms", "etadata"), ("keep", "stop")):
+        assert foreign not in (POLICIES / f"{name}.json").read_text()
+    stop, keep = ((POLICIES / f"{name}.yaml").read_text() for name in ("nova-upstream", "keep-upstream"))
+    assert "metadata" not in stop
+    assert ":stop" not in keep
+
+
 def test_no_call_is_about_other_servers_or_other_actions() -> None:
     """Every write that is written down is a stop."""
     writes = {call for api in ("nova", "bms") for call in known(api) if not call.startswith("GET ")}
@@ -90,7 +120,7 @@ def test_no_call_is_about_other_servers_or_other_actions() -> None:
     assert {call.partition(" ")[0] for call in writes} == {"POST"}
 
 
-@pytest.mark.parametrize("api", ["nova", "bms"])
+@pytest.mark.parametrize("api", ["nova", "bms", "keep"])
 def test_a_policy_holds_exactly_the_actions_of_the_calls(api: str) -> None:
     """In its first statement; in its second what those are documented to want, and nothing that changes a server."""
     document = json.loads((POLICIES / CALLS[api]["policy"]).read_text())
@@ -100,10 +130,10 @@ def test_a_policy_holds_exactly_the_actions_of_the_calls(api: str) -> None:
     assert calls["Action"] == sorted({call["iam"] for call in CALLS[api]["calls"] if call["iam"]})
     assert wanted["Action"] == CALLS[api]["wanted_by_those"]
     assert _verbs(wanted["Action"]) <= {"get", "list", "use"}
-    assert _verbs(calls["Action"]) == {"get", "list", "stop"}
+    assert _verbs(calls["Action"]) == {"get", "list", "setMetadata" if api == "keep" else "stop"}
 
 
-@pytest.mark.parametrize("api", ["nova", "bms"])
+@pytest.mark.parametrize("api", ["nova", "bms", "keep"])
 def test_terraform_grants_what_the_policy_does(api: str) -> None:
     """The agency of FunctionGraph is no exception."""
     terraform = (ROOT / "deploy" / "functiongraph" / "main.tf").read_text()
@@ -120,13 +150,14 @@ def test_the_policy_of_a_topic_publishes_and_no_more() -> None:
     assert document == {"Version": "1.1", "Statement": [{"Effect": "Allow", "Action": ["smn:topic:publish"]}]}
 
 
-def test_upstreams_rules_are_those_of_the_calls() -> None:
+@pytest.mark.parametrize(("api", "role"), [("nova", "autostop"), ("keep", "autostop-keep")])
+def test_upstreams_rules_are_those_of_the_calls(api: str, role: str) -> None:
     """And each is for one project only."""
-    rules = yaml.safe_load((POLICIES / "nova-upstream.yaml").read_text())
-    assert set(rules) == {call["upstream"] for call in CALLS["nova"]["calls"]}
-    assert all(rule.endswith("or (role:autostop and project_id:%(project_id)s)") for rule in rules.values())
+    rules = yaml.safe_load((POLICIES / f"{api}-upstream.yaml").read_text())
+    assert set(rules) == {call["upstream"] for call in CALLS[api]["calls"]}
+    assert all(rule.endswith(f"or (role:{role} and project_id:%(project_id)s)") for rule in rules.values())
     for name, rule in rules.items():
-        assert ("member" in rule) is name.endswith(":stop")
+        assert ("member" in rule) is name.endswith((":stop", ":create", ":delete"))
 
 
 def test_the_doctor_advises_actions_of_the_policies() -> None:

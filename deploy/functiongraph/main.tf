@@ -10,6 +10,12 @@ locals {
       "vpc:securityGroups:get", "vpc:securityGroupRules:get", "vpc:networks:get", "vpc:subnets:get", "vpc:ports:get",
       "vpc:routers:get",
     ]
+    keep = [
+      "ecs:servers:get", "ecs:servers:list", "ecs:servers:setMetadata",
+      "ecs:serverVolumes:use", "ecs:diskConfigs:use", "ecs:securityGroups:use", "ecs:serverKeypairs:get",
+      "vpc:securityGroups:get", "vpc:securityGroupRules:get", "vpc:networks:get", "vpc:subnets:get", "vpc:ports:get",
+      "vpc:routers:get",
+    ]
     bms = ["bms:servers:get", "bms:servers:list", "bms:servers:stop", "ecs:*:get", "ecs:*:list"]
   }
 

@@ -36,6 +36,24 @@ variable "image" {
   }
 }
 
+variable "keep_image" {
+  description = "Address of the image in SWR (begins with swr.) to run keep_servers too, as a container; null for no such function"
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.keep_image == null || can(regex("^swr\\.", var.keep_image))
+    error_message = "The platform pulls from SWR only: the address must begin with swr."
+  }
+}
+
+variable "keep_tokens" {
+  description = "Bearer tokens that callers of keep_servers send, comma-separated. They are kept in the state: encrypt it"
+  type        = string
+  default     = null
+  sensitive   = true
+}
+
 variable "dry_run" {
   description = "Report what would be done and send no stop. Set to false once the results are what you want."
   type        = bool

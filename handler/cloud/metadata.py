@@ -56,9 +56,11 @@ class MetadataClouds:
         self,
         settings: ConnectionSettings,
         monotonic: Callable[[], float] = time.monotonic,
+        client: HttpClient | None = None,
         new_client: Callable[..., HttpClient] = HttpClient,
     ) -> None:
-        connection = Clouds(settings, monotonic, new_client=new_client)
+        connection = Clouds(settings, monotonic, client, new_client)
+        self.client = connection.client
         self._http = connection.http
         self._endpoint = connection.endpoint
         self._reader = connection.reader

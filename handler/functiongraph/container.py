@@ -67,7 +67,7 @@ class Container:
         try:
             caller.prove(request.headers, settings.callers, request.received + call.budget(settings))
         except Unauthenticated:
-            if request.path == _INVOKE and (inside := _gateway_request(request)) is not None:
+            if request.path == _INVOKE and (inside := gateway_request(request)) is not None:
                 return inside
             raise
         if request.path == _INVOKE and not is_marked(request.headers):
@@ -83,7 +83,7 @@ class Container:
         return Service(call.settings(self._shared.settings), self._shared)
 
 
-def _gateway_request(request: HttpRequest) -> GatewayRequest | None:
+def gateway_request(request: HttpRequest) -> GatewayRequest | None:
     """The gateway's request, which the platform made a call of; the proof of its caller is in its headers."""
     try:
         return GatewayRequest.of(json_object(request.unauthenticated_body, "event"))

@@ -11,13 +11,16 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from handler.errors import BudgetSpent, LoginRefused
 from handler.settings.env import Secret, header_value
 from handler.settings.login import CloudLogin, LoginKind
 from handler.settings.stop_servers import Settings
+
+if TYPE_CHECKING:
+    from handler.settings.keep_servers import KeepSettings
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,7 +109,7 @@ class Call:
         """
         return self._in_time(self._logged_in(settings))
 
-    def budget(self, settings: Settings) -> float:
+    def budget(self, settings: Settings | KeepSettings) -> float:
         """Seconds that it may take; none are left if it is zero or less."""
         deadline = settings.deadline.total_seconds()
         if self.seconds is None:
@@ -115,9 +118,14 @@ class Call:
 
     def _logged_in(self, settings: Settings) -> Settings:
         own = settings.login.kind is not LoginKind.FUNCTIONGRAPH
-        return settings if own else replace(settings, login=self._login(settings.login))
+        return settings if own else replace(settings, login=self.login(settings.login))
 
-    def _login(self, login: CloudLogin) -> CloudLogin:
+    def login(self, login: CloudLogin) -> CloudLogin:
+        """Return the login that the call brought; the given one if it brought none.
+
+        Raises:
+            LoginRefused: it cannot be one.
+        """
         keys = (self.access_key, self.secret_key, self.security_token)
         for secret in (self.token, *keys):
             try:

@@ -6,6 +6,7 @@ It writes the keep-until of servers and has no way to stop them: the cloud that 
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from handler.errors import RetryableError
 from handler.http_client import HttpClient, host_of
 from handler.inbound.endpoints.keep_servers import KeepEndpoint
 from handler.inbound.http.responses import Answer
+from handler.inbound.readiness import Readiness
 from handler.keep.model import KeepReport, KeepRequest, KeepResult
 from handler.keep.run import PreparedKeep, prepare, refuse_too_many, run
 from handler.keep.runner import ServerLocks
@@ -72,12 +74,29 @@ class KeepService:
         self._telemetry = telemetry
         self._clouds = MetadataClouds(settings, new_client=telemetry.http_client("cloud") if telemetry else HttpClient)
         self._locks = ServerLocks()
+        self._readiness = Readiness()
         self._sink = self._new_sink()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         # Made on first use, so that a server that forks after loading the function has them in the right process.
         return ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="cloud")
+
+    def for_call(self, settings: KeepSettings) -> KeepService:
+        """Return the same for one call that has a login and a budget of its own; threads and locks are shared.
+
+        Args:
+            settings: as of this service, but for `login` and `deadline`.
+        """
+        # Made now, so that the copy has them.
+        _ = self._threads
+        other = copy.copy(self)
+        other._settings = settings
+        if settings.login is not self._settings.login:
+            other._clouds = MetadataClouds(settings, client=self._clouds.client)
+            if settings.result_topic is not None:
+                other._sink = other._new_sink()
+        return other
 
     def log_started(self) -> None:
         """Log what this process serves, for a reader who knows none of its settings."""
@@ -94,7 +113,7 @@ class KeepService:
     def endpoint(self) -> KeepEndpoint:
         """Return the endpoint of `keep_servers`."""
         on_ignored = self._telemetry.ignored if self._telemetry else None
-        return KeepEndpoint(self._settings, self.handle, self.ready, on_ignored)
+        return KeepEndpoint(self._settings, self.handle, self.ready, on_ignored, self._readiness)
 
     def ready(self) -> None:
         """Raise unless a token and the cloud's address can be had."""

@@ -14,6 +14,7 @@ from typing import Any
 import hcl2
 import pytest
 
+from handler.settings import keep_servers as keep_settings
 from handler.settings import stop_servers as stop_settings
 from handler.settings.login import LoginKind
 from tests.conftest import ROOT
@@ -58,6 +59,8 @@ RESOURCES = {
     for name, body in named.items()
 }
 FUNCTION = RESOURCES["opentelekomcloud_fgs_function_v2", "stop"]
+# Those of main.tf come after those of keep.tf.
+LOCALS = 1
 
 
 def faults(kind: str, body: dict[str, Any]) -> list[str]:
@@ -141,14 +144,34 @@ def test_role_holds_one_project_and_one_way_to_change_servers() -> None:
     """The agency is for one project; of all that the role allows, nothing but the stop changes a server."""
     role = RESOURCES["opentelekomcloud_identity_agency_v3", "function"]["project_role"]
     assert [set(each) for each in role] == [{"project", "roles"}]
-    (values,) = TERRAFORM["locals"]
-    assert set(values["actions"]) == {"nova", "bms"}
+    values = TERRAFORM["locals"][LOCALS]
+    assert set(values["actions"]) == {"nova", "bms", "keep"}
     for api, actions in values["actions"].items():
-        service = {"nova": "ecs", "bms": "bms"}[api]
+        write = {"nova": "ecs:servers:stop", "bms": "bms:servers:stop", "keep": "ecs:servers:setMetadata"}[api]
         changing = {each for each in actions if not re.search(r":(get|list|use)$", each)}
-        assert changing == {f"{service}:servers:stop"}
+        assert changing == {write}
     further = RESOURCES["opentelekomcloud_identity_role_v3", "stop"]["statement"][1]["action"]
     assert set(further) == {"smn:topic:list", "smn:topic:publish"}
+
+
+def test_keep_is_a_function_of_its_own_that_cannot_stop() -> None:
+    """With its own role and agency, one instance, valid settings, and callers that are authenticated."""
+    function = RESOURCES["opentelekomcloud_fgs_function_v2", "keep"]
+    assert "identity_agency_v3.keep" in function["agency"]
+    assert RESOURCES["opentelekomcloud_identity_role_v3", "keep"]["statement"] == [
+        {"effect": "Allow", "action": '${local.actions["keep"]}'}
+    ]
+    assert function["max_instance_num"] == "1"
+    written = TERRAFORM["locals"][0]["keep_settings"]
+    environ = {
+        name: text.replace("${var.region}", "eu-de").replace("${tostring(var.dry_run)}", "true")
+        for name, text in written.items()
+    }
+    assert environ.pop("FUNCTION_TARGET") == "keep_servers"
+    project = {"RUNTIME_PROJECT_ID": "0123456789abcdef0123456789abcdef"}
+    found = keep_settings.from_environ({**environ, **project, "AUTOSTOP_BEARER_TOKENS": "token-of-this-test"})
+    assert (found.login.kind, found.callers.inbound_auth) == (LoginKind.FUNCTIONGRAPH, "bearer")
+    assert found.policy.limits.dry_run
 
 
 def test_all_four_log_arguments_are_given() -> None:
@@ -198,7 +221,7 @@ def test_what_a_deployment_leaves_behind_is_not_committed(name: str) -> None:
 
 def test_function_gives_up_before_the_platform_does() -> None:
     """AUTOSTOP_DEADLINE lies below the function's time-out, and that below the gateway's 90 seconds or at them."""
-    (values,) = TERRAFORM["locals"]
+    values = TERRAFORM["locals"][LOCALS]
     deadline = int(re.search(r'AUTOSTOP_DEADLINE\s*=\s*"(\d+)s"', values["settings"])[1])  # type: ignore[index]
     assert deadline < FUNCTION["timeout"] <= 90
 
@@ -206,7 +229,7 @@ def test_function_gives_up_before_the_platform_does() -> None:
 @pytest.mark.parametrize("container", [False, True])
 def test_environment_starts_the_function_on_the_platform(container: bool) -> None:
     """With either form the settings are valid, nothing is missing, and the agency's login is the one that counts."""
-    (values,) = TERRAFORM["locals"]
+    values = TERRAFORM["locals"][LOCALS]
     pairs = re.findall(r'\b([A-Z_]+) = (?:tostring\()?("[^"]*"|var\.\w+)', values["settings"])
     defaults = {name: body.get("default") for block in TERRAFORM["variable"] for name, body in block.items()}
     environ = {"RUNTIME_PROJECT_ID": "0123456789abcdef0123456789abcdef"}
@@ -224,7 +247,7 @@ def test_zip_is_the_one_that_make_packs() -> None:
     """Its place and its entry are those of `make functiongraph-zip`."""
     from deploy.functiongraph import package
 
-    (values,) = TERRAFORM["locals"]
+    values = TERRAFORM["locals"][LOCALS]
     assert (FOLDER / values["zip"].replace("${path.module}/", "")).resolve() == package.TARGET
     assert '"index.handler"' in FUNCTION["handler"]
     assert '"index.initializer"' in FUNCTION["initializer_handler"]

@@ -34,6 +34,7 @@ class KeepEndpoint:
         handle: handles requests, given whether they came as a batch and when; makes the answer.
         ready: raises if no token can be had.
         on_ignored: gets the type of each event that is rightly not acted on, and why.
+        readiness: shared by all endpoints of the process.
         now: the clock.
     """
 
@@ -43,6 +44,7 @@ class KeepEndpoint:
         handle: Handle,
         ready: Callable[[], None],
         on_ignored: Callable[[str, str], None] | None = None,
+        readiness: Readiness | None = None,
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._settings = settings
@@ -50,7 +52,7 @@ class KeepEndpoint:
         self._ready = ready
         self._on_ignored = on_ignored
         self._now = now
-        self._readiness = Readiness()
+        self._readiness = readiness or Readiness()
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request. Never raises."""
