@@ -50,6 +50,8 @@ def _kind(entry: Entry) -> str:
     match entry.kind:
         case "reason":
             return f"reason of the outcome {entry.beside}"
+        case "keep reason":
+            return f"reason of the outcome {entry.beside} of a keep"
         case "problem":
             return f"problem, answered with {entry.beside}"
         case "failure":
@@ -60,12 +62,16 @@ def _kind(entry: Entry) -> str:
 
 def _meaning(entry: Entry) -> str:
     """Return what the word says, in one sentence; empty if only the runbook knows it."""
+    from handler.keep.meanings import MEANINGS as KEEP_MEANINGS
+    from handler.keep.model import Reason as KeepReason
     from handler.stop.meanings import MEANINGS, REFUSALS
     from handler.stop.model import Reason, Refusal
 
     match entry.kind:
         case "reason" if entry.word in [*Reason]:
             return MEANINGS[Reason(entry.word)]
+        case "keep reason":
+            return KEEP_MEANINGS[KeepReason(entry.word)]
         case "refusal" if entry.word in [*Refusal]:
             return REFUSALS[Refusal(entry.word)]
         case "problem":

@@ -116,7 +116,7 @@ def keep(
     except BadEvent as bad:
         problems(
             "The event can never succeed; it was not sent:",
-            [f"{violation.at}: {violation.fault}" for violation in bad.violations],
+            [f"{violation.at}: {violation.message}" for violation in bad.violations],
         )
         return Exit.REFUSED
     assert isinstance(request, KeepRequest)

@@ -10,7 +10,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).parent.parent
 _ACTION = "what to do"
 # The column that holds the words, and the one beside it that says what they come with.
-_KINDS = {"reason": "outcome", "refusal": "", "problem": "answer", "failure": ""}
+_KINDS = {"reason": "outcome", "keep reason": "outcome", "refusal": "", "problem": "answer", "failure": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Entry:
     """A row of one of the runbook's tables, for one of its words.
 
     Attributes:
-        kind: `reason`, `refusal`, `problem` or `failure`.
+        kind: `reason`, `keep reason`, `refusal`, `problem` or `failure`.
         word: such as `already-stopping`.
         beside: the outcome of a reason, the HTTP status of a problem; else empty.
         action: what to do.

@@ -22,7 +22,8 @@ BASE = KNATIVE / "base"
 PRODUCTION = KNATIVE / "overlays" / "production"
 OIDC = KNATIVE / "overlays" / "production-oidc"
 KAFKA = KNATIVE / "overlays" / "production-kafka"
-OVERLAYS = (BASE, PRODUCTION, OIDC, KAFKA)
+KEEPS = KNATIVE / "overlays" / "production-keep"
+OVERLAYS = (BASE, PRODUCTION, OIDC, KAFKA, KEEPS)
 
 
 class Process(ServerProcess):

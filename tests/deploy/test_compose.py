@@ -47,6 +47,7 @@ def test_image_is_built_once_and_looked_for_in_no_registry() -> None:
     assert {name: service["pull_policy"] for name, service in SERVICES.items()} == {
         "cloud": "never",
         "stop": "build",
+        "keep": "never",
         "webhook": "never",
     }
 
@@ -91,6 +92,7 @@ def playground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Playground]
     folder = tmp_path_factory.mktemp("compose")
     ports = {service["ports"][0].split(":")[1]: free_port() for service in SERVICES.values()}
     inside = {"cloud:8774": f"localhost:{ports['8774']}", "stop:8080": f"localhost:{ports['8080']}"}
+    inside["keep:8080"] = f"localhost:{ports['8082']}"
     logs = {name: folder / name for name in SERVICES}
     binaries = Path(sys.executable).parent
     with ExitStack() as stack:
@@ -123,7 +125,7 @@ def _commands() -> list[str]:
 
 def test_playground_does_what_its_readme_says(playground: Playground) -> None:
     """The event stops its server and then finds it stopped; the alarm becomes an event, which the log tells of."""
-    event, alarm = _commands()
+    event, alarm, keep = _commands()
     first = playground.request(event)
     assert first.status_code == 200
     assert [row["outcome"] for row in first.json()["servers"]] == ["stopped"]
@@ -131,6 +133,12 @@ def test_playground_does_what_its_readme_says(playground: Playground) -> None:
     assert [row["outcome"] for row in again.json()["servers"]] == ["unchanged"]
     assert again.headers["ce-id"] != first.headers["ce-id"]
     assert again.headers["ce-causationid"] == first.headers["ce-causationid"]
+    kept = playground.request(keep).json()["servers"]
+    assert [row["outcome"] for row in kept] == ["kept"]
+    stop = playground.request(
+        event.replace("ec9dd12e-8aa1-5aea-8ea1-b2848e01c31b", kept[0]["id"]).replace("ce-id: 1", "ce-id: 4")
+    )
+    assert [row["reason"] for row in stop.json()["servers"]] == ["kept-until"]
     taken = playground.request(alarm)
     assert taken.status_code in (200, 202, 204)
     lines = [json.loads(line) for line in playground.logs["stop"].read_text().splitlines() if line.startswith("{")]

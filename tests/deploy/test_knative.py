@@ -15,6 +15,7 @@ import yaml
 
 from handler.event_types import PING, RESULTS, STOP_REQUESTED
 from handler.settings import declared
+from handler.settings import keep_servers as keep_settings
 from handler.settings import notify_chat as notify_settings
 from handler.settings import receive_webhook as webhook_settings
 from handler.settings import stop_servers as stop_settings
@@ -24,7 +25,7 @@ from tests.deploy import kustomize
 from tests.deploy.broker import ASYNC_ANNOTATION, CLASS_ANNOTATION, matches
 from tests.deploy.rules import budget_faults, environment, iso_duration
 from tests.deploy.schemas import label, schema_faults
-from tests.deploy.stage import BASE, KAFKA, KNATIVE, OIDC, OVERLAYS, PRODUCTION
+from tests.deploy.stage import BASE, KAFKA, KEEPS, KNATIVE, OIDC, OVERLAYS, PRODUCTION
 from tests.test_events_folder import faults as event_violations
 
 README = (KNATIVE / "README.md").read_text()
@@ -389,6 +390,50 @@ def test_program_in_the_log_service_compiles() -> None:
     assert log["command"] == ["python", "-c"]
     (program,) = log["args"]
     compile(program, "event-log.yaml", "exec")
+
+
+# --- keeps
+
+WITH_KEEPS = kustomize.render(KEEPS)
+KEEP = found("Service", "bms-autostop-keep", WITH_KEEPS)
+
+
+def test_keeps_have_a_function_and_a_login_of_their_own() -> None:
+    """One instance, valid settings, and the Secret of no other service."""
+    assert container(KEEP)["envFrom"] == [{"secretRef": {"name": "bms-autostop-keep-cloud"}}]
+    others = [each for each in WITH_KEEPS if each["kind"] == "Service" and each is not KEEP]
+    assert "bms-autostop-keep-cloud" not in json.dumps(others)
+    assert KEEP["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"] == "1"
+    assert variables(KEEP)["FUNCTION_TARGET"] == "keep_servers"
+    (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
+    told = keep_settings.from_environ({**secret["stringData"], **_own(KEEP), "K_SINK": "http://broker.example/"})
+    assert budget_faults(KEEP, found("Trigger", "bms-autostop-keep", WITH_KEEPS), told.deadline) == []
+    assert container(KEEP)["image"] == container(SERVICE)["image"]
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("keep.requested", {"bms-autostop-keep"}),
+        ("keep.completed", {"bms-autostop-chat", "bms-autostop-results"}),
+        ("keep.failed", {"bms-autostop-chat", "bms-autostop-results", "bms-autostop-failures"}),
+        ("stop.requested", {"bms-autostop"}),
+        ("stop.completed", {"bms-autostop-chat", "bms-autostop-results"}),
+    ],
+)
+def test_keeps_and_their_results_reach_whom_they_must(word: str, wanted: set[str]) -> None:
+    """And a keep never reaches the function that stops."""
+    event = {"specversion": "1.0", "id": "1", "source": "/x", "type": f"io.github.bms-autostop.{word}.v1"}
+    triggers = [each for each in WITH_KEEPS if each["kind"] == "Trigger"]
+    assert {each["metadata"]["name"] for each in triggers if matches(each["spec"].get("filters", []), event)} == wanted
+
+
+def test_the_network_policies_hold_for_keeps_too() -> None:
+    """In and out; the function has no more rights than the others."""
+    for name in ("bms-autostop-in", "bms-autostop-out"):
+        (expression,) = found("NetworkPolicy", name, WITH_KEEPS)["spec"]["podSelector"]["matchExpressions"]
+        assert "bms-autostop-keep" in expression["values"]
+    assert container(KEEP)["securityContext"] == container(SERVICE)["securityContext"]
 
 
 # --- OIDC

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from handler.settings import keep_servers as keep_settings
 from handler.settings import stop_servers as stop_settings
 from tests.conftest import ROOT
 from tests.test_events_folder import faults as event_violations
@@ -145,6 +146,25 @@ def test_service_starts_the_function_as_a_rehearsal() -> None:
     (container,) = RUN["spec"]["template"]["spec"]["containers"]
     secrets = {entry["name"] for entry in container["env"] if "valueFrom" in entry}
     assert secrets == {"OS_USERNAME", "OS_PASSWORD"}
+
+
+def test_keeps_on_cloud_run_have_a_login_of_their_own() -> None:
+    """One instance, valid settings, and secrets that are not those of the function that stops."""
+    keep = yaml.safe_load((DEPLOY / "cloud-run" / "keep-service.yaml").read_text())
+    assert _strange(keep) == set()
+    environment = _environment(keep)
+    assert environment.pop("FUNCTION_TARGET") == "keep_servers"
+    keep_settings.from_environ({name: value for name, value in environment.items() if name not in _FRAMEWORK})
+    assert keep["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/maxScale"] == "1"
+    assert keep["metadata"]["annotations"]["run.googleapis.com/ingress"] == "internal"
+    secrets = [json.dumps([entry for entry in _env(each) if "valueFrom" in entry]) for each in (keep, RUN)]
+    assert secrets[0].count("bms-autostop-keep-") == 2
+    assert "keep" not in secrets[1]
+
+
+def _env(service: dict[str, Any]) -> list[dict[str, Any]]:
+    (container,) = service["spec"]["template"]["spec"]["containers"]
+    return list(container["env"])
 
 
 def test_times_of_cloud_run_are_nested() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from handler import errors
 from handler.inbound.http.responses import problem
+from handler.keep.model import Reason as KeepReason
 from handler.stop.model import Reason, Refusal
 from tests.conftest import ROOT
 from tests.deploy.stage import KNATIVE
@@ -46,6 +47,12 @@ def test_every_reason_is_told_once_with_its_outcome() -> None:
     """No more and no less than the code has, under the right outcome."""
     told = [(name, row[1]) for row in rows("What a row's reason means") for name in quoted(row[0])]
     assert sorted(told) == sorted((reason.value, reason.outcome.value) for reason in Reason)
+
+
+def test_every_reason_of_a_keep_is_told_once_with_its_outcome() -> None:
+    """No more and no less than the code has."""
+    told = [(name, row[1]) for row in rows("What a row of a keep means") for name in quoted(row[0])]
+    assert sorted(told) == sorted((reason.value, reason.outcome.value) for reason in KeepReason)
 
 
 def test_every_refusal_is_told_once() -> None:
