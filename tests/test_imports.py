@@ -37,6 +37,10 @@ _NOT_FOR_STOP = (
     "handler.cloud.auth.clouds_yaml",
     "handler.services.receive_webhook",
     "handler.services.notify_chat",
+    "handler.services.keep_servers",
+    "handler.cloud.metadata",
+    "handler.keep",
+    "handler.durations",
 )
 # Modules of ours that a cold start of `stop_servers` may load. A new one that every event needs may raise it.
 _MOST_MODULES = 65

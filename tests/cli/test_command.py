@@ -183,7 +183,7 @@ def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[st
     ("words", "expected"),
     [
         ("bms-autostop e", "plain,explain"),
-        ("bms-autostop explain already-", "plain,already-stopped\nplain,already-stopping"),
+        ("bms-autostop explain already-", "plain,already-stopped\nplain,already-stopping\nplain,already-kept"),
         ("bms-autostop serve --target r", "plain,receive_webhook"),
     ],
 )
