@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from handler.errors import Acceptance
 from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
-from handler.keep.model import KeepRequest
 from handler.stop.model import StopRequest
+
+if TYPE_CHECKING:
+    from handler.keep.model import KeepRequest
 
 
 @dataclass(frozen=True, slots=True)
