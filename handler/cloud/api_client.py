@@ -143,7 +143,9 @@ class Http:
             access = self._login.access(self._left(deadline, what))
             status, answer, secrets = self._exchange(what, method, url, headers, access, body, deadline)
             if 200 <= status < 300:
-                self._note_accepted(what, access)
+                # A page that something before the cloud answers with shows nothing.
+                if not answer.body or "json" in answer.headers.get("Content-Type", "").lower():
+                    self._note_accepted(what, access)
                 return answer
             if not error_mapping.wants_new_login(status, answer.body):
                 fault = error_mapping.from_answer(what, status, answer.headers, answer.body, secrets)

@@ -59,10 +59,7 @@ class BmsReader:
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
         """BMS v1 keeps none; Nova may."""
-        answer = self._ask_history(server_id, timeout) if self._ask_history else History(actions=None)
-        if isinstance(answer, CloudError) and answer.status == 404:
-            return History(actions=None)
-        return answer
+        return self._ask_history(server_id, timeout) if self._ask_history else History(actions=None)
 
     def peek(self, timeout: float) -> list[Server | CloudError]:
         """The first page of the project's servers."""

@@ -94,11 +94,20 @@ class Clouds:
         return Microversion()
 
     def _ask_nova_for_history(self, server_id: str, timeout: float) -> History | CloudError:
-        if not self._compute.listed(timeout):
+        try:
+            listed = self._compute.listed(timeout)
+        except CloudError as fault:
+            # The login may just have failed.
+            if fault.concerns_all:
+                raise
+            return fault
+        if not listed:
             return History(actions=None)
         from handler.cloud.nova import NovaReader
 
-        return NovaReader(self.http, self._compute, self._microversion).history(server_id, timeout)
+        answer = NovaReader(self.http, self._compute, self._microversion).history(server_id, timeout)
+        # Nova does not know the server, or does not answer there at all.
+        return History(actions=None) if isinstance(answer, CloudError) and answer.status == 404 else answer
 
     def reader(self) -> BmsReader | NovaReader:
         """The half of the cloud that only looks."""

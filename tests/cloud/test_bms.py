@@ -140,6 +140,16 @@ def test_a_history_that_nova_does_not_keep_is_none(otc: Simulator, bms: BmsCloud
     assert answer == expected if isinstance(expected, History) else type(answer) is expected
 
 
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_login_that_fails_is_no_missing_history(otc: Simulator, bms: BmsCloud, status: int) -> None:
+    """A stop without the history would rest on nothing; it is read again."""
+    id_ = otc.add_server()
+    otc.inject(Fault(on=CallKind.LOGIN, status=status))
+    answer = bms.history(id_, 5)
+    assert isinstance(answer, CloudError)
+    assert answer.waiting_helps
+
+
 def test_without_an_address_of_nova_there_is_no_history(otc: Simulator, start_client: StartClient) -> None:
     """As with an access key, which brings no catalogue."""
     key = otc.key_environ(otc.add_access_key())
