@@ -199,7 +199,7 @@ class Reading:
                 raise
             return found | dict.fromkeys(missing, self._without_list(fault))
         # Not on the list is no proof of absence: a page may shift while it is turned.
-        for id_ in missing:
+        for id_ in filter(missing.__contains__, ids):
             found[id_] = self._single(id_, timeout)
         return found
 

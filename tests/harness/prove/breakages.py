@@ -19,8 +19,7 @@ from typing import Any
 from unittest import mock
 from uuid import uuid5
 
-from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import HealthCheck, Phase, settings
 
 from handler import rfc3339
 from handler.cloud import bms
@@ -37,15 +36,16 @@ from handler.stop.model import Move, Power, Reason, Refusal, Server, StopRequest
 from handler.stop.server_task import ServerTask
 from handler.stop.steps import Next, Step
 from handler.stop.stop_limit import StopLimit
-from tests.harness.prove.machine import COUNTERS, Machine
+from tests.harness.prove.machine import COUNTERS, Machine, run_round
 
-_ENVIRONMENTS = 600
+_ROUNDS = 24
+_ENVIRONMENTS_A_ROUND = 25
 Breakage = AbstractContextManager[object]
 
 # What stands in the place of what is patched below.
 _guarded, _by_state = decide._guarded, decide._by_state
 _parse, _parse_either = rfc3339.parse, rfc3339.parse_either
-_refuse, _cloud, _conclude = run.refuse, Clouds.cloud, scheduler.Scheduler._conclude
+_refuse, _cloud, _conclude = decide.refuse, Clouds.cloud, scheduler.Scheduler._conclude
 _unsent, _on_stop, _on_history, _watch, _result_id = (
     ServerTask._unsent,
     ServerTask.on_stop,
@@ -86,7 +86,7 @@ def _unreadable_keep_until_has_passed() -> Breakage:
         except ValueError:
             return _parse("2001-01-01T00:00:00Z")
 
-    return mock.patch.object(decide.rfc3339, "parse_either", parse)
+    return mock.patch.object(rfc3339, "parse_either", parse)
 
 
 def _history_that_fails_is_empty() -> Breakage:
@@ -195,7 +195,7 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "protected": lambda: _without_guard(Reason.PROTECTED),
     "kept-until": lambda: _without_guard(Reason.KEPT_UNTIL),
     "unreadable keep-until protects": _unreadable_keep_until_has_passed,
-    "keep-until in basic form": _patch(decide.rfc3339, "parse_either", rfc3339.parse),
+    "keep-until in basic form": _patch(rfc3339, "parse_either", rfc3339.parse),
     "tags in the old form": _patch(decide, "_old_form", lambda *_: None),
     "locked": lambda: _without_guard(Reason.LOCKED),
     "not-bare-metal": lambda: _without_guard(Reason.NOT_BARE_METAL),
@@ -270,12 +270,12 @@ class _Watched(Machine):
 _first: list[tuple[int, str]] = []
 
 
-def find(breakage: str, start: int = 0, environments: int = _ENVIRONMENTS) -> tuple[int, str] | None:
+def find(breakage: str, start: int = 0, rounds: int = _ROUNDS) -> tuple[int, str] | None:
     """Remove a guard and run the state machine.
 
     Args:
         start: the seed.
-        environments: how many are tried at most.
+        rounds: how many there are at most.
 
     Returns:
         After how many deliveries a violation was found, and which; None if none was.
@@ -283,7 +283,7 @@ def find(breakage: str, start: int = 0, environments: int = _ENVIRONMENTS) -> tu
     _first.clear()
     before = COUNTERS.total("deliveries")
     options = settings(
-        max_examples=environments,
+        max_examples=_ENVIRONMENTS_A_ROUND,
         stateful_step_count=40,
         database=None,
         deadline=None,
@@ -295,7 +295,8 @@ def find(breakage: str, start: int = 0, environments: int = _ENVIRONMENTS) -> tu
     logging.disable(logging.CRITICAL)
     try:
         with BREAKAGES[breakage](), redirect_stdout(io.StringIO()):
-            run_state_machine_as_test(seed(start)(_Watched), settings=options)
+            for number in range(rounds):
+                run_round(_Watched, number, start, options)
     except BaseException as failure:
         if not _first or isinstance(failure, KeyboardInterrupt):
             raise

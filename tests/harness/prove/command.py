@@ -50,6 +50,7 @@ class StopSent:
         taken_at: when the cloud took it, or None.
         request_id: of the recorded stop, if taken.
         status: the HTTP status that came back; None if none did.
+        error_document: the answer had a 2xx status and an error document.
         late: it was delayed on the way, and the cloud took it only after the function had given up on it.
     """
 
@@ -58,6 +59,7 @@ class StopSent:
     taken_at: float | None = None
     request_id: str | None = None
     status: int | None = None
+    error_document: bool = False
     late: bool = False
 
     @property
@@ -71,9 +73,14 @@ class StopSent:
         return self.taken_at is not None and self.status is not None and self.status < 300
 
     @property
+    def accepted(self) -> bool:
+        """Whether the function was told that the cloud took it."""
+        return self.status is not None and self.status < 300 and not self.error_document
+
+    @property
     def unclear(self) -> bool:
         """Whether it got no answer, or one that leaves open what the cloud did; 503 says that it did nothing."""
-        return self.status is None or (self.status >= 500 and self.status != 503)
+        return self.status is None or self.error_document or (self.status >= 500 and self.status != 503)
 
 
 class Command:
@@ -89,9 +96,12 @@ class Command:
         observations: for each server what reads of it showed.
         latest: for each server the last of them, unless a stop was sent since.
         stops: for each server the stops that were sent.
+        attempted: for each server when its stop was first attempted, whether it was sent or not.
+        renewing: servers whose stop was answered 401 and is sent again with a new token, as part of the same attempt.
         without_history: servers whose history the cloud does not show.
         unreadable_history: servers of whose history an entry could not be read.
         failing: servers about which a call failed.
+        last_login: when a login last timed out.
         posted: results that the sink took, as headers and body.
         run_by: the command whose run of the event this one shares; itself unless it waited for another delivery.
     """
@@ -119,9 +129,12 @@ class Command:
         self.observations: dict[str, list[Observation]] = {}
         self.latest: dict[str, Observation | None] = {}
         self.stops: dict[str, list[StopSent]] = {}
+        self.attempted: dict[str, float] = {}
+        self.renewing: set[str] = set()
         self.without_history: set[str] = set()
         self.unreadable_history: set[str] = set()
         self.failing: set[str] = set()
+        self.last_login = float("-inf")
         self.posted: list[tuple[Mapping[str, str], bytes]] = []
         self.run_by = self
 

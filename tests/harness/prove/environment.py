@@ -149,7 +149,12 @@ class Environment:
         self.cloud.faults.strike = self._counted_strike  # type: ignore[method-assign]
 
     def inject(self, name: str, fault: Fault) -> None:
-        """Put a fault into the cloud, which is counted under a name when it happens."""
+        """Put a fault into the cloud, which is counted under a name when it happens.
+
+        A call that access rules deny is refused before the cloud could answer anything else.
+        """
+        if fault.on is {"history": CallKind.ACTIONS, "list": CallKind.LIST}.get(self.denied):
+            return
         # With the fault itself, so that no other one gets its id.
         self._faults[id(fault)] = name, fault
         self.cloud.faults.add(fault)
@@ -238,14 +243,19 @@ class Environment:
         count = len(self.world.actions(server_id))
         user = Actor("another-user", state.project_id, f"req-user-{server_id[:8]}-{count}", admin=True)
         try:
-            return bool(self._act(server_id, action, user))
+            return self._act(server_id, action, user)
         except Refusal:
             return False
 
     def _act(self, server_id: str, action: str, user: Actor) -> bool:
         world, state = self.world, self.world.get(server_id)
         running = state.vm_state == "active"
-        effects: Mapping[str, Callable[[], object]] = {
+        possible = {
+            "break": running,
+            "rebuild": running and state.task_state is None,
+            "rebuilt": state.task_state == "rebuilding",
+        }
+        effects: Mapping[str, Callable[[], None]] = {
             "start": lambda: world.start(server_id, user),
             "start-slowly": lambda: world.start(server_id, user, 40.0),
             "stop": lambda: world.stop(server_id, user),
@@ -264,11 +274,12 @@ class Environment:
                 tags=[*state.tags, f"autostop-keep-until={timestamp(self._clock.time() + 400)}"],
                 updated=state.updated,
             ),
-            "break": lambda: running and world.change(server_id, vm_state="error"),
-            "rebuild": lambda: (
-                running and state.task_state is None and world.change(server_id, task_state="rebuilding", due=None)
-            ),
-            "rebuilt": lambda: state.task_state == "rebuilding" and world.change(server_id, task_state=None),
+            "break": lambda: world.change(server_id, vm_state="error"),
+            "rebuild": lambda: world.change(server_id, task_state="rebuilding", due=None),
+            "rebuilt": lambda: world.change(server_id, task_state=None),
             "delete": lambda: world.delete(server_id, user),
         }
-        return effects[action]() is not False
+        if possible.get(action, True):
+            effects[action]()
+            return True
+        return False

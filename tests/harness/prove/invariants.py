@@ -56,7 +56,7 @@ def stop_violation(command: Command, server_id: str, stop: StopSent, earlier: Se
     Args:
         earlier: stops for the same event that brought this server down before.
     """
-    event, here = command.event, command.stops.get(server_id, ())
+    event, here = command.event, command.stops.get(server_id, [])
     if event is None or event.kind != "good":
         return "for no event"
     if not selected(command, server_id):
@@ -82,7 +82,7 @@ def stop_violation(command: Command, server_id: str, stop: StopSent, earlier: Se
 def _started_violation(
     command: Command, event: Event, server_id: str, basis: Observation, earlier: Sequence[StopSent]
 ) -> str | None:
-    here = command.stops.get(server_id, ())
+    here = command.stops.get(server_id, [])
     if server_id in command.without_history:
         # Without a history only a record that has not changed shows that nobody started it after a stop of ours.
         for other in here:
@@ -92,7 +92,7 @@ def _started_violation(
         return None
     if started(event, command.began, basis.actions, 0.0):
         return "that was started after the event"
-    if here and started_after(basis.actions, here[0].at):
+    if started_after(basis.actions, command.attempted[server_id]):
         return "that was started after this delivery's first stop"
     moment = counts_from(event, command.began)
     if moment is not None and any(stop.taken_at is not None and moment <= stop.taken_at < basis.at for stop in earlier):
@@ -280,7 +280,8 @@ def _expected_of_state(
         # It may run on because of another server until the waiting time is up, or fail because of one.
         stopping |= {"accepted"}
     if not history:
-        return stopping
+        # A failed stop that was over before the next read leaves no trace.
+        return stopping | ({"accepted"} if "reverted" in stopping else set())
     if started(event, command.began, actions, 0.0):
         return {"started-since"}
     if started(event, command.began, actions, _DOUBT):
@@ -332,7 +333,7 @@ def row_violation(
 
 def _holds(reason: str, command: Command, server_id: str, actions: Sequence[Action]) -> bool:
     """Whether what the function was shown entitles it to give this reason."""
-    event, seen, stops = command.event, command.observations[server_id], command.stops.get(server_id, ())
+    event, seen, stops = command.event, command.observations[server_id], command.stops.get(server_id, [])
     assert event is not None
     last = seen[-1].state
     ours = [stop for stop in stops if stop.may_be_taken]
@@ -344,7 +345,7 @@ def _holds(reason: str, command: Command, server_id: str, actions: Sequence[Acti
                 for one in seen
             )
         case "accepted":
-            return any(stop.taken_at is not None and stop.status is not None for stop in ours) or any(
+            return any(stop.accepted for stop in ours) or any(
                 one.at > stop.at and (one.state.task_state == "powering-off" or one.state.vm_state == "stopped")
                 for stop in ours
                 for one in seen
@@ -362,8 +363,8 @@ def _holds(reason: str, command: Command, server_id: str, actions: Sequence[Acti
                 last.task_state == "powering-on"
                 or server_id in command.unreadable_history
                 or started(event, command.began, actions, _DOUBT)
-                or (bool(stops) and started_after(actions, stops[0].at - _DOUBT))
-                or (bool(stops) and server_id in command.without_history)
+                or (server_id in command.attempted and started_after(actions, command.attempted[server_id] - _DOUBT))
+                or (server_id in command.attempted and server_id in command.without_history)
             )
         case "busy":
             return last.task_state is not None or last.vm_state in _TRANSITIONAL

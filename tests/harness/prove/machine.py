@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TypeVar
 
+from hypothesis import seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from handler.simulator import BatchPolicy, BmsBehavior, CallKind, Cut, Fault, JobChildren
 from handler.simulator.bms.replies import error_body
@@ -31,6 +34,8 @@ from tests.harness.prove.scheduler import Scheduler
 
 COUNTERS = Counters()
 
+_T = TypeVar("_T")
+
 _MOST_SERVERS = 6
 # More can arrive later.
 _MOST_LATER = 14
@@ -50,10 +55,7 @@ _LOGIN_HOLD = 61.0
 
 _STATUSES = (400, 403, 404, 409, 413, 429, 500, 502, 503, 504)
 # What the BMS API may give as a cause: states, unknown servers, rights, its own failures, our mistakes.
-_CODES = (
-    "BMS.0035", "BMS.0037", "BMS.0039", "BMS.0040", "BMS.0033", "BMS.1006", "BMS.1007", "BMS.0018", "BMS.0212",
-    "Ecs.0605", "X.1",
-)  # fmt: skip
+_CODES = ("BMS.0035", "BMS.0040", "BMS.0033", "BMS.1007", "BMS.0018", "BMS.0212", "X.1")
 # Of an error document that a stop is answered with in spite of its 2xx status.
 _DOCUMENTS = ("BMS.0288", "BMS.1006", "X.1")
 # The kinds of faults that an environment has or does not have.
@@ -99,6 +101,8 @@ _KINDS = st.sampled_from([*[Kind.GOOD] * 8, *Kind])
 _TIME = st.sampled_from([*["now"] * 6, *_TIMES, "none"])
 # How long the condition has held that asks for a stop, in seconds; None for an event that does not say.
 _SINCE = st.sampled_from([None, None, None, None, 0.0, 30.0, 300.0, -40.0])
+# So often the cloud must turn a stop down until the function gives up, or once more.
+_TIMES_OF_FAULT = st.sampled_from([1, 2, 3, 4, 5, 5])
 # Whether an event asks at once for the server that a fault is about.
 _ASK = st.booleans()
 _ACTIONS = st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=3)
@@ -106,7 +110,8 @@ _BEFORE = st.sampled_from([[], ["unlock"], ["stop", "start"], ["stop"]])
 _MEANWHILE = st.sampled_from(
     [["reboot"], ["stop", "start"], ["start"], ["start-slowly"], ["lock"], ["protect"], ["keep"], ["break"], ["delete"]]
 )
-_SHAPES = st.sampled_from([*["plain"] * 10, "slow", "slow", "tagged", *["opted-out", "other-project"] * 2, *SHAPES])
+_SPECIAL = tuple(shape for shape in SHAPES if shape not in ("plain", "slow", "tagged"))
+_SHAPES = st.sampled_from(["plain", "plain", "plain", "slow", "tagged", *range(6)])
 _ON = st.sampled_from(
     [CallKind.READ, CallKind.READ, CallKind.LIST, CallKind.STOP, CallKind.STOP, CallKind.STOP, CallKind.ACTIONS]
 )
@@ -129,15 +134,21 @@ _SETUPS = st.builds(
     bms=_BEHAVIORS,
     page=st.sampled_from([1000, 1000, 3, 2]),
     next_links=st.sampled_from([True, True, False]),
-    admin=st.sampled_from([False, False, True]),
+    admin=st.booleans(),
     denied=st.sampled_from(["", "", "", "", "history", "list"]),
-    only=st.sampled_from([False, False, True]),
+    only=st.booleans(),
     stop_limit=st.sampled_from([None, None, (5, 120.0), (8, 60.0)]),
 )
 
 
 class Machine(RuleBasedStateMachine):
-    """An environment of its own for each example."""
+    """An environment of its own for each example.
+
+    Attributes:
+        focus: chooses the shapes, statuses and codes that are more frequent than others.
+    """
+
+    focus = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +174,7 @@ class Machine(RuleBasedStateMachine):
     def begin(
         self,
         setup: Setup,
-        shapes: list[str],
+        shapes: list[str | int],
         latency: float,
         sink: bool,
         concurrency: int,
@@ -183,7 +194,7 @@ class Machine(RuleBasedStateMachine):
         if setup.denied and not (setup.bms and setup.denied == "list"):
             COUNTERS.add("faults", f"access rules without {setup.denied}")
         for shape in shapes:
-            self.environment.add(shape)
+            self._add(shape)
         self.recorder = Recorder(self.environment.world, COUNTERS, self.clock, self.environment.name_of)
         self.cloud_client = CloudClient(self.clock, self.environment.cloud, self.recorder, latency)
         self.sink_client = SinkClient(self.clock, self.recorder, latency)
@@ -286,21 +297,22 @@ class Machine(RuleBasedStateMachine):
         self._go_on(delivery, pause, acknowledged)
 
     @precondition(lambda self: self.under_way)
-    @rule(which=_SMALL, pause=_PAUSES, order=_ORDERS)
-    def deliver_twice(self, which: int, pause: int | None, order: int) -> None:
-        """Deliver another copy of a message that is being handled."""
+    @rule(which=_SMALL, pause=_PAUSES, order=_ORDERS, first=st.booleans())
+    def deliver_again(self, which: int, pause: int | None, order: int, first: bool) -> None:
+        """Deliver another copy of a message that is being handled, perhaps before a second one."""
         message = self.under_way[which % len(self.under_way)].copy.message
-        self.broker.waiting.append(Copy(message))
-        COUNTERS.add("faults", "duplicate")
-        self.deliver(len(self.broker.waiting) - 1, pause, order, acknowledged=True)
+        for until in [1, pause] if first else [pause]:
+            self.broker.waiting.append(Copy(message))
+            COUNTERS.add("faults", "duplicate")
+            self.deliver(len(self.broker.waiting) - 1, until, order, acknowledged=True)
 
     @rule(
         which=_SMALL,
         before=_BEFORE,
-        pause=st.integers(1, 8),
+        pause=st.sampled_from([1, 1, 1, 2, 2, 3, 4, 5, 6, 8]),
         actions=_MEANWHILE,
         fault=st.sampled_from([None, None, 500, 503, "lost answer", "lost answer"]),
-        when=st.sampled_from(["now", "now", "soon", "none"]),
+        when=st.sampled_from(["now", "soon", "soon", "none"]),
     )
     def race(
         self, which: int, before: list[str], pause: int, actions: list[str], fault: int | str | None, when: str
@@ -310,7 +322,7 @@ class Machine(RuleBasedStateMachine):
         if fault == "lost answer" and "lost answer" in self.faults:
             self.lose_answer(which, 504)
         elif isinstance(fault, int) and "status" in self.faults:
-            self.fail(CallKind.STOP, which, fault, None, 1)
+            self._fail(CallKind.STOP, which, fault, 1)
         self.ask([which % len(self.environment.ids)], pause, 0, when, dry_run=False, since=None)
         self.act(which, actions)
         if self.under_way:
@@ -320,7 +332,7 @@ class Machine(RuleBasedStateMachine):
         which=_SMALL,
         actions=st.sampled_from([["reboot"], ["stop", "start"], ["start"], ["reboot-slowly"]]),
         seconds=st.sampled_from([0.2, 6.0, 30.0]),
-        fault=st.sampled_from([None, None, 403, 500, 503, *HISTORY_FAULTS]),
+        fault=st.sampled_from([None, None, 403, 500, 503, *sorted(HISTORY_FAULTS)]),
         times=st.integers(1, 5),
         when=st.sampled_from(["now", "now", "soon", "none"]),
         since=_SINCE,
@@ -348,7 +360,7 @@ class Machine(RuleBasedStateMachine):
             if "history" in self.faults:
                 self.cloud_client.planned.append(PlannedFault(CallKind.ACTIONS, fault))
         elif fault and "status" in self.faults:
-            self.fail(CallKind.ACTIONS, which, fault, None, times)
+            self._fail(CallKind.ACTIONS, which, fault, times)
         self.deliver(len(self.broker.waiting) - 1, None, 0, acknowledged=True)
 
     @precondition(lambda self: self.under_way)
@@ -388,11 +400,11 @@ class Machine(RuleBasedStateMachine):
             if self.environment.act(which, action):
                 COUNTERS.add("users", action)
 
-    @rule(shape=_SHAPES, ask=st.sampled_from([True, True, False]), when=_TIME, since=_SINCE)
-    def arrive(self, shape: str, ask: bool, when: str, since: float | None) -> None:
+    @rule(shape=st.integers(0, 5), ask=st.sampled_from([True, True, False]), when=_TIME, since=_SINCE)
+    def arrive(self, shape: int, ask: bool, when: str, since: float | None) -> None:
         """Add a server, and perhaps ask at once for it to be stopped."""
         if len(self.environment.ids) < _MOST_LATER:
-            self.environment.add(shape)
+            self._add(shape)
             if ask:
                 number = len(self.environment.ids) - 1
                 self.ask([number], None, 0, when, dry_run=False, since=since)
@@ -409,20 +421,32 @@ class Machine(RuleBasedStateMachine):
     @rule(
         on=_ON,
         which=st.none() | _SMALL,
-        status=st.sampled_from(_STATUSES),
+        status=st.integers(0, 2),
         retry_after=st.sampled_from([None, None, 1, 30]),
-        times=st.integers(1, 5),
+        times=_TIMES_OF_FAULT,
         ask=_ASK,
     )
     def fail(
-        self, on: CallKind, which: int | None, status: int, retry_after: int | None, times: int, ask: bool = False
+        self, on: CallKind, which: int | None, status: int, retry_after: int | None, times: int, ask: bool
     ) -> None:
         """Let the cloud answer some calls with an error."""
+        self._fail(on, which, self._in_focus(_STATUSES, 3, status), times, retry_after, ask=ask)
+
+    def _fail(
+        self,
+        on: CallKind,
+        which: int | None,
+        status: int,
+        times: int,
+        retry_after: int | None = None,
+        *,
+        ask: bool = False,
+    ) -> None:
         headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        which = self._target(which, ask)
+        which = self._target(on, which, ask)
         fault = Fault(on=on, server_id=self._id(which), status=status, headers=headers, times=times)
         self.environment.inject(f"status {status}", fault)
-        self._ask_now(which, ask)
+        self._ask_now(on, which, ask)
 
     @precondition(lambda self: "list" in self.faults)
     @rule(status=st.sampled_from([400, 403, 500]), skip=st.integers(0, 1), times=st.sampled_from([1, 20]))
@@ -431,19 +455,20 @@ class Machine(RuleBasedStateMachine):
         self.environment.inject("list refused", Fault(on=CallKind.LIST, status=status, skip=skip, times=times))
 
     @precondition(lambda self: "code" in self.faults and self.environment.bms)
-    @rule(on=_ON, which=st.none() | _SMALL, code=st.sampled_from(_CODES), times=st.integers(1, 5), ask=_ASK)
-    def fail_with_code(self, on: CallKind, which: int | None, code: str, times: int, ask: bool) -> None:
+    @rule(on=_ON, which=st.none() | _SMALL, number=st.integers(0, 1), times=_TIMES_OF_FAULT, ask=_ASK)
+    def fail_with_code(self, on: CallKind, which: int | None, number: int, times: int, ask: bool) -> None:
         """Let the BMS API answer some calls with a code of its own."""
+        code = self._in_focus(_CODES, 2, number)
         on = CallKind.JOB if on is CallKind.ACTIONS else on
-        which = self._target(which, ask)
+        which = self._target(on, which, ask)
         self.environment.inject(f"code {code}", Fault.bms(on, code, server_id=self._id(which), times=times))
-        self._ask_now(which, ask)
+        self._ask_now(on, which, ask)
 
     @precondition(lambda self: "error document" in self.faults)
     @rule(which=st.none() | _SMALL, code=st.sampled_from(_DOCUMENTS), ask=_ASK)
     def answer_with_error_document(self, which: int | None, code: str, ask: bool) -> None:
         """Let the cloud answer a stop that it did not take with 200 and an error document."""
-        which = self._target(which, ask)
+        which = self._target(CallKind.STOP, which, ask)
         fault = Fault(
             on=CallKind.STOP,
             server_id=self._id(which),
@@ -452,7 +477,7 @@ class Machine(RuleBasedStateMachine):
             content_type="application/json",
         )
         self.environment.inject(f"error document {code}", fault)
-        self._ask_now(which, ask)
+        self._ask_now(CallKind.STOP, which, ask)
 
     @precondition(lambda self: "lost answer" in self.faults)
     @rule(which=st.none() | _SMALL, status=st.sampled_from([502, 504]))
@@ -465,9 +490,9 @@ class Machine(RuleBasedStateMachine):
     @rule(on=_ON, which=st.none() | _SMALL, cut=st.sampled_from(Cut), ask=_ASK)
     def cut(self, on: CallKind, which: int | None, cut: Cut, ask: bool) -> None:
         """Let a connection be cut before, after or in the middle of the answer."""
-        which = self._target(which, ask)
+        which = self._target(on, which, ask)
         self.environment.inject(f"cut {cut}", Fault(on=on, server_id=self._id(which), cut=cut))
-        self._ask_now(which, ask)
+        self._ask_now(on, which, ask)
 
     @precondition(lambda self: "rival" in self.faults)
     @rule(which=st.none() | _SMALL)
@@ -489,12 +514,12 @@ class Machine(RuleBasedStateMachine):
             fault is NetworkFault.HTML and on is CallKind.STOP
         ):
             on = CallKind.READ
-        which = self._target(which, ask)
+        which = self._target(on, which, ask)
         if on is CallKind.LOGIN:
             self.environment.revoke_tokens()
         server_id = None if on in (CallKind.LOGIN, CallKind.ACTIONS, CallKind.LIST) else self._id(which)
         self.cloud_client.planned.append(PlannedFault(on, fault, server_id, seconds))
-        self._ask_now(which, ask)
+        self._ask_now(on, which, ask)
 
     @precondition(lambda self: "history" in self.faults)
     @rule(fault=st.sampled_from(sorted(HISTORY_FAULTS)))
@@ -503,7 +528,7 @@ class Machine(RuleBasedStateMachine):
         self.cloud_client.planned.append(PlannedFault(CallKind.ACTIONS, fault))
 
     @precondition(lambda self: "login" in self.faults)
-    @rule(status=st.sampled_from([401, 403, 500, 503]), times=st.integers(1, 2))
+    @rule(status=st.sampled_from([401, 403, 404, 500, 503]), times=st.integers(1, 2))
     def refuse_login(self, status: int, times: int) -> None:
         """Let all tokens end, and the next login fail."""
         self.environment.revoke_tokens()
@@ -574,9 +599,18 @@ class Machine(RuleBasedStateMachine):
                 tries += 1
         given_up = copy in self.broker.dead and (copy.message.impossible or tries < _ENOUGH)
         if copy not in self.broker.acknowledged and not given_up:
-            raise InvariantViolation(f"with nothing wrong any more, answers were {copy.statuses} to {copy.message}")
+            problem = self.last.problem if self.last is not None else ""
+            raise InvariantViolation(
+                f"with nothing wrong any more, answers were {copy.statuses} (last {problem}) to {copy.message}"
+            )
 
     # --- helpers ---
+
+    def _in_focus(self, values: Sequence[_T], width: int, number: int) -> _T:
+        return values[(self.focus * width + number) % len(values)]
+
+    def _add(self, shape: str | int) -> None:
+        self.environment.add(self._in_focus(_SPECIAL, 6, shape) if isinstance(shape, int) else shape)
 
     def _event(
         self,
@@ -607,16 +641,24 @@ class Machine(RuleBasedStateMachine):
             since_by_server=self.numbers[source] % 2 == 0,
         )
 
-    def _target(self, which: int | None, ask: bool) -> int | None:
+    def _target(self, on: CallKind, which: int | None, ask: bool) -> int | None:
         """The server that a fault is about: a new one, so that the fault happens, if it is to be asked for at once."""
+        if on is CallKind.LIST:
+            return None
         if not ask or len(self.environment.ids) >= _MOST_LATER:
             return which
         self.environment.add("plain")
-        return len(self.environment.ids) - 1
+        which = len(self.environment.ids) - 1
+        if on is CallKind.ACTIONS:
+            # The history of one that has not changed for long is not read.
+            self.environment.act(which, "reboot")
+        return which
 
-    def _ask_now(self, which: int | None, ask: bool) -> None:
+    def _ask_now(self, on: CallKind, which: int | None, ask: bool) -> None:
         if ask:
-            self.ask([which or 0], None, 0, "now", dry_run=False, since=None)
+            # A few are read by the list.
+            servers = [which or 0] if on is not CallKind.LIST else list(range(invariants.MAX_SERVERS))
+            self.ask(servers, None, 0, "now", dry_run=False, since=None)
 
     def _deliver_at_once(self, event: Event, mode: Mode, pause: int | None, order: int) -> None:
         self.broker.publish(Message((event,), mode))
@@ -680,3 +722,15 @@ class Machine(RuleBasedStateMachine):
             self._sink,
             lambda: COUNTERS.add("runs shared"),
         )
+
+
+def run_round(machine: type[Machine], number: int, start: int, options: settings) -> None:
+    """Run the environments of one round; each round has a focus of its own.
+
+    Args:
+        number: of the round, from 0.
+        start: the seed of the whole run.
+        options: how many environments and steps, and what hypothesis does besides.
+    """
+    focused = type(machine.__name__, (machine,), {"focus": number})
+    run_state_machine_as_test(seed(start * 10_000 + number)(focused), settings=options)

@@ -105,6 +105,7 @@ class CloudClient(http_client.HttpClient):
         body: bytes | None = None,
         timeout: float,
         head_only: bool = False,  # noqa: ARG002
+        max_body: int = 0,  # noqa: ARG002
     ) -> http_client.HttpResponse:
         """Carry one request there and its answer back."""
         began = self._clock.monotonic()
@@ -112,6 +113,8 @@ class CloudClient(http_client.HttpClient):
         (kind, server_id), ids = self._cloud.classify(request), self._cloud.servers_of(request)
         command = scheduler.current().command
         self._recorder.called(command, kind)
+        if kind is CallKind.STOP:
+            self._recorder.stop_attempted(command, ids)
         self._clock.advance(min(self._latency / 2, timeout))
         planned = self._next_fault(kind, ids)
         fault = planned.fault if planned else None
@@ -140,7 +143,8 @@ class CloudClient(http_client.HttpClient):
         cut = bool(delivery.answer and delivery.answer.body) and (delivery.half or not in_time)
         if fault in HISTORY_FAULTS and not cut:
             command.unreadable_history |= set(ids)
-        self._recorder.answered(command, kind, ids, answer.status, whole=not cut and fault not in _NOT_USABLE)
+        whole = not cut and fault not in _NOT_USABLE
+        self._recorder.answered(command, kind, ids, answer.status, answer.body, whole=whole)
         if cut:
             raise urllib3.exceptions.ProtocolError("cut in the body")
         return answer
@@ -158,6 +162,8 @@ class CloudClient(http_client.HttpClient):
         self, command: Command, kind: CallKind, ids: tuple[str, ...], url: str, timeout: float
     ) -> urllib3.exceptions.ReadTimeoutError:
         self._clock.advance(timeout)
+        if kind is CallKind.LOGIN:
+            command.last_login = self._clock.time()
         self._recorder.failed(command, kind, ids, None)
         return urllib3.exceptions.ReadTimeoutError(_POOL, url, "no answer")
 
@@ -266,6 +272,7 @@ class SinkClient(http_client.HttpClient):
         body: bytes | None = None,
         timeout: float,  # noqa: ARG002
         head_only: bool = False,  # noqa: ARG002
+        max_body: int = 0,  # noqa: ARG002
     ) -> http_client.HttpResponse:
         """Take one event, or fail to."""
         command = scheduler.current().command
@@ -273,7 +280,7 @@ class SinkClient(http_client.HttpClient):
         fault = self.planned.pop(0) if self.planned else None
         if fault:
             self._recorder.counters.add("faults", fault)
-        status = {SinkFault.BUSY: 503, SinkFault.REFUSES: 400}.get(fault, 202)  # type: ignore[call-overload]
+        status = 503 if fault is SinkFault.BUSY else 400 if fault is SinkFault.REFUSES else 202
         self._recorder.counters.write(self._clock.time(), "sink", body, status)
         if status == 202:
             self._recorder.result_posted(command, {name.lower(): value for name, value in headers.items()}, body or b"")

@@ -65,7 +65,14 @@ class Recorder:
         elif command.number not in runs:
             runs.append(command.number)
 
-    def answered(self, command: Command, kind: CallKind, ids: Sequence[str], status: int, *, whole: bool) -> None:
+    def stop_attempted(self, command: Command, ids: Sequence[str]) -> None:
+        """Note that a stop is attempted, whether or not it will reach the cloud."""
+        for server_id in ids:
+            command.attempted.setdefault(server_id, self._clock.time())
+
+    def answered(
+        self, command: Command, kind: CallKind, ids: Sequence[str], status: int, body: bytes, *, whole: bool
+    ) -> None:
         """Note that an answer reached the function; not `whole` if nothing can be read from it."""
         self.counters.add("calls", kind)
         good = whole and status < 300
@@ -84,10 +91,11 @@ class Recorder:
             for id_ in ids:
                 stop = command.stops[id_][-1]
                 stop.status = status if whole else None
+                stop.error_document = whole and status < 300 and b'"error"' in body
                 if stop.status == 401:
                     # Refused before the cloud looked at it: the same stop is sent again with a new token.
                     command.latest[id_] = stop.basis
-                    self._attempts[command.process].pop()
+                    command.renewing.add(id_)
 
     def failed(self, command: Command, kind: CallKind, ids: Sequence[str], status: int | None) -> None:
         """Note that a call brought nothing; a list that is refused is no excuse where servers are named."""
@@ -108,7 +116,10 @@ class Recorder:
             command.latest[server_id] = None
             command.failing.add(server_id)
             self.counters.add("stops sent")
-            self._count_attempt(command)
+            if server_id in command.renewing:
+                command.renewing.remove(server_id)
+            else:
+                self._count_attempt(command)
 
     def stop_taken(self, command: Command, server_id: str) -> None:
         """Note that the cloud took the stop just sent."""

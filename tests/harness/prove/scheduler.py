@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -191,7 +192,7 @@ class TaskPool:
     def map(self, work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
         """Do the work for all items side by side; the first failure is raised when all have ended."""
         parent = current()
-        tasks = [Task(lambda item=item: work(item), parent.command.part(item), parent.order) for item in items]
+        tasks = [Task(partial(work, item), parent.command.part(item), parent.order) for item in items]
         try:
             turns = 0
             while running := [task for task in tasks if not task.done]:
