@@ -257,7 +257,9 @@ class Delivery:
                     actions,
                     now,
                     history=environment.denied != "history",
-                    shared_job=bms is not None and not (bms.job_server_ids and bms.job_children == "listed"),
+                    shared_job=len(everything) > 1
+                    and bms is not None
+                    and not (bms.job_server_ids and bms.job_children == "listed"),
                 )
                 if reasons and everything.count(id_) == 1:
                     foretold[(event.key, id_)] = reasons

@@ -48,6 +48,8 @@ _TIMES = {"now": 0.0, "ahead": 4.0, "behind": -4.0, "soon": 40.0, "future": 300.
 
 # With nothing wrong, so many deliveries are enough for any message: many slow servers can take more than one budget.
 _ENOUGH = 3
+# Seconds that a call to the cloud takes at most by then: here the calls of a batch take their time one after the other.
+_FAST = 0.05
 # Deliveries that the stop limit may put off in the end, beside those.
 _MOST_LIMITED = 30
 # The function does not try a login again for a minute after it was refused.
@@ -328,6 +330,26 @@ class Machine(RuleBasedStateMachine):
         if self.under_way:
             self._go_on(self.under_way[-1], None, acknowledged=True)
 
+    @precondition(lambda self: "lost answer" in self.faults)
+    @rule(
+        pause=st.integers(3, 7),
+        action=st.sampled_from(["start", "reboot"]),
+        hide=st.booleans(),
+        when=st.sampled_from(["now", "none"]),
+    )
+    def start_after_lost_answer(self, pause: int, action: str, hide: bool, when: str) -> None:
+        """Let a user start a server after a stop whose answer got lost; the cloud may not show its history."""
+        which = self._target(CallKind.STOP, None, ask=True)
+        if which is None:
+            return
+        self.lose_answer(which, 504)
+        if hide:
+            self._fail(CallKind.ACTIONS, which, 403, 5)
+        self.ask([which], pause, 0, when, dry_run=False, since=None)
+        self.act(which, [action])
+        if self.under_way:
+            self._go_on(self.under_way[-1], None, acknowledged=True)
+
     @rule(
         which=_SMALL,
         actions=st.sampled_from([["reboot"], ["stop", "start"], ["start"], ["reboot-slowly"]]),
@@ -568,6 +590,7 @@ class Machine(RuleBasedStateMachine):
     def _drain(self) -> None:
         self._check()
         self.clear_faults()
+        self.cloud_client.latency = min(self.cloud_client.latency, _FAST)
         while self.under_way:
             self._go_on(self.under_way[0], None, acknowledged=True)
         self.clock.advance(_LOGIN_HOLD)
@@ -591,7 +614,8 @@ class Machine(RuleBasedStateMachine):
                 # No delivery of the broker's is used up by it, or a small limit would make it give up.
                 limited += 1
                 copy.tries -= 1
-                self.clock.advance(last.retry_after or 0.0)
+                # As brokers do, which wait longer each time.
+                self.clock.advance(max(last.retry_after or 0.0, min(2.0**limited, 120.0)))
                 if copy in self.broker.dead:
                     self.broker.dead.remove(copy)
                     self.broker.waiting.append(copy)

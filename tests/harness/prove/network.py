@@ -83,6 +83,7 @@ class CloudClient(http_client.HttpClient):
         latency: seconds that each exchange takes.
 
     Attributes:
+        latency: as given; it can be changed.
         planned: faults that have not happened yet.
         delayed: requests on their way, with the time at which they arrive and the command that they are part of.
     """
@@ -94,7 +95,7 @@ class CloudClient(http_client.HttpClient):
         self._clock = clock
         self._cloud = cloud
         self._recorder = recorder
-        self._latency = latency
+        self.latency = latency
 
     def send(
         self,
@@ -115,7 +116,7 @@ class CloudClient(http_client.HttpClient):
         self._recorder.called(command, kind)
         if kind is CallKind.STOP:
             self._recorder.stop_attempted(command, ids)
-        self._clock.advance(min(self._latency / 2, timeout))
+        self._clock.advance(min(self.latency / 2, timeout))
         planned = self._next_fault(kind, ids)
         fault = planned.fault if planned else None
         if fault is NetworkFault.REFUSED:
@@ -137,7 +138,7 @@ class CloudClient(http_client.HttpClient):
                 raise self._timed_out(command, kind, ids, url, timeout)
             self._clock.advance(planned.seconds)
         answer = self._answer(delivery, fault, command, kind, ids)
-        self._clock.advance(self._latency / 2)
+        self._clock.advance(self.latency / 2)
         in_time = self._clock.monotonic() - began <= timeout
         # Nothing of an answer without a body can be lost.
         cut = bool(delivery.answer and delivery.answer.body) and (delivery.half or not in_time)
