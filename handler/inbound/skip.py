@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from handler.inbound.http.responses import Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(NamedTuple):
     """A well-formed message that asks for no stop.
 
     Attributes:
@@ -18,5 +17,5 @@ class Skip:
     """
 
     reason: str
-    response: Answer = field(default_factory=lambda: Answer(204))
+    response: Answer = Answer(204)
     warn: bool = False

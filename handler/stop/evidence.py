@@ -5,7 +5,6 @@ It is there so that "why was it not stopped?" is answered by the result alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -24,8 +23,7 @@ class Lookup(StrEnum):
     FOUND = "found"
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+class Action(NamedTuple):
     """One entry of the cloud's own history of a server.
 
     Attributes:
@@ -55,8 +53,7 @@ class UnreadEntry(NamedTuple):
     at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(NamedTuple):
     """What the cloud's history of a server says.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from handler.errors import CloudError
 from handler.stop.evidence import History
@@ -14,8 +14,7 @@ from handler.stop.model import Server
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """The cloud took our stop. It says nothing about whether the server will stop.
 
     Attributes:
@@ -42,8 +41,7 @@ class ReadSingly:
     """The list did not show the server and will not be asked again: the next read is of this server alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopFailed:
+class StopFailed(NamedTuple):
     """The cloud took the stop and reports now that it failed.
 
     Attributes:

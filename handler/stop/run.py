@@ -6,8 +6,9 @@ It has two parts, so that all events of a batch can be prepared, and their serve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from handler.errors import CloudError
 from handler.stop.calls import CompletedCall
@@ -19,8 +20,7 @@ from handler.stop.scheduler import Scheduler
 from handler.stop.steps import Step
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedRequest:
+class PreparedRequest(NamedTuple):
     """An event whose servers are known, before anything is done to them.
 
     Attributes:
@@ -88,7 +88,7 @@ def refuse_too_many(prepared: Sequence[PreparedRequest], policy: Policy) -> Sequ
         f"The events of this batch are about {len(servers)} servers; at most {policy.max_servers} are taken at once."
     )
     return [
-        one if one.refusal is not None else replace(one, refusal=Refusal.TOO_MANY_SERVERS, detail=detail)
+        one if one.refusal is not None else one._replace(refusal=Refusal.TOO_MANY_SERVERS, detail=detail)
         for one in prepared
     ]
 

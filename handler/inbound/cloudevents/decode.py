@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from handler import rfc3339
@@ -67,8 +68,7 @@ class Event:
     dry_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """What one HTTP message brought."""
 
     events: tuple[Event, ...]

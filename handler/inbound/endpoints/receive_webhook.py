@@ -55,7 +55,7 @@ class WebhookEndpoint:
         # The settings were valid at the start, and there is no login: nothing else has to be had to be ready.
         # People end URLs with a slash out of habit.
         path = request.path.removesuffix("/") or "/"
-        return responses.served(request.method, path, lambda: None, lambda: self._answer(replace(request, path=path)))
+        return responses.served(request.method, path, lambda: None, lambda: self._answer(request._replace(path=path)))
 
     def _answer(self, request: HttpRequest) -> Answer:
         if request.method != "POST":

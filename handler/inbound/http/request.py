@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 ReadBody = Callable[[float], bytes]
 """Reads a body within so many seconds; the same bytes again when it is called again."""
@@ -13,8 +13,7 @@ _BODY_TIMEOUT = 20.0
 _UNAUTHENTICATED_BODY_TIMEOUT = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """One HTTP request. The body is read when it is asked for first, so authenticate the caller before that.
 
     Attributes:

@@ -6,7 +6,8 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from handler.errors import (
     AutostopError,
@@ -33,12 +34,11 @@ _DEFAULT_RETRY_AFTER = 10.0
 _REFUSED_RETRY_AFTER = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An HTTP answer before any framework has its say."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     body: bytes = b""
 
 
