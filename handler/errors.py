@@ -15,6 +15,7 @@
         ├── BudgetSpent      not every server was handled in time
         ├── EventInProgress  the same event is being handled, and enough deliveries of it wait
         ├── StopLimitReached this process has sent enough stops for now
+        ├── ApprovalNotConfigured  the event needs an approval, and there is no key to sign its plan with
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── ShuttingDown     this process takes no more events
         ├── ReadinessUnknown the first readiness check has no result yet
@@ -220,6 +221,12 @@ class StopLimitReached(RetryableError):
     """The stop limit of this process leaves too little room for the servers of the event; nothing was sent."""
 
     name = "stop-limit-reached"
+
+
+class ApprovalNotConfigured(RetryableError):
+    """The event needs an approval, and this deployment has no key to sign its plan with; nothing was sent."""
+
+    name = "approval-not-configured"
 
 
 class BodyIncomplete(RetryableError):

@@ -7,10 +7,12 @@ STOP_REQUESTED = f"{PREFIX}stop.requested.v1"
 STOP_COMPLETED = f"{PREFIX}stop.completed.v1"
 STOP_FAILED = f"{PREFIX}stop.failed.v1"
 STOP_REFUSED = f"{PREFIX}stop.refused.v1"
+STOP_PLANNED = f"{PREFIX}stop.planned.v1"
+STOP_APPROVED = f"{PREFIX}stop.approved.v1"
 KEEP_REQUESTED = f"{PREFIX}keep.requested.v1"
 KEEP_COMPLETED = f"{PREFIX}keep.completed.v1"
 KEEP_FAILED = f"{PREFIX}keep.failed.v1"
-RESULTS = frozenset({STOP_COMPLETED, STOP_FAILED, STOP_REFUSED})
+RESULTS = frozenset({STOP_COMPLETED, STOP_FAILED, STOP_REFUSED, STOP_PLANNED})
 KEEP_RESULTS = frozenset({KEEP_COMPLETED, KEEP_FAILED})
 
 # Knative's PingSource.

@@ -25,11 +25,12 @@ REGISTRY: Registry[Any] = Registry().with_resources(
 PREFIX = "io.github.bms-autostop."
 INCOMING_TYPES = {
     f"{PREFIX}stop.requested.v1",
+    f"{PREFIX}stop.approved.v1",
     "dev.knative.sources.ping",
     "google.cloud.pubsub.topic.v1.messagePublished",
     "CES:Event:SYS.BMS-serverReboot",
 }
-RESULT_TYPES = {f"{PREFIX}stop.{kind}.v1" for kind in ("completed", "failed", "refused")}
+RESULT_TYPES = {f"{PREFIX}stop.{kind}.v1" for kind in ("completed", "failed", "refused", "planned")}
 REASONS = {
     "stopped": {"confirmed"},
     "accepted": {"accepted"},
@@ -42,6 +43,7 @@ REASONS = {
         "started-since",
         "other-project",
         "not-opted-in",
+        "changed-since-plan",
     },
     "failed": {
         "not-found",
@@ -56,9 +58,18 @@ REASONS = {
         "reverted",
         "cloud-error",
     },
-    "planned": {"dry-run"},
+    "planned": {"dry-run", "needs-approval"},
 }
-REFUSALS = {"too-old", "expired", "too-many-servers", "no-server-ids", "in-the-future"}
+REFUSALS = {
+    "too-old",
+    "expired",
+    "too-many-servers",
+    "no-server-ids",
+    "in-the-future",
+    "approval-invalid",
+    "approval-expired",
+    "approval-self",
+}
 FLEET = {
     "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10",
     "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21",
@@ -227,6 +238,13 @@ def test_incoming_sample_is_well_formed(name: str) -> None:
     assert faults("cloudevent-in.json", structured(name)) == []
 
 
+@pytest.mark.parametrize("name", names("approval"))
+def test_sample_of_an_approval_is_well_formed(name: str) -> None:
+    """The request of an agent, and the approval of the plan that it got."""
+    assert faults("cloudevent-in.json", sample(f"approval/{name}")) == []
+    assert sample("approval/approval.json")["data"]["plan"] == sample("out/planned.json")["data"]["plan"]["token"]
+
+
 def test_batch_sample_is_well_formed() -> None:
     """The batch sample holds several events, and each is well-formed."""
     assert faults("cloudevent-batch-in.json", structured("batch.json")) == []
@@ -249,6 +267,7 @@ def test_malformed_sample_has_several_faults_at_once() -> None:
 def test_incoming_samples_cover_the_accepted_types() -> None:
     """There is an incoming sample for every accepted type, and none for another type."""
     events = [event for name in names("in") for event in _members(structured(name))]
+    events += [sample(f"approval/{name}") for name in names("approval")]
     assert {event["type"] for event in events} == INCOMING_TYPES
 
 
@@ -324,7 +343,8 @@ def _data(key: str, value: object) -> Callable[[dict[str, Any]], None]:
         pytest.param(_data("since", {"ci-07": "2026-11-20T19:00:00Z"}), id="since of a name"),
         pytest.param(_data("since", {"5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10": 1}), id="since that is a number"),
         pytest.param(_data("left_out", -1), id="fewer than none left out"),
-        pytest.param(_data("approval", "self"), id="an approval that nobody would ask for"),
+        pytest.param(_data("approval", "none"), id="an approval by nobody"),
+        pytest.param(_data("requester", "ada"), id="a requester without a system"),
         pytest.param(_data("notice_for", "1h"), id="a notice that nobody would give"),
         pytest.param(_set("dryrun", "yes"), id="dryrun that is neither true nor false"),
         pytest.param(_data("selector", {"tags": ["ci"]}), id="selector beside ids"),
@@ -690,7 +710,7 @@ def test_asyncapi_messages_cover_all_types(asyncapi: Any) -> None:
     """Each accepted type and each result type has a message of its name, with the schema of its data."""
     messages = {message["name"]: message for message in asyncapi["components"]["messages"].values()}
     assert set(messages) >= INCOMING_TYPES | RESULT_TYPES
-    for kind in RESULT_TYPES | {f"{PREFIX}stop.requested.v1"}:
+    for kind in RESULT_TYPES | {f"{PREFIX}stop.requested.v1", f"{PREFIX}stop.approved.v1"}:
         assert messages[kind]["payload"]["$ref"] == f"schemas/{kind.removeprefix(PREFIX)}.json"
         assert messages[kind]["headers"]["allOf"][1]["properties"]["ce-type"]["const"] == kind
 

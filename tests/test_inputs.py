@@ -383,12 +383,11 @@ def test_a_since_that_is_not_understood_is_400(stopper: Stopper, since: object) 
     assert answer.json()["faults"][0]["at"] == "data.since"
 
 
-@pytest.mark.parametrize("name", ["approval", "notice_for"])
-def test_what_is_not_supported_yet_is_refused_where_it_would_not_hold(stopper: Stopper, name: str) -> None:
-    """A dry run needs neither."""
-    answer = stopper.send({**IDS, name: "self"}, ce())
+def test_a_notice_is_refused_without_a_dry_run(stopper: Stopper) -> None:
+    """It announces a stop, and is none."""
+    answer = stopper.send({**IDS, "notice_for": "1h"}, ce())
     assert (answer.status_code, stopper.running()) == (400, {A, B}), answer.text
-    assert stopper.send({**IDS, name: "self", "dry_run": True}, ce()).status_code == 200
+    assert stopper.send({**IDS, "notice_for": "1h", "dry_run": True}, ce()).status_code == 200
 
 
 def test_what_a_producer_left_out_is_in_the_detail(stopper: Stopper) -> None:

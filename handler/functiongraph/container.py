@@ -39,13 +39,14 @@ class Container:
 
     def _answer(self, request: HttpRequest) -> Answer:
         call = Call.of_headers(request.headers, os.environ)
-        match self._kind(request, call):
+        kind, approver = self._kind(request, call)
+        match kind:
             case Probe():
                 return self._service(call).endpoint().answer(request)
             case Init():
                 return Answer(200)
             case Delivery() as delivery:
-                return self._service(call).endpoint().deliver(delivery, request)
+                return self._service(call).endpoint().deliver(delivery, request, approver)
             case GatewayRequest() as inside:
                 return responses.json_answer(200, through_gateway(self._shared, inside, call, request.received))
             case PlatformDocument() as platform:
@@ -54,29 +55,32 @@ class Container:
             case unknown:
                 assert_never(unknown)
 
-    def _kind(self, request: HttpRequest, call: Call) -> Kind:
+    def _kind(self, request: HttpRequest, call: Call) -> tuple[Kind, bool]:
         """Authenticate the caller, then parse the request.
+
+        Returns:
+            What the request is, and whether its caller may send approvals.
 
         Raises:
             Unauthenticated: the caller is not authenticated, and the request is not the gateway's.
             BadEvent, NotAnEvent: it is of no kind.
         """
         if request.method != "POST":
-            return Probe()
+            return Probe(), False
         settings = self._shared.settings
         try:
-            caller.prove(request.headers, settings.callers, request.received + call.budget(settings))
+            approver = caller.prove(request.headers, settings.callers, request.received + call.budget(settings))
         except Unauthenticated:
             if request.path == _INVOKE and (inside := gateway_request(request)) is not None:
-                return inside
+                return inside, False
             raise
         if request.path == _INVOKE and not is_marked(request.headers):
-            return kinds.of_document(json_object(request.body, "event"))
+            return kinds.of_document(json_object(request.body, "event")), approver
         try:
-            return decode(request.headers, request.body)
+            return decode(request.headers, request.body), approver
         except NotAnEvent:
             if request.path == _INIT:
-                return Init()
+                return Init(), approver
             raise
 
     def _service(self, call: Call) -> Service:

@@ -65,7 +65,9 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
                 return results if several and results else next(iter(results), None)
             case Delivery() as delivery:
                 service = Service(call.settings(shared.settings), shared)
-                requests = requests_of_delivery(delivery, service.settings.event_types)
+                # The platform authenticates its callers, and does not say which one called.
+                approver = not service.settings.callers.names_approvers
+                requests = requests_of_delivery(delivery, service.settings.event_types, approver=approver)
                 results = structured(service.results(requests, received) if requests else [])
                 return next(iter(results), None)
             case unknown:
@@ -109,14 +111,15 @@ def through_gateway(shared: SharedResources, request: GatewayRequest, call: Call
 
 def _gateway_answer(shared: SharedResources, request: GatewayRequest, call: Call, received: float) -> Answer:
     http = request.http(shared.settings.max_body, received)
+    approver = False
     if http.method == "POST":
-        caller.prove(http.headers, shared.settings.callers, received + call.budget(shared.settings))
+        approver = caller.prove(http.headers, shared.settings.callers, received + call.budget(shared.settings))
     service = Service(call.settings(shared.settings), shared)
     if http.method != "POST":
         return service.endpoint().answer(http)
     match request.read(http, f"{_source(service.settings, call)}/apig", datetime.now(UTC)):
         case Delivery() as delivery:
-            return service.endpoint().deliver(delivery, http)
+            return service.endpoint().deliver(delivery, http, approver)
         case StopRequest() as asked:
             return service.handle([asked], False, received)
         case unknown:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from handler import __version__, rfc3339
 from handler.errors import AutostopError, Cause, CloudError, RetryableError, ServerNotFound, StateConflict
-from handler.outbound.result import selector_row, server_row
+from handler.outbound.result import people, selector_row, server_row
 from handler.stop.model import Outcome, Report, ServerResult, StopRequest
 
 if TYPE_CHECKING:
@@ -234,6 +234,7 @@ def log_report(report: Report, result_type: str) -> None:
             "summary": report.summary,
             "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
             **({"selector": selector_row(report.request.selector)} if report.request.selector else {}),
+            **people(report.request),
         },
     )
 

@@ -12,9 +12,9 @@ from cloudevents.conversion import to_binary, to_dict
 from cloudevents.http import CloudEvent
 
 from handler import rfc3339
-from handler.event_types import STOP_COMPLETED, STOP_FAILED, STOP_REFUSED
+from handler.event_types import STOP_COMPLETED, STOP_FAILED, STOP_PLANNED, STOP_REFUSED
 from handler.stop.evidence import Evidence
-from handler.stop.model import Reason, Report, Selector, ServerResult
+from handler.stop.model import PlanOffer, Reason, Report, Selector, ServerResult, StopRequest
 
 _PREFIX = "io.github.bms-autostop.stop."
 # One fixed namespace, so that the same result has the same id in every deployment.
@@ -36,7 +36,7 @@ def result_id(report: Report, type_: str) -> str:
 
     Returns:
         A UUID (version 5) of the incoming `source` and `id`, the type, the refusal, and of each server its id, outcome,
-        reason, states, job id, and the request id of a stop that the cloud took; of no time.
+        reason, states, job id, and the request id of a stop that the cloud took; of no time but that a plan expires.
     """
     rows = [
         (
@@ -51,7 +51,19 @@ def result_id(report: Report, type_: str) -> str:
         for server in report.servers
     ]
     request = report.request
-    return str(uuid.uuid5(_IDS, json.dumps([request.source, request.id, type_, report.refusal, rows])))
+    says: list[object] = [request.source, request.id, type_, report.refusal, rows]
+    if report.plan is not None:
+        says.append(rfc3339.render(report.plan.expires_at))
+    return str(uuid.uuid5(_IDS, json.dumps(says)))
+
+
+def result_type(report: Report) -> str:
+    """Return the type of the result event of a report."""
+    if report.refusal is not None:
+        return STOP_REFUSED
+    if report.plan is not None:
+        return STOP_PLANNED
+    return STOP_FAILED if report.failed else STOP_COMPLETED
 
 
 def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) -> CloudEvent:
@@ -62,7 +74,7 @@ def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) 
         extensions: attributes that the platform wants on every event sent.
     """
     request = report.request
-    type_ = STOP_REFUSED if report.refusal else STOP_FAILED if report.failed else STOP_COMPLETED
+    type_ = result_type(report)
     optional = {
         "subject": request.server_ids[0] if len(request.server_ids) == 1 else None,
         "correlationid": request.correlationid,
@@ -112,6 +124,7 @@ def result_data(report: Report) -> dict[str, object]:
             "requested_by": request.requested_by,
             "reply_to": request.reply_to,
             "selector": selector_row(request.selector),
+            **people(request),
         },
         "dry_run": report.dry_run,
         "api": report.api,
@@ -124,7 +137,18 @@ def result_data(report: Report) -> dict[str, object]:
         ],
         "started_at": rfc3339.render(report.started_at),
         "finished_at": rfc3339.render(report.finished_at),
+        **({"plan": _plan_row(report.plan)} if report.plan else {}),
     }
+
+
+def people(request: StopRequest) -> dict[str, str]:
+    """Who asked and who approved, as far as the event says so."""
+    found = {"requester": request.requester, "approved_by": request.approved_by, "plan_id": request.plan_id}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _plan_row(plan: PlanOffer) -> dict[str, str]:
+    return {"token": plan.token, "expires_at": rfc3339.render(plan.expires_at), "approver": plan.approver.value}
 
 
 def selector_row(selector: Selector | None) -> dict[str, object] | None:

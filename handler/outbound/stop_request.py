@@ -39,6 +39,8 @@ def stop_request_event(request: StopRequest, extensions: Mapping[str, str]) -> C
         "dry_run": request.dry_run,
         "reason": request.reason,
         "requested_by": request.requested_by,
+        "requester": request.requester,
+        "approval": request.approval.value if request.approval else None,
         "reply_to": request.reply_to,
         "since": _since(request.since),
         "left_out": request.left_out or None,

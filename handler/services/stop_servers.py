@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -182,10 +183,12 @@ class Service:
         """
 
         def report(threads: Executor) -> Report:
+            def run() -> Report:
+                (prepared,) = self._reviewed([self._prepare(request, deadline, threads)])
+                return self._run(prepared, deadline, threads)
+
             # Of this delivery's run, or of the one that another delivery of the event has begun.
-            return self._shared.runs.report(
-                request, deadline, lambda: self._run(self._prepare(request, deadline, threads), deadline, threads)
-            )
+            return self._shared.runs.report(request, deadline, run)
 
         return self._observed(request, report)
 
@@ -206,17 +209,47 @@ class Service:
     def _prepare(self, request: StopRequest, deadline: float, threads: Executor) -> PreparedRequest:
         executor: ThreadExecutor[CompletedCall] = ThreadExecutor(threads)
         failed = logs.FailedCalls(request)
-        return prepare(
+        asked = request
+        if request.plan is not None:
+            from handler.services.approvals import approved
+
+            now = executor.now()
+            request, refusal = approved(request, self.settings.approval, self.settings.source, now)
+            if refusal is not None:
+                return PreparedRequest(asked, request, now, refusal)
+        prepared = prepare(
             request, self.settings.policy, self._cloud(request), executor, deadline=deadline, on_failure=failed
         )
+        return replace(prepared, asked=asked) if asked is not request else prepared
+
+    def _reviewed(self, prepared: Sequence[PreparedRequest]) -> Sequence[PreparedRequest]:
+        """Turn the events of one delivery that need an approval into plans.
+
+        Raises:
+            ApprovalNotConfigured: there is no key to sign a plan with.
+        """
+        approval = self.settings.approval
+        servers = len({id_ for one in prepared if one.refusal is None for id_ in one.request.server_ids})
+        reviewed = []
+        for one in prepared:
+            needed = approval.needed(one.request.approval, servers)
+            if needed and one.refusal is None and one.asked.plan is None and not self._dry_run(one.request):
+                from handler.services.approvals import to_be_planned
+
+                one = replace(one, request=to_be_planned(one.request, needed, approval))
+            reviewed.append(one)
+        return reviewed
 
     def _run(self, prepared: PreparedRequest, deadline: float, threads: Executor) -> Report:
         request = prepared.request
         dry_run = self._dry_run(request)
-        cloud = self._cloud(request)
+        # A plan sends nothing either; only an approval has a review that lets a stop pass.
+        planned = request.review is not None and request.plan is None
+        cloud = self._clouds.cloud(dry_run=dry_run or planned)
         executor: ThreadExecutor[CompletedCall] = ThreadExecutor(threads)
         limit = self._shared.stop_limit
-        reservation = Reservation(limit) if limit is not None and not dry_run else None
+        writes = not (dry_run or planned)
+        reservation = Reservation(limit) if limit is not None and writes else None
 
         def on_result(server: ServerResult) -> None:
             # At once, while others are waited for: what was done to a server is logged whatever comes after it.
@@ -225,7 +258,7 @@ class Service:
                 self._telemetry.server(server)
 
         try:
-            return run(
+            report = run(
                 prepared,
                 self.settings.policy,
                 LimitedCloud(cloud, reservation) if reservation is not None else cloud,
@@ -238,6 +271,11 @@ class Service:
                 before_first_stop=reservation.reserve if reservation is not None else lambda _: None,
                 on_failure=logs.FailedCalls(request),
             )
+            if planned:
+                from handler.services.approvals import with_plan
+
+                report = with_plan(report, self.settings.approval, self.settings.source)
+            return report
         finally:
             if reservation is not None:
                 reservation.release()
@@ -248,7 +286,7 @@ class Service:
         with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="event") as events:
             # All are looked up before the first stop, so that the servers of the whole batch are counted.
             looked_up = events.map(lambda request: self._prepare(request, deadline, self._shared.threads), requests)
-            prepared = refuse_too_many(list(looked_up), self.settings.policy)
+            prepared = self._reviewed(refuse_too_many(list(looked_up), self.settings.policy))
 
             return list(events.map(lambda one: self._batch_report(one, deadline), prepared))
 

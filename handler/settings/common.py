@@ -47,12 +47,22 @@ class InboundAuth(StrEnum):
 
 
 class Callers(NamedTuple):
-    """Who may call, how they are authenticated, and which origins may subscribe (lower case; `*` is any)."""
+    """Who may call, how they are authenticated, and which origins may subscribe (lower case; `*` is any).
+
+    Of these callers, those of `approver_tokens` or `approver_subjects` may send approvals; every one if both are empty.
+    """
 
     inbound_auth: InboundAuth
     bearer_tokens: tuple[Secret, ...]
     oidc: OidcSettings | None
     webhook_origins: frozenset[str]
+    approver_tokens: tuple[Secret, ...] = ()
+    approver_subjects: frozenset[str] = frozenset()
+
+    @property
+    def names_approvers(self) -> bool:
+        """Whether only some callers may send approvals."""
+        return bool(self.approver_tokens or self.approver_subjects)
 
 
 class SinkSettings(NamedTuple):

@@ -21,6 +21,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KIB": 1024, "MIB": 1024**2}
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 _SHORTEST_SECRET = 16
+_SHORTEST_KEY = 32
 _PLACEHOLDER = r"changeme|password|secret|example|<.*>|\$\{.*\}|\$\(.*\)|\{\{.*\}\}"
 # Kubernetes describes each service of the namespace in variables of these forms; one may be called `autostop`.
 _SERVICE_LINK = r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
@@ -272,6 +273,14 @@ def long_secrets(text: str) -> tuple[Secret, ...]:
     """Parse a comma-separated list of such secrets."""
     not_a_placeholder(text)
     return tuple(map(long_secret, words(text)))
+
+
+def signing_keys(text: str) -> tuple[Secret, ...]:
+    """Parse a comma-separated list of keys that texts are signed with, each of at least 32 characters."""
+    found = long_secrets(text)
+    if any(len(key.reveal()) < _SHORTEST_KEY for key in found):
+        raise ValueError(f"must have keys of at least {_SHORTEST_KEY} characters")
+    return found
 
 
 def bearer_token(text: str) -> Secret:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -19,15 +20,29 @@ from handler.settings.common import (
     MAX_BODY,
     SOURCE,
     Callers,
+    InboundAuth,
     SinkSettings,
     read_callers,
     read_extensions,
     read_sink,
     urn_of_topic,
 )
-from handler.settings.env import Env, Setting, boolean, choice, duration, http_url, pair, whole
+from handler.settings.env import (
+    Env,
+    Secret,
+    Setting,
+    boolean,
+    choice,
+    duration,
+    http_url,
+    long_secrets,
+    pair,
+    signing_keys,
+    whole,
+    word_set,
+)
 from handler.settings.login import CloudLogin, read_login
-from handler.stop.model import Policy
+from handler.stop.model import Approver, Policy
 
 # A message of SMN holds 256 KB, and a server's row with its evidence takes about one.
 MOST_IN_MESSAGE = 150
@@ -55,6 +70,33 @@ class StopLimit(NamedTuple):
     window: timedelta
 
 
+class ApprovalSettings(NamedTuple):
+    """Which events need an approval, and by whom.
+
+    Attributes:
+        above: an event for more servers than this needs one; None: only one that asks for it.
+        approver: who may approve at least, whatever the event says; None: it alone says so.
+        keys: the first one signs plans, all verify them.
+        ttl: how long a plan can be approved.
+    """
+
+    above: int | None = None
+    approver: Approver | None = None
+    keys: tuple[Secret, ...] = ()
+    ttl: timedelta = timedelta(minutes=15)
+
+    def needed(self, asked: Approver | None, servers: int) -> Approver | None:
+        """Return who must approve the stops of an event; None if they need no approval.
+
+        Args:
+            asked: what the event itself asks for; it can only tighten what is set here.
+            servers: how many servers its delivery is about.
+        """
+        if asked is None and (self.above is None or servers <= self.above):
+            return None
+        return Approver.OTHER if Approver.OTHER in (asked, self.approver) else Approver.SELF
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of `stop_servers`, checked.
@@ -72,6 +114,7 @@ class Settings:
         compute_url, bms_url, smn_url: explicit base URLs, or None for the catalogue's.
         event_types: further event types, each with the JMESPath of the server ids, or with an empty text.
         stop_limit: most servers within a time, or None.
+        approval: which events need an approval, and by whom.
     """
 
     callers: Callers
@@ -91,6 +134,7 @@ class Settings:
     event_types: Mapping[str, str]
     log_level: str
     stop_limit: StopLimit | None
+    approval: ApprovalSettings
 
 
 def _sink(text: str) -> str:
@@ -113,6 +157,27 @@ def _stop_limit(text: str) -> StopLimit:
     if limit.servers < 0 or bool(limit.servers) is not bool(limit.window):
         raise ValueError("must be a number of servers within a time such as 200/10m, or 0")
     return limit
+
+
+def _approval(text: str) -> int | None:
+    """Parse `off`, `above:N` or `always` to the most servers that need no approval; None for any number."""
+    word, sign, count = text.lower().partition(":")
+    match word.strip(), sign:
+        case "off", "":
+            return None
+        case "always", "":
+            return 0
+        case "above", ":":
+            with suppress(ValueError):
+                return whole(0, 1000)(count)
+    raise ValueError("must be off, always, or above:N with a number of servers up to 1000")
+
+
+def _ttl(text: str) -> timedelta:
+    found = duration(text)
+    if not timedelta(seconds=1) <= found <= timedelta(hours=1):
+        raise ValueError("must be a duration from 1s to 1h")
+    return found
 
 
 def _event_types(text: str) -> dict[str, str]:
@@ -195,6 +260,40 @@ STOP_LIMIT = Setting(
     "most servers this process sends stops for within a time, at least `AUTOSTOP_MAX_SERVERS`; `0` = no limit",
     unset="4 times `AUTOSTOP_MAX_SERVERS` per `10m`",
 )
+APPROVAL = Setting(
+    "AUTOSTOP_APPROVAL",
+    _approval,
+    "which events need an approval: `off` (those that ask for one), `above:N` (those for more than N servers) or "
+    "`always`",
+    "off",
+)
+APPROVER = Setting(
+    "AUTOSTOP_APPROVER",
+    choice(*Approver),
+    "who may approve: `self` (any person, also the requester) or `other` (another person); an event can only tighten "
+    "it",
+    unset="`other`, or what the event says",
+)
+APPROVAL_KEYS = Setting(
+    "AUTOSTOP_APPROVAL_KEYS",
+    signing_keys,
+    "keys of plans, comma-separated for rotation, each of at least 32 characters: the first signs, all verify",
+    secret=True,
+)
+APPROVAL_TTL = Setting("AUTOSTOP_APPROVAL_TTL", _ttl, "how long a plan can be approved, `1s` to `1h`", "15m")
+APPROVER_TOKENS = Setting(
+    "AUTOSTOP_APPROVER_TOKENS",
+    long_secrets,
+    "with `bearer`: tokens of the callers that may send approvals, comma-separated; other callers get 403",
+    unset="every caller may",
+    secret=True,
+)
+APPROVER_SUBJECTS = Setting(
+    "AUTOSTOP_APPROVER_SUBJECTS",
+    word_set,
+    "with `oidc`: the callers that may send approvals, as in `AUTOSTOP_OIDC_SUBJECTS`; other callers get 403",
+    unset="every caller may",
+)
 MAX_EVENT_AGE = Setting(
     "AUTOSTOP_MAX_EVENT_AGE",
     duration,
@@ -217,7 +316,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         SettingsError: with every violation there is.
     """
     env = Env(environ)
-    callers = read_callers(env)
+    callers = _with_approvers(env, read_callers(env))
     deadline, wait = env.value(DEADLINE), env.value(WAIT)
     if env.text(WAIT) is None:
         # A deadline shortened alone does not ask for a wait that is longer than it.
@@ -259,9 +358,41 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         event_types=env.optional(EVENT_TYPES) or {},
         log_level=env.value(LOG_LEVEL),
         stop_limit=limit if limit.servers else None,
+        approval=_read_approval(env),
     )
     env.finish(declared)
     return settings
+
+
+def _with_approvers(env: Env, callers: Callers) -> Callers:
+    """Read which callers may send approvals; they may call, too."""
+    tokens, subjects = env.optional(APPROVER_TOKENS), env.optional(APPROVER_SUBJECTS)
+    for setting, found, auth in (
+        (APPROVER_TOKENS, tokens, InboundAuth.BEARER),
+        (APPROVER_SUBJECTS, subjects, InboundAuth.OIDC),
+    ):
+        if found is None:
+            continue
+        if not found:
+            env.note(setting, "must name at least one caller")
+        if callers.inbound_auth is not auth:
+            env.note(setting, f"must be set only with AUTOSTOP_INBOUND_AUTH={auth}")
+    oidc = callers.oidc
+    if oidc is not None and subjects:
+        oidc = replace(oidc, subjects=oidc.subjects | subjects)
+    return callers._replace(oidc=oidc, approver_tokens=tokens or (), approver_subjects=subjects or frozenset())
+
+
+def _read_approval(env: Env) -> ApprovalSettings:
+    above, approver, keys = env.value(APPROVAL), env.optional(APPROVER), env.optional(APPROVAL_KEYS) or ()
+    if not keys and env.text(APPROVAL_KEYS) is None:
+        if above is not None:
+            env.note(APPROVAL_KEYS, "must be set if AUTOSTOP_APPROVAL is not off: plans are signed with it")
+        elif approver is not None:
+            env.note(APPROVAL_KEYS, "must be set with AUTOSTOP_APPROVER: plans are signed with it")
+    if above is not None and approver is None:
+        approver = Approver.OTHER
+    return ApprovalSettings(above, approver, keys, env.value(APPROVAL_TTL))
 
 
 def results_to(env: Env) -> tuple[str | None, str | None]:

@@ -130,7 +130,9 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
         or _stuck_powering_off(server, now)
         or _by_state(server)
     )
-    return _started_since(server, request, policy, decision) if decision.move is Move.STOP else decision
+    if decision.move is Move.STOP:
+        decision = _started_since(server, request, policy, decision)
+    return decision if request.review is None else request.review.review(server, decision, policy, now)
 
 
 def judged_by(

@@ -21,6 +21,7 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.STARTED_SINCE: "It was started after the event or our first stop, may have been, or is being started now.",
     Reason.OTHER_PROJECT: "It belongs to another project than the login.",
     Reason.NOT_OPTED_IN: "It lacks the tag or metadata that is required of servers here.",
+    Reason.CHANGED_SINCE_PLAN: "It is not as it was when its stop was planned, so the approval does not cover it.",
     Reason.NOT_FOUND: "The cloud knows no such server in this project, or it has been deleted.",
     Reason.WRONG_STATE: "It is in a state that allows no stop, such as paused, shelved or building.",
     Reason.POWER_STILL_ON: "The cloud shows it as SHUTOFF, but its power is on.",
@@ -33,6 +34,7 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.REVERTED: "The cloud took our stop, but the server was not off after it, or it recorded the stop as failed.",
     Reason.CLOUD_ERROR: "The cloud kept failing for this server, while it answered otherwise.",
     Reason.DRY_RUN: "A stop would have been sent; it was a dry run.",
+    Reason.NEEDS_APPROVAL: "A stop would be sent, and needs an approval first; nothing was sent.",
 }
 
 REFUSALS: Mapping[Refusal, str] = {
@@ -41,4 +43,7 @@ REFUSALS: Mapping[Refusal, str] = {
     Refusal.TOO_MANY_SERVERS: "The event asks for more servers than one event may.",
     Refusal.NO_SERVER_IDS: "The event names no server.",
     Refusal.IN_THE_FUTURE: "The event's time is in the future: the clock of its sender, or ours, is wrong.",
+    Refusal.APPROVAL_INVALID: "The token of the plan is not one that this deployment signed, or it was altered.",
+    Refusal.APPROVAL_EXPIRED: "The time in which the plan could be approved had passed.",
+    Refusal.APPROVAL_SELF: "The plan must be approved by another person of the same system as its requester.",
 }

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     STARTED_SINCE = "started-since"
     OTHER_PROJECT = "other-project"
     NOT_OPTED_IN = "not-opted-in"
+    CHANGED_SINCE_PLAN = "changed-since-plan"
     NOT_FOUND = "not-found"
     WRONG_STATE = "wrong-state"
     POWER_STILL_ON = "power-still-on"
@@ -52,6 +53,7 @@ class Reason(StrEnum):
     REVERTED = "reverted"
     CLOUD_ERROR = "cloud-error"
     DRY_RUN = "dry-run"
+    NEEDS_APPROVAL = "needs-approval"
 
     @property
     def outcome(self) -> Outcome:
@@ -71,6 +73,7 @@ _REASONS_OF: Mapping[Outcome, tuple[Reason, ...]] = {
         Reason.STARTED_SINCE,
         Reason.OTHER_PROJECT,
         Reason.NOT_OPTED_IN,
+        Reason.CHANGED_SINCE_PLAN,
     ),
     Outcome.FAILED: (
         Reason.NOT_FOUND,
@@ -85,7 +88,7 @@ _REASONS_OF: Mapping[Outcome, tuple[Reason, ...]] = {
         Reason.REVERTED,
         Reason.CLOUD_ERROR,
     ),
-    Outcome.PLANNED: (Reason.DRY_RUN,),
+    Outcome.PLANNED: (Reason.DRY_RUN, Reason.NEEDS_APPROVAL),
 }
 _OUTCOME_OF = {reason: outcome for outcome, reasons in _REASONS_OF.items() for reason in reasons}
 
@@ -98,6 +101,16 @@ class Refusal(StrEnum):
     TOO_MANY_SERVERS = "too-many-servers"
     NO_SERVER_IDS = "no-server-ids"
     IN_THE_FUTURE = "in-the-future"
+    APPROVAL_INVALID = "approval-invalid"
+    APPROVAL_EXPIRED = "approval-expired"
+    APPROVAL_SELF = "approval-self"
+
+
+class Approver(StrEnum):
+    """Who may approve a plan: any person, also the requester, or only another person."""
+
+    SELF = "self"
+    OTHER = "other"
 
 
 class Selector(NamedTuple):
@@ -148,6 +161,12 @@ class StopRequest:
         selector: stands in place of ids; None if there are any, or neither.
         since: since when the condition that asks for the stop has held (aware): of all servers, or by id.
         left_out: how many parts of its message the producer says that it left out.
+        requester: identity of the requester, `<system>:<id>`, or None.
+        approval: the event asks that its stops are approved, and by whom; None if it does not.
+        plan: the token of the plan that the event approves, as it came; None if it is not an approval.
+        approved_by: identity of the approver, `<system>:<id>`, or None.
+        plan_id: id of the `stop.planned.v1` event that was approved; None if there is none.
+        review: has the last word on each stop; None without an approval or a plan.
     """
 
     source: str
@@ -166,6 +185,12 @@ class StopRequest:
     selector: Selector | None = None
     since: datetime | Mapping[str, datetime] | None = None
     left_out: int = 0
+    requester: str | None = None
+    approval: Approver | None = None
+    plan: str | None = None
+    approved_by: str | None = None
+    plan_id: str | None = None
+    review: Review | None = None
 
     def since_of(self, server_id: str) -> datetime | None:
         """Return since when the condition that asks for the stop of a server has held, or None if nobody says.
@@ -306,6 +331,7 @@ class Decision:
         detail: one plain sentence for a person.
         tag, metadata: the one entry that keeps the server running, as `Evidence` has it.
         history, action: what its history had to say, as `Evidence` has it.
+        seen: digest of what a planned stop rests on, or None.
     """
 
     move: Move
@@ -315,6 +341,15 @@ class Decision:
     metadata: str | None = None
     history: Lookup = Lookup.NOT_ASKED
     action: Action | None = None
+    seen: bytes | None = None
+
+
+class Review(Protocol):
+    """Has the last word on the decision on a server, for stops that need an approval or have one."""
+
+    def review(self, server: Server, decision: Decision, policy: Policy, now: datetime) -> Decision:
+        """Return the decision that counts, which never does more than the one that is given."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +361,7 @@ class ServerResult:
         previous_vm_state: as seen before our stop was sent; None if none was sent.
         request_id, job_id: the cloud's ids for the stop, or for the call that failed.
         evidence: what it was judged by; None if it was never seen.
+        seen: digest of what a planned stop rests on; None unless the reason is NEEDS_APPROVAL.
     """
 
     id: str
@@ -338,11 +374,26 @@ class ServerResult:
     request_id: str | None = None
     job_id: str | None = None
     evidence: Evidence | None = None
+    seen: bytes | None = None
 
     @property
     def outcome(self) -> Outcome:
         """The outcome that the reason belongs to."""
         return self.reason.outcome
+
+
+class PlanOffer(NamedTuple):
+    """What an approver needs to approve a plan.
+
+    Attributes:
+        token: the signed plan.
+        expires_at: from when on it cannot be approved (aware).
+        approver: who may approve it.
+    """
+
+    token: str
+    expires_at: datetime
+    approver: Approver
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +406,7 @@ class Report:
         servers: in the order of the request; empty if refused, or if no server fits the selector.
         started_at, finished_at: aware, UTC.
         detail: one plain sentence of the event as a whole, where the rows do not say it all; or None.
+        plan: what waits for an approval, or None.
     """
 
     request: StopRequest
@@ -365,6 +417,7 @@ class Report:
     started_at: datetime
     finished_at: datetime
     detail: str | None = None
+    plan: PlanOffer | None = None
 
     @property
     def summary(self) -> dict[str, int]:

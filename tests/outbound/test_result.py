@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from handler.inbound.cloudevents.decode import decode
 from handler.outbound.result import batch, binary, result_event, result_id
 from handler.stop.evidence import Action, Evidence, Lookup
-from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult, StopRequest
+from handler.stop.model import Approver, Outcome, PlanOffer, Reason, Refusal, Report, ServerResult, StopRequest
 from tests.stop.test_server_task import WAYS
 from tests.test_events_folder import faults
 
@@ -63,6 +63,9 @@ def judged_by(reason: Reason = Reason.CONFIRMED, **changes: Any) -> Evidence:
     return usual._replace(**changes)
 
 
+PLAN = PlanOffer("dG9rZW4", datetime(2026, 11, 20, 19, 15, 4, 910000, UTC), Approver.OTHER)
+
+
 def report(*rows: ServerResult, refusal: Refusal | None = None, dry_run: bool = False, **changes: Any) -> Report:
     """A report of a request with these servers."""
     ids = tuple(row.id for row in rows)
@@ -74,6 +77,7 @@ def report(*rows: ServerResult, refusal: Refusal | None = None, dry_run: bool = 
         servers=rows,
         started_at=datetime(2026, 11, 20, 19, 0, 0, 120000, UTC),
         finished_at=datetime(2026, 11, 20, 19, 0, 4, 910000, UTC),
+        plan=PLAN if any(row.reason is Reason.NEEDS_APPROVAL for row in rows) else None,
     )
 
 
@@ -88,7 +92,8 @@ def made(report: Report, extensions: Mapping[str, str] | None = None, source: st
 def test_each_reason_makes_a_valid_event(reason: Reason) -> None:
     """Whatever became of a server, the result keeps to its schema, and its type says if one failed."""
     document = made(report(row(reason), dry_run=reason is Reason.DRY_RUN))
-    word = "failed" if reason.outcome is Outcome.FAILED else "completed"
+    words = {Reason.NEEDS_APPROVAL: "planned"}
+    word = words.get(reason, "failed" if reason.outcome is Outcome.FAILED else "completed")
     assert document["type"] == f"{PREFIX}{word}.v1"
     (server,) = document["data"]["servers"]
     assert (server["outcome"], server["reason"]) == (reason.outcome, reason)
@@ -329,3 +334,30 @@ def test_a_batch_is_an_array_of_events() -> None:
     headers, body = batch(events)
     assert headers == {"content-type": "application/cloudevents-batch+json"}
     assert [document["causationid"] for document in json.loads(body)] == ["a", "b"]
+
+
+def test_a_plan_says_what_an_approver_needs() -> None:
+    """Besides the rows: the token, until when, and who; also where another server failed."""
+    document = made(report(row(Reason.NEEDS_APPROVAL), row(Reason.NOT_FOUND, TWO)))
+    assert document["type"] == f"{PREFIX}planned.v1"
+    assert document["data"]["plan"] == {
+        "token": "dG9rZW4",
+        "expires_at": "2026-11-20T19:15:04.910Z",
+        "approver": "other",
+    }
+
+
+def test_another_expiry_makes_another_id() -> None:
+    """Two plans of one event are two results; the token does not count."""
+    one = report(row(Reason.NEEDS_APPROVAL))
+    later = replace(one, plan=PLAN._replace(expires_at=PLAN.expires_at + timedelta(milliseconds=1)))
+    same = replace(one, plan=PLAN._replace(token="other"))
+    assert len({result_id(one, "t"), result_id(later, "t"), result_id(same, "t")}) == 2
+
+
+def test_a_result_says_who_asked_and_who_approved() -> None:
+    """As far as the event says so."""
+    people: dict[str, Any] = {"requester": "slack:T1/U1", "approved_by": "slack:T1/U2", "plan_id": TWO}
+    request = made(report(row(), **people))["data"]["request"]
+    assert {name: request[name] for name in people} == people
+    assert people.keys().isdisjoint(made(report(row()))["data"]["request"])

@@ -13,7 +13,7 @@ import pytest
 from handler.settings import declared
 from handler.settings.common import Callers, InboundAuth, SinkSettings
 from handler.settings.stop_servers import StopLimit, from_environ
-from handler.stop.model import Policy
+from handler.stop.model import Approver, Policy
 from tests.settings.environments import LEAST, MARK, PASSWORD, URN, names, read, violations
 from tests.support.process import HANG, environment, function_command
 
@@ -382,3 +382,86 @@ def test_the_process_does_not_start_open_by_accident(tmp_path: Path) -> None:
     ended = _start(tmp_path, **PASSWORD)
     assert ended.returncode == 1
     assert "AUTOSTOP_INBOUND_AUTH must be set" in ended.stderr
+
+
+KEY = "k" * 32
+
+
+@pytest.mark.parametrize(
+    ("environ", "above", "approver"),
+    [
+        ({}, None, None),
+        ({"AUTOSTOP_APPROVAL": "off"}, None, None),
+        ({"AUTOSTOP_APPROVAL": "Always", "AUTOSTOP_APPROVAL_KEYS": KEY}, 0, Approver.OTHER),
+        ({"AUTOSTOP_APPROVAL": "above:5", "AUTOSTOP_APPROVAL_KEYS": KEY}, 5, Approver.OTHER),
+        (
+            {"AUTOSTOP_APPROVAL": "above: 5", "AUTOSTOP_APPROVER": "self", "AUTOSTOP_APPROVAL_KEYS": KEY},
+            5,
+            Approver.SELF,
+        ),
+        ({"AUTOSTOP_APPROVER": "other", "AUTOSTOP_APPROVAL_KEYS": KEY}, None, Approver.OTHER),
+    ],
+)
+def test_which_events_need_an_approval(environ: dict[str, str], above: int | None, approver: Approver | None) -> None:
+    """In doubt another person must agree."""
+    approval = read(**environ).approval
+    assert (approval.above, approval.approver) == (above, approver)
+
+
+@pytest.mark.parametrize(
+    ("environ", "names_"),
+    [
+        ({"AUTOSTOP_APPROVAL": "on"}, ["AUTOSTOP_APPROVAL"]),
+        ({"AUTOSTOP_APPROVAL": "above:"}, ["AUTOSTOP_APPROVAL"]),
+        ({"AUTOSTOP_APPROVAL": "above:-1"}, ["AUTOSTOP_APPROVAL"]),
+        ({"AUTOSTOP_APPROVAL": "above"}, ["AUTOSTOP_APPROVAL"]),
+        ({"AUTOSTOP_APPROVAL": "always:5"}, ["AUTOSTOP_APPROVAL"]),
+        ({"AUTOSTOP_APPROVAL": "always"}, ["AUTOSTOP_APPROVAL_KEYS"]),
+        ({"AUTOSTOP_APPROVAL": "above:5"}, ["AUTOSTOP_APPROVAL_KEYS"]),
+        ({"AUTOSTOP_APPROVER": "self"}, ["AUTOSTOP_APPROVAL_KEYS"]),
+        ({"AUTOSTOP_APPROVER": "nobody", "AUTOSTOP_APPROVAL_KEYS": KEY}, ["AUTOSTOP_APPROVER"]),
+        ({"AUTOSTOP_APPROVAL_KEYS": "k" * 31}, ["AUTOSTOP_APPROVAL_KEYS"]),
+        ({"AUTOSTOP_APPROVAL_KEYS": f"{KEY},{'k' * 31}"}, ["AUTOSTOP_APPROVAL_KEYS"]),
+        ({"AUTOSTOP_APPROVAL_TTL": "999ms"}, ["AUTOSTOP_APPROVAL_TTL"]),
+        ({"AUTOSTOP_APPROVAL_TTL": "61m"}, ["AUTOSTOP_APPROVAL_TTL"]),
+        ({"AUTOSTOP_APPROVER_TOKENS": KEY}, ["AUTOSTOP_APPROVER_TOKENS"]),
+        ({"AUTOSTOP_APPROVER_SUBJECTS": "a"}, ["AUTOSTOP_APPROVER_SUBJECTS"]),
+        (
+            {
+                "AUTOSTOP_INBOUND_AUTH": "bearer",
+                "AUTOSTOP_BEARER_TOKENS": KEY,
+                "AUTOSTOP_APPROVER_SUBJECTS": "a",
+                "AUTOSTOP_APPROVER_TOKENS": ",",
+            },
+            ["AUTOSTOP_APPROVER_TOKENS", "AUTOSTOP_APPROVER_SUBJECTS"],
+        ),
+    ],
+)
+def test_settings_of_approvals_that_contradict_each_other_are_refused(
+    environ: dict[str, str], names_: list[str]
+) -> None:
+    """A deployment in which approvals cannot work must not start."""
+    assert names(violations({**LEAST, **environ})) == names_
+
+
+def test_a_plan_can_be_approved_for_at_least_a_second_and_at_most_an_hour() -> None:
+    """Fifteen minutes, if nothing is said."""
+    assert read().approval.ttl == timedelta(minutes=15)
+    assert read(AUTOSTOP_APPROVAL_TTL="1s").approval.ttl == timedelta(seconds=1)
+    assert read(AUTOSTOP_APPROVAL_TTL="1h").approval.ttl == timedelta(hours=1)
+
+
+def test_approvers_may_call() -> None:
+    """With OIDC the subjects that may approve are among those that may call."""
+    oidc = {
+        "AUTOSTOP_INBOUND_AUTH": "oidc",
+        "AUTOSTOP_OIDC_ISSUER": "https://issuer.example",
+        "AUTOSTOP_OIDC_AUDIENCE": "us",
+        "AUTOSTOP_OIDC_SUBJECTS": "broker",
+        "AUTOSTOP_APPROVER_SUBJECTS": "webhooks",
+    }
+    callers = read(**oidc).callers
+    assert callers.oidc is not None
+    assert callers.oidc.subjects == {"broker", "webhooks"}
+    assert callers.approver_subjects == {"webhooks"}
+    assert callers.names_approvers

@@ -18,12 +18,13 @@ TABLE = {
     "unchanged": {"already-stopped", "already-stopping"},
     "skipped": {
         "protected", "kept-until", "locked", "not-bare-metal", "started-since", "other-project", "not-opted-in",
+        "changed-since-plan",
     },
     "failed": {
         "not-found", "wrong-state", "power-still-on", "busy", "deleting", "never-launched", "forbidden", "conflict",
         "rejected", "reverted", "cloud-error",
     },
-    "planned": {"dry-run"},
+    "planned": {"dry-run", "needs-approval"},
 }  # fmt: skip
 
 
@@ -49,13 +50,16 @@ def test_a_result_has_the_outcome_of_its_reason() -> None:
 
 
 def test_the_refusals_are_those_of_the_contract() -> None:
-    """Five reasons to refuse an event as a whole, and no more."""
+    """Eight reasons to refuse an event as a whole, and no more."""
     assert {refusal.value for refusal in Refusal} == {
         "too-old",
         "expired",
         "too-many-servers",
         "no-server-ids",
         "in-the-future",
+        "approval-invalid",
+        "approval-expired",
+        "approval-self",
     }
 
 

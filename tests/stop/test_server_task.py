@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +24,7 @@ from handler.errors import (
     StateConflict,
 )
 from handler.stop import pauses
+from handler.stop.approval import ApprovedReview, PlanReview
 from handler.stop.evidence import Action, History
 from handler.stop.model import Outcome, Policy, Reason, ServerResult
 from handler.stop.ports import ReadSingly, StopFailed, Taken
@@ -40,6 +42,7 @@ CONFUSED = CloudUnexpectedAnswer("page not found", status=404)
 PAGE = CloudUnexpectedAnswer("the answer is no JSON object")
 MOVED = CloudUnexpectedAnswer("HTTP 302", status=302)
 OFF = "active/powering-off"
+RUNNING = seen("active", updated=NOW - timedelta(hours=1))
 MANY = Policy(max_servers=1000)
 
 
@@ -59,7 +62,7 @@ def _unreadable() -> ServerResult:
 
 
 # One way to reach each reason.
-WAYS = {
+WAYS: Mapping[Reason, Callable[[], ServerResult]] = {
     Reason.CONFIRMED: lambda: ends("active", OFF, "stopped"),
     Reason.ACCEPTED: lambda: ends("active", OFF),
     Reason.ALREADY_STOPPED: lambda: ends("stopped"),
@@ -71,6 +74,7 @@ WAYS = {
     Reason.STARTED_SINCE: lambda: ends("stopped/powering-on"),
     Reason.OTHER_PROJECT: lambda: ends(seen("active", other_project="0a1b")),
     Reason.NOT_OPTED_IN: lambda: Scenario(Script("active"), policy=Policy(only=("autostop", "allowed"))).result(),
+    Reason.CHANGED_SINCE_PLAN: lambda: Scenario(Script(RUNNING), review=ApprovedReview({})).result(),
     Reason.NOT_FOUND: lambda: ends(GONE),
     Reason.WRONG_STATE: lambda: ends("paused"),
     Reason.POWER_STILL_ON: lambda: ends("active", OFF, seen("stopped", power_state=1)),
@@ -83,6 +87,7 @@ WAYS = {
     Reason.REVERTED: lambda: ends("active", OFF, "active"),
     Reason.CLOUD_ERROR: _unreadable,
     Reason.DRY_RUN: _rehearsed,
+    Reason.NEEDS_APPROVAL: lambda: Scenario(Script(RUNNING), review=PlanReview()).result(),
 }
 
 

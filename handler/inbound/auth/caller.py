@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from handler.inbound.auth.oidc import TokenVerifier
 
 
-def prove(headers: Mapping[str, str], callers: Callers, until: float = float("inf")) -> None:
+def prove(headers: Mapping[str, str], callers: Callers, until: float = float("inf")) -> bool:
     """Let the caller pass, or don't.
 
     Args:
         headers: lower-case names.
         until: how long what proves it may be waited for, on the monotonic clock: the end of the event's budget.
+
+    Returns:
+        Whether the caller may send approvals.
 
     Raises:
         CallerUnproven: with `bearer`, no token or none of ours; with `oidc`, none or a bad one.
@@ -27,16 +30,19 @@ def prove(headers: Mapping[str, str], callers: Callers, until: float = float("in
     """
     match callers.inbound_auth:
         case InboundAuth.NONE:
-            return
+            return not callers.names_approvers
         case InboundAuth.BEARER:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             sent = token.strip().encode("latin-1", "replace")
             # Every token is compared, so that the time taken does not tell which one came close.
             hits = [hmac.compare_digest(sent, known.reveal().encode()) for known in callers.bearer_tokens]
-            if scheme.lower() != "bearer" or not any(hits):
+            approvers = [hmac.compare_digest(sent, known.reveal().encode()) for known in callers.approver_tokens]
+            if scheme.lower() != "bearer" or not any(hits + approvers):
                 raise Unauthenticated("A bearer token that is accepted here is needed.")
+            return not callers.names_approvers or any(approvers)
         case InboundAuth.OIDC:
-            _oidc(callers).check(headers, until)
+            names = _oidc(callers).check(headers, until)
+            return not callers.names_approvers or not names.isdisjoint(callers.approver_subjects)
         case unknown:
             assert_never(unknown)
 

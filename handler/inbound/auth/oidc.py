@@ -66,12 +66,15 @@ class TokenVerifier:
         self._keys = keys
         self._jwt = _Jwt()
 
-    def check(self, headers: Mapping[str, str], until: float = float("inf")) -> None:
+    def check(self, headers: Mapping[str, str], until: float = float("inf")) -> frozenset[str]:
         """Authenticate a caller, and check that it may call.
 
         Args:
             headers: lower-case names.
             until: how long keys may be waited for, on the monotonic clock.
+
+        Returns:
+            What the caller is known as, in the form of AUTOSTOP_OIDC_SUBJECTS.
 
         Raises:
             CallerUnproven: no token, or a bad one.
@@ -85,8 +88,10 @@ class TokenVerifier:
             claims = self._authenticated(bearer[1], until)
         except exceptions.PyJWTError as error:
             raise Unauthenticated(_REASONS.get(type(error), "The token must be a well-formed JWT.")) from None
-        if not self._may_call(claims):
+        names = _names(claims)
+        if names.isdisjoint(self._settings.subjects):
             raise CallerForbidden("The caller is not one of AUTOSTOP_OIDC_SUBJECTS.")
+        return names
 
     def ready(self) -> None:
         """Raise KeysUnreachable unless tokens can be checked."""
@@ -124,17 +129,6 @@ class TokenVerifier:
             leeway=self._settings.leeway,
         )
 
-    def _may_call(self, claims: Mapping[str, object]) -> bool:
-        names = {_text(claims, "sub")}
-        # Anybody can sign up with somebody else's address at some issuers: it counts once it is verified.
-        if claims.get("email_verified") is True:
-            names.add(_text(claims, "email"))
-        # Entra's name for the application that asked for the token: `appid` in version 1, `azp` in version 2. It did so
-        # for itself, and not for whoever uses it, if object and subject are the same and no scope is given.
-        if "scp" not in claims and "" != _text(claims, "oid") == _text(claims, "sub"):
-            names.add(f"azp:{_text(claims, 'azp' if 'azp' in claims else 'appid')}")
-        return not names.isdisjoint(self._settings.subjects)
-
 
 def verifier_for(settings: OidcSettings) -> TokenVerifier:
     """The one proof that all who have these settings share, so that keys are fetched once."""
@@ -142,6 +136,18 @@ def verifier_for(settings: OidcSettings) -> TokenVerifier:
         if settings not in _made:
             _made[settings] = TokenVerifier(settings, Keys(KeyServer(settings)))
         return _made[settings]
+
+
+def _names(claims: Mapping[str, object]) -> frozenset[str]:
+    names = {_text(claims, "sub")}
+    # Anybody can sign up with somebody else's address at some issuers: it counts once it is verified.
+    if claims.get("email_verified") is True:
+        names.add(_text(claims, "email"))
+    # Entra's name for the application that asked for the token: `appid` in version 1, `azp` in version 2. It did so
+    # for itself, and not for whoever uses it, if object and subject are the same and no scope is given.
+    if "scp" not in claims and "" != _text(claims, "oid") == _text(claims, "sub"):
+        names.add(f"azp:{_text(claims, 'azp' if 'azp' in claims else 'appid')}")
+    return frozenset(names)
 
 
 def _text(claims: Mapping[str, object], name: str) -> str:

@@ -20,13 +20,22 @@ from handler.inbound.trace_context import traced
 from handler.keep.model import AnyReport, KeepReport, KeepRequest, KeepResult
 from handler.keep.model import Outcome as KeepOutcome
 from handler.keep.model import Reason as KeepReason
-from handler.stop.model import UUID, Outcome, Reason, Refusal, Report, ServerResult, StopRequest
+from handler.stop.model import (
+    UUID,
+    Approver,
+    Outcome,
+    PlanOffer,
+    Reason,
+    Refusal,
+    Report,
+    ServerResult,
+    StopRequest,
+)
 
 _MOST_FLAWS = 50
 _MOST_SERVERS = 1000
 _LONGEST = 4096
-# A rehearsal sends nothing, and what is no rehearsal plans nothing.
-_UNLIKE = {True: (Outcome.STOPPED, Outcome.ACCEPTED), False: (Outcome.PLANNED,)}
+_MOST_TOKEN = 65536
 
 _Value = TypeVar("_Value")
 
@@ -81,11 +90,14 @@ def _report(data: Mapping[str, object], type_: str, reading: ResultReader) -> Re
         started_at=reading.time(data, "started_at"),
         finished_at=reading.time(data, "finished_at"),
         detail=reading.optional(data, "detail", "data.detail", str),
+        plan=reading.plan(data),
     )
     if refusal and servers:
         reading.violation("data.servers", "must be empty, since the event was refused")
-    if any(server.outcome in _UNLIKE[report.dry_run] for server in servers):
+    if any(_unlike(server, report) for server in servers):
         reading.violation("data.dry_run", "must fit the servers")
+    if (report.plan is not None) != any(server.reason is Reason.NEEDS_APPROVAL for server in servers):
+        reading.violation("data.plan", "must fit the servers")
     if not reading.violations and type_ in RESULTS and type_ != _type(report):
         reading.violation("type", "must fit the data")
     return report
@@ -141,8 +153,15 @@ def _keep_result(row: Mapping[str, object], at: str, reading: ResultReader) -> K
 
 def _type(report: Report) -> str:
     """The type that the result event of a report has."""
-    word = "refused" if report.refusal else "failed" if report.failed else "completed"
+    word = "refused" if report.refusal else "planned" if report.plan else "failed" if report.failed else "completed"
     return f"{PREFIX}stop.{word}.v1"
+
+
+def _unlike(server: ServerResult, report: Report) -> bool:
+    """Whether a server cannot have come out so: neither a dry run nor a plan sends anything."""
+    if server.outcome in (Outcome.STOPPED, Outcome.ACCEPTED):
+        return report.dry_run or report.plan is not None
+    return server.outcome is Outcome.PLANNED and report.dry_run is not (server.reason is Reason.DRY_RUN)
 
 
 class ResultReader:
@@ -181,11 +200,11 @@ class ResultReader:
             self.violation(at, "must be true or false")
         return value is True
 
-    def time(self, data: Mapping[str, object], name: str) -> datetime:
+    def time(self, data: Mapping[str, object], name: str, within: str = "data") -> datetime:
         try:
             return rfc3339.parse(str(data.get(name)))
         except ValueError:
-            self.violation(f"data.{name}", "must be an RFC 3339 timestamp with a zone")
+            self.violation(f"{within}.{name}", "must be an RFC 3339 timestamp with a zone")
             return datetime.min
 
     def request(self, data: Mapping[str, object]) -> StopRequest:
@@ -201,7 +220,25 @@ class ResultReader:
             reason=self.optional(asked, "reason", "data.request.reason", str),
             requested_by=self.optional(asked, "requested_by", "data.request.requested_by", str),
             reply_to=self.optional(asked, "reply_to", "data.request.reply_to", str),
+            requester=self.optional(asked, "requester", "data.request.requester", str),
+            approved_by=self.optional(asked, "approved_by", "data.request.approved_by", str),
+            plan_id=self.optional(asked, "plan_id", "data.request.plan_id", str),
         )
+
+    def plan(self, data: Mapping[str, object]) -> PlanOffer | None:
+        plan = data.get("plan")
+        if plan is None:
+            return None
+        if not isinstance(plan, dict):
+            self.violation("data.plan", "must be a JSON object")
+            return None
+        token, approver = plan.get("token"), self.optional(plan, "approver", "data.plan.approver", Approver)
+        if not isinstance(token, str) or not 0 < len(token) <= _MOST_TOKEN:
+            self.violation("data.plan.token", "must be the token of a plan")
+            token = ""
+        if approver is None:
+            self.violation("data.plan.approver", "must be self or other")
+        return PlanOffer(token, self.time(plan, "expires_at", "data.plan"), approver or Approver.OTHER)
 
     def servers(self, data: Mapping[str, object]) -> tuple[ServerResult, ...]:
         return tuple(self._server(row, at) for row, at in self.rows(data))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from handler.errors import BadEvent, Violation, WrongMethod
+from handler.errors import BadEvent, CallerForbidden, Violation, WrongMethod
 from handler.inbound import dry_run
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents.decode import Delivery, Event, decode
@@ -72,23 +72,25 @@ class StopEndpoint:
                 return Answer(200, caller.consent(request.headers, self._settings.callers))
             case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
-                caller.prove(request.headers, self._settings.callers, until)
-                return self.deliver(decode(request.headers, request.body), request)
+                approver = caller.prove(request.headers, self._settings.callers, until)
+                return self.deliver(decode(request.headers, request.body), request, approver)
             case _:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
-    def deliver(self, delivery: Delivery, request: HttpRequest) -> Answer:
+    def deliver(self, delivery: Delivery, request: HttpRequest, approver: bool) -> Answer:
         """Have the events of an authenticated caller handled.
 
         Args:
             request: that brought them; its body is not read.
+            approver: whether the caller may send approvals.
 
         Raises:
             BadEvent: with every violation of every event.
+            CallerForbidden: an event is an approval, and the caller may not send one.
             RetryableError: at least one of them must come again.
         """
         dry = dry_run.requested_beside(request.headers, request.query)
-        requests = requests_of(delivery, self._settings.event_types, self._ignored, dry=dry)
+        requests = requests_of(delivery, self._settings.event_types, self._ignored, dry=dry, approver=approver)
         # An event's own trace context comes first (CloudEvents' distributed tracing extension).
         trace = traced(request.headers.get("traceparent"), request.headers.get("tracestate"))
         requests = [one if one.traceparent else replace(one, **trace) for one in requests]
@@ -101,6 +103,7 @@ def requests_of(
     on_ignored: Callable[[str, str], None] | None = None,
     *,
     dry: bool = False,
+    approver: bool = True,
 ) -> list[StopRequest]:
     """What the events of a delivery ask for, all of them or none; those that are rightly ignored are left out.
 
@@ -108,11 +111,16 @@ def requests_of(
         event_types: further types that are accepted, as the settings have them.
         on_ignored: gets the type of each event that is ignored, and why.
         dry: the request around the events asks for a dry run of all of them.
+        approver: whether the caller may send approvals.
 
     Raises:
         BadEvent: with every violation of every event.
+        CallerForbidden: an event is an approval, and the caller may not send one.
     """
-    return collect(delivery, lambda event: extract(event, event_types), on_ignored, dry=dry)
+    requests = collect(delivery, lambda event: extract(event, event_types), on_ignored, dry=dry)
+    if not approver and any(request.plan is not None for request in requests):
+        raise CallerForbidden("The caller is not one of those that may send approvals.")
+    return requests
 
 
 def collect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -11,12 +12,14 @@ from handler.inbound import dry_run, names
 from handler.inbound.cloudevents import strict_json
 from handler.inbound.cloudevents.decode import FORM_TYPES, Event
 from handler.inbound.trace_context import traced
-from handler.stop.model import UUID, Selector, StopRequest
+from handler.stop.model import UUID, Approver, Selector, StopRequest
 
 _IDS = ("server_ids", "server_id", "selector")
 _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
 MEMBERS = (*_IDS, "dry_run", *_LONGEST, "requester", "since", "left_out", "approval", "notice_for")
 MOST_FLAWS = 50
+# A system's name leaves room for the rest in a plan's token.
+_IDENTITY = r"[A-Za-z][A-Za-z0-9-]{0,15}:[\x21-\x7e]{1,183}"
 _FUTURE_TOLERANCE = timedelta(minutes=1)
 NOT_A_TIME = "must be an RFC 3339 timestamp with a zone"
 _IN_THE_FUTURE = "must not be more than a minute in the future"
@@ -40,18 +43,19 @@ def canonical(event: Event, now: datetime) -> StopRequest:
     dry = dry_run_of(data, MEMBERS, violations)
     selector = selector_of(data, violations, beside_ids=bool(ids))
     since = _since(data.get("since"), None if selector else ids, now, violations)
-    texts = {name: text_of(data, name, longest, violations) for name, longest in _LONGEST.items()}
+    texts = texts_of(data, violations)
     left_out = data.get("left_out")
     if left_out is not None and (isinstance(left_out, bool) or not isinstance(left_out, int) or left_out < 0):
         violations.append(Violation("data.left_out", "must be a whole number that is not negative"))
         left_out = None
-    if not dry:
-        # Who asks for these expects that nothing is stopped before somebody has seen it.
-        violations += [
-            Violation(f"data.{name}", "is not supported here without dry_run")
-            for name in ("approval", "notice_for")
-            if data.get(name) is not None
-        ]
+    approval = data.get("approval")
+    if approval is not None and approval not in (*Approver,):
+        violations.append(Violation("data.approval", "must be self or other"))
+        approval = None
+    requester = identity(data, "requester", violations)
+    if not dry and data.get("notice_for") is not None:
+        # Who asks for this expects that nothing is stopped before somebody has seen it.
+        violations.append(Violation("data.notice_for", "is not supported here without dry_run"))
     if violations:
         raise BadEvent(*violations[:MOST_FLAWS])
     return StopRequest(
@@ -69,8 +73,21 @@ def canonical(event: Event, now: datetime) -> StopRequest:
         selector=selector,
         since=since,
         left_out=left_out or 0,
+        requester=requester,
+        approval=None if approval is None else Approver(str(approval)),
         **traced(event.traceparent, event.tracestate),
     )
+
+
+def identity(data: Mapping[str, object], name: str, violations: list[Violation]) -> str | None:
+    """Read the identity of a person or an agent: `<system>:<id>`; None if there is none, or it is malformed."""
+    value = data.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(_IDENTITY, value):
+        violations.append(Violation(f"data.{name}", "must be an identity of the form <system>:<id>"))
+        return None
+    return value
 
 
 def request_for(event: Event, server_ids: tuple[str, ...], dry: bool, reason: str | None = None) -> StopRequest:
@@ -228,6 +245,11 @@ def _since(
         case _:
             violations.append(Violation(at, "must be an RFC 3339 time, or an object of ids and such times"))
             return None
+
+
+def texts_of(data: Mapping[str, object], violations: list[Violation]) -> dict[str, str | None]:
+    """Return the texts that are carried through to the result."""
+    return {name: text_of(data, name, longest, violations) for name, longest in _LONGEST.items()}
 
 
 def text_of(data: Mapping[str, object], name: str, longest: int, violations: list[Violation]) -> str | None:

@@ -37,6 +37,10 @@ def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | No
         return Skip("dead-lettered copy")
     if event.type == event_types.KEEP_REQUESTED:
         raise CallerForbidden("Keeps are handled by the target keep_servers only.")
+    if event.type == event_types.STOP_APPROVED:
+        from handler.inbound.extract.approved import approved
+
+        return approved(event)
     if path := more.get(event.type):
         from handler.inbound.extract.producers import by_path
 

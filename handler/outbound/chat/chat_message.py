@@ -18,7 +18,7 @@ from handler.keep.model import AnyReport, KeepReport, KeepResult
 from handler.keep.model import Outcome as KeepOutcome
 from handler.keep.model import Reason as KeepReason
 from handler.stop.meanings import MEANINGS, REFUSALS
-from handler.stop.model import Outcome, Reason, Report, ServerResult
+from handler.stop.model import Outcome, Reason, Report, ServerResult, StopRequest
 
 _LONGEST_NAME, _LONGEST_REMARK, _LONGEST_FACT = 60, 160, 300
 # Tried one after the other until the message fits into the chat; without any row it always does.
@@ -38,6 +38,7 @@ _TELLING = frozenset(
         Reason.PROTECTED,
         Reason.KEPT_UNTIL,
         Reason.STARTED_SINCE,
+        Reason.CHANGED_SINCE_PLAN,
         Reason.BUSY,
         Reason.FORBIDDEN,
         Reason.REVERTED,
@@ -129,6 +130,7 @@ def notice(report: AnyReport, most: int) -> ChatMessage:
     facts = (
         ("Note", report.detail),
         ("Asked by", request.requested_by),
+        ("Approved by", request.approved_by if isinstance(request, StopRequest) else None),
         ("Reason", request.reason),
         ("Event", f"{request.id} from {request.source}"),
     )
@@ -163,6 +165,8 @@ def _headline(report: Report) -> str:
     summary = report.summary
     told = ", ".join(f"{number} {word}" for outcome, word in _WORDS.items() if (number := summary[outcome]))
     begin = "Dry run, nothing was sent" if report.dry_run else "Asked to stop"
+    if report.plan is not None:
+        begin = "An approval is needed, nothing was sent"
     return f"{begin}: {what}" + (f", of which {told}." if told else ", so there was nothing to do.")
 
 
@@ -174,7 +178,7 @@ def _groups(report: Report, most: int) -> tuple[Group, ...]:
             servers = [server for server in report.servers if server.reason is reason]
             if not servers:
                 continue
-            which = f" ({reason})" if len(reasons) > 1 else ""
+            which = f" ({reason})" if len(reasons) > 1 and outcome is not Outcome.PLANNED else ""
             listed = servers[:most]
             most -= len(listed)
             groups.append(

@@ -50,8 +50,13 @@ def _blocks(told: ChatMessage) -> Iterator[_Block]:
     lines = [*(f"{label}: {text}" for label, text in told.facts), told.closing]
     yield {"type": "context", "elements": [_text(_escaped(line)) for line in lines]}
     for group in told.groups:
-        yield _section(f"*{_escaped(group.title)}*\n{_escaped(group.meaning)}", "mrkdwn")
-        yield from (_section(text) for text in _texts(_rows(group)))
+        heading = f"*{_escaped(group.title)}*\n{_escaped(group.meaning)}"
+        if group.rows:
+            yield _section(heading, "mrkdwn")
+            yield from (_section(text) for text in _texts(_rows(group)))
+        else:
+            # One block for each reason, so that there are never too many blocks.
+            yield _section(f"{heading}\n• {_escaped(group.rest)}", "mrkdwn")
 
 
 def _rows(group: Group) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from handler.event_types import STOP_APPROVED
 from handler.inbound.endpoints.notify_chat import NotifyEndpoint
 from handler.inbound.http.request import HttpRequest
 from handler.settings import notify_chat as notify_settings
@@ -162,3 +163,23 @@ def test_the_issuer_is_not_waited_for_beyond_the_budget(issuer: Issuer) -> None:
     request = HttpRequest("POST", "/", {**binary()[0], **proof(issuer)}, b"", time.monotonic() - 51)
     assert NotifyEndpoint(settings, lambda *_: None).answer(request).status == 503
     assert issuer.asked == []
+
+
+def test_only_the_named_subjects_may_send_approvals(
+    cloud: Simulator, start_function: StartFunction, issuer: Issuer
+) -> None:
+    """Of the callers that may ask, and of those that may approve."""
+    function = start_function(
+        cloud,
+        **issuer.environ(),
+        AUTOSTOP_APPROVAL_KEYS="k" * 32,
+        AUTOSTOP_APPROVER_SUBJECTS="webhooks",
+    )
+    data = {"server_ids": [cloud.add_server()], "approval": "self"}
+    plan = function.send(data, headers=proof(issuer)).json()["plan"]["token"]
+    approval = {"plan": plan, "approved_by": "slack:T1/U1"}
+    refused = function.send(approval, type=STOP_APPROVED, headers=proof(issuer))
+    assert (refused.status_code, problem(refused)) == (403, "caller-forbidden")
+    assert stops(cloud) == 0
+    answer = function.send(approval, type=STOP_APPROVED, headers=proof(issuer, sub="webhooks"))
+    assert (answer.status_code, stops(cloud)) == (200, 1)

@@ -15,8 +15,9 @@ from handler.errors import BadEvent
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.cloudevents.result_events import ResultEvent, read
 from handler.outbound.result import binary, result_event
-from handler.stop.model import Reason, Refusal, Report
+from handler.stop.model import Outcome, Reason, Refusal, Report
 from tests.outbound.chat.reports import told
+from tests.stop.fakes import id_of
 from tests.test_events_folder import RESULTS, sample
 
 STRUCTURED = {"content-type": "application/cloudevents+json"}
@@ -50,12 +51,18 @@ def test_every_sample_of_a_result_is_read(name: str) -> None:
 @pytest.mark.parametrize(
     "report",
     [
-        told(*[reason for reason in Reason if reason is not Reason.DRY_RUN], requested_by="ada", reply_to="https://x/"),
+        told(
+            *[reason for reason in Reason if reason.outcome is not Outcome.PLANNED],
+            requested_by="ada",
+            reply_to="https://x/",
+        ),
+        told(Reason.NEEDS_APPROVAL, Reason.NOT_FOUND, requester="slack:T1/U1"),
+        told(requester="slack:T1/U1", approved_by="slack:T1/U2", plan_id=id_of(3)),
         replace(told(Reason.DRY_RUN, reason="try"), detail="A sentence."),
         told(),
         *(told(refusal=refusal) for refusal in Refusal),
     ],
-    ids=["everything", "dry run", "nothing", *Refusal],
+    ids=["everything", "plan", "approval", "dry run", "nothing", *Refusal],
 )
 def test_a_report_comes_back_as_it_was_sent(report: Report) -> None:
     """In binary mode, as `stop_servers` sends it, and as a broker may pass it on."""

@@ -46,6 +46,7 @@ EXPECTED = {
     errors.BudgetSpent: (503, "budget-spent"),
     errors.EventInProgress: (503, "event-in-progress"),
     errors.StopLimitReached: (503, "stop-limit-reached"),
+    errors.ApprovalNotConfigured: (503, "approval-not-configured"),
     errors.BodyIncomplete: (503, "body-incomplete"),
     errors.ShuttingDown: (503, "shutting-down"),
     errors.ReadinessUnknown: (503, "readiness-unknown"),

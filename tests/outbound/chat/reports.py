@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.cloudevents.result_events import read
 from handler.outbound.chat import mattermost, plain, rocketchat, slack, teams
-from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult
+from handler.stop.model import Approver, PlanOffer, Reason, Refusal, Report, ServerResult
 from tests.stop.fakes import NOW, asked, id_of
 from tests.test_events_folder import EVENTS
 
@@ -39,8 +40,11 @@ def told(*reasons: Reason, refusal: Refusal | None = None, detail: str = "", nam
         ServerResult(id_of(number), reason, detail or f"Detail of {reason.name}.", name=name or f"ci-{number:02}")
         for number, reason in enumerate(reasons)
     )
-    dry_run = any(reason.outcome is Outcome.PLANNED for reason in reasons)
-    return Report(replace(asked(), **request), "nova", dry_run, refusal, rows, NOW, NOW)
+    dry_run = Reason.DRY_RUN in reasons
+    plan = (
+        PlanOffer("dG9rZW4", NOW + timedelta(minutes=15), Approver.OTHER) if Reason.NEEDS_APPROVAL in reasons else None
+    )
+    return Report(replace(asked(), **request), "nova", dry_run, refusal, rows, NOW, NOW, plan=plan)
 
 
 def texts(node: object) -> Iterator[str]:

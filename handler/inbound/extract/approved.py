@@ -1,0 +1,57 @@
+"""The approval of a plan: `stop.approved.v1`. Loaded when the first one comes."""
+
+from __future__ import annotations
+
+from handler.errors import BadEvent, Violation
+from handler.inbound.cloudevents.decode import Event
+from handler.inbound.extract.canonical import MEMBERS, data_object, dry_run_of, identity, misspelt, texts_of
+from handler.inbound.trace_context import traced
+from handler.stop.approval import is_person
+from handler.stop.model import StopRequest
+
+_APPROVAL = ("plan", "approved_by")
+_TEXTS = ("dry_run", "reason", "requested_by", "reply_to")
+
+
+def approved(event: Event) -> StopRequest:
+    """Read an approval: `data.plan` is the token of the plan, `data.approved_by` the identity of the approver.
+
+    Which servers are stopped is what the token says, and nothing else of the event.
+
+    Raises:
+        BadEvent: with every violation of the data.
+    """
+    data = data_object(event) or {}
+    violations: list[Violation] = misspelt(data, (*_APPROVAL, *MEMBERS))
+    violations += [
+        Violation(f"data.{name}", "must not be in an approval: the plan says which servers are stopped")
+        for name in MEMBERS
+        if name not in _TEXTS and data.get(name) is not None
+    ]
+    plan, approved_by = data.get("plan"), identity(data, "approved_by", violations)
+    if not isinstance(plan, str) or not plan:
+        violations.append(Violation("data.plan", "must be the token of a plan"))
+    if data.get("approved_by") is None:
+        violations.append(Violation("data.approved_by", "must be the identity of the approver, <system>:<id>"))
+    elif approved_by is not None and not is_person(approved_by):
+        violations.append(Violation("data.approved_by", "must be the identity of a person, not of an agent"))
+    dry = dry_run_of(data, (*_APPROVAL, *MEMBERS), violations)
+    texts = texts_of(data, violations)
+    if violations:
+        raise BadEvent(*violations)
+    return StopRequest(
+        source=event.source,
+        id=event.id,
+        type=event.type,
+        server_ids=(),
+        time=event.time,
+        expires=event.expirytime,
+        dry_run=dry or event.dry_run,
+        reason=texts["reason"],
+        requested_by=texts["requested_by"],
+        reply_to=texts["reply_to"],
+        correlationid=event.correlationid,
+        plan=str(plan),
+        approved_by=approved_by,
+        **traced(event.traceparent, event.tracestate),
+    )

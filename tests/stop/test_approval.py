@@ -1,0 +1,329 @@
+"""Plans and approvals: what a token holds, what it refuses, and which servers an approval covers."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler.errors import StateConflict
+from handler.stop.approval import ApprovedReview, Plan, PlanReview, issue, seen_of, verify
+from handler.stop.evidence import Action, History, Lookup, UnreadEntry
+from handler.stop.model import Approver, Outcome, Reason, Refusal, Server
+from handler.stop.ports import Taken
+from tests.stop.fakes import ID, NOW, Scenario, Script, acts, id_of, seen
+
+KEY, OTHER_KEY = b"a" * 32, b"b" * 32
+AUDIENCE = "/bms-autostop"
+REQUESTER, ANOTHER = "slack:T1/U1", "slack:T1/U2"
+EXPIRES = NOW + timedelta(minutes=15)
+UPDATED = NOW - timedelta(hours=1)
+CREATED = Action("create", NOW - timedelta(days=9), "req-create")
+
+
+def plan(servers: int = 1, **facts: Any) -> Plan:
+    """A plan for so many servers."""
+    return replace(
+        Plan(
+            plan_id=str(uuid.UUID(int=7)),
+            source="/teams/a",
+            id="event-1",
+            requester=REQUESTER,
+            approver=Approver.OTHER,
+            expires_at=EXPIRES,
+            seen={id_of(number): number.to_bytes(8, "big") for number in range(1, servers + 1)},
+        ),
+        **facts,
+    )
+
+
+def refusal(
+    token: str,
+    *,
+    keys: tuple[bytes, ...] = (KEY,),
+    audience: str = AUDIENCE,
+    approved_by: str = ANOTHER,
+    now: datetime = NOW,
+) -> Refusal | None:
+    """What is refused about a token."""
+    return verify(token, keys, audience, approved_by, now)[1]
+
+
+# --- the token ---
+
+
+def test_a_token_gives_back_the_plan() -> None:
+    """Nothing is stored: what the token says is all there is."""
+    assert verify(issue(plan(3), (KEY,), AUDIENCE), (KEY,), AUDIENCE, ANOTHER, NOW) == (plan(3), None)
+
+
+@given(
+    source=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300),
+    id_=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300),
+    within=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=180),
+    system=st.from_regex(r"[a-z][a-z0-9-]{0,15}", fullmatch=True),
+)
+def test_a_token_for_50_servers_has_at_most_1900_characters(source: str, id_: str, within: str, system: str) -> None:
+    """A button of Slack holds 2,000 characters."""
+    wanted = plan(50, source=source, id=id_, requester=f"{system}:{within}")
+    token = issue(wanted, (KEY,), AUDIENCE)
+    assert len(token) <= 1900
+    found, refused = verify(token, (KEY,), AUDIENCE, f"{system}:{within}", NOW)
+    assert refused is Refusal.APPROVAL_SELF or system == "agent"
+    assert found is not None
+    assert found.seen == wanted.seen
+
+
+def test_every_bit_of_a_token_counts() -> None:
+    """Whichever single bit is flipped, in the text or in what it encodes, the token is not accepted."""
+    token = issue(plan(2), (KEY,), AUDIENCE)
+    texts = [
+        token[:at] + chr(ord(character) ^ 1 << bit) + token[at + 1 :]
+        for at, character in enumerate(token)
+        for bit in range(8)
+    ]
+    raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    for at, byte in enumerate(raw):
+        for bit in range(8):
+            changed = raw[:at] + bytes([byte ^ 1 << bit]) + raw[at + 1 :]
+            texts.append(base64.urlsafe_b64encode(changed).rstrip(b"=").decode())
+    assert {refusal(text) for text in texts} == {Refusal.APPROVAL_INVALID}
+    assert refusal(token) is None
+
+
+@pytest.mark.parametrize("servers", [1, 2, 3])
+def test_a_token_has_one_spelling(servers: int) -> None:
+    """Padding, another alphabet, blanks, or trailing bits that are not zero are not accepted."""
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    # The lengths of the source make each remainder of three bytes.
+    for extra in ("", "x", "xx"):
+        token = issue(plan(servers, source=f"/s{extra}"), (KEY,), AUDIENCE)
+        assert refusal(token) is None
+        others = [f"{token}=", f"{token}==", f" {token}", f"{token}\n", f"{token}A", token[:-1], ""]
+        last = alphabet.index(token[-1])
+        others += [token[:-1] + alphabet[last ^ bits] for bits in range(1, 4)]
+        if "-" in token or "_" in token:
+            others.append(token.translate(str.maketrans("-_", "+/")))
+        assert {refusal(text) for text in others} == {Refusal.APPROVAL_INVALID}
+
+
+@given(st.text(max_size=300))
+def test_any_other_text_is_no_token(text: str) -> None:
+    """A text that this deployment did not sign is refused, and never an error."""
+    assert refusal(text) is Refusal.APPROVAL_INVALID
+
+
+@given(st.binary(max_size=200))
+def test_any_other_bytes_are_no_token(raw: bytes) -> None:
+    """The same where they are base64url."""
+    token = base64.urlsafe_b64encode(b"\x01" + raw).rstrip(b"=").decode()
+    assert refusal(token) is Refusal.APPROVAL_INVALID
+
+
+def test_the_first_key_signs_and_all_verify() -> None:
+    """A key is added behind the old one, moved to the front, and the old one removed when its tokens have expired."""
+    old, new = issue(plan(), (KEY, OTHER_KEY), AUDIENCE), issue(plan(), (OTHER_KEY, KEY), AUDIENCE)
+    assert old != new
+    assert refusal(old, keys=(OTHER_KEY, KEY)) is None
+    assert refusal(new, keys=(KEY, OTHER_KEY)) is None
+    assert refusal(old, keys=(OTHER_KEY,)) is Refusal.APPROVAL_INVALID
+    assert refusal(old, keys=()) is Refusal.APPROVAL_INVALID
+
+
+def test_a_token_is_for_one_deployment() -> None:
+    """The same key elsewhere does not make it valid there."""
+    assert refusal(issue(plan(), (KEY,), "/elsewhere")) is Refusal.APPROVAL_INVALID
+
+
+def test_a_token_expires() -> None:
+    """At its expiry it is expired, and no millisecond earlier."""
+    token = issue(plan(), (KEY,), AUDIENCE)
+    assert refusal(token, now=EXPIRES - timedelta(milliseconds=1)) is None
+    assert refusal(token, now=EXPIRES) is Refusal.APPROVAL_EXPIRED
+
+
+def test_what_is_wrong_first_is_what_is_refused() -> None:
+    """Signature, audience, expiry, approver: in this order."""
+    late = EXPIRES + timedelta(days=1)
+    token = issue(plan(), (KEY,), AUDIENCE)
+    assert refusal(token, keys=(OTHER_KEY,), now=late, approved_by=REQUESTER) is Refusal.APPROVAL_INVALID
+    assert refusal(token, audience="/elsewhere", now=late, approved_by=REQUESTER) is Refusal.APPROVAL_INVALID
+    assert refusal(token, now=late, approved_by=REQUESTER) is Refusal.APPROVAL_EXPIRED
+    assert refusal(token, approved_by=REQUESTER) is Refusal.APPROVAL_SELF
+
+
+@pytest.mark.parametrize(
+    ("approver", "requester", "approved_by", "allowed"),
+    [
+        (Approver.OTHER, REQUESTER, ANOTHER, True),
+        (Approver.OTHER, REQUESTER, REQUESTER, False),
+        (Approver.OTHER, REQUESTER, "slack:t1/u1", False),
+        (Approver.OTHER, REQUESTER, "slack:T2/U2", False),
+        (Approver.OTHER, REQUESTER, "mattermost:u2", False),
+        (Approver.OTHER, None, REQUESTER, True),
+        (Approver.OTHER, "agent:planner", REQUESTER, True),
+        (Approver.OTHER, "agent:planner", "agent:planner", False),
+        (Approver.OTHER, "agent:planner", "agent:other", False),
+        (Approver.OTHER, "AGENT:planner", REQUESTER, True),
+        (Approver.SELF, REQUESTER, REQUESTER, True),
+        (Approver.SELF, REQUESTER, "mattermost:u2", True),
+        (Approver.SELF, "agent:planner", "agent:planner", False),
+        (Approver.OTHER, f"teams:{'t' * 100}/one", f"teams:{'t' * 100}/two", True),
+        (Approver.OTHER, f"teams:{'t' * 100}/one", f"teams:{'T' * 100}/ONE", False),
+        (Approver.OTHER, f"teams:{'t' * 100}/one", f"teams:{'x' * 100}/two", False),
+        (Approver.OTHER, f"mail:{'t' * 100}", f"mail:{'x' * 100}", True),
+    ],
+)
+def test_who_may_approve(approver: Approver, requester: str | None, approved_by: str, allowed: bool) -> None:
+    """Only another person of the same system is known to be another person; an agent is nobody who approves."""
+    token = issue(plan(approver=approver, requester=requester), (KEY,), AUDIENCE)
+    assert refusal(token, approved_by=approved_by) is (None if allowed else Refusal.APPROVAL_SELF)
+
+
+# --- what was seen ---
+
+
+def test_each_state_and_the_newest_entry_of_the_history_make_another_digest() -> None:
+    """`updated` counts where there is no history; a record that only ages does not change a plan."""
+    server = seen("active", updated=UPDATED, power_state=1)
+    started = Action("start", NOW, "req-start")
+    others = [
+        server,
+        replace(server, id=id_of(2)),
+        replace(server, vm_state="error"),
+        replace(server, task_state="rebooting"),
+        replace(server, power_state=4),
+        replace(server, updated=NOW),
+        replace(server, history=acts(CREATED)),
+        replace(server, history=acts(started, CREATED)),
+        replace(server, history=acts(replace(started, request_id="req-other"), CREATED)),
+    ]
+    digests = [seen_of(one) for one in others]
+    assert len(set(digests)) == len(others)
+    assert all(digest is not None and len(digest) == 8 for digest in digests)
+    assert seen_of(replace(server, history=History(None, Lookup.FORBIDDEN))) == seen_of(server)
+    assert seen_of(replace(server, history=acts(CREATED), updated=NOW)) == seen_of(
+        replace(server, history=acts(CREATED))
+    )
+    assert seen_of(replace(server, updated=None)) is None
+
+
+def planned(*scripts: Script) -> Scenario:
+    """Servers whose stop is to be planned."""
+    return Scenario(*scripts, review=PlanReview())
+
+
+def running(**facts: Any) -> Server:
+    """A server that runs."""
+    return seen("active", **{"updated": UPDATED, "power_state": 1, **facts})
+
+
+def test_a_plan_sends_nothing_and_keeps_what_was_seen() -> None:
+    """Not even to a cloud that could stop servers."""
+    scene = planned(Script(running(), histories=[acts(CREATED)]), Script("stopped"))
+    first, second = scene.results()
+    assert (first.outcome, first.reason) == (Outcome.PLANNED, Reason.NEEDS_APPROVAL)
+    assert first.seen == seen_of(running(history=acts(CREATED)))
+    assert (second.reason, second.seen) == (Reason.ALREADY_STOPPED, None)
+    assert scene.cloud.story() == ["read", "history"]
+
+
+@pytest.mark.parametrize("gap", [Lookup.NOT_KEPT, Lookup.FORBIDDEN])
+def test_without_a_history_a_plan_rests_on_updated(gap: Lookup) -> None:
+    """The cloud says when it last changed the server's record."""
+    scene = planned(Script(running(), histories=[History(None, gap)]))
+    assert scene.result().seen == seen_of(running())
+
+
+def test_a_plan_does_not_rest_on_a_second_that_is_not_over() -> None:
+    """`updated` counts in whole seconds, and clocks differ: it is read again until another change would show."""
+    scene = planned(Script(running(updated=NOW), histories=[History(None)]))
+    assert scene.result().reason is Reason.NEEDS_APPROVAL
+    assert scene.elapsed >= 6
+    ahead = planned(Script(running(updated=NOW + timedelta(hours=1)), histories=[History(None)]))
+    assert ahead.result().reason is Reason.BUSY
+
+
+def test_a_server_of_which_nothing_tells_a_restart_is_not_planned() -> None:
+    """An approval of it would cover whatever happens to it."""
+    scene = planned(Script(running(updated=None), histories=[History(None)]))
+    assert scene.result().reason is Reason.CLOUD_ERROR
+    assert scene.cloud.of("stop") == []
+
+
+def approved(*scripts: Script, was: Server, **facts: Any) -> Scenario:
+    """A plan that rests on `was`, approved."""
+    digest = seen_of(was)
+    assert digest is not None
+    return Scenario(*scripts, review=ApprovedReview({ID: digest}), **facts)
+
+
+STOPPED = seen("stopped", power_state=4)
+
+
+def test_an_approved_server_that_is_as_planned_is_stopped() -> None:
+    """The same look again, and then the stop."""
+    was = running(history=acts(CREATED))
+    scene = approved(Script(running(), STOPPED, histories=[acts(CREATED)]), was=was)
+    assert scene.result().reason is Reason.CONFIRMED
+    assert scene.cloud.story()[:3] == ["read", "history", "stop"]
+
+
+@pytest.mark.parametrize(
+    ("now", "history", "reason"),
+    [
+        (running(), acts(Action("start", NOW, "req-start"), CREATED), Reason.CHANGED_SINCE_PLAN),
+        (running(), History((CREATED,), unread=(UnreadEntry("start"),)), Reason.CHANGED_SINCE_PLAN),
+        (running(), History(None), Reason.CHANGED_SINCE_PLAN),
+        (running(), acts(), Reason.CHANGED_SINCE_PLAN),
+        (running(updated=None), History(None), Reason.CHANGED_SINCE_PLAN),
+        (seen("error", updated=UPDATED, power_state=1), acts(CREATED), Reason.CHANGED_SINCE_PLAN),
+        (seen("active/image_snapshot", updated=UPDATED), acts(CREATED), Reason.CHANGED_SINCE_PLAN),
+        (STOPPED, acts(CREATED), Reason.CHANGED_SINCE_PLAN),
+        (seen("active/powering-off", updated=NOW), acts(CREATED), Reason.CHANGED_SINCE_PLAN),
+        (seen("paused", updated=UPDATED), acts(CREATED), Reason.CHANGED_SINCE_PLAN),
+        (seen("active/powering-on", updated=NOW), acts(CREATED), Reason.STARTED_SINCE),
+        (running(tags=frozenset({"autostop=never"})), acts(CREATED), Reason.PROTECTED),
+        (running(locked=True), acts(CREATED), Reason.LOCKED),
+        (seen("deleted"), acts(CREATED), Reason.NOT_FOUND),
+    ],
+)
+def test_an_approved_server_that_is_not_as_planned_is_left_alone(now: Server, history: History, reason: Reason) -> None:
+    """All guards count anew, and what was approved is the server as it was."""
+    scene = approved(Script(now, histories=[history]), was=running(history=acts(CREATED)))
+    assert scene.result().reason is reason
+    assert scene.cloud.of("stop") == []
+
+
+def test_an_approval_covers_no_server_that_is_not_in_its_plan() -> None:
+    """A digest is of one server."""
+    was = running(history=acts(CREATED))
+    scene = approved(*[Script(running(), STOPPED, histories=[acts(CREATED)])] * 2, was=was)
+    assert [result.reason for result in scene.results()] == [Reason.CONFIRMED, Reason.CHANGED_SINCE_PLAN]
+
+
+def test_an_approval_does_not_cover_what_happened_after_a_stop_that_was_turned_down() -> None:
+    """The cloud answers 409, and the server has been restarted when it is read again."""
+    restarted = acts(Action("start", NOW, "req-start"), CREATED)
+    script = Script(
+        running(),
+        stops=[StateConflict("409"), Taken()],
+        histories=[acts(CREATED), restarted],
+    )
+    scene = approved(script, was=running(history=acts(CREATED)))
+    assert scene.result().reason is Reason.CHANGED_SINCE_PLAN
+    assert len(scene.cloud.of("stop")) == 1
+
+
+def test_the_times_of_a_token_are_in_whole_milliseconds() -> None:
+    """So that the result event says the same."""
+    token = issue(plan(expires_at=datetime(2026, 1, 2, 3, 4, 5, 678999, UTC)), (KEY,), AUDIENCE)
+    found, _ = verify(token, (KEY,), AUDIENCE, ANOTHER, NOW)
+    assert found is not None
+    assert found.expires_at == datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
