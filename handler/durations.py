@@ -1,4 +1,4 @@
-"""Durations as people write them in events and commands: `30m`, `2h`, `1d`."""
+"""Durations in events and commands: `30m`, `2h`, `1d`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def parse(text: str) -> timedelta:
-    """Read a duration: a whole number that is not zero, and one of `s`, `m`, `h`, `d`.
+    """Parse a duration: a positive integer and one of `s`, `m`, `h`, `d`.
+
+    Args:
+        text: `30m` for example.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it has another form.
     """
     found = _FORM.fullmatch(text)
     if found is None:
@@ -25,7 +28,7 @@ def parse(text: str) -> timedelta:
 
 
 def render(duration: timedelta) -> str:
-    """Write a duration of whole seconds in the largest unit that divides it."""
+    """Render a duration of whole seconds in the largest unit that divides it."""
     seconds = round(duration.total_seconds())
     unit, size = next(
         (unit, size) for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)) if not seconds % size

@@ -4,14 +4,14 @@
 
     AutostopError
     ├── BadEvent             the event can never succeed
-    ├── NotAnEvent           neither a CloudEvent nor a form we know
+    ├── NotAnEvent           neither a CloudEvent nor another form that is accepted
     ├── TooLarge             the body is over the limit
     ├── RequestLineTooLong   the request line is over the limit
     ├── HeadersTooLarge      a header line, or all of them, are over the limit
     ├── WrongMethod          neither POST nor the handshake
-    ├── CallerUnproven       the caller did not prove itself
-    ├── CallerForbidden      the caller may not do this
-    └── PassingTrouble       sending the event again can help
+    ├── Unauthenticated      the caller is not authenticated
+    ├── CallerForbidden      the caller is not permitted to do this
+    └── RetryableError       sending the event again can help
         ├── BudgetSpent      not every server was handled in time
         ├── EventInProgress  the same event is being handled, and enough deliveries of it wait
         ├── StopLimitReached this process has sent enough stops for now
@@ -19,24 +19,24 @@
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── ShuttingDown     this process takes no more events
         ├── ReadinessUnknown the first readiness check has no result yet
-        ├── SinkUnreachable  an event of ours could not be handed over
-        ├── ProducerUnreachable  what a message needs of its producer could not be had
-        ├── KeysUnreachable  the keys that a caller's token is checked with could not be had
-        ├── ChatUnreachable  a chat does not take a message just now
-        ├── InternalFault    a bug of ours
+        ├── SinkUnreachable  an event could not be delivered to the sink
+        ├── ProducerUnreachable  a certificate or a confirmation of a producer is not available
+        ├── KeysUnreachable  the issuer's keys are not available
+        ├── ChatUnreachable  a chat did not accept a message
+        ├── InternalFault    a bug of this project
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
-            ├── CloudThrottled    told to come back later
-            ├── CloudConfused     an answer that makes no sense here
-            │   └── EndpointUnusable  there is no telling where the API is
+            ├── CloudThrottled    the cloud asks for fewer requests
+            ├── CloudUnexpectedAnswer  not a response of this call
+            │   └── EndpointUnusable  the URL of the API is not usable
             ├── LoginRefused      the cloud refused the login
-            │   ├── LoginMissing  there is nothing to log in with
+            │   ├── LoginMissing  the platform passed no credentials
             │   └── InsecureEndpoint  the token would be sent unencrypted
             ├── CallDenied        logged in, but this call is not permitted
-            ├── ServerNotFound    the cloud knows no such server
-            ├── StateConflict     the server's state forbids it just now
-            ├── CloudFault        the cloud failed inside
-            └── CallRejected      the cloud calls our request wrong
+            ├── ServerNotFound    there is no such server
+            ├── StateConflict     the server's present state does not permit the call
+            ├── CloudFault        an internal error of the cloud
+            └── CallRejected      the cloud calls the request invalid
 
 Messages name settings, attributes and situations; they never carry text that a caller sent.
 """
@@ -65,13 +65,13 @@ class CallFailure(StrEnum):
 
 
 class Cause(NamedTuple):
-    """The failed call that an error came of, in words of our own: problem documents and logs show it as it is.
+    """The failed call that caused an error, without text from outside: problem documents and logs show it as it is.
 
     Attributes:
         call: what was called, such as `reading the server`.
         host: `host` or `host:port`; None if it is not known.
-        status: of the HTTP response; None if none was received or its status says nothing.
-        failure: what went wrong if no status says it: a `CallFailure`, or the name of an error.
+        status: of the HTTP response; None if there was none, or if its status is not the failure.
+        failure: a `CallFailure`, or the name of an error, if the status is None.
     """
 
     call: str
@@ -85,23 +85,23 @@ class Cause(NamedTuple):
 
 
 class AutostopError(Exception):
-    """Something keeps an event from being handled.
+    """An event cannot be handled.
 
     Attributes:
-        name: a stable word for logs, problem documents, metrics and `/readyz`.
-        fix: one sentence for the log that says what to do; empty if the message says it.
+        name: a stable identifier for logs, problem documents, metrics and `/readyz`.
+        fix: one sentence for the log on what to do; empty if the message has it.
     """
 
     name = "internal-fault"
     fix = ""
 
     def log_fields(self) -> dict[str, object]:
-        """Return what a line of the log says of it: `problem`, `detail`, and `cause` and `fix` if there are any."""
+        """Return the fields of its log line: `problem`, `detail`, and `cause` and `fix` if there are any."""
         return {"problem": self.name, "detail": str(self), **({"fix": self.fix} if self.fix else {})}
 
 
 class Violation(NamedTuple):
-    """One thing that is wrong with an event.
+    """One requirement that an event does not meet.
 
     Attributes:
         at: where, as a dotted path from the event's root (`data.server_ids[3]`); batch members begin with `[n]`.
@@ -113,7 +113,7 @@ class Violation(NamedTuple):
 
 
 class BadEvent(AutostopError):
-    """The event is malformed or asks for something unknown: it can never succeed."""
+    """The event is malformed or has an unknown value: it can never succeed."""
 
     name = "bad-event"
 
@@ -135,13 +135,13 @@ class TooLarge(AutostopError):
 
 
 class RequestLineTooLong(AutostopError):
-    """The request line is longer than what is accepted."""
+    """The request line is longer than the limit."""
 
     name = "request-line-too-long"
 
 
 class HeadersTooLarge(AutostopError):
-    """A header line, or all header lines together, are longer than what is accepted."""
+    """A header line, or all header lines together, are longer than the limit."""
 
     name = "headers-too-large"
 
@@ -161,13 +161,13 @@ class WrongMethod(AutostopError):
 
 
 class Unauthenticated(AutostopError):
-    """The caller did not prove who it is."""
+    """The caller is not authenticated."""
 
     name = "unauthenticated"
 
 
 class CallerForbidden(AutostopError):
-    """The caller is known, or need not be, but may not do this."""
+    """The caller is authenticated, or need not be, but is not permitted to do this."""
 
     name = "caller-forbidden"
 
@@ -176,7 +176,7 @@ class RetryableError(AutostopError):
     """The event was not handled, and sending it again can help.
 
     Attributes:
-        retry_after: seconds the other side asked us to wait, or None if it said nothing.
+        retry_after: seconds to wait that the other side asked for, or None if it gave none.
     """
 
     name = "trouble"
@@ -188,11 +188,11 @@ class RetryableError(AutostopError):
 
     @property
     def cause(self) -> Cause | None:
-        """The failed call that it came of; None if none failed."""
+        """The failed call that caused it; None if none did."""
         return self._cause
 
     def log_fields(self) -> dict[str, object]:
-        """Return what a line of the log says of it: `problem`, `detail`, and `cause` and `fix` if there are any."""
+        """Return the fields of its log line: `problem`, `detail`, and `cause` and `fix` if there are any."""
         cause = self.cause
         return {**super().log_fields(), **({"cause": cause._asdict()} if cause else {})}
 
@@ -212,13 +212,13 @@ class BudgetSpent(RetryableError):
 
 
 class EventInProgress(RetryableError):
-    """The same event is being handled by this process, and as many deliveries as may wait for it do."""
+    """The same event is being handled by this process, and the most deliveries that may wait for it do."""
 
     name = "event-in-progress"
 
 
 class StopLimitReached(RetryableError):
-    """The stop limit of this process leaves too little room for the servers of the event; nothing was sent."""
+    """The stop limit of this process does not permit stops of all servers of the event; nothing was sent."""
 
     name = "stop-limit-reached"
 
@@ -230,13 +230,13 @@ class ApprovalNotConfigured(RetryableError):
 
 
 class BodyIncomplete(RetryableError):
-    """The connection ended, or stood still, before the whole body was here."""
+    """The connection ended, or timed out, before the whole body was received."""
 
     name = "body-incomplete"
 
 
 class ShuttingDown(RetryableError):
-    """This process is being ended and begins nothing new; another one may take the event at once."""
+    """This process shuts down and accepts no events; another one may accept the event at once."""
 
     name = "shutting-down"
 
@@ -248,17 +248,17 @@ class ReadinessUnknown(RetryableError):
 
 
 class Acceptance(StrEnum):
-    """What is known of an event for which a sink did not answer with success."""
+    """Whether a sink that did not respond with success has accepted the event."""
 
     NOT_TAKEN = "not-taken"
     UNKNOWN = "unknown"
 
 
 class SinkUnreachable(RetryableError):
-    """An event of ours could not be handed to the sink.
+    """An event could not be delivered to the sink.
 
     Attributes:
-        acceptance: whether the sink may have taken the event all the same.
+        acceptance: whether the sink may have accepted the event nevertheless.
     """
 
     name = "sink-unreachable"
@@ -279,27 +279,27 @@ class SinkUnreachable(RetryableError):
 
 
 class ProducerUnreachable(RetryableError):
-    """What a producer's message needs from the producer itself could not be had: its certificate, a confirmation."""
+    """A request to a producer failed, for its certificate or the confirmation of a subscription."""
 
     name = "producer-unreachable"
     fix = "Allow outbound HTTPS to the host of the producer."
 
 
 class KeysUnreachable(RetryableError):
-    """The issuer's keys, which a caller's token is checked with, could not be had: nobody knows who calls."""
+    """The issuer's keys are not available, so the caller's token cannot be verified."""
 
     name = "keys-unreachable"
     fix = "Check AUTOSTOP_OIDC_ISSUER and AUTOSTOP_OIDC_JWKS_URL, and the way to that host: bms-autostop doctor."
 
 
 class ChatUnreachable(RetryableError):
-    """A chat does not take a message just now, or did not answer."""
+    """A chat did not accept a message, or did not respond."""
 
     name = "chat-unreachable"
 
 
 class InternalFault(RetryableError):
-    """A bug of ours got in the way; the log has the traceback."""
+    """A bug of this project; the log has the traceback."""
 
     name = "internal-fault"
 
@@ -310,16 +310,16 @@ class CloudError(RetryableError):
     Its message begins with the call in a few words and a colon: `reading the server: HTTP 500`.
 
     Attributes:
-        call: what was called: that beginning of the message.
+        call: that beginning of the message.
         host: `host` or `host:port` that was called; None if it is not known.
         failure: why there was no response; None if there was one.
-        request_id: the cloud's id for the failed request (`req-...`), for its support; None if it gave none.
-        status: the HTTP status, or None if no answer came.
+        request_id: the cloud's id for the failed request (`req-...`), for its support; None if there was none.
+        status: the HTTP status, or None if there was no response.
         waiting_helps: whether the same call may succeed later.
         maybe_acted: whether the cloud may have acted although no success was reported.
-        concerns_one_server: whether it speaks of a server rather than of the cloud.
-        concerns_all: whether it ends the event at once, since every other call would meet it too.
-        of_many: it was the answer for several servers, and which of them it means is not known.
+        concerns_one_server: whether it is about a server rather than the cloud.
+        concerns_all: whether it ends the event at once, since every other call would fail in the same way.
+        of_many: whether it was the response for several servers without naming one.
     """
 
     name = "cloud-error"
@@ -349,34 +349,34 @@ class CloudError(RetryableError):
 
     @property
     def cause(self) -> Cause:
-        """The failed call itself."""
+        """The failed call."""
         failure = None if self.status is not None else self.failure or self.name
         return Cause(self.call, self.host, self.status, failure)
 
 
 class CloudUnreachable(CloudError):
-    """No usable answer: no connection, a time-out, a cut line, or a gateway speaking for a missing backend."""
+    """No usable response: no connection, a timeout, a lost connection, or a gateway without its backend."""
 
     name = "cloud-unreachable"
     fix = "Check the host, DNS, proxy, firewall and the cloud's status page: bms-autostop doctor says how far one gets."
 
 
 class CloudThrottled(CloudError):
-    """The cloud wants fewer requests and perhaps said when to come back."""
+    """The cloud asks for fewer requests, perhaps with `Retry-After`."""
 
     name = "cloud-throttled"
     fix = "Lower AUTOSTOP_CONCURRENCY or the number of instances, or spread the schedules."
 
 
 class CloudUnexpectedAnswer(CloudError):
-    """An answer that makes no sense for this call: wrong host, wrong URL, wrong version, or no JSON."""
+    """Not a response of this call: the wrong host, URL or version, or a body that is not JSON."""
 
     name = "cloud-unexpected-answer"
     fix = "Check OS_AUTH_URL, OS_REGION_NAME and AUTOSTOP_COMPUTE_URL or AUTOSTOP_BMS_URL: bms-autostop doctor."
 
 
 class EndpointUnusable(CloudUnexpectedAnswer):
-    """The address of the API cannot be used until the settings or the catalogue change.
+    """The URL of the API cannot be used until the settings or the catalogue change.
 
     Its message names settings, services and regions only.
     """
@@ -387,7 +387,7 @@ class EndpointUnusable(CloudUnexpectedAnswer):
 
 
 class LoginRefused(CloudError):
-    """The cloud refused the login; trying the same credentials again at once only locks them."""
+    """The cloud refused the login; another attempt with the same credentials could lock the account."""
 
     name = "login-refused"
     fix = "Check user, password or key, and the project, in the OS_* settings: bms-autostop doctor says which is wrong."
@@ -396,7 +396,7 @@ class LoginRefused(CloudError):
 
 
 class LoginMissing(LoginRefused):
-    """There is nothing to log in with: the platform was to hand it over with the call, and did not."""
+    """There are no credentials: the platform should have passed them with the call."""
 
     name = "login-missing"
     fix = "Give the function an agency."
@@ -419,7 +419,7 @@ class CallDenied(CloudError):
 
 
 class ServerNotFound(CloudError):
-    """The cloud knows no such server in this project."""
+    """There is no such server in this project."""
 
     name = "server-not-found"
     concerns_one_server = True
@@ -427,21 +427,21 @@ class ServerNotFound(CloudError):
 
 
 class StateConflict(CloudError):
-    """The server's present state forbids the call; reading it again tells why."""
+    """The server's present state does not permit the call; the next read shows why."""
 
     name = "state-conflict"
     concerns_one_server = True
 
 
 class CloudFault(CloudError):
-    """The cloud failed inside (HTTP 500) and does not say whether it acted."""
+    """An internal error of the cloud (HTTP 500), which may have acted."""
 
     name = "cloud-fault"
     concerns_one_server = True
 
 
 class CallRejected(CloudError):
-    """The cloud calls our request wrong; the same request will be wrong again."""
+    """The cloud calls the request invalid; the same request will fail again."""
 
     name = "call-rejected"
     fix = "Check AUTOSTOP_API and the URLs: the cloud must have that API."

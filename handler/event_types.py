@@ -19,7 +19,7 @@ KEEP_RESULTS = frozenset({KEEP_COMPLETED, KEEP_FAILED})
 PING = "dev.knative.sources.ping"
 # Google's Pub/Sub, by Eventarc.
 MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
-# Types that mean something without any setting.
+# Types that are known without a setting.
 KNOWN = RESULTS | KEEP_RESULTS | {STOP_REQUESTED, KEEP_REQUESTED, PING, MESSAGE_PUBLISHED}
-# Cloud Eye, by Huawei's EventGrid: the prefix, then the service's namespace, a dash, and the event's name.
+# Cloud Eye through Huawei's EventGrid: prefix, namespace of the service, a dash, and the name of the event.
 CLOUD_EYE_PREFIX = "CES:Event:"

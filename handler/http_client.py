@@ -108,11 +108,14 @@ class HttpClient:
         """Send one request once and read its response.
 
         Args:
+            method: in upper case.
             url: absolute, its query encoded.
+            headers: of the request.
+            body: of the request, or None.
             timeout: seconds for connection and response together, also for a body that arrives slowly. Only lines that
                 `http.client` reads by itself (status line, headers, sizes of chunks) can take longer, if each of
                 their bytes comes in time.
-            head_only: do not read the body, which is of no interest and may be of any length.
+            head_only: do not read the body, which may have any length.
             max_body: bytes that the decoded body may have; 16 MiB if 0.
 
         Raises:
@@ -152,7 +155,7 @@ class HttpClient:
         return HttpResponse(raw.status, raw.headers, content)
 
     def close(self) -> None:
-        """Close the connections, and forget what the environment said."""
+        """Close the connections, and forget the settings of the environment."""
         self._session.close()
         self._environment.clear()
 
@@ -218,7 +221,7 @@ class _Adapter(HTTPAdapter):
             return host, {}
         context = self._contexts.get(verify)
         if context is None:
-            # Of two threads that come here first, both get the context of one: it is part of the key of the pool.
+            # Two threads get the same context, since it is part of the key of the pool.
             context = self._contexts.setdefault(verify, _context(verify, self._pem))
         return host, {"ssl_context": context, "cert_reqs": tls["cert_reqs"]}
 

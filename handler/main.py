@@ -1,4 +1,4 @@
-"""The functions-framework targets: wiring only. Only the target that is served is wired, and loads what it needs."""
+"""The functions-framework targets: wiring only. Only the target that is served is set up and imported."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PROBES = ("/healthz", "/readyz")
 
 
 class Wiring(NamedTuple):
-    """A target that is ready to serve.
+    """A target that is set up.
 
     Attributes:
         answer: answers one request; never raises.
         max_body: bytes of the largest request body.
-        deadline: how long an event may take, which SIGTERM does not cut off; zero for the default.
+        deadline: longest time for an event, which SIGTERM does not cut off; zero for the default.
         telemetry: None if it is off.
-        routes: paths that metrics tell apart.
+        routes: paths that become labels of metrics.
     """
 
     answer: Callable[[HttpRequest], Answer]
@@ -42,7 +42,7 @@ class Wiring(NamedTuple):
     routes: tuple[str, ...] = _PROBES
 
 
-def _started(log_level: str, types: Iterable[str] = ()) -> Telemetry | None:
+def _start_telemetry(log_level: str, types: Iterable[str] = ()) -> Telemetry | None:
     logs.configure(log_level)
     signals = wanted_signals(os.environ)
     if not signals:
@@ -57,7 +57,7 @@ def _stop_servers() -> Wiring:
     from handler.settings.stop_servers import from_environ
 
     settings = from_environ(os.environ)
-    telemetry = _started(settings.log_level, settings.event_types)
+    telemetry = _start_telemetry(settings.log_level, settings.event_types)
     shared = SharedResources(settings, telemetry=telemetry)
     shared.log_started()
     if os.environ.get("RUNTIME_PROJECT_ID"):
@@ -75,7 +75,7 @@ def _receive_webhook() -> Wiring:
     from handler.settings.receive_webhook import from_environ
 
     settings = from_environ(os.environ)
-    telemetry = _started(settings.log_level)
+    telemetry = _start_telemetry(settings.log_level)
     answer = WebhookService(settings, telemetry).endpoint().answer
     logs.log_started("receive_webhook", dry_run=settings.dry_run, sink=host_of(settings.sink.url))
     return Wiring(answer, settings.max_body, timedelta(0), telemetry, (*_PROBES, *SWITCHES))
@@ -86,7 +86,7 @@ def _notify_chat() -> Wiring:
     from handler.settings.notify_chat import from_environ
 
     settings = from_environ(os.environ)
-    telemetry = _started(settings.log_level)
+    telemetry = _start_telemetry(settings.log_level)
     logs.log_started("notify_chat", inbound_auth=settings.callers.inbound_auth.value)
     return Wiring(NotifyService(settings).endpoint().answer, settings.max_body, timedelta(0), telemetry)
 
@@ -96,7 +96,7 @@ def _keep_servers() -> Wiring:
     from handler.settings.keep_servers import from_environ
 
     settings = from_environ(os.environ)
-    telemetry = _started(settings.log_level)
+    telemetry = _start_telemetry(settings.log_level)
     service = KeepService(settings, telemetry=telemetry)
     service.log_started()
     if os.environ.get("RUNTIME_PROJECT_ID"):
@@ -116,7 +116,7 @@ _TARGETS: Mapping[str, Callable[[], Wiring]] = {
 }
 
 try:
-    # functions-framework sets it before it loads this file, whichever way the target was given.
+    # functions-framework sets FUNCTION_TARGET before it loads this file, also if the target was an argument.
     _WIRING = _TARGETS.get(os.environ.get("FUNCTION_TARGET") or "stop_servers", _stop_servers)()
 except SettingsError as error:
     sys.exit("bms-autostop does not start:\n" + "\n".join(f"  {line}" for line in error.violations))
@@ -132,5 +132,5 @@ def _serve(request: flask.Request) -> flask.Response:
     return flask.Response(answer.body, answer.status, dict(answer.headers))
 
 
-# functions-framework takes the one that is named as the target, and that one is wired.
+# functions-framework takes the function that has the target's name.
 stop_servers = receive_webhook = notify_chat = keep_servers = _serve

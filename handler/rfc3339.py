@@ -1,4 +1,4 @@
-"""Timestamps as RFC 3339 has them, read strictly and written one way."""
+"""Strict parsing of RFC 3339 timestamps, and their rendering."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ _BASIC_FORM = re.compile(
 
 
 def parse(text: str) -> datetime:
-    """Read one RFC 3339 timestamp.
+    """Parse one RFC 3339 timestamp.
 
     Args:
-        text: `2026-11-20T19:00:00.123456789+01:00` and the like. `t` and `z` may be lower case, the fraction may
-            have any number of digits (what is finer than a microsecond is cut off), a leap second `:60` reads as
-            the second after `:59`.
+        text: `2026-11-20T19:00:00.123456789+01:00` for example. `t` and `z` may be lower case, the fraction may
+            have any number of digits (cut off after six), a leap second `:60` is read as the second after `:59`.
 
     Returns:
         An aware datetime in UTC.
 
     Raises:
-        ValueError: not RFC 3339, no zone, or no such date.
+        ValueError: it is not RFC 3339, has no zone, or there is no such date.
     """
     match = _FORM.fullmatch(text)
     if match is None:
@@ -71,5 +70,5 @@ def _moment(match: re.Match[str]) -> datetime:
 
 
 def render(stamp: datetime) -> str:
-    """Write an aware datetime in UTC with milliseconds: `2026-11-20T19:00:00.120Z`."""
+    """Render an aware datetime in UTC with milliseconds: `2026-11-20T19:00:00.120Z`."""
     return stamp.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

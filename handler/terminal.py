@@ -57,8 +57,10 @@ def wrap(text: str, width: int, first: str = "", rest: str | None = None) -> Ite
     """Break a text into lines.
 
     Args:
+        text: words, separated by any white space.
         width: columns that a line may take.
-        first, rest: what the first line and the other lines begin with; `rest` is blanks as wide as `first` if None.
+        first: beginning of the first line.
+        rest: beginning of the other lines; blanks as wide as `first` if None.
     """
     line, blank = first, True
     rest = " " * display_width(first) if rest is None else rest
@@ -104,6 +106,8 @@ def table(header: Sequence[str], rows: Sequence[Row], width: int) -> Iterator[st
 
     Args:
         header: the names of all columns.
+        rows: in their order.
+        width: columns of the terminal.
     """
     columns = _column_widths([header[:-1], *(row.cells for row in rows)], width)
     used = sum(column + len(_GAP) for column in columns)

@@ -104,7 +104,7 @@ def test_telemetry_that_is_off_is_not_loaded(
     assert ("handler.telemetry" in modules) is wanted
 
 
-def test_a_proof_that_is_off_is_not_loaded(cloud: Simulator) -> None:
+def test_authentication_that_is_off_is_not_loaded(cloud: Simulator) -> None:
     """Only the settings of OIDC are there before its first token, and with bearer tokens not even they."""
     bearer = loaded(
         "stop_servers",
@@ -148,7 +148,7 @@ def test_a_chat_is_not_loaded_before_it_is_posted_to() -> None:
 
 
 def test_requests_is_complete_without_what_is_left_out() -> None:
-    """No warning, text is UTF-8, and whoever wants charset_normalizer can still import it."""
+    """No warning, text is UTF-8, and charset_normalizer can still be imported."""
     script = """
 import handler.http_client, sys, requests
 assert "charset_normalizer" not in sys.modules

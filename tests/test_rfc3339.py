@@ -150,7 +150,7 @@ def test_what_is_written_can_be_read_again(stamp: datetime) -> None:
 
 @given(st.text() | st.text(alphabet="0123456789-:+.TtZz ", max_size=40))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """Nothing but ValueError comes out of text that is no timestamp."""
+    """Nothing but ValueError comes out of text that is not a timestamp."""
     try:
         read = rfc3339.parse(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The environment as frozen objects, read once at start: one module for each target, and what several of them share.
+"""The environment as frozen objects, read once at the start: one module for each target, and what several share.
 
 Each setting is declared once, as an `env.Setting` in a module of this package. `from_environ` of the targets, the check
 for unknown names and `deploy/settings.md` come from these declarations.
@@ -31,7 +31,7 @@ def declared() -> tuple[Setting[Any], ...]:
     found: dict[str, Setting[Any]] = {}
     for name, targets in _MODULES.items():
         for value in vars(import_module(f"{__name__}.{name}")).values():
-            # A module shows what it imports too; the one that declares it came first.
+            # A module has what it imports as well; the one that declares it is first.
             if isinstance(value, Setting) and value.name not in found:
                 found[value.name] = value if value.targets else value._replace(targets=targets)
     return tuple(found.values())

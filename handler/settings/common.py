@@ -103,7 +103,7 @@ def _max_keep(text: str) -> timedelta:
 
 
 def _uri_reference(text: str) -> str:
-    """Parse what a CloudEvent may have as `source`."""
+    """Parse the `source` of a CloudEvent, a URI reference."""
     if not text or len(text) > 1024 or not _URI_CHARACTERS.issuperset(text):
         raise ValueError("must be a URI reference")
     return text
@@ -229,13 +229,13 @@ def read_callers(env: Env) -> Callers:
     if auth is InboundAuth.OIDC:
         from handler.settings.oidc import read_oidc
 
-        # Producer, issuer and function may differ by the same for a token's times as for an event's.
+        # The tolerance of an event's times counts for those of a token as well.
         oidc = read_oidc(env, env.value(CLOCK_TOLERANCE))
     return Callers(auth or InboundAuth.NONE, tokens, oidc, env.value(WEBHOOK_ORIGINS))
 
 
 def read_sink(env: Env, url: str) -> SinkSettings:
-    """Read what belongs to the sink at `url`."""
+    """Read the settings of the sink at `url`."""
     token, token_file = env.secret(SINK_TOKEN), env.value(SINK_TOKEN_FILE)
     if token_file and env.text(SINK_TOKEN):
         env.note(SINK_TOKEN_FILE, "must not be set beside AUTOSTOP_SINK_TOKEN")
@@ -248,7 +248,7 @@ def read_extensions(env: Env) -> Mapping[str, str]:
 
 
 def wanted_signals(environ: Mapping[str, str]) -> frozenset[str]:
-    """Return which of `traces` and `metrics` OpenTelemetry's own variables ask for; the rest of it is not loaded."""
+    """Return which of `traces` and `metrics` OpenTelemetry's own variables ask for; only these are loaded."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return frozenset()
     wanted = set()

@@ -1,4 +1,4 @@
-"""Read settings from the environment: all violations are reported at once, by name, and none quotes a value.
+"""Reading of settings from the environment: all violations are reported at once, by name, and none quotes a value.
 
 A value in the wrong variable may be a password. A parser raises ValueError with what must be true of the value; the
 message follows the variable's name: "must be a duration such as 20s".
@@ -28,10 +28,10 @@ _SERVICE_LINK = r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|
 
 
 class SettingsError(Exception):
-    """The environment does not make valid settings.
+    """The settings are not valid.
 
     Attributes:
-        violations: one sentence each, beginning with the variable's name; never with a value.
+        violations: one sentence each, beginning with the variable's name and without its value.
     """
 
     def __init__(self, *violations: str) -> None:
@@ -40,7 +40,7 @@ class SettingsError(Exception):
 
 
 def needs_extra(extra: str) -> str:
-    """Say how to install a missing extra, for `Env.note`: the project is in no package index."""
+    """Return how to install a missing extra, for `Env.note`: the project is not in a package index."""
     return f"needs the extra `{extra}`: pip install '.[{extra}]' in a clone, or 'FILE.whl[{extra}]'"
 
 
@@ -68,10 +68,10 @@ class Setting(NamedTuple, Generic[Value]):
 
     Attributes:
         name: of the environment variable.
-        parse: makes the value of a text that is not empty, or of `default`.
+        parse: returns the value of a text that is not empty, or of `default`.
         description: one phrase in Markdown, for the tables.
-        default: text that counts if the variable is not set; empty if none does.
-        unset: what holds then, in Markdown, if that is not `default`.
+        default: text that counts if the variable is not set; empty for none.
+        unset: what counts then, in Markdown, if that is not `default`.
         targets: which of `handler.settings.TARGETS` read it; empty: those that read what its module declares.
         secret: whether the value must be kept secret.
     """
@@ -86,7 +86,7 @@ class Setting(NamedTuple, Generic[Value]):
 
     @property
     def shown_default(self) -> str:
-        """What holds if the variable is not set, in Markdown."""
+        """What counts if the variable is not set, in Markdown."""
         return self.unset or (f"`{self.default}`" if self.default else "none")
 
 
@@ -104,7 +104,7 @@ class Env:
         return self._environ.get(setting.name, "").strip() or None
 
     def optional(self, setting: Setting[T]) -> T | None:
-        """Return the value; None if the variable is unset, or its text is not valid, which is noted."""
+        """Return the value; None if the variable is unset, or its text is not valid, which is recorded."""
         text = self.text(setting)
         if text is None:
             return None
@@ -124,14 +124,14 @@ class Env:
         return self.optional(setting) or Secret()
 
     def note(self, setting: Setting[Any], violation: str) -> None:
-        """Note what must be true of a setting and is not."""
+        """Record a violation of a setting."""
         self._violations.append(f"{setting.name} {violation}.")
 
     def finish(self, declared: Callable[[], Iterable[Setting[Any]]]) -> None:
-        """Check that every variable with our prefix is a setting of some target, and that nothing was noted.
+        """Check that every variable with our prefix is a setting of some target, and that no violation was recorded.
 
-        A misspelt guard would silently be off. What is meant for another target does no harm: one image and one Secret
-        can serve all of them.
+        A misspelt guard would silently be off. Settings of other targets are permitted: one image and one Secret can
+        serve all of them.
 
         Args:
             declared: lists the settings of all targets; called only if there are variables that were not read.
@@ -154,7 +154,7 @@ class Env:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Split a number and its unit. No regular expression: compiling one is felt in a cold start."""
+    """Split a number and its unit, without a regular expression, which would have to be compiled at each start."""
     number = text.strip().rstrip(ascii_letters)
     return number.strip(), text.strip()[len(number) :]
 
@@ -250,19 +250,19 @@ def http_url(text: str) -> str:
 
 
 def header_value(text: str) -> str:
-    """Parse what can stand in a header, as a token or a key does."""
+    """Parse a value that can be in a header, as a token or a key."""
     if not re.fullmatch(r"[\x21-\x7e]+", text):
         raise ValueError("must have visible ASCII characters only")
     return text
 
 
 def header_secret(text: str) -> Secret:
-    """Parse a secret that can stand in a header, and that is issued elsewhere."""
+    """Parse a secret that can be in a header, and that is issued elsewhere."""
     return Secret(header_value(text))
 
 
 def long_secret(text: str) -> Secret:
-    """Parse a secret that is not easily guessed: at least 16 characters, and no placeholder of a template."""
+    """Parse a secret of at least 16 characters that is not a placeholder of a template."""
     not_a_placeholder(text)
     if len(text) < _SHORTEST_SECRET:
         raise ValueError(f"must have at least {_SHORTEST_SECRET} characters")
@@ -284,7 +284,7 @@ def signing_keys(text: str) -> tuple[Secret, ...]:
 
 
 def bearer_token(text: str) -> Secret:
-    """Parse a bearer token: such a secret that can stand in a header."""
+    """Parse a bearer token: such a secret that can be in a header."""
     not_a_placeholder(text)
     return long_secret(header_value(text))
 
@@ -304,6 +304,6 @@ def base64_secret(text: str) -> Secret:
 
 
 def not_a_placeholder(text: str) -> None:
-    """Refuse what stands in a template until a secret is put in its place."""
+    """Refuse the placeholder of a template in place of a secret."""
     if re.fullmatch(_PLACEHOLDER, text.strip(), re.IGNORECASE | re.DOTALL):
         raise ValueError("must be a secret, not a placeholder for one")

@@ -23,7 +23,7 @@ class LoginKind(StrEnum):
     FUNCTIONGRAPH = "functiongraph"
 
 
-# What `OS_AUTH_TYPE` may say, beside a leading `v3`. `admin_token` is keystoneauth's name for a token that is used
+# Values of `OS_AUTH_TYPE`, beside a leading `v3`. `admin_token` is keystoneauth's name for a token that is used
 # as it is; keystoneauth has no name for access keys.
 _KINDS = {
     "password": LoginKind.PASSWORD,
@@ -37,7 +37,7 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class CloudLogin:
-    """Who logs in where; the names are those of the `OS_*` variables."""
+    """The login at the cloud; the names are those of the `OS_*` variables."""
 
     kind: LoginKind
     auth_url: str
@@ -111,7 +111,7 @@ CACERT = Setting("OS_CACERT", str, "CA bundle for the cloud's certificates", uns
 INSECURE = Setting("OS_INSECURE", boolean, "do not check the cloud's certificates", "false")
 RUNTIME_PROJECT_ID = Setting("RUNTIME_PROJECT_ID", str, "project of the function; set by FunctionGraph")
 
-# Any of these means another login than that of the function's agency.
+# Each of these means another login than that of the function's agency.
 _OTHER_LOGINS: tuple[Setting[Any], ...] = (
     USERNAME,
     USER_ID,
@@ -126,10 +126,11 @@ _OTHER_LOGINS: tuple[Setting[Any], ...] = (
 
 
 def read_login(env: Env, *, url_is_set: bool) -> CloudLogin:
-    """Read who logs in where.
+    """Read the login at the cloud.
 
     Args:
-        url_is_set: whether the URL of the API is, so that it need not be looked up.
+        env: the environment.
+        url_is_set: whether the URL of the API is set, so that the catalogue is not needed.
     """
     kind = _kind(env)
     auth_url = env.optional(AUTH_URL) if env.text(AUTH_URL) else _default_url(env, kind, url_is_set)
@@ -205,7 +206,7 @@ def read_login(env: Env, *, url_is_set: bool) -> CloudLogin:
 
 
 def _kind(env: Env) -> LoginKind:
-    """Return what `OS_AUTH_TYPE` names, or else the kind of login that the other variables make."""
+    """Return the kind of login that `OS_AUTH_TYPE` names, or that the other variables make."""
     if env.text(AUTH_TYPE):
         return env.optional(AUTH_TYPE) or LoginKind.PASSWORD
     if env.text(CREDENTIAL_SECRET):
@@ -224,7 +225,7 @@ def _kind(env: Env) -> LoginKind:
 
 
 def _default_url(env: Env, kind: LoginKind, url_is_set: bool) -> str | None:
-    """Return where IAM is, if it can be derived. It need not be known if the API's URL is, and no login is made."""
+    """Return the URL of IAM if it can be derived; it is not needed without a login if the API's URL is set."""
     if kind is LoginKind.FUNCTIONGRAPH and env.text(REGION_NAME):
         return _iam_of_region(env)
     no_login = kind in (LoginKind.READY_TOKEN, LoginKind.FUNCTIONGRAPH) or (
@@ -240,7 +241,7 @@ def _default_url(env: Env, kind: LoginKind, url_is_set: bool) -> str | None:
 
 
 def _iam_of_region(env: Env) -> str | None:
-    """Return where Open Telekom Cloud's IAM is in the region: its host tells those of the other services."""
+    """Return the URL of Open Telekom Cloud's IAM in the region, from whose host those of other services follow."""
     region = env.text(REGION_NAME) or ""
     if not re.fullmatch(r"[a-z0-9-]{1,40}", region, re.ASCII):
         env.note(REGION_NAME, "must be the name of a region, such as eu-de")

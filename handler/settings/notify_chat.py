@@ -14,7 +14,7 @@ from handler.settings.env import Env, Secret, Setting, choice, http_url, words
 
 
 class ChatName(StrEnum):
-    """What can be posted to."""
+    """The chats that can be posted to."""
 
     SLACK = "slack"
     MATTERMOST = "mattermost"
@@ -29,10 +29,10 @@ class NotifySettings:
 
     Attributes:
         callers: who may call, as for `stop_servers`.
-        webhooks: the URLs that are posted to. Who knows one can post, so they are secrets.
-        default: which of them gets the results that no chat asked for; None if there is none.
-        origins: for each chat whose commands bring an address for the answer, the origins it may have, lower case,
-            without the port if it is that of https.
+        webhooks: the URLs that are posted to: secrets, since everyone who knows one can post.
+        default: the chat that gets the results that no chat asked for; None if there is none.
+        origins: for each chat whose commands have a `response_url`, the origins it may have, in lower case and without
+            the port of https.
         deadline: time budget of one request.
         max_body: bytes.
     """
@@ -51,7 +51,7 @@ def _webhook(text: str) -> Secret:
 
 
 def _origins(text: str) -> frozenset[str]:
-    """Parse hosts, to origins. Only an address of this machine may do without https, for trying it out."""
+    """Parse hosts, to origins, of https but for addresses of this machine, which are for trials."""
     hosts = words(text.lower())
     form = r"[a-z0-9.-]+(:\d{1,5})?|http://127\.0\.0\.1:\d{1,5}"
     if not all(re.fullmatch(form, host, re.ASCII) for host in hosts):
@@ -90,7 +90,7 @@ def from_environ(environ: Mapping[str, str]) -> NotifySettings:
     """Read and check the settings. An empty variable counts as unset.
 
     Raises:
-        SettingsError: with every violation there is.
+        SettingsError: with every violation.
     """
     env = Env(environ)
     callers = read_callers(env)

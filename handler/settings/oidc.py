@@ -1,4 +1,4 @@
-"""Whose tokens are accepted with `AUTOSTOP_INBOUND_AUTH=oidc`. Loaded only if that is set."""
+"""The settings of `AUTOSTOP_INBOUND_AUTH=oidc`. Loaded only if that is set."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from urllib.parse import unquote, urlsplit
 
 from handler.settings.env import Env, Setting, http_url, needs_extra, word_set
 
-# A tolerance for clocks that is meant for old events must not make tokens last for days.
+# A large tolerance for the times of events must not make tokens valid for days.
 _MOST_LEEWAY = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
 class OidcSettings:
-    """Whose tokens are accepted.
+    """The tokens that are accepted.
 
     Attributes:
-        issuer: what `iss` must say.
-        audiences: one of them must stand in `aud`.
+        issuer: required value of `iss`.
+        audiences: one of them must be in `aud`.
         subjects: who may call: values of `sub`, verified e-mail addresses, or `azp:` and an application's id.
         leeway: how far the issuer's clock may differ from ours.
-        jwks_url: where the keys are, `https:` or `file:`; None for where the issuer's discovery document says.
-        ca: file or directory of the authorities that the key server's certificate may come from; None for the usual.
-        token_file: file whose content is sent to the key server as a bearer token; None for none.
+        jwks_url: of the keys, `https:` or `file:`; None for that of the issuer's discovery document.
+        ca: CA bundle, a file or directory, for the certificate of the key server; None for the default.
+        token_file: file with the bearer token for the key server; None for none.
     """
 
     issuer: str
@@ -38,7 +38,7 @@ class OidcSettings:
 
 
 def is_safe(url: str) -> bool:
-    """Return whether what comes from a URL cannot be changed on its way: https, or http within this machine."""
+    """Return whether responses from a URL cannot be changed on the way: https, or http within this machine."""
     parts = urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
 
@@ -92,9 +92,10 @@ TOKEN_FILE = Setting("AUTOSTOP_OIDC_TOKEN_FILE", str, "file with the token that 
 
 
 def read_oidc(env: Env, tolerance: timedelta) -> OidcSettings:
-    """Read whose tokens are accepted.
+    """Read the settings of OpenID Connect.
 
     Args:
+        env: the environment.
         tolerance: of clocks in general; at most a minute of it counts here.
     """
     if find_spec("jwt") is None or find_spec("cryptography") is None:
@@ -103,7 +104,7 @@ def read_oidc(env: Env, tolerance: timedelta) -> OidcSettings:
         if not word_set(env.text(setting) or ""):
             env.note(setting, "must be set with AUTOSTOP_INBOUND_AUTH=oidc")
     jwks_url, issuer = env.optional(JWKS_URL), env.value(ISSUER)
-    # With the keys from elsewhere the issuer is only a name, and need not even be a URL.
+    # With the keys from elsewhere the issuer is a name, and need not be a URL.
     if jwks_url is None and word_set(issuer):
         try:
             if {"?", "#"} & set(_safe_url(issuer)):

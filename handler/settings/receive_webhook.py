@@ -40,11 +40,11 @@ _SMN_HOSTS = "smn.eu-de.otc.t-systems.com,smn.eu-nl.otc.t-systems.com,smn.eu-ch2
 
 
 class People(NamedTuple):
-    """Who may ask for a stop in one chat. Empty means nobody.
+    """The users that may request a stop in one chat; none if empty.
 
     Attributes:
-        users: their ids, as the chat has them.
-        channels: the ids of the channels where they may.
+        users: their ids in the chat.
+        channels: ids of the channels in which they may.
     """
 
     users: frozenset[str] = frozenset()
@@ -56,14 +56,14 @@ class WebhookSettings:
     """The settings of `receive_webhook`, checked. What is empty is switched off.
 
     Attributes:
-        sink: where stop requests are posted to.
-        keep_sink: where keep requests are posted to.
-        max_keep: how far ahead a keep may end.
-        source: what the `source` of each event begins with; the producer's path follows.
+        sink: URL that stop requests are posted to.
+        keep_sink: URL that keep requests are posted to.
+        max_keep: the longest keep.
+        source: beginning of the `source` of each event; the producer's path follows.
         extensions: attributes of every event sent.
         max_body: bytes.
-        dry_run: every event is marked as a dry run.
-        id_label: name of the label, property or dimension that holds a server's id.
+        dry_run: whether every event is marked as a dry run.
+        id_label: name of the label, property or dimension that has a server's id.
         grafana_timestamp_header: lower case; empty if Grafana signs no time.
         smn_cert_hosts, smn_confirm_hosts: lower case, each `host` or `host:port`.
     """
@@ -225,7 +225,7 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
     """Read and check the settings. An empty variable counts as unset.
 
     Raises:
-        SettingsError: with every violation there is.
+        SettingsError: with every violation.
     """
     env = Env(environ)
     named, injected = env.optional(EVENT_SINK), env.optional(K_SINK)

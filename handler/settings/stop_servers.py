@@ -44,7 +44,7 @@ from handler.settings.env import (
 from handler.settings.login import CloudLogin, read_login
 from handler.stop.model import Approver, Policy
 
-# A message of SMN holds 256 KB, and a server's row with its evidence takes about one.
+# A message of SMN has at most 256 KB, and a server's row with its evidence about one.
 MOST_IN_MESSAGE = 150
 _TOPIC = "smn:"
 _BY_CATALOG = "from clouds.yaml or the catalogue"
@@ -52,7 +52,7 @@ _WITH_LOGIN = ("stop_servers", "keep_servers")
 
 
 class ApiName(StrEnum):
-    """Which of the cloud's APIs is called."""
+    """The API of the cloud that is called."""
 
     NOVA = "nova"
     BMS = "bms"
@@ -62,8 +62,8 @@ class StopLimit(NamedTuple):
     """How many servers this process may send stops for.
 
     Attributes:
-        servers: most of them within the window; 0 for no limit.
-        window: how long an attempt counts.
+        servers: at most so many within the window; 0 for no limit.
+        window: for how long an attempt counts.
     """
 
     servers: int
@@ -181,7 +181,7 @@ def _ttl(text: str) -> timedelta:
 
 
 def _event_types(text: str) -> dict[str, str]:
-    """Parse `type; type=JMESPath`. A semicolon, as a path may hold every other sign that lists are separated by."""
+    """Parse `type; type=JMESPath`, separated by semicolons, since a path may have commas."""
     found: dict[str, str] = {}
     for entry in filter(None, (part.strip() for part in text.split(";"))):
         name, sign, path = (part.strip() for part in entry.partition("="))
@@ -313,13 +313,13 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     """Read and check the settings. An empty variable counts as unset.
 
     Raises:
-        SettingsError: with every violation there is.
+        SettingsError: with every violation.
     """
     env = Env(environ)
     callers = _with_approvers(env, read_callers(env))
     deadline, wait = env.value(DEADLINE), env.value(WAIT)
     if env.text(WAIT) is None:
-        # A deadline shortened alone does not ask for a wait that is longer than it.
+        # If only the deadline is set, and shorter, the waiting time follows.
         wait = min(wait, deadline / 2)
     if wait >= deadline:
         env.note(WAIT, "must be shorter than AUTOSTOP_DEADLINE")

@@ -1,6 +1,6 @@
-"""The seam for OpenTelemetry: what the rooms tell of themselves. Nothing in this folder is loaded unless it is wanted.
+"""The interface to OpenTelemetry. The other modules of this package are loaded only if telemetry is switched on.
 
-Whoever may be watched is given a `Telemetry` or None; what it does is in the other files here.
+What can be observed is given a `Telemetry` or None.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from handler.stop.model import Report, ServerResult, StopRequest
 
 
 class Telemetry(Protocol):
-    """What is told. No method waits for anything, and none raises."""
+    """Observes the handling of events. No method blocks, and none raises."""
 
     def install(self, app: Any, routes: Iterable[str]) -> None:
-        """Have each request to a Flask application measured; these paths are told apart."""
+        """Measure each request to a Flask application; these paths become labels."""
         ...
 
     def http_client(self, peer: str) -> Callable[..., HttpClient]:
-        """Return what makes HTTP clients for `cloud` or `sink` whose calls are measured."""
+        """Return a constructor of HTTP clients for `cloud` or `sink` whose calls are measured."""
         ...
 
     def executor(self, executor: Executor) -> Executor:
-        """The executor, whose calls belong to the event that is current where they are submitted."""
+        """Return the executor so that its calls belong to the event that is current where they are submitted."""
         ...
 
     def events(self, requests: Sequence[StopRequest] | Sequence[KeepRequest]) -> AbstractContextManager[None]:
-        """The time in which the events of one HTTP request are handled; what is raised in it is their trouble."""
+        """Observe the handling of the events of one HTTP request in a `with` block; what it raises is their error."""
         ...
 
     def event(self, request: StopRequest | KeepRequest) -> AbstractContextManager[None]:
-        """The time in which one of them is current in this thread."""
+        """Make one of them current in this thread in a `with` block."""
         ...
 
     def server(self, result: ServerResult | KeepResult) -> None:
-        """What came of a server of the current event."""
+        """Record the result of a server of the current event."""
         ...
 
     def report(self, report: Report | KeepReport) -> None:
-        """What came of the current event."""
+        """Record the result of the current event."""
         ...
 
     def ignored(self, type_: str, why: str) -> None:
-        """An event that was rightly not acted on."""
+        """Record an event that asked for nothing."""
         ...

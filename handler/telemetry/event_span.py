@@ -1,4 +1,4 @@
-"""One event while it is handled: its span, and the spans of its servers."""
+"""The span of one event, and the spans of its servers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EventSpan:
 
     Attributes:
         context: makes spans its children.
-        outcome, reason: what came of it so far, as its metrics tell it.
+        outcome, reason: labels of its metrics.
     """
 
     def __init__(self, tracer: Tracer, request: StopRequest | KeepRequest, type_: str) -> None:
@@ -59,19 +59,19 @@ class EventSpan:
         self._ended = False
 
     def server(self, id_: str) -> Context:
-        """What makes spans children of a server's, which begins with the first call about it."""
+        """Return the context of a server's span, which begins with the first call about it."""
         with self._lock:
             if self._ended:
                 return self.context
             return self._opened(id_, None).context
 
     def result(self, result: ServerResult | KeepResult) -> None:
-        """End the span of a server with what came of it."""
+        """End the span of a server with its result."""
         with self._lock:
-            # One that was only read along with others has no call of its own.
+            # A server that was only read in a list has no call of its own.
             span = self._opened(result.id, self._began_ns).span
             del self._servers[result.id]
-        told: dict[str, AttributeValue | None] = {
+        attributes: dict[str, AttributeValue | None] = {
             Key.OUTCOME: result.outcome.value,
             Key.REASON: result.reason.value,
             "autostop.server.vm_state": result.vm_state,
@@ -79,7 +79,7 @@ class EventSpan:
             "autostop.cloud.request_id": result.request_id,
             "autostop.cloud.job_id": result.job_id if isinstance(result, ServerResult) else None,
         }
-        span.set_attributes({name: value for name, value in told.items() if value is not None})
+        span.set_attributes({name: value for name, value in attributes.items() if value is not None})
         if result.outcome.value == "failed":
             span.set_attribute(Key.ERROR, result.reason.value)
             span.set_status(Status(StatusCode.ERROR))
@@ -89,7 +89,7 @@ class EventSpan:
         """End all spans of it.
 
         Args:
-            error: the name of the trouble, if it must come again.
+            error: name of the error after which the event is sent again, or None.
 
         Returns:
             The labels of its metrics.
@@ -130,13 +130,13 @@ _CURRENT: ContextVar[EventSpan | None] = ContextVar("current", default=None)
 
 
 def current() -> EventSpan | None:
-    """The event that this thread works for."""
+    """Return the event that is current in this thread."""
     return _CURRENT.get()
 
 
 @contextmanager
 def working_for(watch: EventSpan | None) -> Iterator[None]:
-    """The time in which this thread works for an event."""
+    """Make an event current in this thread in a `with` block."""
     token = _CURRENT.set(watch)
     try:
         yield

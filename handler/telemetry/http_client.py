@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def template(path: str) -> str:
-    """A path of the cloud's with names in place of its ids, so that the same calls have the same name."""
+    """Return a path of the cloud with names in place of ids, so that the same calls have the same name."""
     parts = path.split("/")
     for place, part in enumerate(parts):
         if place and parts[place - 1] == "jobs":
@@ -37,7 +37,7 @@ class MeasuredHttpClient(HttpClient):
     """Sends as `HttpClient` does.
 
     Args:
-        peer: `cloud` or `sink`. Only the cloud's paths are told: those of a sink may be its password.
+        peer: `cloud` or `sink`. Only the cloud's paths are recorded: that of a sink may be secret.
         options: as for `HttpClient`.
     """
 
@@ -49,7 +49,7 @@ class MeasuredHttpClient(HttpClient):
     def send(
         self, method: str, url: str, *, headers: Mapping[str, str], timeout: float, **options: Any
     ) -> HttpResponse:
-        """Send one request and read its answer, once."""
+        """Send one request as `HttpClient.send`, and measure it."""
         tracer, instruments = self._signals()
         parts = urlsplit(url)
         attributes: Attributes = {
@@ -57,20 +57,20 @@ class MeasuredHttpClient(HttpClient):
             Key.ADDRESS: parts.hostname or "",
             Key.PORT: parts.port or _PORTS.get(parts.scheme, 0),
         }
-        told: Attributes = dict(attributes)
+        recorded: Attributes = dict(attributes)
         name = method
         if self._peer == "cloud":
-            # Without query and credentials, which a URL of a catalogue might have.
+            # Without query and credentials, which a URL of a catalogue may have.
             shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
             pattern = template(parts.path)
-            told |= {"url.full": shown, "url.template": pattern}
+            recorded |= {"url.full": shown, "url.template": pattern}
             name = f"{method} {pattern}"
         attributes[Key.PEER] = self._peer
         watch, span = current(), None
         if watch is not None:
             server = UUID.search(parts.path) if self._peer == "cloud" and "servers/" in parts.path else None
             parent = watch.server(server[0]) if server else watch.context
-            span = tracer.start_span(name, parent, SpanKind.CLIENT, told)
+            span = tracer.start_span(name, parent, SpanKind.CLIENT, recorded)
         began = time.monotonic()
         try:
             answer = super().send(method, url, headers=headers, timeout=timeout, **options)

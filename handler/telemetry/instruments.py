@@ -1,7 +1,7 @@
-"""The metrics by name, unit and label: what a dashboard may count on.
+"""The metrics by name, unit and label.
 
 Names and labels are those of OpenTelemetry's semantic conventions (HTTP, CloudEvents) where these have one, else they
-begin with `autostop.`. No label holds the id of a server or of an event: each would make a series of its own.
+begin with `autostop.`. No label has the id of a server or of an event: each would make a time series of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Metric:
 
     Attributes:
         kind: `counter`, `histogram` or `gauge`.
-        unit: as UCUM has it; in braces it is only a word.
+        unit: of UCUM; in braces an annotation.
         always, sometimes: its labels.
     """
 
@@ -64,7 +64,7 @@ EVENTS = Metric(
     "autostop.events",
     "counter",
     "{event}",
-    "Events that were handled, must come again, or were rightly ignored.",
+    "Events that were handled, ignored, or must be sent again.",
     (Key.TYPE, Key.EVENT_OUTCOME),
     (Key.EVENT_REASON, Key.ERROR),
 )
@@ -72,7 +72,7 @@ LAST_EVENT = Metric(
     "autostop.event.last_time",
     "gauge",
     "s",
-    "When the last such event was done with, in seconds since 1970.",
+    "When the handling of the last such event ended, in seconds since 1970.",
     EVENTS.always,
     EVENTS.sometimes,
 )
@@ -80,28 +80,28 @@ EVENT_DURATION = Metric(
     "autostop.event.duration",
     "histogram",
     "s",
-    "How long it took to handle an event, with the result on its way.",
+    "Duration of the handling of an event, with the delivery of the result.",
     (Key.TYPE, Key.EVENT_OUTCOME),
 )
 SERVERS = Metric(
     "autostop.servers",
     "counter",
     "{server}",
-    "What came of servers.",
+    "Results of servers.",
     (Key.OUTCOME, Key.REASON),
 )
 LAST_SERVER = Metric(
     "autostop.server.last_time",
     "gauge",
     "s",
-    "When that last came of a server, in seconds since 1970.",
+    "When the last such result was made, in seconds since 1970.",
     SERVERS.always,
 )
 CALLS = Metric(
     "http.client.request.duration",
     "histogram",
     "s",
-    "How long calls to the cloud and to the sink took.",
+    "Duration of calls to the cloud and to the sink.",
     (Key.METHOD, Key.ADDRESS, Key.PORT, Key.PEER),
     (Key.STATUS, Key.ERROR),
 )
@@ -109,7 +109,7 @@ REQUESTS = Metric(
     "http.server.request.duration",
     "histogram",
     "s",
-    "How long requests to the function took.",
+    "Duration of requests to the function.",
     (Key.METHOD, Key.SCHEME, Key.STATUS),
     (Key.ROUTE, Key.ERROR),
 )
@@ -118,7 +118,7 @@ METRICS = (EVENTS, LAST_EVENT, EVENT_DURATION, SERVERS, LAST_SERVER, CALLS, REQU
 
 
 class Instruments:
-    """The metrics, ready to be told.
+    """The instruments of all metrics.
 
     Args:
         now: seconds since 1970.
@@ -132,7 +132,7 @@ class Instruments:
         self._calls = _histogram(meter, CALLS, _SHORT)
         self._requests = _histogram(meter, REQUESTS, _SHORT)
         self._lock = threading.Lock()
-        # Kept here: a counter cannot tell that nothing comes any more, and one that begins at 1 shows no increase.
+        # A gauge: a counter does not show that nothing arrives any more, and one that begins at 1 shows no increase.
         self._last_events: dict[frozenset[tuple[str, AttributeValue]], float] = {}
         self._last_servers: dict[frozenset[tuple[str, AttributeValue]], float] = {}
         for metric, last in ((LAST_EVENT, self._last_events), (LAST_SERVER, self._last_servers)):
@@ -154,11 +154,11 @@ class Instruments:
             self._last_servers[frozenset(attributes.items())] = self._now()
 
     def call(self, attributes: Attributes, seconds: float) -> None:
-        """A call of ours took so long."""
+        """Record the duration of a call of ours."""
         self._calls.record(seconds, attributes)
 
     def request(self, attributes: Attributes, seconds: float) -> None:
-        """A request to us took so long."""
+        """Record the duration of a request to us."""
         self._requests.record(seconds, attributes)
 
     def _last_times(

@@ -1,4 +1,4 @@
-"""Observes what the function does, as spans and metrics."""
+"""Recording of spans and metrics."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from handler.telemetry.instruments import Attributes, Key
 from handler.telemetry.providers import Signals
 from handler.telemetry.wsgi import MeasuredApp
 
-# What stands for types that senders make up: each would make a series of its own.
+# Labels for types that are chosen by senders: each would make a time series of its own.
 _CLOUD_EYE = f"{event_types.CLOUD_EYE_PREFIX}*"
 _OTHER = "other"
 
 
 class OpenTelemetryObserver:
-    """Makes spans and metrics with OpenTelemetry.
+    """Records to OpenTelemetry.
 
     Args:
-        signals: gives spans and metrics their way.
-        correlate: the log's lines about an event name its span.
-        types: of events that metrics tell apart, beside those that mean something without any setting.
+        signals: returns where spans and metrics go.
+        correlate: whether log lines about an event have its span.
+        types: event types that become labels, beside those that are known without a setting.
     """
 
     def __init__(self, signals: Callable[[], Signals], *, correlate: bool, types: Iterable[str] = ()) -> None:
@@ -50,20 +50,20 @@ class OpenTelemetryObserver:
                 handler.addFilter(self._correlated)
 
     def install(self, app: Any, routes: Iterable[str]) -> None:
-        """Have each request to a Flask application measured; these paths are told apart."""
+        """Measure each request to a Flask application; these paths become labels."""
         app.wsgi_app = MeasuredApp(app.wsgi_app, self._signals, frozenset(routes))
 
     def http_client(self, peer: str) -> Callable[..., HttpClient]:
-        """Return what makes HTTP clients for `cloud` or `sink` whose calls are measured."""
+        """Return a constructor of HTTP clients for `cloud` or `sink` whose calls are measured."""
         return partial(MeasuredHttpClient, self._signals, peer)
 
     def executor(self, executor: Executor) -> Executor:
-        """The executor, whose calls belong to the event that is current where they are submitted."""
-        return _Carrying(executor)
+        """Return the executor so that its calls belong to the event that is current where they are submitted."""
+        return _ContextExecutor(executor)
 
     @contextmanager
     def events(self, requests: Sequence[StopRequest] | Sequence[KeepRequest]) -> Iterator[None]:
-        """The time in which the events of one HTTP request are handled; what is raised in it is their trouble."""
+        """Observe the handling of the events of one HTTP request in a `with` block; what it raises is their error."""
         tracer, _ = self._signals()
         watches = [EventSpan(tracer, request, self._type(request.type)) for request in requests]
         with self._lock:
@@ -71,11 +71,11 @@ class OpenTelemetryObserver:
             self._named |= {(watch.request.source, watch.request.id): watch for watch in watches}
         error: str | None = None
         try:
-            # What is done for all of a batch belongs to none of its events.
+            # Work for a whole batch belongs to none of its events.
             with working_for(watches[0] if len(watches) == 1 else None):
                 yield
-        except RetryableError as trouble:
-            error = trouble.name
+        except RetryableError as failure:
+            error = failure.name
             raise
         except BaseException:
             error = "internal-fault"
@@ -84,11 +84,11 @@ class OpenTelemetryObserver:
             self._end(watches, error)
 
     def event(self, request: StopRequest | KeepRequest) -> AbstractContextManager[None]:
-        """The time in which one of them is current in this thread."""
+        """Make one of them current in this thread in a `with` block."""
         return working_for(self._watches.get(id(request)))
 
     def server(self, result: ServerResult | KeepResult) -> None:
-        """What came of a server of the current event."""
+        """Record the result of a server of the current event."""
         watch = current()
         if watch is not None:
             watch.result(result)
@@ -96,7 +96,7 @@ class OpenTelemetryObserver:
         self._signals().instruments.server(labels)
 
     def report(self, report: Report | KeepReport) -> None:
-        """What came of the current event."""
+        """Record the result of the current event."""
         watch = current()
         if watch is not None:
             watch.outcome = "refused" if report.refusal else "failed" if report.failed else "completed"
@@ -104,7 +104,7 @@ class OpenTelemetryObserver:
             watch.span.set_attributes({"autostop.api": report.api, "autostop.dry_run": report.dry_run})
 
     def ignored(self, type_: str, why: str) -> None:
-        """An event that was rightly not acted on."""
+        """Record an event that asked for nothing."""
         labels: Attributes = {Key.TYPE: self._type(type_), Key.EVENT_OUTCOME: "ignored", Key.EVENT_REASON: why}
         self._signals().instruments.event(labels)
 
@@ -135,8 +135,8 @@ class OpenTelemetryObserver:
         return True
 
 
-class _Carrying(Executor):
-    """Hands calls on together with the context that they are submitted in."""
+class _ContextExecutor(Executor):
+    """Submits calls together with the context in which they are submitted."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

@@ -1,4 +1,4 @@
-"""OpenTelemetry's SDK, made when it is first needed: not before the server forks, and so in the right process.
+"""OpenTelemetry's SDK, set up when it is first used: after the server has forked, in the process that serves.
 
 functions-framework loads the function in gunicorn's arbiter, which forks its workers after that; threads and
 connections would be left behind there.
@@ -26,7 +26,7 @@ from handler.telemetry.instruments import Instruments
 _LOG = logging.getLogger(__name__)
 
 _SCOPE = "bms-autostop"
-# All that a collector which does not answer can delay the end of the process.
+# Seconds by which a collector that does not respond can delay the end of the process.
 _CLOSING = 5.0
 _REPEAT = 300.0
 
@@ -42,7 +42,7 @@ class Signals(NamedTuple):
 
 
 class LazyProviders:
-    """Makes the signals when they are first asked for, once in a process.
+    """Sets up the signals on first use, once in a process.
 
     Args:
         wanted: of `traces` and `metrics`.
@@ -57,7 +57,7 @@ class LazyProviders:
         self._ending = threading.Event()
 
     def __call__(self) -> Signals:
-        """The signals. What can't be set up is told in the log, and goes nowhere then."""
+        """Return the signals; what cannot be set up is logged, and is not recorded then."""
         if self._made is None:
             with self._lock:
                 if self._made is None:
@@ -65,7 +65,7 @@ class LazyProviders:
         return self._made
 
     def close(self) -> None:
-        """Send what is still here, for `_CLOSING` seconds at most."""
+        """Export what is still queued, for `_CLOSING` seconds at most."""
         self._ending.set()
         deadline = time.monotonic() + _CLOSING
         for closer in self._closers:
@@ -85,7 +85,7 @@ class LazyProviders:
         try:
             return make()
         except Exception as failure:
-            # Its message may quote a variable, and those of OpenTelemetry hold passwords too.
+            # Its message may quote a variable, and those of OpenTelemetry can have passwords.
             detail = f"No {signal}: OpenTelemetry cannot be set up ({type(failure).__name__}); check its variables."
             _LOG.error("telemetry is off", extra={"detail": detail})
             return None
@@ -111,7 +111,7 @@ class LazyProviders:
         return provider.get_meter(_SCOPE, __version__)
 
     def _close_with(self, shutdown: Callable[[], None]) -> None:
-        """Have a thread ready that shuts this down: at the very end Python may not start one any more."""
+        """Prepare a thread that shuts this down: at the end of the process Python cannot start one any more."""
 
         def close() -> None:
             self._ending.wait()
@@ -123,23 +123,23 @@ class LazyProviders:
 
 
 def _resource(environ: Mapping[str, str]) -> Resource:
-    """Who we are, as far as the variables do not say it."""
+    """Return the resource attributes that the variables do not set."""
     ours = {
         "service.name": "bms-autostop",
         "service.version": __version__,
         "service.instance.id": str(uuid.uuid4()),
         "faas.name": environ.get("FUNCTION_TARGET") or "stop_servers",
     }
-    told = Resource.create().attributes
-    said = {name for name in ours if name in told and not str(told[name]).startswith("unknown_service")}
-    return Resource.create({name: value for name, value in ours.items() if name not in said})
+    detected = Resource.create().attributes
+    set_already = {name for name in ours if name in detected and not str(detected[name]).startswith("unknown_service")}
+    return Resource.create({name: value for name, value in ours.items() if name not in set_already})
 
 
 class _Warnings(logging.Handler):
-    """Logs the warnings of OpenTelemetry, in its words but without its values; each once in a while.
+    """Logs the warnings of OpenTelemetry in its words but without its values, each once in `_REPEAT` seconds.
 
-    Its values are URLs and responses of the collector, either of which may hold what gives access to it. What is logged
-    beside its words are the names of exceptions, and the collector's host from the variables.
+    The values are URLs and responses of the collector, either of which may have its credentials. Only the names of
+    exceptions and the collector's host, from the variables, are logged as well.
     """
 
     def __init__(self) -> None:
@@ -147,13 +147,13 @@ class _Warnings(logging.Handler):
         self._logged_at: dict[str, float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log a warning, unless it was logged lately."""
+        """Log the record, unless the same was logged recently."""
         detail = str(record.msg)
         if record.created - self._logged_at.get(detail, float("-inf")) < _REPEAT:
             return
         self._logged_at[detail] = record.created
         extra = {"detail": detail, "failure": _failure(record), "host": _collector_host(os.environ)}
-        _LOG.warning("telemetry is in trouble", extra={name: value for name, value in extra.items() if value})
+        _LOG.warning("telemetry failed", extra={name: value for name, value in extra.items() if value})
 
 
 def _failure(record: logging.LogRecord) -> str | None:

@@ -1,4 +1,4 @@
-"""Switches telemetry on as OpenTelemetry's standard variables say; whatever is wrong with it stops no server's stop."""
+"""Start of telemetry by OpenTelemetry's standard variables; its errors never affect the handling of events."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 def start(signals: frozenset[str], environ: Mapping[str, str], types: Iterable[str] = ()) -> Telemetry | None:
-    """Make what watches this process.
+    """Make the observer of this process.
 
     Args:
-        signals: those that are asked for, of `traces` and `metrics`.
-        types: of events that the settings accept.
+        signals: the requested ones of `traces` and `metrics`.
+        environ: the environment.
+        types: event types that the settings accept.
 
     Returns:
-        None if there is nothing to watch with; the log says why.
+        The observer; None if it cannot be made, for a reason in the log.
     """
     able = frozenset(signal for signal in signals if _able(signal, environ))
     if not able:
@@ -48,10 +49,10 @@ def _able(signal: str, environ: Mapping[str, str]) -> bool:
         "http/protobuf",
     )
     if exporter != "otlp":
-        _LOG.warning("telemetry is off", extra={"detail": f"OTEL_{upper}_EXPORTER: only otlp and none are known here."})
+        _LOG.warning("telemetry is off", extra={"detail": f"OTEL_{upper}_EXPORTER must be otlp or none."})
         return False
     if protocol != "http/protobuf":
-        detail = f"OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is spoken here, so no {signal} are sent."
+        detail = f"OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf; no {signal} are sent."
         _LOG.warning("telemetry is off", extra={"detail": detail})
         return False
     return True

@@ -1,4 +1,4 @@
-"""Measures the requests to a WSGI application, whatever answers them."""
+"""Measurement of the requests to a WSGI application."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"
 
 
 class MeasuredApp:
-    """Serves as the application does.
+    """WSGI middleware that measures each request.
 
     Args:
-        routes: the paths that are told apart; a path from outside can be anything, and must not become a label.
+        routes: the paths that become labels; any other path is untrusted input, and must not.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class MeasuredApp:
         self._routes = routes
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve a request, and tell how long it took and how it was answered."""
+        """Serve a request, and record its duration and status."""
         began = time.monotonic()
         method, path = str(environ.get("REQUEST_METHOD", "")), str(environ.get("PATH_INFO", ""))
         labels: Attributes = {

@@ -366,7 +366,7 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "no webhook of a chat is set": Scenes.no_chat,
     "log lines dropped": Scenes.lines_dropped,
     "telemetry is off": Scenes.telemetry_off,
-    "telemetry is in trouble": Scenes.telemetry_trouble,
+    "telemetry failed": Scenes.telemetry_trouble,
 }
 
 

@@ -95,7 +95,7 @@ def test_what_a_login_lacks_is_named(environ: dict[str, str], missing: list[str]
 
 @pytest.mark.parametrize(("text", "verify"), [("true", False), ("false", "/ca.pem"), ("", "/ca.pem")])
 def test_insecure_goes_before_a_certificate(text: str, verify: bool | str) -> None:
-    """OS_INSECURE switches the check off, said out loud."""
+    """OS_INSECURE switches the check off, explicitly."""
     assert read(OS_INSECURE=text, OS_CACERT="/ca.pem").login.verify == verify
     assert read().login.verify is True
 

@@ -27,7 +27,7 @@ def test_without_anything_only_commands_of_slack_are_answered() -> None:
     assert (made.deadline.total_seconds(), made.max_body, made.log_level) == (50, 1024 * 1024, "INFO")
 
 
-def test_callers_must_prove_themselves_as_those_of_stop_servers() -> None:
+def test_callers_must_authenticate_as_those_of_stop_servers() -> None:
     """Nobody is let in by forgetting a variable."""
     with pytest.raises(SettingsError, match="AUTOSTOP_INBOUND_AUTH must be set"):
         from_environ({})
@@ -48,7 +48,7 @@ def test_the_only_webhook_is_the_default(chat: ChatName) -> None:
 
 
 def test_of_several_webhooks_one_must_be_the_default() -> None:
-    """It would be a guess otherwise, and an alarm told in the wrong channel is told to nobody."""
+    """It would be a guess otherwise, and an alarm in the wrong channel reaches nobody."""
     two = {"AUTOSTOP_NOTIFY_SLACK_URL": URL, "AUTOSTOP_NOTIFY_TEXT_URL": URL}
     assert violations(**two) == ("AUTOSTOP_NOTIFY_DEFAULT must be set if several chats are.",)
     assert from_environ({**NONE, **two, "AUTOSTOP_NOTIFY_DEFAULT": "Text"}).default is ChatName.TEXT
@@ -77,7 +77,7 @@ def test_a_host_belongs_to_one_chat() -> None:
     )
 
 
-def test_all_faults_are_told_at_once_and_none_quotes_a_url() -> None:
+def test_all_faults_are_reported_at_once_and_none_quotes_a_url() -> None:
     """A misspelt name, with what was perhaps meant; a URL that is none."""
     found = violations(
         AUTOSTOP_NOTIFY_SLAK_URL=URL,
@@ -98,5 +98,5 @@ def test_all_faults_are_told_at_once_and_none_quotes_a_url() -> None:
 
 
 def test_the_url_of_a_webhook_is_not_shown() -> None:
-    """Whoever knows it can post."""
+    """Who knows it can post."""
     assert "very-secret" not in repr(from_environ({**NONE, "AUTOSTOP_NOTIFY_SLACK_URL": URL}))

@@ -38,7 +38,7 @@ def test_the_platform_may_give_the_sink() -> None:
 
 
 def test_without_a_sink_it_does_not_start() -> None:
-    """A request that goes nowhere is no request."""
+    """Without it nothing could be handed on."""
     (found,) = violations({"AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN})
     assert found.startswith("AUTOSTOP_EVENT_SINK must be set (or K_SINK)")
 
@@ -83,7 +83,7 @@ def test_a_header_has_the_name_of_one() -> None:
 
 
 def test_a_signed_time_needs_a_signature() -> None:
-    """Alone it would prove nothing."""
+    """Alone it would authenticate nothing."""
     assert violations({**LEAST, "AUTOSTOP_GRAFANA_TIMESTAMP_HEADER": "X-Time"}) == (
         "AUTOSTOP_GRAFANA_TIMESTAMP_HEADER needs AUTOSTOP_GRAFANA_HMAC_SECRET.",
     )

@@ -322,7 +322,7 @@ def test_a_malformed_topic_is_named(text: str) -> None:
     )
 
 
-def test_the_platforms_sink_is_no_topic() -> None:
+def test_the_platforms_sink_is_not_a_topic() -> None:
     """Knative knows only URLs."""
     assert violations({**LEAST, "K_SINK": f"smn:{URN}"}) == ("K_SINK must be an http or https URL.",)
 

@@ -1,4 +1,4 @@
-"""`stop_servers` with telemetry, in this process: what it tells is with the collector when the block ends."""
+"""`stop_servers` with telemetry, in this process: it has exported all when the block ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Watched:
         self._door = self.service.endpoint()
 
     def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Bring a message to the door."""
+        """Bring a message to the endpoint."""
         return self._door.answer(HttpRequest("POST", "/", headers, body, time.monotonic()))
 
     def send(self, data: object, **attributes: str) -> Answer:

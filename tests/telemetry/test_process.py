@@ -14,7 +14,7 @@ from tests.support.raw_http import FunctionProcess
 from tests.telemetry.collector import Collector
 
 
-def test_what_was_told_is_sent_before_the_worker_ends(cloud: Simulator, tmp_path: Path) -> None:
+def test_everything_is_exported_before_the_worker_ends(cloud: Simulator, tmp_path: Path) -> None:
     """Nothing was exported until then; requests to any path are measured as well."""
     with Collector() as collector:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
@@ -31,7 +31,7 @@ def test_what_was_told_is_sent_before_the_worker_ends(cloud: Simulator, tmp_path
 
 
 def test_a_dead_collector_holds_up_nothing(cloud: Simulator, tmp_path: Path) -> None:
-    """It takes connections and says nothing: events are answered, and the process ends soon after it is told to."""
+    """It takes connections and says nothing: events are answered, and the process ends soon after SIGTERM."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         # Leaving the block waits for the process to end, for 30 seconds at most.

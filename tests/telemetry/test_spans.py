@@ -143,8 +143,8 @@ def test_failure_is_seen_in_the_spans(collector: Collector, cloud: Simulator, mo
     assert sum(span.error for span in spans if span.name == "stop server") == 1
 
 
-def test_trouble_ends_every_span(collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event that must come again names the trouble; a call without an answer names what it died of."""
+def test_an_error_ends_every_span(collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event that must come again names the error; a call without an answer names its error."""
     cloud.inject(Fault(on=CallKind.READ, times=None, cut=Cut.BEFORE))
     with watched(monkeypatch, cloud, collector.url, AUTOSTOP_DEADLINE="1s", AUTOSTOP_WAIT="0") as here:
         assert here.stop(cloud.add_server()).status == 503
@@ -156,8 +156,8 @@ def test_trouble_ends_every_span(collector: Collector, cloud: Simulator, monkeyp
     assert {call.attributes["error.type"] for call in below(collector.spans, server)} == {"ProtocolError"}
 
 
-def test_a_bug_ends_the_spans_too(collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is told as what it is."""
+def test_a_defect_ends_the_spans_too(collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is reported as what it is."""
 
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("marked")
@@ -183,7 +183,7 @@ def test_the_way_to_the_sink_is_a_span_that_does_not_show_the_path(
     assert not any(b"marked" in raw for raw in collector.raw)
 
 
-def test_readiness_is_no_span(collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_is_not_a_span(collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody wants a trace every few seconds; its login is measured all the same."""
     with watched(monkeypatch, cloud, collector.url) as here:
         here.service.ready()

@@ -44,14 +44,14 @@ def test_the_standard_variables_say_what_is_wanted(environ: dict[str, str], want
 @pytest.mark.parametrize(
     ("environ", "detail"),
     [
-        ({"OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER: only otlp and none are known here."),
+        ({"OTEL_METRICS_EXPORTER": "prometheus"}, "OTEL_METRICS_EXPORTER must be otlp or none."),
         (
             {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
-            "OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is spoken here, so no traces are sent.",
+            "OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf; no traces are sent.",
         ),
     ],
 )
-def test_what_is_not_spoken_here_is_told(environ: dict[str, str], detail: str) -> None:
+def test_an_unknown_protocol_is_reported(environ: dict[str, str], detail: str) -> None:
     """Instead of sending where nobody listens."""
     with logged() as lines:
         assert start(wanted_signals(environ), environ) is None
@@ -96,7 +96,7 @@ def test_a_missing_package_is_one_line_and_no_crash(
     assert cloud.server(server).vm_state == "stopped"
 
 
-def test_settings_that_the_sdk_chokes_on_are_told_without_their_value(
+def test_settings_that_the_sdk_chokes_on_are_reported_without_their_value(
     cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And servers are stopped all the same; the other signal is given."""
@@ -111,23 +111,23 @@ def test_settings_that_the_sdk_chokes_on_are_told_without_their_value(
     )
 
 
-def test_a_collector_that_is_away_is_told_without_its_address(
+def test_a_collector_that_is_away_is_reported_without_its_address(
     cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once for each complaint, in a JSON line of ours; events are handled as ever."""
+    """Once for each error, in a JSON line of ours; events are handled as ever."""
     url = "http://127.0.0.1:1/marked-path"
     environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=marked", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.1"}
     with logged() as lines, watched(monkeypatch, cloud, url, **environ) as here:
         for _ in range(3):
             assert here.stop(cloud.add_server()).status == 200
-    told = lines.of("telemetry is in trouble")
-    assert told
-    assert len({line["detail"] for line in told}) == len(told)
+    reported = lines.of("telemetry failed")
+    assert reported
+    assert len({line["detail"] for line in reported}) == len(reported)
     assert "marked" not in lines.text
 
 
-def test_a_full_queue_is_told_once_a_while() -> None:
-    """A complaint for each span would fill the log."""
+def test_a_full_queue_is_reported_once_a_while() -> None:
+    """A line for each span would fill the log."""
     from handler.telemetry.providers import _replace_log_output
 
     _replace_log_output()
