@@ -1,4 +1,4 @@
-"""A faithful small cloud on this machine: for the demo, for this project's tests, and for yours."""
+"""A simulated cloud on this machine: for the demo, for this project's tests, and for yours."""
 
 from handler.simulator.bms.behavior import BatchPolicy, BmsBehavior, JobChildren
 from handler.simulator.calls import Api, Call, CallKind

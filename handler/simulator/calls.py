@@ -1,4 +1,4 @@
-"""What the simulated cloud was asked: the record that tests look into afterwards."""
+"""The record of the requests to the simulated cloud, for tests."""
 
 import threading
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Api(StrEnum):
 
 
 class CallKind(StrEnum):
-    """What a request asks for, of whichever API."""
+    """The operation that is requested, of any API."""
 
     LOGIN = "login"
     READ = "read"
@@ -33,22 +33,22 @@ class CallKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that reached the cloud.
+    """One request that the cloud received.
 
     Args:
-        kind: what it asked for; `stop` means that its body had an `os-stop`.
-        method: in capitals.
+        kind: the requested operation; `stop` means that its body had an `os-stop`.
+        method: in upper case.
         path: path and query as sent.
-        server_id: the server it is about, as the cloud writes the id; None if about none, or about several.
-        status: what was answered; None if nothing was (yet, or because the connection was cut).
-        at: when it came, in seconds since the epoch on the cloud's clock.
-        acted: the cloud did what was asked, whatever it then answered.
-        headers: as sent, names in small letters, without those that carry a token or a signature.
+        server_id: of the server it is about, in the cloud's spelling; None if about none, or about several.
+        status: of the answer; None if there was none (yet, or because the connection was closed).
+        at: when it was received, in seconds since the epoch on the cloud's clock.
+        acted: whether the cloud carried it out, whatever the answer.
+        headers: as sent, names in lower case, without tokens and signatures.
         body: as sent, empty for a login.
-        api: where it went.
+        api: that it was sent to.
         server_ids: all servers it is about, in the order in which they are named.
-        acted_on: those of them for which the cloud did what was asked.
-        access_key: the id of the key that the request says it is signed with; None if it says none.
+        acted_on: those of them for which the cloud carried it out.
+        access_key: the id of the key in the signature; None without one.
     """
 
     kind: CallKind
@@ -67,20 +67,20 @@ class Call:
 
 
 class CallLog:
-    """All calls in the order in which they came; safe to use from several threads."""
+    """All calls in the order of their arrival; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._calls: list[Call] = []
         self._lock = threading.Lock()
 
     def begin(self, call: Call) -> int:
-        """Note a call when it comes, so that also one without an answer is seen; returns its place."""
+        """Record a call on arrival, so that one without an answer is recorded, too; return its index."""
         with self._lock:
             self._calls.append(call)
             return len(self._calls) - 1
 
     def end(self, place: int, call: Call) -> None:
-        """Note what became of it."""
+        """Record the result of a call."""
         with self._lock:
             self._calls[place] = call
 

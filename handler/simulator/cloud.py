@@ -1,6 +1,6 @@
-"""The whole simulated cloud without a socket: a request goes in, and what is to go out comes back.
+"""The simulated cloud as a function from a request to what is to be sent back.
 
-What carries the requests is a matter of its own (`server.py` does it over HTTP), and so is how time passes.
+`server.py` serves it over HTTP; the clock is an argument.
 """
 
 import re
@@ -18,7 +18,7 @@ from handler.simulator.calls import Api, Call, CallKind, CallLog
 from handler.simulator.compute.api import Nova
 from handler.simulator.compute.replies import unauthenticated
 from handler.simulator.compute.world import Actor, Refusal, World
-from handler.simulator.faults import Cut, Fault, FaultBook
+from handler.simulator.faults import Cut, Fault, InjectedFaults
 from handler.simulator.identity.access_keys import AccessKeys, BadSignature
 from handler.simulator.identity.api import Keystone
 from handler.simulator.identity.catalog import Catalog
@@ -34,7 +34,7 @@ _PROJECT_IN_PATH = re.compile(r"(?:/compute)?/v[12](?:\.1)?/(?P<project_id>[0-9a
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What is to be sent back, and how.
+    """An answer and how it is sent.
 
     Args:
         answer: None to close the connection without one.
@@ -48,18 +48,17 @@ class Delivery:
 
 
 class Cloud:
-    """Keystone and Nova with their state, the faults put into them, and the record of calls.
+    """Keystone and Nova with their state, injected faults, and the record of calls.
 
     Args:
-        default_limit: the length of a page of Nova's list of servers if the caller names none; None for the longest.
-        next_links: a full page of Nova's list of servers has a link to the next one.
-        bms: the manners of the BMS API; None if the cloud has no such API.
+        default_limit: the length of a page of Nova's list of servers without a `limit`; None for the longest.
+        next_links: whether a full page of Nova's list of servers has a link to the next one.
+        bms: the behaviour of the BMS API; None if the cloud has no such API.
         smn: the topics; None if the cloud has no such API.
-        otc: logins and refused tokens are as on Open Telekom Cloud.
-        keys: those with which requests can be signed.
-        wait: called with seconds to let pass; returns True if the cloud is shutting down and nothing is to be
-            done any more.
-        latency: seconds of real time that every call takes, the work of the simulation among them.
+        otc: whether logins and refused tokens are as on Open Telekom Cloud.
+        keys: the access keys with which requests can be signed.
+        wait: sleeps for the given seconds; returns True if the cloud shuts down and the request must be dropped.
+        latency: seconds of real time that every call takes, including the work of the simulation.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Cloud:
         self.world = world
         self.identity = identity
         self.catalog = catalog
-        self.faults = FaultBook()
+        self.faults = InjectedFaults()
         self.calls = CallLog()
         self.latency = latency
         self._wait = wait
@@ -104,10 +103,11 @@ class Cloud:
         self._smn = smn
 
     def handle(self, request: Request, arrived: float | None = None) -> Delivery:
-        """Do what a request asks, or what the first fault that it meets makes of it.
+        """Carry out a request, or apply the first fault that matches it.
 
         Args:
-            arrived: when its first line was here, on `time.monotonic`; None for now. The latency counts from then.
+            request: the request.
+            arrived: when its first line was received, on `time.monotonic`; None for now. The latency counts from then.
         """
         arrived = time.monotonic() if arrived is None else arrived
         kind, server_id = self.classify(request)
@@ -128,7 +128,7 @@ class Cloud:
             access_key=signed.access if signed else None,
         )
         place = self.calls.begin(call)
-        fault = self.faults.strike(kind, api, server_ids)
+        fault = self.faults.take(kind, api, server_ids)
         if fault and fault.delay:
             if self._pause(fault.delay):
                 return Delivery(None)
@@ -151,12 +151,12 @@ class Cloud:
         """Return the API that a request goes to."""
         api = api_of(request)
         if api is Api.SMN:
-            # Elsewhere its paths look like those of the old Nova.
+            # In a cloud without the BMS API these paths are those of the old Nova.
             return Api.NOVA if self._smn is None else api
         return Api.KEYSTONE if api is Api.BMS and self._bms is None else api
 
     def classify(self, request: Request) -> tuple[CallKind, str | None]:
-        """Return what a request asks for, and the id of the server it is about in the cloud's spelling.
+        """Return the kind of a request, and the id of the server it is about in the cloud's spelling.
 
         The id is None if it is about none, and also if it is about several: see `servers_of`.
         """
@@ -172,7 +172,7 @@ class Cloud:
         return seconds > 0 and self._wait(seconds)
 
     def _answer(self, request: Request, api: Api, server_ids: tuple[str, ...], fault: Fault | None) -> Answer | None:
-        """Return the answer, having acted; None if the connection is cut before that."""
+        """Carry out a request and return the answer; None if the connection is closed before that."""
         request_id = f"req-{uuid.uuid4()}"
         if fault is None:
             return self._admit(request, api, request_id)
@@ -182,7 +182,7 @@ class Cloud:
             self.identity.revoke(request.header("X-Auth-Token") or "")
         if fault.rival:
             for server_id in server_ids:
-                self._stop_by_somebody_else(server_id)
+                self._stop_by_another_user(server_id)
         extra = tuple((name, value.replace("{request_id}", request_id)) for name, value in fault.headers.items())
         if fault.status is None:
             answer = self._admit(request, api, request_id)
@@ -192,7 +192,7 @@ class Cloud:
         return replace(answer, headers=answer.headers + extra, acted=done.acted, acted_on=done.acted_on)
 
     def _admit(self, request: Request, api: Api, request_id: str) -> Answer:
-        """Answer a request; one that is signed goes on with a token that lives no longer than that."""
+        """Answer a request; a signed one gets a token for itself only."""
         if not is_signed(request):
             return self._serve(request, api, request_id)
         try:
@@ -253,8 +253,8 @@ class Cloud:
             return self._nova.refuse(request, request_id, status, message, fault.headers)
         return self._keystone.refuse(request, status, message)
 
-    def _stop_by_somebody_else(self, server_id: str) -> None:
-        rival = Actor("somebody-else", "", f"req-{uuid.uuid4()}", admin=True)
+    def _stop_by_another_user(self, server_id: str) -> None:
+        rival = Actor("another-user", "", f"req-{uuid.uuid4()}", admin=True)
         try:
             self.world.stop(server_id, rival)
         except Refusal:

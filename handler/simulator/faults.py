@@ -1,4 +1,4 @@
-"""Faults that can be put into the simulated cloud, so that a test can see what becomes of its client.
+"""Faults that can be injected into the simulated cloud, to test its clients.
 
 cloud.inject(Fault.conflict(ConflictKind.LOCKED))
 cloud.inject(Fault.throttled(CallKind.READ, retry_after=2))
@@ -18,14 +18,14 @@ from handler.simulator.calls import Api, CallKind
 
 
 class Cut(StrEnum):
-    """When the connection is closed without a whole answer."""
+    """When the connection is closed without a complete answer."""
 
     BEFORE = "before"
-    """Before the cloud has done anything."""
+    """Before the cloud acts."""
     AFTER = "after"
-    """When the cloud has done it, and before the first byte of the answer."""
+    """After the cloud has acted, and before the first byte of the answer."""
     MIDWAY = "midway"
-    """When the cloud has done it and half of the answer's body is out, under the full Content-Length."""
+    """After the cloud has acted and half of the answer's body is sent, with the full Content-Length."""
 
 
 class ConflictKind(StrEnum):
@@ -46,28 +46,28 @@ class ConflictKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something that goes wrong with calls of one kind. All times are in seconds.
+    """A fault of calls of one kind. All times are in seconds.
 
     Args:
         on: which calls.
         server_id: only calls about this server, also together with others; None for all.
         api: only calls to this API; None for all.
-        times: how often it strikes; None for as long as it is there.
-        skip: how many matching calls it lets through first.
-        status: answer this instead; the cloud does nothing then, unless `act`.
+        times: for how many calls; None for all until it is removed.
+        skip: how many matching calls are not affected first.
+        status: answer this instead; the cloud does not act then, unless `act`.
         message: the text inside the usual error body, `{id}` in it stands for the server's id.
         bms_code: the BMS API answers 400 with this code, in place of `status` and `message`.
         headers: more headers of the answer, with or without `status`; `{request_id}` in a value stands for
             the id under which the cloud handles the call, as it does in a `body` of text.
         body: the body of the answer, in place of the usual error body.
         content_type: of that body.
-        delay: wait before doing anything, as when a database behind the API hangs.
-        hold: do it at once, and answer only after this time, as when a message queue behind the API hangs.
-        cut: close the connection instead of answering in full.
+        delay: wait before acting, as when a database behind the API hangs.
+        hold: act at once, and answer only after this time, as when a message queue behind the API hangs.
+        cut: close the connection without a complete answer.
         slow_body: send the answer's body byte by byte, with this pause before each.
         expire_token: the token of the call is unknown from now on, so the cloud answers 401.
-        act: with `status`, the cloud does what was asked although it answers an error.
-        rival: somebody else's stop of the same server is taken just before this call is looked at.
+        act: with `status`, the cloud acts although it answers an error.
+        rival: another user's stop of the same server is accepted just before this call.
     """
 
     on: CallKind
@@ -91,7 +91,7 @@ class Fault:
 
     @classmethod
     def conflict(cls, kind: ConflictKind, server_id: str | None = None, times: int | None = 1) -> Self:
-        """Answer a stop with 409 and Nova's words for it, or the BMS API's code, whatever the server's state is."""
+        """Answer a stop with 409 and Nova's message, or the BMS API's code, in any state of the server."""
         return cls(
             on=CallKind.STOP,
             server_id=server_id,
@@ -114,10 +114,9 @@ class Fault:
         flat: bool = False,
         act: bool = False,
     ) -> Self:
-        """Answer a call to the BMS API with an error of its form; calls to other APIs are not met.
+        """Answer a call to the BMS API with an error of its form.
 
-        Args:
-            flat: code and message are at the top of the body, and not in an `error` object.
+        If `flat`, code and message are at the top of the body, and not in an `error` object.
         """
         body = replies.error_body(code, message, flat=flat)
         return cls(
@@ -147,9 +146,8 @@ class Fault:
     ) -> Self:
         """Answer with an error of the API gateway in front of Open Telekom Cloud's APIs.
 
-        Args:
-            code: such as APIG.0308, or IAM.0012 of the identity service, which answers in the same form.
-            retry_after: for the header of that name: seconds, or a date; None to leave it out.
+        The code is one such as APIG.0308, or IAM.0012 of the identity service, which answers in the same form.
+        `retry_after` is the header of that name: seconds, or a date.
         """
         headers = {"X-Request-Id": "{request_id}"}
         if retry_after is not None:
@@ -174,7 +172,7 @@ class Fault:
 
     @classmethod
     def gateway(cls, on: CallKind, status: int = 502, times: int | None = 1, act: bool = False) -> Self:
-        """Answer with the HTML page of a proxy in front of the cloud, which acted all the same if `act`."""
+        """Answer with the HTML page of a proxy in front of the cloud, which acts nevertheless if `act`."""
         title = {
             502: "502 Bad Gateway",
             503: "503 Service Temporarily Unavailable",
@@ -189,7 +187,7 @@ class Fault:
 
     @classmethod
     def two_stops_at_once(cls, server_id: str | None = None, times: int | None = 1) -> Self:
-        """Answer a stop with 500, as Nova does when another one, which it takes, was quicker by a hair."""
+        """Answer a stop with 500, as Nova does if it has accepted another one at the same moment."""
         message = (
             "Unexpected API Error. Please contact the administrator\n<class 'nova.exception.UnexpectedTaskStateError'>"
         )
@@ -197,7 +195,7 @@ class Fault:
 
     @classmethod
     def keystone_down(cls, on: CallKind, times: int | None = 1) -> Self:
-        """Answer as Nova does while it cannot reach Keystone to check a token: 503 in plain text."""
+        """Answer 503 in plain text, as Nova does while it cannot reach Keystone to check a token."""
         page = (
             "503 Service Unavailable\n\n"
             "The server is currently unavailable. Please try again at a later time.\n\n"
@@ -209,17 +207,17 @@ class Fault:
 
     @classmethod
     def token_expired(cls, on: CallKind, times: int | None = 1) -> Self:
-        """Let the token of the call be unknown from now on."""
+        """Expire the token of the call."""
         return cls(on=on, times=times, expire_token=True)
 
     @classmethod
     def cut_before(cls, on: CallKind, server_id: str | None = None, times: int | None = 1) -> Self:
-        """Close the connection without having done anything."""
+        """Close the connection before the cloud acts."""
         return cls(on=on, server_id=server_id, times=times, cut=Cut.BEFORE)
 
     @classmethod
     def cut_after(cls, on: CallKind, server_id: str | None = None, times: int | None = 1) -> Self:
-        """Do what was asked, and close the connection without an answer."""
+        """Act, and close the connection without an answer."""
         return cls(on=on, server_id=server_id, times=times, cut=Cut.AFTER)
 
 
@@ -230,31 +228,31 @@ class _Entry:
     skip: int
 
 
-class FaultBook:
-    """The faults that are there at present; safe to use from several threads."""
+class InjectedFaults:
+    """The injected faults; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
         self._lock = threading.Lock()
 
     def add(self, fault: Fault) -> None:
-        """Put a fault behind those that are there; the same one may be put in twice."""
+        """Append a fault; the same one may be added twice."""
         left = math.inf if fault.times is None else fault.times
         with self._lock:
             self._entries.append(_Entry(fault, left, fault.skip))
 
     def clear(self) -> None:
-        """Take all faults away."""
+        """Remove all faults."""
         with self._lock:
             self._entries.clear()
 
     def present(self) -> list[Fault]:
-        """Return the faults that can still strike, in the order in which they came."""
+        """Return the faults that can still apply, in order."""
         with self._lock:
             return [entry.fault for entry in self._entries]
 
-    def strike(self, kind: CallKind, api: Api, server_ids: tuple[str, ...]) -> Fault | None:
-        """Return the fault that strikes this call, the first one that came; a call meets at most one."""
+    def take(self, kind: CallKind, api: Api, server_ids: tuple[str, ...]) -> Fault | None:
+        """Return the fault that applies to this call: the first that matches; None if none does."""
         with self._lock:
             for entry in self._entries:
                 fault = entry.fault

@@ -11,7 +11,7 @@ Name this module in the `conftest.py` at the root of your tests, and ask for `bm
         my_client(server_id)
         assert bms_cloud.server(server_id).vm_state == "stopped"
 
-Nothing else here imports pytest, so it is needed only by those who use this.
+No other module here imports pytest.
 """
 
 from collections.abc import Iterator
@@ -23,6 +23,6 @@ from handler.simulator.simulator import Simulator
 
 @pytest.fixture
 def bms_cloud() -> Iterator[Simulator]:
-    """A running cloud of its own for each test, without a server in it."""
+    """Run a simulated cloud without servers, one for each test."""
     with Simulator() as cloud:
         yield cloud

@@ -1,6 +1,6 @@
-"""The gateway in front of Open Telekom Cloud's APIs, as far as a caller meets it: the errors that it answers itself.
+"""The gateway in front of Open Telekom Cloud's APIs: the errors that it answers itself.
 
-Codes and statuses are those of the error table of OTC's API Gateway; the words are our own.
+Codes and statuses are those of the error table of OTC's API Gateway; the texts are our own.
 """
 
 import json
@@ -28,7 +28,7 @@ _CODES = {401: NOT_AUTHENTICATED, 429: THROTTLED, 502: "APIG.0202", 503: "APIG.0
 
 
 def code_for(status: int) -> str | None:
-    """Return the code with which the gateway itself answers a status; None if it comes from behind it."""
+    """Return the gateway's own code for a status; None for a status of the APIs behind it."""
     return _CODES.get(status)
 
 
@@ -44,12 +44,12 @@ def refuse(request_id: str, status: int, code: str, message: str | None = None) 
 
 
 def refuse_token(identity: Identity, request: Request, request_id: str) -> Answer:
-    """Return the 401 for a token that is missing, unknown or over; one that died before its time is to be renewed."""
+    """Return the 401 for a token that is missing, unknown or expired, or for a revoked one, which has another code."""
     early = identity.was_revoked(request.header("X-Auth-Token"))
     return refuse(request_id, 401, TOKEN_TO_RENEW if early else NOT_AUTHENTICATED)
 
 
 def answer(request_id: str, status: int, body: bytes, *, acted_on: tuple[str, ...] = (), extra: Headers = ()) -> Answer:
-    """Return an answer that comes through the gateway, with a JSON body."""
+    """Return an answer with a JSON body and the headers of the gateway."""
     headers = (("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("X-Request-Id", request_id))
     return Answer(status, headers + extra, body, bool(acted_on), phrase(status), acted_on)

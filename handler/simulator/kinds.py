@@ -1,4 +1,4 @@
-"""What a request asks for, and of which servers, as far as its method, path and body say."""
+"""The operation and the servers of a request, by its method, path and body."""
 
 from handler.simulator.bms.api import BmsResource, bms_route, ids_in, is_bms
 from handler.simulator.calls import Api, CallKind
@@ -9,7 +9,7 @@ from handler.simulator.smn import is_publish, is_smn
 
 
 def api_of(request: Request) -> Api:
-    """Return the API that a request goes to in a cloud that has them all."""
+    """Return the API of a request in a cloud that has all of them."""
     if is_smn(request.path):
         return Api.SMN
     if base_of(request.path):
@@ -18,7 +18,7 @@ def api_of(request: Request) -> Api:
 
 
 def kind_of(api: Api, request: Request) -> CallKind:
-    """Return what a request to an API asks for."""
+    """Return the operation that a request to an API asks for."""
     match api:
         case Api.NOVA:
             return _nova_kind(request)
@@ -30,7 +30,7 @@ def kind_of(api: Api, request: Request) -> CallKind:
 
 
 def named_in(api: Api, request: Request) -> list[str]:
-    """Return the ids of the servers that a request to an API names, as the caller writes them."""
+    """Return the ids of the servers in a request to an API, in the caller's spelling."""
     match api:
         case Api.NOVA:
             where = route(request.method, request.path)

@@ -1,4 +1,4 @@
-"""A request and its answer, as plain data: the seam between the APIs and whatever carries them."""
+"""A request and its answer as plain data, between the APIs and the HTTP server."""
 
 import json
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, as it came off the wire.
+    """One request as received.
 
     Args:
-        method: in capitals.
+        method: in upper case.
         target: path and query, still percent-encoded.
-        headers: name and value in the order of arrival, names in any case.
+        headers: name and value in order, names in any case.
         body: the bytes of the body, empty if there was none.
         base_url: scheme, host and port that the caller used, without a slash at the end.
     """
@@ -28,7 +28,7 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The decoded path, as WSGI servers hand it on."""
+        """The decoded path, as WSGI servers pass it on."""
         return unquote(self.target.partition("?")[0])
 
     @property
@@ -56,10 +56,10 @@ class Answer:
 
     Args:
         status: the HTTP status.
-        headers: in the order in which they go out, `Content-Length` included where the real service sends it.
+        headers: in order, with `Content-Length` where the real service sends it.
         body: the bytes of the body.
-        acted: the cloud did what was asked, so its state changed (a stop taken, a token issued or revoked).
-        reason: the reason phrase; Keystone's is in capitals, Nova's is not.
+        acted: whether the state of the cloud changed (a stop accepted, a token issued or revoked).
+        reason: the reason phrase; Keystone's is in upper case, Nova's is not.
         acted_on: the ids of the servers acted on, if the call is about several.
     """
 
@@ -72,7 +72,7 @@ class Answer:
 
     @property
     def phrase(self) -> str:
-        """The reason phrase, the usual one unless `reason` says otherwise."""
+        """The reason phrase: `reason`, or the usual one."""
         return self.reason or phrase(self.status)
 
 

@@ -1,7 +1,6 @@
-"""The simulated cloud on a port: HTTP/1.1 with connections that stay open, one thread for each.
+"""The HTTP/1.1 server of the simulated cloud: persistent connections, one thread for each.
 
-Everything that was started is ended by `stop`: it closes each connection and waits for each thread, so that a
-test leaves neither a socket nor a thread behind.
+`stop` closes each connection and waits for each thread, so that no test leaks a socket or a thread.
 """
 
 import contextlib
@@ -17,13 +16,13 @@ from handler.simulator.messages import Answer, Request
 
 
 class Server:
-    """Carries requests from a port to the cloud.
+    """Serves the cloud on a port.
 
     Args:
-        cloud: what answers them.
+        cloud: answers the requests.
         host: the address to listen on.
-        port: 0 for a free one, which is then kept, so that a cloud that comes back is found again.
-        stopping: set while the server is shut down; everything that waits must wait on it.
+        port: 0 for a free one, which is used again after a `stop`.
+        stopping: set while the server shuts down; everything that waits must wait on it.
     """
 
     def __init__(self, cloud: Cloud, host: str, port: int, stopping: threading.Event) -> None:
@@ -42,7 +41,7 @@ class Server:
         return f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
-        """Listen; from now on calls are answered.
+        """Listen and serve.
 
         Raises:
             OSError: the port is taken.
@@ -61,7 +60,7 @@ class Server:
         if self._listener is None or self._acceptor is None:
             return
         self.stopping.set()
-        # Closing a listening socket does not wake the thread that waits on it everywhere; a caller does.
+        # Closing a listening socket does not wake the thread that waits on it on every platform; a connection does.
         with contextlib.suppress(OSError):
             socket.create_connection((self.host, self.port), timeout=1).close()
         self._acceptor.join()
@@ -79,7 +78,7 @@ class Server:
             try:
                 connection, address = listener.accept()
             except OSError:
-                # Out of file descriptors, or the caller is gone already: neither ends the cloud.
+                # Out of file descriptors, or the client has disconnected: neither ends the server.
                 self.stopping.wait(0.01)
                 continue
             thread = threading.Thread(
@@ -91,7 +90,7 @@ class Server:
 
     def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
         try:
-            # A caller that goes away in the middle is what several faults are about, not an error of ours.
+            # A client that disconnects is expected with several faults, and not an error here.
             with contextlib.suppress(OSError):
                 _Connection(connection, address, self)
         finally:
@@ -102,7 +101,7 @@ class Server:
 
 
 class _Connection(BaseHTTPRequestHandler):
-    """Reads the requests of one connection, one after the other, and writes the answers."""
+    """Handles the requests of one connection in order."""
 
     protocol_version = "HTTP/1.1"
     server_version = "bms-autostop-simulator"
@@ -112,11 +111,11 @@ class _Connection(BaseHTTPRequestHandler):
     def __init__(self, connection: socket.socket, address: tuple[str, int], carrier: Server) -> None:
         self.carrier = carrier
         self.arrived = 0.0
-        # The base class only keeps its server; it makes no use of it.
+        # The base class only stores its server.
         super().__init__(connection, address, cast(BaseServer, carrier))
 
     def parse_request(self) -> bool:
-        """Note when the request's first line was here, and read the rest of its head."""
+        """Record when the request line was received, and read the headers."""
         self.arrived = time.monotonic()
         return super().parse_request()
 
@@ -154,7 +153,7 @@ class _Connection(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if not delivery.drip:
-            # In one piece: head and body apart would cost the caller a delayed acknowledgement, 40 ms.
+            # In one segment: two would cost a delayed acknowledgement of 40 ms.
             self.wfile.write(head + body)
             return
         self.wfile.write(head)
@@ -171,11 +170,11 @@ class _Connection(BaseHTTPRequestHandler):
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def version_string(self) -> str:
-        """Say honestly who answers."""
+        """Return the value of the `Server` header."""
         return self.server_version
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the record of calls is the log."""
+        """Log nothing, since calls are recorded."""
 
 
 def _shut(connection: socket.socket) -> None:

@@ -1,11 +1,11 @@
-"""A Keystone v3 and a Nova v2.1 on a port of this machine, and Open Telekom Cloud's BMS v1, for demos and for tests.
+"""Keystone v3, Nova v2.1 and Open Telekom Cloud's BMS v1 on a local port, for demos and tests.
 
 with Simulator(power_off_delay=0.5) as cloud:
     server_id = cloud.add_server("db-1", tags=["env=test"])
     run_the_client(cloud.environ())
     assert cloud.stops_taken(server_id) == 1
 
-`Simulator.otc()` is the same as Open Telekom Cloud has it.
+`Simulator.otc()` behaves as Open Telekom Cloud.
 """
 
 import threading
@@ -37,29 +37,29 @@ class Simulator:
     Args:
         host: the address to listen on.
         port: 0 for a free one.
-        power_off_delay: seconds from a stop taken to `stopped`; also from an `os-start` to `active`.
-        latency: seconds of real time that every call takes, the simulation's own work among them.
-        token_ttl: seconds for which a token is good.
-        clock: seconds since the epoch. What it says is the cloud's time; a test can hold it.
+        power_off_delay: seconds from an accepted stop to `stopped`; also from an `os-start` to `active`.
+        latency: seconds of real time that every call takes, including the simulation's own work.
+        token_ttl: seconds for which a token is valid.
+        clock: the time of the cloud in seconds since the epoch; a test can pass a fake one.
         max_limit: the longest page of a list.
         region: the id of the region that is simulated.
-        more_regions: others that the catalogue names; nothing answers there.
-        compute_path: what follows host and port in the catalogue's compute URL.
-        max_microversion: the highest that Nova takes; Open Telekom Cloud has "2.60".
-        stop_status: what a stop taken is answered with: 202, or 204 as Open Telekom Cloud documents.
-        project_name: the project that the seeded users work in.
+        more_regions: others that the catalogue names, without a server.
+        compute_path: the path of the catalogue's compute URL.
+        max_microversion: the highest that Nova accepts; Open Telekom Cloud has "2.60".
+        stop_status: the status for an accepted stop: 202, or 204 as Open Telekom Cloud documents.
+        project_name: of the seeded users' project.
         domain_name: the domain of users and projects.
-        default_limit: the length of a page of Nova's list of servers if the caller names none; None for the longest.
-        next_links: a full page of Nova's list of servers has a link to the next one.
-        bms: whether there is a BMS API, in the catalogue too; or its manners. See the attribute `bms`.
-        smn: whether there are topics to publish to, in the catalogue too.
-        otc_iam: logins are as on Open Telekom Cloud: a project's name needs no domain beside the user's, projects can
-            be asked for by name, and a token that is not good is refused by the gateway in its own form.
-        long_tokens: tokens are of some kilobytes.
+        default_limit: the length of a page of Nova's list of servers without a `limit`; None for the longest.
+        next_links: whether a full page of Nova's list of servers has a link to the next one.
+        bms: whether there is a BMS API, also in the catalogue; or its behaviour. See the attribute `bms`.
+        smn: whether there are topics to publish to, also in the catalogue.
+        otc_iam: whether logins are as on Open Telekom Cloud: a project's name needs no domain beside the user's,
+            projects can be listed by name, and an invalid token is refused by the gateway in its own form.
+        long_tokens: whether tokens have some kilobytes.
         password: of the user `operator`; None for a random one.
 
     Attributes:
-        bms: the manners of the BMS API, which can be changed at any time; of no effect without that API.
+        bms: the behaviour of the BMS API, which can be changed at any time; without effect if there is no such API.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class Simulator:
 
     @classmethod
     def otc(cls, **options: Any) -> Self:
-        """Return a cloud as Open Telekom Cloud is, but for what `options`, those of the constructor, say otherwise."""
-        manners: dict[str, Any] = {
+        """Return a cloud that behaves as Open Telekom Cloud; `options` are those of the constructor."""
+        behavior: dict[str, Any] = {
             "region": "eu-de",
             "project_name": "eu-de",
             "domain_name": "OTC00000000001000000123",
@@ -131,10 +131,10 @@ class Simulator:
             "long_tokens": True,
             "token_ttl": 86400.0,
         }
-        return cls(**(manners | options))
+        return cls(**(behavior | options))
 
     def start(self) -> None:
-        """Listen. After a `stop` the same port is taken again, and everything is as it was.
+        """Listen and serve. After a `stop` the same port and the same state are used again.
 
         Raises:
             OSError: the port is taken.
@@ -144,7 +144,7 @@ class Simulator:
         self._catalog.base_url = self.url
 
     def stop(self) -> None:
-        """Close the port and every connection, also one that is being answered; no error if not started."""
+        """Close the port and every connection, also one with a request; no error if not started."""
         self._server.stop()
 
     def __enter__(self) -> Self:
@@ -163,22 +163,22 @@ class Simulator:
 
     @property
     def auth_url(self) -> str:
-        """Where Keystone is."""
+        """The URL of Keystone."""
         return f"{self.url}/v3"
 
     @property
     def bms_url(self) -> str:
-        """Where the BMS API is, without a project and without a slash at the end."""
+        """The URL of the BMS API, without a project and without a slash at the end."""
         return self.url + BMS_PREFIX
 
     @property
     def project_id(self) -> str:
-        """The project that the seeded users work in: 32 hexadecimal digits."""
+        """The id of the seeded users' project: 32 hexadecimal digits."""
         return self._accounts.project.id
 
     @property
     def other_project_id(self) -> str:
-        """A project that only an administrator sees into."""
+        """The id of a project that only an administrator can read."""
         return self._accounts.other.id
 
     def user(self, name: str = "operator") -> User:
@@ -190,9 +190,9 @@ class Simulator:
         return self._accounts.user(name)
 
     def environ(self, user: str = "operator") -> dict[str, str]:
-        """Return the usual OS_* variables of a login that works, scoped to the project.
+        """Return the OS_* variables of a user's login, scoped to the project.
 
-        With `otc_iam` the project's domain is not among them, for there one does without it.
+        With `otc_iam` the project's domain is not among them, since it is not needed.
         """
         variables = self._place() | self._accounts.environ(user)
         if self._otc_iam:
@@ -200,7 +200,7 @@ class Simulator:
         return variables
 
     def key_environ(self, key: AccessKey) -> dict[str, str]:
-        """Return the OS_* variables of somebody who signs with an access key, in place of those of a login."""
+        """Return the OS_* variables for an access key, in place of those of a login."""
         variables = self._place() | {
             "OS_PROJECT_NAME": self._accounts.project.name,
             "OS_ACCESS_KEY": key.access,
@@ -212,21 +212,22 @@ class Simulator:
         return {"OS_AUTH_URL": self.auth_url, "OS_REGION_NAME": self._catalog.region}
 
     def token(self, user: str = "operator", *, scoped: bool = True) -> str:
-        """Return a token without a call to Keystone, as a platform hands one to a function."""
+        """Return a token without a call to Keystone, as a platform passes one to a function."""
         return self._accounts.token(user, scoped)
 
     def revoke_tokens(self) -> None:
-        """Let every token given out so far answer 401 from now on."""
+        """Revoke every token issued so far."""
         self._identity.revoke_all()
 
     def add_access_key(
         self, *, user: str = "operator", temporary: bool = False, lifetime: float = 86400.0
     ) -> AccessKey:
-        """Add a key with which requests can be signed on behalf of a user, instead of bearing a token.
+        """Add an access key of a user, which signs requests in place of a token.
 
         Args:
-            temporary: with a security token that goes with each request.
-            lifetime: seconds for which a temporary one is good.
+            user: the user.
+            temporary: whether it has a security token, which is sent with each request.
+            lifetime: seconds for which a temporary key is valid.
         """
         return self._accounts.add_access_key(user, lifetime if temporary else None)
 
@@ -238,9 +239,12 @@ class Simulator:
         roles: Iterable[str] | None = None,
         access_rules: Iterable[tuple[str, str]] | None = None,
     ) -> tuple[str, str]:
-        """Add a login for a program on behalf of a user, with all of the user's roles unless some are given.
+        """Add an application credential of a user.
 
         Args:
+            user: the user.
+            name: of the credential.
+            roles: of the user's; None for all.
             access_rules: methods and paths, the only calls to Nova that it may be used for; any other is answered 401.
                 In a path `*` or a name in braces stands for one part, `**` for any rest.
 
@@ -256,7 +260,7 @@ class Simulator:
 
     @property
     def published(self) -> list[Published]:
-        """Every message that was published to a topic so far, in the order in which they came."""
+        """Every message that was published to a topic so far, the oldest first."""
         return self._smn.published
 
     def add_server(
@@ -281,10 +285,18 @@ class Simulator:
         """Add a server and return its id, a random UUID unless given.
 
         Args:
+            name: of the server.
+            id: of the server; None for a random one.
+            vm_state: `OS-EXT-STS:vm_state`.
+            task_state: `OS-EXT-STS:task_state`.
+            tags: of the server.
+            metadata: of the server.
+            locked: whether only an administrator may act on it.
+            flavor: id of the flavor.
             launched: whether it ever ran; a stop of one that never did is refused.
-            host: False for a build that no host ever took.
-            power_off_delay: seconds, in place of the simulator's; `math.inf` for a host that just died.
-            power_off_fails: a stop is taken, and after the delay the server is as before.
+            host: False for a build that never got a host.
+            power_off_delay: seconds, in place of the simulator's; `math.inf` for a host that has failed.
+            power_off_fails: whether an accepted stop has no effect after the delay.
             project_id: `other_project_id` for one that the seeded users do not see.
             updated: seconds since the epoch, if it last changed in the past.
             others: more fields of `ServerState`: `locked_reason`, `description`, `availability_zone`, ...
@@ -323,10 +335,10 @@ class Simulator:
         return SimServer(self._world, self._world.get(id).id)
 
     def change(self, id: str, **changes: Any) -> None:
-        """Set fields of `ServerState` as a person or the cloud does behind our back; `updated` becomes now.
+        """Set fields of `ServerState` as another client or the cloud would; `updated` becomes now.
 
-        A new vm_state or task_state ends whatever the cloud was about to do with the server; a new vm_state
-        without a task_state means that nothing is going on.
+        A new vm_state or task_state ends the running operation; a new vm_state without a task_state means that there
+        is no operation.
 
         Raises:
             KeyError: there never was such a server.
@@ -334,81 +346,83 @@ class Simulator:
         """
         self._world.change(id, **changes)
 
-    def start_server(self, id: str, user_id: str = "somebody-else", delay: float = 0.0) -> None:
-        """Let somebody else start a stopped server, which takes `delay` seconds.
+    def start_server(self, id: str, user_id: str = "another-user", delay: float = 0.0) -> None:
+        """Start a stopped server as another user, which takes `delay` seconds.
 
         Raises:
-            Refusal: Nova's rules forbid it.
+            Refusal: Nova does not permit it.
         """
-        self._world.start(id, self._somebody(user_id), delay)
+        self._world.start(id, self._actor(user_id), delay)
 
-    def reboot_server(self, id: str, user_id: str = "somebody-else", delay: float = 0.0) -> None:
-        """Let somebody else restart a server, which takes `delay` seconds.
+    def reboot_server(self, id: str, user_id: str = "another-user", delay: float = 0.0) -> None:
+        """Restart a server as another user, which takes `delay` seconds.
 
         Raises:
-            Refusal: Nova's rules forbid it.
+            Refusal: Nova does not permit it.
         """
-        self._world.reboot(id, self._somebody(user_id), delay)
+        self._world.reboot(id, self._actor(user_id), delay)
 
     def record_action(self, id: str, action: str, *, user_id: str = "ironic", at: float | None = None) -> None:
-        """Write an entry into a server's history without doing anything, as Ironic's notifications do.
+        """Add an entry to a server's history without an action, as Ironic's notifications do.
 
         Args:
-            action: in the words of Nova's instance actions.
+            id: of the server.
+            action: one of Nova's instance actions.
+            user_id: of the actor.
             at: when it began, in seconds since the epoch; None for now.
 
         Raises:
             KeyError: there never was such a server.
         """
-        self._world.record(id, action, self._somebody(user_id), self._world.clock() if at is None else at)
+        self._world.record(id, action, self._actor(user_id), self._world.clock() if at is None else at)
 
-    def delete_server(self, id: str, user_id: str = "somebody-else") -> None:
-        """Let somebody else delete a server at once.
+    def delete_server(self, id: str, user_id: str = "another-user") -> None:
+        """Delete a server as another user, at once.
 
         Raises:
             Refusal: there is no such server.
         """
-        self._world.delete(id, self._somebody(user_id))
+        self._world.delete(id, self._actor(user_id))
 
     def actions(self, id: str) -> list[Action]:
-        """Return what was done to a server, the latest first, as `os-instance-actions` would."""
+        """Return the history of a server, the latest action first, as `os-instance-actions` has it."""
         return self._world.actions(id)
 
-    def _somebody(self, user_id: str) -> Actor:
+    def _actor(self, user_id: str) -> Actor:
         return Actor(user_id, self.project_id, _request_id(), admin=True)
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults that can still strike, in the order in which they were put in."""
+        """The faults that can still apply, in order."""
         return self._cloud.faults.present()
 
     def inject(self, fault: Fault) -> Fault:
-        """Put a fault behind those that are there, and return it."""
+        """Append a fault, and return it."""
         self._cloud.faults.add(fault)
         return fault
 
     def clear_faults(self) -> None:
-        """Take all faults away."""
+        """Remove all faults."""
         self._cloud.faults.clear()
 
     @property
     def calls(self) -> list[Call]:
-        """Every call so far, in the order in which they came."""
+        """Every call so far, in order."""
         return self._cloud.calls.all()
 
     def count(self, kind: CallKind | str, server_id: str | None = None) -> int:
-        """Return how many calls of a kind came, about one server if given."""
+        """Return the number of calls of a kind, about one server if given."""
         return len(self._cloud.calls.find(kind, server_id))
 
     def stops_sent(self, server_id: str) -> int:
-        """Return how many stops of a server reached the cloud, of either API and whatever was answered.
+        """Return how many stops of a server the cloud received, by either API and with any answer.
 
-        A server that is named twice in one batch counts twice.
+        A server that is listed twice in one batch counts twice.
         """
         return sum(call.server_ids.count(server_id) for call in self._cloud.calls.find(CallKind.STOP))
 
     def stops_taken(self, server_id: str) -> int:
-        """Return how many stops of a server the cloud acted upon, of either API and whatever was answered."""
+        """Return how many stops of a server the cloud carried out, by either API and with any answer."""
         return sum(server_id in call.acted_on for call in self._cloud.calls.find(CallKind.STOP))
 
 

@@ -1,6 +1,6 @@
-"""Open Telekom Cloud's Simple Message Notification, as far as one publishes to a topic. Nobody is subscribed.
+"""The part of Open Telekom Cloud's Simple Message Notification that publishes to a topic. There are no subscribers.
 
-Paths, fields and the form of errors are those of its API reference; the words are our own.
+Paths, fields and the form of errors are those of its API reference; the texts are our own.
 """
 
 import json
@@ -29,7 +29,7 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A message that a topic took; `message_id` is 32 hexadecimal digits."""
+    """A published message; `message_id` is 32 hexadecimal digits."""
 
     topic_urn: str
     subject: str
@@ -65,19 +65,19 @@ class Smn:
         self._lock = threading.Lock()
 
     def add_topic(self, name: str, project_id: str) -> str:
-        """Make a topic, and return its URN."""
+        """Add a topic, and return its URN."""
         urn = f"urn:smn:{self._region}:{project_id}:{name}"
         self._topics.add(urn)
         return urn
 
     @property
     def published(self) -> list[Published]:
-        """What was published so far, the oldest first."""
+        """The messages published so far, the oldest first."""
         with self._lock:
             return list(self._published)
 
     def answer(self, request: Request, request_id: str) -> Answer:
-        """Return the answer, having kept the message."""
+        """Store the message of a request, and return the answer."""
         found = _PATH.fullmatch(request.path)
         if found is None or request.method != "POST":
             return gateway.refuse(request_id, 404, gateway.NOT_PUBLISHED)
@@ -94,7 +94,7 @@ class Smn:
         return gateway.answer(request_id, 200, json.dumps(document).encode())
 
     def refuse(self, request_id: str, status: int, message: str | None) -> Answer:
-        """Return an error of a status, in the form of whoever answers it: the gateway, or this API behind it."""
+        """Return an error in the form of the gateway or of this API behind it, whichever answers the status."""
         if code := gateway.code_for(status):
             return gateway.refuse(request_id, status, code, message)
         return _error(request_id, status, "SMN.0019", message or f"{phrase(status)}.")

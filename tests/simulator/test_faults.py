@@ -216,7 +216,7 @@ def test_two_stops_at_once_can_end_in_an_error_of_nova(cloud: Simulator, stop: A
         }
     }
     assert cloud.server(server_id).task_state == "powering-off"
-    assert cloud.actions(server_id)[0].user_id == "somebody-else"
+    assert cloud.actions(server_id)[0].user_id == "another-user"
     assert cloud.stops_taken(server_id) == 0
 
 

@@ -1,6 +1,6 @@
 """Open Telekom Cloud's BMS API v1: servers read, listed, and stopped in batches by jobs.
 
-It is behind a gateway, which looks first: whether there is such an API, then the token, then the rest.
+It is behind a gateway, which checks first: whether there is such an API, then the token, then the rest.
 """
 
 import re
@@ -42,7 +42,7 @@ class BmsResource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BmsRoute:
-    """A path that was understood; `id` is that of the server or job in it, empty if it has none."""
+    """A parsed path; `id` is that of the server or job in it, empty if it has none."""
 
     resource: BmsResource
     project_id: str
@@ -70,7 +70,7 @@ def bms_route(method: str, path: str) -> BmsRoute | None:
 
 
 def ids_in(request: Request) -> list[str]:
-    """Return the ids in a stop of a batch, as far as there are any, however wrong the rest may be."""
+    """Return the ids in a stop of a batch, also if the rest is not valid."""
     try:
         body = request.json()
     except ValueError:
@@ -87,17 +87,17 @@ class Bms:
     """Answers requests to `/v1`.
 
     Args:
-        manners: looked at with every request.
+        behavior: used by every request, so that it can be changed.
     """
 
-    def __init__(self, world: World, identity: Identity, manners: BmsBehavior) -> None:
+    def __init__(self, world: World, identity: Identity, behavior: BmsBehavior) -> None:
         self._world = world
         self._identity = identity
-        self._manners = manners
-        self._jobs = Jobs(world, manners)
+        self._behavior = behavior
+        self._jobs = Jobs(world, behavior)
 
     def answer(self, request: Request, request_id: str) -> Answer:
-        """Return the answer, having done what was asked."""
+        """Carry out a request, and return the answer."""
         where = bms_route(request.method, request.path)
         if where is None:
             return gateway.refuse(request_id, 404, gateway.NOT_PUBLISHED)
@@ -115,8 +115,10 @@ class Bms:
         """Return an error in this API's form.
 
         Args:
-            message: the words; the usual ones if None.
-            code: answer 400 with this code and its words instead.
+            request_id: of the request.
+            status: the HTTP status.
+            message: the text; the usual one if None.
+            code: answer 400 with this code and its text instead.
         """
         if code is not None:
             return refuse(request_id, BmsError(400, code))
@@ -131,15 +133,15 @@ class Bms:
             case BmsResource.SERVER:
                 server = self._find(where.id, where.project_id)
                 if server is None:
-                    raise BmsError(self._manners.missing_status, "BMS.0040")
+                    raise BmsError(self._behavior.missing_status, "BMS.0040")
                 return reply(request_id, {"server": self._show(server)})
         job = self._jobs.show(where.id, where.project_id)
         if job is None:
-            raise BmsError(400, "Common.0011", flat=not self._manners.job_error_wrapped)
+            raise BmsError(400, "Common.0011", flat=not self._behavior.job_error_wrapped)
         return reply(request_id, job)
 
     def _show(self, server: ServerState) -> dict[str, object]:
-        return views.show(server, idle_task_state=self._manners.idle_task_state)
+        return views.show(server, idle_task_state=self._behavior.idle_task_state)
 
     def _find(self, server_id: str, project_id: str) -> ServerState | None:
         try:
@@ -170,13 +172,13 @@ class Bms:
         with self._world.lock:
             parts = self._parts(ids, project_id, token)
             refused = [part.error_code for part in parts if part.error_code]
-            if refused and BatchPolicy(self._manners.batch_policy) is BatchPolicy.REJECT_WHOLE:
+            if refused and BatchPolicy(self._behavior.batch_policy) is BatchPolicy.REJECT_WHOLE:
                 raise BmsError(400, refused[0])
             taken = [part for part in parts if part.error_code is None]
             for part in taken:
                 self._world.stop(part.server_id, Actor(token.user.id, project_id, part.request_id, token.admin))
             job_id = self._jobs.begin(project_id, parts)
-        document = {"job_id": job_id} if self._manners.job_id else {}
+        document = {"job_id": job_id} if self._behavior.job_id else {}
         return reply(request_id, document, tuple(part.server_id for part in taken))
 
     def _parts(self, ids: Sequence[str], project_id: str, token: Token) -> list[SubJob]:
@@ -188,18 +190,18 @@ class Bms:
             if server is None:
                 code: str | None = "BMS.0040"
             elif server_id in seen:
-                # Named twice: by then it is being powered off.
+                # Listed twice: it is being powered off already.
                 code = "BMS.0036"
             else:
-                code = self._complaint(server, token)
+                code = self._violation(server, token)
             seen.add(server_id)
             parts.append(SubJob(server_id, f"req-{uuid.uuid4()}", code))
         return parts
 
-    def _complaint(self, server: ServerState, token: Token) -> str | None:
-        """Return the code with which a stop of this server is refused; None if it is taken."""
+    def _violation(self, server: ServerState, token: Token) -> str | None:
+        """Return the code with which a stop of this server is refused; None if it is accepted."""
         if server.locked and not token.admin:
-            return self._manners.locked_code
+            return self._behavior.locked_code
         if server.task_state is not None:
             return "BMS.0037" if server.task_state.startswith("reboot") else _BUSY.get(server.task_state, "Ecs.0100")
         if server.vm_state == "stopped":

@@ -1,23 +1,23 @@
-"""How the BMS API behaves where Open Telekom Cloud's documents leave it open: each can be set, at any time."""
+"""Behaviour of the BMS API that Open Telekom Cloud's documents leave open; each can be set at any time."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class BatchPolicy(StrEnum):
-    """What becomes of a batch with a server in it that cannot be stopped."""
+    """The handling of a batch with a server that cannot be stopped."""
 
     REJECT_WHOLE = "reject-whole"
     """400 with the code of the first such server, and none is stopped."""
     FAIL_SUB_JOB = "fail-sub-job"
-    """200: the others are stopped, and the part of the job that is about this one has failed."""
+    """200: the others are stopped, and the sub-job of this one has failed."""
 
 
 class JobChildren(StrEnum):
-    """How a job shows the servers that it is about."""
+    """How a job shows its servers."""
 
     LISTED = "listed"
-    """Each by a child, which says what came of it."""
+    """Each by a child with its result."""
     NONE = "none"
     """The list of children is empty."""
     NULL = "null"
@@ -30,7 +30,7 @@ class JobChildren(StrEnum):
 
 @dataclass(slots=True, kw_only=True)
 class BmsBehavior:
-    """The choices, each by default what seems likeliest.
+    """The choices, each by default the most likely one.
 
     Args:
         batch_policy: a `BatchPolicy`, or its text.
@@ -40,9 +40,9 @@ class BmsBehavior:
         job_id: whether the answer to a stop names its job.
         job_children: a `JobChildren`, or its text. Where children are not listed, the job has the code and the reason
             of the first of them that failed.
-        job_server_ids: whether the parts of a job say which server they are about.
+        job_server_ids: whether the parts of a job have the ids of their servers.
         job_ends: whether jobs are ever shown as ended.
-        job_word: the status shown of what has not ended, in place of INIT and RUNNING.
+        job_word: the status of jobs that have not ended, in place of INIT and RUNNING.
         job_error_wrapped: whether an error about a job is inside an `error` object, as all others are; the documents
             put code and message at the top.
         idle_task_state: whether a server that does nothing has an `OS-EXT-STS:task_state` of null, or none at all.

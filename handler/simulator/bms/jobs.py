@@ -1,4 +1,4 @@
-"""The jobs by which the BMS API stops servers: what has become of one is computed when somebody asks."""
+"""The jobs by which the BMS API stops servers; their state is computed when it is requested."""
 
 import uuid
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ _OPEN = ("INIT", "RUNNING")
 
 @dataclass(frozen=True, slots=True)
 class SubJob:
-    """The part of a job that is about one server.
+    """The part of a job for one server.
 
     Args:
-        server_id: as the cloud writes it, or as the caller wrote it if there is no such server.
-        request_id: under which the stop is recorded with the server; it is the id of this part, too.
-        error_code: why nothing was begun; None if the stop was.
+        server_id: in the cloud's spelling, or in the caller's if there is no such server.
+        request_id: of the stop in the server's history, and the id of this part.
+        error_code: why the stop was not begun; None if it was.
     """
 
     server_id: str
@@ -46,17 +46,17 @@ class Jobs:
     """All jobs of all projects.
 
     Args:
-        manners: looked at whenever a job is shown.
+        behavior: used whenever a job is shown, so that it can be changed.
     """
 
-    def __init__(self, world: World, manners: BmsBehavior) -> None:
+    def __init__(self, world: World, behavior: BmsBehavior) -> None:
         self._world = world
-        self._manners = manners
+        self._behavior = behavior
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, _Progress] = {}
 
     def begin(self, project_id: str, parts: Sequence[SubJob]) -> str:
-        """Take note of a job, and return its id."""
+        """Record a job, and return its id."""
         with self._world.lock:
             job = _Job(str(uuid.uuid4()), project_id, self._world.clock(), tuple(parts))
             self._jobs[job.id] = job
@@ -70,7 +70,7 @@ class Jobs:
                 return None
             progress = [self._progress(job, part) for part in job.parts]
             whole = self._sum(progress)
-            children = JobChildren(self._manners.job_children)
+            children = JobChildren(self._behavior.job_children)
             if children is not JobChildren.LISTED and whole.status == "FAIL":
                 whole = replace(whole, error_code=next(p.error_code for p in progress if p.error_code))
             entities: dict[str, object] = {"sub_jobs_total": len(job.parts)}
@@ -90,14 +90,14 @@ class Jobs:
             return self._row(job.id, "baremetalBatchOperate", job.begun, whole) | {"entities": entities}
 
     def _show_part(self, job: _Job, part: SubJob, progress: _Progress) -> dict[str, object]:
-        entities = {"server_id": part.server_id} if self._manners.job_server_ids else {}
+        entities = {"server_id": part.server_id} if self._behavior.job_server_ids else {}
         part_id = part.request_id.removeprefix("req-")
         return self._row(part_id, "baremetalSingleOperate", job.begun, progress) | {"entities": entities}
 
     def _row(self, id: str, kind: str, begun: float, progress: _Progress) -> dict[str, object]:
-        if not self._manners.job_ends and progress.status not in _OPEN:
+        if not self._behavior.job_ends and progress.status not in _OPEN:
             progress = _Progress("RUNNING")
-        word = self._manners.job_word
+        word = self._behavior.job_word
         return {
             "status": word if word and progress.status in _OPEN else progress.status,
             "job_id": id,
@@ -113,12 +113,12 @@ class Jobs:
         if statuses.intersection(_OPEN):
             return _Progress("INIT" if statuses == {"INIT"} else "RUNNING")
         ended = max(part.ended or 0.0 for part in progress)
-        return _Progress(statuses.pop() if len(statuses) == 1 else self._manners.mixed_status, ended)
+        return _Progress(statuses.pop() if len(statuses) == 1 else self._behavior.mixed_status, ended)
 
     def _progress(self, job: _Job, part: SubJob) -> _Progress:
         if part.error_code:
             return _Progress("FAIL", job.begun, part.error_code)
-        # How it ended is kept, for what is done to the server later on is another matter.
+        # The result is kept, since later actions on the server do not change it.
         if (ended := self._ended.get(part.request_id)) is None:
             progress = self._look(job, part)
             if progress.ended is None:
@@ -133,7 +133,7 @@ class Jobs:
                 return _failed(entry.finish_time) if entry.failed else _Progress("SUCCESS", entry.finish_time)
         if server.due and server.due.request_id == part.request_id:
             return _Progress("INIT" if self._world.clock() <= job.begun else "RUNNING")
-        # Somebody or something has come between.
+        # Another action has replaced it.
         if server.deleted:
             return _failed(server.updated, "BMS.0040")
         return _Progress("SUCCESS", server.updated) if server.vm_state == "stopped" else _failed(server.updated)

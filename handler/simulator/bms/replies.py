@@ -1,6 +1,6 @@
-"""The envelopes of the BMS API: good answers, and errors with their codes.
+"""The envelopes of the BMS API: successful answers, and errors with their codes.
 
-Codes and statuses are those of the error tables of OTC's BMS and ECS; the words are our own.
+Codes and statuses are those of the error tables of OTC's BMS and ECS; the texts are our own.
 """
 
 import json
@@ -32,7 +32,7 @@ class BmsError(Exception):
 
     Args:
         status: the HTTP status.
-        code: what the error body names.
+        code: of the error body.
         flat: code and message are at the top of the body.
     """
 
@@ -55,21 +55,23 @@ def error_body(code: str, message: str | None = None, *, flat: bool = False) -> 
 
 
 def reply(request_id: str, document: object, acted_on: tuple[str, ...] = ()) -> Answer:
-    """Return a good answer.
+    """Return a successful answer.
 
     Args:
-        acted_on: the servers that were stopped by what is answered.
+        request_id: of the request.
+        document: the body, before it is encoded.
+        acted_on: the ids of the servers that the request stopped.
     """
     return gateway.answer(request_id, 200, json.dumps(document).encode(), acted_on=acted_on)
 
 
 def refuse(request_id: str, error: BmsError) -> Answer:
-    """Return an error that the BMS API answers."""
+    """Return an error of the BMS API."""
     return gateway.answer(request_id, error.status, error_body(error.code, flat=error.flat).encode())
 
 
 def refuse_with_status(request_id: str, status: int, message: str | None) -> Answer:
-    """Return an error of a status, in the form of whoever answers it: the gateway, or the BMS API behind it."""
+    """Return an error in the form of the gateway or of the BMS API behind it, whichever answers the status."""
     if code := gateway.code_for(status):
         return gateway.refuse(request_id, status, code, message)
     body = error_body(_CODES.get(status, "BMS.1007"), message or f"{phrase(status)}.")

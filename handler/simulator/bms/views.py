@@ -1,4 +1,4 @@
-"""How the BMS API shows servers: Nova's names for the most part, with differences that trip up a parser.
+"""Servers as the BMS API shows them: most names are Nova's; the differences matter to parsers.
 
 Source: the sample answers of OTC's BMS API reference.
 """
@@ -24,10 +24,11 @@ def is_bare_metal(server: ServerState) -> bool:
 
 
 def show(server: ServerState, *, idle_task_state: bool) -> dict[str, object]:
-    """Return a server with all that is shown of it, to every caller alike.
+    """Return a server with all its members, which are the same for every caller.
 
     Args:
-        idle_task_state: show a task_state of null when nothing is going on; else there is none then.
+        server: the server.
+        idle_task_state: whether an idle server has a task_state of null, or none at all.
     """
     shown = views.full(server, _VIEW, alone=True)
     for name in _LEFT_OUT:

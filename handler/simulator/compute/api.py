@@ -1,7 +1,7 @@
-"""Nova v2.1 as far as stopping servers needs it.
+"""The part of Nova v2.1 that stopping servers needs.
 
-The order in which a request is examined is Nova's, since it decides which of several faults a caller is told
-of: token, route, microversion, content type, body, project in the URL, and then the servers.
+The order of the checks is Nova's, since it decides which of several errors is reported: token, route, microversion,
+content type, body, project in the URL, servers.
 """
 
 import json
@@ -28,11 +28,11 @@ class Nova:
 
     Args:
         max_microversion: the highest that is supported; a request for a higher one is refused.
-        stop_status: what a stop taken is answered with.
+        stop_status: the status for an accepted stop.
         max_limit: the longest page of a list.
-        default_limit: the length of a page of servers if the caller names none; None for the longest.
-        next_links: a full page of servers has a link to the next one.
-        refuse_token: what answers a call without a good token: who checks tokens, which is not Nova itself.
+        default_limit: the length of a page of servers without a `limit`; None for the longest.
+        next_links: whether a full page of servers has a link to the next one.
+        refuse_token: returns the answer to a call without a valid token, which does not come from Nova itself.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Nova:
         self._refuse_token = refuse_token
 
     def answer(self, request: Request, request_id: str) -> Answer:
-        """Return Nova's answer, having done what was asked."""
+        """Carry out a request, and return Nova's answer."""
         where = route(request.method, request.path)
         if where and where.resource is Resource.VERSIONS:
             return self._list_versions(request, where.base)
@@ -95,8 +95,11 @@ class Nova:
         """Return an error in Nova's form, in the microversion of the request; a 401 as the layer before it.
 
         Args:
-            message: the words; the status's reason phrase if None.
-            headers: those that will go with it, for some show in the body too.
+            request: the request.
+            request_id: of the request.
+            status: the HTTP status.
+            message: the text; the status's reason phrase if None.
+            headers: of the answer, some of which are in the body, too.
         """
         if status == 401:
             return unauthenticated(request, request_id)
@@ -238,8 +241,7 @@ def _verb(request: Request) -> str:
         body = request.json()
     except ValueError:
         raise NovaError(400, "Malformed request body") from None
-    # Nova counts before it looks what it has: a list or a word of one element is "not found", a longer one
-    # malformed.
+    # Nova counts the members first: a list or a string of one element is "not found", a longer one malformed.
     if isinstance(body, dict | list | str) and len(body) != 1:
         raise NovaError(400, "Malformed request body")
     if not isinstance(body, dict):
@@ -265,7 +267,7 @@ def _entries(request: Request) -> dict[str, str]:
 
 
 def is_stop(request: Request) -> bool:
-    """Whether the body of an action has an `os-stop` in it, however wrong the rest may be."""
+    """Whether the body of an action has an `os-stop`, also if the rest is not valid."""
     try:
         body = json.loads(request.body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Lists of servers and of recorded actions: filters, order and pages, with the quirks of the real ones.
+"""Lists of servers and of recorded actions: filters, order and pages as in Nova.
 
 Source: `nova/api/openstack/compute/servers.py` (_get_servers), its query schemas, and recorded answers.
 """
@@ -20,7 +20,7 @@ _Query = Sequence[tuple[str, str]]
 _Test = Callable[[ServerState], bool]
 _Item = TypeVar("_Item")
 
-# What a plain user may filter by, and from which microversion on; anything else is silently ignored.
+# Filters that users who are not administrators may use, with the first microversion; others are ignored.
 _PLAIN_FILTERS = {
     "name": 1, "status": 1, "image": 1, "flavor": 1, "reservation_id": 1, "ip": 1, "changes-since": 1,
     "tags": 26, "tags-any": 26, "not-tags": 26, "not-tags-any": 26, "changes-before": 66, "locked": 73,
@@ -51,14 +51,17 @@ def list_servers(
     """Return the body of `GET /servers` or `GET /servers/detail`.
 
     Args:
+        world: the servers.
+        view: for whom they are shown.
+        query: the parameters.
         project_id: the caller's, whose servers are listed unless an administrator asks for all.
-        detailed: with all that is shown of a server.
+        detailed: whether all members of a server are shown.
         max_limit: the longest page.
-        default_limit: the length of a page if the caller names none; None for the longest.
-        next_links: a full page has a link to the next one.
+        default_limit: the length of a page without a `limit`; None for the longest.
+        next_links: whether a full page has a link to the next one.
 
     Raises:
-        NovaError: 400 for a parameter that Nova does not take, 403 for one that only administrators may use.
+        NovaError: 400 for a parameter that Nova does not accept, 403 for one that only administrators may use.
     """
     check_query(query, view)
     given = dict(query)
@@ -71,7 +74,7 @@ def list_servers(
     else:
         tests.insert(0, lambda server: server.project_id == project_id)
     ordered = _ordered(world.all(), query, view)
-    # A list that does not show what is deleted does not find a deleted marker either.
+    # A list without deleted servers does not find a deleted marker either.
     after = _after(ordered, given.get("marker"), lambda s: "" if s.deleted and not _shows_deleted(options) else s.id)
     limit = _limit(given, max_limit, default_limit)
     page = [server for server in after if all(test(server) for test in tests)][:limit]
@@ -117,7 +120,7 @@ def _permitted(name: str, view: views.View) -> bool:
 
 
 def _tests(query: _Query, options: dict[str, str], view: views.View) -> list[_Test]:
-    """Return what a server must pass to be listed."""
+    """Return the predicates that a listed server must satisfy."""
     tests: list[_Test] = []
     show_deleted = _shows_deleted(options)
     if "deleted" in options:
@@ -195,7 +198,7 @@ def _ordered(servers: list[ServerState], query: _Query, view: views.View) -> lis
     if not view.admin and (hidden := {"host", "node"} & set(keys)):
         raise NovaError(403, f"Only administrators can sort servers by {min(hidden)}")
     pairs = [(key, directions[i] if i < len(directions) else "desc") for i, key in enumerate(keys)]
-    # Sorting is stable: the least important key goes first.
+    # Sorting is stable, so the least significant key is first.
     for key, direction in reversed([pair for pair in pairs if pair[0] in _SORTED_BY]):
         servers = sorted(servers, key=_SORTED_BY[key], reverse=direction != "asc")
     return servers

@@ -1,4 +1,4 @@
-"""Nova's microversions: which one a request asks for, and how one is compared with another.
+"""Nova's microversions: parsing, comparison and negotiation.
 
 Source: `nova/api/openstack/wsgi.py` (Request.set_api_version_request) and the `microversion_parse` library.
 """
@@ -14,17 +14,17 @@ class BadMicroversion(Exception):
 
 
 class Microversion(NamedTuple):
-    """A version of Nova's API; versions compare as pairs of numbers."""
+    """A version of Nova's API; compared as a pair of numbers."""
 
     major: int
     minor: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the version that a text names.
+        """Parse a version.
 
         Raises:
-            BadMicroversion: it names none; the message is Nova's.
+            BadMicroversion: it is not valid; the message is Nova's.
         """
         if not re.fullmatch(r"[1-9]\d*\.([1-9]\d*|0)", text):
             raise BadMicroversion(
@@ -38,7 +38,7 @@ class Microversion(NamedTuple):
 
     @property
     def headers(self) -> Headers:
-        """The headers by which an answer says which version it was given in."""
+        """The headers that name the version of an answer."""
         return (
             ("OpenStack-API-Version", f"compute {self}"),
             ("X-OpenStack-Nova-API-Version", str(self)),
@@ -51,12 +51,12 @@ MINIMUM = Microversion(2, 1)
 
 
 def requested(request: Request, maximum: Microversion) -> Microversion:
-    """Return the version that a request asks for, which may be beyond what is supported.
+    """Return the version that a request asks for, which may be higher than what is supported.
 
     Without a header that is 2.1, and `latest` is the maximum. The newer header goes before the older one.
 
     Raises:
-        BadMicroversion: the header does not name a version.
+        BadMicroversion: the header is not a version.
     """
     text = _standard(request) or _legacy(request)
     if text is None:

@@ -1,4 +1,4 @@
-"""What Nova's schemas say about query parameters of a list, and the messages when one is wrong."""
+"""Nova's schemas for the query parameters of a list, and their messages."""
 
 import re
 from collections.abc import Sequence
@@ -46,8 +46,8 @@ def check_query(query: Sequence[tuple[str, str]], view: View) -> None:
         NovaError: 400 with the schema's message.
     """
     for name, value in query:
-        if complaint := _complaint(name, value, view):
-            raise NovaError(400, f"Invalid input for query parameters {name}. Value: {value}. {complaint}")
+        if violation := _violation(name, value, view):
+            raise NovaError(400, f"Invalid input for query parameters {name}. Value: {value}. {violation}")
     unknown = sorted({name for name, _ in query if name not in _PARAMETERS and not name.startswith("_")})
     if view.at_least(75) and unknown:
         verb = "does" if len(unknown) == 1 else "do"
@@ -56,10 +56,10 @@ def check_query(query: Sequence[tuple[str, str]], view: View) -> None:
 
 
 def truth(value: str) -> bool:
-    """Return what a parameter says, yes or no.
+    """Parse a boolean parameter.
 
     Raises:
-        NovaError: 400, it says neither.
+        NovaError: 400, it is not a boolean.
     """
     if value.strip().lower() in (*_YES, *_NO):
         return value.strip().lower() in _YES
@@ -67,7 +67,7 @@ def truth(value: str) -> bool:
     raise NovaError(400, f"Unrecognized value '{value}', acceptable values are: {acceptable}")
 
 
-def _complaint(name: str, value: str, view: View) -> str | None:
+def _violation(name: str, value: str, view: View) -> str | None:
     if name == "limit" and not re.fullmatch(r"[0-9]*", value):
         return f"'{value}' does not match '^[0-9]*$'"
     if name in ("changes-since", "changes-before") and not _is_moment(value):

@@ -1,4 +1,4 @@
-"""The envelopes of Nova's answers: which headers each sort of answer carries, and in what order."""
+"""The envelopes of Nova's answers: their headers, in order."""
 
 import json
 
@@ -25,7 +25,7 @@ class NovaError(Exception):
 
     Args:
         status: the HTTP status.
-        message: what the error body says.
+        message: of the error body.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -41,11 +41,14 @@ def request_ids(request_id: str) -> Headers:
 def reply(
     version: Microversion | None, request_id: str, document: object, status: int = 200, acted: bool = False
 ) -> Answer:
-    """Return a good answer with a JSON body, or with none if `document` is None.
+    """Return a successful answer.
 
     Args:
-        version: the microversion answered in; None where the answer names none.
-        request_id: the id under which the request was handled.
+        version: the microversion of the answer; None where it names none.
+        request_id: of the request.
+        status: the HTTP status.
+        document: the JSON body, before it is encoded; None for no body.
+        acted: whether the state of the cloud changed.
     """
     body = b"" if document is None else json.dumps(document).encode()
     headers = (("Content-Length", str(len(body))), ("Content-Type", "application/json"))
@@ -54,7 +57,7 @@ def reply(
 
 
 def fault(version: Microversion | None, request_id: str, status: int, message: str, extra: Headers = ()) -> Answer:
-    """Return an error that Nova's own code answers."""
+    """Return an error of Nova's own code."""
     details: dict[str, object] = {"code": status, "message": message}
     retry_after = dict(extra).get("Retry-After")
     if status in (413, 429) and retry_after:
@@ -66,7 +69,7 @@ def fault(version: Microversion | None, request_id: str, status: int, message: s
 
 
 def unauthenticated(request: Request, request_id: str) -> Answer:
-    """Return the 401 of the layer in front of Nova that checks tokens: it knows no microversions."""
+    """Return the 401 of the middleware that checks tokens, which does not use microversions."""
     error = {
         "code": 401,
         "title": "Unauthorized",
@@ -82,7 +85,7 @@ def unauthenticated(request: Request, request_id: str) -> Answer:
 
 
 def plain(request_id: str, status: int, text: str) -> Answer:
-    """Return an error of the router in front of Nova's code, which answers in plain text."""
+    """Return an error of the router in front of Nova's code, in plain text."""
     body = f"{status} {phrase(status)}\n\n{text}\n\n   ".encode()
     headers = (("Content-Length", str(len(body))), ("Content-Type", "text/plain; charset=UTF-8"))
     return Answer(status, headers + request_ids(request_id), body)

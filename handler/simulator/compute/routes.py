@@ -1,4 +1,4 @@
-"""Which of Nova's resources a path names, as Nova's own router sees it."""
+"""Parsing of paths as Nova's router does it."""
 
 import re
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ class Base:
 
     @property
     def legacy(self) -> bool:
-        """Whether it is the old API, which knows no microversions."""
+        """Whether it is the old API, which has no microversions."""
         return self.root == "/v2"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A path that was understood.
+    """A parsed path.
 
     Args:
         resource: what it names.
@@ -48,7 +48,7 @@ class Route:
         project_id: of the path; empty if it has none.
         server_id: as written in the path; empty if it has none.
         request_id: of a recorded action; empty if it has none.
-        key: of an entry of the metadata; empty if it names none.
+        key: of an entry of the metadata; empty if it has none.
     """
 
     resource: Resource
@@ -60,7 +60,7 @@ class Route:
 
 
 _BASE = re.compile(r"(?P<prefix>/compute)?(?P<root>/v2(?:\.1)?)?(?=/|$)")
-# Slashes after the version count as one; any other slash too many leads nowhere, also one at the end.
+# Several slashes after the version count as one; any other extra slash, also at the end, is not found.
 _PATH = re.compile(
     r"/*(?:(?P<project_id>[0-9a-f-]+)/)?servers"
     r"(?:/(?P<detail>detail)|/(?P<server_id>[^/]+)"

@@ -1,4 +1,4 @@
-"""What a test holds in its hand when it asks for a server."""
+"""A live view of one server, for tests."""
 
 from collections.abc import Mapping
 
@@ -7,11 +7,11 @@ from handler.simulator.compute.world import World
 
 
 class SimServer:
-    """A live view of one server: every look shows it as it is at that moment.
+    """A live view of one server: each attribute is read at that moment.
 
     Args:
-        world: where it is.
-        server_id: as the cloud writes it.
+        world: the servers.
+        server_id: in the cloud's spelling.
     """
 
     def __init__(self, world: World, server_id: str) -> None:
@@ -20,7 +20,7 @@ class SimServer:
 
     @property
     def state(self) -> ServerState:
-        """All of it at this moment, as a value that no longer changes."""
+        """Its present state, as a frozen value."""
         return self._world.get(self.id)
 
     @property
@@ -35,7 +35,7 @@ class SimServer:
 
     @property
     def task_state(self) -> str | None:
-        """`OS-EXT-STS:task_state`: what is going on, such as powering-off; None if nothing is."""
+        """`OS-EXT-STS:task_state`: the running operation, such as powering-off; None if there is none."""
         return self.state.task_state
 
     @property
@@ -70,7 +70,7 @@ class SimServer:
 
     @property
     def deleted(self) -> bool:
-        """Whether it is gone."""
+        """Whether it is deleted."""
         return self.state.deleted
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the simulated cloud knows of one server, and of what was done to it."""
+"""The state of one server, and its history."""
 
 import uuid
 from collections.abc import Iterable, Mapping
@@ -10,13 +10,13 @@ from handler.simulator.compute.states import Controller, power_state_of, status_
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A change of state that the cloud has begun and that comes true at a moment to come.
+    """A change of state that has begun and ends in the future.
 
     Args:
         at: seconds since the epoch on the world's clock; infinite for one that never ends.
         vm_state: the vm_state from then on; task_state is null from then on.
         request_id: the recorded action that this ends.
-        failed: the host could not do it, and the action's message becomes "Error".
+        failed: whether the host failed, and the action's message becomes "Error".
     """
 
     at: float
@@ -41,7 +41,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class ServerFault:
-    """What `fault` shows of a server in error; `created` is in seconds since the epoch."""
+    """The `fault` of a server in error; `created` is in seconds since the epoch."""
 
     message: str
     created: float
@@ -50,7 +50,7 @@ class ServerFault:
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """A server at one moment. Times are seconds since the epoch; `host` is None if no host ever took it.
+    """A server at one moment. Times are seconds since the epoch; `host` is None if it never had one.
 
     `controller` is a `Controller`, or its text. `flavor_name` is shown from microversion 2.47 on, where it differs from
     the id, `flavor`.
@@ -89,12 +89,12 @@ class ServerState:
 
     @property
     def deleted(self) -> bool:
-        """Whether it is gone: only a list with `changes-since` still shows it."""
+        """Whether it is deleted: only a list with `changes-since` still shows it."""
         return self.vm_state == "deleted"
 
     @property
     def scheduled(self) -> bool:
-        """Whether a cell has it. Until then a GET shows it, and an action does not find it."""
+        """Whether it is in a cell. Until then a GET shows it, and an action does not find it."""
         return not (self.vm_state == "building" and (self.host is None or self.task_state == "scheduling"))
 
 
@@ -113,11 +113,10 @@ def new_server(
     updated: float | None = None,
     **others: Any,
 ) -> ServerState:
-    """Return a server as the cloud would hold it, created at `now`, or at `updated` if earlier.
+    """Return a server, created at `now`, or at `updated` if earlier.
 
-    Args:
-        launched: whether it ever ran; False also means no `launched_at`.
-        host: a name, True for a host of the usual name, False for none, as after a failed build.
+    `launched` is whether it ever ran; False also means no `launched_at`. `host` is a name, True for a host of the usual
+    name, False for none, as after a failed build.
     """
     changed = now if updated is None else updated
     born = min(now, changed)

@@ -1,4 +1,4 @@
-"""Nova's table from (vm_state, task_state) to `status`, and what goes with each vm_state.
+"""Nova's table from (vm_state, task_state) to `status`, and the power_state of each vm_state.
 
 Source: `nova/api/openstack/common.py`, `_STATE_MAP`; the same in every release since 2013.
 """
@@ -57,9 +57,9 @@ _POWER = {
 
 
 class Controller(StrEnum):
-    """What the management controller of a machine does when Ironic asks it to switch the power off.
+    """The response of a machine's management controller when Ironic asks it to switch the power off.
 
-    Whatever it does, Nova records the stop as done: seen on a real Nova with Ironic.
+    Nova records the stop as done in each case: seen on a real Nova with Ironic.
     """
 
     WORKS = "works"
@@ -67,9 +67,9 @@ class Controller(StrEnum):
     REFUSES = "refuses"
     """It answers with an error at once, and the power stays on."""
     IGNORES = "ignores"
-    """It takes the request, and the power stays on; Nova waits for as long as a power-off takes."""
+    """It accepts the request, and the power stays on; Nova waits for as long as a power-off takes."""
     SILENT = "silent"
-    """It does not answer at all, and Nova no longer knows whether the power is on."""
+    """It does not respond, and Nova does not know whether the power is on."""
 
     @property
     def power_state(self) -> int | None:
@@ -82,13 +82,13 @@ FAULT_STATUSES = frozenset({"ERROR", "DELETED"})
 
 
 def status_of(vm_state: str, task_state: str | None) -> str:
-    """Return the `status` that Nova shows; UNKNOWN for a vm_state that it does not know."""
+    """Return the `status` that Nova shows; UNKNOWN for an unknown vm_state."""
     default, by_task = _STATUS.get(vm_state, ("UNKNOWN", {}))
     return by_task.get(task_state or "", default)
 
 
 def power_state_of(vm_state: str, has_host: bool) -> int:
-    """Return the power_state that goes with a settled vm_state: 0 none, 1 running, 3 paused, 4 off."""
+    """Return the power_state of a settled vm_state: 0 none, 1 running, 3 paused, 4 off."""
     return _POWER.get(vm_state, 0) if has_host else 0
 
 

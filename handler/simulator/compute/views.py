@@ -1,4 +1,4 @@
-"""How Nova shows servers and recorded actions, by microversion.
+"""Servers and recorded actions as Nova shows them, by microversion.
 
 Source: `nova/api/openstack/compute/views/servers.py` and `instance_actions.py`.
 """
@@ -25,14 +25,14 @@ _EVENTS = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """For whom something is shown.
+    """The request that something is shown for.
 
     Args:
         version: the microversion asked for.
         base_url: scheme, host and port that the caller used.
-        base: where the path began, and so where links begin.
-        project_id: of the URL; empty if the URL has none, and then links have none either.
-        admin: the caller is an administrator, and sees where a server runs.
+        base: beginning of the path, and so of links.
+        project_id: of the URL, and so of links; empty if it has none.
+        admin: whether the caller is an administrator, who sees the host of a server.
     """
 
     version: Microversion
@@ -63,10 +63,12 @@ def brief(server: ServerState, view: View) -> dict[str, object]:
 
 
 def full(server: ServerState, view: View, *, alone: bool) -> dict[str, object]:
-    """Return a server with all that is shown of it.
+    """Return a server with all its members.
 
     Args:
-        alone: it is the answer to a GET of this one server, which shows a little more than a list does.
+        server: the server.
+        view: the request.
+        alone: whether it is the answer to a GET of this one server, which shows more than a list.
     """
     shown: dict[str, object] = {
         "accessIPv4": "",
@@ -126,7 +128,7 @@ def action(entry: Action, view: View) -> dict[str, object]:
 
 
 def action_in_detail(entry: Action, server: ServerState, view: View) -> dict[str, object]:
-    """Return a recorded action with its events, which plain users see from 2.51 on."""
+    """Return a recorded action with its events, which users who are not administrators see from 2.51 on."""
     shown = action(entry, view)
     if view.admin or view.at_least(51):
         shown["events"] = [_event(entry, server, view)]
@@ -153,7 +155,7 @@ def _event(entry: Action, server: ServerState, view: View) -> dict[str, object]:
 
 
 def _later(server: ServerState, view: View, alone: bool) -> dict[str, object]:
-    """Return what microversions after 2.1 added at the end, in Nova's order."""
+    """Return the members that microversions after 2.1 added at the end, in Nova's order."""
     added: dict[str, object] = {}
     if view.at_least(9):
         added["locked"] = server.locked
@@ -232,7 +234,7 @@ def _host_id(server: ServerState) -> str:
     return _hashed(server.project_id + server.host) if server.host else ""
 
 
-# Lists show the same few places and seconds a thousand times.
+# Lists show the same few hosts and seconds a thousand times.
 @lru_cache(maxsize=1024)
 def _hashed(place: str) -> str:
     return hashlib.sha224(place.encode()).hexdigest()
@@ -248,5 +250,5 @@ def _time(seconds: float) -> str:
 
 
 def _precise(seconds: float | None) -> str | None:
-    # Six digits and no zone letter, but whole seconds: the database keeps no fraction.
+    # Six digits and no zone, but whole seconds: the database has no fraction.
     return None if seconds is None else f"{_whole(int(seconds))}.000000"

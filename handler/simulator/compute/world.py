@@ -1,7 +1,7 @@
 """The servers of the simulated cloud and Nova's rules about them: no HTTP, no threads, no timers.
 
-Whatever takes time is written down with the moment at which it comes true, and is brought about by the first
-look after that moment. A test that holds the clock therefore holds the cloud.
+A change that takes time is recorded with the time of its end, and is made by the first read after that. So a test with
+a fake clock controls the cloud.
 """
 
 import threading
@@ -17,7 +17,7 @@ _OPEN_TO_METADATA = frozenset({"active", "paused", "suspended", "stopped"})
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """On whose behalf something is done, and under which request id it is recorded."""
+    """The user of an action, and the request id under which it is recorded."""
 
     user_id: str
     project_id: str
@@ -26,23 +26,23 @@ class Actor:
 
 
 class Refusal(Exception):
-    """The cloud's rules forbid it; the text is the message that Nova gives."""
+    """The action is not permitted; the text is Nova's message."""
 
 
 class NotFound(Refusal):
-    """The caller has no such server (any more, or yet)."""
+    """The caller has no such server (any more, or not yet)."""
 
 
 class Conflict(Refusal):
-    """The server's state forbids it."""
+    """The server's state does not permit it."""
 
 
 class World:
     """All servers of all projects.
 
     Args:
-        clock: seconds since the epoch; asked at every look.
-        power_off_delay: seconds from a stop taken to `stopped`, unless a server has its own.
+        clock: seconds since the epoch; called at every read.
+        power_off_delay: seconds from an accepted stop to `stopped`, unless a server has its own.
     """
 
     def __init__(self, clock: Callable[[], float], power_off_delay: float = 0.0) -> None:
@@ -53,7 +53,7 @@ class World:
         self._actions: dict[str, list[Action]] = {}
 
     def add(self, server: ServerState, request_id: str) -> None:
-        """Take in a server, with the record of its creation."""
+        """Add a server, with the record of its creation."""
         with self.lock:
             if server.id in self._servers:
                 raise ValueError(f"there is a server {server.id} already")
@@ -61,7 +61,7 @@ class World:
             self._record(server.id, "create", Actor(server.user_id, server.project_id, request_id), server.created)
 
     def get(self, server_id: str) -> ServerState:
-        """Return the server as it is now, whoever owns it, deleted or not.
+        """Return the present state of a server of any project, also of a deleted one.
 
         Raises:
             KeyError: there never was one.
@@ -70,15 +70,15 @@ class World:
             return self._settled(server_id.lower())
 
     def known(self, server_id: str) -> bool:
-        """Whether there is or ever was a server of that id, in any case of letters as in Nova's database."""
+        """Whether there is or ever was a server of that id, which is compared without regard to case, as in Nova."""
         with self.lock:
             return server_id.lower() in self._servers
 
     def find(self, server_id: str, project_id: str | None) -> ServerState:
-        """Return the server as it is now.
+        """Return the present state of a server.
 
         Args:
-            server_id: in any case of letters.
+            server_id: compared without regard to case.
             project_id: whose servers are seen; None for an administrator, who sees all.
 
         Raises:
@@ -92,11 +92,11 @@ class World:
             raise NotFound(f"Instance {server_id} could not be found.")
 
     def find_to_act(self, server_id: str, project_id: str | None) -> ServerState:
-        """Return the server to which an action is addressed.
+        """Return the server of an action.
 
         Raises:
-            NotFound: as `find`, and also while the server is still being scheduled; the words differ for an
-                id that was never seen (nova/compute/api.py looks it up by cell).
+            NotFound: as `find`, and also while the server is being scheduled; the text differs for an unknown id
+                (nova/compute/api.py looks it up by cell).
         """
         with self.lock:
             if not self.known(server_id):
@@ -107,13 +107,13 @@ class World:
             return server
 
     def all(self) -> list[ServerState]:
-        """Return every server as it is now, deleted ones too, the last created first."""
+        """Return the present state of every server, also of deleted ones, the last created first."""
         with self.lock:
             newest_first = [self._settled(server_id) for server_id in reversed(self._servers)]
             return sorted(newest_first, key=lambda server: -server.created)
 
     def actions(self, server_id: str) -> list[Action]:
-        """Return what was done to the server, the latest first."""
+        """Return the history of the server, the latest action first."""
         with self.lock:
             self._settled(server_id.lower())
             return list(reversed(self._actions[server_id.lower()]))
@@ -219,10 +219,10 @@ class World:
         return server
 
     def change(self, server_id: str, **changes: Any) -> None:
-        """Set fields of `ServerState` behind everybody's back.
+        """Set fields of `ServerState` without an action.
 
-        A new vm_state or task_state ends whatever the cloud was about to do. A new vm_state without a
-        task_state means that nothing is going on, and brings its usual power_state along.
+        A new vm_state or task_state ends the running operation. A new vm_state without a task_state means that there
+        is no operation, and sets the usual power_state.
 
         Raises:
             KeyError: there never was such a server.
@@ -243,7 +243,7 @@ class World:
             self._servers[server.id] = replace(server, **changes)
 
     def record(self, server_id: str, action: str, actor: Actor, at: float) -> None:
-        """Write an entry into a server's history without doing anything, as Ironic's notifications do.
+        """Add an entry to a server's history without an action, as Ironic's notifications do.
 
         Raises:
             KeyError: there never was such a server.
@@ -253,7 +253,7 @@ class World:
             self._actions[server_id.lower()].sort(key=lambda entry: entry.start_time)
 
     def _admitted(self, server_id: str, actor: Actor, action: str, vm_states: frozenset[str]) -> ServerState:
-        # The order is upstream's (the decorators in nova/compute/api.py), and shows in what a caller is told.
+        # The order is upstream's (the decorators in nova/compute/api.py), and decides on the message.
         server = self.find_to_act(server_id, None if actor.admin else actor.project_id)
         _check_lock(server, actor)
         if server.host is None:

@@ -1,4 +1,4 @@
-"""Access keys: who signs with which, and what the gateway makes of wrong signatures."""
+"""Access keys and the verification of signatures by the gateway."""
 
 import hmac
 import secrets
@@ -20,9 +20,9 @@ class AccessKey:
     """A key that signs requests.
 
     Args:
-        access: its id, which goes with each request.
-        secret: what signs, and is never sent.
-        security_token: what goes with each request if the key is a temporary one; None for a permanent one.
+        access: its id, sent with each request.
+        secret: signs, and is never sent.
+        security_token: of a temporary key, sent with each request; None for a permanent one.
     """
 
     access: str
@@ -31,7 +31,7 @@ class AccessKey:
 
 
 class BadSignature(Exception):
-    """The signature proves nothing; the text says why, which the caller is told in part only."""
+    """The signature is not valid; the text is the reason, of which the caller gets a part only."""
 
 
 @dataclass(slots=True)
@@ -56,10 +56,11 @@ class AccessKeys:
         self._lock = threading.Lock()
 
     def add(self, user: User, lifetime: float | None) -> AccessKey:
-        """Give a user a new key.
+        """Create a key of a user.
 
         Args:
-            lifetime: seconds for which a temporary key is good; None for a permanent one.
+            user: the user.
+            lifetime: seconds for which a temporary key is valid; None for a permanent one.
         """
         access = "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") for _ in range(20))
         temporary = lifetime is not None
@@ -70,36 +71,36 @@ class AccessKeys:
         return key
 
     def verify(self, request: Request) -> User:
-        """Return who signed a request.
+        """Return the user who signed a request.
 
-        More than five failures in a row lock the key for five minutes, also for right signatures.
+        More than five failures in a row lock the key for five minutes, also for valid signatures.
 
         Raises:
-            BadSignature: it is wrong, incomplete, too old or from the future, or the key is unknown, over or locked.
+            BadSignature: it is wrong, incomplete, too old or in the future, or the key is unknown, expired or locked.
         """
-        said = Authorization.of(request)
-        if said is None:
+        authorization = Authorization.of(request)
+        if authorization is None:
             raise BadSignature("the authorization header cannot be read")
         with self._lock:
-            holder = self._holders.get(said.access)
+            holder = self._holders.get(authorization.access)
             if holder is None:
                 raise BadSignature("unknown access key")
             now = self._clock()
             if now < holder.locked_until:
                 raise BadSignature("the access key is locked")
-            if complaint := _complaint(request, said, holder, now):
+            if violation := _violation(request, authorization, holder, now):
                 holder.failures += 1
                 if holder.failures > _FAILURES_ALLOWED:
                     holder.failures = 0
                     holder.locked_until = now + _LOCKED_FOR
-                raise BadSignature(complaint)
+                raise BadSignature(violation)
             holder.failures = 0
             return holder.user
 
 
-def _complaint(request: Request, said: Authorization, holder: _Holder, now: float) -> str | None:
-    """Return what is wrong with the signature; None if nothing is."""
-    if missing := {"host", "x-sdk-date"} - set(said.names):
+def _violation(request: Request, authorization: Authorization, holder: _Holder, now: float) -> str | None:
+    """Return why the signature is not valid; None if it is."""
+    if missing := {"host", "x-sdk-date"} - set(authorization.names):
         return f"{min(missing)} must be signed"
     moment = moment_of(request)
     if moment is None or abs(now - moment) > _TOLERANCE:
@@ -108,6 +109,6 @@ def _complaint(request: Request, said: Authorization, holder: _Holder, now: floa
         return "the access key is over"
     if request.header("X-Security-Token") != holder.key.security_token:
         return "the security token is not that of the access key"
-    if not hmac.compare_digest(signature(request, said.names, holder.key.secret), said.signature):
+    if not hmac.compare_digest(signature(request, authorization.names, holder.key.secret), authorization.signature):
         return "the signature does not fit the request"
     return None

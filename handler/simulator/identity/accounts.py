@@ -1,4 +1,4 @@
-"""The people who work in the simulated cloud from the start, and their project."""
+"""The seeded users of the simulated cloud, and their project."""
 
 import secrets
 import uuid
@@ -14,10 +14,10 @@ class Accounts:
     """A domain with three users and three projects.
 
     `operator` is a member of the project, `watcher` may only read in it, and `admin` may do everything.
-    Nobody but an administrator sees into the project `other-project`.
+    Only an administrator can read the project `other-project`.
 
     Args:
-        identity: where they are put.
+        identity: that they are added to.
         project_name: the project.
         domain_name: the domain of all of them.
         password: of `operator`; None for a random one, as the others have.
@@ -47,7 +47,7 @@ class Accounts:
         return self._users[name]
 
     def environ(self, name: str) -> dict[str, str]:
-        """Return the OS_* variables of a user's login, scoped to the project; without those of the place."""
+        """Return the OS_* variables of a user's login, scoped to the project; without URL and region."""
         user = self.user(name)
         return {
             "OS_USERNAME": user.name,
@@ -75,7 +75,10 @@ class Accounts:
         """Add a login for a program on behalf of a user, with the user's own roles unless some are given.
 
         Args:
-            access_rules: as `ApplicationCredential` has them.
+            user: the user.
+            name: of the login.
+            roles: in place of the user's.
+            access_rules: as of `ApplicationCredential`.
         """
         owner = self.user(user)
         held = tuple(roles) if roles is not None else owner.roles[self.project.id]

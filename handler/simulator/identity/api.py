@@ -1,4 +1,4 @@
-"""Keystone v3 as far as a login needs it: version documents, and tokens issued, checked and revoked.
+"""The part of Keystone v3 that a login needs: version documents; issuing, checking and revoking of tokens.
 
 Statuses, headers, bodies and wording are those of Keystone 30 (OpenStack 2026.1) behind its own Flask app.
 """
@@ -30,15 +30,15 @@ If you entered the URL manually please check your spelling and try again.</p>
 
 
 class _BadRequest(Exception):
-    """The body of a login says nothing that Keystone could check."""
+    """The body of a login is not valid."""
 
 
 class Keystone:
     """Answers requests to `/` and `/v3`.
 
     Args:
-        otc: as Open Telekom Cloud's IAM: a project named without a domain is looked for in the user's own, and
-            whoever logs in can ask for projects by name.
+        otc: whether it behaves as Open Telekom Cloud's IAM: a project without a domain is looked up in the user's own,
+            and projects can be listed by name.
     """
 
     def __init__(self, identity: Identity, catalog: Catalog, *, otc: bool = False) -> None:
@@ -47,7 +47,7 @@ class Keystone:
         self._otc = otc
 
     def answer(self, request: Request) -> Answer:
-        """Return Keystone's answer, having done what was asked."""
+        """Carry out a request, and return Keystone's answer."""
         path = request.path.rstrip("/")
         match request.method, path:
             case "GET", "":
@@ -72,7 +72,7 @@ class Keystone:
         return _answer(404, _NO_SUCH_PATH, "text/html; charset=utf-8")
 
     def refuse(self, request: Request, status: int, message: str | None = None) -> Answer:
-        """Return an error of Keystone's shape; the message is the usual one of the status unless given."""
+        """Return an error in Keystone's form; the message is the usual one of the status unless given."""
         title = phrase(status)
         text = _UNAUTHENTICATED if status == 401 else f"{title}."
         error = {"error": {"code": status, "message": message or text, "title": title}}
@@ -143,7 +143,7 @@ class Keystone:
         if scope == "unscoped" or (isinstance(scope, dict) and "unscoped" in scope):
             return None
         if not isinstance(scope, dict) or not isinstance(scope.get("project"), dict):
-            # No user here holds a role on a domain or on the system.
+            # No user here has a role on a domain or on the system.
             raise Denied
         given = scope["project"]
         if "id" in given:
@@ -250,7 +250,7 @@ def _named(domain: Domain) -> dict[str, str]:
 
 
 def _time(seconds: float) -> str:
-    # Whole seconds: Fernet tokens carry no fraction, so Keystone shows none.
+    # Whole seconds: Fernet tokens have no fraction, so Keystone shows none.
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

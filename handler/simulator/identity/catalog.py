@@ -6,15 +6,15 @@ from enum import StrEnum
 
 from handler.simulator.identity.model import Token
 
-# A real catalogue is never of one service: a client that takes just any endpoint must stumble here.
+# A real catalogue has several services: a client that takes just any endpoint must fail here.
 _OTHERS = (("network", "neutron", "/network"), ("image", "glance", "/image"))
 
 
 class ComputePath(StrEnum):
-    """What follows host and port in the catalogue's compute URL; Open Telekom Cloud has the project in it.
+    """The path of the catalogue's compute URL; on Open Telekom Cloud it has the project.
 
-    A client that asks for a range of versions climbs up from there to a list of versions. At the root of the port
-    it finds Keystone's, which misleads it; below the prefix it finds Nova's, as on DevStack.
+    A client that asks for a range of versions requests the parent paths until one is a list of versions. At the root
+    of the port that is Keystone's, which is the wrong one; below the prefix it is Nova's, as on DevStack.
     """
 
     PLAIN = "/v2.1"
@@ -27,11 +27,11 @@ class Catalog:
     """The catalogue of a cloud.
 
     Args:
-        region: the id of the region that is there.
+        region: the id of the simulated region.
         compute: the form of the compute URL.
         bms: the form of the URL of the BMS API; empty if the cloud has none.
         smn: whether there is SMN; its URL has no project in it, as on Open Telekom Cloud.
-        more_regions: others, whose URLs lead nowhere.
+        more_regions: others, at whose URLs there is no server.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Catalog:
         self._ids: dict[str, str] = {}
 
     def entries(self, token: Token) -> list[dict[str, object]]:
-        """Return the catalogue as the token of one project shows it; empty without a project."""
+        """Return the catalogue for the project of a token; empty without a project."""
         if token.project is None:
             return []
         compute = self.compute.format(project_id=token.project.id)

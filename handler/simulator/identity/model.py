@@ -1,4 +1,4 @@
-"""Who may log in to the simulated cloud, and the tokens that were given out."""
+"""The users of the simulated cloud, and the tokens that were issued."""
 
 import re
 import secrets
@@ -18,7 +18,7 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What servers belong to, and what a token is scoped to; `id` is 32 hexadecimal digits."""
+    """An owner of servers and scope of tokens; `id` is 32 hexadecimal digits."""
 
     id: str
     name: str
@@ -27,7 +27,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A login. `roles` maps the id of a project to the names of the roles held there."""
+    """A user. `roles` maps the id of a project to the names of the user's roles there."""
 
     id: str
     name: str
@@ -56,7 +56,7 @@ class ApplicationCredential:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token given out; times are seconds since the epoch. Without a project it opens only Keystone."""
+    """An issued token; times are seconds since the epoch. Without a project it is valid for Keystone only."""
 
     id: str = field(repr=False)
     user: User
@@ -84,7 +84,7 @@ class Token:
 
     @property
     def may_write(self) -> bool:
-        """Whether Nova's policy lets the holder stop and start servers of the project."""
+        """Whether Nova's policy permits the holder to stop and start servers of the project."""
         return self.admin or "member" in self.roles
 
 
@@ -94,7 +94,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 class Denied(Exception):
-    """The login is refused; Keystone does not say why."""
+    """The login is refused; Keystone does not give the reason."""
 
 
 class Identity:
@@ -102,8 +102,8 @@ class Identity:
 
     Args:
         clock: seconds since the epoch.
-        token_ttl: seconds for which a new token is good.
-        long_tokens: tokens of some kilobytes, as of Open Telekom Cloud, in place of Keystone's short ones.
+        token_ttl: seconds for which a new token is valid.
+        long_tokens: whether tokens have some kilobytes, as on Open Telekom Cloud.
     """
 
     def __init__(self, clock: Callable[[], float], token_ttl: float, *, long_tokens: bool = False) -> None:
@@ -141,12 +141,14 @@ class Identity:
         parent: Token | None = None,
         credential: ApplicationCredential | None = None,
     ) -> Token:
-        """Give out a token.
+        """Issue a token.
 
         Args:
+            user: its holder.
+            methods: of the login.
             project: its scope; None for a token without one.
-            parent: the token that was shown to get this one, which then lives no longer than that.
-            credential: the application credential that was shown, whose roles it then has.
+            parent: the token that was used to get this one, which then expires at the same time.
+            credential: the application credential that was used, whose roles it then has.
 
         Raises:
             Denied: the user has no role on the project.
@@ -156,7 +158,7 @@ class Identity:
             raise Denied
         now = self.clock()
         token = Token(
-            # The look and length of a Fernet token, which is what clients meet in their headers; or of a PKI one.
+            # The form and length of a Fernet token, or of a PKI token.
             id="MIIV" + secrets.token_urlsafe(3072) if self._long_tokens else "gAAAAAB" + secrets.token_urlsafe(132),
             user=user,
             project=project,
@@ -172,29 +174,29 @@ class Identity:
         return token
 
     def check(self, token_id: object) -> Token | None:
-        """Return the token if it was given out, is not expired and not revoked."""
+        """Return the token if it was issued, is not expired and not revoked."""
         with self._lock:
             token = self._tokens.get(token_id) if isinstance(token_id, str) else None
         return token if token and self.clock() < token.expires_at else None
 
     def revoke(self, token_id: str) -> None:
-        """Forget the token; one that is not known is no error."""
+        """Revoke the token; an unknown one is ignored."""
         with self._lock:
             if self._tokens.pop(token_id, None):
                 self._revoked.add(token_id)
 
     def revoke_all(self) -> None:
-        """Forget every token given out so far."""
+        """Revoke every token issued so far."""
         with self._lock:
             self._revoked.update(self._tokens)
             self._tokens.clear()
 
     def was_revoked(self, token_id: str | None) -> bool:
-        """Whether the token was given out and then revoked."""
+        """Whether the token was issued and then revoked."""
         with self._lock:
             return token_id in self._revoked
 
     def drop(self, token: Token) -> None:
-        """Take back a token that nobody outside the cloud has seen."""
+        """Remove a token that was never sent."""
         with self._lock:
             self._tokens.pop(token.id, None)

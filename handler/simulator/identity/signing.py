@@ -1,4 +1,4 @@
-"""Requests signed with an access key instead of bearing a token: the algorithm `SDK-HMAC-SHA256`, computed anew.
+"""Verification of requests signed with an access key, by the algorithm `SDK-HMAC-SHA256`.
 
 Source: Huawei Cloud's guide to API signing; `tests/simulator` has a known answer.
 """
@@ -24,11 +24,11 @@ _UNSIGNED_BODY = "UNSIGNED-PAYLOAD"
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What a signed request says of itself.
+    """The `Authorization` header of a signed request.
 
     Args:
         access: the id of the key.
-        names: the signed headers, in small letters.
+        names: the signed headers, in lower case.
         signature: 64 hexadecimal digits.
     """
 
@@ -38,7 +38,7 @@ class Authorization:
 
     @classmethod
     def of(cls, request: Request) -> Self | None:
-        """Return it; None if it cannot be read."""
+        """Parse the header of a request; None if it has none that is valid."""
         found = _AUTHORIZATION.fullmatch(request.header("Authorization") or "")
         if found is None:
             return None
@@ -46,15 +46,16 @@ class Authorization:
 
 
 def is_signed(request: Request) -> bool:
-    """Whether a request proves its sender by a signature; a token, if there is one, counts for more."""
+    """Whether a request is authenticated by a signature; a token takes precedence."""
     return request.header("X-Auth-Token") is None and (request.header("Authorization") or "").startswith(ALGORITHM)
 
 
 def signature(request: Request, names: tuple[str, ...], secret: str) -> str:
-    """Return the signature that a request ought to have.
+    """Return the signature that a request must have.
 
     Args:
-        names: the headers that are signed, in small letters and any order.
+        request: the request.
+        names: the headers that are signed, in lower case and any order.
         secret: the secret of the key.
     """
     canonical = "\n".join(
@@ -74,7 +75,7 @@ def signature(request: Request, names: tuple[str, ...], secret: str) -> str:
 
 
 def moment_of(request: Request) -> float | None:
-    """Return when a request says it was signed, in seconds since the epoch; None if it does not."""
+    """Return the time of a signature, in seconds since the epoch; None if the request has none."""
     try:
         moment = datetime.strptime(request.header("X-Sdk-Date") or "", "%Y%m%dT%H%M%SZ")
     except ValueError:
@@ -83,7 +84,7 @@ def moment_of(request: Request) -> float | None:
 
 
 def _path(path: str) -> str:
-    # What is signed ends in a slash, whether or not what is sent does.
+    # The signed path ends in a slash, whether or not the path that is sent does.
     encoded = "/".join(_encoded(unquote(segment)) for segment in path.split("/"))
     return encoded if encoded.endswith("/") else encoded + "/"
 

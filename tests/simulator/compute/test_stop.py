@@ -66,7 +66,7 @@ def test_the_delay_of_the_cloud_holds_for_servers_without_their_own(clock: FakeC
     cloud = Simulator(clock=clock, power_off_delay=30)
     slow, quick = cloud.add_server(), cloud.add_server(power_off_delay=0)
     for server_id in (slow, quick):
-        cloud._world.stop(server_id, cloud._somebody("me"))
+        cloud._world.stop(server_id, cloud._actor("me"))
     assert cloud.server(slow).task_state == "powering-off"
     assert cloud.server(quick).vm_state == "stopped"
 
@@ -373,7 +373,7 @@ def test_somebody_else_can_start_and_restart_a_server_behind_our_back(cloud: Sim
     clock.advance(10)
     assert states(cloud.server(server_id))[:3] == ("ACTIVE", "active", None)
     restart, start, _ = cloud.actions(server_id)
-    assert (restart.action, restart.user_id) == ("reboot", "somebody-else")
+    assert (restart.action, restart.user_id) == ("reboot", "another-user")
     assert (start.action, start.user_id) == ("start", "night-shift")
     with pytest.raises(Conflict, match="Cannot 'start' instance"):
         cloud.start_server(server_id)
