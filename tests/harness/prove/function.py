@@ -12,8 +12,10 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
-from handler.cloud import listing
+from handler.cloud import bms, listing, nova
+from handler.cloud.auth import keystone
 from handler.inbound.endpoints import stop_servers as endpoint
+from handler.inbound.extract import selector
 from handler.inbound.extract.dispatch import extract
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
@@ -29,6 +31,9 @@ from tests.harness.prove.command import Command
 from tests.harness.prove.network import CloudClient, SinkClient
 
 SINK = "http://sink.test/results"
+# What the function imports only when it needs it. Hypothesis draws from the constants of the project's modules that are
+# loaded, so all are loaded before the first environment: else a round would depend on the rounds before it.
+LOADED_LATE = (bms, keystone, nova, selector)
 # Deliveries that may wait for the run of another one, at a time.
 _MAX_WAITING = 1
 

@@ -277,8 +277,9 @@ def _expected_of_state(
         return {"never-launched"}
     stopping = _stopping(event, state)
     if shared_job and not event.dry_run:
-        # It may run on because of another server until the waiting time is up, or fail because of one.
-        stopping |= {"accepted"}
+        # It may run on because of another server until the waiting time is up, or fail because of one: what is then not
+        # seen off counts as failed.
+        stopping |= {"accepted", "reverted"}
     if not history:
         # A failed stop that was over before the next read leaves no trace.
         return stopping | ({"accepted"} if "reverted" in stopping else set())

@@ -71,6 +71,23 @@ def test_the_same_seed_gives_the_same_transcript() -> None:
     assert transcript(1, "1") != transcript(2, "1")
 
 
+def test_a_round_is_the_same_whatever_ran_before_it() -> None:
+    """So that what a breakage finds is due to the guard, since the whole function holds with the same choices."""
+    code = (
+        "import sys, logging; logging.disable()\n"
+        "from tests.harness.prove import machine, test_prove\n"
+        "for number in (0, 0):\n"
+        "    before = set(sys.modules)\n"
+        "    machine.COUNTERS = machine.Counters()\n"
+        "    machine.run_round(machine.Machine, number, 1, test_prove._BRIEFLY)\n"
+        "    print(machine.COUNTERS.transcript)\n"
+        "    print([m for m in sys.modules if m not in before and m.startswith(('handler', 'tests'))])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, loaded, second, _ = done.stdout.splitlines()
+    assert (loaded, first) == ("[]", second)
+
+
 def test_what_was_never_counted_is_named() -> None:
     """A long run fails if a reason, a refusal or a fault was not reached."""
     counters = Counters()
