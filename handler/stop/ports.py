@@ -53,6 +53,21 @@ class StopFailed(NamedTuple):
     report: str = ""
 
 
+class Candidate(NamedTuple):
+    """A server that the event may still stop.
+
+    Attributes:
+        id: lower-case UUID.
+        name: as the cloud has it; None if the server was not read yet.
+    """
+
+    id: str
+    name: str | None
+
+
+Announce = Callable[[Sequence[Candidate]], None]
+"""Is called with every server that an event may still stop, once, before its first stop."""
+
 Seen = Server | Pending | ReadSingly | StopFailed | CloudError
 
 

@@ -15,7 +15,7 @@ from handler.stop.calls import CompletedCall
 from handler.stop.decide import refuse
 from handler.stop.model import Policy, Refusal, Report, ServerResult, StopRequest
 from handler.stop.pauses import backoff
-from handler.stop.ports import CallExecutor, Cloud, CloudReader
+from handler.stop.ports import Announce, CallExecutor, Cloud, CloudReader
 from handler.stop.scheduler import Scheduler
 from handler.stop.steps import Step
 
@@ -106,6 +106,7 @@ def run(
     on_result: Callable[[ServerResult], None] = lambda _: None,
     before_first_stop: Callable[[int], None] = lambda _: None,
     on_failure: Callable[[CloudError], None] = lambda _: None,
+    announce: Announce | None = None,
 ) -> Report:
     """Handle one event that was prepared.
 
@@ -120,6 +121,9 @@ def run(
             stopped; what it raises ends the run with nothing sent.
         on_failure: called with each failed call to the cloud, once for each server that it was about; not if only the
             history cannot be had, which the server's row says.
+        announce: called once before the first stop is sent, and after `before_first_stop`, with the servers that may
+            still be stopped; what it raises ends the run with nothing sent. With it, no stop is sent before every
+            server has a first decision or is waited for.
 
     Returns:
         The report: a refusal, or a result for each server.
@@ -143,6 +147,7 @@ def run(
             on_result,
             before_first_stop,
             on_failure,
+            announce,
         ).results(prepared.look)
     detail = " ".join(filter(None, (_left_out(request), prepared.detail))) or None
     return Report(request, cloud.api, dry_run, refusal, servers, prepared.started_at, executor.now(), detail)

@@ -18,7 +18,17 @@ from handler.stop.calls import CompletedCall, Observations, call
 from handler.stop.evidence import History, gap_of
 from handler.stop.model import Policy, Server, ServerResult, StopRequest
 from handler.stop.pauses import Pauses
-from handler.stop.ports import CallExecutor, Cloud, DryRunStop, Pending, ReadSingly, StopFailed, Taken
+from handler.stop.ports import (
+    Announce,
+    CallExecutor,
+    Candidate,
+    Cloud,
+    DryRunStop,
+    Pending,
+    ReadSingly,
+    StopFailed,
+    Taken,
+)
 from handler.stop.server_task import ServerTask
 from handler.stop.steps import Moment, Next, Step
 
@@ -28,6 +38,10 @@ _LOG = logging.getLogger(__name__)
 _TOGETHER_PER_SERVER = 0.003
 # A call that may last to the deadline ends there, but for the last digits of the clock.
 _GRAIN = 0.001
+# Where stops are announced, they wait for the first decisions at most this share of the time that is left.
+_LONGEST_HOLD = 0.5
+# A server that was held back for longer than so many seconds is read again before its stop.
+_FRESH = 2.0
 
 
 class Scheduler:
@@ -35,7 +49,8 @@ class Scheduler:
 
     Args:
         request: it was not refused, and names its servers.
-        policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop, on_failure: as `run` has them.
+        policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop, on_failure,
+            announce: as `run` has them.
     """
 
     def __init__(
@@ -50,10 +65,12 @@ class Scheduler:
         on_result: Callable[[ServerResult], None],
         before_first_stop: Callable[[int], None],
         on_failure: Callable[[CloudError], None],
+        announce: Announce | None,
     ) -> None:
         self._on_result = on_result
         self._before_first_stop = before_first_stop
         self._on_failure = on_failure
+        self._announce = announce
         self._any_stop = False
         self._cloud = cloud
         self._crew = executor
@@ -69,6 +86,10 @@ class Scheduler:
         self._in_flight = 0
         self._probing = False
         self._observations = Observations()
+        # Only with `announce`: the servers without a first decision, and those whose stop waits for the others'.
+        self._undecided = set(self._tasks) if announce else set()
+        self._held: list[tuple[str, float]] = []
+        self._hold_ends = deadline
 
     def results(self, look: CompletedCall | None) -> tuple[ServerResult, ...]:
         """Go over the servers until each has a result or the budget ends.
@@ -76,18 +97,23 @@ class Scheduler:
         Args:
             look: a read that showed all of them; None if there was none.
         """
+        now = self._crew.monotonic()
+        self._hold_ends = now + (self._deadline - now) * _LONGEST_HOLD
         if look is None:
             self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._tasks)))
         else:
             self._observations.note(look)
             self._learn(look)
         while self._open:
+            self._release_held()
             now = self._crew.monotonic()
             if now >= self._deadline:
                 break
             self._collect_due(now)
             self._send()
             wake = min(self._later[0][0] if self._later else self._deadline, self._deadline)
+            if self._held:
+                wake = min(wake, self._hold_ends)
             if not self._in_flight and wake >= self._deadline:
                 break
             completed = self._crew.next(max(wake - now, 0.0))
@@ -121,6 +147,23 @@ class Scheduler:
             heapq.heappush(self._later, entry)
         self._stops.extend(self._cloud.stop_groups(stops) if stops else ())
         self._asks.extend((Step.READ, group) for group in (self._cloud.read_groups(reads) if reads else ()))
+
+    def _release_held(self) -> None:
+        """Announce the stops that were held back, once every first decision is there or was waited for; send them."""
+        if not self._held or (self._undecided and self._crew.monotonic() < self._hold_ends):
+            return
+        assert self._announce is not None
+        self._before_first_stop(self._open)
+        self._any_stop = True
+        self._announce([Candidate(task.id, task.name) for task in self._tasks.values() if task.result is None])
+        now = self._crew.monotonic()
+        fresh = [id_ for id_, decided_at in self._held if now - decided_at <= _FRESH]
+        stale = [id_ for id_, decided_at in self._held if now - decided_at > _FRESH]
+        self._held.clear()
+        if fresh:
+            self._stops.extend(self._cloud.stop_groups(fresh))
+        for id_ in stale:
+            heapq.heappush(self._later, (now, next(self._order), Next(Step.READ, now), id_))
 
     def _send(self) -> None:
         # Stops go first: the shorter the time between a look and the stop, the less can change in it.
@@ -179,8 +222,12 @@ class Scheduler:
                     coming = case.on_history(answer, at)
                 case _:
                     coming = case.on_read(answer, at)
+            if not isinstance(answer, ReadSingly) and (coming is None or coming.step is not Step.HISTORY):
+                self._undecided.discard(id_)
             if coming is None:
                 self._ended(case)
+            elif coming.step is Step.STOP and self._announce is not None and not self._any_stop:
+                self._held.append((id_, time_ended))
             elif coming.step is Step.STOP and self._cloud.one_by_one:
                 # At once: going through a thousand servers takes as long as the cloud takes to answer a call.
                 self._stops.append((id_,))

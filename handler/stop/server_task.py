@@ -83,6 +83,11 @@ class ServerTask:
         self._polls = Polls()
 
     @property
+    def name(self) -> str | None:
+        """The server's name; None if it was not read yet."""
+        return self._server.name if self._server else None
+
+    @property
     def needs_probe(self) -> bool:
         """Whether it matters by now if other servers can still be read."""
         return self.result is None and self.taken is None and self.failures.probe_matters

@@ -75,6 +75,10 @@ class FakeExecutor:
         """The call being made lasts so long."""
         self._lasts += duration
 
+    def passes(self, duration: float) -> None:
+        """The run itself spends so long on something other than a call."""
+        self._clock += duration
+
     def start(self, call: Callable[[], Any]) -> None:
         self._clock += self._handover
         self._lasts = 0.0
