@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -220,7 +219,7 @@ class Service:
         prepared = prepare(
             request, self.settings.policy, self._cloud(request), executor, deadline=deadline, on_failure=failed
         )
-        return replace(prepared, asked=asked) if asked is not request else prepared
+        return prepared._replace(asked=asked) if asked is not request else prepared
 
     def _reviewed(self, prepared: Sequence[PreparedRequest]) -> Sequence[PreparedRequest]:
         """Turn the events of one delivery that need an approval into plans.
@@ -236,7 +235,7 @@ class Service:
             if needed and one.refusal is None and one.asked.plan is None and not self._dry_run(one.request):
                 from handler.services.approvals import to_be_planned
 
-                one = replace(one, request=to_be_planned(one.request, needed, approval))
+                one = one._replace(request=to_be_planned(one.request, needed, approval))
             reviewed.append(one)
         return reviewed
 

@@ -202,7 +202,7 @@ def test_each_state_and_the_newest_entry_of_the_history_make_another_digest() ->
         replace(server, updated=NOW),
         replace(server, history=acts(CREATED)),
         replace(server, history=acts(started, CREATED)),
-        replace(server, history=acts(replace(started, request_id="req-other"), CREATED)),
+        replace(server, history=acts(started._replace(request_id="req-other"), CREATED)),
     ]
     digests = [seen_of(one) for one in others]
     assert len(set(digests)) == len(others)

@@ -145,8 +145,8 @@ class Environment:
         self.ids: list[str] = []
         self.deployment = Deployment(self._simulator.project_id, OPT_IN if setup.only else None, setup.stop_limit)
         self._faults: dict[int, tuple[str, Fault]] = {}
-        self._strike = self.cloud.faults.strike
-        self.cloud.faults.strike = self._counted_strike  # type: ignore[method-assign]
+        self._take = self.cloud.faults.take
+        self.cloud.faults.take = self._counted_take  # type: ignore[method-assign]
 
     def inject(self, name: str, fault: Fault) -> None:
         """Put a fault into the cloud, which is counted under a name when it happens.
@@ -206,8 +206,8 @@ class Environment:
             "OS_REGION_NAME": environ["OS_REGION_NAME"],
         }
 
-    def _counted_strike(self, kind: CallKind, api: Api, server_ids: tuple[str, ...]) -> Fault | None:
-        fault = self._strike(kind, api, server_ids)
+    def _counted_take(self, kind: CallKind, api: Api, server_ids: tuple[str, ...]) -> Fault | None:
+        fault = self._take(kind, api, server_ids)
         if fault is not None:
             self._counters.add("faults", self._faults[id(fault)][0])
         return fault
