@@ -1,4 +1,4 @@
-"""A stop request as the CloudEvent that `receive_webhook` sends on."""
+"""A stop request, or the approval of a plan, as the CloudEvent that `receive_webhook` sends on."""
 
 from __future__ import annotations
 
@@ -45,6 +45,16 @@ def stop_request_event(request: StopRequest, extensions: Mapping[str, str]) -> C
         "since": _since(request.since),
         "left_out": request.left_out or None,
     }
+    if request.plan is not None:
+        # Which servers are stopped is what the plan says.
+        data = {
+            "plan": request.plan,
+            "approved_by": request.approved_by,
+            "dry_run": request.dry_run,
+            "reason": request.reason,
+            "requested_by": request.requested_by,
+            "reply_to": request.reply_to,
+        }
     return CloudEvent(attributes, {name: value for name, value in data.items() if value is not None})
 
 

@@ -16,7 +16,7 @@ from handler.errors import BadEvent, ChatUnreachable, Violation
 from handler.inbound.cloudevents.result_events import ResultEvent
 from handler.inbound.endpoints.notify_chat import NotifyEndpoint
 from handler.outbound.chat.post import Poster
-from handler.outbound.chat.route import targets
+from handler.outbound.chat.route import MattermostButtons, targets
 from handler.settings.notify_chat import NotifySettings
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class NotifyService:
     def __init__(self, settings: NotifySettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._monotonic = monotonic
-        self._poster = Poster()
+        url, keys = settings.webhook_url, settings.action_keys
+        self._poster = Poster(MattermostButtons(f"{url}/mattermost", keys[0]) if url and keys else None)
         self._posted = PostedResults()
 
     def endpoint(self) -> NotifyEndpoint:

@@ -12,7 +12,7 @@ from handler.inbound.webhooks.registry import switched_on
 from handler.keep.model import KeepRequest
 from handler.outbound import logs
 from handler.outbound.keep import keep_request_event
-from handler.outbound.result import binary
+from handler.outbound.result import binary, people
 from handler.outbound.sink import Sink
 from handler.outbound.stop_request import stop_request_event
 from handler.settings.receive_webhook import WebhookSettings
@@ -58,6 +58,7 @@ class WebhookService:
             "server_ids": request.server_ids,
             "dry_run": request.dry_run,
             "requested_by": request.requested_by,
+            **(people(request) if isinstance(request, StopRequest) else {}),
         }
         if isinstance(request, KeepRequest):
             return self._hand_on_keep(request, extra, deadline)

@@ -18,6 +18,7 @@ TARGETS = ("stop_servers", "receive_webhook", "notify_chat", "keep_servers")
 _MODULES = {
     "common": TARGETS,
     "oidc": ("stop_servers", "notify_chat", "keep_servers"),
+    "chat": ("receive_webhook", "notify_chat"),
     **{target: (target,) for target in TARGETS},
     "login": ("stop_servers", "keep_servers"),
 }

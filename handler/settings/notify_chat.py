@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
 from handler.settings import declared
+from handler.settings.chat import ACTION_KEYS, SLACK_HOSTS, hosts_as_origins
 from handler.settings.common import DEADLINE, LOG_LEVEL, MAX_BODY, Callers, read_callers
-from handler.settings.env import Env, Secret, Setting, choice, http_url, words
+from handler.settings.env import Env, Secret, Setting, choice, http_url
 
 
 class ChatName(StrEnum):
@@ -35,6 +35,8 @@ class NotifySettings:
             the port of https.
         deadline: time budget of one request.
         max_body: bytes.
+        webhook_url: address of `receive_webhook` for Mattermost, without a slash at its end; None for no buttons there.
+        action_keys: the first one signs Mattermost's buttons.
     """
 
     callers: Callers
@@ -44,19 +46,12 @@ class NotifySettings:
     deadline: timedelta
     max_body: int
     log_level: str
+    webhook_url: str | None
+    action_keys: tuple[Secret, ...]
 
 
 def _webhook(text: str) -> Secret:
     return Secret(http_url(text))
-
-
-def _origins(text: str) -> frozenset[str]:
-    """Parse hosts, to origins, of https but for addresses of this machine, which are for trials."""
-    hosts = words(text.lower())
-    form = r"[a-z0-9.-]+(:\d{1,5})?|http://127\.0\.0\.1:\d{1,5}"
-    if not all(re.fullmatch(form, host, re.ASCII) for host in hosts):
-        raise ValueError("must be a list of hosts, with or without a port")
-    return frozenset(host if host.startswith("http://") else f"https://{host.removesuffix(':443')}" for host in hosts)
 
 
 SLACK_URL = Setting("AUTOSTOP_NOTIFY_SLACK_URL", _webhook, "incoming webhook of Slack", secret=True)
@@ -72,10 +67,16 @@ DEFAULT = Setting(
     "which chat gets the results that no chat asked for: `slack`, `mattermost`, `teams`, `rocketchat` or `text`",
     unset="the only one",
 )
-SLACK_HOSTS = Setting(
-    "AUTOSTOP_SLACK_HOSTS", _origins, "hosts that a `response_url` of Slack may have", "hooks.slack.com"
+WEBHOOK_URL = Setting(
+    "AUTOSTOP_WEBHOOK_URL",
+    http_url,
+    "address of `receive_webhook` as Mattermost reaches it, for the buttons in its messages; needs "
+    "`AUTOSTOP_ACTION_KEYS`",
+    unset="no buttons in Mattermost",
 )
-MATTERMOST_HOSTS = Setting("AUTOSTOP_MATTERMOST_HOSTS", _origins, "hosts that a `response_url` of Mattermost may have")
+MATTERMOST_HOSTS = Setting(
+    "AUTOSTOP_MATTERMOST_HOSTS", hosts_as_origins, "hosts that a `response_url` of Mattermost may have"
+)
 
 _URLS = {
     ChatName.SLACK: SLACK_URL,
@@ -98,6 +99,9 @@ def from_environ(environ: Mapping[str, str]) -> NotifySettings:
     origins = {ChatName.SLACK: env.value(SLACK_HOSTS), ChatName.MATTERMOST: env.value(MATTERMOST_HOSTS)}
     if origins[ChatName.SLACK] & origins[ChatName.MATTERMOST]:
         env.note(MATTERMOST_HOSTS, "must not name a host of AUTOSTOP_SLACK_HOSTS")
+    webhook_url, action_keys = env.optional(WEBHOOK_URL), env.optional(ACTION_KEYS) or ()
+    if webhook_url is not None and env.text(ACTION_KEYS) is None:
+        env.note(ACTION_KEYS, "must be set with AUTOSTOP_WEBHOOK_URL")
     settings = NotifySettings(
         callers=callers,
         webhooks=webhooks,
@@ -106,6 +110,8 @@ def from_environ(environ: Mapping[str, str]) -> NotifySettings:
         deadline=env.value(DEADLINE),
         max_body=env.value(MAX_BODY),
         log_level=env.value(LOG_LEVEL),
+        webhook_url=webhook_url.rstrip("/") if webhook_url else None,
+        action_keys=action_keys,
     )
     env.finish(declared)
     return settings

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from handler.settings import declared
+from handler.settings.chat import ACTION_KEYS, SLACK_HOSTS
 from handler.settings.common import (
     DRY_RUN,
     K_SINK,
@@ -28,6 +29,7 @@ from handler.settings.env import (
     Setting,
     base64_secret,
     bearer_token,
+    choice,
     http_url,
     long_secret,
     long_secrets,
@@ -35,7 +37,9 @@ from handler.settings.env import (
     word_set,
     words,
 )
+from handler.stop.model import Approver
 
+_OFF = "off"
 _SMN_HOSTS = "smn.eu-de.otc.t-systems.com,smn.eu-nl.otc.t-systems.com,smn.eu-ch2.sc.otc.t-systems.com"
 
 
@@ -66,6 +70,9 @@ class WebhookSettings:
         id_label: name of the label, property or dimension that has a server's id.
         grafana_timestamp_header: lower case; empty if Grafana signs no time.
         smn_cert_hosts, smn_confirm_hosts: lower case, each `host` or `host:port`.
+        chat_approval: who must approve the stops that people ask for in chats; None for nobody.
+        slack_origins: where a `response_url` of Slack may lead.
+        action_keys: one of them must have signed a button of Mattermost.
     """
 
     sink: SinkSettings
@@ -97,6 +104,14 @@ class WebhookSettings:
     smn_topics: frozenset[str]
     smn_cert_hosts: frozenset[str]
     smn_confirm_hosts: frozenset[str]
+    chat_approval: Approver | None
+    slack_origins: frozenset[str]
+    action_keys: tuple[Secret, ...]
+
+
+def _approval(text: str) -> Approver | None:
+    word = choice(_OFF, *Approver)(text)
+    return None if word == _OFF else Approver(word)
 
 
 def _sink(text: str) -> str:
@@ -180,6 +195,13 @@ GITLAB_SIGNING_TOKEN = Setting(
     "switches `/gitlab` on: key of the signature (`whsec_…`). Both set: both needed",
     secret=True,
 )
+CHAT_APPROVAL = Setting(
+    "AUTOSTOP_CHAT_APPROVAL",
+    _approval,
+    "who must approve the stops that people ask for in chats: `off`, `self` (any person, also the requester) or "
+    "`other` (another person)",
+    "off",
+)
 SLACK_SIGNING_SECRET = _token("AUTOSTOP_SLACK_SIGNING_SECRET", "switches `/slack` on: the app's signing secret")
 SLACK_USERS, SLACK_CHANNELS = _people("AUTOSTOP_SLACK")
 MATTERMOST_TOKENS = Setting(
@@ -235,6 +257,8 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         env.note(GRAFANA_TIMESTAMP_HEADER, "needs AUTOSTOP_GRAFANA_HMAC_SECRET")
     if env.text(SMN_TOPICS) and find_spec("cryptography") is None:
         env.note(SMN_TOPICS, needs_extra("smn"))
+    if env.value(CHAT_APPROVAL) is Approver.OTHER and not _two_people(env):
+        env.note(CHAT_APPROVAL, "must be other only if a chat is switched on in which two users may ask for a stop")
     sink = read_sink(env, named or injected or "")
     keep_sink = env.optional(KEEP_SINK)
     settings = WebhookSettings(
@@ -267,6 +291,20 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         smn_topics=env.value(SMN_TOPICS),
         smn_cert_hosts=env.value(SMN_CERT_HOSTS),
         smn_confirm_hosts=env.value(SMN_CONFIRM_HOSTS),
+        chat_approval=env.value(CHAT_APPROVAL),
+        slack_origins=env.value(SLACK_HOSTS),
+        action_keys=env.optional(ACTION_KEYS) or (),
     )
     env.finish(declared)
     return settings
+
+
+def _two_people(env: Env) -> bool:
+    """Whether there is a chat in which another person than the requester can approve a plan."""
+    chats = (
+        (SLACK_SIGNING_SECRET, SLACK_USERS),
+        (MATTERMOST_TOKENS, MATTERMOST_USERS),
+        (TEAMS_SECRET, TEAMS_USERS),
+        (ROCKETCHAT_TOKENS, ROCKETCHAT_USERS),
+    )
+    return any(env.text(secret) and len(env.value(users)) > 1 for secret, users in chats)

@@ -153,7 +153,9 @@ def around() -> Iterator[StandIns]:
 
 def test_the_chat_shows_what_slack_would(around: StandIns) -> None:
     """Entities are characters again, bold is not shown as stars."""
-    answer = HTTP.post(f"{around.url}/services/x", data=CHATS["slack"].message(sampled("completed"), False), timeout=10)
+    answer = HTTP.post(
+        f"{around.url}/services/x", data=CHATS["slack"].message(sampled("completed"), False, None), timeout=10
+    )
     posted = around.posted()
     assert answer.status_code == 200
     assert posted is not None

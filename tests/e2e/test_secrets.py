@@ -59,7 +59,12 @@ LOGIN_MARKS = {
     "OS_SECURITY_TOKEN": "marked-os-security-token",
     "OS_APPLICATION_CREDENTIAL_SECRET": "marked-os-credential-secret",
 }
-STOP_MARKS = {"AUTOSTOP_BEARER_TOKENS": "marked-bearer-token", "AUTOSTOP_SINK_TOKEN": "marked-sink-token"}
+STOP_MARKS = {
+    "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token",
+    "AUTOSTOP_SINK_TOKEN": "marked-sink-token",
+    "AUTOSTOP_APPROVER_TOKENS": "marked-approver-token",
+    "AUTOSTOP_APPROVAL_KEYS": "marked-approval-key-of-36-characters",
+}
 WEBHOOK_MARKS = {
     "AUTOSTOP_SINK_TOKEN": "marked-sink-token",
     "AUTOSTOP_ALERTMANAGER_TOKEN": "marked-alertmanager-token",
@@ -74,6 +79,7 @@ WEBHOOK_MARKS = {
     "AUTOSTOP_ROCKETCHAT_TOKENS": "marked-rocketchat-token",
     "AUTOSTOP_GITLAB_TOKEN": "marked-gitlab-token",
     "AUTOSTOP_GITLAB_SIGNING_TOKEN": _GITLAB,
+    "AUTOSTOP_ACTION_KEYS": "marked-action-key-of-34-characters",
 }
 # Whoever knows the URL may post.
 NOTIFY_MARKS = {
@@ -218,7 +224,13 @@ MALFORMED: list[Any] = [
     [
         (from_environ, {**LOGIN_MARKS, **STOP_MARKS}),
         (webhook_settings, WEBHOOK_MARKS),
-        (notify_settings, {**NOTIFY_MARKS, "AUTOSTOP_BEARER_TOKENS": MARKS["AUTOSTOP_BEARER_TOKENS"]}),
+        (
+            notify_settings,
+            {
+                **NOTIFY_MARKS,
+                **{name: MARKS[name] for name in ("AUTOSTOP_BEARER_TOKENS", "AUTOSTOP_ACTION_KEYS")},
+            },
+        ),
     ],
     ids=["stop_servers", "receive_webhook", "notify_chat"],
 )
@@ -226,7 +238,8 @@ def test_every_secret_setting_is_marked_here(settings: Any, wanted: dict[str, st
     """Whoever adds a field of the type Secret adds its variable to the table above, and so to every test below."""
     with EchoCloud() as cloud:
         made = settings(stop_environ(cloud, AUTOSTOP_RESULT_SINK="http://127.0.0.1:1/"))
-    found = list(secrets_of(made))
+    # Of the functions with callers only stop_servers takes approvals.
+    found = [one for one in secrets_of(made) if settings is from_environ or one[0] != "approver_tokens"]
     unmarked = {name for name, secret in found if secret.reveal() not in MARKS.values()}
     assert not unmarked
     marked = {secret.reveal() for _, secret in found}
@@ -239,7 +252,8 @@ def test_what_is_called_like_a_secret_is_one() -> None:
         for field in dataclasses.fields(kind):
             if re.search("token|password|secret", field.name) and not field.name.endswith("_file"):
                 assert "Secret" in str(field.type), field.name
-    named = {setting.name for setting in declared() if re.search("(TOKEN|PASSWORD|SECRET|SECRET_KEY)S?$", setting.name)}
+    secret = "(TOKEN|PASSWORD|SECRET|SECRET_KEY|APPROVAL_KEY|ACTION_KEY)S?$"
+    named = {setting.name for setting in declared() if re.search(secret, setting.name)}
     assert named | set(NOTIFY_MARKS) == set(MARKS) == {setting.name for setting in declared() if setting.secret}
 
 

@@ -7,6 +7,7 @@ added to.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -233,7 +234,8 @@ class ResultReader:
             self.violation("data.plan", "must be a JSON object")
             return None
         token, approver = plan.get("token"), self.optional(plan, "approver", "data.plan.approver", Approver)
-        if not isinstance(token, str) or not 0 < len(token) <= _MOST_TOKEN:
+        # It is shown as it is, so it must not be markup.
+        if not isinstance(token, str) or len(token) > _MOST_TOKEN or not re.fullmatch("[A-Za-z0-9_-]+", token):
             self.violation("data.plan.token", "must be the token of a plan")
             token = ""
         if approver is None:

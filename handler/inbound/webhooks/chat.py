@@ -6,6 +6,7 @@ the servers were stopped is in the result, which comes later.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from handler import durations
 from handler.errors import Acceptance
-from handler.event_types import KEEP_REQUESTED, STOP_REQUESTED
+from handler.event_types import KEEP_REQUESTED, STOP_APPROVED, STOP_REQUESTED
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity, text
@@ -28,15 +29,17 @@ from handler.inbound.webhooks.grammar import (
     NotUnderstood,
     ReleaseCommand,
     StopCommand,
-    Verb,
 )
 from handler.inbound.webhooks.model import WebhookRequest
 from handler.keep.decide import written
 from handler.keep.model import KeepRequest
 from handler.settings.receive_webhook import People
-from handler.stop.model import StopRequest
+from handler.stop.model import Approver, StopRequest
 
 _MOST_SHOWN, _LONGEST_QUOTE = 10, 60
+# Enough of a token to tell two of them apart.
+_SHOWN_OF_TOKEN = 12
+_NO_IDENTITY = "Nothing was handed on. An approval needs to know who you are, and this chat did not say so."
 # Both look like what they stand for, and no chat takes them for markup, a mention, a link or the end of a code span.
 _HARMLESS = str.maketrans({"`": "\u02cb", "@": "\uff20", "<": "\u2039", ">": "\u203a", "&": "\uff06"})
 
@@ -54,10 +57,12 @@ class ChatCommand:
         reply_to: URL for later answers, or None.
         passed_over: why it is not even looked at, or empty.
         in_thread: the answer belongs below a message, not to a command.
+        person: identity of the user, `<system>:<id>`; empty if the chat does not say who it is.
+        click: it was not typed: a button was clicked.
     """
 
     identity: tuple[str, ...]
-    command: Command | NotUnderstood
+    command: Command | NotUnderstood | DiscardCommand
     users: frozenset[str]
     channels: frozenset[str]
     who: str
@@ -65,6 +70,16 @@ class ChatCommand:
     reply_to: str | None = None
     passed_over: str = ""
     in_thread: bool = False
+    person: str = ""
+    click: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardCommand:
+    """A click on Discard: the plan's message loses its buttons. The token itself stays valid until it expires."""
+
+
+DISCARDED = "The plan was discarded by {who}. Nothing was sent. Its token stays valid until it expires."
 
 
 class Chat(ABC):
@@ -73,12 +88,16 @@ class Chat(ABC):
     Args:
         name: how it is called, and its settings are.
         max_keep: how far ahead a keep may end.
+        approval: who must approve the stops that are asked for here; None for nobody.
     """
 
     patience = 2.0
 
-    def __init__(self, name: str, people: People, source: str, max_keep: timedelta) -> None:
+    def __init__(
+        self, name: str, people: People, source: str, max_keep: timedelta, approval: Approver | None = None
+    ) -> None:
         self._name = name
+        self._approval = approval
         self._people = people
         self._source = source
         self._max_keep = max_keep
@@ -103,12 +122,18 @@ class Chat(ABC):
                 "channel not allowed", self.say(f"Not from here: {setting}_CHANNELS lacks this channel.", message)
             )
         match message.command:
-            case StopCommand() | ReleaseCommand():
+            case ReleaseCommand():
+                return None
+            case StopCommand():
+                if self._approval is not None and not message.person:
+                    return Skip("no identity", self.say(_NO_IDENTITY, message))
                 return None
             case KeepCommand() as keep:
                 return self._keep_refused(keep, message)
             case ApproveCommand():
-                return self._not_switched_on(Verb.APPROVE, message)
+                return None if message.person else Skip("no identity", self.say(_NO_IDENTITY, message))
+            case DiscardCommand():
+                return Skip("discarded", self.close(DISCARDED.format(who=_quoted(message.who, 80)), message))
             case HelpCommand():
                 return Skip("help", self.say(HELP, message))
             case NotUnderstood(quoted, example):
@@ -119,10 +144,6 @@ class Chat(ABC):
                 return Skip("not understood", self.say(words, message))
             case _:
                 assert_never(message.command)
-
-    def _not_switched_on(self, verb: Verb, message: ChatCommand) -> Skip:
-        words = f"Nothing was handed on. `{verb}` is not switched on here.\n{HELP}"
-        return Skip("not switched on", self.say(words, message))
 
     def _keep_refused(self, command: KeepCommand, message: ChatCommand) -> Skip | None:
         """Refuse at once what `keep_servers` would refuse later, where nobody in the chat would see it."""
@@ -140,6 +161,18 @@ class Chat(ABC):
         """The ids that were typed."""
         command = message.command
         id_, requested_by = identity(*message.identity), cut(f"{message.who} ({self._name})", LONGEST_REQUESTER)
+        if isinstance(command, ApproveCommand):
+            return StopRequest(
+                source=self._source,
+                id=id_,
+                type=STOP_APPROVED,
+                server_ids=(),
+                time=message.time,
+                requested_by=requested_by,
+                reply_to=message.reply_to,
+                plan=command.token,
+                approved_by=message.person,
+            )
         if isinstance(command, StopCommand):
             return StopRequest(
                 source=self._source,
@@ -151,6 +184,8 @@ class Chat(ABC):
                 reason=cut(command.reason, LONGEST_REASON),
                 requested_by=requested_by,
                 reply_to=message.reply_to,
+                requester=message.person or None,
+                approval=None if command.dry_run else self._approval,
             )
         assert isinstance(command, KeepCommand | ReleaseCommand)
         keep = command if isinstance(command, KeepCommand) else None
@@ -168,11 +203,18 @@ class Chat(ABC):
             reply_to=message.reply_to,
         )
 
+    def close(self, words: str, message: ChatCommand) -> Answer:
+        """An answer that takes the place of the buttons of a message, so that none is clicked again."""
+        return self.say(words, message)
+
     def handed_on(self, message: ChatCommand, request: StopRequest | KeepRequest) -> Answer:
         """What was understood, and that it is on its way."""
         unsent = "no stop will be sent" if isinstance(request, StopRequest) else "nothing will be written"
         after = f"It is a dry run: {unsent}." if request.dry_run else "The result comes later."
-        return self.say(f"{_understood(request)} The request was handed on. {after}", message)
+        if isinstance(request, StopRequest) and request.approval is not None and not request.dry_run:
+            after = "It needs an approval; the plan comes later."
+        answer = self.close if message.click else self.say
+        return answer(f"{_understood(request)} The request was handed on. {after}", message)
 
     def not_handed_on(
         self, message: ChatCommand, request: StopRequest | KeepRequest, acceptance: Acceptance
@@ -212,7 +254,15 @@ def reply_url(url: str) -> str | None:
     return url if usable else None
 
 
+def person(system: str, *ids: str) -> str:
+    """The identity of a user, as plans and approvals name it; empty unless all of its parts are usable."""
+    found = f"{system}:{'/'.join(ids)}"
+    return found if all(ids) and re.fullmatch(r"[a-z]+:[!-~]{1,183}", found) else ""
+
+
 def _understood(request: StopRequest | KeepRequest) -> str:
+    if isinstance(request, StopRequest) and request.plan is not None:
+        return f"Understood: approve the plan `…{request.plan[-_SHOWN_OF_TOKEN:]}` as `{request.approved_by}`."
     ids = request.server_ids
     shown = ", ".join(ids[:_MOST_SHOWN]) + (f" and {len(ids) - _MOST_SHOWN} more" if len(ids) > _MOST_SHOWN else "")
     what = _verb(request)

@@ -22,6 +22,7 @@ HELP = (
     "plan ID[, ID ...]: a dry run, which shows what a stop would do\n"
     "keep ID[, ID ...] DURATION|until TIME [because REASON]: do not stop them before then\n"
     "release ID[, ID ...]: end a keep\n"
+    "approve TOKEN: approve a plan\n"
     "help: this text\n"
     "An ID is the UUID of a server, a DURATION is like 30m, 2h or 1d."
 )

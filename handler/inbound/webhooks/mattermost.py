@@ -1,10 +1,11 @@
-"""Mattermost: slash commands, and outgoing webhooks.
+"""Mattermost: slash commands, outgoing webhooks, and clicks on the buttons of our messages.
 
 A slash command has a `trigger_id` and says no time: its time is the receipt. An outgoing webhook has the id and the
 time of the post, and one that is older than five minutes is refused. Neither is signed: the token is all the proof
 there is, so who can read a delivery can make another. Without trigger or post (old servers) the same words within an
 hour are one event, since nothing else tells a redelivery from a second command. A slash command must be made with the
-request method POST: GET, which would leave the token in access logs, is answered 405.
+request method POST: GET, which would leave the token in access logs, is answered 405. A click carries no token and no
+time: what proves it is our own MAC in the context of the button, which Mattermost shows to no client.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from datetime import UTC, datetime
 
 from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.inbound.http.responses import Answer, json_answer
-from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.chat import Chat, ChatCommand, people, reply_url, who
-from handler.inbound.webhooks.fields import form, proving_json
+from handler.inbound.webhooks import buttons, signatures
+from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person, reply_url, who
+from handler.inbound.webhooks.fields import form, member, proving_json, text
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
+from handler.settings.chat_actions import mac
 from handler.settings.receive_webhook import WebhookSettings
 
 # Forms have seconds, JSON has milliseconds; this many seconds are the year 5138.
@@ -29,11 +31,16 @@ class Mattermost(Chat):
     """Proves itself by a token: commands in a header and the body, webhooks in the body only."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Mattermost", settings.mattermost_people, source, settings.max_keep)
+        super().__init__("Mattermost", settings.mattermost_people, source, settings.max_keep, settings.chat_approval)
+        self._keys = settings.action_keys
         self._tokens = settings.mattermost_tokens
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
         """Every token that is there must be one of ours, and one must be there."""
+        if "json" in delivery.headers.get("content-type", "").lower():
+            message = proving_json(delivery.unauthenticated_body)
+            if isinstance(message.get("context"), dict):
+                return self._click(message)
         fields = _fields(delivery)
         sent = [fields["token"].encode("utf-8", "replace")] if fields.get("token") else []
         if "authorization" in delivery.headers:
@@ -44,8 +51,35 @@ class Mattermost(Chat):
             raise Unauthenticated("The token is missing or wrong.")
         return _command(fields, delivery.now) if fields.get("command") else _post(fields, delivery)
 
+    def _click(self, message: Mapping[str, object]) -> ChatCommand:
+        """Read a click: https://developers.mattermost.com/integrate/plugins/interactive-messages."""
+        context = member(message, "context")
+        action, value, sent = text(context, "action"), text(context, "value"), text(context, "mac")
+        hits = [signatures.same(sent, mac(key.reveal(), action, value)) for key in self._keys]
+        if not any(hits):
+            raise Unauthenticated("The context of the button is not one of ours.")
+        user, channel = text(message, "user_id"), text(message, "channel_id")
+        # Without a trigger (old servers) one button of one post is one event for each user.
+        words = (text(message, "post_id"), user, action)
+        trigger = text(message, "trigger_id")
+        return ChatCommand(
+            identity=(trigger,) if trigger else words,
+            command=buttons.command(action, value),
+            users=people(user),
+            channels=people(channel),
+            who=who(message),
+            person=person("mattermost", user),
+            click=True,
+        )
+
+    def close(self, words: str, _message: ChatCommand) -> Answer:
+        """In place of the message that has the button, for all who saw it."""
+        return json_answer(200, {"update": {"message": words, "props": {}}})
+
     def say(self, words: str, said: ChatCommand) -> Answer:
-        """For the eyes of who typed a command; below the post of an outgoing webhook."""
+        """For the eyes of who typed a command or clicked; below the post of an outgoing webhook."""
+        if said.click:
+            return json_answer(200, {"ephemeral_text": words})
         return json_answer(200, {"response_type": "comment" if said.in_thread else "ephemeral", "text": words})
 
 
@@ -67,34 +101,36 @@ def _command(fields: Mapping[str, str], now: datetime) -> ChatCommand:
         users=people(user),
         channels=people(channel),
         who=who(fields),
+        person=person("mattermost", user),
         reply_to=reply_url(fields.get("response_url", "")),
     )
 
 
 def _post(fields: Mapping[str, str], delivery: WebhookRequest) -> ChatCommand:
-    trigger, text = fields.get("trigger_word", ""), fields.get("text", "")
+    trigger, typed = fields.get("trigger_word", ""), fields.get("text", "")
     time = _time(fields.get("timestamp", ""))
     if time is not None:
         signatures.fresh(time, delivery.now)
-    words = (delivery.now.strftime("%Y-%m-%dT%H"), fields.get("user_id", ""), fields.get("channel_id", ""), text)
+    words = (delivery.now.strftime("%Y-%m-%dT%H"), fields.get("user_id", ""), fields.get("channel_id", ""), typed)
     post = fields.get("post_id", "")
     return ChatCommand(
         identity=(post,) if post else words,
-        command=parse(text, trigger, begins_with_name=True),
+        command=parse(typed, trigger, begins_with_name=True),
         users=people(fields.get("user_id", "")),
         channels=people(fields.get("channel_id", "")),
         who=who(fields),
+        person=person("mattermost", fields.get("user_id", "")),
         time=time,
         in_thread=True,
     )
 
 
-def _time(text: str) -> datetime | None:
-    if not text:
+def _time(written: str) -> datetime | None:
+    if not written:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 14):
+    if not (written.isascii() and written.isdigit() and len(written) <= 14):
         raise BadEvent(Violation("timestamp", "must be a number of seconds or milliseconds"))
-    number = int(text)
+    number = int(written)
     return datetime.fromtimestamp(number if number < _MOST_SECONDS else number / 1000, UTC)
 
 

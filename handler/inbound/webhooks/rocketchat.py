@@ -15,7 +15,7 @@ from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.inbound.http.responses import Answer, json_answer
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.chat import Chat, ChatCommand, people, who
+from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person, who
 from handler.inbound.webhooks.fields import proving_json, text
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
@@ -28,7 +28,7 @@ class RocketChat(Chat):
     patience = 3.5
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Rocket.Chat", settings.rocketchat_people, source, settings.max_keep)
+        super().__init__("Rocket.Chat", settings.rocketchat_people, source, settings.max_keep, settings.chat_approval)
         self._tokens = settings.rocketchat_tokens
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
@@ -53,6 +53,7 @@ class RocketChat(Chat):
             # The answer to this very webhook is said by a bot too: without this they would talk to each other.
             passed_over="said by a bot" if message.get("bot") else "edited" if message.get("isEdited") else "",
             in_thread=True,
+            person=person("rocketchat", user),
         )
 
     def gate(self, message: ChatCommand) -> Skip | None:

@@ -1,4 +1,4 @@
-"""Slack slash commands.
+"""Slack slash commands, and clicks on the buttons of our messages (block actions).
 
 Each is signed together with the second at which Slack sent it, which is the event's time. `trigger_id` names one use of
 a command: a replay within the window is the same event, the same words typed again are another.
@@ -6,21 +6,35 @@ a command: a replay within the window is the same event, the same words typed ag
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from urllib.parse import urlsplit
+
 from handler.errors import Unauthenticated
+from handler.http_client import FAILURES, HttpClient
 from handler.inbound.http.responses import Answer, json_answer
-from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.chat import Chat, ChatCommand, people, reply_url, who
-from handler.inbound.webhooks.fields import form
+from handler.inbound.webhooks import buttons, signatures
+from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person, reply_url, who
+from handler.inbound.webhooks.fields import form, json_object, member, text
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
+
+_LOG = logging.getLogger(__name__)
+
+# A click is answered within three seconds, of which handing on has the first two.
+_PATIENCE, _MOST_ANSWER = 0.8, 64 * 1024
 
 
 class Slack(Chat):
     """Proves itself by a signature over time and body. Slack waits 3 seconds."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Slack", settings.slack_people, source, settings.max_keep)
+        super().__init__("Slack", settings.slack_people, source, settings.max_keep, settings.chat_approval)
+        self._origins = settings.slack_origins
         self._secret = settings.slack_signing_secret.reveal().encode()
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
@@ -33,6 +47,8 @@ class Slack(Chat):
             raise Unauthenticated("The signature is missing or wrong.")
         signatures.fresh(time, delivery.now)
         fields = form(delivery.body)
+        if "payload" in fields:
+            return _click(json_object(fields["payload"], "payload"), time, signed)
         user, channel = fields.get("user_id", ""), fields.get("channel_id", "")
         return ChatCommand(
             identity=(fields.get("trigger_id") or signed,),
@@ -43,11 +59,64 @@ class Slack(Chat):
             time=time,
             reply_to=reply_url(fields.get("response_url", "")),
             passed_over="probe of the certificate" if fields.get("ssl_check") == "1" else "",
+            person=person("slack", fields.get("team_id", ""), user),
         )
 
-    def say(self, words: str, _said: ChatCommand) -> Answer:
-        """For the eyes of who typed the command."""
-        return json_answer(200, {"response_type": "ephemeral", "text": words})
+    def say(self, words: str, said: ChatCommand) -> Answer:
+        """For the eyes of who typed the command, or clicked."""
+        document: dict[str, object] = {"response_type": "ephemeral", "text": words}
+        return (
+            self._respond({**document, "replace_original": False}, said) if said.click else json_answer(200, document)
+        )
+
+    def close(self, words: str, message: ChatCommand) -> Answer:
+        """In place of the message that has the button, for all who saw it."""
+        return self._respond({"replace_original": True, "text": words}, message)
+
+    def _respond(self, document: Mapping[str, object], click: ChatCommand) -> Answer:
+        """Answer a click: Slack shows nothing of the response to it, but what is posted to its `response_url`."""
+        url = click.reply_to or ""
+        parts = urlsplit(url)
+        if f"{parts.scheme}://{parts.netloc.removesuffix(':443')}" not in self._origins:
+            _LOG.warning("a click was not answered", extra={"detail": "AUTOSTOP_SLACK_HOSTS lacks its response_url."})
+            return Answer(200)
+        headers, body = {"Content-Type": "application/json"}, json.dumps(document).encode()
+        try:
+            answer = self._client.send(
+                "POST", url, headers=headers, body=body, timeout=_PATIENCE, max_body=_MOST_ANSWER
+            )
+            if not 200 <= answer.status < 300:
+                _LOG.warning("a click was not answered", extra={"detail": f"Slack answered HTTP {answer.status}."})
+        except FAILURES as failure:
+            # Its text would quote the URL, which is a secret.
+            _LOG.warning("a click was not answered", extra={"detail": type(failure).__name__})
+        return Answer(200)
+
+    @cached_property
+    def _client(self) -> HttpClient:
+        return HttpClient()
+
+
+def _click(payload: Mapping[str, object], time: datetime, signed: str) -> ChatCommand:
+    """Read a block action: https://docs.slack.dev/reference/interaction-payloads/block_actions-payload."""
+    user, channel = text(member(payload, "user"), "id"), text(member(payload, "channel"), "id")
+    team = text(member(payload, "team"), "id") or text(member(payload, "user"), "team_id")
+    actions = payload.get("actions")
+    action = actions[0] if isinstance(actions, list) and len(actions) == 1 and isinstance(actions[0], dict) else {}
+    ours = payload.get("type") == "block_actions"
+    where = f"{text(member(payload, 'channel'), 'name')} {channel}"
+    return ChatCommand(
+        identity=(text(payload, "trigger_id") or signed,),
+        command=buttons.command(text(action, "action_id"), text(action, "value")),
+        users=people(user),
+        channels=people(channel),
+        who=f"{text(member(payload, 'user'), 'username')} {user} in {where}",
+        time=time,
+        reply_to=reply_url(text(payload, "response_url")),
+        passed_over="" if ours else "another interaction",
+        person=person("slack", team, user),
+        click=True,
+    )
 
 
 def _unescaped(text: str) -> str:

@@ -14,7 +14,7 @@ from handler import rfc3339
 from handler.errors import Unauthenticated
 from handler.inbound.http.responses import Answer, json_answer
 from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.chat import Chat, ChatCommand, people
+from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person
 from handler.inbound.webhooks.fields import json_object, member, text
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
@@ -28,7 +28,7 @@ class Teams(Chat):
     patience = 3.5
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Teams", settings.teams_people, source, settings.max_keep)
+        super().__init__("Teams", settings.teams_people, source, settings.max_keep, settings.chat_approval)
         self._key = base64.b64decode(settings.teams_secret.reveal())
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
@@ -54,6 +54,9 @@ class Teams(Chat):
             time=time,
             passed_over=_passed_over(activity, said_by),
             in_thread=True,
+            person=person(
+                "teams", text(member(activity, "channelData", "tenant"), "id"), text(said_by, "aadObjectId").lower()
+            ),
         )
 
     def say(self, words: str, _said: ChatCommand) -> Answer:

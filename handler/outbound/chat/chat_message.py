@@ -18,8 +18,10 @@ from handler.keep.model import AnyReport, KeepReport, KeepResult
 from handler.keep.model import Outcome as KeepOutcome
 from handler.keep.model import Reason as KeepReason
 from handler.stop.meanings import MEANINGS, REFUSALS
-from handler.stop.model import Outcome, Reason, Report, ServerResult, StopRequest
+from handler.stop.model import Approver, Outcome, PlanOffer, Reason, Report, ServerResult, StopRequest
 
+# What a button of Slack holds, and a person can be asked to paste.
+LONGEST_TOKEN = 1_900
 _LONGEST_NAME, _LONGEST_REMARK, _LONGEST_FACT = 60, 160, 300
 # Tried one after the other until the message fits into the chat; without any row it always does.
 _ROWS = (30, 20, 10, 5, 0)
@@ -112,12 +114,16 @@ class ChatMessage:
         facts: pairs of a label of ours and text from outside, in one line.
         groups: what matters most first.
         closing: our words.
+        approval: our words on how the plan is approved; empty if there is none.
+        command: the line to type for it; empty if it is too long for that.
     """
 
     headline: str
     facts: tuple[tuple[str, str], ...]
     groups: tuple[Group, ...]
     closing: str
+    approval: str = ""
+    command: str = ""
 
 
 def notice(report: AnyReport, most: int) -> ChatMessage:
@@ -127,6 +133,7 @@ def notice(report: AnyReport, most: int) -> ChatMessage:
         most: how many servers may be listed.
     """
     request = report.request
+    plan = report.plan if isinstance(report, Report) else None
     facts = (
         ("Note", report.detail),
         ("Asked by", request.requested_by),
@@ -139,6 +146,8 @@ def notice(report: AnyReport, most: int) -> ChatMessage:
         facts=tuple((label, line) for label, text in facts if (line := one_line(text, _LONGEST_FACT))),
         groups=_keep_groups(report, most) if isinstance(report, KeepReport) else _groups(report, most),
         closing=_closing(report),
+        approval=_approval(plan) if plan else "",
+        command=f"approve {plan.token}" if plan and len(plan.token) <= LONGEST_TOKEN else "",
     )
 
 
@@ -168,6 +177,13 @@ def _headline(report: Report) -> str:
     if report.plan is not None:
         begin = "An approval is needed, nothing was sent"
     return f"{begin}: {what}" + (f", of which {told}." if told else ", so there was nothing to do.")
+
+
+def _approval(plan: PlanOffer) -> str:
+    who = "a person" if plan.approver is Approver.SELF else "another person than the requester"
+    how = "with this command" if len(plan.token) <= LONGEST_TOKEN else "with the command line or an event"
+    too_many = "" if len(plan.token) <= LONGEST_TOKEN else " It is for too many servers to be approved from a chat."
+    return f"Until {_time(plan.expires_at)} it can be approved by {who} {how}.{too_many}"
 
 
 def _groups(report: Report, most: int) -> tuple[Group, ...]:

@@ -24,6 +24,8 @@ def markdown(told: ChatMessage, bold: str) -> str:
         f"{bold}{told.headline}{bold}",
         *(f"{label}: {span(text)}" for label, text in told.facts),
         told.closing,
+        *([told.approval] if told.approval else []),
+        *([f"`{told.command}`"] if told.command else []),
     ]
     # Two spaces at its end make a line end in Markdown that does not take it for a space anyway.
     parts = ["  \n".join(lines), *("\n".join(_group(group, bold)) for group in told.groups)]

@@ -9,19 +9,36 @@ from __future__ import annotations
 import json
 
 from handler.keep.model import AnyReport
-from handler.outbound.chat.chat_message import fitted
+from handler.outbound.chat.buttons import Button, buttons
+from handler.outbound.chat.chat_message import fitted, notice
 from handler.outbound.chat.markdown import markdown
+from handler.outbound.chat.route import MattermostButtons
 
 CONTENT_TYPE = "application/json"
 
 _LONGEST = 16_000
 
 
-def message(report: AnyReport, reply: bool) -> bytes:
+def message(report: AnyReport, reply: bool, to_click: MattermostButtons | None) -> bytes:
     """The body to POST.
 
     Args:
         reply: it goes to a `response_url`. There everybody in the channel is told: a power cut is no private matter.
+        to_click: what buttons need; None for a message without any.
     """
     text = fitted(report, lambda told: markdown(told, "**"), lambda made: len(made) <= _LONGEST)
-    return json.dumps({"text": text, **({"response_type": "in_channel"} if reply else {})}).encode()
+    document: dict[str, object] = {"text": text, **({"response_type": "in_channel"} if reply else {})}
+    actions = [_action(button, to_click) for button in buttons(notice(report, 0))] if to_click else []
+    if actions:
+        document["attachments"] = [{"fallback": "approve, or discard", "actions": actions}]
+    return json.dumps(document).encode()
+
+
+def _action(button: Button, to_click: MattermostButtons) -> dict[str, object]:
+    return {
+        "id": button.action.value,
+        "type": "button",
+        "name": button.label,
+        "style": "primary" if button.primary else "default",
+        "integration": {"url": to_click.url, "context": to_click.context(button.action.value, button.value)},
+    }

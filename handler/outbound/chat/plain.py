@@ -10,7 +10,7 @@ from handler.outbound.chat.chat_message import ChatMessage, Group, Row, fitted
 CONTENT_TYPE = "text/plain; charset=utf-8"
 
 
-def message(report: AnyReport, _reply: bool) -> bytes:
+def message(report: AnyReport, _reply: bool, _buttons: object) -> bytes:
     """The body to POST."""
     return "".join(f"{line}\n" for line in fitted(report, _lines, lambda _: True)).encode()
 
@@ -20,6 +20,7 @@ def _lines(told: ChatMessage) -> list[str]:
         told.headline,
         *(f"{label}: {text}" for label, text in told.facts),
         told.closing,
+        *filter(None, (told.approval, told.command)),
         *(line for group in told.groups for line in ("", *_group(group))),
     ]
 

@@ -13,7 +13,7 @@ from importlib import import_module
 from handler.errors import Cause, ChatUnreachable
 from handler.http_client import FAILURES, HttpClient, call_failure, host_of, retry_after
 from handler.keep.model import AnyReport
-from handler.outbound.chat.route import Target
+from handler.outbound.chat.route import MattermostButtons, Target
 from handler.settings.notify_chat import ChatName
 
 _LOG = logging.getLogger(__name__)
@@ -29,10 +29,15 @@ _FAULT_OF_SLACK = re.compile(rb"[a-z]+(_[a-z]+)+")
 
 
 class Poster:
-    """Keeps the connections, and loads what a chat needs when it is first posted to."""
+    """Keeps the connections, and loads what a chat needs when it is first posted to.
 
-    def __init__(self) -> None:
+    Args:
+        buttons: what Mattermost needs for buttons; None for none there.
+    """
+
+    def __init__(self, buttons: MattermostButtons | None = None) -> None:
         self._client = HttpClient()
+        self._buttons = buttons
 
     def post(self, report: AnyReport, target: Target, seconds: float) -> bool:
         """Tell a report.
@@ -54,7 +59,7 @@ class Poster:
                 "POST",
                 target.url.reveal(),
                 headers={"Content-Type": chat.CONTENT_TYPE},
-                body=chat.message(report, target.reply),
+                body=chat.message(report, target.reply, self._buttons),
                 timeout=seconds,
                 max_body=_LARGEST_ANSWER,
             )

@@ -16,7 +16,7 @@ CONTENT_TYPE = "application/json"
 _LONGEST = 4_800
 
 
-def message(report: AnyReport, _reply: bool) -> bytes:
+def message(report: AnyReport, _reply: bool, _buttons: object) -> bytes:
     """The body to POST."""
     text = fitted(report, lambda told: markdown(told, "*"), lambda made: len(made) <= _LONGEST)
     return json.dumps({"text": text, "parseUrls": False}).encode()

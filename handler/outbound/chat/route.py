@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from handler.keep.model import AnyReport
+from handler.settings.chat_actions import mac
 from handler.settings.env import Secret
 from handler.settings.notify_chat import ChatName, NotifySettings
 
@@ -33,6 +35,22 @@ class Target:
     chat: ChatName
     url: Secret
     reply: bool
+
+
+class MattermostButtons(NamedTuple):
+    """What Mattermost needs for buttons.
+
+    Attributes:
+        url: where it sends clicks to.
+        key: proves that a button is ours.
+    """
+
+    url: str
+    key: Secret
+
+    def context(self, action: str, value: str) -> dict[str, str]:
+        """Return what Mattermost sends back with a click."""
+        return {"action": action, "value": value, "mac": mac(self.key.reveal(), action, value)}
 
 
 def targets(report: AnyReport, settings: NotifySettings) -> tuple[Target, ...]:

@@ -12,8 +12,10 @@ import json
 from collections.abc import Iterable, Iterator
 
 from handler.keep.model import AnyReport
+from handler.outbound.chat.buttons import Button, buttons
 from handler.outbound.chat.chat_message import ChatMessage, Group, fitted, notice
 from handler.outbound.chat.plain import row_text
+from handler.outbound.chat.route import MattermostButtons
 
 CONTENT_TYPE = "application/json"
 
@@ -22,7 +24,7 @@ _MOST_BLOCKS, _LONGEST_TEXT, _LONGEST_IN_ALL = 50, 2900, 11_000
 _Block = dict[str, object]
 
 
-def message(report: AnyReport, reply: bool) -> bytes:
+def message(report: AnyReport, reply: bool, _buttons: MattermostButtons | None) -> bytes:
     """The body to POST.
 
     Args:
@@ -49,6 +51,10 @@ def _blocks(told: ChatMessage) -> Iterator[_Block]:
     yield _section(f"*{_escaped(told.headline)}*", "mrkdwn")
     lines = [*(f"{label}: {text}" for label, text in told.facts), told.closing]
     yield {"type": "context", "elements": [_text(_escaped(line)) for line in lines]}
+    if told.approval:
+        yield _section(_escaped("\n".join(filter(None, (told.approval, told.command)))))
+    if told.command:
+        yield {"type": "actions", "elements": [_button(button) for button in buttons(told)]}
     for group in told.groups:
         heading = f"*{_escaped(group.title)}*\n{_escaped(group.meaning)}"
         if group.rows:
@@ -57,6 +63,16 @@ def _blocks(told: ChatMessage) -> Iterator[_Block]:
         else:
             # One block for each reason, so that there are never too many blocks.
             yield _section(f"{heading}\n• {_escaped(group.rest)}", "mrkdwn")
+
+
+def _button(button: Button) -> _Block:
+    return {
+        "type": "button",
+        "action_id": button.action.value,
+        "text": _text(button.label),
+        "value": button.value,
+        **({"style": "primary"} if button.primary else {}),
+    }
 
 
 def _rows(group: Group) -> Iterator[str]:

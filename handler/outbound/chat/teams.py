@@ -20,7 +20,7 @@ _LARGEST = 26 * 1024
 _Element = dict[str, object]
 
 
-def message(report: AnyReport, _reply: bool) -> bytes:
+def message(report: AnyReport, _reply: bool, _buttons: object) -> bytes:
     """The body to POST."""
     return fitted(report, _made, lambda body: len(body) <= _LARGEST)
 
@@ -42,6 +42,11 @@ def _elements(told: ChatMessage) -> Iterator[_Element]:
     for label, text in told.facts:
         yield _outside(f"{label}: {text}")
     yield {**_ours(told.closing), "isSubtle": True, "spacing": "None"}
+    if told.approval:
+        yield _ours(told.approval)
+    if told.command:
+        # In a text block its underscores would be markup.
+        yield _outside(told.command)
     for group in told.groups:
         yield from _group(group)
 

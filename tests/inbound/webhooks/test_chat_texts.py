@@ -304,13 +304,6 @@ def test_slack_escapes_three_characters_and_no_others(chats: Chats) -> None:
     assert chats.slack_raw(filled_in("stop A&nbsp;B"))[0] == REFUSED
 
 
-def test_a_verb_that_is_not_switched_on_is_answered(chats: Chats) -> None:
-    """It is understood, and nothing is handed on."""
-    got, answer = chats.slack("approve v1.k1.c29tZQ")
-    assert got == REFUSED
-    assert answer.startswith("Nothing was handed on. `approve` is not switched on here.")
-
-
 @pytest.mark.parametrize("text", ["", " ", "help", "HELP", "`help`", "\u200b"])
 def test_help_is_answered(chats: Chats, text: str) -> None:
     """Also if nothing was typed."""

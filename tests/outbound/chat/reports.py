@@ -12,10 +12,13 @@ from typing import Any
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.cloudevents.result_events import read
 from handler.outbound.chat import mattermost, plain, rocketchat, slack, teams
+from handler.outbound.chat.route import MattermostButtons
+from handler.settings.env import Secret
 from handler.stop.model import Approver, PlanOffer, Reason, Refusal, Report, ServerResult
 from tests.stop.fakes import NOW, asked, id_of
 from tests.test_events_folder import EVENTS
 
+BUTTONS = MattermostButtons("https://hooks.example/mattermost", Secret("the-key-of-the-samples-is-public"))
 CHATS: dict[str, ModuleType] = {
     "slack": slack,
     "mattermost": mattermost,
@@ -65,11 +68,11 @@ def texts(node: object) -> Iterator[str]:
 
 def spoken(chat: str, report: Report, reply: bool = False) -> str:
     """What a person reads of a report in a chat."""
-    body = CHATS[chat].message(report, reply)
+    body = CHATS[chat].message(report, reply, None)
     return body.decode() if chat == "text" else "\n".join(texts(json.loads(body)))
 
 
 def document(chat: str, report: Report, reply: bool = False) -> Any:
     """The message, as it would be kept in a file: JSON, or text."""
-    body: bytes = CHATS[chat].message(report, reply)
+    body: bytes = CHATS[chat].message(report, reply, BUTTONS)
     return body.decode() if chat == "text" else json.loads(body)

@@ -12,7 +12,15 @@ from tests.test_events_folder import EVENTS
 
 HERE = Path(__file__).parent / "golden"
 SHOWN = "failed"
-SAMPLES = ("completed", "completed-single", "completed-dry-run", "refused-too-many-fit", SHOWN)
+SAMPLES = (
+    "completed",
+    "completed-single",
+    "completed-dry-run",
+    "planned",
+    "completed-approved",
+    "refused-too-many-fit",
+    SHOWN,
+)
 PAIRS = [(chat, sample) for chat in CHATS for sample in SAMPLES]
 
 

@@ -40,7 +40,7 @@ def report(name: str) -> KeepReport:
 
 def plain(name: str) -> list[str]:
     """The plain text of a sample, without blank lines."""
-    text: str = CHATS["text"].message(report(name), False).decode()
+    text: str = CHATS["text"].message(report(name), False, None).decode()
     return [line for line in text.splitlines() if line]
 
 
@@ -87,7 +87,7 @@ def test_releases_dry_runs_and_refusals_are_told_as_such() -> None:
 @pytest.mark.parametrize("name", RESULTS)
 def test_each_chat_gets_a_message(chat: str, name: str) -> None:
     """With the headline in it, and without the word stopped, which would not be true."""
-    body = CHATS[chat].message(report(name), True).decode()
+    body = CHATS[chat].message(report(name), True, None).decode()
     assert notice(report(name), 0).headline.partition(":")[0] in body
     assert "stopped" not in body
 

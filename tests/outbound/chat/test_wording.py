@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handler.outbound.chat import mattermost
 from handler.outbound.chat.chat_message import fitted, notice, one_line
+from handler.settings.chat_actions import mac
 from handler.stop.decide import decide
 from handler.stop.meanings import MEANINGS, REFUSALS
 from handler.stop.model import Outcome, Policy, Reason, Refusal, Report, ServerResult
 from handler.stop.selection import news
-from tests.outbound.chat.reports import CHATS, document, spoken, told
+from tests.outbound.chat.reports import BUTTONS, CHATS, document, spoken, told
 from tests.stop.fakes import NOW, asked, id_of, seen
 
 EVERY = tuple(Reason)
@@ -303,3 +305,36 @@ def test_an_answer_to_a_command_is_seen_by_the_whole_channel() -> None:
         assert document(chat, report, reply=True)["response_type"] == "in_channel"
         assert "response_type" not in document(chat, report)
     assert document("slack", report, reply=True)["replace_original"] is False
+
+
+@pytest.mark.parametrize("chat", CHATS)
+def test_a_plan_says_how_it_is_approved(chat: str) -> None:
+    """Nothing was sent; until when, by whom, and the line to type."""
+    words = spoken(chat, told(Reason.NEEDS_APPROVAL))
+    assert "An approval is needed, nothing was sent" in words
+    assert "another person than the requester" in words
+    assert "approve dG9rZW4" in words
+
+
+@pytest.mark.parametrize("chat", CHATS)
+def test_a_token_that_is_too_long_for_a_chat_is_not_shown(chat: str) -> None:
+    """The message says what to use instead, and has no buttons."""
+    report = told(Reason.NEEDS_APPROVAL)
+    assert report.plan is not None
+    report = replace(report, plan=report.plan._replace(token="x" * 1901))
+    assert "x" * 100 not in json.dumps(document(chat, report))
+    assert "autostopapprove" not in json.dumps(document(chat, report))
+    assert "with the command line or an event" in spoken(chat, report)
+
+
+def test_the_buttons_of_mattermost_need_an_address() -> None:
+    """Without one there are none."""
+    report = told(Reason.NEEDS_APPROVAL)
+    assert b"actions" not in mattermost.message(report, False, None)
+    ((attachment,),) = (document("mattermost", report)["attachments"],)
+    approve, discard = attachment["actions"]
+    assert approve["integration"]["url"] == BUTTONS.url
+    context = approve["integration"]["context"]
+    assert context["value"] == "dG9rZW4"
+    assert context["mac"] == mac(BUTTONS.key.reveal(), context["action"], context["value"])
+    assert (approve["id"].isalnum(), discard["id"].isalnum()) == (True, True)

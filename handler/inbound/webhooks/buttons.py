@@ -1,0 +1,24 @@
+"""What a click on a button of our messages asks for. The names are those that `notify_chat` gives its buttons."""
+
+from __future__ import annotations
+
+from handler.inbound.webhooks.chat import DiscardCommand
+from handler.inbound.webhooks.grammar import ApproveCommand, NotUnderstood, Verb, parse
+from handler.settings.chat_actions import ButtonAction
+
+
+def command(action: str, value: str) -> ApproveCommand | DiscardCommand | NotUnderstood:
+    """Understand a click.
+
+    Args:
+        action: the button's name.
+        value: what the button carries, which is the rest of the line that could be typed instead.
+    """
+    match action:
+        case ButtonAction.APPROVE:
+            found = parse(f"{Verb.APPROVE} {value}")
+            return found if isinstance(found, ApproveCommand) else NotUnderstood(action, f"{Verb.APPROVE} TOKEN")
+        case ButtonAction.DISCARD:
+            return DiscardCommand()
+        case _:
+            return NotUnderstood(action[:60], f"{Verb.APPROVE} TOKEN")

@@ -1,0 +1,23 @@
+"""The buttons of our messages in chats, as `notify_chat` makes them and `receive_webhook` understands them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from enum import StrEnum
+
+
+class ButtonAction(StrEnum):
+    """What a button asks for. The values are its ids, for which Mattermost takes letters and digits only."""
+
+    APPROVE = "autostopapprove"
+    DISCARD = "autostopdiscard"
+
+
+def mac(key: str, action: str, value: str) -> str:
+    """Return what proves that a button is ours, in hexadecimal: HMAC-SHA-256 of what it is and what it carries.
+
+    Mattermost sends a button's context back as it is, and proves in no other way that a click is one.
+    """
+    signed = f"bms-autostop button\0{action}\0{value}"
+    return hmac.new(key.encode(), signed.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
