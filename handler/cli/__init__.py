@@ -32,6 +32,7 @@ _COMMANDS = {
     "plan": ("plan", "plan"),
     "send": ("send", "send"),
     "keep": ("keep", "keep"),
+    "approve": ("approve", "approve"),
     "explain": ("explain", "explain"),
     "settings": ("settings", "command"),
     "completion": ("completion", "completion"),
@@ -82,7 +83,7 @@ def command(ctx: click.Context) -> None:
 
     A stop on Open Telekom Cloud is a forced power cut, and does not end the bill of a bare metal server. On upstream
     Nova it is a clean shutdown with a time-out, with Ironic a soft power-off first, forced when that ends. Of the
-    commands below only `serve` and `send --stop` can lead to one.
+    commands below only `serve`, `send --stop` and `approve` can lead to one.
     """
     # None: click decides by whether the output is a terminal.
     ctx.color = False if os.environ.get("NO_COLOR") else None

@@ -130,7 +130,7 @@ def send(
     try:
         if dry_run and asked.file is not None:
             message = _as_dry_run(message)
-        requests = _requests(message)
+        requests = requests_in(message)
     except BadEvent as bad:
         problems(
             "The event can never succeed; it was not sent:",
@@ -199,7 +199,7 @@ def _set_dry_run(data: dict[str, Any]) -> None:
         data["dry_run"] = True
 
 
-def _requests(message: events.Message) -> list[StopRequest]:
+def requests_in(message: events.Message) -> list[StopRequest]:
     """Read a message as the function does.
 
     Raises:

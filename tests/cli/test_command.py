@@ -25,6 +25,7 @@ _COMMANDS = [
     "plan",
     "send",
     "keep",
+    "approve",
     "explain",
     "settings",
     "completion",
