@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import pytest
 
+from handler.event_types import STOP_APPROVED, STOP_COMPLETED, STOP_REFUSED, STOP_REQUESTED
 from handler.simulator import Simulator
 from tests.conftest import ROOT
 from tests.harness.bench.stage import clean_environ
@@ -21,6 +22,8 @@ functions_framework.create_app(sys.argv[1], "handler/main.py")
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
 _REQUESTS = {"requests", "urllib3", "certifi", "idna"}
+# Loaded when an event needs an approval, or is one; never at the start, whether a key is configured or not.
+_APPROVAL = ("handler.stop.approval", "handler.services.approvals", "handler.inbound.extract.approved")
 # What a cold start of `stop_servers` must not pay for; a part is a package or a module below `handler`.
 _NOT_FOR_STOP = (
     "handler.cli",
@@ -39,8 +42,11 @@ _NOT_FOR_STOP = (
     "handler.services.notify_chat",
     "handler.services.keep_servers",
     "handler.cloud.metadata",
+    "handler.settings.chat",
+    "handler.settings.chat_actions",
     "handler.keep",
     "handler.durations",
+    *_APPROVAL,
 )
 # Modules of ours that a cold start of `stop_servers` may load. A new one that every event needs may raise it.
 _MOST_MODULES = 65
@@ -102,6 +108,39 @@ def test_telemetry_that_is_off_is_not_loaded(
     modules = loaded(target, {**settings, **environ})
     assert ("opentelemetry" in foreign(modules)) is wanted
     assert ("handler.telemetry" in modules) is wanted
+
+
+_SEND = """
+import json, sys
+import functions_framework
+client = functions_framework.create_app("stop_servers", "handler/main.py").test_client()
+for number, (type_, data) in enumerate(json.loads(sys.argv[1])):
+    headers = {"ce-specversion": "1.0", "ce-id": str(number), "ce-source": "/tests", "ce-type": type_}
+    answer = client.post("/", json=data, headers=headers)
+    print("answer", json.dumps([answer.headers.get("ce-type"), sorted(sys.modules)]))
+"""
+
+
+@pytest.mark.parametrize("settings", [{}, {"AUTOSTOP_APPROVAL_KEYS": "k" * 32, "AUTOSTOP_APPROVAL": "above:1"}])
+def test_approvals_are_loaded_by_the_first_event_that_needs_them(cloud: Simulator, settings: dict[str, str]) -> None:
+    """A stop that needs no approval is handled without them, also where a key is configured."""
+    ids = [cloud.add_server(), cloud.add_server()]
+    sent = [(STOP_REQUESTED, {"server_ids": ids[:1]}), (STOP_APPROVED, {"plan": "AAAA", "approved_by": "slack:T1/U1"})]
+    done = subprocess.run(
+        [sys.executable, "-c", _SEND, json.dumps(sent)],
+        cwd=ROOT,
+        env={**clean_environ(), "AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line.removeprefix("answer ")) for line in done.stdout.splitlines() if line[:7] == "answer "]
+    (stopped, plain), (refused, approval) = answers
+    assert (stopped, refused) == (STOP_COMPLETED, STOP_REFUSED)
+    assert unwanted(set(plain), _APPROVAL) == []
+    assert unwanted(set(approval), _APPROVAL) == sorted(_APPROVAL)
 
 
 def test_authentication_that_is_off_is_not_loaded(cloud: Simulator) -> None:
