@@ -154,7 +154,7 @@ def send(
     if as_json:
         click.echo(json.dumps(as_document(answer, requests), indent=2))
     else:
-        show(answer, requests, verbose)
+        show(answer, requests, verbose, url=url)
     return answer.delivery.exit_code
 
 
@@ -292,12 +292,17 @@ def as_document(answer: Answer, requests: Sequence[StopRequest | KeepRequest]) -
 
 
 def show(
-    answer: Answer, requests: Sequence[StopRequest | KeepRequest], verbose: bool, planned: str = "would be stopped"
+    answer: Answer,
+    requests: Sequence[StopRequest | KeepRequest],
+    verbose: bool,
+    planned: str = "would be stopped",
+    url: str = "",
 ) -> None:
     """Print what came of an event; what was not taken on standard error.
 
     Args:
         planned: what a dry run says of servers, in the summary.
+        url: of the function, for the command that approves a plan; empty if there can be none.
     """
     from handler.cli.results import Result, lines, summary
 
@@ -321,4 +326,17 @@ def show(
     if answer.results:
         results = [Result.parse(data) for data in answer.results]
         rows = lines(results, width, verbose=verbose, planned=False)
-        click.echo("\n".join([*rows, *wrap(summary(results, planned), width)]))
+        plans = [line for data in answer.results for line in _approval(data, url, width)] if url else []
+        click.echo("\n".join([*rows, *plans, *wrap(summary(results, planned), width)]))
+
+
+def _approval(data: Mapping[str, Any], url: str, width: int) -> Iterator[str]:
+    """Say how the plan of a result is approved; the command is one line, so that it can be copied."""
+    plan = data.get("plan")
+    token = str(plan.get("token")) if isinstance(plan, dict) else ""
+    # It is printed as it is, so it must not be able to control the terminal.
+    if not isinstance(plan, dict) or not re.fullmatch(r"[A-Za-z0-9_-]+", token):
+        return
+    by = "a person" if plan.get("approver") == "self" else "another person than the requester"
+    yield from wrap(f"Nothing was sent. Until {escape(str(plan.get('expires_at')))} {by} can approve the plan:", width)
+    yield f"bms-autostop approve --url {url} --as SYSTEM:ID {token}"

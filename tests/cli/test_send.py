@@ -195,6 +195,40 @@ def test_a_stop_is_a_stop(cloud: Simulator, fleet_function: Function, capsys: py
     assert {server.id: cloud.stops_sent(server.id) for server in FLEET if cloud.stops_sent(server.id)} == {CI_07: 1}
 
 
+@pytest.fixture
+def planning(cloud: Simulator, start_function: StartFunction) -> Function:
+    """The function, which asks for an approval of every stop."""
+    for server in FLEET:
+        add(cloud, server)
+    return start_function(cloud, AUTOSTOP_APPROVAL="always", AUTOSTOP_APPROVAL_KEYS="k" * 32)
+
+
+def test_a_plan_is_printed_with_the_command_that_approves_it(
+    cloud: Simulator, planning: Function, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token is in one line, however narrow the terminal; the command does what it says."""
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.main(["send", "--url", planning.url, "--stop", "--server", CI_07]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "1 server: 1 would be stopped."
+    command = lines[-2]
+    assert command.startswith(f"bms-autostop approve --url {planning.url} --as SYSTEM:ID ")
+    assert "another person than the requester" in " ".join(lines[-5:-2])
+    assert [cloud.stops_sent(server.id) for server in FLEET if cloud.stops_sent(server.id)] == []
+    assert cli.main(command.replace("SYSTEM:ID", "slack:T1/U2").split()[1:]) == 0
+    assert "1 server: 1 stopped." in capsys.readouterr().out
+
+
+def test_a_token_that_could_control_the_terminal_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is printed as it is, so it must be one."""
+    body = json.dumps({"servers": [], "plan": {"token": "\x1b[2J", "expires_at": "now"}}).encode()
+    with SinkServer(Say(200, {"ce-type": "x"}, body)) as server:
+        assert cli.main(["send", "--url", server.url, "--stop", "--server", CI_07]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "approve" not in out
+
+
 def test_the_results_of_a_batch_are_printed(fleet_function: Function, capsys: pytest.CaptureFixture[str]) -> None:
     """One after the other."""
     assert cli.main(["send", "--url", fleet_function.url, "--dry-run", str(_SAMPLES / "batch.json")]) == 0
