@@ -16,6 +16,7 @@
         ├── EventInProgress  the same event is being handled, and enough deliveries of it wait
         ├── StopLimitReached this process has sent enough stops for now
         ├── ApprovalNotConfigured  the event needs an approval, and there is no key to sign its plan with
+        ├── NotAnnounced     the stops could not be announced before the first of them
         ├── BodyIncomplete   the connection ended or stalled inside the body
         ├── ShuttingDown     this process takes no more events
         ├── ReadinessUnknown the first readiness check has no result yet
@@ -227,6 +228,13 @@ class ApprovalNotConfigured(RetryableError):
     """The event needs an approval, and this deployment has no key to sign its plan with; nothing was sent."""
 
     name = "approval-not-configured"
+
+
+class NotAnnounced(RetryableError):
+    """The stops of the event could not be announced, and nothing is stopped without it (`AUTOSTOP_ANNOUNCE`)."""
+
+    name = "not-announced"
+    fix = "Check whether the sink of results runs, its URL (AUTOSTOP_RESULT_SINK or K_SINK), and the way to it."
 
 
 class BodyIncomplete(RetryableError):

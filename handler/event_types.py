@@ -9,6 +9,7 @@ STOP_FAILED = f"{PREFIX}stop.failed.v1"
 STOP_REFUSED = f"{PREFIX}stop.refused.v1"
 STOP_PLANNED = f"{PREFIX}stop.planned.v1"
 STOP_APPROVED = f"{PREFIX}stop.approved.v1"
+STOP_ANNOUNCED = f"{PREFIX}stop.announced.v1"
 KEEP_REQUESTED = f"{PREFIX}keep.requested.v1"
 KEEP_COMPLETED = f"{PREFIX}keep.completed.v1"
 KEEP_FAILED = f"{PREFIX}keep.failed.v1"
@@ -20,6 +21,6 @@ PING = "dev.knative.sources.ping"
 # Google's Pub/Sub, by Eventarc.
 MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 # Types that are known without a setting.
-KNOWN = RESULTS | KEEP_RESULTS | {STOP_REQUESTED, KEEP_REQUESTED, PING, MESSAGE_PUBLISHED}
+KNOWN = RESULTS | KEEP_RESULTS | {STOP_ANNOUNCED, STOP_REQUESTED, KEEP_REQUESTED, PING, MESSAGE_PUBLISHED}
 # Cloud Eye through Huawei's EventGrid: prefix, namespace of the service, a dash, and the name of the event.
 CLOUD_EYE_PREFIX = "CES:Event:"

@@ -35,6 +35,7 @@ _NOT_FOR_STOP = (
     "handler.inbound.auth.oidc",
     "handler.outbound.chat",
     "handler.outbound.smn_sink",
+    "handler.outbound.announcement",
     "handler.functiongraph",
     "handler.cloud.auth.aksk",
     "handler.cloud.auth.clouds_yaml",
@@ -89,6 +90,13 @@ def test_stopping_servers_loads_this_and_no_more(cloud: Simulator) -> None:
     assert unwanted(modules, _NOT_FOR_STOP) == []
     assert len(ours(modules)) <= _MOST_MODULES
     assert foreign(modules) == {"main", *_REQUESTS}
+
+
+def test_announcements_cost_one_module(cloud: Simulator) -> None:
+    """Where they are switched on."""
+    environ = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_RESULT_SINK": "http://127.0.0.1:1/", **cloud.environ()}
+    more = loaded("stop_servers", {**environ, "AUTOSTOP_ANNOUNCE": "required"}) - loaded("stop_servers", environ)
+    assert ours(more) == {"handler.outbound.announcement"}
 
 
 @pytest.mark.parametrize("target", ["stop_servers", "receive_webhook"])

@@ -113,19 +113,8 @@ def batch(events: Sequence[CloudEvent]) -> tuple[dict[str, str], bytes]:
 
 def result_data(report: Report) -> dict[str, object]:
     """The `data` of the result event."""
-    request = report.request
     return {
-        "request": {
-            "source": request.source,
-            "id": request.id,
-            "type": request.type,
-            "time": _time(request.time),
-            "reason": request.reason,
-            "requested_by": request.requested_by,
-            "reply_to": request.reply_to,
-            "selector": selector_row(request.selector),
-            **people(request),
-        },
+        "request": request_row(report.request),
         "dry_run": report.dry_run,
         "api": report.api,
         "refusal": report.refusal.value if report.refusal else None,
@@ -149,6 +138,21 @@ def people(request: StopRequest) -> dict[str, str]:
 
 def _plan_row(plan: PlanOffer) -> dict[str, str]:
     return {"token": plan.token, "expires_at": rfc3339.render(plan.expires_at), "approver": plan.approver.value}
+
+
+def request_row(request: StopRequest) -> dict[str, object]:
+    """What an event asked for, as the events sent about it show it."""
+    return {
+        "source": request.source,
+        "id": request.id,
+        "type": request.type,
+        "time": _time(request.time),
+        "reason": request.reason,
+        "requested_by": request.requested_by,
+        "reply_to": request.reply_to,
+        "selector": selector_row(request.selector),
+        **people(request),
+    }
 
 
 def selector_row(selector: Selector | None) -> dict[str, object] | None:

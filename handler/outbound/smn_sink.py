@@ -12,7 +12,7 @@ from cloudevents.conversion import to_dict
 from cloudevents.http import CloudEvent
 
 from handler.errors import Acceptance, CloudError, LoginRefused, SinkUnreachable
-from handler.event_types import PREFIX
+from handler.event_types import PREFIX, STOP_ANNOUNCED
 from handler.outbound.sink import DeliveryAttempt, NoAnswer, SinkReply
 
 _LOG = logging.getLogger(__name__)
@@ -88,5 +88,8 @@ def _subject(event: CloudEvent) -> str:
     """What an e-mail has as its subject, such as `bms-autostop stop.completed: 2 stopped, 1 skipped`."""
     word = event["type"].removeprefix(PREFIX).removesuffix(".v1")
     data = event.data
+    if event["type"] == STOP_ANNOUNCED:
+        count = len(data["servers"])
+        return f"bms-autostop {word}: {count} server{'s' * (count != 1)}"
     counts = [f"{count} {outcome}" for outcome, count in data["summary"].items() if count]
     return f"bms-autostop {word}: {', '.join(counts) or data['refusal']}"

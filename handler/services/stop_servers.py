@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from cloudevents.http import CloudEvent
@@ -21,7 +21,7 @@ from handler.outbound import logs
 from handler.outbound.result import batch, binary, result_event
 from handler.outbound.sink import Sink
 from handler.services.runs import Runs
-from handler.settings.stop_servers import Settings
+from handler.settings.stop_servers import AnnounceMode, Settings
 from handler.stop.calls import CompletedCall
 from handler.stop.executor import ThreadExecutor
 from handler.stop.model import Report, ServerResult, StopRequest
@@ -30,6 +30,7 @@ from handler.stop.run import PreparedRequest, prepare, refuse_too_many, run
 from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
 
 if TYPE_CHECKING:
+    from handler.outbound.announcement import Announcer
     from handler.outbound.smn_sink import TopicSink
     from handler.telemetry import Telemetry
 
@@ -86,6 +87,7 @@ class SharedResources:
             inbound_auth=settings.callers.inbound_auth.value,
             sink=host_of(settings.sink.url) if settings.sink else settings.result_topic,
             stop_limit=f"{limit.servers}/{limit.window.total_seconds():g}s" if limit else None,
+            announce=settings.announce.value,
         )
 
     def _new_sink(self) -> Sink | TopicSink | None:
@@ -113,6 +115,7 @@ class Service:
             self._clouds = Clouds(settings, shared.monotonic, shared.clouds.client)
             if settings.result_topic is not None:
                 self._sink = _topic_sink(self._clouds)
+        self._announcer = _announcer(settings, self._sink, shared)
 
     def endpoint(self) -> StopEndpoint:
         """Make what answers HTTP requests to `stop_servers`."""
@@ -249,6 +252,7 @@ class Service:
         limit = self._shared.stop_limit
         writes = not (dry_run or planned)
         reservation = Reservation(limit) if limit is not None and writes else None
+        announcer = self._announcer if writes else None
 
         def on_result(server: ServerResult) -> None:
             # At once, while others are waited for: what was done to a server is logged whatever comes after it.
@@ -269,6 +273,7 @@ class Service:
                 on_result=on_result,
                 before_first_stop=reservation.reserve if reservation is not None else lambda _: None,
                 on_failure=logs.FailedCalls(request),
+                announce=partial(announcer.announce, request, deadline) if announcer is not None else None,
             )
             if planned:
                 from handler.services.approvals import with_plan
@@ -323,3 +328,19 @@ def _topic_sink(clouds: Clouds) -> TopicSink | None:
     from handler.outbound.smn_sink import TopicSink
 
     return TopicSink(topic)
+
+
+def _announcer(settings: Settings, sink: Sink | TopicSink | None, shared: SharedResources) -> Announcer | None:
+    """What announces stops; None if that is off."""
+    if settings.announce is AnnounceMode.OFF or sink is None:
+        return None
+    from handler.outbound.announcement import Announcer
+
+    return Announcer(
+        sink,
+        required=settings.announce is AnnounceMode.REQUIRED,
+        source=settings.source,
+        extensions=settings.extensions,
+        on_outcome=shared.telemetry.announced if shared.telemetry else None,
+        monotonic=shared.monotonic,
+    )

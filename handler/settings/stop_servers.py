@@ -58,6 +58,14 @@ class ApiName(StrEnum):
     BMS = "bms"
 
 
+class AnnounceMode(StrEnum):
+    """Whether the stops of an event are announced before the first of them."""
+
+    OFF = "off"
+    BEST_EFFORT = "best-effort"
+    REQUIRED = "required"
+
+
 class StopLimit(NamedTuple):
     """How many servers this process may send stops for.
 
@@ -115,6 +123,7 @@ class Settings:
         event_types: further event types, each with the JMESPath of the server ids, or with an empty text.
         stop_limit: most servers within a time, or None.
         approval: which events need an approval, and by whom.
+        announce: whether stops are announced.
     """
 
     callers: Callers
@@ -135,6 +144,7 @@ class Settings:
     log_level: str
     stop_limit: StopLimit | None
     approval: ApprovalSettings
+    announce: AnnounceMode
 
 
 def _sink(text: str) -> str:
@@ -294,6 +304,13 @@ APPROVER_SUBJECTS = Setting(
     "with `oidc`: the callers that may send approvals, as in `AUTOSTOP_OIDC_SUBJECTS`; other callers get 403",
     unset="every caller may",
 )
+ANNOUNCE = Setting(
+    "AUTOSTOP_ANNOUNCE",
+    choice(*AnnounceMode),
+    "whether `stop.announced.v1` goes to the sink before the first stop of an event: `off`, `best-effort`, or "
+    "`required`: nothing is stopped without it",
+    "off",
+)
 MAX_EVENT_AGE = Setting(
     "AUTOSTOP_MAX_EVENT_AGE",
     duration,
@@ -340,6 +357,9 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
     if topic and policy.max_servers > MOST_IN_MESSAGE:
         env.note(MAX_SERVERS, f"must be at most {MOST_IN_MESSAGE} with an SMN topic as the sink: no message holds more")
     sink = read_sink(env, url or "")
+    announce = env.value(ANNOUNCE)
+    if announce is not AnnounceMode.OFF and not url and not topic:
+        env.note(ANNOUNCE, "needs a sink: AUTOSTOP_RESULT_SINK or K_SINK")
     settings = Settings(
         callers=callers,
         login=read_login(env, url_is_set=bool(env.text(COMPUTE_URL) or env.text(BMS_URL))),
@@ -359,6 +379,7 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         log_level=env.value(LOG_LEVEL),
         stop_limit=limit if limit.servers else None,
         approval=_read_approval(env),
+        announce=announce,
     )
     env.finish(declared)
     return settings

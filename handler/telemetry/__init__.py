@@ -46,6 +46,10 @@ class Telemetry(Protocol):
         """Record the result of the current event."""
         ...
 
+    def announced(self, delivered: bool) -> None:
+        """Whether the announcement of an event's stops was delivered."""
+        ...
+
     def ignored(self, type_: str, why: str) -> None:
         """Record an event that asked for nothing."""
         ...

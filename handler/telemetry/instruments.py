@@ -40,6 +40,7 @@ class Key(StrEnum):
     REASON = "autostop.server.reason"
     API = "autostop.api"
     DRY_RUN = "autostop.dry_run"
+    ANNOUNCEMENT = "autostop.announcement.outcome"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,13 @@ LAST_SERVER = Metric(
     "When the last such result was made, in seconds since 1970.",
     SERVERS.always,
 )
+ANNOUNCEMENTS = Metric(
+    "autostop.announcements",
+    "counter",
+    "{event}",
+    "Announcements of stops that were delivered, or were not.",
+    (Key.ANNOUNCEMENT,),
+)
 CALLS = Metric(
     "http.client.request.duration",
     "histogram",
@@ -113,7 +121,7 @@ REQUESTS = Metric(
     (Key.METHOD, Key.SCHEME, Key.STATUS),
     (Key.ROUTE, Key.ERROR),
 )
-METRICS = (EVENTS, LAST_EVENT, EVENT_DURATION, SERVERS, LAST_SERVER, CALLS, REQUESTS)
+METRICS = (EVENTS, LAST_EVENT, EVENT_DURATION, SERVERS, LAST_SERVER, ANNOUNCEMENTS, CALLS, REQUESTS)
 """All of them."""
 
 
@@ -128,6 +136,7 @@ class Instruments:
         self._now = now
         self._events = meter.create_counter(EVENTS.name, EVENTS.unit, EVENTS.meaning)
         self._servers = meter.create_counter(SERVERS.name, SERVERS.unit, SERVERS.meaning)
+        self._announcements = meter.create_counter(ANNOUNCEMENTS.name, ANNOUNCEMENTS.unit, ANNOUNCEMENTS.meaning)
         self._duration = _histogram(meter, EVENT_DURATION, _LONG)
         self._calls = _histogram(meter, CALLS, _SHORT)
         self._requests = _histogram(meter, REQUESTS, _SHORT)
@@ -152,6 +161,10 @@ class Instruments:
         self._servers.add(1, attributes)
         with self._lock:
             self._last_servers[frozenset(attributes.items())] = self._now()
+
+    def announcement(self, attributes: Attributes) -> None:
+        """Count an announcement."""
+        self._announcements.add(1, attributes)
 
     def call(self, attributes: Attributes, seconds: float) -> None:
         """Record the duration of a call of ours."""

@@ -103,6 +103,10 @@ class OpenTelemetryObserver:
             watch.reason = report.refusal.value if report.refusal else None
             watch.span.set_attributes({"autostop.api": report.api, "autostop.dry_run": report.dry_run})
 
+    def announced(self, delivered: bool) -> None:
+        """Whether the announcement of an event's stops was delivered."""
+        self._signals().instruments.announcement({Key.ANNOUNCEMENT: "delivered" if delivered else "failed"})
+
     def ignored(self, type_: str, why: str) -> None:
         """Record an event that asked for nothing."""
         labels: Attributes = {Key.TYPE: self._type(type_), Key.EVENT_OUTCOME: "ignored", Key.EVENT_REASON: why}

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cloudevents.http import CloudEvent
 
 from handler.cloud.nova import NovaReader
 from handler.errors import CloudThrottled, KeysUnreachable, ProducerUnreachable, SinkUnreachable
@@ -126,6 +127,22 @@ class Scenes:
 
     def handled(self) -> None:
         self.service()(traceparent=TRACE)
+
+    def announced(self, *said: Say, sink: object = None) -> None:
+        if sink is not None:
+            self.monkeypatch.setattr(Sink, "deliver", sink)
+        with SinkServer(*said) as results:
+            self.service(AUTOSTOP_RESULT_SINK=results.url, AUTOSTOP_ANNOUNCE="best-effort")()
+
+    def not_announced(self) -> None:
+        self.announced(Say(400))
+
+    def announcement_crashed(self) -> None:
+        def broken(_: Sink, event: CloudEvent, __: float) -> None:
+            if event["type"].endswith("announced.v1"):
+                raise RuntimeError(MARK)
+
+        self.announced(sink=broken)
 
     def kept(self) -> None:
         settings = keep_settings({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()})
@@ -331,6 +348,9 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "server handled": Scenes.handled,
     "keep handled": Scenes.kept,
     "server keep handled": Scenes.kept,
+    "stop announced": Scenes.announced,
+    "stop not announced": Scenes.not_announced,
+    "a bug kept the stops from being announced": Scenes.announcement_crashed,
     "event ignored": Scenes.ignored,
     "event malformed": Scenes.malformed,
     "event not handled": Scenes.not_handled,

@@ -264,7 +264,7 @@ def test_a_malformed_tracestate_is_dropped_alone(bad: str) -> None:
     assert (found.traceparent, found.tracestate) == (TRACE, None)
 
 
-@pytest.mark.parametrize("word", ["completed", "failed", "refused"])
+@pytest.mark.parametrize("word", ["completed", "failed", "refused", "announced"])
 def test_own_results_are_ignored(word: str) -> None:
     """A result that comes back, as from a broker without a filter, is answered with an empty 204."""
     own = f"io.github.bms-autostop.stop.{word}.v1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,9 +14,12 @@ from handler.cloud.auth.login import CatalogEntry, Login, Token
 from handler.cloud.endpoint import SMN, Endpoint
 from handler.cloud.smn import Topic
 from handler.errors import CloudError, CloudUnexpectedAnswer, LoginMissing, LoginRefused, SinkUnreachable
+from handler.outbound.announcement import announcement_event
 from handler.outbound.smn_sink import TopicSink
 from handler.simulator import Api, CallKind, Cut, Fault, Simulator
+from handler.stop.ports import Candidate
 from tests.cloud.conftest import StartClient, start_client
+from tests.outbound.test_result import REQUEST
 from tests.support.capture import logged
 from tests.support.clock import FakeClock
 from tests.test_events_folder import row
@@ -78,6 +82,16 @@ def test_the_subject_of_a_refusal_is_its_reason() -> None:
     topic = Says()
     hand_over(topic, result(kind="refused", refusal="too-old"), FakeClock())
     assert topic.took[0][0] == "bms-autostop stop.refused: too-old"
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "1 server"), (3, "3 servers")])
+def test_the_subject_of_an_announcement_is_how_many_servers(count: int, text: str) -> None:
+    """There is no outcome yet."""
+    topic = Says()
+    servers = [Candidate(f"00000000-0000-4000-8000-{number:012d}", None) for number in range(count)]
+    event = announcement_event(REQUEST, servers, source="/s", extensions={}, now=datetime.now(UTC))
+    hand_over(topic, event, FakeClock())
+    assert topic.took[0][0] == f"bms-autostop stop.announced: {text}"
 
 
 @pytest.mark.parametrize("status", [None, 500, 503, 404, 429])

@@ -12,7 +12,7 @@ import pytest
 
 from handler.settings import declared
 from handler.settings.common import Callers, InboundAuth, SinkSettings
-from handler.settings.stop_servers import StopLimit, from_environ
+from handler.settings.stop_servers import AnnounceMode, StopLimit, from_environ
 from handler.stop.model import Approver, Policy
 from tests.settings.environments import LEAST, MARK, PASSWORD, URN, names, read, violations
 from tests.support.process import HANG, environment, function_command
@@ -35,6 +35,7 @@ def test_the_defaults_are_those_of_the_table() -> None:
     assert (found.source, found.sink, found.result_topic, found.extensions) == ("/bms-autostop", None, None, {})
     assert (found.log_level, found.api, found.compute_url, found.event_types) == ("INFO", "nova", None, {})
     assert found.stop_limit == StopLimit(200, timedelta(minutes=10))
+    assert found.announce is AnnounceMode.OFF
 
 
 def test_each_default_in_the_table_is_the_one_in_the_code() -> None:
@@ -162,6 +163,7 @@ BAD = {
     "AUTOSTOP_PROTECT": "autostop",
     "AUTOSTOP_ONLY": "autostop",
     "AUTOSTOP_STOP_LIMIT": "many",
+    "AUTOSTOP_ANNOUNCE": "maybe",
     "AUTOSTOP_MAX_SERVERS": "0",
     "AUTOSTOP_BEARER_TOKENS": "short",
     "AUTOSTOP_MAX_EVENT_AGE": "soon",
@@ -465,3 +467,17 @@ def test_approvers_may_call() -> None:
     assert callers.oidc.subjects == {"broker", "webhooks"}
     assert callers.approver_subjects == {"webhooks"}
     assert callers.names_approvers
+
+
+@pytest.mark.parametrize("mode", [AnnounceMode.BEST_EFFORT, AnnounceMode.REQUIRED])
+def test_announcements_need_a_sink(mode: AnnounceMode) -> None:
+    """A URL, that of Knative, or a topic; without one the process does not start."""
+    for sink in (
+        {"AUTOSTOP_RESULT_SINK": "http://sink/"},
+        {"K_SINK": "http://sink/"},
+        {"AUTOSTOP_RESULT_SINK": f"smn:{URN}"},
+    ):
+        assert read(AUTOSTOP_ANNOUNCE=mode.value, **sink).announce is mode
+    assert violations({**LEAST, "AUTOSTOP_ANNOUNCE": mode.value}) == (
+        "AUTOSTOP_ANNOUNCE needs a sink: AUTOSTOP_RESULT_SINK or K_SINK.",
+    )

@@ -13,6 +13,7 @@ from handler.simulator.calls import CallKind
 from handler.simulator.faults import Fault
 from handler.telemetry.instruments import METRICS
 from tests.conftest import STOP
+from tests.support.sink_server import Say, SinkServer
 from tests.telemetry.collector import Collector
 from tests.telemetry.stage import watched
 
@@ -91,6 +92,19 @@ def test_calls_are_measured_by_status(collector: Collector, cloud: Simulator, mo
     assert counts(collector, "http.client.request.duration", *labels) == by_status
 
 
+def test_announcements_are_counted_by_whether_they_were_delivered(
+    collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, whether they are required or not."""
+    with SinkServer(Say(400)) as sink:
+        settings = {"AUTOSTOP_RESULT_SINK": sink.url, "AUTOSTOP_ANNOUNCE": "best-effort"}
+        with watched(monkeypatch, cloud, collector.url, **settings) as here:
+            for number in range(3):
+                here.stop(cloud.add_server(), id=str(number))
+    found = counts(collector, "autostop.announcements", "autostop.announcement.outcome")
+    assert found == {("failed",): 1, ("delivered",): 2}
+
+
 def test_every_metric_is_as_the_table_has_it(
     collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +115,7 @@ def test_every_metric_is_as_the_table_has_it(
         list(app.wsgi_app({"REQUEST_METHOD": "GET", "PATH_INFO": "/healthz"}, lambda *_: None))
         here.stop(cloud.add_server(), GONE)
         here.send({}, type=OWN)
+        here.telemetry.announced(True)
     table = {metric.name: metric for metric in METRICS}
     assert {point.metric for point in collector.points} == set(table)
     for point in collector.points:

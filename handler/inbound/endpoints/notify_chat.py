@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from handler.errors import BadEvent, Violation, WrongMethod
+from handler.event_types import STOP_ANNOUNCED
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents.decode import Delivery, decode
 from handler.inbound.cloudevents.result_events import ResultEvent, read
@@ -70,6 +71,10 @@ def _results(delivery: Delivery) -> list[ResultEvent]:
         if event.dead_letter and not event.violations:
             # A broker made this copy since it could not be told; telling it here again would go round in circles.
             _LOG.info("event ignored", extra={**about(event), "detail": "dead-lettered copy"})
+            continue
+        if event.type == STOP_ANNOUNCED and not event.violations:
+            # The result follows within seconds and says what came of it.
+            _LOG.info("event ignored", extra={**about(event), "detail": "announcement"})
             continue
         try:
             told = read(event)

@@ -33,6 +33,8 @@ def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | No
     now = now or datetime.now(UTC)
     if event.type in event_types.RESULTS | event_types.KEEP_RESULTS:
         return Skip("own result event")
+    if event.type == event_types.STOP_ANNOUNCED:
+        return Skip("own announcement")
     if event.dead_letter:
         return Skip("dead-lettered copy")
     if event.type == event_types.KEEP_REQUESTED:

@@ -40,6 +40,8 @@ def extract_keep(event: Event, max_keep: timedelta, now: datetime) -> KeepReques
     """
     if event.type in event_types.RESULTS | event_types.KEEP_RESULTS:
         return Skip("own result event")
+    if event.type == event_types.STOP_ANNOUNCED:
+        return Skip("own announcement")
     if event.dead_letter:
         return Skip("dead-lettered copy")
     if event.type.strip() and event.type != event_types.KEEP_REQUESTED:
