@@ -1,1 +1,1 @@
-"""The cloud: login, the APIs, and its faults as our exceptions."""
+"""The cloud: login, the APIs, and the mapping of errors."""

@@ -1,4 +1,4 @@
-"""One exchange with the cloud: a token, a deadline, a bounded answer; what goes wrong comes out as our exceptions."""
+"""One exchange with the cloud: a token, a deadline, a bounded answer; failures are raised as `CloudError`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from handler.http_client import FAILURES, HttpClient, host_of
 
 
 class Reply:
-    """A whole answer with a 2xx status.
+    """A complete answer with a 2xx status.
 
     Args:
         host: that it came from, for messages.
-        secrets: what the request carried, and no message may repeat.
+        secrets: of the request, which no message may quote.
     """
 
     __slots__ = ("_secrets", "body", "headers", "host")
@@ -40,35 +40,36 @@ class Reply:
         self._secrets = secrets
 
     def json(self, what: str, hook: Callable[[dict[str, object]], object] | None = None) -> dict[str, object]:
-        """The body as a JSON object.
+        """Parse the body as a JSON object.
 
         Args:
-            hook: is given each object as soon as it is read; what it returns stands in its place.
+            what: the call in a few words, for messages.
+            hook: as `object_hook` of `json.loads`.
 
         Raises:
-            CloudConfused: it is something else, as from a proxy that answers in the cloud's place.
+            CloudUnexpectedAnswer: it is not one, as from a proxy that answers in the cloud's place.
         """
         try:
             document = json.loads(self.body, object_hook=hook)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            unexpected = CloudUnexpectedAnswer(f"{what}: the answer is no JSON object", request_id=self.request_id)
+            unexpected = CloudUnexpectedAnswer(f"{what}: the answer must be a JSON object", request_id=self.request_id)
             unexpected.host = self.host
             raise unexpected
         return document
 
     def error(self, what: str) -> CloudError | None:
-        """The exception that fits the body if it is an error document in spite of the status; else None."""
+        """Return the exception for an error document in spite of the status; None for any other body."""
         return error_mapping.from_success(what, 200, self.headers, self.body, self._secrets)
 
     def job_report(self, code: object, reason: object) -> str:
-        """As `faults.job_report`, without the secrets of the request."""
+        """Return `error_mapping.job_report` without the secrets of the request."""
         return error_mapping.job_report(code, reason, self._secrets)
 
     @property
     def date(self) -> datetime | None:
-        """The cloud's clock when it answered, or None."""
+        """The cloud's time of the answer, or None."""
         return error_mapping.date(self.headers)
 
     @property
@@ -89,7 +90,7 @@ class Http:
         self._login = login
         self._client = client
         self._monotonic = monotonic
-        # The access that is known to be accepted, when one was last seen to be, and for which calls one was or was not.
+        # The token that was accepted last, when one was last accepted, and the calls for which one was or was not.
         self._accepted: Token | None = None
         self._accepted_at = float("-inf")
         self._permitted: set[str] = set()
@@ -106,20 +107,22 @@ class Http:
         body: object = None,
         optional: bool = False,
     ) -> Reply:
-        """Send one request and read the whole answer; a token that the cloud no longer takes is renewed once.
+        """Send one request and read the whole answer; a token that the cloud rejects is renewed once.
 
-        A 401 that a new token meets as well denies this call alone if it was never accepted and others were a moment
-        ago: the access rules of an application credential do not include it. Else it refuses the login.
+        A 401 for a new token as well concerns this call alone if none was ever accepted for it, and one recently for
+        others: the access rules of an application credential do not include it. Else the login is refused.
 
         Args:
             what: the call in a few words, for messages; the same for all calls of one kind.
-            timeout: seconds for all of it: login, connection, answer.
+            method: in upper case.
+            url: of the call.
+            timeout: seconds for login, connection and answer together.
             headers: without the token.
             body: sent as JSON unless None.
-            optional: there is another way to learn the same, so that a 401 never refuses the login.
+            optional: whether the call is not essential, so that a 401 never refuses the login.
 
         Raises:
-            CloudError: anything but a 2xx.
+            CloudError: there is no answer with a 2xx status.
         """
         try:
             return self._send(what, method, url, self._monotonic() + timeout, headers, body, optional)
@@ -143,7 +146,7 @@ class Http:
             access = self._login.access(self._left(deadline, what))
             status, answer, secrets = self._exchange(what, method, url, headers, access, body, deadline)
             if 200 <= status < 300:
-                # A page that something before the cloud answers with shows nothing.
+                # A page from a proxy is not evidence that the token was accepted.
                 if not answer.body or "json" in answer.headers.get("Content-Type", "").lower():
                     self._note_accepted(what, access)
                 return answer
@@ -152,7 +155,7 @@ class Http:
                 if isinstance(fault, ServerNotFound | StateConflict):
                     self._note_accepted(what, access)
                 elif isinstance(fault, CallDenied):
-                    # The token is good. The call itself may still be one that the access rules do not include.
+                    # The token is valid. The access rules may still not include the call.
                     self._accepted, self._accepted_at = access, self._monotonic()
                 raise fault
             if status == 401 and self._accepted is access and what in self._denied:
@@ -191,7 +194,7 @@ class Http:
         body: object,
         deadline: float,
     ) -> tuple[int, Reply, list[str]]:
-        """Status, answer, and the secrets that the request carried."""
+        """Return the status, the answer, and the secrets of the request."""
         left = self._left(deadline, what)
         sent = dict(headers)
         payload = None

@@ -1,6 +1,6 @@
-"""Open Telekom Cloud's BMS v1: one stop for up to 1000 servers, whose progress a job tells.
+"""Open Telekom Cloud's BMS v1: one stop for up to 1000 servers, whose progress a job shows.
 
-The service answers most of its refusals with HTTP 400 and a code of its own; `faults` knows what they mean.
+The service answers most of its refusals with HTTP 400 and a code of its own; see `error_mapping`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from handler.stop.ports import DryRunStop, Pending, ReadSingly, StopFailed, Take
 
 _HEADERS = {"Accept": "application/json"}
 _MOST_IN_BATCH = 1000
-# A batch that is refused because of one server is sent again in quarters until that one stands alone.
+# A batch that is refused because of one server is sent again in quarters until that one is alone.
 _SPLIT = 4
 
 
@@ -29,10 +29,10 @@ _AskHistory = Callable[[str, float], History | CloudError]
 
 
 class BmsReader:
-    """Reads servers; has no method that changes anything.
+    """Reads servers; has no method that writes.
 
     Args:
-        ask_history: asks Nova, which manages the same servers, for the history of one; None if that is not possible.
+        ask_history: reads the history of a server from Nova, which manages the same ones; None if that is not possible.
     """
 
     api = "bms"
@@ -44,25 +44,25 @@ class BmsReader:
         self._reading = servers.Reading(self._one, self._pages, endpoint.project, idle=None)
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """One by one, or all by pages of the list."""
+        """Split the ids for reads one by one, or by pages of the list."""
         return self._reading.groups(ids)
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, _Answer]:
-        """`GET /baremetalservers/{id}`, or pages of `GET /baremetalservers/detail`."""
+        """Call `GET /baremetalservers/{id}`, or `GET /baremetalservers/detail` for each page."""
         return self._reading.read(ids, timeout)
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
-        """All pages of `GET /baremetalservers/detail`, with no filter."""
+        """Read all pages of `GET /baremetalservers/detail`, without a filter."""
         from handler.cloud.listing import find
 
         return find(self._pages(timeout), self._endpoint.project(timeout), wanted, timeout, idle=None)
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
-        """BMS v1 keeps none; Nova may."""
+        """Read the history from Nova, since BMS v1 has none."""
         return self._ask_history(server_id, timeout) if self._ask_history else History(actions=None)
 
     def peek(self, timeout: float) -> list[Server | CloudError]:
-        """The first page of the project's servers."""
+        """Read the first page of the project's servers."""
         return self._reading.peek(timeout)
 
     def _one(self, server_id: str, timeout: float) -> Shown:
@@ -70,10 +70,10 @@ class BmsReader:
         return Shown([document.get("server")], reply.date)
 
     def _pages(self, timeout: float) -> Iterator[Shown]:
-        """The list, page by page; `offset` counts pages, from 1.
+        """Read the list page by page; `offset` counts pages, from 1.
 
-        `count` may be of the page alone, and a page may be shorter than asked for: only an empty page ends the list. A
-        cloud that refuses to show a page after the last one has ended it too.
+        `count` may be of the page alone, and a page may be shorter than requested: only an empty page ends the list, or
+        an error for a page after the last one.
         """
         what, seen, total = "listing servers", 0, None
         for number in count(1):
@@ -99,7 +99,7 @@ class BmsReader:
 
 
 class BmsCloud(BmsReader):
-    """Reads servers and stops them. Made anew for each event: it remembers that event's jobs."""
+    """Reads servers and stops them. One instance for each event, since it stores the event's jobs."""
 
     one_by_one = False
 
@@ -110,7 +110,7 @@ class BmsCloud(BmsReader):
         self._batch_size: dict[str, int] = {}
 
     def stop_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Batches as large as the cloud takes them, smaller for those that were in a batch that it refused."""
+        """Split the ids into batches as large as the cloud accepts, smaller after a refused batch."""
         by_size: dict[int, list[str]] = {}
         for id_ in ids:
             by_size.setdefault(self._batch_size.get(id_, _MOST_IN_BATCH), []).append(id_)
@@ -119,7 +119,7 @@ class BmsCloud(BmsReader):
         ]
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | DryRunStop | CloudError]:
-        """`POST /baremetalservers/action`; `HARD` is the only type that OTC documents."""
+        """Call `POST /baremetalservers/action`; `HARD` is the only type that OTC documents."""
         what = "stopping servers"
         try:
             reply = self._http.send(
@@ -139,7 +139,7 @@ class BmsCloud(BmsReader):
             error = reply.error(what)
             if error is not None:
                 return self._refused(ids, error)
-            # The cloud took something, and does not say what.
+            # The cloud accepted something, and the answer does not show what.
             lost = CloudUnexpectedAnswer(
                 f"{what}: no job_id in the answer", request_id=reply.request_id, maybe_acted=True
             )
@@ -149,14 +149,14 @@ class BmsCloud(BmsReader):
         return dict.fromkeys(ids, Taken(request_id=reply.request_id, job_id=job_id))
 
     def _refused(self, ids: Sequence[str], fault: CloudError) -> Mapping[str, CloudError]:
-        """A stop that was not taken; a batch that one server may be the cause of comes again in smaller ones."""
+        """Handle a refused stop; a batch that may be refused because of one server is split."""
         if len(ids) > 1 and not fault.maybe_acted and fault.concerns_one_server:
             fault.of_many = True
             self._batch_size.update(dict.fromkeys(ids, max(len(ids) // _SPLIT, 1)))
         return dict.fromkeys(ids, fault)
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """One group a job, so that one call tells of all its servers; the others as the reader groups them."""
+        """Split the ids by job, so that one call is enough for all its servers; the others as the reader does."""
         by_job: dict[str, list[str]] = {}
         for id_ in ids:
             by_job.setdefault(self._jobs.get(id_, ""), []).append(id_)
@@ -164,21 +164,21 @@ class BmsCloud(BmsReader):
         return [*by_job.values(), *self._reading.groups(free)]
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, _Answer]:
-        """Ask the job while it runs, and the servers themselves once it is done or knows nothing of them."""
+        """Read the job while it runs, and the servers once it has ended or does not list them."""
         job_id = self._jobs.get(ids[0])
         if job_id is None:
             return super().read(ids, timeout)
         try:
-            told = self._job(job_id, timeout)
+            reported = self._job(job_id, timeout)
         except CloudError as fault:
             if fault.concerns_all:
                 raise
             if fault.waiting_helps:
                 return dict.fromkeys(ids, fault)
-            # A job that can't be asked says nothing about the servers; they can still be looked at.
-            told = {}
+            # Without the job the servers can still be read.
+            reported = {}
         answers: dict[str, _Answer] = {
-            id_: answer for id_, answer in told.items() if id_ in set(ids) and answer is not None
+            id_: answer for id_, answer in reported.items() if id_ in set(ids) and answer is not None
         }
         with self._lock:
             for id_ in ids:
@@ -190,17 +190,17 @@ class BmsCloud(BmsReader):
         return answers
 
     def _job(self, job_id: str, timeout: float) -> Mapping[str, Pending | StopFailed | None]:
-        """What a job says of each server: Pending, StopFailed, or None where the server itself must be asked.
+        """Return the state of each server in a job: Pending, StopFailed, or None where the server itself must be read.
 
-        A child that has ended speaks for its server. Of the others the parent alone tells: they are pending as long as
-        it runs, and have failed if it has. Its children may be missing, or not name their server.
+        A child that has ended has the result of its server. For the others the parent counts: they are pending as long
+        as it runs, and have failed if it has. Its children may be missing, or not name their server.
         """
         what = "asking the job"
         document, reply = self._get(what, f"/jobs/{job_id}", timeout)
         entities = document.get("entities")
         listed = entities.get("sub_jobs") if isinstance(entities, dict) else None
         children = [child for child in listed if isinstance(child, dict)] if isinstance(listed, list) else []
-        told: dict[str, Pending | StopFailed | None] = {}
+        reported: dict[str, Pending | StopFailed | None] = {}
         nameless: list[Mapping[str, object]] = []
         for child in children:
             inner = child.get("entities")
@@ -208,17 +208,17 @@ class BmsCloud(BmsReader):
             if not isinstance(id_, str):
                 nameless.append(child)
             elif _ended(child):
-                told[id_.lower()] = _verdict(child, reply)
+                reported[id_.lower()] = _verdict(child, reply)
         rest: Pending | StopFailed | None = Pending()
         if _ended(document):
             rest = _verdict_of_all(document, nameless, reply)
         with self._lock:
-            others = [id_ for id_, job in self._jobs.items() if job == job_id and id_ not in told]
-        return {**told, **dict.fromkeys(others, rest)}
+            others = [id_ for id_, job in self._jobs.items() if job == job_id and id_ not in reported]
+        return {**reported, **dict.fromkeys(others, rest)}
 
 
 def _ended(job: Mapping[str, object]) -> bool:
-    # INIT, RUNNING, and words that nobody has documented: it goes on.
+    # INIT, RUNNING, and any undocumented status: it runs.
     return job.get("status") in ("SUCCESS", "FAIL")
 
 
@@ -232,16 +232,16 @@ def _verdict(child: Mapping[str, object], reply: Reply) -> StopFailed | None:
 def _verdict_of_all(
     job: Mapping[str, object], nameless: Sequence[Mapping[str, object]], reply: Reply
 ) -> StopFailed | None:
-    """What a job that has ended says of the servers that none of its children names.
+    """Return the result of a job that has ended for the servers that no child of it names.
 
-    The reason may be about one of them alone, so that each is looked at before it counts.
+    The reason may concern one of them alone, so that each server is read before it counts.
     """
     if job.get("status") == "SUCCESS":
         return None
     failed = (child for child in nameless if child.get("status") == "FAIL")
     report = next(filter(None, (_report(one, reply) for one in (job, *failed))), "")
-    said = f"stopping servers: the job failed ({report})" if report else "stopping servers: the job failed"
-    return StopFailed(CloudFault(said), report)
+    message = f"stopping servers: the job failed ({report})" if report else "stopping servers: the job failed"
+    return StopFailed(CloudFault(message), report)
 
 
 def _report(job: Mapping[str, object], reply: Reply) -> str:

@@ -1,4 +1,4 @@
-"""From settings to connections: the one place that knows which kind of login needs what, and which API is which."""
+"""From settings to connections: the choice of login and API."""
 
 from __future__ import annotations
 
@@ -28,33 +28,47 @@ class ConnectionSettings(Protocol):
     """The settings that a connection to the cloud needs; see `handler.settings.stop_servers.Settings`."""
 
     @property
-    def login(self) -> CloudLogin: ...
+    def login(self) -> CloudLogin:
+        """The login at the cloud."""
+        ...
 
     @property
-    def api(self) -> ApiName: ...
+    def api(self) -> ApiName:
+        """The API that stops servers."""
+        ...
 
     @property
-    def compute_url(self) -> str | None: ...
+    def compute_url(self) -> str | None:
+        """The base URL of Nova; None for the catalogue's."""
+        ...
 
     @property
-    def bms_url(self) -> str | None: ...
+    def bms_url(self) -> str | None:
+        """The base URL of BMS v1; None for the catalogue's."""
+        ...
 
     @property
-    def smn_url(self) -> str | None: ...
+    def smn_url(self) -> str | None:
+        """The base URL of SMN; None for the catalogue's."""
+        ...
 
     @property
-    def result_topic(self) -> str | None: ...
+    def result_topic(self) -> str | None:
+        """The URN of the SMN topic for results, or None."""
+        ...
 
     @property
-    def concurrency(self) -> int: ...
+    def concurrency(self) -> int:
+        """Most calls to the cloud at once."""
+        ...
 
 
 class Clouds:
-    """Hands out clouds for events; all share one login and its connections. Nothing is sent before it is needed.
+    """Creates clouds for events; all share one login and its connections. Nothing is sent before it is needed.
 
     Args:
-        client: one that exists already, made for the same settings but perhaps another login.
-        new_client: makes a client otherwise.
+        client: an existing one for the same settings, perhaps with another login; None to create one.
+        new_client: creates a client.
     """
 
     def __init__(
@@ -83,7 +97,7 @@ class Clouds:
         self._api = settings.api
         self._place = login
         self.endpoint = self._endpoint(api, explicit)
-        # In BMS mode Nova is asked for the history of servers.
+        # With BMS v1 the history of servers is read from Nova.
         self._compute = self._endpoint(NOVA, compute_url) if settings.api is ApiName.BMS else self.endpoint
         self._smn_url, self._topic_urn = smn_url, settings.result_topic
 
@@ -106,12 +120,12 @@ class Clouds:
         from handler.cloud.nova import NovaReader
 
         answer = NovaReader(self.http, self._compute, self._microversion).history(server_id, timeout)
-        # Nova does not know the server, or does not answer there at all.
+        # Nova does not have the server, or does not respond at that URL.
         return History(actions=None) if isinstance(answer, CloudError) and answer.status == 404 else answer
 
     def reader(self) -> BmsReader | NovaReader:
-        """The half of the cloud that only looks."""
-        # The file of the other API is not even loaded: the cold start pays for nothing that is not used.
+        """Return the part of the cloud that only reads."""
+        # Only the module of the API in use is imported, for the time of a cold start.
         if self._api is ApiName.BMS:
             from handler.cloud.bms import BmsReader
 
@@ -121,7 +135,7 @@ class Clouds:
         return NovaReader(self.http, self.endpoint, self._microversion)
 
     def topic(self) -> Topic | None:
-        """The topic that the settings name, to be published to with the same login; None if they name none."""
+        """Return the topic of the settings, published to with the same login; None if they have none."""
         if self._topic_urn is None:
             return None
         from handler.cloud.smn import Topic
@@ -140,7 +154,7 @@ class Clouds:
         )
 
     def cloud(self, *, dry_run: bool) -> Cloud:
-        """A cloud for one event; for a dry run one that has nothing to write with."""
+        """Return a cloud for one event; for a dry run one without methods that write."""
         if dry_run:
             return DryRunCloud(self.reader())
         if self._api is ApiName.BMS:
@@ -153,7 +167,7 @@ class Clouds:
 
 
 def _new_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], float]) -> Login:
-    """The login that the settings describe."""
+    """Return the login of the settings."""
     match login.kind:
         case LoginKind.PASSWORD | LoginKind.TOKEN | LoginKind.APPLICATION_CREDENTIAL:
             from handler.cloud.auth.keystone import KeystoneLogin
@@ -166,7 +180,7 @@ def _new_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], fl
         case LoginKind.CLOUDS_YAML:
             raise AssertionError("its login is made by its plugin")
         case LoginKind.FUNCTIONGRAPH:
-            # Each call brings its own, by `handler/functiongraph/context.py`.
+            # Each call has its own, see `handler/functiongraph/context.py`.
             return NoLogin(monotonic)
         case unreachable:
             assert_never(unreachable)

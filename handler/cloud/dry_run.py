@@ -1,4 +1,4 @@
-"""A cloud for dry runs: it has nothing to write with."""
+"""A cloud for dry runs, without any method that writes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from handler.stop.ports import CloudReader, DryRunStop, Seen
 
 
 class DryRunCloud:
-    """Looks through a reader and answers every stop with `Rehearsed`.
+    """Reads with a reader, and only simulates stops.
 
-    It holds a reader, which has no method that writes, so no mistake elsewhere can turn a dry run into a real one.
+    It has a reader without methods that write, so no mistake elsewhere can turn a dry run into a real one.
     """
 
     one_by_one = False
@@ -27,26 +27,26 @@ class DryRunCloud:
         return self._reader.api
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """As the reader splits them."""
+        """Split the ids as the reader does."""
         return self._reader.read_groups(ids)
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
-        """As the reader shows them."""
+        """Read as the reader does."""
         return self._reader.read(ids, timeout)
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
-        """As the reader finds them."""
+        """Search as the reader does."""
         return self._reader.find(wanted, timeout)
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
-        """As the reader tells it."""
+        """Read the history as the reader does."""
         return self._reader.history(server_id, timeout)
 
     def stop_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """All at once: it costs nothing."""
+        """Return one group."""
         return [ids]
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, DryRunStop]:
-        """Nothing is sent."""
+        """Return a simulated result; nothing is sent."""
         del timeout
         return dict.fromkeys(ids, DryRunStop())

@@ -1,4 +1,4 @@
-"""Where an API is: an explicit URL, the catalogue that came with the token, or OTC's own naming of its hosts."""
+"""The URL of an API: an explicit one, that of the token's catalogue, or a host by OTC's naming scheme."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _OTC_IAM = re.compile(r"iam(?:-pub)?\.((?:[a-z0-9-]+)\.(?:sc\.)?otc\.t-systems\.
 
 
 class Api(NamedTuple):
-    """How an API names itself.
+    """The names of an API.
 
     Attributes:
         service_type: its type in the catalogue.
-        version: the path segment that our calls are written for.
-        versions: what stands there in catalogues, to be replaced by `version`.
+        version: the path segment of the version that is called.
+        versions: those that are in catalogues in its place.
         otc_host: first label of its host name on Open Telekom Cloud.
-        setting: the environment variable that gives its URL.
-        otc_only: no other cloud has it. Its path always has the project in it, whatever the catalogue says, and its
-            host is derived also where a catalogue leaves it out.
+        setting: the environment variable of its URL.
+        otc_only: no other cloud has it. Its path always has the project, also without it in the catalogue, and its
+            host is derived also if it is not in a catalogue.
     """
 
     service_type: str
@@ -45,8 +45,8 @@ class Endpoint:
 
     Args:
         explicit: base URL from the settings, with or without version and project; None for the catalogue's.
-        auth_url: where IAM is; tells OTC's hosts when there is no catalogue, as with AK/SK or a ready token. Unless it
-            is http, the token is not sent to an http URL of the catalogue.
+        auth_url: of IAM, from which OTC's hosts are derived without a catalogue, as with AK/SK or a static token.
+            Unless it is http, the token is not sent to an http URL of the catalogue.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Endpoint:
         self._known: tuple[Token, str] | None = None
 
     def url(self, timeout: float) -> str:
-        """The base URL, without a slash at its end.
+        """Return the base URL, without a slash at its end.
 
         Raises:
-            EndpointUnusable: there is no telling where the API is.
+            EndpointUnusable: the URL is not known.
             InsecureEndpoint: the token would be sent unencrypted, to a host that only the catalogue names.
-            CloudError: no token could be had.
+            CloudError: the login failed.
         """
         access = self._login.access(timeout)
         known = self._known
@@ -77,10 +77,10 @@ class Endpoint:
         return found
 
     def project(self, timeout: float) -> str | None:
-        """The project that the login is for; None if it does not say.
+        """Return the project of the login; None if it is not known.
 
         Raises:
-            CloudError: no token could be had.
+            CloudError: the login failed.
         """
         return self._login.access(timeout).project_id
 
@@ -89,7 +89,7 @@ class Endpoint:
             return self._fitted(self._explicit, access.project_id)
         found = self._from_catalogue(access)
         if found is not None:
-            # Upstream's catalogue leaves the project out where it is not wanted.
+            # Upstream's catalogue has no project where none is needed.
             return self._fitted(found, access.project_id if self._api.otc_only else None)
         host = _OTC_IAM.fullmatch(urlsplit(self.auth_url).hostname or "")
         if host is not None and (access.catalogue is None or self._api.otc_only):
@@ -102,11 +102,11 @@ class Endpoint:
         )
 
     def listed(self, timeout: float) -> bool:
-        """Say whether the settings or the catalogue name a URL for it, so that it need not be derived.
+        """Return whether the settings or the catalogue have a URL for it, so that it need not be derived.
 
         Raises:
             EndpointUnusable: the catalogue has several regions, and the settings name none.
-            CloudError: no token could be had.
+            CloudError: the login failed.
         """
         return self._explicit is not None or self._from_catalogue(self._login.access(timeout)) is not None
 
@@ -145,9 +145,9 @@ class Endpoint:
         )
 
     def _fitted(self, base: str, project_id: str | None) -> str:
-        """Bring a base URL to the version that our calls are written for, and to the project.
+        """Return a base URL with the version that is called, and with the project.
 
-        Catalogues also hold `/v2/{project}` for Nova (OTC did), or no version at all. OTC wants the project in the
+        Catalogues also have `/v2/{project}` for Nova (OTC did), or no version at all. OTC requires the project in the
         path; upstream Nova accepts it there.
         """
         parts = urlsplit(base)

@@ -1,6 +1,6 @@
-"""What the cloud answers, or fails to answer, as our exceptions: the one place that knows the shapes of its faults.
+"""Mapping of error documents and failed calls to exceptions.
 
-Shapes seen on OTC and upstream: `{"conflictingRequest": {"code": 409, "message": ...}}` (Nova), `{"error": {...}}`
+Forms seen on OTC and upstream: `{"conflictingRequest": {"code": 409, "message": ...}}` (Nova), `{"error": {...}}`
 (Keystone, BMS v1), `{"error_code": ..., "error_msg": ..., "request_id": ...}` (API gateway),
 `{"code": ..., "message": ...}` (SMN, jobs of BMS v1), HTML or nothing at all (load balancers).
 """
@@ -33,7 +33,7 @@ from handler.http_client import FAILURES, UnexpectedResponse, call_failure, retr
 
 _REQUEST_ID_HEADERS = ("x-compute-request-id", "x-openstack-request-id", "x-request-id")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-# What OTC's codes mean, whatever status they come with (mostly 400). The gateway's `APIG.` and `APIGW.` share numbers.
+# The meaning of OTC's codes with any status (mostly 400). The gateway's `APIG.` and `APIGW.` share numbers.
 _CODES: Mapping[str, type[CloudError]] = {
     **dict.fromkeys(("BMS.0035", "BMS.0036", "BMS.0037", "BMS.0039"), StateConflict),
     **dict.fromkeys(("Ecs.0100", "Ecs.0603", "Ecs.0605"), StateConflict),
@@ -51,7 +51,7 @@ _NEW_LOGIN = frozenset({"BMS.0032", "BMS.3011", "Common.0013", "APIG.0301", "API
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """The cloud's id for a request, for its support: `req-<uuid>`, or None."""
+    """Return the cloud's id for a request, for its support: `req-<uuid>`, or None."""
     for name in _REQUEST_ID_HEADERS:
         value = headers.get(name, "")
         if is_safe(value):
@@ -62,19 +62,21 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 def from_answer(
     what: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
 ) -> CloudError:
-    """Turn an answer that is not a success into the exception that fits it.
+    """Return the exception for an answer that is not a success.
 
     Args:
         what: the call in a few words, for the message ("reading the server").
-        status: HTTP status, anything but 2xx and 401 (which the login deals with).
-        secrets: what the request carried and the message must not: a gateway may repeat what it was sent.
+        status: HTTP status, anything but 2xx and 401 (which the login handles).
+        headers: of the answer.
+        body: of the answer.
+        secrets: of the request, which the message must not quote: a gateway may repeat what it was sent.
     """
     key, code, message, gateway_id = _fault_of(body, secrets)
-    said = f"{what}: HTTP {status}"
+    text = f"{what}: HTTP {status}"
     if code:
-        said += f" {code}"
+        text += f" {code}"
     if message:
-        said += f" ({message})"
+        text += f" ({message})"
     kind: type[CloudError]
     maybe_acted = False
     match status:
@@ -98,13 +100,13 @@ def from_answer(
         case _ if status >= 500:
             kind, maybe_acted = CloudUnreachable, True
         case _ if status < 400 or status in (404, 405, 406, 407, 410):
-            # Not a word about a server: a wrong host, path or version, or a redirect that must not be followed.
+            # Not about a server: a wrong host, path or version, or a redirect that must not be followed.
             kind = CloudUnexpectedAnswer
         case _:
             kind = CallRejected
     id_ = request_id(headers) or gateway_id
     return kind(
-        said,
+        text,
         request_id=None if id_ in secrets else id_,
         status=status,
         retry_after=retry_after(headers),
@@ -115,11 +117,11 @@ def from_answer(
 def from_success(
     what: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
 ) -> CloudError | None:
-    """Turn an answer of a 2xx status whose body is an error document into the exception that fits the document.
+    """Return the exception for an error document with a 2xx status.
 
     Returns:
-        None if the body is empty, or JSON that is not an error document. If the code is not known, or the body is
-        something else than JSON, the cloud may have acted.
+        None if the body is empty, or JSON that is not an error document. If the code is not known, or the body is not
+        JSON, the cloud may have acted.
     """
     _, code, message, _ = _fault_of(body, secrets)
     if not code and not message:
@@ -131,52 +133,53 @@ def from_success(
 
 
 def denied(what: str, headers: Mapping[str, str]) -> CallDenied:
-    """The exception for a 401 that a token met for this call and not for others.
+    """Return the exception for a 401 of this call alone.
 
     Keystone's middleware answers so if the access rules of an application credential do not include the call.
     """
-    said = f"{what}: HTTP 401, though the token works for other calls; do access rules forbid this one?"
-    return CallDenied(said, status=401, request_id=request_id(headers))
+    text = f"{what}: HTTP 401, though the token works for other calls; do access rules forbid this one?"
+    return CallDenied(text, status=401, request_id=request_id(headers))
 
 
 def date(headers: Mapping[str, str]) -> datetime | None:
-    """The cloud's clock when it answered (HTTP `Date`, aware), or None if it does not say."""
+    """Return the cloud's time of an answer (HTTP `Date`, aware), or None."""
     try:
         stamp = parsedate_to_datetime(headers["Date"])
-        # Python reads the zone `-0000` as one that is not known.
+        # Python parses the zone `-0000` as an unknown one.
         return stamp.replace(tzinfo=UTC) if stamp.tzinfo is None else stamp.astimezone(UTC)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
 def carried(headers: Mapping[str, str]) -> list[str]:
-    """The secrets in the headers of a request to the cloud, for `from_answer`."""
+    """Return the secrets in the headers of a request to the cloud, for `from_answer`."""
     found = [headers[name] for name in ("X-Auth-Token", "X-Security-Token") if name in headers]
     return [*found, *headers.get("Authorization", "").partition("Signature=")[2:]]
 
 
 def wants_new_login(status: int, body: bytes) -> bool:
-    """Whether an answer says that the token, or the signature, is no longer taken."""
+    """Whether an answer rejects the token or the signature."""
     return status == 401 or (400 <= status < 500 and _fault_of(body)[1] in _NEW_LOGIN)
 
 
 def from_job(code: object, report: str = "") -> CloudError:
-    """What a job says when it could not stop a server, as if the cloud had answered the stop with it.
+    """Return the exception for a job that could not stop a server, as for an answer to the stop.
 
     Args:
-        report: as `job_report` makes it.
+        code: of the job's error.
+        report: from `job_report`.
     """
-    said = "stopping the server: the job failed"
-    return _CODES.get(_code(code), CloudFault)(f"{said} ({report})" if report else said)
+    text = "stopping the server: the job failed"
+    return _CODES.get(_code(code), CloudFault)(f"{text} ({report})" if report else text)
 
 
 def job_report(code: object, reason: object, secrets: Collection[str] = ()) -> str:
-    """A job's error code and reason on one line, without control characters; empty if it gives neither."""
+    """Return a job's error code and reason on one line, without control characters; empty without both."""
     return ": ".join(filter(None, (_short(_without(secrets, part)) for part in (code, reason))))
 
 
 def from_failure(what: str, failure: BaseException) -> CloudError:
-    """Turn a failed exchange into the exception that fits it."""
+    """Return the exception for a failed exchange."""
     if isinstance(failure, UnexpectedResponse):
         return CloudUnexpectedAnswer(f"{what}: {failure}", maybe_acted=True, failure=call_failure(failure))
     if _speaks_no_tls(failure):
@@ -186,7 +189,7 @@ def from_failure(what: str, failure: BaseException) -> CloudError:
 
 
 def from_login(failure: BaseException) -> CloudError:
-    """Turn a login that brought no token into the exception that fits it; it never acted on a server."""
+    """Return the exception for a failed login; it never acted on a server."""
     if not isinstance(failure, FAILURES):
         return CloudUnexpectedAnswer(f"logging in: no usable answer ({type(failure).__name__})")
     fault = from_failure("logging in", failure)
@@ -197,10 +200,10 @@ def from_login(failure: BaseException) -> CloudError:
 def from_login_answer(
     status: int, headers: Mapping[str, str], body: bytes, secrets: Collection[str] = ()
 ) -> CloudError:
-    """Turn an answer to a login that is not a success into the exception that fits it, as `from_answer` does."""
-    said = f"logging in: HTTP {status}"
+    """Return the exception for an answer to a login that is not a success, as `from_answer`."""
+    text = f"logging in: HTTP {status}"
     if status in (400, 401, 403) or wants_new_login(status, body):
-        return LoginRefused(said, status=status, request_id=request_id(headers))
+        return LoginRefused(text, status=status, request_id=request_id(headers))
     fault = from_answer("logging in", status, headers, body, secrets)
     fault.maybe_acted = False
     if fault.waiting_helps and not isinstance(fault, StateConflict):
@@ -216,7 +219,7 @@ def _speaks_no_tls(failure: BaseException) -> bool:
 
 
 def _causes(failure: BaseException) -> Iterator[BaseException]:
-    """An exception and those that it was made from, whether as its cause or as its argument."""
+    """Yield an exception and those that it was made from, as its cause or as its argument."""
     seen: list[BaseException] = []
     todo = [failure]
     while todo:
@@ -230,9 +233,9 @@ def _causes(failure: BaseException) -> Iterator[BaseException]:
 
 
 def _never_sent(failure: BaseException) -> bool:
-    """Whether it failed before the request could leave: no address, no connection, a certificate not trusted.
+    """Whether it failed before the request was sent: no address, no connection, a certificate not trusted.
 
-    Any other trouble with TLS may as well come while the answer is read.
+    Any other TLS error can also happen while the answer is read.
     """
     match failure:
         case urllib3.exceptions.NewConnectionError() | urllib3.exceptions.ConnectTimeoutError():
@@ -244,7 +247,7 @@ def _never_sent(failure: BaseException) -> bool:
 
 
 def _fault_of(body: bytes, secrets: Collection[str] = ()) -> tuple[str, str, str, str | None]:
-    """Key, code and message of a fault body, empty text for what it does not have; and the gateway's request id."""
+    """Return key, code and message of an error body, empty if it has none; and the gateway's request id."""
     try:
         fault = json.loads(body)
     except (ValueError, RecursionError):
@@ -256,7 +259,7 @@ def _fault_of(body: bytes, secrets: Collection[str] = ()) -> tuple[str, str, str
         key, inner = next(((k, v) for k, v in fault.items() if isinstance(v, dict)), ("", {}))
     code = inner.get("error_code", inner.get("code", ""))
     message = inner.get("error_msg", inner.get("message", ""))
-    # The API gateway gives its id here, and in no header.
+    # The API gateway has its id here, and not in a header.
     id_ = fault.get("request_id")
     code, message = _without(secrets, code), _without(secrets, message)
     return key, _code(code), _short(message), id_ if isinstance(id_, str) and is_safe(id_) else None
@@ -274,7 +277,7 @@ def _code(value: object) -> str:
 
 
 def is_safe(id_: str) -> bool:
-    """Whether an id of the cloud's may stand in a URL or a header as it is."""
+    """Whether an id of the cloud can be in a URL or a header as it is."""
     return _SAFE_ID.fullmatch(id_) is not None
 
 

@@ -1,8 +1,7 @@
-"""The servers of a whole list that are wanted. Loaded when an event has a selector.
+"""The matching servers of a complete list. Imported when an event has a selector.
 
-What is read one by one can be missed on a page and asked for again. Here the list alone says which servers there are,
-so that it must be whole, and every server on it must be plain to see; anything else is a fault, and the list is read
-again.
+The list alone shows which servers there are, so that it must be complete, and every server on it valid; otherwise the
+list is read again.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 _WHAT = "listing servers"
 _MOST_PAGES = 100
-# A list that an administrator gets may show these; for everybody else they are no longer there.
+# A list for an administrator may have these; for other users they do not exist any more.
 _GONE = frozenset({"deleted", "soft-delete", "soft_deleted"})
 
 
@@ -33,16 +32,19 @@ def find(
     idle: object = False,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> list[Server]:
-    """Read the list to its end and take what is wanted.
+    """Read the list to its end and return the matching servers.
 
     Args:
-        project_id: the login's. Servers of other projects are none of ours, whatever list they are on.
+        pages: of the list.
+        project_id: the login's. Servers of other projects are ignored.
+        wanted: the predicate.
         timeout: seconds for all pages.
-        idle: as `servers.parse` has it.
+        idle: as of `servers.parse`.
+        monotonic: seconds.
 
     Raises:
-        CloudConfused: the list is not whole, or shows a server only in part.
-        CloudError: a page could not be had.
+        CloudUnexpectedAnswer: the list is not complete, or has a server only in part.
+        CloudError: a page could not be read.
     """
     if not project_id:
         raise CloudUnexpectedAnswer(f"{_WHAT}: the login does not say which project is ours")
@@ -58,7 +60,7 @@ def find(
             for row in rows:
                 id_, owner = _identity(row)
                 seen.add(id_)
-                # One that is listed again may have changed between: the last look counts.
+                # One that is listed twice may have changed between: the last read counts.
                 found.pop(id_, None)
                 if not servers.same_project(owner, project_id):
                     foreign += 1
@@ -72,10 +74,10 @@ def find(
             if monotonic() > until:
                 raise CloudUnreachable(f"{_WHAT}: out of time between its pages")
     except (CallRejected, ServerNotFound) as fault:
-        # It speaks of a page, not of a server: the one that the page was to begin after may be gone.
+        # The error is about a page, not a server: the marker of the page may be deleted.
         raise CloudUnexpectedAnswer(str(fault), request_id=fault.request_id, status=fault.status) from fault
     if len(seen) < promised:
-        # Where pages are counted, a server that comes or goes meanwhile pushes another one over their edge.
+        # With numbered pages, a server that is created or deleted meanwhile moves another one to another page.
         raise CloudUnexpectedAnswer(f"{_WHAT}: it changed while its pages were turned")
     if foreign:
         _LOG.warning("servers of other projects are on the list of ours", extra={"left_out": foreign})
@@ -83,7 +85,7 @@ def find(
 
 
 def _identity(row: object) -> tuple[str, str]:
-    """The id of a server on the list and the project that it belongs to."""
+    """Return the id of a server on the list and its project."""
     if isinstance(row, dict):
         id_, owner = row.get("id"), row.get("tenant_id")
         # The id becomes part of a URL.

@@ -1,7 +1,7 @@
 """The keep-until of a server, written through Nova's metadata call, whichever API stops servers.
 
 Open Telekom Cloud's BMS v1 has a metadata call of its own, which is not documented well enough. This is the only module
-that writes metadata, and it has nothing that stops a server; `stop_servers` does not load it.
+that writes metadata, and it cannot stop a server; `stop_servers` does not import it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _HEADERS: Mapping[str, str] = {"Accept": "application/json"}
 
 
 class NovaMetadata:
-    """Writes and removes the keep-until of servers; can do nothing else to them."""
+    """Writes and removes the keep-until of servers, and nothing else."""
 
     def __init__(self, http: Http, endpoint: Endpoint) -> None:
         self._http = http
         self._endpoint = endpoint
 
     def keep(self, server_id: str, until: str, timeout: float) -> str | None:
-        """`POST /servers/{id}/metadata`, which leaves other entries as they are.
+        """Call `POST /servers/{id}/metadata`, which leaves other entries as they are.
 
         Nova answers 200 in `active`, `stopped` and `paused`, also while an operation runs, and 409 in `error` or if the
         server is locked (nova/compute/api.py).
@@ -40,7 +40,7 @@ class NovaMetadata:
         return self._send("POST", f"/servers/{server_id}/metadata", timeout, {"metadata": {KEEP_UNTIL: until}})
 
     def release(self, server_id: str, key: str, timeout: float) -> str | None:
-        """`DELETE /servers/{id}/metadata/{key}`, which answers 204, or 404 if there is no such entry."""
+        """Call `DELETE /servers/{id}/metadata/{key}`, which answers 204, or 404 if there is no such entry."""
         return self._send("DELETE", f"/servers/{server_id}/metadata/{quote(key, safe='')}", timeout)
 
     def _send(self, method: str, path: str, timeout: float, body: object = None) -> str | None:
@@ -50,7 +50,7 @@ class NovaMetadata:
 
 
 class MetadataClouds:
-    """Hands out what a keep needs of the cloud: a reader, and a writer of metadata. It has no way to a stop."""
+    """Creates the reader and the writer of metadata that a keep needs; it cannot create anything that stops servers."""
 
     def __init__(
         self,
@@ -67,19 +67,19 @@ class MetadataClouds:
         self._topic = connection.topic
 
     def ready(self, timeout: float) -> None:
-        """Raise unless a token and Nova's address can be had."""
+        """Raise unless the login works and Nova's URL is known."""
         self._endpoint.url(timeout)
 
     def reader(self) -> NovaReader:
-        """The part that shows servers."""
+        """Return the part that reads servers."""
         reader = self._reader()
         assert isinstance(reader, NovaReader)
         return reader
 
     def writer(self) -> NovaMetadata:
-        """The part that writes a keep-until."""
+        """Return the part that writes a keep-until."""
         return NovaMetadata(self._http, self._endpoint)
 
     def topic(self) -> Topic | None:
-        """The topic that results are published to, or None."""
+        """Return the topic that results are published to, or None."""
         return self._topic()

@@ -1,4 +1,4 @@
-"""OpenStack Compute (Nova) v2.1: one stop a server, as OTC's ECS host and every upstream cloud speak it."""
+"""OpenStack Compute (Nova) v2.1, as on OTC's ECS host and every upstream cloud: one call stops one server."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LOWEST_MICROVERSION = "2.26"
 
 
 class Microversion:
-    """The microversion that a cloud is asked for; shared by all that speak to it, from many threads.
+    """The microversion that is requested; shared by all calls to a cloud, from many threads.
 
     Attributes:
-        current: what to ask for from now on.
+        current: the one to request from now on.
     """
 
     def __init__(self) -> None:
         self.current = MICROVERSION
 
     def headers(self) -> dict[str, str]:
-        """The headers of a request, in the new and in the old form."""
+        """Return the headers of a request, in the new and in the old form."""
         version = self.current
         return {
             "Accept": "application/json",
@@ -39,13 +39,14 @@ class Microversion:
         }
 
     def lowered(self, fault: CloudError, sent: Mapping[str, str]) -> bool:
-        """Ask for the lowest from now on if a call failed because the cloud does not have what it asked for.
+        """Request the lowest from now on if a call failed because the cloud does not have the requested one.
 
         Args:
+            fault: the error of the call.
             sent: the headers of the call.
 
         Returns:
-            Whether the call may be made again.
+            Whether the call may be repeated.
         """
         if fault.status != 406 or sent["X-OpenStack-Nova-API-Version"] == LOWEST_MICROVERSION:
             return False
@@ -54,7 +55,7 @@ class Microversion:
 
 
 class NovaReader:
-    """Reads servers and their history; has no method that changes anything."""
+    """Reads servers and their history; has no method that writes."""
 
     api = "nova"
 
@@ -65,21 +66,21 @@ class NovaReader:
         self._reading = servers.Reading(self._one, self._pages, endpoint.project)
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """One by one, or all by pages of the list."""
+        """Split the ids for reads one by one, or by pages of the list."""
         return self._reading.groups(ids)
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | ReadSingly | CloudError]:
-        """`GET /servers/{id}`, or pages of `GET /servers/detail`."""
+        """Call `GET /servers/{id}`, or `GET /servers/detail` for each page."""
         return self._reading.read(ids, timeout)
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
-        """All pages of `GET /servers/detail`, with no filter: Nova passes over those that it does not know."""
+        """Read all pages of `GET /servers/detail`, without a filter, since Nova ignores unknown ones."""
         from handler.cloud.listing import find
 
         return find(self._pages(timeout), self._endpoint.project(timeout), wanted, timeout)
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
-        """`GET /servers/{id}/os-instance-actions`, newest first."""
+        """Call `GET /servers/{id}/os-instance-actions`, the newest action first."""
         what = "reading the server's history"
         try:
             return _history(self._get(what, f"/servers/{server_id}/os-instance-actions", timeout)[0])
@@ -89,7 +90,7 @@ class NovaReader:
             return fault
 
     def peek(self, timeout: float) -> list[Server | CloudError]:
-        """The first page of the project's servers."""
+        """Read the first page of the project's servers."""
         return self._reading.peek(timeout)
 
     def _one(self, server_id: str, timeout: float) -> Shown:
@@ -97,9 +98,9 @@ class NovaReader:
         return Shown([document.get("server")], reply.date)
 
     def _pages(self, timeout: float) -> Iterator[Shown]:
-        """The list, page by page.
+        """Read the list page by page.
 
-        The cloud may cap the size asked for, and a next link may be missing: only an empty page ends the list.
+        The cloud may limit the requested size, and a next link may be missing: only an empty page ends the list.
         """
         what, marker = "listing servers", ""
         while True:
@@ -110,7 +111,7 @@ class NovaReader:
             last = page[-1] if page else None
             if not isinstance(last, dict):
                 return
-            # The link itself names the host as the cloud sees itself, which need not be how we reach it.
+            # The host of the link need not be the one by which the cloud is reached.
             marker = f"&marker={last.get('id', '')}"
 
     def _get(self, what: str, path: str, timeout: float, *, optional: bool = False) -> tuple[dict[str, object], Reply]:
@@ -132,11 +133,11 @@ class NovaCloud(NovaReader):
     one_by_one = True
 
     def stop_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """One by one."""
+        """Return one group for each id."""
         return [(id_,) for id_ in ids]
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | DryRunStop | CloudError]:
-        """`POST /servers/{id}/action` with `{"os-stop": {}}`: upstream answers 202, OTC documents 204."""
+        """Call `POST /servers/{id}/action` with `{"os-stop": {}}`: upstream answers 202, OTC documents 204."""
         return {id_: self._stop(id_, timeout) for id_ in ids}
 
     def _stop(self, server_id: str, timeout: float) -> Taken | CloudError:
@@ -153,7 +154,7 @@ class NovaCloud(NovaReader):
         except CloudError as fault:
             if fault.concerns_all:
                 raise
-            # Whatever it was: the server is read again before another stop is sent.
+            # The server is read again before another stop is sent.
             self._microversion.lowered(fault, headers)
             return fault
         return reply.error(what) or Taken(request_id=reply.request_id)

@@ -1,4 +1,4 @@
-"""Server bodies as our facts, and pages of them joined with the ids that were asked for."""
+"""Parsing of servers, and reads of requested ids one by one or by pages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from handler.stop.ports import ReadSingly
 Body = Mapping[str, object]
 
 PAGE = 1000
-# So many single reads are as quick as a page, and weigh less on the cloud.
+# So many single reads are as fast as a page, and less work for the cloud.
 _FEW = 4
 _ABSENT = object()
-# A cloud that hands out pages for ever is not followed for ever.
+# A limit, in case a cloud returns pages without end.
 _MOST_PAGES = 100
 
 
@@ -39,10 +39,10 @@ _READ = (
 
 
 def slim(document: dict[str, object]) -> dict[str, object]:
-    """A server body with nothing but what is read here and in `finding`, any other object as it is; for `json.loads`.
+    """Return only the used members of a server body, and any other object as it is; for `json.loads`.
 
-    Of a list of 1000 servers most would be kept for nothing. Metadata that is itself an object tells a server body
-    from anything that a user of the cloud may have written: theirs are texts.
+    This saves memory with a list of 1000 servers. Metadata that is an object distinguishes a server body from anything
+    that a user of the cloud may have written, which is text.
     """
     if isinstance(document.get("metadata"), dict) and isinstance(document.get("tags"), list):
         return {name: document[name] for name in _READ if name in document}
@@ -50,12 +50,12 @@ def slim(document: dict[str, object]) -> dict[str, object]:
 
 
 class Shown(NamedTuple):
-    """What an API showed in one answer.
+    """The servers in one answer.
 
     Attributes:
-        bodies: of servers, as they came; of one server, or of one page of the list.
-        at: the cloud's clock when it answered (aware), or None.
-        total: how many servers the whole list has, if the API says so.
+        bodies: of servers, unparsed; of one server, or of one page of the list.
+        at: the cloud's time of the answer (aware), or None.
+        total: the number of servers of the whole list, if it is in the answer.
     """
 
     bodies: Sequence[object]
@@ -66,16 +66,18 @@ class Shown(NamedTuple):
 def parse(
     body: object, asked: str, *, idle: object = False, project_id: str | None = None, at: datetime | None = None
 ) -> Server:
-    """Read one server body of Nova (from microversion 2.26 on) or of BMS v1; the two agree in what matters here.
+    """Parse one server body of Nova (from microversion 2.26 on) or of BMS v1, whose used members are the same.
 
     Args:
-        idle: how the API shows that nothing is going on where it leaves `task_state` out: None for BMS v1. Nova
-            always shows it, and not shown is not the same as null, which is what allows a stop.
-        project_id: the login's; None if it is not known. An administrator is shown the servers of other projects too.
-        at: the cloud's clock when it showed the server (aware), or None.
+        body: the server.
+        asked: the requested id.
+        idle: the value of a missing `task_state`: None for BMS v1. Nova always has it, and a missing one is not the
+            same as null, which is what permits a stop.
+        project_id: the login's; None if it is not known. An administrator gets the servers of other projects, too.
+        at: the cloud's time of the answer (aware), or None.
 
     Raises:
-        CloudConfused: it shows another server than `asked`, or lacks what the guards need.
+        CloudUnexpectedAnswer: it is another server than `asked`, or lacks what the guards need.
     """
     if not isinstance(body, dict) or str(body.get("id", "")).lower() != asked:
         raise CloudUnexpectedAnswer("reading the server: the answer does not show the server that was asked for")
@@ -84,7 +86,7 @@ def parse(
     if not isinstance(vm_state, str) or not vm_state:
         raise CloudUnexpectedAnswer("reading the server: the answer has no vm_state")
     if not isinstance(locked, bool) or not isinstance(tags, list) or not isinstance(metadata, dict):
-        # Without them a protected server looks like any other.
+        # Without them a protected server cannot be recognized.
         raise CloudUnexpectedAnswer("reading the server: no locked, tags or metadata; is the microversion honoured?")
     task_state, name = body.get("OS-EXT-STS:task_state", idle), body.get("name")
     if task_state is not None and not isinstance(task_state, str):
@@ -108,7 +110,7 @@ def parse(
 
 
 def _flavor(flavor: Mapping[str, object]) -> str:
-    """The flavor's name, or its id where only that is shown: Nova until microversion 2.46 and, beside it, BMS v1."""
+    """Return the flavor's name, or its id where only that is shown: Nova until microversion 2.46, and BMS v1."""
     names = [name for key in ("original_name", "name", "id") if isinstance(name := flavor.get(key), str) and name]
     return next((name for name in names if name.startswith("physical.")), names[0] if names else "")
 
@@ -120,7 +122,7 @@ def _other_project(owner: object, project_id: str | None) -> str | None:
 
 
 def same_project(one: str, other: str) -> bool:
-    """Whether two project ids are the same one, with or without dashes and in any case of letters."""
+    """Whether two project ids are the same one, with or without dashes and without regard to case."""
     return one.replace("-", "").lower() == other.replace("-", "").lower()
 
 
@@ -132,7 +134,7 @@ def _power_state(body: Mapping[str, object]) -> int | None:
 
 
 def stamp(value: object) -> datetime | None:
-    """A time of Nova's or BMS's: always UTC, some end in `Z`, others name no zone."""
+    """Parse a time of Nova or BMS v1: always UTC, with `Z` or without a zone."""
     if not isinstance(value, str):
         return None
     try:
@@ -144,13 +146,13 @@ def stamp(value: object) -> datetime | None:
 class Reading:
     """Reads servers one by one or by pages, whichever takes fewer calls.
 
-    Neither API has a filter by id; a list is read whole and joined here, and only ids that were asked for come out.
+    Neither API has a filter by id; a whole list is read here, and only requested ids are returned.
 
     Args:
         one: reads one server body, within a timeout.
-        pages: yields each page of the whole list, within a timeout a page.
-        project: the login's project, or None if it is not known, within a timeout.
-        idle: as `parse` has it.
+        pages: yields each page of the whole list, within a timeout for each page.
+        project: returns the login's project, or None if it is not known, within a timeout.
+        idle: as of `parse`.
     """
 
     def __init__(
@@ -164,23 +166,23 @@ class Reading:
         self._one = one
         self._pages = pages
         self._project = project
-        # Pages that the project filled when it was last listed; a guess until then.
+        # Pages of the project's list when it was last read; an estimate before that.
         self._known_pages = 1
         self._list_failures = 0
         self._list_fails = False
 
     def groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """One group that will be read by pages, or one for each id."""
+        """Return one group that is read by pages, or one for each id."""
         by_pages = len(ids) > max(_FEW, self._known_pages) and not self._list_fails
         return [ids] if by_pages else [(id_,) for id_ in ids]
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | ReadSingly | CloudError]:
-        """Show each of `ids`, or say why it can't be shown.
+        """Return each server of `ids`, or the error for it.
 
-        If the list fails, in part or whole, the servers that it did not show are to be read singly from then on.
+        If the list fails, in part or whole, the servers that were not on it are read one by one from then on.
 
         Raises:
-            CloudError: one that `concerns_all`: nothing can be read.
+            CloudError: one that `concerns_all`.
         """
         if len(ids) == 1:
             return {ids[0]: self._single(ids[0], timeout)}
@@ -198,26 +200,26 @@ class Reading:
             if fault.concerns_all:
                 raise
             return found | dict.fromkeys(missing, self._without_list(fault))
-        # Not on the list is no proof of absence: a page may shift while it is turned.
+        # A server that is not on the list may exist: pages can shift between two reads.
         for id_ in filter(missing.__contains__, ids):
             found[id_] = self._single(id_, timeout)
         return found
 
     def peek(self, timeout: float) -> list[Server | CloudError]:
-        """The first page of the list, whatever servers it shows.
+        """Return the first page of the list.
 
         Raises:
-            CloudError: there is no list to be had.
+            CloudError: the list cannot be read.
         """
         page = next(self._pages(timeout), Shown([]))
         ids = (str(body.get("id", "")).lower() if isinstance(body, dict) else "" for body in page.bodies)
         return [self._parsed(body, id_, page.at, timeout) for body, id_ in zip(page.bodies, ids, strict=True)]
 
     def _without_list(self, fault: CloudError) -> ReadSingly | CloudError:
-        """What is said of the servers that a list which failed did not show."""
+        """Return the errors for the servers that were not on a list that failed."""
         self._list_failures += 1
         if isinstance(fault, CloudThrottled) or (isinstance(fault, CloudUnreachable) and self._list_failures == 1):
-            # The cloud is overloaded or does not answer: many calls in place of one would not help.
+            # The cloud is overloaded or does not respond: many calls in place of one would not help.
             return fault
         self._list_fails = True
         return ReadSingly()
@@ -247,10 +249,10 @@ def _wanted(page: Iterable[object], wanted: set[str]) -> Iterator[tuple[str, obj
 
 
 def listed(document: Mapping[str, object], what: str) -> list[object]:
-    """The `servers` of a list answer.
+    """Return the `servers` of a list.
 
     Raises:
-        CloudConfused: there is no such list.
+        CloudUnexpectedAnswer: there is none.
     """
     servers = document.get("servers")
     if not isinstance(servers, list):

@@ -1,6 +1,6 @@
-"""Open Telekom Cloud's Simple Message Notification, as far as results need it: publish a message to a topic.
+"""Publishing to a topic of Open Telekom Cloud's Simple Message Notification.
 
-`POST /v2/{project_id}/notifications/topics/{topic_urn}/publish`; its answer has a `message_id` once SMN keeps it.
+`POST /v2/{project_id}/notifications/topics/{topic_urn}/publish`; its answer has a `message_id` if SMN accepted it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HEADERS = {"Accept": "application/json"}
 
 
 class Topic:
-    """One topic, published to with the login that stops servers."""
+    """One topic, with the login that stops servers."""
 
     def __init__(self, http: Http, endpoint: Endpoint, urn: str) -> None:
         self._http = http
@@ -24,10 +24,10 @@ class Topic:
         self._urn = urn
 
     def url(self, timeout: float) -> str:
-        """Where the topic is published to.
+        """Return the URL that messages are posted to.
 
         Raises:
-            CloudError: there is no telling, or no token could be had.
+            CloudError: it is not known, or the login failed.
         """
         return f"{self._endpoint.url(timeout)}/notifications/topics/{self._urn}/publish"
 
@@ -37,10 +37,10 @@ class Topic:
         Args:
             subject: at most 512 characters.
             message: at most 256 KB as UTF-8.
-            timeout: seconds for all of it.
+            timeout: seconds.
 
         Raises:
-            CloudError: SMN did not take it, or the answer was lost.
+            CloudError: SMN did not accept it, or the answer was lost.
         """
         until = time.monotonic() + timeout
         url = self.url(timeout)
@@ -48,5 +48,5 @@ class Topic:
         reply = self._http.send(_WHAT, "POST", url, timeout=until - time.monotonic(), headers=_HEADERS, body=body)
         id_ = reply.json(_WHAT).get("message_id")
         if not isinstance(id_, str) or not id_:
-            # Somebody else may answer in SMN's place; what nobody keeps would be lost.
+            # A proxy may answer in SMN's place, and the message would be lost.
             raise CloudUnexpectedAnswer(f"{_WHAT}: the answer has no message_id", request_id=reply.request_id)

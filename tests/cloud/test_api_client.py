@@ -34,18 +34,18 @@ def test_a_good_answer_comes_whole(client: Client, url: str) -> None:
     assert reply.request_id.startswith("req-")
 
 
-def test_the_cloud_is_told_who_calls(cloud: Simulator, client: Client, url: str) -> None:
+def test_the_cloud_gets_a_user_agent(cloud: Simulator, client: Client, url: str) -> None:
     """Its operators find the program and its version in their logs."""
     _get(client, url)
     assert {call.headers["user-agent"].split()[0] for call in cloud.calls} == {f"bms-autostop/{__version__}"}
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"null", b'"text"', b"\xff", b'{"a": ', b"[" * 100_000])
-def test_a_body_that_is_no_json_object_is_confusing(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_unexpected(body: bytes) -> None:
     """It names the call and carries the request's id, and does not quote what came instead."""
     with pytest.raises(CloudUnexpectedAnswer) as caught:
         Reply({"x-request-id": "req-1"}, body).json("looking")
-    assert str(caught.value) == "looking: the answer is no JSON object"
+    assert str(caught.value) == "looking: the answer must be a JSON object"
     assert caught.value.request_id == "req-1"
 
 
@@ -196,7 +196,7 @@ def test_an_error_of_the_cloud_is_raised(cloud: Simulator, client: Client, url: 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 def test_a_redirect_is_an_error_and_not_a_way(cloud: Simulator, client: Client, url: str, status: int) -> None:
-    """The token would be shown to whoever is there."""
+    """The token would be shown to the server there."""
     cloud.inject(Fault(on=CallKind.READ, status=status, headers={"Location": f"{cloud.url}/elsewhere"}))
     with pytest.raises(CloudUnexpectedAnswer, match=f"HTTP {status}"):
         _get(client, url)
@@ -221,7 +221,7 @@ def test_the_time_for_a_call_includes_its_login(cloud: Simulator, client: Client
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "shown"),
     [
         (Fault(on=CallKind.READ, delay=5.0), "timeout"),
         (Fault(on=CallKind.READ, slow_body=0.03), "timeout"),
@@ -234,12 +234,12 @@ def test_the_time_for_a_call_includes_its_login(cloud: Simulator, client: Client
     ],
 )
 def test_an_answer_that_does_not_come_whole_in_time_is_none(
-    cloud: Simulator, client: Client, url: str, fault: Fault, said: str
+    cloud: Simulator, client: Client, url: str, fault: Fault, shown: str
 ) -> None:
     """Silence, dripping, and lines cut in any place: the cloud may have acted all the same."""
     client.login.access(1)
     cloud.inject(fault)
-    with pytest.raises(CloudUnreachable, match=f"looking: no answer .{said}.") as caught:
+    with pytest.raises(CloudUnreachable, match=f"looking: no answer .{shown}.") as caught:
         _get(client, url, timeout=0.15)
     assert caught.value.maybe_acted is True
 
@@ -259,11 +259,11 @@ def test_an_answer_without_end_is_cut_off(
 
 
 @pytest.mark.parametrize(
-    ("encoding", "said"),
+    ("encoding", "shown"),
     [("gzip, gzip", "the body must have one content encoding"), ("gzip", "the body must have at most 16777216 bytes")],
 )
 def test_an_answer_that_unpacks_too_far_is_unexpected(
-    cloud: Simulator, client: Client, url: str, encoding: str, said: str
+    cloud: Simulator, client: Client, url: str, encoding: str, shown: str
 ) -> None:
     """64 MiB in 64 KiB, or in less by two encodings: the memory that it takes stays bounded."""
     client.login.access(1)
@@ -272,7 +272,7 @@ def test_an_answer_that_unpacks_too_far_is_unexpected(
     cloud.inject(Fault(on=CallKind.READ, status=200, body=body, headers={"Content-Encoding": encoding}))
     tracemalloc.start()
     try:
-        with pytest.raises(CloudUnexpectedAnswer, match=f"looking: {said}") as caught:
+        with pytest.raises(CloudUnexpectedAnswer, match=f"looking: {shown}") as caught:
             _get(client, url, timeout=30.0)
         assert tracemalloc.get_traced_memory()[1] < 48 * 1024 * 1024
     finally:
@@ -280,7 +280,7 @@ def test_an_answer_that_unpacks_too_far_is_unexpected(
     assert caught.value.maybe_acted is True
 
 
-def test_a_closed_port_is_no_cloud(cloud: Simulator, client: Client, url: str) -> None:
+def test_a_closed_port_is_not_a_cloud(cloud: Simulator, client: Client, url: str) -> None:
     """Nothing was done there."""
     client.login.access(1)
     cloud.stop()

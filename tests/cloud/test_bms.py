@@ -1,4 +1,4 @@
-"""BMS v1 as it speaks: one stop for many, the job that tells of it, and lists whose offset counts pages."""
+"""BMS v1 as it speaks: one stop for many, the job that reports it, and lists whose offset counts pages."""
 
 from __future__ import annotations
 
@@ -302,10 +302,10 @@ def test_a_refused_login_is_raised_by_every_call(otc: Simulator, start_client: S
         bms.read(["a"], 5)
 
 
-# --- what the job tells ---
+# --- what the job shows ---
 
 
-def test_one_look_at_the_job_tells_of_all_its_servers(otc: Simulator, bms: BmsCloud) -> None:
+def test_one_look_at_the_job_reports_all_its_servers(otc: Simulator, bms: BmsCloud) -> None:
     """Pending while they power off; afterwards the servers themselves are shown."""
     ids = _servers(otc, 6, power_off_delay=3600)
     bms.stop(ids, 5)
@@ -327,7 +327,7 @@ def test_servers_of_two_jobs_and_of_none_are_read_in_groups_of_their_own(otc: Si
 
 
 @pytest.mark.parametrize("mixed", ["FAIL", "SUCCESS"])
-def test_what_a_child_failed_for_is_told_of_its_server_alone(otc: Simulator, bms: BmsCloud, mixed: str) -> None:
+def test_what_a_child_failed_for_is_reported_of_its_server_alone(otc: Simulator, bms: BmsCloud, mixed: str) -> None:
     """Whatever the parent's status is."""
     otc.bms.batch_policy, otc.bms.mixed_status = BatchPolicy.FAIL_SUB_JOB, mixed
     good, locked, busy = otc.add_server(), otc.add_server(locked=True), otc.add_server(task_state="rebooting")
@@ -476,7 +476,7 @@ def test_a_job_that_a_good_token_may_not_ask_leaves_the_servers_to_be_observed_a
 
 
 def test_a_login_that_is_refused_while_the_job_runs_is_raised(otc: Simulator, bms: BmsCloud) -> None:
-    """It is no word about the servers."""
+    """It says nothing about the servers."""
     ids = _servers(otc, 2)
     bms.stop(ids, 5)
     otc.revoke_tokens()

@@ -26,29 +26,29 @@ from tests.cloud.conftest import StartClient
 
 
 class _Region:
-    """What an entry of clouds.yaml comes to, as openstacksdk tells it."""
+    """An entry of clouds.yaml as openstacksdk returns it."""
 
-    def __init__(self, environ: Mapping[str, str], **told: Any) -> None:
+    def __init__(self, environ: Mapping[str, str], **config: Any) -> None:
         self._environ = environ
-        self._told = {"region": environ["OS_REGION_NAME"], "interface": "internal", "verify": True, **told}
+        self._entry = {"region": environ["OS_REGION_NAME"], "interface": "internal", "verify": True, **config}
 
     def get_auth_args(self) -> dict[str, str]:
-        return {"auth_url": self._environ["OS_AUTH_URL"], **self._told.get("auth", {})}
+        return {"auth_url": self._environ["OS_AUTH_URL"], **self._entry.get("auth", {})}
 
     def get_endpoint(self, service_type: str) -> str | None:
-        url: str | None = self._told.get(f"{service_type}_endpoint_override")
+        url: str | None = self._entry.get(f"{service_type}_endpoint_override")
         return url
 
     def get_region_name(self) -> str | None:
-        name: str | None = self._told["region"]
-        return name
+        region: str | None = self._entry["region"]
+        return region
 
     def get_interface(self) -> str | None:
-        name: str | None = self._told["interface"]
-        return name
+        interface: str | None = self._entry["interface"]
+        return interface
 
     def get_requests_verify_args(self) -> tuple[bool | str, None]:
-        return self._told["verify"], None
+        return self._entry["verify"], None
 
     def get_auth(self) -> v3.Auth:
         environ = self._environ
@@ -69,7 +69,7 @@ UseEntry = Callable[..., list[dict[str, Any]]]
 def use_entry(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> UseEntry:
     """Put an entry into clouds.yaml; what was asked for is in the list that comes back."""
 
-    def use(**told: Any) -> list[dict[str, Any]]:
+    def use(**config: Any) -> list[dict[str, Any]]:
         asked: list[dict[str, Any]] = []
 
         class ConfigException(Exception):
@@ -78,9 +78,12 @@ def use_entry(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> UseEntry:
         class OpenStackConfig:
             def get_one(self, **wanted: Any) -> _Region:
                 asked.append(wanted)
-                if wanted["cloud"] != "ours" or wanted["region_name"] not in (None, *told.get("regions", ["eu-nl"])):
+                if wanted["cloud"] != "ours" or wanted["region_name"] not in (
+                    None,
+                    *config.get("regions", ["eu-nl"]),
+                ):
                     raise ConfigException("marked-by-the-library")
-                return _Region(cloud.environ(), **told)
+                return _Region(cloud.environ(), **config)
 
         for name, contents in (
             ("openstack", {}),
@@ -162,20 +165,20 @@ def test_variables_that_say_the_same_as_the_entry_are_taken(
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "shown"),
     [
         ({"OS_CLOUD": "theirs"}, "OS_CLOUD must name an entry of clouds.yaml."),
         ({"OS_REGION_NAME": "x"}, "OS_CLOUD must name an entry of clouds.yaml, and OS_REGION_NAME one of its regions."),
     ],
 )
 def test_an_entry_that_is_not_there_refuses_the_start(
-    cloud: Simulator, start_client: StartClient, use_entry: UseEntry, environ: dict[str, str], said: str
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry, environ: dict[str, str], shown: str
 ) -> None:
     """So does a region that the entry does not have."""
     use_entry()
     with pytest.raises(SettingsError) as raised:
         _with_entry(cloud, start_client, **environ)
-    assert raised.value.violations == (said,)
+    assert raised.value.violations == (shown,)
 
 
 @pytest.mark.parametrize(
@@ -213,14 +216,14 @@ def test_an_endpoint_override_is_a_url(cloud: Simulator, start_client: StartClie
 
 
 @pytest.mark.parametrize(
-    "told",
+    "config",
     [{"region": "elsewhere"}, {"interface": "admin"}],
 )
 def test_region_and_interface_of_the_entry_count(
-    cloud: Simulator, start_client: StartClient, use_entry: UseEntry, told: dict[str, str]
+    cloud: Simulator, start_client: StartClient, use_entry: UseEntry, config: dict[str, str]
 ) -> None:
     """What the catalogue does not have there is not looked for anywhere else."""
-    use_entry(**told)
+    use_entry(**config)
     with pytest.raises(CloudUnexpectedAnswer, match="the catalogue does not have it"):
         _with_entry(cloud, start_client).endpoint.url(5)
 
@@ -303,7 +306,7 @@ def test_a_ready_token_is_used_as_it_is(cloud: Simulator, start_client: StartCli
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "said"),
+    ("fault", "kind", "shown"),
     [
         (Fault(on=CallKind.LOGIN, status=401), LoginRefused, "logging in: HTTP 401"),
         (Fault(on=CallKind.LOGIN, status=503), CloudUnreachable, "logging in: HTTP 503"),
@@ -317,12 +320,12 @@ def test_a_login_by_an_entry_fails_as_any_other(
     use_entry: UseEntry,
     fault: Fault,
     kind: type[CloudError],
-    said: str,
+    shown: str,
 ) -> None:
     """Refused, passing or confused; and never as if a server might have been acted on."""
     use_entry()
     cloud.inject(fault)
-    with pytest.raises(kind, match=said) as caught:
+    with pytest.raises(kind, match=shown) as caught:
         _with_entry(cloud, start_client).login.access(5)
     assert caught.value.maybe_acted is False
 

@@ -13,7 +13,7 @@ from tests.cloud.clients import Client
 
 @pytest.fixture
 def reader(client: Client) -> NovaReader:
-    """What a rehearsal is given."""
+    """What a dry run is given."""
     return NovaReader(client.http, client.endpoint)
 
 
@@ -24,7 +24,7 @@ def test_a_reader_has_no_method_that_writes(reader: NovaReader) -> None:
     assert not isinstance(reader, NovaCloud)
 
 
-def test_a_rehearsal_looks_through_the_reader(cloud: Simulator, reader: NovaReader) -> None:
+def test_a_dry_run_looks_through_the_reader(cloud: Simulator, reader: NovaReader) -> None:
     """State and history are the real ones."""
     ids = [cloud.add_server(), cloud.add_server(vm_state="stopped")]
     rehearsal = DryRunCloud(reader)
@@ -34,7 +34,7 @@ def test_a_rehearsal_looks_through_the_reader(cloud: Simulator, reader: NovaRead
     assert rehearsal.history(ids[0], 5) == reader.history(ids[0], 5)
 
 
-def test_a_rehearsed_stop_reaches_nobody(cloud: Simulator, reader: NovaReader) -> None:
+def test_a_stop_in_a_dry_run_reaches_nobody(cloud: Simulator, reader: NovaReader) -> None:
     """All servers at once, each answered, and the cloud is not called at all."""
     ids = [cloud.add_server() for _ in range(3)]
     rehearsal = DryRunCloud(reader)

@@ -36,8 +36,8 @@ def _found(*urls: str, api: Api = NOVA, explicit: str | None = None, auth_url: s
 
 
 @pytest.mark.parametrize("url", ["", "nova.test/v2.1", "//nova.test/v2.1", "ftp://nova.test/v2.1"])
-def test_a_place_that_is_no_http_url_is_passed_over(url: str) -> None:
-    """A good one beside it is taken; without one there is no telling where to go, and nothing is sent anywhere."""
+def test_a_url_of_another_scheme_than_http_is_ignored(url: str) -> None:
+    """A good one beside it is taken; without one nothing is sent anywhere."""
     assert _found(url, "https://nova.test/v2.1") == "https://nova.test/v2.1"
     with pytest.raises(EndpointUnusable, match="the catalogue does not have it in region one"):
         _found(url)
@@ -60,7 +60,7 @@ def test_an_http_url_of_the_catalogue_is_refused_after_an_https_login(api: Api, 
 
 
 @pytest.mark.parametrize("host", ["<b>", "[::1", "a b", "", "x" * 300])
-def test_a_host_that_is_no_host_name_is_not_quoted(host: str) -> None:
+def test_a_host_that_is_not_a_host_name_is_not_quoted(host: str) -> None:
     """Whatever the catalogue says, the error is about the scheme."""
     with pytest.raises(InsecureEndpoint) as caught:
         _found(f"http://{host}/v2.1")

@@ -66,7 +66,7 @@ OVER_LIMIT = {"overLimit": {"code": 413, "message": "Slow down.", "retryAfter": 
         (599, None, CloudUnreachable, True),
     ],
 )
-def test_a_status_and_its_body_tell_the_situation(
+def test_a_status_and_its_body_show_the_situation(
     status: int, body: object, kind: type[CloudError], maybe_acted: bool
 ) -> None:
     """A 404 that does not speak of an item is none of a server's, and a gateway may have passed the call on."""
@@ -82,7 +82,7 @@ def test_a_413_that_names_a_time_is_throttling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "shown"),
     [
         ({"conflictingRequest": {"code": 409, "message": "It is locked"}}, "x: HTTP 409 409 (It is locked)"),
         ({"error": {"code": "BMS.0039", "message": "Wrong state"}}, "x: HTTP 409 BMS.0039 (Wrong state)"),
@@ -101,14 +101,14 @@ def test_a_413_that_names_a_time_is_throttling() -> None:
         ("text", "x: HTTP 409"),
     ],
 )
-def test_the_shapes_of_fault_bodies_are_all_read(body: object, said: str) -> None:
+def test_the_shapes_of_fault_bodies_are_all_read(body: object, shown: str) -> None:
     """Code and message are quoted, in one line and of bounded length; what has neither is not quoted."""
-    assert str(error_mapping.from_answer("x", 409, {}, json.dumps(body).encode())) == said
+    assert str(error_mapping.from_answer("x", 409, {}, json.dumps(body).encode())) == shown
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000])
-def test_a_body_that_is_no_json_says_nothing(body: bytes) -> None:
-    """And is no reason to fail."""
+def test_a_body_that_is_not_json_is_ignored(body: bytes) -> None:
+    """And does not raise."""
     assert str(error_mapping.from_answer("x", 502, {}, body)) == "x: HTTP 502"
 
 
@@ -158,7 +158,7 @@ def test_the_gateways_request_id_is_in_its_body(given: object, expected: str | N
     ],
 )
 def test_a_retry_after_is_seconds_or_nothing(value: str, expected: float | None) -> None:
-    """Garbage says nothing, the past means now, and nobody is made to wait for more than an hour."""
+    """Random input says nothing, the past means now, and nobody is made to wait for more than an hour."""
     assert retry_after({"Retry-After": value}) == expected
     assert error_mapping.from_answer("x", 429, {"Retry-After": value}, b"").retry_after == expected
 
@@ -197,7 +197,7 @@ _POOL = urllib3.HTTPConnectionPool("nova.example")
         (ConnectionResetError(), "connection-lost", True),
     ],
 )
-def test_a_failed_exchange_tells_whether_the_cloud_may_have_acted(
+def test_a_failed_exchange_shows_whether_the_cloud_may_have_acted(
     failure: Exception, named: str, maybe_acted: bool
 ) -> None:
     """Only what surely never left this machine surely did nothing."""
@@ -229,7 +229,7 @@ def test_a_failed_exchange_tells_whether_the_cloud_may_have_acted(
         (503, b"", CloudUnreachable),
     ],
 )
-def test_an_answer_that_is_no_login_is_refused_confused_or_passing(
+def test_an_answer_that_is_not_a_login_is_refused_confused_or_passing(
     status: int, body: bytes, kind: type[CloudError]
 ) -> None:
     """And never says that a server may have been acted on, or that it was found or not."""

@@ -83,7 +83,7 @@ def test_what_is_deleted_is_not_found(gone: str) -> None:
 
 
 def test_servers_of_other_projects_are_not_found(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever may see them; it is told in the log, since our own list should not show them."""
+    """Whatever the login may see; the log has a line, since our own list should not show them."""
     with caplog.at_level(logging.WARNING):
         assert found([row(0, tenant_id=THEIRS), row(1), {"id": IDS[2], "tenant_id": THEIRS}]) == ["ci-1"]
     (line,) = caplog.records
@@ -99,7 +99,7 @@ def test_a_project_may_be_written_in_another_way(written: str) -> None:
 
 @pytest.mark.parametrize("project_id", [None, ""])
 def test_without_a_project_of_our_own_nothing_is_found(project_id: str | None) -> None:
-    """There would be no telling whose servers these are."""
+    """It would be unknown whose servers these are."""
     with pytest.raises(CloudUnexpectedAnswer, match="does not say which project is ours"):
         found([row(0)], project_id=project_id)
 
@@ -122,7 +122,7 @@ def test_without_a_project_of_our_own_nothing_is_found(project_id: str | None) -
         row(1, **{"OS-EXT-STS:task_state": 5}),
     ],
 )
-def test_a_server_that_is_shown_in_part_spoils_the_list(broken: object) -> None:
+def test_a_server_that_is_shown_in_part_invalidates_the_list(broken: object) -> None:
     """It could be one of those that are meant."""
     with pytest.raises(CloudUnexpectedAnswer):
         found([row(0), broken, row(2)], wanted=lambda server: server.id == IDS[0])
@@ -147,7 +147,7 @@ def test_a_page_that_fails_leaves_nothing(fault: Exception) -> None:
 
 @pytest.mark.parametrize("kind", [CallRejected, ServerNotFound])
 def test_a_page_that_is_called_wrong_can_be_asked_for_again(kind: type[CallRejected]) -> None:
-    """The server that it was to begin after may be gone; it is no word about a server that is wanted."""
+    """The server that it was to begin after may be gone; it says nothing about a server that is wanted."""
     with pytest.raises(CloudUnexpectedAnswer, match="marker") as raised:
         found([row(0)], kind("marker", request_id="req-1", status=400))
     assert (raised.value.request_id, raised.value.status, raised.value.waiting_helps) == ("req-1", 400, True)

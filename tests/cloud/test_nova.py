@@ -192,7 +192,7 @@ def test_the_ways_in_which_clouds_differ_are_understood(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "shown"),
     [
         ({"id": "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21"}, "does not show the server that was asked for"),
         ({"id": ABSENT}, "does not show the server that was asked for"),
@@ -210,17 +210,17 @@ def test_the_ways_in_which_clouds_differ_are_understood(
         ({"metadata": None}, "microversion"),
     ],
 )
-def test_an_answer_that_a_decision_cannot_rest_on_is_no_server(
-    cloud: Simulator, client: Client, changes: dict[str, object], said: str
+def test_an_answer_that_a_decision_cannot_rest_on_is_not_a_server(
+    cloud: Simulator, client: Client, changes: dict[str, object], shown: str
 ) -> None:
     """A protected, locked or busy server must never look like any other."""
     fault = _read(cloud, client, **changes)
     assert type(fault) is CloudUnexpectedAnswer
-    assert said in str(fault)
+    assert shown in str(fault)
 
 
 @pytest.mark.parametrize("body", ["{}", '{"server": []}', '{"servers": []}', "[]", ""])
-def test_an_answer_without_a_server_is_no_server(cloud: Simulator, client: Client, body: str) -> None:
+def test_an_answer_without_a_server_is_not_a_server(cloud: Simulator, client: Client, body: str) -> None:
     """Neither is a list."""
     cloud.inject(Fault(on=CallKind.READ, status=200, body=body))
     assert type(client.nova.read([ID], 5)[ID]) is CloudUnexpectedAnswer
@@ -433,7 +433,7 @@ def test_a_stop_that_the_state_forbids_is_a_conflict(cloud: Simulator, client: C
 # --- the past ---
 
 
-def test_the_history_tells_who_did_what_newest_first(cloud: Simulator, client: Client) -> None:
+def test_the_history_shows_who_did_what_newest_first(cloud: Simulator, client: Client) -> None:
     """With the request ids by which our own stop is known, and whether it failed."""
     id_ = cloud.add_server(power_off_fails=True)
     cloud.reboot_server(id_, user_id="somebody")

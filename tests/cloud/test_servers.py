@@ -44,7 +44,7 @@ def body(id_: str, **changes: object) -> dict[str, object]:
     return {**shown, **changes}
 
 
-class Town:
+class FakeCloud:
     """Pages and single servers to be read, and what was asked of them."""
 
     def __init__(self, *pages: Sequence[object] | Exception, single: object = None) -> None:
@@ -74,7 +74,7 @@ class Town:
 
 def test_a_few_servers_are_read_singly_and_more_by_pages() -> None:
     """Four calls are as quick as a page."""
-    reading = Town().reading
+    reading = FakeCloud().reading
     assert reading.groups(IDS[:4]) == [(id_,) for id_ in IDS[:4]]
     assert reading.groups(IDS[:5]) == [IDS[:5]]
     assert reading.groups([]) == []
@@ -82,90 +82,90 @@ def test_a_few_servers_are_read_singly_and_more_by_pages() -> None:
 
 def test_in_a_large_project_single_reads_pay_longer() -> None:
     """After a list of seven pages, seven servers are not worth another one."""
-    town = Town(*([body(id_)] for id_ in IDS[:7]))
-    town.read(*IDS[:8])
-    assert town.reading.groups(IDS[:7]) == [(id_,) for id_ in IDS[:7]]
-    assert town.reading.groups(IDS[:8]) == [IDS[:8]]
+    fake = FakeCloud(*([body(id_)] for id_ in IDS[:7]))
+    fake.read(*IDS[:8])
+    assert fake.reading.groups(IDS[:7]) == [(id_,) for id_ in IDS[:7]]
+    assert fake.reading.groups(IDS[:8]) == [IDS[:8]]
 
 
 def test_only_what_was_asked_for_comes_out_of_a_page() -> None:
     """Whatever else is on it, and in whatever case the ids are written."""
     page = [body(IDS[9]), "rubbish", {"no": "id"}, *(body(id_.upper()) for id_ in IDS[:5])]
-    town = Town(page)
-    found = town.read(*IDS[:5])
+    fake = FakeCloud(page)
+    found = fake.read(*IDS[:5])
     assert {id_: server.id for id_, server in found.items()} == {id_: id_ for id_ in IDS[:5]}
-    assert (town.turned, town.asked) == (1, [])
+    assert (fake.turned, fake.asked) == (1, [])
 
 
 def test_pages_are_turned_until_at_most_one_server_is_missing() -> None:
     """The last one is cheaper to read singly than to be looked for on further pages."""
-    town = Town([body(IDS[0])], [body(id_) for id_ in IDS[1:4]], [body(IDS[4])])
-    assert set(town.read(*IDS[:5])) == set(IDS[:5])
-    assert (town.turned, town.asked) == (2, [IDS[4]])
+    fake = FakeCloud([body(IDS[0])], [body(id_) for id_ in IDS[1:4]], [body(IDS[4])])
+    assert set(fake.read(*IDS[:5])) == set(IDS[:5])
+    assert (fake.turned, fake.asked) == (2, [IDS[4]])
 
 
 def test_what_is_on_no_page_is_asked_for_singly() -> None:
     """A page may shift while it is turned: only the cloud's own word for it is believed."""
-    town = Town([body(id_) for id_ in IDS[:3]], single=ServerNotFound("gone"))
-    found = town.read(*IDS[:6])
-    assert sorted(town.asked) == IDS[3:6]
+    fake = FakeCloud([body(id_) for id_ in IDS[:3]], single=ServerNotFound("gone"))
+    found = fake.read(*IDS[:6])
+    assert sorted(fake.asked) == IDS[3:6]
     assert {type(found[id_]) for id_ in IDS[:3]} == {Server}
     assert {type(found[id_]) for id_ in IDS[3:6]} == {ServerNotFound}
 
 
 def test_a_cloud_that_pages_for_ever_is_left_after_a_hundred() -> None:
     """What was not found by then is asked for singly."""
-    town = Town(*([body(IDS[19])] for _ in range(150)))
-    assert set(town.read(*IDS[:5])) == set(IDS[:5])
-    assert (town.turned, sorted(town.asked)) == (100, IDS[:5])
+    fake = FakeCloud(*([body(IDS[19])] for _ in range(150)))
+    assert set(fake.read(*IDS[:5])) == set(IDS[:5])
+    assert (fake.turned, sorted(fake.asked)) == (100, IDS[:5])
 
 
 def test_a_page_that_fails_keeps_what_was_found_before() -> None:
     """The others are said to be unknown, and not missing."""
     fault = CloudUnreachable("cut")
-    town = Town([body(IDS[0])], fault)
-    found = town.read(*IDS[:5])
+    fake = FakeCloud([body(IDS[0])], fault)
+    found = fake.read(*IDS[:5])
     assert isinstance(found[IDS[0]], Server)
     assert [found[id_] for id_ in IDS[1:5]] == [fault] * 4
-    assert town.asked == []
+    assert fake.asked == []
 
 
 @pytest.mark.parametrize("kind", [CallDenied, CallRejected, CloudFault, ServerNotFound, CloudUnexpectedAnswer])
 def test_what_a_list_that_fails_did_not_show_is_to_be_read_singly(kind: type[CloudError]) -> None:
     """From then on no list is asked for: not permitted, a marker that is gone, an error inside, or no list at all."""
-    town = Town([body(IDS[0])], kind("no"))
-    found = town.read(*IDS[:5])
+    fake = FakeCloud([body(IDS[0])], kind("no"))
+    found = fake.read(*IDS[:5])
     assert isinstance(found[IDS[0]], Server)
     assert [found[id_] for id_ in IDS[1:5]] == [ReadSingly()] * 4
-    assert town.asked == []
-    assert town.reading.groups(IDS) == [(id_,) for id_ in IDS]
+    assert fake.asked == []
+    assert fake.reading.groups(IDS) == [(id_,) for id_ in IDS]
 
 
 def test_a_list_that_does_not_answer_is_asked_once_more() -> None:
     """Many calls would not help a cloud that is down; but a list that is cut again is too long for it."""
     fault = CloudUnreachable("cut")
-    town = Town(fault)
-    assert set(town.read(*IDS[:5]).values()) == {fault}
-    assert town.reading.groups(IDS[:5]) == [IDS[:5]]
-    assert set(town.read(*IDS[:5]).values()) == {ReadSingly()}
-    assert town.reading.groups(IDS[:5]) == [(id_,) for id_ in IDS[:5]]
+    fake = FakeCloud(fault)
+    assert set(fake.read(*IDS[:5]).values()) == {fault}
+    assert fake.reading.groups(IDS[:5]) == [IDS[:5]]
+    assert set(fake.read(*IDS[:5]).values()) == {ReadSingly()}
+    assert fake.reading.groups(IDS[:5]) == [(id_,) for id_ in IDS[:5]]
 
 
 def test_a_list_that_is_throttled_is_asked_again() -> None:
     """However often: the cloud wants fewer calls."""
-    town = Town(CloudThrottled("slow"))
+    fake = FakeCloud(CloudThrottled("slow"))
     for _ in range(3):
-        assert {type(seen) for seen in town.read(*IDS[:5]).values()} == {CloudThrottled}
-    assert town.reading.groups(IDS[:5]) == [IDS[:5]]
+        assert {type(seen) for seen in fake.read(*IDS[:5]).values()} == {CloudThrottled}
+    assert fake.reading.groups(IDS[:5]) == [IDS[:5]]
 
 
 @pytest.mark.parametrize("kind", [LoginRefused, EndpointUnusable])
 def test_what_concerns_all_is_raised_and_not_told_of_servers(kind: type[CloudError]) -> None:
     """On a page as in a single read."""
     with pytest.raises(kind):
-        Town(kind("no")).read(*IDS[:5])
+        FakeCloud(kind("no")).read(*IDS[:5])
     with pytest.raises(kind):
-        Town(single=kind("no")).read(IDS[0])
+        FakeCloud(single=kind("no")).read(IDS[0])
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ def test_what_concerns_all_is_raised_and_not_told_of_servers(kind: type[CloudErr
 def test_a_server_of_another_project_is_marked(owner: object, other: str | None) -> None:
     """Singly and on a page, with the time that the cloud's clock showed."""
     shown = [body(id_, tenant_id=owner) for id_ in IDS[:5]]
-    for town in (Town(shown), Town(single=shown[0])):
-        found = town.read(*IDS[: 5 if town.pages else 1])
+    for fake in (FakeCloud(shown), FakeCloud(single=shown[0])):
+        found = fake.read(*IDS[: 5 if fake.pages else 1])
         assert {(seen.other_project, seen.cloud_time) for seen in found.values()} == {(other, THEN)}
 
 
@@ -214,21 +214,21 @@ def test_a_flavor_is_known_by_its_name(flavor: object, name: str) -> None:
 
 def test_a_body_that_hides_something_is_that_servers_fault_alone() -> None:
     """On a page as in a single read."""
-    found = Town([body(IDS[0], locked=None), *(body(id_) for id_ in IDS[1:5])]).read(*IDS[:5])
+    found = FakeCloud([body(IDS[0], locked=None), *(body(id_) for id_ in IDS[1:5])]).read(*IDS[:5])
     assert isinstance(found[IDS[0]], CloudUnexpectedAnswer)
     assert {type(found[id_]) for id_ in IDS[1:5]} == {Server}
-    (alone,) = Town(single=body(IDS[0], tags=None)).read(IDS[0]).values()
+    (alone,) = FakeCloud(single=body(IDS[0], tags=None)).read(IDS[0]).values()
     assert isinstance(alone, CloudUnexpectedAnswer)
 
 
 def test_a_peek_shows_the_first_page_only() -> None:
-    """Whatever stands on it; an empty project is no fault, a cloud that does not answer is."""
-    town = Town([body(IDS[0]), "rubbish", body(IDS[1], tags=None)], [body(IDS[2])])
-    assert [type(seen) for seen in town.reading.peek(7)] == [Server, CloudUnexpectedAnswer, CloudUnexpectedAnswer]
-    assert town.turned == 1
-    assert Town().reading.peek(7) == []
+    """Whatever stands on it; an empty project is not a fault, a cloud that does not answer is."""
+    fake = FakeCloud([body(IDS[0]), "rubbish", body(IDS[1], tags=None)], [body(IDS[2])])
+    assert [type(seen) for seen in fake.reading.peek(7)] == [Server, CloudUnexpectedAnswer, CloudUnexpectedAnswer]
+    assert fake.turned == 1
+    assert FakeCloud().reading.peek(7) == []
     with pytest.raises(CloudError):
-        Town(CloudUnreachable("cut")).reading.peek(7)
+        FakeCloud(CloudUnreachable("cut")).reading.peek(7)
 
 
 @pytest.mark.parametrize("document", [{}, {"servers": None}, {"servers": {}}, {"servers": "none"}])
@@ -261,7 +261,7 @@ def test_a_task_state_that_is_left_out_means_idle_only_where_the_api_says_so() -
     ],
 )
 def test_times_of_the_cloud_are_utc(value: object, expected: datetime | None) -> None:
-    """With or without a zone; what is no time is none."""
+    """With or without a zone; what is not a time is none."""
     assert stamp(value) == expected
 
 
@@ -285,7 +285,7 @@ def test_a_slim_body_parses_as_the_whole_one() -> None:
 
 
 def test_metadata_is_never_slimmed() -> None:
-    """Whatever names somebody gave to its entries, or a guard would not see the one that protects."""
+    """Whatever names a user gave to its entries, or a guard would not see the one that protects."""
     names = ("metadata", "tags", "id", "OS-EXT-STS:vm_state", "autostop")
     odd = dict.fromkeys(names, "x")
     assert json.loads(json.dumps(body(IDS[0], metadata=odd)), object_hook=slim)["metadata"] == odd

@@ -39,7 +39,7 @@ DENIED = CallDenied("no", status=403, request_id="req-403")
 REJECTED = CallRejected("what?", status=400, request_id="req-400")
 GONE = ServerNotFound("none", status=404, request_id="req-404")
 CONFUSED = CloudUnexpectedAnswer("page not found", status=404)
-PAGE = CloudUnexpectedAnswer("the answer is no JSON object")
+PAGE = CloudUnexpectedAnswer("the answer must be a JSON object")
 MOVED = CloudUnexpectedAnswer("HTTP 302", status=302)
 OFF = "active/powering-off"
 RUNNING = seen("active", updated=NOW - timedelta(hours=1))

@@ -1,7 +1,7 @@
 """OTC's request signature, `SDK-HMAC-SHA256`, for permanent and temporary access keys.
 
 One HMAC with the secret key over a digest of the canonical request; no key is derived. Only the headers that are
-named in the signature count, so that a proxy may add its own.
+listed in the signature are signed, so that a proxy may add its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _ALGORITHM = "SDK-HMAC-SHA256"
 
 
 class Signer:
-    """Signs each request as it is sent, so a repeated one gets a fresh date.
+    """Signs each request when it is sent, so that a repeated one has a new date.
 
     Args:
         security_token: of a temporary key; empty for a permanent one.
-        project_id: sent as `X-Project-Id`, which OTC wants for sub-projects; empty to leave it out.
-        now: wall time, aware; the cloud refuses one that is more than 15 minutes off.
+        project_id: sent as `X-Project-Id`, which OTC requires for sub-projects; empty to leave it out.
+        now: wall time, aware; the cloud refuses one that differs by more than 15 minutes.
     """
 
     def __init__(
@@ -40,9 +40,12 @@ class Signer:
         self._now = now
 
     def sign(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> dict[str, str]:
-        """The headers that a request gets beside its own: date and signature, and what they cover.
+        """Return the headers to add: date, signature, and those that these need.
 
         Args:
+            method: in upper case.
+            url: of the request.
+            body: of the request, or None.
             headers: of the request so far, in any case.
         """
         parts = urlsplit(url)
@@ -76,12 +79,12 @@ class Signer:
 
 
 def canonical_path(path: str) -> str:
-    """Each segment percent-encoded, with a slash at the end whether the URL has one or not."""
+    """Return the path with each segment percent-encoded, and a slash at the end."""
     encoded = "/".join(quote(unquote(segment), safe="-_.~") for segment in path.split("/"))
     return encoded if encoded.endswith("/") else f"{encoded}/"
 
 
 def canonical_query(query: str) -> str:
-    """Sorted by name, then value; an empty value keeps its equals sign."""
+    """Return the query sorted by name, then value; an empty value keeps its equals sign."""
     pairs = sorted(parse_qsl(query, keep_blank_values=True))
     return "&".join(f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}" for name, value in pairs)

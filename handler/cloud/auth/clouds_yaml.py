@@ -1,4 +1,4 @@
-"""An entry of clouds.yaml, by openstacksdk and its plugins: an optional extra that costs nothing unless it is used."""
+"""An entry of clouds.yaml, by openstacksdk and its plugins: an optional extra, imported only if it is used."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from handler.settings.login import CloudLogin
 
 
 class Entry(NamedTuple):
-    """What an entry says.
+    """A parsed entry.
 
     Attributes:
-        login: the one of the settings, with what the entry says filled in.
+        login: the one of the settings, completed from the entry.
         plugin: of keystoneauth.
-        urls: the entry's `*_endpoint_override`, by the service types that were asked for; None where it has none.
+        urls: the entry's `*_endpoint_override`, by service type; None where it has none.
     """
 
     login: CloudLogin
@@ -38,7 +38,7 @@ def entry(login: CloudLogin, service_types: Iterable[str]) -> Entry:
     """Read the entry.
 
     Raises:
-        SettingsError: there is no such entry, or is not valid, or the variables beside `OS_CLOUD` contradict it.
+        SettingsError: there is no such entry, it is not valid, or the variables beside `OS_CLOUD` contradict it.
     """
     try:
         region = OpenStackConfig().get_one(cloud=login.cloud, region_name=login.region)
@@ -47,7 +47,7 @@ def entry(login: CloudLogin, service_types: Iterable[str]) -> Entry:
         raise SettingsError(f"OS_CLOUD must name an entry of clouds.yaml{and_region}.") from None
     auth = region.get_auth_args()
     violations = [
-        f"OS_{name.upper()} must be what the entry of clouds.yaml that OS_CLOUD names says, or be unset."
+        f"OS_{name.upper()} must be equal to the entry of clouds.yaml that OS_CLOUD names, or unset."
         for name in ("project_name", "project_id", "project_domain_name", "project_domain_id")
         if getattr(login, name) not in (None, auth.get(name))
     ]
@@ -80,7 +80,7 @@ class PluginLogin(Login):
 
     def _obtain(self) -> Token:
         try:
-            # Not `get_access`: that holds a token for spent 120 s before its end, however short its life is.
+            # Not `get_access`, which takes a token for expired 120 s before its end, however short its life is.
             got = self._plugin.get_auth_ref(self._session)
         except Exception as failure:
             raise _fault(failure) from failure
@@ -104,7 +104,7 @@ def _fault(failure: Exception) -> CloudError:
         headers, body = (response.headers, response.content) if response is not None else ({}, b"")
         return error_mapping.from_login_answer(failure.http_status, headers, body)
     if isinstance(failure, ksa.ConnectionError):
-        # keystoneauth calls each time-out a connect time-out; what really happened stands in the exception behind it.
+        # keystoneauth calls each timeout a connect timeout; the original exception is its cause.
         fault = error_mapping.from_failure("logging in", failure.__context__ or failure)
         fault.maybe_acted = False
         return fault

@@ -1,4 +1,4 @@
-"""A token from version 3 of Keystone, or from OTC's IAM, which speaks the same: `POST /v3/auth/tokens`."""
+"""A token from version 3 of Keystone, or from OTC's IAM, which has the same API: `POST /v3/auth/tokens`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handler.settings.login import CloudLogin, LoginKind
 
 
 class KeystoneLogin(Login):
-    """Logs in by password, by another token, or by an application credential. No version is looked for first."""
+    """Logs in by password, by another token, or by an application credential, without version discovery."""
 
     def __init__(self, login: CloudLogin, client: HttpClient, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__(monotonic)
@@ -38,9 +38,9 @@ class KeystoneLogin(Login):
 
 
 def asked(login: CloudLogin) -> dict[str, object]:
-    """What stands under `auth` in the request.
+    """Return the `auth` member of the request.
 
-    A credential is bound to its project; naming a scope beside it is an error upstream.
+    A credential is bound to its project; a scope beside it is an error upstream.
     """
     user = _named(login.user_id, login.username, login.user_domain_id, login.user_domain_name)
     match login.kind:
@@ -61,13 +61,14 @@ def asked(login: CloudLogin) -> dict[str, object]:
 
 
 def granted(token: str, document: Mapping[str, object]) -> Token:
-    """What a token's document says of it.
+    """Parse the document of a token.
 
     Args:
-        document: what stands under `token` in the answer.
+        document: the `token` member of the answer.
+        token: the token itself.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it is none.
+        ValueError, TypeError, KeyError, AttributeError: it is not valid.
     """
     project, roles = document.get("project"), document.get("roles")
     return Token(
@@ -80,16 +81,16 @@ def granted(token: str, document: Mapping[str, object]) -> Token:
 
 
 def expires_in(issued_at: str, expires_at: str) -> float:
-    """Seconds until a new token should be renewed: two minutes before its end, or a fifth of its life if that is less.
+    """Return the seconds until a new token should be renewed: two minutes, or a fifth of its life, before its end.
 
-    Both its times are the cloud's, so the result holds however far our clock is off.
+    Both its times are the cloud's, so the result does not depend on the local clock.
     """
     life = (rfc3339.parse(expires_at) - rfc3339.parse(issued_at)).total_seconds()
     return life - min(120.0, life / 5)
 
 
 def _named(id_: str | None, name: str | None, domain_id: str | None, domain_name: str | None) -> dict[str, object]:
-    """A user or a project by its id, or else by its name within a domain."""
+    """Return a user or a project by its id, or else by its name and domain."""
     if id_:
         return {"id": id_}
     domain = {"id": domain_id} if domain_id else {"name": domain_name} if domain_name else None

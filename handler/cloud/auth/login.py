@@ -1,13 +1,13 @@
-"""One login for the whole process: shared by all events, renewed before it ends, never hammered.
+"""One login for the whole process: shared by all events, renewed before it expires, one attempt at a time.
 
 ::
 
     Login
     ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM (keystone.py)
     ├── PluginLogin    an entry of clouds.yaml (clouds_yaml.py)
-    ├── KeyLogin       OTC access key: no token, every request is signed
-    ├── ReadyToken     a token that somebody else has got, such as FunctionGraph's agency
-    └── NoLogin        on FunctionGraph, a call that brought neither token nor keys
+    ├── AccessKeyAuth  OTC access key: no token, every request is signed
+    ├── StaticToken    a token from outside, such as that of FunctionGraph's agency
+    └── NoLogin        on FunctionGraph, a call without token and keys
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from handler.errors import CallFailure, CloudError, CloudUnexpectedAnswer, Cloud
 from handler.http_client import HttpClient, host_of
 
 LOGIN_TIMEOUT = 10.0
-# OTC locks a key for five minutes after five wrong signatures in a row; a refused login is not tried for a while.
+# OTC locks a key for five minutes after five wrong signatures in a row; so a refused login is not repeated for a time.
 REFUSED_HOLD = 60.0
-# Any other failure is everybody's for a moment, or each server that waited for it would try for itself.
+# Any other failure counts for all waiting callers, or each of them would try again.
 _FAILED_HOLD = 0.5
 
 
 Sign = Callable[[str, str, Mapping[str, str], bytes | None], Mapping[str, str]]
-"""Given method, URL, headers and body, the headers that sign the request."""
+"""Returns the headers that sign a request of a method, URL, headers and body."""
 
 
 class CatalogEntry(NamedTuple):
-    """One endpoint of the service catalogue; empty text for what it does not say."""
+    """One endpoint of the service catalogue; members that it does not have are empty."""
 
     service_type: str
     interface: str
@@ -48,15 +48,15 @@ class CatalogEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a login gives to each request.
+    """The credentials of requests.
 
     Attributes:
-        project_id: the project that it is for; None if the login does not say.
-        catalogue: the service catalogue that came along, or None.
+        project_id: its project; None if that is not known.
+        catalogue: the service catalogue of the login, or None.
         token: sent as `X-Auth-Token`; empty if requests are signed instead.
         signer: signs a request, or None.
-        good_for: seconds after which it should be renewed.
-        roles: names of the roles that came with it; empty if the login does not say.
+        expires_in: seconds after which it should be renewed.
+        roles: names of the roles; empty if they are not known.
     """
 
     project_id: str | None
@@ -68,12 +68,12 @@ class Token:
 
 
 class Login(ABC):
-    """Hands out the current access, and gets a new one when it must; one attempt at a time.
+    """Returns the current token, and gets a new one if needed; one attempt at a time.
 
-    Whoever waits while an attempt runs gets what that attempt brings, good or bad.
+    All callers that wait for an attempt get its result.
 
     Attributes:
-        host: where it logs in, for messages; None if it calls nothing.
+        host: of the identity service, for messages; None if it calls none.
     """
 
     renewable = True
@@ -82,26 +82,26 @@ class Login(ABC):
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        # What is given out, and when to get a new one: in one piece, since it is read without the lock.
+        # The token and its renewal time in one tuple, since it is read without the lock.
         self._current: tuple[Token, float] | None = None
         self._failure: CloudError | None = None
         self._held_until = float("-inf")
 
     @abstractmethod
     def _obtain(self) -> Token:
-        """Log in. Raises whatever goes wrong; `faults.from_login` understands it."""
+        """Log in. Any exception is mapped by `error_mapping.from_login`."""
 
     def access(self, timeout: float) -> Token:
-        """The current access.
+        """Return the current token.
 
         Args:
-            timeout: seconds to wait for an attempt that somebody else has under way.
+            timeout: seconds to wait for an attempt of another thread.
 
         Raises:
             LoginRefused: the cloud refused, now or less than `REFUSED_HOLD` seconds ago.
-            CloudError: no access could be had, now or a moment ago.
+            CloudError: the login failed, now or a moment ago.
         """
-        # Without the lock, as each call comes by here: what it finds was good a moment ago, as with the lock.
+        # Without the lock, which each call would need: the token was valid a moment ago, as with the lock.
         known = self._good()
         if known is not None:
             return known
@@ -114,19 +114,19 @@ class Login(ABC):
             return self._attempt()
 
     def drop(self, refused: Token, timeout: float) -> None:
-        """Forget an access that the cloud no longer takes, unless somebody has done so already."""
+        """Discard a token that the cloud rejects, unless another thread has replaced it."""
         with self._alone(timeout):
             if self._current is not None and self._current[0] is refused:
                 self._current = None
 
     def hold(self, failure: LoginRefused, timeout: float) -> None:
-        """The cloud refuses what the login gives: let nobody try it again for `REFUSED_HOLD` seconds."""
+        """Refuse further attempts for `REFUSED_HOLD` seconds."""
         with self._alone(timeout):
             self._current = None
             self._refuse(failure)
 
     def _good(self) -> Token | None:
-        """The access as long as it needs no renewal; else None."""
+        """Return the token if it need not be renewed; else None."""
         current = self._current
         return current[0] if current is not None and self._monotonic() < current[1] else None
 
@@ -162,7 +162,7 @@ class Login(ABC):
 
 
 class StaticToken(Login):
-    """A token from outside. It cannot be renewed here: once the cloud refuses it, that is the end of it."""
+    """A token from outside, which cannot be renewed."""
 
     renewable = False
 
@@ -175,7 +175,7 @@ class StaticToken(Login):
 
 
 class NoLogin(Login):
-    """Nothing to log in with: FunctionGraph hands a login to each call, and this one came without."""
+    """No credentials: FunctionGraph passes them with each call, and this call had none."""
 
     renewable = False
 
@@ -187,10 +187,10 @@ class NoLogin(Login):
 
 
 class AccessKeyAuth(Login):
-    """An OTC access key. The only thing to fetch is the project's id, if the settings name the project instead.
+    """An OTC access key. Only the project's id is requested, if the settings have the project's name.
 
     Args:
-        signer: makes what signs requests for a project; the empty id stands for none.
+        signer: returns the signer of requests for a project; an empty id means none.
     """
 
     renewable = False
@@ -218,7 +218,7 @@ class AccessKeyAuth(Login):
         return Token(project_id=project_id, signer=self._signer(project_id))
 
     def _look_up(self) -> str:
-        """`GET /v3/projects?name=`: IAM shows the projects that the key may see."""
+        """Call `GET /v3/projects?name=`: IAM lists the projects that the key can read."""
         url = f"{identity_url(self._auth_url)}/projects?name={quote(self._project_name or '', safe='')}"
         headers = {"Accept": "application/json"}
         headers |= self._signer("")("GET", url, headers, None)
@@ -233,5 +233,5 @@ class AccessKeyAuth(Login):
 
 
 def identity_url(auth_url: str) -> str:
-    """Where version 3 of the identity API is, whether the URL names the version or not; no slash at its end."""
+    """Return the URL of version 3 of the identity API, without a slash at its end."""
     return auth_url.rstrip("/").removesuffix("/v3") + "/v3"

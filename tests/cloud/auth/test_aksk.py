@@ -215,7 +215,7 @@ def test_a_wrong_secret_is_tried_once_for_the_look_up_too(otc: Simulator, start_
         ({"status": 403}, LoginRefused),
     ],
 )
-def test_a_project_that_cannot_be_looked_up_is_told(
+def test_a_project_that_cannot_be_looked_up_is_reported(
     otc: Simulator, start_client: StartClient, fault: dict[str, Any], expected: type[Exception]
 ) -> None:
     """None, two, no name, no answer: a key without its project can do nothing."""

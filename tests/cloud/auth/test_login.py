@@ -78,7 +78,7 @@ def test_threads_that_wait_for_a_login_share_its_failure(
 def test_a_failed_login_is_not_tried_again_for_a_while(
     cloud: Simulator, client: Client, fault: Mapping[str, Any], kind: type[CloudError], hold: float
 ) -> None:
-    """Until then everybody is told the same; then one try is made, and its success ends the matter."""
+    """Until then every caller gets the same error; then one try is made, and its success ends the matter."""
     cloud.inject(Fault(**fault, on=CallKind.LOGIN))
     for passed in (0.0, hold / 2, hold * 0.49):
         client.clock.now += passed
@@ -124,7 +124,7 @@ def test_a_clock_that_is_off_does_not_cost_a_login_per_call(start_client: StartC
 
 
 def test_a_refused_token_is_dropped_once(cloud: Simulator, client: Client) -> None:
-    """Whoever comes later with the same old token does not drop the new one."""
+    """Who comes later with the same old token does not drop the new one."""
     old = client.login.access(1)
     client.login.drop(old, 1)
     new = client.login.access(1)
@@ -134,8 +134,8 @@ def test_a_refused_token_is_dropped_once(cloud: Simulator, client: Client) -> No
     assert cloud.count(CallKind.LOGIN) == 2
 
 
-def test_waiting_for_somebody_elses_login_has_an_end(cloud: Simulator, client: Client) -> None:
-    """Who has less time than that login takes is told so, and does not begin another."""
+def test_waiting_for_another_callers_login_has_an_end(cloud: Simulator, client: Client) -> None:
+    """A caller with less time than that login takes gets an error, and does not begin another."""
     cloud.inject(Fault(on=CallKind.LOGIN, delay=0.4))
     with ThreadPoolExecutor(1) as threads:
         slow = threads.submit(client.login.access, 5)
@@ -176,8 +176,8 @@ def test_waiting_for_somebody_elses_login_has_an_end(cloud: Simulator, client: C
         pytest.param({"status": 308, "headers": {"Location": "/v3/elsewhere"}}, id="permanent redirect"),
     ],
 )
-def test_what_is_no_token_is_no_login(cloud: Simulator, client: Client, fault: Mapping[str, Any]) -> None:
-    """It is told as such, kept for nobody, and no redirect takes the password elsewhere."""
+def test_what_is_not_a_token_is_refused(cloud: Simulator, client: Client, fault: Mapping[str, Any]) -> None:
+    """It is reported as such, kept for nobody, and no redirect takes the password elsewhere."""
     cloud.inject(Fault(**fault, on=CallKind.LOGIN))
     with pytest.raises(CloudUnexpectedAnswer, match=r"logging in: (no usable answer|HTTP 30)"):
         client.login.access(1)
@@ -279,9 +279,9 @@ def test_no_exception_speaks_of_a_secret(
     with pytest.raises(CloudError) as caught:
         client.login.access(1)
     cause: BaseException | None = caught.value
-    told = [repr(client.settings)]
+    reported = [repr(client.settings)]
     while cause is not None:
-        told += [str(cause), repr(cause), repr(cause.args)]
+        reported += [str(cause), repr(cause), repr(cause.args)]
         cause = cause.__cause__ or cause.__context__
-    assert len(told) >= 4
-    assert secret not in "".join(told)
+    assert len(reported) >= 4
+    assert secret not in "".join(reported)
