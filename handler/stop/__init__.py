@@ -1,1 +1,1 @@
-"""The heart: read, decide, stop, confirm."""
+"""The core: read, decide, stop, confirm."""

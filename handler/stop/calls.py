@@ -1,4 +1,4 @@
-"""Calls to the cloud, made by the hands of the crew: what one may take, what came of it, and what all of them prove."""
+"""Calls to the cloud: their timeouts, their results, and what all of them show about the cloud."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from handler.stop.model import Server
 from handler.stop.ports import Cloud, DryRunStop, Seen, Taken
 from handler.stop.steps import Step
 
-# No single exchange may eat the whole budget; a live cloud answers in well under a second.
+# No single exchange may use the whole budget; a working cloud answers in well under a second.
 _CALL_TIMEOUT = 10.0
-# A list of many servers, or a stop of many, takes a cloud longer.
+# A list of many servers, or a stop of many, takes longer.
 _TIMEOUT_PER_SERVER = 0.1
 
 Answer = Seen | History | Taken | DryRunStop
 
 
 class CompletedCall(NamedTuple):
-    """A call that came to an end.
+    """A call that has ended.
 
     Attributes:
-        answers: what it brought for each server that it was about.
-        failure: what ended it for all of them: a refused login, or a bug.
-        witness: it was made only to learn whether the cloud still answers.
+        answers: the result for each server that it was about.
+        failure: the error for all of them: a refused login, or a bug.
+        probe: whether it was made only to learn whether the cloud still answers.
     """
 
     step: Step
@@ -36,16 +36,16 @@ class CompletedCall(NamedTuple):
 
 
 class Observations:
-    """What the answers of one event prove about the cloud, whichever servers they are about."""
+    """What the answers to all calls of one event show about the cloud."""
 
     def __init__(self) -> None:
         # Start of the newest read that showed a server, and of the newest that showed any other one: one of the two
-        # tells of "another", whichever server asks.
+        # is about "another" one for any server.
         self._newest: list[tuple[float, str]] = []
         self._taken: set[str] = set()
 
     def note(self, completed: CompletedCall) -> None:
-        """Remember what the answers of one call show; those about servers that it did not ask for count for nothing."""
+        """Record what the answers of one call show; those about servers that were not requested are ignored."""
         for id_ in completed.ids:
             answer = completed.answers.get(id_)
             if isinstance(answer, Server):
@@ -55,15 +55,15 @@ class Observations:
                 self._taken.add(id_)
 
     def newest(self, id_: str) -> float:
-        """Start of the newest call that showed another server than this one, or -inf."""
+        """Return the start of the newest call that showed another server than this one, or -inf."""
         return next((began for began, seen in self._newest if seen != id_), float("-inf"))
 
     def another(self, id_: str) -> str | None:
-        """A server other than this one that was seen, or None."""
+        """Return a server other than this one that was seen, or None."""
         return next((seen for _, seen in self._newest if seen != id_), None)
 
     def others_taken(self, id_: str) -> bool:
-        """Whether the cloud took the stop of another server than this one."""
+        """Whether the cloud accepted the stop of another server than this one."""
         return any(taken != id_ for taken in self._taken)
 
 

@@ -1,4 +1,4 @@
-"""The decision: pure functions of what was asked, what was seen, what is allowed, and the time.
+"""The decision: pure functions of the request, the server, the policy, and the time.
 
 States are Nova's `vm_state` (settled) and `task_state` (running operation); `status` is too coarse, since ACTIVE
 also covers a server that is being stopped or deleted.
@@ -19,7 +19,7 @@ KEEP_UNTIL = "autostop-keep-until"
 
 _DELETING = frozenset({"deleting", "soft-deleting"})
 _BRINGING_UP = frozenset({"powering-on", "unshelving", "unpausing", "resuming", "restoring", "unrescuing"})
-# What makes a server run, in the words of Nova's instance actions. `create` is not among them: an event cannot
+# Nova's instance actions that make a server run. `create` is not among them: an event cannot
 # name a server that did not exist yet. A selector can fit one, though.
 _STARTS = frozenset(
     {
@@ -89,9 +89,11 @@ _STUCK_AFTER = timedelta(minutes=30)
 
 
 def refuse(request: EventLimits, policy: Policy, now: datetime) -> Refusal | None:
-    """Say whether the event as a whole must be refused, and why.
+    """Decide whether the event is refused as a whole.
 
     Args:
+        request: the event.
+        policy: of this deployment.
         now: aware; compared with the event's real `time` and `expirytime`. An event without them is not refused
             for its age.
 
@@ -112,10 +114,10 @@ def refuse(request: EventLimits, policy: Policy, now: datetime) -> Refusal | Non
 
 
 def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) -> Decision:
-    """Say what to do with one server that was just read.
+    """Decide what to do with one server that was just read.
 
-    A stop is decided only for `vm_state` active or error with no running operation, and only if no guard objects.
-    A goal that is reached, or on its way, comes before the guards: there is nothing left for them to prevent.
+    A stop is decided only for `vm_state` active or error with no running operation, and only if no guard applies.
+    A server that is stopped or stopping is left before any guard: there is nothing left to prevent.
 
     Returns:
         STOP, ASK (the history may hold a start that is newer than the event), WAIT (another operation runs; read
@@ -138,10 +140,14 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
 def judged_by(
     server: Server, request: StopRequest, policy: Policy, decision: Decision, observed_at: datetime
 ) -> Evidence:
-    """What a decision rests on, as the result shows it.
+    """Return the facts of a decision, as the result shows them.
 
     Args:
-        observed_at: when the cloud's answer was here, by our clock (aware).
+        server: that the decision is about.
+        request: the event.
+        policy: of this deployment.
+        decision: on the server.
+        observed_at: when the cloud's answer was received, by the local clock (aware).
     """
     return Evidence(
         observed_at=observed_at,
@@ -176,8 +182,8 @@ def _gone(server: Server) -> Decision | None:
 def settled_as_stopped(server: Server) -> bool:
     """Whether the cloud records the server as stopped and no operation is about to change that.
 
-    It says nothing about the power. `powering-off` beside `stopped` is Nova's own periodic power sync, which tries
-    again to switch off a machine that is still on.
+    This does not show whether the power is off. `powering-off` beside `stopped` is Nova's own periodic power sync,
+    which tries again to switch off a machine that is still on.
     """
     return server.vm_state == "stopped" and (
         server.task_state in (None, "powering-off") or server.task_state in _HARMLESS_WHEN_STOPPED
@@ -263,7 +269,7 @@ def _guarded(server: Server, policy: Policy, now: datetime) -> Decision | None:
 
 
 def _coming_up(server: Server, now: datetime) -> Decision | None:
-    # Whoever starts a server right now wants it running, and knows more than an event that was sent before.
+    # A start that is in progress is newer than the event, so the server is wanted.
     if server.task_state not in _BRINGING_UP:
         return None
     if _stuck(server, now):
@@ -273,7 +279,7 @@ def _coming_up(server: Server, now: datetime) -> Decision | None:
 
 
 def _started_since(server: Server, request: StopRequest, policy: Policy, stop: Decision) -> Decision:
-    """Object to a stop if the server was started, or may have been, after the moment from which a start counts.
+    """Prevent a stop if the server was started, or may have been, after the moment from which a start counts.
 
     That moment is the earliest of the event's `time`, its `since` for this server, and our first stop attempt.
     """
@@ -322,7 +328,7 @@ def _started_since(server: Server, request: StopRequest, policy: Policy, stop: D
 
 
 def _without_history(server: Server, history: History, stop: Decision) -> Decision:
-    """Decide where the cloud has no history to show: by the event's age, and after a lost answer by `updated`."""
+    """Decide without a history: by the event's age, and after a lost answer by `updated`."""
     attempt = server.attempt
     if attempt is not None and attempt.lost and (server.updated is None or server.updated != attempt.updated):
         return replace(
@@ -338,7 +344,7 @@ def _without_history(server: Server, history: History, stop: Decision) -> Decisi
 
 
 def _power_was_back_after(start: Action, older: Iterable[Action]) -> str:
-    """Name what a `start` is the consequence of, if it may be Ironic's own record that the power is back."""
+    """Return the action before a `start` that may be Ironic's own record that the power is back."""
     if start.name != "start":
         return ""
     for action in older:
@@ -388,10 +394,10 @@ def _by_state(server: Server) -> Decision:
 
 
 def is_bare_metal(server: Server) -> bool:
-    """Whether any sign says that this is a BMS and not a virtual server (ECS).
+    """Whether any sign shows that this is a BMS and not a virtual server (ECS).
 
     OTC's v1 creation sets the system tag and the metadata value; every BMS flavor is named `physical.*`. Users can
-    delete the tag, so no single sign is enough to say no.
+    delete the tag, so the lack of one sign alone does not count.
     """
     return (
         "__type_baremetal" in server.tags
@@ -401,19 +407,19 @@ def is_bare_metal(server: Server) -> bool:
 
 
 def parse_keep_until(text: str) -> datetime:
-    """Read the value of a keep-until.
+    """Parse the value of a keep-until.
 
     Raises:
-        ValueError: it is not a time that is understood; then the server counts as protected.
+        ValueError: it is not a valid time; then the server counts as protected.
     """
     return rfc3339.parse_either(text.strip())
 
 
 def labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | None]]:
-    """The values that a server carries under `key`, each with the tag or the entry of its metadata that holds it.
+    """Return the values of `key` on a server, each with its tag or entry of the metadata.
 
     A tag is `key=value`, or `key` alone. Both a tag and the key of an entry of the metadata can be in the old form
-    `key.value`, as Open Telekom Cloud's list page shows what was tagged before an upgrade.
+    `key.value`, as Open Telekom Cloud's list page shows tags from before an upgrade.
     """
     for tag in sorted(server.tags):
         name, _, value = tag.partition("=")
@@ -429,7 +435,7 @@ def labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | No
 
 
 def _old_form(text: str, key: str) -> str | None:
-    """The value of `key.value`; None if the text is not of that key."""
+    """Return the value of `key.value`; None for any other key."""
     for at, character in enumerate(text):
         if character == "." and same(text[:at], key):
             return text[at + 1 :]
@@ -437,11 +443,11 @@ def _old_form(text: str, key: str) -> str | None:
 
 
 def _opted_in(server: Server, key: str, value: str) -> bool:
-    # As it is written: what may be stopped is not guessed.
+    # Compared exactly: what may be stopped is not guessed.
     marks = {f"{key}={value}", f"{key}.{value}"} if value else {f"{key}=", key}
     return not marks.isdisjoint(server.tags) or server.metadata.get(key) == value
 
 
 def same(found: str, wanted: str) -> bool:
-    # A person types these by hand; in doubt about case or a space, the server keeps running.
+    """Compare values that people type, without regard to case and blanks: in doubt the server keeps running."""
     return found.strip().casefold() == wanted.strip().casefold()

@@ -1,7 +1,4 @@
-"""What a server was judged by: the cloud's own history of it, and the facts that a result shows.
-
-It is there so that "why was it not stopped?" is answered by the result alone.
-"""
+"""The facts that a decision is based on, with the cloud's history of a server, as a result shows them."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from handler.errors import CallDenied, CallRejected, CloudError, CloudUnexpected
 
 
 class Lookup(StrEnum):
-    """What came of the question whether somebody started the server after the event."""
+    """The result of the check whether the server was started after the event."""
 
     NOT_ASKED = "not-asked"
     NOT_KEPT = "not-kept"
@@ -27,10 +24,10 @@ class Action(NamedTuple):
     """One entry of the cloud's own history of a server.
 
     Attributes:
-        name: what was done, in Nova's words: `stop`, `start`, `reboot`, `rebuild` ...
+        name: as Nova names actions: `stop`, `start`, `reboot`, `rebuild` ...
         at: when it began (aware).
-        request_id: the request that caused it, or None.
-        user_id: who asked for it, or None.
+        request_id: of the request that caused it, or None.
+        user_id: of the user who requested it, or None.
         failed: the cloud recorded an error for it.
     """
 
@@ -42,7 +39,7 @@ class Action(NamedTuple):
 
 
 class UnreadEntry(NamedTuple):
-    """An entry of the history of which the action, the time, or both could not be read.
+    """An entry of the history of which the action, the time, or both could not be parsed.
 
     Attributes:
         name: the action, in lower case, or None.
@@ -54,12 +51,11 @@ class UnreadEntry(NamedTuple):
 
 
 class History(NamedTuple):
-    """What the cloud's history of a server says.
+    """The cloud's history of a server.
 
     Attributes:
-        actions: the entries that could be read, newest first; None if the cloud has no history or does not show it to
-            us.
-        gap: why there are no actions; says nothing if there are.
+        actions: the parsed entries, newest first; None if the cloud has no history or does not show it.
+        gap: why there are no actions; ignored if there are.
         unread: the other entries, in the cloud's order.
     """
 
@@ -69,9 +65,9 @@ class History(NamedTuple):
 
 
 def gap_of(fault: CloudError) -> Lookup | None:
-    """Why there is no history, if a cloud keeps none, or none for us; None if it only fails to show it.
+    """Return why a cloud has no history, or none for this login; None if it only fails to show it.
 
-    A page where JSON is due, or a redirect, comes from something in between, and says nothing of what the cloud keeps.
+    A page in place of JSON, or a redirect, comes from a proxy, and does not show whether the cloud has one.
     """
     match fault:
         case CallDenied():
@@ -85,21 +81,21 @@ def gap_of(fault: CloudError) -> Lookup | None:
 
 
 class Evidence(NamedTuple):
-    """What was known of a server when the last decision on it fell.
+    """What was known of a server at the last decision on it.
 
-    Of its tags and metadata only the one entry that decided: the others may be nobody else's business. No dataclass,
-    since that would cost each cold start half a millisecond.
+    Of its tags and metadata it has only the one entry that decided: the others may be confidential. It is not a
+    dataclass, which would cost each cold start half a millisecond.
 
     Attributes:
-        observed_at: when the cloud's answer was here, by our clock (aware).
-        vm_state, task_state, locked, launched, updated: as `Server` has them, in that answer.
-        power_state: as `Server` has it; the last one seen where the reason rests on it.
+        observed_at: when the cloud's answer was received, by the local clock (aware).
+        vm_state, task_state, locked, launched, updated: as in `Server`, of that answer.
+        power_state: as in `Server`; the last one seen if the reason depends on it.
         flavor: None if the cloud did not show it.
         tag: the tag that kept it running, as it is on the server; None if none did.
         metadata: the same for an entry of its metadata, as `key=value`.
         event_time: the event's real time, or None.
         clock_tolerance: how far the clocks may differ.
-        history: what came of asking for the history.
+        history: the result of reading the history.
         action: the entry that counted: a start after the event, or our own stop if the cloud recorded that it
             failed; None unless `history` is FOUND.
     """

@@ -1,4 +1,4 @@
-"""The hands of a run: threads that make its calls, and the real clock."""
+"""Threads that make the calls of a run, and the real clock."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from handler.stop.ports import Result
 
 
 class ThreadExecutor(Generic[Result]):
-    """A crew on an executor that several runs may share; each run has a queue of its own."""
+    """Runs the calls of one run on an executor that several runs may share."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._ended: queue.SimpleQueue[Result] = queue.SimpleQueue()
 
     def now(self) -> datetime:
-        """Wall time, aware, UTC."""
+        """Return the wall time, aware, UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds that only grow."""
+        """Return the monotonic time in seconds."""
         return time.monotonic()
 
     def start(self, call: Callable[[], Result]) -> None:
-        """Have a thread make `call`, and let it begin before the run goes on."""
+        """Make `call` in a thread, and let it begin before the run continues."""
         self._executor.submit(lambda: self._ended.put(call()))
-        # Python lets whoever computes go on for 5 ms otherwise, and a thread that sends needs it several times.
+        # Otherwise Python switches threads after 5 ms only, and a thread that sends needs several switches.
         time.sleep(0)
 
     def next(self, timeout: float) -> Result | None:
-        """The result of a call that ended, or None after `timeout` seconds without one."""
+        """Return the result of a call that ended, or None after `timeout` seconds without one."""
         try:
             return self._ended.get(timeout=timeout)
         except queue.Empty:

@@ -1,4 +1,4 @@
-"""What went wrong with one server within one event, how long to wait after it, and when it is enough."""
+"""The failures of one server within one event: how long to wait after each, and when to give up."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from handler.errors import CloudError, CloudFault, CloudThrottled, ServerNotFoun
 from handler.stop.model import Reason
 from handler.stop.steps import Moment
 
-# A stop that the cloud turned down this often, each time after a fresh read, is not going to be taken.
+# A stop that the cloud refused this often, each time after a new read, will not be accepted.
 _STOPS_AT_MOST = 4
-# So many failed calls in a row for one server, while another can be read, are that server's own trouble.
+# So many failed calls in a row for one server, while another can be read, are failures of that server alone.
 _PATIENCE = 4
 
 
@@ -21,12 +21,12 @@ class FailureTracker:
         backoff: seconds to wait after the n-th failure in a row.
 
     Attributes:
-        fault: the last one that the cloud gave, or None.
-        stop_fault: the last one that a stop met, or None.
+        fault: the last error of a call, or None.
+        stop_fault: the last error of a stop, or None.
         troubled_since: start of the first of the failed reads in a row.
-        maybe_taken: a stop failed in a way that does not say whether the cloud acted.
-        job_failed: the cloud took a stop, and its job failed.
-        job_report: that job's error code and reason, sanitised; empty if it gave none.
+        maybe_taken: whether a stop failed so that the cloud may have acted.
+        job_failed: whether the cloud accepted a stop, and its job failed.
+        job_report: that job's error code and reason, sanitized; empty without both.
     """
 
     def __init__(self, backoff: Callable[[int], float]) -> None:
@@ -44,12 +44,12 @@ class FailureTracker:
 
     @property
     def failing(self) -> bool:
-        """Whether the last read brought nothing."""
+        """Whether the last read failed."""
         return self._reads > 0
 
     @property
     def any_stop(self) -> bool:
-        """Whether a stop was sent that the cloud did not take."""
+        """Whether a stop was sent that the cloud did not accept."""
         return self._stops > 0
 
     @property
@@ -58,11 +58,11 @@ class FailureTracker:
         return self._reads >= _PATIENCE - 1
 
     def seen(self) -> None:
-        """A read showed the server."""
+        """Record a read that showed the server."""
         self._reads = 0
 
     def unread(self, fault: CloudError, at: Moment) -> float:
-        """A read brought nothing: when to read again."""
+        """Record a failed read, and return when to read again."""
         if self._reads == 0:
             self.failing_since = at.began
         self._reads += 1
@@ -70,21 +70,23 @@ class FailureTracker:
         return self._after(fault, self._reads, at)
 
     def own_trouble(self, fault: CloudError, at: Moment) -> bool:
-        """Whether the failed reads are plainly this server's own trouble, and not the cloud's."""
+        """Whether the failed reads concern this server alone, and not the cloud."""
         throttled = isinstance(fault, CloudThrottled)
         return self._reads >= _PATIENCE and not throttled and at.others_seen > self.failing_since
 
     def unrecorded(self, fault: CloudError, at: Moment) -> float | None:
-        """The history could not be had: when to read again, or None if it was tried often enough."""
+        """Record a failed read of the history, and return when to read again; None after the last attempt."""
         self._histories += 1
         self.fault = fault
         return None if self._histories >= _PATIENCE else self._after(fault, self._histories, at)
 
     def unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> float:
-        """A stop was turned down, failed or lost: when to read again.
+        """Record a stop that was refused, failed or lost, and return when to read again.
 
         Args:
-            counts: it says something of this server, and not only of the cloud or of others.
+            fault: the error of the stop.
+            at: when it was received.
+            counts: whether it is about this server, and not only about the cloud or other servers.
         """
         self._stops += 1
         self._counted_stops += counts
@@ -92,13 +94,13 @@ class FailureTracker:
         self.maybe_taken = self.maybe_taken or fault.maybe_acted
         pause = fault.retry_after
         if not pause:
-            # A first refusal mostly means that somebody else was quicker; looking again at once shows it.
+            # A first refusal mostly means that another client was faster; an immediate read shows it.
             at_once = self._stops == 1 and isinstance(fault, StateConflict | ServerNotFound | CloudFault)
             pause = 0.0 if at_once else self._backoff(self._stops)
         return at.completed + pause
 
     def given_up(self, at: Moment) -> tuple[Reason, str] | None:
-        """Why another stop would be pointless, if it would be."""
+        """Return the reason to send no further stop; None if another one may be sent."""
         if self._counted_stops < _STOPS_AT_MOST:
             return None
         match self.stop_fault:
@@ -114,8 +116,8 @@ class FailureTracker:
             case _:
                 return None
 
-    def told(self) -> str:
-        """What became of a stop that was not taken, to be added to a sentence; empty if all were taken."""
+    def stop_outcome(self) -> str:
+        """Return a sentence about a stop that was not accepted; empty if all were."""
         if self.job_failed:
             return f" The job of our stop failed{f' ({self.job_report})' if self.job_report else ''}."
         if self.stop_fault is None:
@@ -124,5 +126,5 @@ class FailureTracker:
         return " Our stop had no answer." if status is None else f" Our stop was answered with {status}."
 
     def _after(self, fault: CloudError, attempt: int, at: Moment) -> float:
-        # "Retry after 0 seconds" must not become a run that asks without any pause.
+        # `Retry-After: 0` must not become calls without any pause.
         return at.completed + (fault.retry_after or self._backoff(attempt))

@@ -1,6 +1,6 @@
-"""Each reason and each refusal in one plain sentence, for people; a run does not need them.
+"""Each reason and each refusal in one plain sentence, for documents and chats; a run does not import it.
 
-The README's table is made from it, and so is what a chat is told: the word "stopped" stands only where it is true.
+The word "stopped" is used only where it is true.
 """
 
 from __future__ import annotations

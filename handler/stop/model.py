@@ -1,4 +1,4 @@
-"""The facts and the closed vocabularies of a stop: what was asked, what was seen, what came of it."""
+"""The data and the closed vocabularies of a stop: request, server, decision, result."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import NamedTuple, Protocol
 from handler.stop.evidence import Action, Evidence, History, Lookup
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
-"""The text form of a UUID, which is what the ids of servers are."""
+"""The text form of a UUID, as of the ids of servers."""
 
 
 class Outcome(StrEnum):
-    """What came of one server."""
+    """The outcome for one server."""
 
     STOPPED = "stopped"
     ACCEPTED = "accepted"
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a server came out as it did; each reason belongs to exactly one outcome."""
+    """The reason for an outcome; each belongs to exactly one outcome."""
 
     CONFIRMED = "confirmed"
     ACCEPTED = "accepted"
@@ -57,7 +57,7 @@ class Reason(StrEnum):
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome that this reason explains."""
+        """The outcome that this reason belongs to."""
         return _OUTCOME_OF[self]
 
 
@@ -114,14 +114,14 @@ class Approver(StrEnum):
 
 
 class Selector(NamedTuple):
-    """Which servers an event means without naming them: those that all the given parts fit; an empty part is not given.
+    """A selector of servers: those that match all its parts; an empty part is ignored.
 
-    No dataclass, since few events have one and every cold start would pay for it.
+    It is not a dataclass, which would cost time in every cold start.
 
     Attributes:
-        tags: each of them is on the server.
-        metadata: key and value; each of them is on the server.
-        name: a glob that the server's whole name fits.
+        tags: the server must have each of them.
+        metadata: key and value; the server must have each of them.
+        name: a glob that must match the server's whole name.
     """
 
     tags: tuple[str, ...] = ()
@@ -130,37 +130,45 @@ class Selector(NamedTuple):
 
 
 class EventLimits(Protocol):
-    """What decides whether an event as a whole is refused, of whichever type it is; see `StopRequest`."""
+    """What decides whether an event of any type is refused as a whole; see `StopRequest`."""
 
     @property
-    def server_ids(self) -> tuple[str, ...]: ...
+    def server_ids(self) -> tuple[str, ...]:
+        """The ids of the servers."""
+        ...
 
     @property
-    def selector(self) -> Selector | None: ...
+    def selector(self) -> Selector | None:
+        """The selector in place of ids."""
+        ...
 
     @property
-    def time(self) -> datetime | None: ...
+    def time(self) -> datetime | None:
+        """The time of the event (aware)."""
+        ...
 
     @property
-    def expires(self) -> datetime | None: ...
+    def expires(self) -> datetime | None:
+        """The `expirytime` of the event (aware)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """What one event asks for.
+    """The content of one event.
 
     Attributes:
         source, id, type: the incoming CloudEvent's identity and type.
-        server_ids: lower-case UUIDs, no duplicates, in the order given; may be empty. In a report of an event with a
-            selector: the servers that were found, by name.
-        time: when the producer says it happened (aware); None if the event does not say.
+        server_ids: lower-case UUIDs, without duplicates, in the event's order; may be empty. In a report of an event
+            with a selector: the servers that were found, by name.
+        time: of the event (aware), or None.
         expires: the event's `expirytime` (aware), or None.
-        dry_run: the event asks only what would happen.
-        reason, requested_by, reply_to: carried through to the result.
+        dry_run: whether the event asks for a dry run.
+        reason, requested_by, reply_to: passed on to the result.
         correlationid, traceparent, tracestate: passed on to the result event.
-        selector: stands in place of ids; None if there are any, or neither.
-        since: since when the condition that asks for the stop has held (aware): of all servers, or by id.
-        left_out: how many parts of its message the producer says that it left out.
+        selector: in place of ids; None if there are ids, or neither.
+        since: since when the condition for the stop has held (aware): for all servers, or by id.
+        left_out: the number of parts that the producer left out of its message.
         requester: identity of the requester, `<system>:<id>`, or None.
         approval: the event asks that its stops are approved, and by whom; None if it does not.
         plan: the token of the plan that the event approves, as it came; None if it is not an approval.
@@ -193,7 +201,7 @@ class StopRequest:
     review: Review | None = None
 
     def since_of(self, server_id: str) -> datetime | None:
-        """Return since when the condition that asks for the stop of a server has held, or None if nobody says.
+        """Return since when the condition for the stop of a server has held; None if that is not known.
 
         Args:
             server_id: lower-case UUID.
@@ -222,12 +230,12 @@ _NOT_RUNNING = frozenset({3, 4, 6, 7})
 
 
 class StopAttempt(NamedTuple):
-    """A stop of ours that the cloud did not answer with success, as far as another stop depends on it.
+    """A stop that was sent without success, with what a further stop depends on.
 
     Attributes:
-        at: when the server was last read before the first stop was sent, by the cloud's clock if it shows one (aware).
+        at: when the server was last read before the first stop was sent, by the cloud's clock if known (aware).
         updated: the server's `updated` in the last read before the latest stop.
-        lost: for at least one stop it is not known whether the cloud acted.
+        lost: whether for at least one stop it is not known whether the cloud acted.
     """
 
     at: datetime
@@ -237,22 +245,22 @@ class StopAttempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server as the cloud showed it in one read.
+    """One server in one read.
 
     Attributes:
         id: lower-case UUID.
-        vm_state: Nova's settled state, lower case, `shutoff` already read as `stopped`.
+        vm_state: Nova's settled state, lower case, with `stopped` for `shutoff`.
         task_state: the running operation, lower case, or None.
         locked: whether the cloud refuses operations on it.
         launched: whether it ever ran (`OS-SRV-USG:launched_at` is set).
         tags, metadata: as the cloud has them; metadata values are text, so `"false"` is not false.
         flavor: the flavor's id, or its original name from microversion 2.47 on; empty if unknown.
-        updated: when the cloud last changed the record (aware), or None if it does not say.
+        updated: when the cloud last changed the record (aware), or None.
         power_state: Nova's number: 1 running, 4 shut down, 0 not known; -1 for a value that is not a number; None if
             the API shows none.
-        history: what was done to it, or None as long as nobody asked.
+        history: the cloud's history of it, or None until it was read.
         other_project: the id of the project that it belongs to, if that is not the login's; else None.
-        cloud_time: the cloud's clock when it showed the server (HTTP `Date`, aware), or None.
+        cloud_time: the cloud's time of the answer (HTTP `Date`, aware), or None.
         attempt: the stops that this run has sent for it, or None.
     """
 
@@ -282,16 +290,16 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What this deployment allows, and how long it takes its time.
+    """What this deployment permits, and its times.
 
     Attributes:
         protect: tag `key=value`, or metadata of that key and value, that keeps a server running.
         only: tag or metadata, likewise, that a server must have to be stopped; None for any server.
-        bare_metal_only: leave servers alone that are no BMS.
+        bare_metal_only: whether servers that are not BMS are left running.
         only: tag `key=value`, or metadata of that key and value, without which a server is left running; None if no
             such mark is required.
-        dry_run: never send a stop, whatever the event says.
-        max_servers: most servers one event may name, or its selector may fit.
+        dry_run: never send a stop, also if the event does not ask for a dry run.
+        max_servers: most servers one event may name, or its selector may match.
         max_event_age: oldest real `time` that is acted on; zero switches the rule off.
         clock_tolerance: how far the clocks of producer, function and cloud may differ.
         wait: how long an accepted stop is watched; zero means not at all.
@@ -308,7 +316,7 @@ class Policy:
 
     @property
     def future_tolerance(self) -> timedelta:
-        """How far the time of an event may be ahead of ours."""
+        """How far the time of an event may be ahead of the local clock."""
         return max(timedelta(minutes=1), self.clock_tolerance)
 
 
@@ -326,11 +334,11 @@ class Decision:
     """What to do with one server, and why.
 
     Attributes:
-        move: STOP sends the stop, ASK wants the server's history first, WAIT reads again later, LEAVE ends.
-        reason: for LEAVE the final one; for WAIT the one if time runs out; for STOP and ASK what a dry run reports.
+        move: STOP sends the stop, ASK reads the server's history first, WAIT reads again later, LEAVE ends.
+        reason: for LEAVE the final one; for WAIT the one if time runs out; for STOP and ASK that of a dry run.
         detail: one plain sentence for a person.
-        tag, metadata: the one entry that keeps the server running, as `Evidence` has it.
-        history, action: what its history had to say, as `Evidence` has it.
+        tag, metadata: the one entry that keeps the server running, as in `Evidence`.
+        history, action: as in `Evidence`.
         seen: digest of what a planned stop rests on, or None.
     """
 
@@ -354,13 +362,13 @@ class Review(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerResult:
-    """What came of one server, with the states it was judged on.
+    """The result of one server.
 
     Attributes:
         vm_state, task_state: as last seen; None if it was never seen.
-        previous_vm_state: as seen before our stop was sent; None if none was sent.
+        previous_vm_state: as seen before a stop was sent; None if none was.
         request_id, job_id: the cloud's ids for the stop, or for the call that failed.
-        evidence: what it was judged by; None if it was never seen.
+        evidence: the facts of the decision; None if it was never seen.
         seen: digest of what a planned stop rests on; None unless the reason is NEEDS_APPROVAL.
     """
 
@@ -398,14 +406,14 @@ class PlanOffer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of one event: either it was refused as a whole, or each server has a result.
+    """The result of one event: either it was refused as a whole, or each server has a result.
 
     Attributes:
-        dry_run: nothing was sent because the event or the deployment wanted a rehearsal.
+        dry_run: nothing was sent because the event or the deployment asked for a dry run.
         api: which cloud API was used, `nova` or `bms`.
-        servers: in the order of the request; empty if refused, or if no server fits the selector.
+        servers: in the order of the request; empty if refused, or if no server matches the selector.
         started_at, finished_at: aware, UTC.
-        detail: one plain sentence of the event as a whole, where the rows do not say it all; or None.
+        detail: one plain sentence about the event as a whole, or None.
         plan: what waits for an approval, or None.
     """
 
@@ -421,7 +429,7 @@ class Report:
 
     @property
     def summary(self) -> dict[str, int]:
-        """How many servers came out as each outcome, by its name; also of those that none did."""
+        """Return the number of servers of each outcome, by its name; also where it is 0."""
         counts = {outcome.value: 0 for outcome in Outcome}
         for server in self.servers:
             counts[server.outcome] += 1

@@ -1,4 +1,4 @@
-"""What the heart needs from the outside: a cloud to ask, hands to ask with, and a clock."""
+"""The ports: a cloud, an executor of its calls, and a clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 class Taken(NamedTuple):
-    """The cloud took our stop. It says nothing about whether the server will stop.
+    """The cloud accepted a stop. This does not show whether the server will stop.
 
     Attributes:
         request_id: `req-...`, or None if the cloud gave none.
@@ -28,25 +28,25 @@ class Taken(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DryRunStop:
-    """Nothing was sent: this cloud has no way to write."""
+    """Nothing was sent: this cloud cannot write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The stop that the cloud took is still on its way; the server itself was not looked at."""
+    """The accepted stop has not ended; the server itself was not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadSingly:
-    """The list did not show the server and will not be asked again: the next read is of this server alone."""
+    """The list did not show the server and is not read again: the next read is of this server alone."""
 
 
 class StopFailed(NamedTuple):
-    """The cloud took the stop and reports now that it failed.
+    """The cloud accepted the stop and reports now that it failed.
 
     Attributes:
         cause: as if the cloud had answered the stop with it.
-        report: the job's error code and reason, sanitised; empty if it gives none.
+        report: the job's error code and reason, sanitized; empty without both.
     """
 
     cause: CloudError
@@ -72,10 +72,10 @@ Seen = Server | Pending | ReadSingly | StopFailed | CloudError
 
 
 class CloudReader(Protocol):
-    """The half of a cloud that only looks.
+    """The part of a cloud that only reads.
 
     Each method is one bounded exchange (`timeout` in seconds bounds the whole of it) and may run in many threads at
-    once. What concerns one server comes back as a value; a CloudError that `concerns_all` is raised.
+    once. An error of one server is returned as a value; a CloudError that `concerns_all` is raised.
     """
 
     @property
@@ -88,28 +88,27 @@ class CloudReader(Protocol):
         ...
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
-        """Show each of `ids` as it is now, or say why it can't be shown. Answers for these ids and no other."""
+        """Return the present state of each of `ids`, or the error for it; only for these ids."""
         ...
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
-        """All servers of the login's project that are wanted, as they are now; it asks the whole list.
+        """Return the matching servers of the login's project, from a read of the whole list.
 
         Raises:
-            CloudError: the list could not be had whole; part of it is worth nothing.
+            CloudError: the list could not be read completely.
         """
         ...
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
-        """What was done to the server, as the cloud recorded it."""
+        """Return the cloud's history of the server."""
         ...
 
 
 class Cloud(CloudReader, Protocol):
-    """A cloud that can also be asked to stop servers.
+    """A cloud that can also stop servers.
 
     Attributes:
-        one_by_one: whether a stop is of one server whatever `stop_groups` is given, so that none has to wait for others
-            to go with it.
+        one_by_one: whether each call stops one server only, so that none has to wait for others.
     """
 
     one_by_one: bool
@@ -119,25 +118,25 @@ class Cloud(CloudReader, Protocol):
         ...
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | DryRunStop | CloudError]:
-        """Send the stop for each of `ids`, once, without any repetition of its own."""
+        """Send the stop for each of `ids` once, without a repetition."""
         ...
 
 
 class CallExecutor(Protocol[Result]):
-    """Hands that make calls while the run goes on, and the clock that the run goes by."""
+    """An executor that makes calls in the background, and the clock of a run."""
 
     def now(self) -> datetime:
-        """Wall time, aware, UTC."""
+        """Return the wall time, aware, UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow."""
+        """Return the monotonic time in seconds."""
         ...
 
     def start(self, call: Callable[[], Result]) -> None:
-        """Have `call` made. It must not raise."""
+        """Start a call, which must not raise."""
         ...
 
     def next(self, timeout: float) -> Result | None:
-        """The result of a call that ended, or None after `timeout` seconds without one."""
+        """Return the result of a call that ended, or None after `timeout` seconds without one."""
         ...

@@ -1,6 +1,6 @@
 """The run of one event: refused as a whole, or all its servers handled within one time budget.
 
-It has two parts, so that all events of a batch can be prepared, and their servers counted, before the first stop.
+All events of a batch are prepared, and their servers counted, before the first stop.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from handler.stop.steps import Step
 
 
 class PreparedRequest(NamedTuple):
-    """An event whose servers are known, before anything is done to them.
+    """An event whose servers are known, before any stop.
 
     Attributes:
-        asked: as it came.
-        request: with the ids of the servers that its selector fits, if it has one.
+        asked: as received.
+        request: with the ids of the servers that match its selector, if it has one.
         started_at: when the handling began (aware).
         refusal: why the event is refused as a whole, or None.
         detail: one sentence for the result, or None.
@@ -50,17 +50,21 @@ def prepare(
     backoff: Callable[[int], float] = backoff,
     on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> PreparedRequest:
-    """Decide whether the event is refused as a whole, and look up the servers of its selector.
+    """Decide whether the event is refused as a whole, and find the servers of its selector.
 
     Args:
+        request: the event.
+        policy: of this deployment.
+        cloud: lists the servers.
+        executor: makes the calls.
         deadline: end of the budget, in seconds on the executor's monotonic clock.
         backoff: seconds to wait after the n-th failure in a row.
-        on_failure: called with each failed try to list servers.
+        on_failure: called with each failed attempt to list servers.
 
     Raises:
-        BudgetSpent: no whole list of servers could be had in time.
+        BudgetSpent: no complete list of servers could be read in time.
         LoginRefused: the cloud refused the login.
-        CallDenied: the login may not list servers, so there is no telling which ones the selector fits.
+        CallDenied: the login may not list servers, so the selector cannot be evaluated.
         InternalFault: a bug.
     """
     started_at = executor.now()
@@ -108,19 +112,22 @@ def run(
     on_failure: Callable[[CloudError], None] = lambda _: None,
     announce: Announce | None = None,
 ) -> Report:
-    """Handle one event that was prepared.
+    """Handle one prepared event.
 
     Args:
+        prepared: the event.
+        policy: of this deployment.
+        executor: makes the calls.
         cloud: for a dry run, one that cannot write.
         deadline: end of the budget, in seconds on the executor's monotonic clock.
-        width: calls that are given to the executor at a time, at most.
-        dry_run: what the report says about itself.
+        width: most calls that are given to the executor at a time.
+        dry_run: whether the report is that of a dry run.
         backoff: seconds to wait after the n-th failure in a row.
-        on_result: called with each server's result as soon as there is one, also if the event must come again.
+        on_result: called with each server's result as soon as there is one, also if the event must be sent again.
         before_first_stop: called once before the first stop is sent, with the number of servers that may still be
-            stopped; what it raises ends the run with nothing sent.
+            stopped; an exception ends the run before any stop.
         on_failure: called with each failed call to the cloud, once for each server that it was about; not if only the
-            history cannot be had, which the server's row says.
+            history cannot be read, which the server's result shows.
         announce: called once before the first stop is sent, and after `before_first_stop`, with the servers that may
             still be stopped; what it raises ends the run with nothing sent. With it, no stop is sent before every
             server has a first decision or is waited for.
@@ -129,7 +136,7 @@ def run(
         The report: a refusal, or a result for each server.
 
     Raises:
-        BudgetSpent: not every server could be handled; what was done stays done, and a redelivery finds it.
+        BudgetSpent: not every server could be handled; a redelivery finds the stops that were made.
         LoginRefused: the cloud refused the login.
         InternalFault: a bug.
     """
@@ -154,7 +161,7 @@ def run(
 
 
 def _not_after(request: StopRequest, now: datetime) -> StopRequest:
-    """Return the request with no time in the future: that would hide a start between it and now."""
+    """Return the request without a time in the future, which would hide a start between now and then."""
     time = min(request.time, now) if request.time is not None else None
     match request.since:
         case datetime():
@@ -166,7 +173,7 @@ def _not_after(request: StopRequest, now: datetime) -> StopRequest:
 
 
 def _left_out(request: StopRequest) -> str | None:
-    """Say how many alarms or other parts the producer left out of its message; None if it left out none."""
+    """Return a sentence about the parts that the producer left out of its message; None if there are none."""
     match request.left_out:
         case 0:
             return None

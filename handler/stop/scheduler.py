@@ -1,7 +1,7 @@
-"""The rounds of one event: calls go out, answers come in, and each server is looked at again when it is due.
+"""The scheduler of one event: it makes calls, handles their answers, and reads each server again when it is due.
 
-No thread waits for a server. A few calls are kept in flight, each answer is taken in as it comes, and one server that
-is slow, busy or throttled holds up no other.
+No thread waits for a server. A few calls run at a time, each answer is handled when it arrives, and one server that is
+slow, busy or throttled delays no other.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from handler.stop.steps import Moment, Next, Step
 
 _LOG = logging.getLogger(__name__)
 
-# Reads that are due within this many seconds for each open server are made together, where that does no harm.
+# Reads that are due within this many seconds for each server without a result are made together, where possible.
 _TOGETHER_PER_SERVER = 0.003
-# A call that may last to the deadline ends there, but for the last digits of the clock.
+# A call that may last to the deadline ends there, except for rounding.
 _GRAIN = 0.001
 # Where stops are announced, they wait for the first decisions at most this share of the time that is left.
 _LONGEST_HOLD = 0.5
@@ -45,12 +45,12 @@ _FRESH = 2.0
 
 
 class Scheduler:
-    """The servers of one event, from the first look to their results.
+    """The servers of one event, from the first read to their results.
 
     Args:
-        request: it was not refused, and names its servers.
-        policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop, on_failure,
-            announce: as `run` has them.
+        request: not refused, with the ids of its servers.
+        policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop, on_failure, announce: as of
+            `run`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Scheduler:
         self._announce = announce
         self._any_stop = False
         self._cloud = cloud
-        self._crew = executor
+        self._executor = executor
         self._deadline = deadline
         self._width = width
         self._pauses = Pauses(backoff)
@@ -92,12 +92,12 @@ class Scheduler:
         self._hold_ends = deadline
 
     def results(self, look: CompletedCall | None) -> tuple[ServerResult, ...]:
-        """Go over the servers until each has a result or the budget ends.
+        """Handle the servers until each has a result or the budget ends.
 
         Args:
             look: a read that showed all of them; None if there was none.
         """
-        now = self._crew.monotonic()
+        now = self._executor.monotonic()
         self._hold_ends = now + (self._deadline - now) * _LONGEST_HOLD
         if look is None:
             self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._tasks)))
@@ -106,7 +106,7 @@ class Scheduler:
             self._learn(look)
         while self._open:
             self._release_held()
-            now = self._crew.monotonic()
+            now = self._executor.monotonic()
             if now >= self._deadline:
                 break
             self._collect_due(now)
@@ -116,7 +116,7 @@ class Scheduler:
                 wake = min(wake, self._hold_ends)
             if not self._in_flight and wake >= self._deadline:
                 break
-            completed = self._crew.next(max(wake - now, 0.0))
+            completed = self._executor.next(max(wake - now, 0.0))
             if completed is not None:
                 self._take_in(completed)
         return self._conclude()
@@ -150,13 +150,13 @@ class Scheduler:
 
     def _release_held(self) -> None:
         """Announce the stops that were held back, once every first decision is there or was waited for; send them."""
-        if not self._held or (self._undecided and self._crew.monotonic() < self._hold_ends):
+        if not self._held or (self._undecided and self._executor.monotonic() < self._hold_ends):
             return
         assert self._announce is not None
         self._before_first_stop(self._open)
         self._any_stop = True
         self._announce([Candidate(task.id, task.name) for task in self._tasks.values() if task.result is None])
-        now = self._crew.monotonic()
+        now = self._executor.monotonic()
         fresh = [id_ for id_, decided_at in self._held if now - decided_at <= _FRESH]
         stale = [id_ for id_, decided_at in self._held if now - decided_at > _FRESH]
         self._held.clear()
@@ -166,7 +166,7 @@ class Scheduler:
             heapq.heappush(self._later, (now, next(self._order), Next(Step.READ, now), id_))
 
     def _send(self) -> None:
-        # Stops go first: the shorter the time between a look and the stop, the less can change in it.
+        # Stops are first: the shorter the time between a read and the stop, the less can change in it.
         if self._stops and not self._any_stop:
             self._before_first_stop(self._open)
             self._any_stop = True
@@ -177,7 +177,9 @@ class Scheduler:
 
     def _start(self, step: Step, ids: Sequence[str], *, probe: bool = False) -> None:
         self._in_flight += 1
-        self._crew.start(lambda: call(step, ids, self._cloud, self._crew.monotonic, self._deadline, probe=probe))
+        self._executor.start(
+            lambda: call(step, ids, self._cloud, self._executor.monotonic, self._deadline, probe=probe)
+        )
 
     def _take_in(self, completed: CompletedCall) -> None:
         self._in_flight -= 1
@@ -194,14 +196,14 @@ class Scheduler:
             self._learn(completed)
 
     def _learn(self, completed: CompletedCall) -> None:
-        """Tell each server's case what came back, and note what it needs next."""
-        time_ended, now = self._crew.monotonic(), self._crew.now()
+        """Pass each answer to the task of its server, and record its next call."""
+        time_ended, now = self._executor.monotonic(), self._executor.now()
         for id_ in completed.ids:
             case, answer = self._tasks[id_], completed.answers.get(id_)
             if answer is None:
                 continue
             if time_ended > self._deadline - _GRAIN and isinstance(answer, CloudUnreachable) and answer.status is None:
-                # Our own deadline cut it off. That is no sign of trouble, and what was seen before still holds.
+                # The deadline ended the call. That is not a failure of the cloud, and earlier reads still count.
                 case.failures.fault = answer
                 continue
             if isinstance(answer, CloudError) and (completed.step is not Step.HISTORY or gap_of(answer) is None):
@@ -243,7 +245,7 @@ class Scheduler:
         self._on_result(case.result)
 
     def _probe(self, case: ServerTask) -> None:
-        """Read another server, to learn whether the cloud is down or just this one server can't be shown."""
+        """Read another server, to learn whether the cloud is down or just this one server cannot be read."""
         if self._probing or self._observations.newest(case.id) > case.failures.failing_since:
             return
         other = self._observations.another(case.id)
@@ -264,11 +266,11 @@ class Scheduler:
             faults = [fault for case in undone if (fault := case.failures.fault) is not None]
             names = sorted({fault.name for fault in faults}) or ["the time was too short"]
             last = next(iter(faults), None)
-            told = [fault.retry_after for fault in faults if fault.retry_after is not None]
+            asked = [fault.retry_after for fault in faults if fault.retry_after is not None]
             raise BudgetSpent(
                 f"{len(undone)} of {len(self._tasks)} servers not handled in time ({', '.join(names)})"
                 f"{f'; the last failure: {last.cause}' if last else ''}.",
                 last=last,
-                retry_after=max(told, default=None),
+                retry_after=max(asked, default=None),
             ) from last
         return tuple(case.result for case in self._tasks.values() if case.result is not None)

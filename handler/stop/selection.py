@@ -1,7 +1,7 @@
-"""Which servers a selector means: looked up once, when the event's run begins. Loaded when an event has one.
+"""The servers of a selector, found once when the event's run begins. Imported when an event has one.
 
-The cloud is asked for its whole list, and what fits is decided here. A filter of the cloud's may be ignored, or mean
-something else than it says; then servers would be stopped that nobody meant.
+The whole list is read and matched here. The cloud may ignore a filter, or interpret it in another way; then other
+servers would be stopped than those that were meant.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from handler.stop.ports import CallExecutor, CloudReader
 
 _LOG = logging.getLogger(__name__)
 
-# A list that hangs leaves half of the time for another try, but a try is not cut shorter than this.
+# A list that hangs leaves half of the time for another attempt, but an attempt is not shorter than this.
 _SHORTEST_TRY = 10.0
 
 
 class Found(NamedTuple):
-    """The servers that a selector fits, from one look at the whole list.
+    """The servers that match a selector, from one read of the whole list.
 
     Attributes:
-        began: when the look began, on the crew's monotonic clock.
+        began: start of the read on the executor's monotonic clock.
         servers: by id, in the order of their names.
     """
 
@@ -34,10 +34,10 @@ class Found(NamedTuple):
 
 
 def matches(selector: Selector, server: Server) -> bool:
-    """Whether a selector fits a server: every part that is given does. One without any part fits no server.
+    """Whether a server matches all parts of a selector. One without any part matches no server.
 
-    Tags, and keys and values of metadata, are compared as they are written. The name is a glob for the whole name,
-    upper and lower case told apart: `*` any text, `?` one character, `[a-c]` one of these, `[!a-c]` none of these.
+    Tags, and keys and values of metadata, are compared exactly. The name is a glob for the whole name, with regard to
+    case: `*` any text, `?` one character, `[a-c]` one of these, `[!a-c]` none of these.
     """
     tags, metadata, name = selector
     if not (tags or metadata or name):
@@ -50,7 +50,7 @@ def matches(selector: Selector, server: Server) -> bool:
 
 
 def news(count: int, policy: Policy) -> str | None:
-    """What a result says if the number of servers found is the news; else None."""
+    """Return a sentence about the number of servers if it is the reason for the result; else None."""
     if count == 0:
         return "No server of the project fits the selector."
     if count > policy.max_servers:
@@ -67,17 +67,19 @@ def select(
     backoff: Callable[[int], float],
     on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> Found:
-    """Have the cloud list its servers until it could do so whole, and take those that the selector fits.
+    """Read the list of servers until it is complete, and return those that match the selector.
 
     Args:
-        crew: with no call under way.
-        deadline: end of the budget on the crew's monotonic clock.
+        selector: of the event.
+        cloud: lists the servers.
+        executor: without a call in progress.
+        deadline: end of the budget on the executor's monotonic clock.
         backoff: seconds to wait after the n-th failure in a row.
-        on_failure: called with each failure after which it is tried again.
+        on_failure: called with each failure after which there is another attempt.
 
     Raises:
-        BudgetSpent: no whole list could be had in time. Half of one would lose servers silently.
-        CloudError: there is none to be had, and waiting does not help: a refused login, a call that is not permitted.
+        BudgetSpent: no complete list could be read in time. Part of one would lose servers silently.
+        CloudError: it cannot be read, and waiting does not help: a refused login, a call that is not permitted.
         InternalFault: a bug.
     """
     attempt, fault = 0, None
@@ -95,7 +97,7 @@ def select(
                 pause = fault.retry_after or backoff(attempt)
                 if executor.monotonic() + pause >= deadline:
                     break
-                # No call is under way, so this is a wait and nothing else.
+                # No call is in progress, so this only waits.
                 executor.next(pause)
             case CloudError():
                 raise came
@@ -111,7 +113,7 @@ def select(
 
 
 def _look(selector: Selector, cloud: CloudReader, executor: CallExecutor[Any], deadline: float) -> Found | Exception:
-    """Make one look. Runs in a thread of the crew."""
+    """Read the list once. Runs in a thread of the executor."""
     began = executor.monotonic()
     left = max(deadline - began, 0.0)
     try:

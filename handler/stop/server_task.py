@@ -1,13 +1,13 @@
-"""One server on its way through an event: what is known of it, and which call comes next.
+"""The state machine of one server within an event: what is known of it, and which call is next.
 
 ::
 
-    READ ──> decide ──STOP──> STOP ──taken──> READ ... until seen stopped, or the watch ends
+    READ ──> decide ──STOP──> STOP ──taken──> READ ... until seen stopped, or the wait ends
       ^        │ ASK            │
       │        └──> HISTORY ────┤ refused, failed or lost: never sent again without a READ between
       └─────────────────────────┘
 
-It makes no call itself and reads no clock; the run tells it what came back and when.
+It makes no call itself and reads no clock; the scheduler passes answers and times.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class ServerTask:
     """The state of one server within one event.
 
     Attributes:
-        result: what came of it; None while it is open.
-        setbacks: what went wrong with it so far.
-        taken: what the cloud said when it took our stop; None as long as it has not.
+        result: None until there is one.
+        failures: of its calls so far.
+        taken: the cloud's answer to the accepted stop; None if none was accepted.
     """
 
     def __init__(self, server_id: str, request: StopRequest, policy: Policy, backoff: Callable[[int], float]) -> None:
@@ -89,17 +89,16 @@ class ServerTask:
 
     @property
     def needs_probe(self) -> bool:
-        """Whether it matters by now if other servers can still be read."""
+        """Whether it must be known if other servers can still be read."""
         return self.result is None and self.taken is None and self.failures.probe_matters
 
-    # --- what came back ---
+    # --- answers ---
 
     def on_read(self, answer: Seen, at: Moment) -> Next | None:
-        """Take in one read; None if that ends the case."""
+        """Handle one read; None if that ends the task."""
         match answer:
             case Server():
-                # A history that was read before is not kept: `updated` counts in whole seconds, so a start right after
-                # it would not show.
+                # An earlier history is not kept: `updated` has whole seconds, so a start right after it would not show.
                 self._server = replace(answer, attempt=self._attempt) if self._attempt else answer
                 self._observed_at = at.now
                 self.failures.seen()
@@ -111,17 +110,17 @@ class ServerTask:
             case ReadSingly():
                 return Next(Step.READ, at.completed)
             case StopFailed(CloudFault(), report):
-                # The job names no reason that the server's state would show: it is as with a stop that came to nothing.
+                # The job has no reason that the server's state would show, as with a stop without effect.
                 self.failures.job_failed, self.failures.job_report = True, report
                 self._seen_powering_off = True
                 return Next(Step.READ, at.completed)
             case StopFailed(cause, report):
-                # The job's late word on our stop counts as if the stop had been answered with it.
+                # The job's late error counts as if it had been the answer to the stop.
                 self.failures.job_failed, self.failures.job_report = True, report
                 self.taken, self._seen_powering_off = None, False
                 return self.on_stop(cause, at)
             case ServerNotFound() if self.taken is not None and self.failures.job_failed:
-                return self._end(Reason.NOT_FOUND, f"The server is gone.{self.failures.told()}", answer)
+                return self._end(Reason.NOT_FOUND, f"The server is gone.{self.failures.stop_outcome()}", answer)
             case ServerNotFound() if self.taken is not None:
                 return self._end(Reason.ACCEPTED, "The cloud took the stop; the server is gone since.")
             case CallDenied() | CallRejected() if self.taken is not None:
@@ -136,7 +135,7 @@ class ServerTask:
                 return self._read_failed(answer, at)
 
     def on_history(self, answer: History | CloudError, at: Moment) -> Next | None:
-        """Take in the server's history; None if that ends the case."""
+        """Handle the server's history; None if that ends the task."""
         if isinstance(answer, CloudError):
             gap = gap_of(answer)
             if gap is None:
@@ -154,7 +153,7 @@ class ServerTask:
         return self._poll(at)
 
     def on_stop(self, answer: Taken | DryRunStop | CloudError, at: Moment) -> Next | None:
-        """Take in the answer to our stop; None if that ends the case."""
+        """Handle the answer to a stop; None if that ends the task."""
         match answer:
             case Taken():
                 self.taken, self._taken_at = answer, at.completed
@@ -173,14 +172,14 @@ class ServerTask:
                 return self._unsent(answer, at, counts=not (isinstance(answer, CloudThrottled) or answer.of_many))
 
     def on_time_up(self) -> bool:
-        """The budget has ended: whether something true can still be said of the server."""
+        """Handle the end of the budget; return whether the server still has a result."""
         if self.taken is not None:
             self._end_of_watch()
         elif self._decision is not None and self._decision.move is Move.WAIT and not self.failures.failing:
             self._end(Reason.BUSY, f"{self._decision.detail} It was still running when the time was up.")
         return self.result is not None
 
-    # --- what to do next ---
+    # --- next calls ---
 
     def _decide(self, at: Moment) -> Next | None:
         assert self._server is not None
@@ -201,12 +200,12 @@ class ServerTask:
             case Move.WAIT:
                 return Next(Step.READ, at.completed + self._polls.pause(at.crowd), early=True)
             case Move.LEAVE:
-                return self._end(self._decision.reason, self._decision.detail + self.failures.told())
+                return self._end(self._decision.reason, self._decision.detail + self.failures.stop_outcome())
             case unreachable:
                 assert_never(unreachable)
 
     def _watch(self, at: Moment) -> Next | None:
-        """Judge a server for which our stop was taken, or may have been."""
+        """Decide on a server whose stop was accepted, or may have been."""
         server = self._server
         assert server is not None
         if server.vm_state == "stopped" and server.power is Power.OFF:
@@ -226,7 +225,7 @@ class ServerTask:
                     Reason.REVERTED,
                     f"The cloud took the stop, but the server is {server.vm_state} after it.{self._job_report()}",
                 )
-            # Not started yet, or failed already: only the cloud's own record can tell. Where there is a job, it does.
+            # Not begun yet, or failed already: only the cloud's history shows which, or the job if there is one.
             if self._history_helps and self.taken.request_id is not None and self.taken.job_id is None:
                 return Next(Step.HISTORY, at.completed)
         return self._poll(at)
@@ -238,7 +237,7 @@ class ServerTask:
         return Next(Step.READ, min(at.completed + self._polls.pause(at.crowd), end), early=True)
 
     def _end_of_watch(self) -> Next | None:
-        """Say what is true of a stop that the cloud took, when the server was not seen off in time."""
+        """Return the result of an accepted stop whose server was not seen off in time."""
         server = self._server
         assert server is not None
         assert self._evidence is not None
@@ -256,14 +255,14 @@ class ServerTask:
         return self._not_seen_off(_POWER_UNKNOWN)
 
     def _not_seen_off(self, detail: str) -> Next | None:
-        """End a watch in which the server was not seen off: accepted, unless the job of our stop failed."""
+        """End the task of a server that was not seen off: accepted, unless the job of the stop failed."""
         if self.failures.job_failed:
             return self._end(Reason.REVERTED, detail + self._job_report())
         return self._end(Reason.ACCEPTED, detail)
 
     def _job_report(self) -> str:
-        """What the failed job of our stop said, to be added to a sentence; empty if none failed."""
-        return self.failures.told() if self.failures.job_failed else ""
+        """Return a sentence about the failed job of the stop; empty if none failed."""
+        return self.failures.stop_outcome() if self.failures.job_failed else ""
 
     def _watch_ends(self) -> float:
         return self._taken_at + self._policy.wait.total_seconds()
@@ -272,7 +271,7 @@ class ServerTask:
         """A call brought nothing; read again later, unless it is plainly this server's own trouble."""
         due = self.failures.unread(fault, at)
         if self.taken is not None:
-            # What the cloud took stays taken, whatever it shows of the server since.
+            # An accepted stop stays accepted, whatever later reads show.
             return Next(Step.READ, due) if due <= self._watch_ends() else self._end_of_watch()
         if self.failures.own_trouble(fault, at):
             return self._end(Reason.CLOUD_ERROR, "The cloud answers for other servers, not for this one.", fault)

@@ -1,4 +1,4 @@
-"""The words that a run and its servers' cases speak: which call is needed next and when, and what moment it is."""
+"""The messages between a scheduler and its tasks: the next call, and the time of an answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Step(StrEnum):
 
 
 class Next(NamedTuple):
-    """A call to make at `due` (on the crew's monotonic clock); not before, unless `early` allows it."""
+    """A call to make at `due` (on the executor's monotonic clock); not before, unless `early` allows it."""
 
     step: Step
     due: float
@@ -24,15 +24,15 @@ class Next(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """When something was learnt, and what the rest of the event knew by then.
+    """The time of an answer, and what was known from other servers by then.
 
     Attributes:
         began: when the call began, on the monotonic clock.
-        ended: when its answer was here.
+        ended: when its answer was received.
         now: wall time at `ended`.
         others_seen: start of the newest call that showed another server, or -inf.
-        others_taken: whether the cloud took the stop of another server.
-        crowd: how many servers of the event are still open, this one included.
+        others_taken: whether the cloud accepted the stop of another server.
+        crowd: the number of servers of the event without a result, this one included.
     """
 
     began: float

@@ -1,4 +1,4 @@
-"""How many servers one process may send stops for within a sliding window, whatever events ask for them."""
+"""A limit of the servers that one process sends stops for within a sliding window, over all events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LEAST_PAUSE = 1.0
 
 
 class StopLimit:
-    """Count the servers of all stop attempts of this process.
+    """Counts the servers of all stop attempts of this process.
 
     Args:
         most: servers within the window, at least those of one event.
@@ -30,10 +30,10 @@ class StopLimit:
         self._used = 0
 
     def take(self, servers: int) -> float | None:
-        """Take room for so many servers.
+        """Reserve room for so many servers.
 
         Returns:
-            None if there was room; else the seconds after which there may be, and nothing was taken.
+            None if there was room; else the seconds after which there may be.
         """
         with self._lock:
             now = self._monotonic()
@@ -42,7 +42,7 @@ class StopLimit:
             if self._used + servers <= self.most:
                 self._used += servers
                 return None
-            # What events that are being handled have reserved may be given back at any time, and is not waited for.
+            # Reservations of events in progress may be released at any time, so they are not waited for.
             missing = sum(count for _, count in self._attempts) + servers - self.most
             free_at = now
             for at, count in self._attempts:
@@ -79,7 +79,7 @@ class Reservation:
         """Reserve room for so many servers.
 
         Raises:
-            StopLimitReached: there is too little; the event must come again.
+            StopLimitReached: there is too little; the event must be sent again.
         """
         pause = self._limit.take(servers)
         if pause is not None:

@@ -1,4 +1,4 @@
-"""A cloud that answers from scripts, and a crew whose clock only moves when somebody waits."""
+"""A cloud that answers from scripts, and an executor whose clock moves only while something is waited for."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def acts(*actions: Action) -> History:
 
 
 class FakeExecutor:
-    """A crew that makes each call at once and hands out its result when its time has come.
+    """An executor that makes each call at once and hands out its result when its time has come.
 
     A call says with `takes` how long it lasts; `next` moves the clock on to the end of the earliest call, or by the
     whole time-out if none ends before.

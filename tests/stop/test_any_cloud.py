@@ -34,7 +34,7 @@ _STATES = (
 
 _stamps = st.none() | st.integers(-300, 60).map(lambda offset: NOW + seconds(offset))
 _faults = st.builds(
-    lambda kind, told, acted: kind("trouble", retry_after=told, maybe_acted=acted),
+    lambda kind, reported, acted: kind("trouble", retry_after=reported, maybe_acted=acted),
     st.sampled_from(_FAULTS * 3 + _FINAL),
     st.none() | st.sampled_from([0.0, 0.3, 5.0, 45.0]),
     st.booleans(),

@@ -220,8 +220,8 @@ def test_a_stopped_server_stays_stopped_while_an_image_is_taken(task: str) -> No
 
 @pytest.mark.parametrize("task", BRINGING_UP)
 @pytest.mark.parametrize("vm_state", ["active", "stopped", "paused", "suspended", "shelved", "rescued", "error"])
-def test_a_server_that_somebody_is_starting_is_left_running(vm_state: str, task: str) -> None:
-    """Whoever starts it right now knows more than the event; the sentence names the task."""
+def test_a_server_that_a_user_is_starting_is_left_running(vm_state: str, task: str) -> None:
+    """Who starts it right now knows more than the event; the sentence names the task."""
     decision = judge(f"{vm_state}/{task}")
     assert (decision.move, decision.reason) == (Move.LEAVE, Reason.STARTED_SINCE)
     assert task in decision.detail
@@ -451,7 +451,7 @@ def _labelled(until: str, as_tag: bool) -> dict[str, Any]:
 def test_a_server_is_kept_until_the_time_it_carries(until: str, reason: Reason, as_tag: bool) -> None:
     """Before that time it is kept, at it no longer; what can't be read, or has no zone, protects for good.
 
-    The entry that keeps it is told, and whether it is a tag or metadata.
+    The entry that keeps it is reported, and whether it is a tag or metadata.
     """
     decision = judge("active", **_labelled(until, as_tag))
     assert decision.reason is reason
@@ -594,7 +594,7 @@ def test_an_empty_history_objects_to_nothing() -> None:
 
 
 def test_a_history_that_is_not_to_be_had_leaves_the_age_rule_alone_and_says_so() -> None:
-    """The stop goes ahead, and its sentence tells that the evidence was missing."""
+    """The stop goes ahead, and its sentence says that the evidence was missing."""
     decision = judge("active", time=EVENT, updated=NOW, history=History(None))
     assert decision.move is Move.STOP
     assert "history could not be read" in decision.detail

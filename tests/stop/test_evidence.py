@@ -150,7 +150,7 @@ def test_a_history_without_a_start_after_the_event(history: History) -> None:
     ],
 )
 def test_a_history_that_was_not_to_be_had(answer: Any, history: Lookup) -> None:
-    """The server is stopped for the event's age alone, and the evidence tells why."""
+    """The server is stopped for the event's age alone, and the evidence shows why."""
     result, evidence = judged(seen("active", updated=RECENT), "stopped", time=EVENT, histories=[answer])
     assert (result.reason, evidence.history, evidence.action) == (Reason.CONFIRMED, history, None)
     assert "history could not be read" in result.detail
@@ -188,7 +188,7 @@ def test_the_time_of_the_look_is_not_the_time_of_the_history() -> None:
 
 
 def test_a_new_decision_comes_with_new_evidence() -> None:
-    """The stop was turned down since somebody had locked it; the lock is shown, and when it was seen."""
+    """The stop was turned down since a user had locked it; the lock is shown, and when it was seen."""
     conflict = StateConflict("locked", status=409)
     result, evidence = judged("active", seen("active", locked=True), stops=[conflict], lasts=1.0)
     assert (result.reason, evidence.locked, evidence.observed_at) == (Reason.LOCKED, True, NOW + seconds(3))

@@ -31,7 +31,7 @@ STRANGER = id_of(999)
 
 
 def quick() -> Script:
-    """A server that is stopped without trouble."""
+    """A server that is stopped without errors."""
     return Script("active", "stopped")
 
 
@@ -54,14 +54,14 @@ def test_the_results_stand_in_the_order_of_the_request() -> None:
 
 
 def test_the_report_says_when_it_began_and_ended_and_through_which_api() -> None:
-    """Times are those of the crew's wall clock."""
+    """Times are those of the executor's wall clock."""
     play = Scenario(Script("stopped", lasts=1.5))
     report = play.report()
     assert (report.started_at, report.finished_at) == (NOW, NOW + seconds(1.5))
     assert (report.api, report.dry_run, report.refusal, report.failed) == ("nova", False, None, False)
 
 
-def test_a_rehearsal_of_many_servers_sends_nothing() -> None:
+def test_a_dry_run_of_many_servers_sends_nothing() -> None:
     """Each server that would be stopped is planned, and not one stop reaches the cloud."""
     play = Scenario(quick(), quick(), Script("stopped"))
     report = play.report(DryRunCloud(play.cloud), dry_run=True)
@@ -112,11 +112,11 @@ def test_a_stop_of_one_server_does_not_wait_for_the_rest_of_an_answer(one_by_one
     sent: list[list[str]] = []
     play = Scenario(quick(), Script("stopped"), quick(), together=3, one_by_one=one_by_one)
 
-    def told(server: ServerResult) -> None:
+    def reported(server: ServerResult) -> None:
         if server.id == TWO:
             sent.append([call.id for call in play.cloud.calls if call.kind == "stop"])
 
-    assert not play.report(on_result=told).failed
+    assert not play.report(on_result=reported).failed
     assert sent == [[ONE] if one_by_one else []]
 
 
@@ -150,7 +150,7 @@ def test_a_throttled_server_holds_up_no_other() -> None:
 
 def test_a_wait_beyond_the_budget_ends_the_run_as_soon_as_the_others_are_done() -> None:
     """Nobody waits for what can't come in time; the longest wait that the cloud named is passed on."""
-    soon, late = (CloudThrottled("slow", status=429, retry_after=told) for told in (60.0, 90.0))
+    soon, late = (CloudThrottled("slow", status=429, retry_after=reported) for reported in (60.0, 90.0))
     play = Scenario(Script(soon), Script(late), quick(), budget=50.0)
     with pytest.raises(BudgetSpent, match=r"2 of 3 servers not handled in time \(cloud-throttled\)") as caught:
         play.report()
@@ -160,7 +160,7 @@ def test_a_wait_beyond_the_budget_ends_the_run_as_soon_as_the_others_are_done() 
 
 
 def test_causes_are_named_once_each_and_in_order() -> None:
-    """The message lists kinds of trouble, not servers."""
+    """The message lists kinds of errors, not servers."""
     play = Scenario(Script(DOWN), Script(CloudThrottled("slow")), Script(DOWN), budget=5.0)
     with pytest.raises(BudgetSpent, match=r"3 of 3 .* \(cloud-throttled, cloud-unreachable\)") as caught:
         play.report()
@@ -168,24 +168,24 @@ def test_causes_are_named_once_each_and_in_order() -> None:
     assert isinstance(caught.value.__cause__, CloudError)
 
 
-def test_each_result_is_told_as_soon_as_it_is_there() -> None:
-    """What was done is told while others are still waited for, also if the event must come again, and only once."""
+def test_each_result_is_reported_as_soon_as_it_is_there() -> None:
+    """What was done is reported while others are still waited for, also if the event must come again, and only once."""
     heard: list[tuple[str, Reason, float]] = []
     slow = CloudThrottled("slow", status=429, retry_after=60.0)
     play = Scenario(Script(slow), quick(), Script("active", OFF), budget=30.0)
 
-    def told(server: ServerResult) -> None:
+    def reported(server: ServerResult) -> None:
         heard.append((server.id, server.reason, play.elapsed))
 
     with pytest.raises(BudgetSpent):
-        play.report(on_result=told)
+        play.report(on_result=reported)
     (second, third) = heard
     assert second[:2] == (TWO, Reason.CONFIRMED)
     assert second[2] < 1.0
     assert third[:2] == (THREE, Reason.ACCEPTED)
 
 
-def test_what_ends_with_the_budget_is_told_too() -> None:
+def test_what_ends_with_the_budget_is_reported_too() -> None:
     """A server that was still watched then has a result as well."""
     heard: list[ServerResult] = []
     play = Scenario(quick(), Script("active", OFF), budget=10.0)
@@ -193,7 +193,7 @@ def test_what_ends_with_the_budget_is_told_too() -> None:
     assert heard == list(report.servers)
 
 
-def test_what_was_done_before_a_refused_login_is_told() -> None:
+def test_what_was_done_before_a_refused_login_is_reported() -> None:
     """The event comes again; the log knows already."""
     heard: list[str] = []
     play = Scenario(quick(), Script("active", Raised(LoginRefused("No.")), lasts=2.0))
@@ -224,10 +224,10 @@ def test_the_end_of_the_budget_cuts_off_one_server_of_an_answer_and_not_the_next
     """A list was read as far as time allowed: who is on it is handled."""
     cut_off = CloudUnreachable("no answer")
     play = Scenario(Script(cut_off, lasts=1.0), Script("stopped"), together=2, budget=1.0)
-    told: list[ServerResult] = []
+    reported: list[ServerResult] = []
     with pytest.raises(BudgetSpent, match="1 of 2"):
-        play.report(on_result=told.append)
-    assert [result.id for result in told] == [TWO]
+        play.report(on_result=reported.append)
+    assert [result.id for result in reported] == [TWO]
 
 
 def test_the_run_ends_at_the_deadline_even_if_a_call_does_not() -> None:
@@ -240,7 +240,7 @@ def test_the_run_ends_at_the_deadline_even_if_a_call_does_not() -> None:
 
 
 def test_no_call_may_take_longer_than_ten_seconds_or_than_the_budget() -> None:
-    """Each call is told how long it may take."""
+    """Each call gets the time that it may take."""
     play = Scenario(Script("active", OFF), budget=12.0, wait=60.0)
     play.report()
     for call in play.cloud.calls:
@@ -256,7 +256,7 @@ def test_a_server_whose_calls_time_out_leaves_the_others_alone() -> None:
     assert play.elapsed <= 30.0
 
 
-# --- one server's own trouble, or the cloud's ---
+# --- one server's own error, or the cloud's ---
 
 
 @pytest.mark.parametrize("fault", [DOWN, CloudFault("broken", status=500, request_id="req-500")])
@@ -271,52 +271,52 @@ def test_one_unreadable_server_among_several_fails_alone(fault: CloudError) -> N
     assert len(others) == 3, "one read of each of the two others, and one as a witness"
 
 
-def test_no_witness_is_called_while_another_server_is_read_anyway() -> None:
-    """A server under watch is witness enough."""
+def test_no_probe_is_called_while_another_server_is_read_anyway() -> None:
+    """A server that is being watched serves as the probe."""
     play = Scenario(Script("active", OFF, OFF, OFF, OFF, OFF, OFF, OFF, "stopped"), Script(DOWN))
     assert reasons(play) == [Reason.CONFIRMED, Reason.CLOUD_ERROR]
     third_failure = play.cloud.of("read", TWO)[2].at
     assert third_failure not in [call.at for call in play.cloud.of("read", ONE)]
 
 
-def test_no_witness_is_called_for_a_server_whose_stop_was_taken() -> None:
+def test_no_probe_is_called_for_a_server_whose_stop_was_taken() -> None:
     """Its result does not depend on whether the cloud answers for others."""
     play = Scenario(Script("active", DOWN), Script("stopped"))
     assert reasons(play) == [Reason.ACCEPTED, Reason.ALREADY_STOPPED]
     assert len(play.cloud.of("read", TWO)) == 1
 
 
-def test_a_server_is_no_witness_for_itself() -> None:
-    """However often it was seen before its trouble began, it is another one that is read."""
+def test_a_server_is_not_a_probe_for_itself() -> None:
+    """However often it was seen before its error began, it is another one that is read."""
     play = Scenario(Script(*["active/rebooting"] * 3, DOWN), Script("stopped"))
     assert reasons(play) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
     assert len(play.cloud.of("read", TWO)) == 2
     assert len(play.cloud.of("read", ONE)) == 3 + 4
 
 
-def test_a_sighting_since_the_first_failure_makes_a_witness_needless() -> None:
-    """The trouble began with the first failed read, not with the second."""
+def test_a_sighting_since_the_first_failure_makes_a_probe_needless() -> None:
+    """The error began with the first failed read, not with the second."""
     play = Scenario(Script(DOWN, lasts=0.1), Script("stopped"), width=1)
     assert reasons(play) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
     assert len(play.cloud.of("read", TWO)) == 1
 
 
-def test_a_server_that_was_read_as_a_witness_is_none_for_itself() -> None:
-    """It was seen in the middle of its own trouble, for the sake of another; so nobody can judge it."""
+def test_a_server_that_was_read_as_a_probe_is_none_for_itself() -> None:
+    """It was seen in the middle of its own error, for the sake of another; so it decides nothing."""
     probe = Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN)
     play = Scenario(probe, Script(DOWN))
     with pytest.raises(BudgetSpent, match="1 of 2"):
         play.report()
 
 
-def test_one_witness_at_a_time_serves_all() -> None:
-    """Two unreadable servers need one witness between them."""
+def test_one_probe_at_a_time_serves_all() -> None:
+    """Two unreadable servers need one probe between them."""
     play = Scenario(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN))
     assert reasons(play) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR, Reason.CLOUD_ERROR]
     assert len(play.cloud.of("read", ONE)) == 2
 
 
-def test_a_witness_that_cannot_be_read_either_proves_nothing() -> None:
+def test_a_probe_that_cannot_be_read_either_shows_nothing() -> None:
     """The cloud went down after the first server was done: the event comes again."""
     play = Scenario(Script("stopped", DOWN), Script(DOWN), budget=20.0)
     with pytest.raises(BudgetSpent, match="1 of 2"):
@@ -324,33 +324,33 @@ def test_a_witness_that_cannot_be_read_either_proves_nothing() -> None:
     assert len(play.cloud.of("read", ONE)) > 1
 
 
-def test_a_sighting_from_before_the_trouble_proves_nothing() -> None:
-    """Only a read that began after the trouble did can tell that the cloud is there."""
+def test_a_sighting_from_before_the_error_shows_nothing() -> None:
+    """Only a read that began after the error shows that the cloud is there."""
     play = Scenario(Script("stopped", DOWN), Script(DOWN, lasts=1.0), budget=20.0)
     with pytest.raises(BudgetSpent):
         play.report()
 
 
-def test_a_witness_that_comes_back_lets_the_server_be_judged() -> None:
-    """The first witness fails, a later one does not."""
+def test_a_probe_that_comes_back_lets_the_server_be_judged() -> None:
+    """The first probe fails, a later one does not."""
     play = Scenario(Script("stopped", DOWN, "stopped"), Script(DOWN))
     assert reasons(play) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR]
     assert len(play.cloud.of("read", ONE)) == 3
 
 
 def test_if_no_server_can_be_read_the_event_comes_again() -> None:
-    """That is the cloud's trouble, and passes."""
+    """That is an error of the cloud, and transient."""
     with pytest.raises(BudgetSpent, match=r"3 of 3 .* \(cloud-unreachable\)"):
         Scenario(Script(DOWN), Script(DOWN), Script(DOWN)).report()
 
 
 def test_a_single_unreadable_server_makes_the_event_come_again() -> None:
-    """Without another server nobody can tell whose trouble it is."""
+    """Without another server it is unknown whose error it is."""
     with pytest.raises(BudgetSpent, match="1 of 1"):
         Scenario(Script(DOWN)).report()
 
 
-def test_throttling_is_never_one_servers_own_trouble() -> None:
+def test_throttling_is_never_one_servers_own_error() -> None:
     """However often, and whatever the others show."""
     play = Scenario(Script(CloudThrottled("slow", status=429)), Script("active/rebooting"), budget=20.0)
     with pytest.raises(BudgetSpent, match="1 of 2"):
@@ -411,7 +411,7 @@ def test_a_refused_login_ends_the_run_at_once(script: Script) -> None:
     assert len({call.kind for call in play.cloud.calls}) == len(play.cloud.calls)
 
 
-def test_a_bug_in_the_cloud_is_an_internal_fault_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect_in_the_cloud_is_an_internal_fault_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """The traceback goes to the log, and not into the message."""
     bug = KeyError("secret")
     with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
@@ -423,7 +423,7 @@ def test_a_bug_in_the_cloud_is_an_internal_fault_and_is_logged(caplog: pytest.Lo
     assert record.exc_info[1] is bug
 
 
-def test_a_cloud_error_that_is_raised_where_it_should_be_returned_is_a_bug() -> None:
+def test_a_cloud_error_that_is_raised_where_it_should_be_returned_is_a_defect() -> None:
     """What concerns one server must come back as a value."""
     with pytest.raises(InternalFault):
         Scenario(Script(Raised(DOWN))).report()
@@ -439,14 +439,14 @@ def test_an_answer_about_another_server_changes_nothing() -> None:
     assert {call.id for call in play.cloud.calls} == {ONE}
 
 
-def test_another_server_is_no_witness() -> None:
-    """Sightings of a server that was not asked for prove nothing and call for no further read of it."""
+def test_another_server_is_not_a_probe() -> None:
+    """Sightings of a server that was not asked for count for nothing and cause no further read of it."""
     play = Scenario(Script(DOWN), strangers={STRANGER: seen("active", STRANGER)}, budget=20.0)
     with pytest.raises(BudgetSpent):
         play.report()
 
 
-def test_the_taken_stop_of_another_server_proves_nothing() -> None:
+def test_the_taken_stop_of_another_server_shows_nothing() -> None:
     """Nor does a stop that nobody sent."""
     play = Scenario(Script("active", stops=[DOWN]), strangers={STRANGER: Taken()}, budget=30.0)
     with pytest.raises(BudgetSpent):

@@ -52,7 +52,7 @@ def beside(other: Sequence[Any], *reads: Any, **script: Any) -> Callable[[], Sce
 
 
 def started(at: Any, user_id: str | None = None) -> Callable[[], Scenario]:
-    """A run over a server that somebody started."""
+    """A run over a server that a user started."""
     return one(UPDATED, histories=[acts(Action("start", at, user_id=user_id))], time=EVENT)
 
 
@@ -230,14 +230,14 @@ def test_the_row_says_it_word_for_word(play: Callable[[], Scenario], sentence: s
 
 
 @pytest.mark.parametrize("state", ["active", "error"])
-def test_a_rehearsal_says_it_word_for_word(state: str) -> None:
+def test_a_dry_run_says_it_word_for_word(state: str) -> None:
     """What it was seen as, and that it would be stopped."""
     play = Scenario(Script(state))
     (row,) = play.report(DryRunCloud(play.cloud), dry_run=True).servers
     assert row.detail == f"It would be stopped; it is {'in ' * (state == 'error')}{state}."
 
 
-def test_the_trouble_of_an_event_that_must_come_again_counts_servers_and_names_causes() -> None:
+def test_the_error_of_an_event_that_must_come_again_counts_servers_and_names_causes() -> None:
     """It stands in the problem document and in the log."""
     with pytest.raises(BudgetSpent) as caught:
         Scenario(Script(DOWN), Script("stopped"), budget=0.4).report()
@@ -251,7 +251,7 @@ def test_the_trouble_of_an_event_that_must_come_again_counts_servers_and_names_c
     assert "AUTOSTOP_DEADLINE" in caught.value.fix
 
 
-def test_a_bug_is_told_without_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect_is_reported_without_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
     """Outside, that something unexpected happened; in the log, that and the traceback."""
     with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
         Scenario(Script(KeyError("secret"))).report()

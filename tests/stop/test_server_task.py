@@ -142,7 +142,7 @@ def test_a_wait_of_zero_does_not_look_again() -> None:
 
 
 def test_the_budget_ends_a_watch_that_would_last_longer() -> None:
-    """What the cloud took is accepted, not trouble, even if nobody could look to the end."""
+    """What the cloud took is accepted, not an error, even if nobody could look to the end."""
     play = Scenario(Script("active", OFF), wait=600.0, budget=10.0)
     assert play.result().reason is Reason.ACCEPTED
     assert play.elapsed <= 10.0
@@ -201,7 +201,7 @@ def test_a_server_that_falls_back_after_powering_off_is_reverted(state: str) -> 
 
 
 def test_a_failure_in_the_clouds_own_record_is_a_reverted_stop() -> None:
-    """If powering off was too quick to be seen, the history tells that our request failed."""
+    """If powering off was too quick to be seen, the history shows that our request failed."""
     ours = Action("stop", NOW, "req-1", failed=True)
     play = Scenario(Script("active", stops=[Taken("req-1")], histories=[acts(ours)]))
     result = play.result()
@@ -213,7 +213,7 @@ def test_a_failure_in_the_clouds_own_record_is_a_reverted_stop() -> None:
     "entry", [Action("stop", NOW, "req-1"), Action("stop", NOW, "req-2", failed=True), Action("stop", NOW, failed=True)]
 )
 def test_another_record_says_nothing_about_our_stop(entry: Action) -> None:
-    """A record without an error, or of somebody else's request, goes on being watched."""
+    """A record without an error, or of another user's request, goes on being watched."""
     result = ends("active", "active", "active", "stopped", stops=[Taken("req-1")], histories=[acts(entry)])
     assert result.reason is Reason.CONFIRMED
 
@@ -234,7 +234,7 @@ def test_a_history_that_is_not_shown_is_asked_for_once(answer: Any) -> None:
 
 
 def test_a_stop_without_a_request_id_has_no_record_to_look_for() -> None:
-    """Without the id no entry could be told to be ours."""
+    """Without the id no entry could be recognised as ours."""
     play = Scenario(Script("active", stops=[Taken()]), wait=5.0)
     assert play.result().reason is Reason.ACCEPTED
     assert play.cloud.of("history") == []
@@ -249,7 +249,7 @@ def test_a_failing_history_does_not_stretch_the_watch(fault: CloudError) -> None
 
 
 def test_a_server_deleted_while_it_is_watched_was_accepted() -> None:
-    """The cloud took the stop; that somebody deleted the server since is no failure."""
+    """The cloud took the stop; that a user deleted the server since is not a failure."""
     result = ends("active", OFF, "deleted")
     assert result.reason is Reason.ACCEPTED
     assert "deleted" in result.detail
@@ -264,12 +264,12 @@ def test_a_server_no_longer_shown_while_it_is_watched_was_accepted(fault: CloudE
 
 @pytest.mark.parametrize("fault", [DOWN, FAULT, CONFUSED, CloudThrottled("slow", status=429, retry_after=60.0)])
 def test_a_server_that_cannot_be_watched_was_accepted(fault: CloudError) -> None:
-    """Trouble in the watch is no failure of a stop that was taken, even if other servers can be read."""
+    """An error in the watch is not a failure of a stop that was taken, even if other servers can be read."""
     result = Scenario(Script("active", fault), Script("active/rebooting"), wait=10.0).results()[0]
     assert (result.reason, result.request_id) == (Reason.ACCEPTED, "req-stop")
 
 
-def test_trouble_in_the_watch_may_pass() -> None:
+def test_an_error_in_the_watch_may_pass() -> None:
     """A failed look or two are made good by the next."""
     assert ends("active", DOWN, FAULT, OFF, "stopped").reason is Reason.CONFIRMED
 
@@ -283,8 +283,8 @@ def test_another_task_after_our_stop_is_watched_on(reads: tuple[str, ...]) -> No
 def test_a_look_that_is_due_at_the_very_end_of_the_watch_is_made() -> None:
     """The cloud asked to be left alone for exactly as long as the watch still lasts."""
     first_look = START + pauses._FIRST_POLL
-    told = CloudThrottled("slow", status=429, retry_after=START + 20.0 - first_look)
-    play = Scenario(Script("active", told, "stopped"), wait=20.0)
+    reported = CloudThrottled("slow", status=429, retry_after=START + 20.0 - first_look)
+    play = Scenario(Script("active", reported, "stopped"), wait=20.0)
     assert play.result().reason is Reason.CONFIRMED
     assert play.elapsed == 20.0
 
@@ -304,14 +304,14 @@ def test_a_look_that_is_due_at_the_very_end_of_the_watch_is_made() -> None:
 )
 @pytest.mark.parametrize("refusal", [CONFLICT, FAULT, GONE])
 def test_after_a_refusal_the_server_is_read_and_decided_again(refusal: CloudError, then: Any, reason: Reason) -> None:
-    """Somebody was quicker: what the second look shows counts, at once, and no second stop is sent."""
+    """Another user was quicker: what the second look shows counts, at once, and no second stop is sent."""
     play = Scenario(Script("active", then, stops=[refusal]))
     assert play.result().reason is reason
     assert play.cloud.story() == ["read", "stop", "read"]
     assert play.elapsed == 0.0
 
 
-def test_the_sentence_tells_what_the_stop_was_answered_with() -> None:
+def test_the_sentence_says_what_the_stop_was_answered_with() -> None:
     """A person can see that a stop was sent; the state before it stands in the row."""
     result = ends("active", "stopped", stops=[CONFLICT])
     assert "answered with 409" in result.detail
@@ -325,14 +325,14 @@ def test_the_sentence_blames_the_stop_and_not_a_later_read() -> None:
     assert "500" not in result.detail
 
 
-def test_the_sentence_tells_that_a_stop_had_no_answer() -> None:
+def test_the_sentence_says_that_a_stop_had_no_answer() -> None:
     """A lost answer has no status that could be named."""
     result = ends("active", seen("active", locked=True), stops=[LOST])
     assert result.reason is Reason.LOCKED
     assert result.detail.endswith("Our stop had no answer.")
 
 
-def test_a_sentence_without_a_stop_tells_of_none() -> None:
+def test_a_sentence_without_a_stop_has_none() -> None:
     """Nothing was sent, and no state before it is given."""
     result = ends(DOWN, "stopped")
     assert (result.detail, result.previous_vm_state) == ("It was already stopped.", None)
@@ -379,7 +379,7 @@ def test_what_ends_the_stops_is_judged_by_the_stops() -> None:
 
 
 @pytest.mark.parametrize("fault", [DOWN, CONFUSED])
-def test_a_cloud_that_takes_no_stop_at_all_is_trouble_that_passes(fault: CloudError) -> None:
+def test_a_cloud_that_takes_no_stop_at_all_is_a_transient_error(fault: CloudError) -> None:
     """It answers reads, but no stop gets through: the event comes again later."""
     play = Scenario(Script("active", stops=[fault]), budget=30.0)
     with pytest.raises(BudgetSpent, match="1 of 1") as caught:
@@ -389,7 +389,7 @@ def test_a_cloud_that_takes_no_stop_at_all_is_trouble_that_passes(fault: CloudEr
 
 
 def test_a_cloud_that_takes_only_the_stops_of_others_fails_this_server() -> None:
-    """If the stops of other servers get through, it is this server's own trouble."""
+    """If the stops of other servers get through, it is this server's own error."""
     unlucky, lucky = Scenario(Script("active", stops=[DOWN]), Script("active", "stopped")).results()
     assert (unlucky.reason, lucky.reason) == (Reason.CLOUD_ERROR, Reason.CONFIRMED)
 
@@ -460,7 +460,7 @@ def test_a_server_that_falls_back_after_a_lost_answer_is_reverted() -> None:
     assert len(play.cloud.of("stop")) == 1
 
 
-def test_a_lost_answer_at_the_end_of_the_budget_is_no_result() -> None:
+def test_a_lost_answer_at_the_end_of_the_budget_is_not_a_result() -> None:
     """Whether the stop acted can't be said; the event comes again, and finds it."""
     play = Scenario(Script("active", DOWN, stops=[LOST]), budget=5.0)
     with pytest.raises(BudgetSpent):
@@ -650,7 +650,7 @@ def test_a_server_busy_to_the_end_has_failed_and_the_sentence_names_the_task() -
 
 
 @pytest.mark.parametrize("cents", range(500, 900, 3))
-def test_a_look_that_the_end_of_the_budget_cuts_off_is_no_trouble(cents: int) -> None:
+def test_a_look_that_the_end_of_the_budget_cuts_off_is_not_an_error(cents: int) -> None:
     """Wherever in its rhythm of looks the budget ends, the server is called busy, and the event need not come again."""
     play = Scenario(Script("active/rebuilding", lasts=0.1), budget=cents / 100)
     assert play.result().reason is Reason.BUSY
@@ -658,7 +658,7 @@ def test_a_look_that_the_end_of_the_budget_cuts_off_is_no_trouble(cents: int) ->
 
 
 def test_a_server_whose_only_look_is_cut_off_is_not_handled() -> None:
-    """Nothing was seen of it; the event comes again, and the trouble names the cloud that did not answer."""
+    """Nothing was seen of it; the event comes again, and the error names the cloud that did not answer."""
     with pytest.raises(BudgetSpent, match="cloud-unreachable"):
         Scenario(Script("active", lasts=100.0), budget=5.0).result()
 
@@ -671,14 +671,14 @@ def test_a_busy_server_that_cannot_be_read_any_more_is_not_called_busy() -> None
 
 def test_the_pause_after_a_failed_look_is_the_backoff_unless_the_cloud_names_one() -> None:
     """Half a second, one, two ...; or what `Retry-After` says."""
-    told = CloudUnreachable("down", status=503, retry_after=7.0)
-    play = Scenario(Script(DOWN, DOWN, told, "stopped"))
+    reported = CloudUnreachable("down", status=503, retry_after=7.0)
+    play = Scenario(Script(DOWN, DOWN, reported, "stopped"))
     play.result()
     assert [call.at for call in play.cloud.of("read")] == [0.0, 0.5, 1.5, 8.5]
 
 
 def test_a_cloud_that_says_retry_at_once_is_not_asked_without_a_pause() -> None:
-    """`Retry-After: 0` is no reason to send thousands of calls: the backoff counts then, for reads and for stops."""
+    """`Retry-After: 0` is not a reason to send thousands of calls: the backoff counts then, for reads and for stops."""
     at_once = CloudUnreachable("down", status=503, retry_after=0.0)
     read, stop = (
         Scenario(Script(at_once, at_once, "stopped")),
@@ -743,7 +743,7 @@ def test_without_evidence_the_age_rule_counts_alone_and_the_row_says_so(answer: 
     assert "history could not be read" in result.detail
 
 
-def test_trouble_with_the_history_may_pass() -> None:
+def test_an_error_with_the_history_may_pass() -> None:
     """The server is read and its history asked for again before anything is sent."""
     script = Script(seen("active", updated=RECENT), histories=[DOWN, CloudThrottled("slow"), FAULT, acts(STARTED)])
     play = Scenario(script, time=EVENT)
@@ -752,15 +752,15 @@ def test_trouble_with_the_history_may_pass() -> None:
 
 
 @pytest.mark.parametrize("nonsense", [PAGE, MOVED])
-def test_a_page_in_place_of_the_history_is_no_word_about_it(nonsense: CloudError) -> None:
-    """A proxy stepped in between; asked again, the cloud tells of the start, and the server is left running."""
+def test_a_page_in_place_of_the_history_says_nothing_about_it(nonsense: CloudError) -> None:
+    """A proxy stepped in between; asked again, the cloud reports the start, and the server is left running."""
     play = Scenario(Script(seen("active", updated=RECENT), histories=[nonsense, acts(STARTED)]), time=EVENT)
     assert play.result().reason is Reason.STARTED_SINCE
     assert play.cloud.story() == ["read", "history"] * 2
 
 
 @pytest.mark.parametrize("fault", [FAULT, DOWN, PAGE, MOVED])
-def test_a_history_that_always_fails_is_this_servers_own_trouble(fault: CloudError) -> None:
+def test_a_history_that_always_fails_is_this_servers_own_error(fault: CloudError) -> None:
     """The server can be read, so the cloud is there; without its history it is not stopped, and holds up no event."""
     play = Scenario(Script(seen("active", updated=RECENT), histories=[fault]), time=EVENT)
     result = play.result()
@@ -770,7 +770,7 @@ def test_a_history_that_always_fails_is_this_servers_own_trouble(fault: CloudErr
 
 
 def test_a_history_that_fails_to_the_end_of_the_budget_is_named_as_the_cause() -> None:
-    """Whoever reads the answer learns that the cloud could not be had."""
+    """Who reads the answer learns that the cloud could not be had."""
     play = Scenario(Script(seen("active", updated=RECENT), histories=[DOWN]), time=EVENT, budget=1.0)
     with pytest.raises(BudgetSpent, match="cloud-unreachable") as caught:
         play.result()
@@ -788,14 +788,14 @@ def test_a_throttled_history_is_never_held_against_the_server() -> None:
 
 @pytest.mark.parametrize("updated", [[RECENT, NOW], [RECENT, RECENT], [None, None], [None, NOW], [NOW, None]])
 def test_a_history_is_asked_for_anew_after_each_look(updated: list[Any]) -> None:
-    """Somebody restarted it between two looks, if need be within one second of `updated`: the history shows it."""
+    """A user restarted it between two looks, if need be within one second of `updated`: the history shows it."""
     first, then = (seen("active", updated=stamp) for stamp in updated)
     play = Scenario(Script(first, then, stops=[CONFLICT], histories=[acts(), acts(STARTED)]), time=EVENT)
     assert play.result().reason is Reason.STARTED_SINCE
     assert play.cloud.story() == ["read", "history", "stop", "read", "history"]
 
 
-def test_a_rehearsal_goes_the_same_way_and_sends_nothing() -> None:
+def test_a_dry_run_goes_the_same_way_and_sends_nothing() -> None:
     """The dry run reads, asks the history, and says what it would have done."""
     play = Scenario(Script(seen("active", updated=RECENT)), time=EVENT)
     report = play.report(DryRunCloud(play.cloud), dry_run=True)

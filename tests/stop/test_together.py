@@ -74,7 +74,7 @@ def test_a_second_stop_after_a_failed_job_is_watched_as_if_it_were_the_first() -
     assert (result.reason, result.job_id) == (Reason.CONFIRMED, "job-2")
 
 
-def test_a_stop_that_its_job_took_back_is_no_sign_that_stops_of_others_are_taken() -> None:
+def test_a_stop_that_its_job_took_back_is_not_a_sign_that_stops_of_others_are_taken() -> None:
     """The one server's later stops meet a cloud that can't be reached: the event comes again."""
     script = Script("active", StopFailed(StateConflict("BMS.0037")), "active", stops=[Taken("req-1", "job-1"), DOWN])
     with pytest.raises(BudgetSpent, match="1 of 1"):
@@ -129,7 +129,7 @@ def test_a_crowd_is_watched_with_few_looks() -> None:
     assert len(looks) <= 8
 
 
-def test_a_told_wait_is_kept_even_if_others_are_observed_at_just_before() -> None:
+def test_a_given_wait_is_kept_even_if_others_are_observed_at_just_before() -> None:
     """Looking early is for watching, not for what the cloud asked us to leave alone."""
     throttled = Script(CloudThrottled("later", retry_after=2.5), OFF)
     others = [Script("active", *["active/powering-off"] * 12, OFF) for _ in range(300)]
@@ -139,11 +139,15 @@ def test_a_told_wait_is_kept_even_if_others_are_observed_at_just_before() -> Non
     assert second.at - first.at >= 2.5
 
 
-def test_a_told_wait_between_two_looks_does_not_part_them() -> None:
+def test_a_given_wait_between_two_looks_does_not_part_them() -> None:
     """Two servers whose looks are almost due are looked at together, past a third one that must be left alone still."""
     poll = pauses._FIRST_POLL
-    told = CloudThrottled("later", retry_after=poll + 0.003)
-    busy, left_alone, also_busy = Script("active/rebooting"), Script(told, OFF), Script("active/rebooting", lasts=0.006)
+    throttled = CloudThrottled("later", retry_after=poll + 0.003)
+    busy, left_alone, also_busy = (
+        Script("active/rebooting"),
+        Script(throttled, OFF),
+        Script("active/rebooting", lasts=0.006),
+    )
     play = Scenario(busy, left_alone, also_busy, budget=5.0)
     play.results()
     first, second, third = (play.cloud.of("read", id_)[1].at for id_ in play.ids)
