@@ -3,10 +3,10 @@
 The zip's `index.py` imports both functions; `index.handler` is the handler string to configure, and `index.initializer`
 the initializer, which reports wrong settings early.
 
-What is raised ends in the function's failure destination, once the platform has tried as often as it is configured
-to: `NotHandled` if sending the event again can help, `NeverPossible` if it cannot, `SettingsError` if the settings
-are wrong. The platform does not tell them apart. A vain repeat costs nothing, and a fault that was only returned
-would count as success: the event would be lost.
+An exception ends in the function's failure destination, after as many attempts as are configured: `NotHandled` if
+sending the event again can help, `NeverPossible` if it cannot, `SettingsError` if the settings are wrong. The platform
+handles all of them alike. A useless repeat costs nothing, and an error that was only returned would count as success:
+the event would be lost.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SHARED: list[SharedResources] = []
 
 
 def initializer(context: Context) -> None:
-    """Read the settings, which a first event would do otherwise.
+    """Read the settings before the first event.
 
     Raises:
-        SettingsError: with every fault there is.
+        SettingsError: with every violation.
     """
     _shared(context)
 

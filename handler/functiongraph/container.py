@@ -28,7 +28,7 @@ _INVOKE, _INIT = "/invoke", "/init"
 
 
 class Container:
-    """Answers them, and CloudEvents as everywhere else; with the login of the headers, if no other is set."""
+    """Answers these requests and CloudEvents, with the login of the headers if no other is set."""
 
     def __init__(self, shared: SharedResources) -> None:
         self._shared = shared
@@ -63,7 +63,7 @@ class Container:
 
         Raises:
             Unauthenticated: the caller is not authenticated, and the request is not the gateway's.
-            BadEvent, NotAnEvent: it is of no kind.
+            BadEvent, NotAnEvent: it is of an unknown kind.
         """
         if request.method != "POST":
             return Probe(), False
@@ -88,7 +88,7 @@ class Container:
 
 
 def gateway_request(request: HttpRequest) -> GatewayRequest | None:
-    """The gateway's request, which the platform made a call of; the proof of its caller is in its headers."""
+    """Return the gateway's request in a call; its headers authenticate the caller."""
     try:
         return GatewayRequest.of(json_object(request.unauthenticated_body, "event"))
     except BadEvent:
@@ -96,7 +96,7 @@ def gateway_request(request: HttpRequest) -> GatewayRequest | None:
 
 
 def _as_answer(events: Sequence[CloudEvent], *, sent: bool) -> Answer:
-    """The results as an answer whose body says all: the platform passes no headers on to its destinations."""
+    """Return the results in the body of an answer: the platform does not pass headers on to its destinations."""
     if not events or sent:
         return Answer(204)
     if len(events) > 1:

@@ -1,7 +1,7 @@
-"""What one call of FunctionGraph brings along: settings, a login, and how much time is left.
+"""The context of one call of FunctionGraph: settings, credentials, and the time that is left.
 
-The platform gives a function's agency a token and temporary keys that are good for 24 hours, and hands the present
-ones to each call; so a call logs in with its own, and they are not kept after it.
+The platform gives a function's agency a token and temporary keys that are valid for 24 hours, and passes the present
+ones with each call; so a call logs in with its own, and they are not kept after it.
 """
 
 from __future__ import annotations
@@ -24,30 +24,46 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-# The platform ends the process when the time is over, so the answer has to be out before.
+# The platform ends the process at the end of the time, so the answer must be sent before.
 _MARGIN = 2.0
 _LARGEST_MARGIN = 0.2
 _LONGEST_NAME = 100
 
 
 class Context(Protocol):
-    """The platform's second argument, as far as it is used here."""
+    """The used methods of the platform's second argument."""
 
-    def getUserData(self, key: str) -> str | None: ...
+    def getUserData(self, key: str) -> str | None:
+        """Return a user variable."""
+        ...
 
-    def getToken(self) -> str: ...
+    def getToken(self) -> str:
+        """Return the agency's token."""
+        ...
 
-    def getSecurityAccessKey(self) -> str: ...
+    def getSecurityAccessKey(self) -> str:
+        """Return the id of the agency's temporary key."""
+        ...
 
-    def getSecuritySecretKey(self) -> str: ...
+    def getSecuritySecretKey(self) -> str:
+        """Return the secret of the agency's temporary key."""
+        ...
 
-    def getSecurityToken(self) -> str: ...
+    def getSecurityToken(self) -> str:
+        """Return the security token of the agency's temporary key."""
+        ...
 
-    def getProjectID(self) -> str: ...
+    def getProjectID(self) -> str:
+        """Return the id of the project."""
+        ...
 
-    def getFunctionName(self) -> str: ...
+    def getFunctionName(self) -> str:
+        """Return the name of the function."""
+        ...
 
-    def getRemainingTimeInMilliSeconds(self) -> int: ...
+    def getRemainingTimeInMilliSeconds(self) -> int:
+        """Return the milliseconds until the platform ends the call."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +71,8 @@ class Call:
     """One call.
 
     Attributes:
-        function: the function's name as it can stand in a path; empty if nobody says.
-        seconds: how long the platform lets it run from now on, or None if it does not say.
+        function: the function's name, encoded for a path; empty if it is not known.
+        seconds: how long the platform lets it run from now on, or None if that is not known.
         token: the agency's token; empty if there is none.
         access_key, secret_key, security_token: its temporary keys; empty if there are none.
     """
@@ -70,8 +86,8 @@ class Call:
 
     @classmethod
     def of_context(cls, context: Context, environ: Mapping[str, str]) -> Call:
-        """The call of a function that was uploaded as code."""
-        left = _asked(context, "getRemainingTimeInMilliSeconds")
+        """Return the call of a function that was uploaded as code."""
+        left = _call_method(context, "getRemainingTimeInMilliSeconds")
         known = isinstance(left, int | float) and not isinstance(left, bool)
         return cls(
             function=_name(_text(context, "getFunctionName") or environ.get("RUNTIME_FUNC_NAME", "")),
@@ -84,10 +100,11 @@ class Call:
 
     @classmethod
     def of_headers(cls, headers: Mapping[str, str], environ: Mapping[str, str]) -> Call:
-        """The call of a container.
+        """Return the call of a container.
 
         Args:
-            headers: lower-case names. The project and the region in them are constants that mean nothing.
+            headers: with lower-case names. The project and the region in them are constants, and not used.
+            environ: the environment.
         """
         timeout = headers.get("x-cff-timeout", "").strip()
         known = timeout.isascii() and timeout.isdigit() and 0 < len(timeout) < 10 and int(timeout) > 0
@@ -101,16 +118,16 @@ class Call:
         )
 
     def settings(self, settings: Settings) -> Settings:
-        """The settings as they are for this call: with its login, if no other is set, and within its time.
+        """Return the settings for this call: with its login, if no other is set, and within its time.
 
         Raises:
             BudgetSpent: there is no time left.
-            LoginRefused: the login it brought cannot be one.
+            LoginRefused: its credentials are not valid.
         """
         return self._in_time(self._logged_in(settings))
 
     def budget(self, settings: Settings | KeepSettings) -> float:
-        """Seconds that it may take; none are left if it is zero or less."""
+        """Return the seconds that it may take; zero or less if none are left."""
         deadline = settings.deadline.total_seconds()
         if self.seconds is None:
             return deadline
@@ -121,17 +138,17 @@ class Call:
         return settings if own else replace(settings, login=self.login(settings.login))
 
     def login(self, login: CloudLogin) -> CloudLogin:
-        """Return the login that the call brought; the given one if it brought none.
+        """Return the login with the credentials of the call; the given one if it has none.
 
         Raises:
-            LoginRefused: it cannot be one.
+            LoginRefused: they are not valid.
         """
         keys = (self.access_key, self.secret_key, self.security_token)
         for secret in (self.token, *keys):
             try:
                 _ = secret and header_value(secret.reveal())
             except ValueError:
-                # It would end in a header; what refuses it there quotes it.
+                # It would be sent in a header, and the library that refuses it there quotes it.
                 raise LoginRefused("logging in: the token or the keys of this call are malformed") from None
         if self.token:
             return replace(login, kind=LoginKind.READY_TOKEN, token=self.token)
@@ -158,12 +175,12 @@ class Call:
 
 
 class UserData(Mapping[str, str]):
-    """The environment as a function sees it: user variables by the context first, then those of the process."""
+    """The environment of a function: user variables of the context first, then those of the process."""
 
     def __init__(self, context: Context, environ: Mapping[str, str]) -> None:
         self._context = context
         project = _text(context, "getProjectID")
-        # The context cannot list the variables; `RUNTIME_USERDATA` can, so that a misspelt one is noticed.
+        # The context cannot list the variables; `RUNTIME_USERDATA` does, so that a misspelt one is reported.
         self._environ = {
             **({"RUNTIME_PROJECT_ID": project} if project else {}),
             **environ,
@@ -171,7 +188,7 @@ class UserData(Mapping[str, str]):
         }
 
     def __getitem__(self, name: str) -> str:
-        given = _asked(self._context, "getUserData", name)
+        given = _call_method(self._context, "getUserData", name)
         return given if isinstance(given, str) and given else self._environ[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -189,8 +206,8 @@ def _listed(userdata: str) -> dict[str, str]:
     return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _asked(context: Context, method: str, *arguments: str) -> object:
-    """What a method of the context says; None if it has none, or fails, as some do without an agency."""
+def _call_method(context: Context, method: str, *arguments: str) -> object:
+    """Return the result of a method of the context; None if it is missing or fails, as some do without an agency."""
     try:
         return getattr(context, method)(*arguments)
     except Exception as failure:
@@ -199,12 +216,12 @@ def _asked(context: Context, method: str, *arguments: str) -> object:
 
 
 def _text(context: Context, method: str) -> str:
-    said = _asked(context, method)
-    return _clean(said if isinstance(said, str) else None)
+    value = _call_method(context, method)
+    return _clean(value if isinstance(value, str) else None)
 
 
 def _clean(value: str | None) -> str:
-    # The platform writes the word where it has nothing.
+    # The platform writes `null` for an empty value.
     text = (value or "").strip()
     return "" if text == "null" else text
 

@@ -1,4 +1,4 @@
-"""The composition root of one call on FunctionGraph: from what was parsed to result events or the gateway's answer."""
+"""The composition root of one call on FunctionGraph: from a parsed call to result events or the gateway's answer."""
 
 from __future__ import annotations
 
@@ -36,23 +36,25 @@ class NotHandled(Exception):
 
 
 class NeverPossible(Exception):
-    """The event can never succeed; the message names its faults."""
+    """The event can never succeed; the message has the violations."""
 
 
 def invoke(shared: SharedResources, event: object, call: Call, received: float) -> object:
     """Handle one event of a function that the platform calls as code.
 
     Args:
-        event: as the platform hands it over: a JSON object, or the text of one.
+        shared: what all calls of the process share.
+        event: a JSON object, or the text of one.
+        call: with the login and the time.
         received: when the event arrived, on the monotonic clock.
 
     Returns:
         The result as a CloudEvent in the JSON format; for an event with several records a list of them; the gateway's
-        answer for an event of the gateway; None if there was rightly nothing to act on.
+        answer for an event of the gateway; None if there was nothing to act on.
 
     Raises:
-        NotHandled: it must come again.
-        NeverPossible: it never can succeed.
+        NotHandled: it must be sent again.
+        NeverPossible: it can never succeed.
     """
     try:
         match kinds.of_event(event):
@@ -86,14 +88,17 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
 def platform_results(
     shared: SharedResources, platform: PlatformDocument, call: Call, received: float
 ) -> Sequence[CloudEvent]:
-    """Handle the event of a trigger other than the gateway; the sink gets the results too, if there is one.
+    """Handle the event of a trigger other than the gateway; the sink gets the results, too, if there is one.
 
     Args:
+        shared: what all calls of the process share.
+        platform: the event.
+        call: with the login and the time.
         received: when the event arrived, on the monotonic clock.
 
     Raises:
         BadEvent: it can never succeed.
-        RetryableError: it must come again; also because the call has no time left, or its login cannot be used.
+        RetryableError: it must be sent again; also because the call has no time left, or its login cannot be used.
     """
     service = Service(call.settings(shared.settings), shared)
     requests = requests_of(platform.document, _source(service.settings, call), datetime.now(UTC))
@@ -101,9 +106,12 @@ def platform_results(
 
 
 def through_gateway(shared: SharedResources, request: GatewayRequest, call: Call, received: float) -> Document:
-    """Return what the gateway makes an HTTP answer of, whatever happens. Never raises.
+    """Return the answer to a request of the gateway, in the gateway's form. Never raises.
 
     Args:
+        shared: what all calls of the process share.
+        request: of the gateway.
+        call: with the login and the time.
         received: when the request arrived, on the monotonic clock.
     """
     return reply(responses.always(lambda: _gateway_answer(shared, request, call, received)))
@@ -127,7 +135,7 @@ def _gateway_answer(shared: SharedResources, request: GatewayRequest, call: Call
 
 
 def structured(events: Sequence[CloudEvent]) -> list[Document]:
-    """Events in the JSON format."""
+    """Return events in the JSON format."""
     return [dict(to_dict(event)) for event in events]
 
 

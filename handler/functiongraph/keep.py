@@ -1,6 +1,6 @@
 """`keep_servers` as a container on Open Telekom Cloud's FunctionGraph; not as code.
 
-It takes CloudEvents, and the calls that API Gateway makes. Other triggers bring no keep request.
+It accepts CloudEvents and calls of API Gateway. Other triggers do not send keep requests.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class KeepContainer:
         endpoint = self._service.for_call(self._call_settings(request)).endpoint()
         if not (platform and request.path == "/invoke"):
             return endpoint.answer(request)
-        # The proof of the gateway's caller is among the headers of the request inside.
+        # The headers of the request inside authenticate the gateway's caller.
         inside = gateway_request(request)
         if inside is None:
             raise NotAnEvent("Of the triggers of FunctionGraph only API Gateway brings keep requests.")

@@ -1,4 +1,4 @@
-"""The kinds of requests and calls that reach the function on FunctionGraph; each is parsed once into one of them."""
+"""The kinds of requests and calls on FunctionGraph; each is parsed once into one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handler.inbound.webhooks.fields import json_object
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An HTTP request that brings no event: a health check, a webhook handshake, or a method that is not served."""
+    """An HTTP request without an event: a health check, a webhook handshake, or a method that is not served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Init:
 
 @dataclass(frozen=True, slots=True)
 class PlatformDocument:
-    """What a trigger other than the gateway sends."""
+    """The event of a trigger other than the gateway."""
 
     document: Mapping[str, object]
 
@@ -34,16 +34,16 @@ Kind = Probe | Init | EventKind
 
 
 def of_document(document: Mapping[str, object]) -> EventKind:
-    """Return what a JSON object is that no header marks as a CloudEvent."""
-    # A gateway's first: its caller must be authenticated, whatever else is in it.
+    """Return the kind of a JSON object that is not marked as a CloudEvent by a header."""
+    # A gateway's first: its caller must be authenticated, also if it has other members.
     return GatewayRequest.of(document) or decode_document(document) or PlatformDocument(document)
 
 
 def of_event(event: object) -> EventKind:
-    """Return what the event of a call is.
+    """Return the kind of the event of a call.
 
     Args:
-        event: a JSON object that the platform has parsed, or the text of one.
+        event: a JSON object, parsed by the platform, or the text of one.
 
     Raises:
         BadEvent: it is not a JSON object.

@@ -1,7 +1,7 @@
-"""The composition root of `keep_servers`: settings in, something that answers requests out.
+"""The composition root of `keep_servers`: from settings to an endpoint.
 
-It writes the keep-until of servers and has no way to stop them: the cloud that it holds is a reader and a
-`handler.keep.ports.MetadataCloud`.
+It writes the keep-until of servers and cannot stop them: its cloud is a reader and a writer of metadata
+(`handler.keep.ports.MetadataCloud`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
-# The part of the budget that the result's own way may take, and its upper bound in seconds.
+# The part of the budget for the delivery of the result, and its upper bound in seconds.
 _SINK_SHARE, _ANSWER_SHARE, _LONGEST_WAY = 0.2, 0.02, 5.0
 
 
@@ -79,16 +79,16 @@ class KeepService:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        # Made on first use, so that a server that forks after loading the function has them in the right process.
+        # Created on first use, so that a server that forks after loading the function has them in the right process.
         return ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="cloud")
 
     def for_call(self, settings: KeepSettings) -> KeepService:
-        """Return the same for one call that has a login and a budget of its own; threads and locks are shared.
+        """Return a service for one call with its own login and budget; threads and locks are shared.
 
         Args:
-            settings: as of this service, but for `login` and `deadline`.
+            settings: those of this service except for `login` and `deadline`.
         """
-        # Made now, so that the copy has them.
+        # Created now, so that the copy has them.
         _ = self._threads
         other = copy.copy(self)
         other._settings = settings
@@ -99,7 +99,7 @@ class KeepService:
         return other
 
     def log_started(self) -> None:
-        """Log what this process serves, for a reader who knows none of its settings."""
+        """Log what this process serves, for readers who do not know its settings."""
         settings = self._settings
         log_started(
             "keep_servers",
@@ -116,17 +116,19 @@ class KeepService:
         return KeepEndpoint(self._settings, self.handle, self.ready, on_ignored, self._readiness)
 
     def ready(self) -> None:
-        """Raise unless a token and the cloud's address can be had."""
+        """Raise unless the login works and the cloud's URL is known."""
         self._clouds.ready(_READY_TIMEOUT)
 
     def handle(self, requests: Sequence[KeepRequest], as_batch: bool, received: float) -> Answer:
         """Handle the events of one HTTP request within one budget, and send or return their results.
 
         Args:
+            requests: the events.
+            as_batch: whether the answer is a batch.
             received: when they arrived, on the monotonic clock.
 
         Raises:
-            RetryableError: at least one of them must come again; no result is returned.
+            RetryableError: at least one of them must be sent again; no result is returned.
         """
         if self._telemetry is None:
             events = self._results(requests, received)
@@ -161,7 +163,7 @@ class KeepService:
 
     def _reports(self, requests: Sequence[KeepRequest], deadline: float) -> list[KeepReport]:
         with ThreadPoolExecutor(min(_BATCH_WIDTH, len(requests)), thread_name_prefix="event") as events:
-            # All are looked up before the first write, so that the servers of the whole batch are counted.
+            # All are prepared before the first write, so that the servers of the whole batch are counted.
             looked_up = list(events.map(lambda request: self._prepare(request, deadline), requests))
             prepared = refuse_too_many(looked_up, self._settings.policy)
             return list(events.map(self._observed, requests, prepared, repeat(deadline)))
@@ -207,7 +209,7 @@ class KeepService:
         )
 
     def _new_sink(self) -> Sink | TopicSink | None:
-        """Return where results go; None if the response is the result."""
+        """Return the sink of results; None if the response is the result."""
         if self._settings.sink is not None:
             new_client = self._telemetry.http_client("sink") if self._telemetry else HttpClient
             return Sink(self._settings.sink, new_client=new_client)
@@ -220,6 +222,6 @@ class KeepService:
 
     @staticmethod
     def _deliver(sink: Sink | TopicSink, events: Sequence[CloudEvent], deadline: float) -> None:
-        # Side by side, so that many results reach a slow sink in the time that is left for them.
+        # In parallel, so that many results reach a slow sink in the time that is left for them.
         with ThreadPoolExecutor(min(_BATCH_WIDTH, len(events)), thread_name_prefix="result") as results:
             list(results.map(lambda event: sink.deliver(event, deadline), events))

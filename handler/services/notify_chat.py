@@ -1,7 +1,7 @@
-"""The composition root of `notify_chat`: from settings to what answers requests. No cloud, no login.
+"""The composition root of `notify_chat`: from settings to an endpoint. No cloud, no login.
 
-Its lines in the log: `result posted` with `chat` and `reply`, `result posted before`, `result not posted` with `detail`
-and, if it is to be told still, `problem`; each with `event_source`, `event_id` and `event_type`.
+Its log lines: `result posted` with `chat` and `reply`, `result posted before`, `result not posted` with `detail`
+and, if it must be sent again, `problem`; each with `event_source`, `event_id` and `event_type`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from handler.settings.notify_chat import NotifySettings
 
 _LOG = logging.getLogger(__name__)
 
-# `stop_servers` waits 5 seconds for its sink. Whoever is answered later sends the same again meanwhile.
+# `stop_servers` waits 5 seconds for its sink, and repeats the delivery after that.
 _LONGEST = 4.5
 _REMEMBERED = 1000
 
@@ -37,38 +37,39 @@ class NotifyService:
         self._posted = PostedResults()
 
     def endpoint(self) -> NotifyEndpoint:
-        """Make what answers HTTP requests to `notify_chat`."""
+        """Return the endpoint of `notify_chat`."""
         if not self._settings.webhooks:
             _LOG.warning("no webhook of a chat is set")
-        return NotifyEndpoint(self._settings, self.tell)
+        return NotifyEndpoint(self._settings, self.post)
 
-    def tell(self, results: Sequence[ResultEvent], received: float) -> None:
-        """Tell the results of one request. Each is tried, whatever becomes of the others.
+    def post(self, results: Sequence[ResultEvent], received: float) -> None:
+        """Post the results of one request; each is tried, also if others fail.
 
         Args:
-            received: when the request was here, on the monotonic clock.
+            results: of the request.
+            received: when the request arrived, on the monotonic clock.
 
         Raises:
-            ChatUnreachable: at least one must come again. Those that are told by then are remembered.
-            BadEvent: at least one is refused by its chat and by the configured one, for ever.
+            ChatUnreachable: at least one must be sent again. Those that were posted are remembered.
+            BadEvent: at least one is refused permanently, by its chat and by the configured one.
         """
         deadline = received + self._settings.deadline.total_seconds()
-        trouble: ChatUnreachable | None = None
+        unreachable: ChatUnreachable | None = None
         refused: list[Violation] = []
         for result in results:
             try:
-                if not self._tell(result, deadline):
-                    refused.append(Violation("event", "is taken by no chat; the log tells more"))
+                if not self._post(result, deadline):
+                    refused.append(Violation("event", "must be accepted by a chat; the log has the reason"))
             except ChatUnreachable as passing:
-                _not_told(result, logging.WARNING, str(passing), problem=passing.name)
-                trouble = passing
-        if trouble is not None:
-            raise trouble
+                _log_not_posted(result, logging.WARNING, str(passing), problem=passing.name)
+                unreachable = passing
+        if unreachable is not None:
+            raise unreachable
         if refused:
             raise BadEvent(*refused)
 
-    def _tell(self, result: ResultEvent, deadline: float) -> bool:
-        """Post a result, unless it was posted; return whether there is nothing more to be done about it."""
+    def _post(self, result: ResultEvent, deadline: float) -> bool:
+        """Post a result, unless it was posted; return False if every chat refuses it."""
         now = self._monotonic()
         until = min(deadline, now + _LONGEST)
         if not self._posted.claim(result, until - now):
@@ -76,27 +77,30 @@ class NotifyService:
             return True
         posted = False
         try:
-            wheres = targets(result.report, self._settings)
-            for where in wheres:
-                if self._poster.post(result.report, where, until - self._monotonic()):
+            chats = targets(result.report, self._settings)
+            for destination in chats:
+                if self._poster.post(result.report, destination, until - self._monotonic()):
                     posted = True
-                    _LOG.info("result posted", extra={**_about(result), "chat": where.chat.value, "reply": where.reply})
+                    _LOG.info(
+                        "result posted",
+                        extra={**_about(result), "chat": destination.chat.value, "reply": destination.reply},
+                    )
                     return True
         finally:
             self._posted.release(result, posted=posted)
-        if wheres:
-            _not_told(result, logging.WARNING, "Every chat refuses it.", problem="chat-refused")
+        if chats:
+            _log_not_posted(result, logging.WARNING, "Every chat refuses it.", problem="chat-refused")
             return False
-        # Somebody who asked in a chat expects an answer; a schedule does not.
+        # The user of a chat command expects an answer; a schedule does not.
         level = logging.WARNING if result.report.request.reply_to else logging.INFO
-        _not_told(result, level, "No chat is set for it.")
+        _log_not_posted(result, level, "No chat is set for it.")
         return True
 
 
 class PostedResults:
     """The results that were posted lately, by `source` and `id`, and those that are being posted.
 
-    Another process does not know them: then one is posted twice.
+    Another process does not know them, so a result can be posted twice.
     """
 
     def __init__(self) -> None:
@@ -108,6 +112,7 @@ class PostedResults:
         """Claim a result for posting, so that no other thread posts it; it must be released.
 
         Args:
+            result: of an event.
             seconds: to wait for a thread that has claimed it.
 
         Returns:
@@ -137,8 +142,8 @@ class PostedResults:
             self._changed.notify_all()
 
 
-def _not_told(result: ResultEvent, level: int, detail: str, **more: str) -> None:
-    _LOG.log(level, "result not told", extra={**_about(result), "detail": detail, **more})
+def _log_not_posted(result: ResultEvent, level: int, detail: str, **more: str) -> None:
+    _LOG.log(level, "result not posted", extra={**_about(result), "detail": detail, **more})
 
 
 def _about(result: ResultEvent) -> dict[str, str | None]:

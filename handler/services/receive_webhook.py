@@ -1,4 +1,4 @@
-"""The composition root of `receive_webhook`: from settings to what answers requests. No cloud, no login."""
+"""The composition root of `receive_webhook`: from settings to an endpoint. No cloud, no login."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ class WebhookService:
         self._producers = switched_on(settings)
 
     def endpoint(self) -> WebhookEndpoint:
-        """Make what answers HTTP requests to `receive_webhook`."""
+        """Return the endpoint of `receive_webhook`."""
         if not self._producers:
             _LOG.warning("no webhook is switched on")
         return WebhookEndpoint(self._producers, self.hand_on, dry_run=self._settings.dry_run)
 
     def hand_on(self, request: StopRequest | KeepRequest, deadline: float) -> None:
-        """Give a request to its sink.
+        """Send a request to its sink.
 
         Args:
+            request: of a webhook.
             deadline: on the monotonic clock.
 
         Raises:
-            SinkUnreachable: the sink did not say that it has taken it.
+            SinkUnreachable: the sink did not confirm that it accepted it.
         """
         extra: dict[str, object] = {
             **logs.about(request),

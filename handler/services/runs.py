@@ -1,4 +1,4 @@
-"""One run for each event in this process, however often the event is delivered meanwhile."""
+"""One run for each event in this process, also if the event is delivered again meanwhile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handler.stop.model import Report, StopRequest
 
 
 class Runs:
-    """The events that this process is handling.
+    """The runs of events in this process.
 
     Args:
         most_waiting: deliveries that may wait for the run of another one at a time; each of them holds a thread.
@@ -38,15 +38,17 @@ class Runs:
     def report(self, request: StopRequest, deadline: float, run: Callable[[], Report]) -> Report:
         """Run the event, or wait for the run of the same event that has begun, and share its report or its error.
 
-        An event is the same if `source`, `id` and everything that it asks for are; its trace context may differ.
+        An event is the same if all its members except the trace context are.
 
         Args:
+            request: the event.
+            run: returns the report, or raises.
             deadline: of this delivery, in seconds on the monotonic clock.
 
         Raises:
             EventInProgress: too many deliveries wait already.
             BudgetSpent: the other run did not end in time.
-            RetryableError: as the run raises it.
+            RetryableError: from the run.
         """
         key, content = (request.source, request.id), replace(request, traceparent=None, tracestate=None)
         with self._lock:
@@ -65,7 +67,7 @@ class Runs:
         try:
             report = run()
         except BaseException as failure:
-            # What ends this thread alone is no answer for the deliveries that wait.
+            # An exception that ends this thread alone is not a result for the deliveries that wait.
             shared = failure if isinstance(failure, Exception) else ShuttingDown("The run of this event was ended.")
             mine.set_exception(shared)
             raise

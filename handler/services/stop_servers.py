@@ -1,4 +1,4 @@
-"""The composition root of `stop_servers`: from settings to what answers requests. Every entry point starts here."""
+"""The composition root of `stop_servers`: from settings to an endpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _BATCH_WIDTH = 8
 
 
 def _http_threads() -> int:
-    """The threads that functions-framework serves requests with: `THREADS`, or four for each processor."""
+    """Return the number of functions-framework's threads: `THREADS`, or four for each processor."""
     threads = os.environ.get("THREADS", "")
     return int(threads) if threads.isascii() and threads.isdigit() else (os.cpu_count() or 1) * 4
 
@@ -50,7 +50,7 @@ class SharedResources:
     Args:
         settings: of the process; a call may have a login, a deadline and a policy of its own.
         monotonic: the clock, in seconds.
-        telemetry: observes what happens; None if it is off.
+        telemetry: None if it is off.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class SharedResources:
     @cached_property
     def threads(self) -> ThreadPoolExecutor:
         """The threads that call the cloud."""
-        # Made on first use, so that a server that forks after loading the function has them in the right process.
+        # Created on first use, so that a server that forks after loading the function has them in the right process.
         return ThreadPoolExecutor(self.settings.concurrency, thread_name_prefix="cloud")
 
     def log_started(self) -> None:
-        """Log what this process serves, for a reader who knows none of its settings."""
+        """Log what this process serves, for readers who do not know its settings."""
         settings, limit = self.settings, self.settings.stop_limit
         logs.log_started(
             "stop_servers",
@@ -91,7 +91,7 @@ class SharedResources:
         )
 
     def _new_sink(self) -> Sink | TopicSink | None:
-        """Where results go; None if the answer is the result."""
+        """The sink of results; None if the answer is the result."""
         if self.settings.sink is None:
             return _topic_sink(self.clouds)
         new_client = self.telemetry.http_client("sink") if self.telemetry else HttpClient
@@ -99,11 +99,11 @@ class SharedResources:
 
 
 class Service:
-    """Handles the events of calls that have the same settings, login and sink: of one call, or of all of a process.
+    """Handles the events of calls with the same settings, login and sink: of one call, or of all of a process.
 
     Args:
-        settings: those of the process, or the same but for `login`, `deadline` and `policy`.
-        shared: what the process shares; made here if it is not given.
+        settings: those of the process, or the same except for `login`, `deadline` and `policy`.
+        shared: what the process shares; None to create it.
     """
 
     def __init__(self, settings: Settings, shared: SharedResources | None = None) -> None:
@@ -118,19 +118,19 @@ class Service:
         self._announcer = _announcer(settings, self._sink, shared)
 
     def endpoint(self) -> StopEndpoint:
-        """Make what answers HTTP requests to `stop_servers`."""
+        """Return the endpoint of `stop_servers`."""
         ignored = self._telemetry.ignored if self._telemetry else None
         return StopEndpoint(self.settings, self.handle, self.ready, ignored, self._shared.readiness)
 
     def ready(self) -> None:
-        """Raise unless a token and the cloud's address can be had."""
+        """Raise unless the login works and the cloud's URL is known."""
         self._clouds.endpoint.url(_READY_TIMEOUT)
 
     def handle(self, requests: Sequence[StopRequest], as_batch: bool, received: float) -> Answer:
         """Handle the events of one HTTP request within one budget, and send or return their results.
 
         Raises:
-            RetryableError: at least one of them must come again; no result is returned.
+            RetryableError: at least one of them must be sent again; no result is returned.
         """
         events = self.results(requests, received)
         if self._sink is not None:
@@ -138,16 +138,17 @@ class Service:
         return Answer(200, *(batch(events) if as_batch else binary(events[0])))
 
     def results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
-        """Handle events within one budget, and give their results to the sink, if there is one.
+        """Handle events within one budget, and send their results to the sink, if there is one.
 
         Args:
+            requests: the events.
             received: when they arrived, on the monotonic clock.
 
         Returns:
             The result of each, whether there is a sink or not.
 
         Raises:
-            RetryableError: at least one of them must come again.
+            RetryableError: at least one of them must be sent again.
         """
         if self._telemetry is None:
             return self._results(requests, received)
@@ -178,10 +179,11 @@ class Service:
         """Handle one event.
 
         Args:
+            request: the event.
             deadline: on the monotonic clock.
 
         Raises:
-            RetryableError: the event must come again.
+            RetryableError: the event must be sent again.
         """
 
         def report(threads: Executor) -> Report:
@@ -189,7 +191,7 @@ class Service:
                 (prepared,) = self._reviewed([self._prepare(request, deadline, threads)])
                 return self._run(prepared, deadline, threads)
 
-            # Of this delivery's run, or of the one that another delivery of the event has begun.
+            # From this delivery's run, or from that of another delivery of the event.
             return self._shared.runs.report(request, deadline, run)
 
         return self._observed(request, report)
@@ -255,7 +257,7 @@ class Service:
         announcer = self._announcer if writes else None
 
         def on_result(server: ServerResult) -> None:
-            # At once, while others are waited for: what was done to a server is logged whatever comes after it.
+            # Logged at once, so that it is not lost if the run fails later.
             logs.log_server(request, server)
             if self._telemetry is not None:
                 self._telemetry.server(server)
@@ -267,7 +269,7 @@ class Service:
                 LimitedCloud(cloud, reservation) if reservation is not None else cloud,
                 executor,
                 deadline=deadline,
-                # A few more than there are threads, so that none of them waits for the next call to be decided.
+                # A few more than threads, so that none of them waits for the next decision.
                 width=self.settings.concurrency * 5 // 4,
                 dry_run=dry_run,
                 on_result=on_result,
@@ -288,7 +290,7 @@ class Service:
         if len(requests) == 1:
             return [self.report(requests[0], deadline)]
         with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="event") as events:
-            # All are looked up before the first stop, so that the servers of the whole batch are counted.
+            # All are prepared before the first stop, so that the servers of the whole batch are counted.
             looked_up = events.map(lambda request: self._prepare(request, deadline, self._shared.threads), requests)
             prepared = self._reviewed(refuse_too_many(list(looked_up), self.settings.policy))
 
@@ -299,13 +301,13 @@ class Service:
             def run() -> Report:
                 return self._run(one, deadline, threads)
 
-            # What is refused for the batch's sake is no answer for a delivery of that event alone.
+            # A refusal because of the batch is not a result for a delivery of that event alone.
             return run() if one.refusal is not None else self._shared.runs.report(one.asked, deadline, run)
 
         return self._observed(one.asked, report)
 
     def _kept_for_result(self) -> float:
-        """Seconds of the budget that the run must leave for the result's own way."""
+        """Return the seconds of the budget that the run must leave for the delivery of the result."""
         share = self.settings.deadline.total_seconds() * (0.2 if self._sink else 0.02)
         return min(share, 5.0)
 
@@ -313,15 +315,15 @@ class Service:
     def _hand_over(sink: Sink | TopicSink, events: Sequence[CloudEvent], deadline: float) -> None:
         if len(events) == 1:
             return sink.deliver(events[0], deadline)
-        # Side by side: one after the other, many results could never reach a slow sink in the time kept for them, and
-        # the batch would come again for ever.
+        # In parallel: in sequence, many results could never reach a slow sink in the time for them, and the batch would
+        # be sent again without end.
         with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="result") as results:
             list(results.map(lambda event: sink.deliver(event, deadline), events))
         return None
 
 
 def _topic_sink(clouds: Clouds) -> TopicSink | None:
-    """The topic that results are published to with this login; None if the settings name none."""
+    """Return the topic that results are published to with this login; None if the settings have none."""
     topic = clouds.topic()
     if topic is None:
         return None

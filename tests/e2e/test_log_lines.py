@@ -380,7 +380,7 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "the context does not answer": Scenes.context_silent,
     "result posted": Scenes.told,
     "result posted before": Scenes.told_before,
-    "result not told": Scenes.not_told,
+    "result not posted": Scenes.not_told,
     "the chat gave no answer": Scenes.chat_silent,
     "the chat refuses the message": Scenes.chat_refuses,
     "no webhook of a chat is set": Scenes.no_chat,

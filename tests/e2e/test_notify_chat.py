@@ -133,8 +133,8 @@ def test_a_chat_that_refuses_for_ever_makes_the_event_a_dead_letter(serve: Serve
     with SinkServer(Say(404)) as chat, logged() as lines:
         answer = send(notify(serve, chat), REPORT)
     document = problem(answer, 400)
-    assert document["faults"] == [{"at": "event", "fault": "is taken by no chat; the log tells more"}]
-    (line,) = lines.of("result not told")
+    assert document["faults"] == [{"at": "event", "fault": "must be accepted by a chat; the log has the reason"}]
+    (line,) = lines.of("result not posted")
     assert (line["level"], line["problem"], line["detail"]) == ("WARNING", "chat-refused", "Every chat refuses it.")
     assert "/webhook" not in lines.text + answer.text
 
@@ -149,7 +149,7 @@ def test_trouble_that_passes_is_503_and_the_next_time_it_is_told(serve: Serve, s
     assert document["type"] == "urn:bms-autostop:problem:chat-unreachable"
     assert first.headers["Retry-After"] == ("7" if said.headers else "10")
     assert (second.status_code, len(slack.got), webhook.got) == (204, 2, [])
-    (line,) = lines.of("result not told")
+    (line,) = lines.of("result not posted")
     assert line["problem"] == "chat-unreachable"
     assert "very-secret" not in lines.text + first.text
 
@@ -170,7 +170,7 @@ def test_with_nobody_to_tell_it_says_so_in_the_log(serve: Serve, reply_to: str, 
     """A schedule without a channel is no trouble; somebody who asked and gets no answer is worth a look."""
     with logged() as lines:
         assert send(notify(serve), told(Reason.BUSY, reply_to=reply_to)).status_code == 204
-    (line,) = lines.of("result not told")
+    (line,) = lines.of("result not posted")
     assert (line["level"], line["detail"]) == (level, "No chat is set for it.")
     assert "elsewhere" not in lines.text
     assert len(lines.of("no webhook of a chat is set")) == 1
@@ -296,9 +296,9 @@ def results(count: int) -> list[ResultEvent]:
 def test_trouble_that_passes_comes_before_a_refusal() -> None:
     """A batch with both must come again, or what would be told later would be lost."""
     with SinkServer(Say(404), Say(503)) as chat, pytest.raises(ChatUnreachable):
-        service(chat).tell(results(2), 1e9)
+        service(chat).post(results(2), 1e9)
     with SinkServer(Say(404), Say(200)) as chat, pytest.raises(BadEvent) as caught:
-        service(chat).tell(results(2), 1e9)
+        service(chat).post(results(2), 1e9)
     assert len(caught.value.violations) == 1
     assert len(chat.got) == 2
 
@@ -309,7 +309,7 @@ def test_when_the_budget_is_spent_the_rest_comes_again() -> None:
     with SinkServer() as chat:
         made = NotifyService(settings(chat, AUTOSTOP_DEADLINE="10s"), monotonic=lambda: next(clock))
         with pytest.raises(ChatUnreachable, match="no time left"):
-            made.tell(results(4), 0.0)
+            made.post(results(4), 0.0)
     assert len(chat.got) == 3
 
 
@@ -321,9 +321,9 @@ def test_the_memory_of_what_was_told_has_an_end() -> None:
             assert made._posted.claim(result, 0.0)
             made._posted.release(result, posted=True)
         first, *_, last = results(1002)
-        made.tell([last], 1e9)
+        made.post([last], 1e9)
         assert chat.got == []
-        made.tell([first], 1e9)
+        made.post([first], 1e9)
         assert len(chat.got) == 1
         assert len(made._posted._posted) == 1000
 
@@ -333,7 +333,7 @@ def test_identical_results_that_come_together_are_posted_once() -> None:
     release = threading.Event()
     with SinkServer(Say(200, after=release)) as chat, logged() as lines, ThreadPoolExecutor(8) as threads:
         made = service(chat)
-        told = [threads.submit(made.tell, results(1), time.monotonic() + 60) for _ in range(8)]
+        told = [threads.submit(made.post, results(1), time.monotonic() + 60) for _ in range(8)]
         chat.wait(1)
         release.set()
         for each in told:
@@ -347,9 +347,9 @@ def test_a_result_that_could_not_be_posted_is_posted_by_the_delivery_that_waits(
     release = threading.Event()
     with SinkServer(Say(503, after=release)) as chat, ThreadPoolExecutor(2) as threads:
         made = service(chat)
-        first = threads.submit(made.tell, results(1), time.monotonic() + 60)
+        first = threads.submit(made.post, results(1), time.monotonic() + 60)
         chat.wait(1)
-        second = threads.submit(made.tell, results(1), time.monotonic() + 60)
+        second = threads.submit(made.post, results(1), time.monotonic() + 60)
         release.set()
         with pytest.raises(ChatUnreachable):
             first.result(60)
@@ -362,14 +362,14 @@ def test_a_delivery_does_not_wait_for_another_one_beyond_its_time() -> None:
     release = threading.Event()
     with SinkServer(Say(200, after=release)) as chat, ThreadPoolExecutor(1) as threads:
         made = service(chat)
-        first = threads.submit(made.tell, results(1), time.monotonic() + 60)
+        first = threads.submit(made.post, results(1), time.monotonic() + 60)
         chat.wait(1)
         # The deadline of the settings is over by then.
         with pytest.raises(ChatUnreachable, match="not posted in time"):
-            made.tell(results(1), time.monotonic() - 60)
+            made.post(results(1), time.monotonic() - 60)
         release.set()
         first.result(60)
-        made.tell(results(1), time.monotonic())
+        made.post(results(1), time.monotonic())
     assert len(chat.got) == 1
 
 

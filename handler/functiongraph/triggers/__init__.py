@@ -1,4 +1,4 @@
-"""What triggers of Open Telekom Cloud's FunctionGraph send, one file each, all alike: gate, extract.
+"""The triggers of Open Telekom Cloud's FunctionGraph, one file each with the same functions: gate, extract.
 
-There is nothing to verify but for APIG: the platform alone can call the function, and signs nothing.
+Only APIG is verified: the platform alone can call the function, and signs nothing.
 """

@@ -26,7 +26,7 @@ from handler.stop.model import StopRequest
 
 @dataclass(frozen=True, slots=True)
 class GatewayRequest:
-    """One request that came through the gateway.
+    """One request through the gateway.
 
     Attributes:
         method: upper case.
@@ -34,7 +34,7 @@ class GatewayRequest:
         headers: lower-case names; values as WSGI has them.
         query: undecoded.
         request_id: the gateway's; empty if there is none.
-        content: the body as it stands in the event.
+        content: the body as in the event.
         encoded: whether `content` is base64.
     """
 
@@ -48,7 +48,7 @@ class GatewayRequest:
 
     @classmethod
     def of(cls, document: Mapping[str, object]) -> Self | None:
-        """Return the request that an event is; None if it is not a gateway's."""
+        """Return the request in an event; None if it is not a gateway's."""
         if not isinstance(document.get("httpMethod"), str) or not isinstance(document.get("requestContext"), dict):
             return None
         return cls(
@@ -78,7 +78,7 @@ class GatewayRequest:
         )
 
     def read(self, http: HttpRequest, source: str, now: datetime) -> Delivery | StopRequest:
-        """Read what an authenticated POST brings: CloudEvents in any mode, or canonical data as plain JSON.
+        """Parse an authenticated POST: CloudEvents in any mode, or canonical data as plain JSON.
 
         Args:
             http: this request.
@@ -86,7 +86,7 @@ class GatewayRequest:
             now: when it arrived (aware); plain data has no time of its own.
 
         Raises:
-            BadEvent: the body cannot be read, or plain data is malformed; with every violation.
+            BadEvent: the body cannot be decoded, or plain data is malformed; with every violation.
             NotAnEvent: it is neither.
             TooLarge: the body is larger than allowed.
         """
@@ -122,7 +122,7 @@ class GatewayRequest:
 
 
 def reply(answer: Answer) -> dict[str, object]:
-    """An answer in the form that APIG makes an HTTP answer of."""
+    """Return an answer in APIG's form."""
     return {
         "statusCode": answer.status,
         "headers": dict(answer.headers),
@@ -132,6 +132,6 @@ def reply(answer: Answer) -> dict[str, object]:
 
 
 def _as_wsgi(value: object) -> str:
-    """A header's value as WSGI has it, bytes read as Latin-1; several of one name are joined by a comma."""
+    """Return a header's value as in WSGI, bytes decoded as Latin-1; several of one name are joined by a comma."""
     values = value if isinstance(value, list) else [value]
     return ",".join(str(one) for one in values).encode("utf-8", "replace").decode("latin-1")

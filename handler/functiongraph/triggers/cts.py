@@ -1,13 +1,12 @@
-"""FunctionGraph's CTS trigger: the audit trace of something that was done to a bare metal server.
+"""FunctionGraph's CTS trigger: the audit trace of an operation on a bare metal server.
 
-A trace tells of the past, so it acts only where the past calls for a stop: a server was started or restarted, by
-somebody, though it was to stay off. Which of the two the function hears of is chosen in the trigger. All else is left
-alone: creating (there is nothing to stop yet), deleting, what no document names, and above all stopping: that trace is
-the echo of this function's own call. So is a trace that does not say that the thing was done: CTS writes traces of
-failed calls too, and of some that were only accepted.
+Only traces of a start or a restart lead to a stop; which of the two are sent is configured in the trigger. All others
+are ignored: create (there is nothing to stop yet), delete, undocumented operations, and stop, which is the trace of
+this function's own call. So is a trace that does not show success: CTS also writes traces of failed calls, and of some
+that were only accepted.
 
-The guards stay what they are. A server that is still powering on is left alone, and with Nova's history so is one
-that was started within the clock tolerance of the trace.
+The guards apply as for any event. A server that is powering on is left alone, and with Nova's history so is one that
+was started within the clock tolerance of the trace.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class CtsEvent:
 
     Attributes:
         document: the event as the platform sends it.
-        source: of the request that may come of it.
+        source: of the request.
     """
 
     document: Mapping[str, object]
@@ -53,7 +52,7 @@ class CtsEvent:
         return member(self.document, "cts")
 
     def gate(self) -> Skip | None:
-        """Only a bare metal server that was started or restarted, and only if the trace says that it worked."""
+        """Accept only a start or restart of a bare metal server, and only if the trace shows success."""
         name = text(self._cts, "trace_name").lower()
         if name == _ECHO:
             return Skip("echo of a stop")
@@ -66,10 +65,10 @@ class CtsEvent:
         return None
 
     def extract(self) -> StopRequest:
-        """The server of the trace, at the time when CTS had it.
+        """Return a request for the server of the trace, at the time when CTS recorded it.
 
         Raises:
-            BadEvent: with every flaw.
+            BadEvent: with every violation.
         """
         id_ = text(self._cts, "trace_id")
         ids, time = both(lambda: ids_in([("cts.resource_id", self._cts.get("resource_id"))]), self._time)
@@ -87,15 +86,15 @@ class CtsEvent:
         )
 
     def _worked(self) -> bool:
-        """Whether the rating is `normal`, under either of its names, and the code, if there is one, no error's."""
+        """Whether the rating is `normal`, under either of its names, and the code is not that of an error."""
         ratings = [self._cts[name] for name in ("trace_status", "trace_rating") if self._cts.get(name) is not None]
         code = self._cts.get("code")
-        # 0 stands in traces of calls that have no HTTP status.
+        # 0 is in traces of calls without an HTTP status.
         good = code is None or re.fullmatch(r"0|2\d\d", str(code)) is not None
         return good and bool(ratings) and all(str(rating).lower() == "normal" for rating in ratings)
 
     def _time(self) -> datetime:
-        """When CTS had the trace, or else when the thing was done."""
+        """Return when CTS recorded the trace, or else the time of the operation."""
         for name in ("record_time", "time"):
             if self._cts.get(name) is not None:
                 return moment(self._cts[name], f"cts.{name}")

@@ -1,4 +1,4 @@
-"""From an event of FunctionGraph to stop requests, whichever trigger it is from, but for the gateway's."""
+"""From an event of any trigger of FunctionGraph, except the gateway, to stop requests."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ class Trigger(Protocol):
     """One record of one trigger.
 
     Attributes:
-        name: the trigger as the log names it.
+        name: of the trigger, for the log.
     """
 
     name: ClassVar[str]
 
     def gate(self) -> Skip | None:
-        """Say whether there is anything to act on; None if there is.
+        """Return why the record is skipped; None if it is not.
 
         Raises:
             BadEvent: it is malformed.
         """
 
     def extract(self) -> StopRequest:
-        """Make the stop request.
+        """Return the stop request.
 
         Raises:
-            BadEvent: it is malformed; with every flaw.
+            BadEvent: it is malformed; with every violation.
         """
 
 
 def requests_of(document: Mapping[str, object], source: str, now: datetime) -> list[StopRequest]:
-    """What an event asks for: all of its records or, if one is malformed, none.
+    """Return the stop requests of an event: of all of its records or, if one is malformed, of none.
 
     Args:
         document: the event as the platform sends it.
-        source: what the `source` of each request begins with.
+        source: beginning of the `source` of each request.
         now: when it was received (aware).
 
     Raises:
-        BadEvent: with every flaw of every record.
+        BadEvent: with every violation of every record.
     """
     prefixed = "record" in document
     requests: dict[tuple[str, str], StopRequest] = {}
     violations: list[Violation] = []
-    for index, said in enumerate(_all_said(document, source, now)):
+    for index, record in enumerate(_records_of(document, source, now)):
         prefix = f"record[{index}]." if prefixed else ""
         try:
-            skip = said.gate()
+            skip = record.gate()
             if skip is not None:
-                _LOG.info("trigger ignored", extra={"trigger": said.name, "detail": skip.reason})
+                _LOG.info("trigger ignored", extra={"trigger": record.name, "detail": skip.reason})
                 continue
-            asked = said.extract()
+            asked = record.extract()
         except BadEvent as bad:
             violations += [Violation(f"{prefix}{violation.at}", violation.message) for violation in bad.violations]
             continue
@@ -72,7 +72,7 @@ def requests_of(document: Mapping[str, object], source: str, now: datetime) -> l
         if requests.setdefault((asked.source, asked.id), asked) != asked:
             violations.append(Violation(f"{prefix}smn.message_id", "must be unique within the event"))
     if requests and not violations:
-        # What stands beside text and messages; those are read for it too.
+        # The other members of the event; text and messages are checked for it as well.
         beside = {name: value for name, value in document.items() if name != "user_event"}
         if dry_run.requested_in(beside, "event", violations):
             requests = {key: replace(asked, dry_run=True) for key, asked in requests.items()}
@@ -81,7 +81,7 @@ def requests_of(document: Mapping[str, object], source: str, now: datetime) -> l
     return list(requests.values())
 
 
-def _all_said(document: Mapping[str, object], source: str, now: datetime) -> Sequence[Trigger]:
+def _records_of(document: Mapping[str, object], source: str, now: datetime) -> Sequence[Trigger]:
     if TimerEvent.is_one(document):
         return [TimerEvent(document, f"{source}/timer", now)]
     if CtsEvent.is_one(document):

@@ -1,7 +1,7 @@
-"""FunctionGraph's SMN trigger: the notifications of a topic, several in one event, each judged by itself.
+"""FunctionGraph's SMN trigger: the notifications of a topic, several in one event, each handled by itself.
 
-What they say is the same as over HTTPS. No signature comes along, and no topic has to be allowed: who connects a topic
-with the function has said so.
+The messages are the same as over HTTPS. There is no signature, and no list of permitted topics: a topic is permitted by
+the trigger that connects it with the function.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class SmnRecord:
 
     Attributes:
         record: as the platform sends it.
-        source: of the request that may come of it.
+        source: of the request.
         now: when it was received (aware).
     """
 
@@ -37,7 +37,7 @@ class SmnRecord:
 
     @classmethod
     def all_of(cls, document: Mapping[str, object], source: str, now: datetime) -> tuple[SmnRecord, ...]:
-        """The records of an event, of which there is at least one.
+        """Return the records of an event, of which there is at least one.
 
         Raises:
             BadEvent: there are none.
@@ -48,10 +48,10 @@ class SmnRecord:
         return tuple(cls(record, source, now) for record in records)
 
     def gate(self) -> Skip | None:
-        """Only a notification, and of Cloud Eye only an alarm that fires.
+        """Accept only a notification, and of Cloud Eye only an alarm that fires.
 
         Raises:
-            BadEvent: the message, its id or its time cannot be read.
+            BadEvent: the message, its id or its time cannot be parsed.
         """
         if not self._smn:
             return Skip("a record of another service")
@@ -60,10 +60,10 @@ class SmnRecord:
         return self._message().gate()
 
     def extract(self) -> StopRequest:
-        """What Cloud Eye's alarm is about, or canonical data.
+        """Return a request from Cloud Eye's alarm, or from canonical data.
 
         Raises:
-            BadEvent: with every flaw.
+            BadEvent: with every violation.
         """
         return self._message().extract()
 

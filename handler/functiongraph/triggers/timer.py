@@ -1,6 +1,6 @@
-"""FunctionGraph's timer: the additional text of the trigger is canonical data, as a schedule's data is elsewhere.
+"""FunctionGraph's timer: the additional text of the trigger is canonical data, as with any schedule.
 
-A tick has no id. Name and time of the trigger make one, and a tick that the platform sends again repeats both.
+An event of a timer has no id. It is made of the name and the time of the trigger, which are the same in a repeat.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class TimerEvent:
         return text(document, "trigger_type").upper() == "TIMER"
 
     def gate(self) -> Skip | None:
-        """A timer always means it; without any ids the result says so."""
+        """Accept every event of a timer; without ids it is refused later."""
         return None
 
     def extract(self) -> StopRequest:
-        """The ids in the trigger's text, which may also have none.
+        """Return a request from the trigger's text, which may have no ids.
 
         Raises:
-            BadEvent: with every flaw; text that is not JSON is one.
+            BadEvent: with every violation; text must be JSON.
         """
-        (name, time), request = both(self._run, self._asked)
+        (name, time), request = both(self._run, self._request)
         return replace(
             request,
             id=identity(name, rfc3339.render(time)),
@@ -66,16 +66,16 @@ class TimerEvent:
         except ValueError:
             raise BadEvent(Violation("time", "must be an RFC 3339 timestamp with a zone")) from None
 
-    def _asked(self) -> StopRequest:
-        """What the text asks for, before it has an identity."""
-        said = self.document.get("user_event")
-        data = None if isinstance(said, str) and not said.strip() else said
+    def _request(self) -> StopRequest:
+        """Return the request of the text, with a placeholder id."""
+        text = self.document.get("user_event")
+        data = None if isinstance(text, str) and not text.strip() else text
         try:
             return canonical(plain_event(data, id_="tick", source=self.source), self.now)
         except BadEvent as bad:
-            # Whoever wrote the text knows it by the platform's name.
-            told = [
+            # The author of the text knows the member by the platform's name.
+            violations = [
                 Violation(f"user_event{violation.at.removeprefix('data')}", violation.message)
                 for violation in bad.violations
             ]
-            raise BadEvent(*told) from None
+            raise BadEvent(*violations) from None
