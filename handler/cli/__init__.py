@@ -1,7 +1,7 @@
 """The `bms-autostop` command.
 
-Each subcommand is a module of its own, which is imported when it is called; so `--help` and shell completion do not
-pay for the HTTP client or the simulated cloud.
+Each subcommand is a module of its own, which is imported when it is called; so `--help` and shell completion import
+neither the HTTP client nor the simulated cloud.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _ClosedPipe(Exception):
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for."""
+    """A group whose commands are imported when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the names in the order of `--help`."""
@@ -85,7 +85,7 @@ def command(ctx: click.Context) -> None:
     Nova it is a clean shutdown with a time-out, with Ironic a soft power-off first, forced when that ends. Of the
     commands below only `serve`, `send --stop` and `approve` can lead to one.
     """
-    # None: click decides by whether the output is a terminal.
+    # None: click uses colour if the output is a terminal.
     ctx.color = False if os.environ.get("NO_COLOR") else None
 
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # The command says itself what matters; without a handler Python would print our log's warnings as bare texts.
+    # The command prints what is relevant; without a handler Python would print the log's warnings as plain text.
     logger, silent = logging.getLogger("handler"), logging.NullHandler()
     logger.addHandler(silent)
     given = list(arguments) if arguments is not None else None
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _interrupted()
     except _ClosedPipe:
-        # Python flushes the standard output at its end, and would complain that this fails.
+        # Python flushes the standard output at exit, which would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.CLOSED_PIPE
     finally:
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    """End as SIGINT ends a process: at once, without waiting for calls that other threads have under way."""
+    """End as SIGINT ends a process: at once, without waiting for calls of other threads."""
     sys.stdout.flush()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""`bms-autostop doctor`: check what lies between the settings and a stop."""
+"""`bms-autostop doctor`: check settings, network, login and permissions."""
 
 from __future__ import annotations
 
@@ -86,10 +86,13 @@ def configured(environ: Mapping[str, str]) -> list[Target]:
 
 
 def examine(target: Target, environ: Mapping[str, str], server_id: str | None, on_check: OnCheck) -> Iterator[Check]:
-    """Check one target: its settings, and what they lead to.
+    """Check one target: its settings, and the services that they name.
 
     Args:
-        server_id: a server that the right to stop is tested on; None for no such test.
+        target: to check.
+        environ: the environment.
+        server_id: of a server on which the permission to stop is tested; None for no test.
+        on_check: called before each check.
     """
     from handler.cli.checks import targets
     from handler.settings.env import SettingsError
@@ -114,7 +117,7 @@ def examine(target: Target, environ: Mapping[str, str], server_id: str | None, o
             checks = targets.notify_chat(settings, on_check)
         case Target.KEEP_SERVERS:
             checks = targets.keep_servers(settings, on_check)
-    # Without a setting nothing is known about callers; the warning above says so.
+    # Without a setting callers cannot be checked; see the warning above.
     yield from (check for check in checks if not (callers_unset and check.check == "callers"))
 
 

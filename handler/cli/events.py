@@ -1,4 +1,4 @@
-"""The event that `plan` and `send` are about: from a file, or made of the command line."""
+"""The event of `plan` and `send`: from a file, or made of the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Message:
     """An HTTP message that carries one event or several.
 
     Attributes:
-        headers: in lower case; values as the bytes on the wire read as Latin-1.
+        headers: names in lower case; values as bytes decoded as Latin-1.
     """
 
     headers: Mapping[str, str]
@@ -36,7 +36,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line names: a file, or servers, or a selector."""
+    """The arguments of the command: a file, or servers, or a selector."""
 
     file: str | None
     servers: tuple[str, ...]
@@ -56,7 +56,7 @@ def server_id(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
 
 
 def _entries(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Split entries of metadata at their first `=`; the text behind it may be empty."""
+    """Split entries of metadata at their first `=`; the value may be empty."""
     pairs = [one.partition("=") for one in value]
     if not all(key and sign for key, sign, _ in pairs):
         raise click.BadParameter("must be of the form KEY=VALUE", ctx, param)
@@ -64,12 +64,12 @@ def _entries(ctx: click.Context, param: click.Parameter, value: tuple[str, ...])
 
 
 def selection(command: _Decorated) -> _Decorated:
-    """Give a command the argument EVENT and the options that can stand in its place."""
+    """Add the argument EVENT and the options in place of it to a command."""
     return click.argument("event", metavar="[EVENT.json|-]", required=False)(servers(command))
 
 
 def servers(command: _Decorated) -> _Decorated:
-    """Give a command the options that name servers, and --reason."""
+    """Add the options that name servers, and --reason, to a command."""
     for decorate in (
         click.option("--reason", metavar="TEXT", help="Why; the result carries it. Not with EVENT."),
         click.option("--metadata", metavar="K=V", multiple=True, callback=_entries, help="Servers with this metadata."),
@@ -110,8 +110,9 @@ def message(
     """Read the event from its file, or make one of the options.
 
     Args:
-        dry_run: what an event that is made here says; None to leave it out.
-        type_: of an event that is made here.
+        asked: the arguments of the command.
+        dry_run: `dry_run` of an event from options; None to leave it out.
+        type_: of an event from options.
         more: further members of its data.
 
     Raises:
@@ -146,7 +147,7 @@ def message(
 
 
 def _from_file(content: bytes) -> Message:
-    """Tell the modes apart: an array is a batch; an object of just `headers` and `body` is binary mode."""
+    """Return the message in a file: an array is a batch; an object of just `headers` and `body` is binary mode."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):

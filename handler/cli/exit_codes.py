@@ -1,4 +1,4 @@
-"""Exit codes of the command. Each command's `--help` says what they mean there."""
+"""Exit codes of the command; see also each command's `--help`."""
 
 from __future__ import annotations
 

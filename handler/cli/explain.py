@@ -1,4 +1,4 @@
-"""`bms-autostop explain`: what a word of a result, a log line or a problem document means, and what to do."""
+"""`bms-autostop explain`: the meaning of a word of a result, a log line or a problem document, and what to do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def explain(word: str) -> int:
     has as its `reason`, `refusal` or `problem`, or as the `failure` of its `cause`.
     """
     known = entries()
-    # The type of a problem document, which ends in the word, will do as well.
+    # The type of a problem document, which ends in the word, is accepted, too.
     named = re.search(r"[a-z]+(-[a-z]+)*$", word.strip().lower())
     wanted = named[0] if named else word
     found = [entry for entry in known if entry.word == wanted]
@@ -61,7 +61,7 @@ def _kind(entry: Entry) -> str:
 
 
 def _meaning(entry: Entry) -> str:
-    """Return what the word says, in one sentence; empty if only the runbook knows it."""
+    """Return the meaning of the word in one sentence; empty if it is in the runbook only."""
     from handler.keep.meanings import MEANINGS as KEEP_MEANINGS
     from handler.keep.model import Reason as KeepReason
     from handler.stop.meanings import MEANINGS, REFUSALS

@@ -20,7 +20,7 @@ _SAFE = "It is not known whether the event was taken. Sending it again is safe: 
 
 
 def _valid(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """Make the check of an option whose text goes into the event as it is."""
+    """Return the check of an option whose text is copied into the event."""
 
     def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
         if value is not None:
@@ -111,7 +111,7 @@ def keep(
     )
     try:
         (event,) = decode(message.headers, message.body).events
-        # How far ahead a keep may end is for the function to say.
+        # The function limits how far ahead a keep may end.
         request = extract_keep(event, timedelta.max, datetime.now(UTC))
     except BadEvent as bad:
         problems(

@@ -1,4 +1,4 @@
-"""`bms-autostop plan`: say what an event would do."""
+"""`bms-autostop plan`: show what an event would do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plan(timeout: float, as_json: bool, verbose: bool, **options: Any) -> int:
     from handler.settings.env import SettingsError
 
     try:
-        # No caller has to be authenticated here, so it need not be set how.
+        # No caller is authenticated here, so this setting is not required.
         configured = read(
             Target.STOP_SERVERS, {"AUTOSTOP_INBOUND_AUTH": "none", **os.environ, "AUTOSTOP_DRY_RUN": "true"}
         )
@@ -97,7 +97,7 @@ def plan(timeout: float, as_json: bool, verbose: bool, **options: Any) -> int:
 
 
 def _details(failure: RetryableError) -> Iterator[str]:
-    """Yield what happened, what that came of as far as the texts are ours, and what to do."""
+    """Yield the error, its causes except for texts from outside, and what to do."""
     from handler.errors import AutostopError
 
     error: BaseException | None = failure

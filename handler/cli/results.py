@@ -1,4 +1,4 @@
-"""The `data` of a result event as text: of a plan that was made here, or of a function that was called."""
+"""The `data` of a result event as text: of a plan, or from a function."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COLOURS = {
     "skipped": "cyan",
     "failed": "red",
 }
-# The server's own line shows them.
+# Members that the server's own line shows.
 _IN_ROW = frozenset({"vm_state", "task_state"})
 
 
@@ -38,7 +38,7 @@ class ServerRow:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What there is to show of a result's data; all texts are escaped."""
+    """The shown members of a result's data; all texts are escaped."""
 
     refusal: str
     detail: str
@@ -47,7 +47,7 @@ class Result:
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Self:
-        """Read the data as far as it can be read; another version of the function may have made it."""
+        """Parse the data as far as possible; it may be from another version of the function."""
         rows = data.get("servers")
         return cls(
             refusal=_text(data.get("refusal")),
@@ -66,17 +66,18 @@ def lines(results: Sequence[Result], width: int, *, verbose: bool, planned: bool
     """Lay out results as text, one after the other.
 
     Args:
+        results: of a plan or a function.
         width: columns of a line.
-        verbose: with the evidence of each server.
-        planned: nothing was sent; it is only said what would be done.
+        verbose: whether the evidence of each server is shown.
+        planned: whether it is a plan, so that nothing was sent.
     """
     for number, result in enumerate(results, start=1):
         if len(results) > 1:
             yield from wrap(f"Event {number} of {len(results)}", width)
         if result.refusal:
             verb = "would be" if planned else "was"
-            said = f"The event {verb} refused as a whole: {result.refusal}. {result.detail}"
-            yield from wrap(f"{said} `bms-autostop explain {result.refusal}` says what to do.", width)
+            text = f"The event {verb} refused as a whole: {result.refusal}. {result.detail}"
+            yield from wrap(f"{text} `bms-autostop explain {result.refusal}` says what to do.", width)
         elif result.servers:
             rows = [_row(server, verbose) for server in result.servers]
             yield from table(("NAME", "SERVER", "STATE", "RESULT"), rows, width)
@@ -87,10 +88,11 @@ def lines(results: Sequence[Result], width: int, *, verbose: bool, planned: bool
 
 
 def summary(results: Sequence[Result], planned: str = "would be stopped") -> str:
-    """Return how many servers came out as what, in one line.
+    """Return the number of servers of each outcome, in one line.
 
     Args:
-        planned: what a dry run says of servers.
+        results: of a plan or a function.
+        planned: the verb for servers of a dry run.
     """
     counts = Counter(server.outcome for result in results for server in result.servers)
     total = sum(counts.values())
@@ -124,7 +126,7 @@ def _server(row: Mapping[str, Any]) -> ServerRow:
 
 
 def _pairs(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Each member under the name that the result event gives it; what is null is left out."""
+    """Return each member by its name in the result event, without null."""
     for name, value in row.items():
         match value:
             case None:

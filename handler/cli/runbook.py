@@ -9,7 +9,7 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent.parent
 _ACTION = "what to do"
-# The column that holds the words, and the one beside it that says what they come with.
+# The column of the words, and the one beside it.
 _KINDS = {"reason": "outcome", "keep reason": "outcome", "refusal": "", "problem": "answer", "failure": ""}
 
 

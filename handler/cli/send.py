@@ -27,7 +27,7 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class Delivery(StrEnum):
-    """What is known of an event that was posted."""
+    """Whether a posted event was accepted."""
 
     TAKEN = "taken"
     REFUSED = "refused"
@@ -37,7 +37,7 @@ class Delivery(StrEnum):
 
     @property
     def exit_code(self) -> Exit:
-        """The exit code that says so."""
+        """The exit code for it."""
         match self:
             case Delivery.TAKEN:
                 return Exit.OK
@@ -49,12 +49,12 @@ class Delivery(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of posting an event.
+    """The result of posting an event.
 
     Attributes:
-        delivery: what is known.
-        status: the HTTP status; None if no answer came.
-        detail: one sentence, in our words.
+        delivery: whether it was accepted.
+        status: the HTTP status; None if there was no answer.
+        detail: one sentence, without text from outside.
         results: the data of each result event in the answer.
         problem: the problem document of an answer that is not 2xx; empty if it has none.
     """
@@ -144,10 +144,10 @@ def send(
         problems("The event was not sent:", ["It asks for nothing: the function would ignore it."])
         return Exit.REFUSED
     if any(request.dry_run is not dry_run for request in requests):
-        said = (
+        text = (
             "The event cannot be made a dry run here." if dry_run else "The event says dry_run, and --stop was given."
         )
-        problems("The event was not sent:", [said])
+        problems("The event was not sent:", [text])
         return Exit.USAGE
     with Progress(f"waiting for {urlsplit(url).hostname}"):
         answer = post(url, message, token, timeout)
@@ -162,7 +162,7 @@ def bearer_token(file: str | None) -> str:
     """Return the bearer token; empty if there is none.
 
     Raises:
-        OSError: the file cannot be read, or holds no token.
+        OSError: the file cannot be read, or has no token.
     """
     token = Path(file).read_text(encoding="latin-1").strip() if file else os.environ.get("AUTOSTOP_SINK_TOKEN", "")
     if (file or token) and not _TOKEN.fullmatch(token):
@@ -173,14 +173,14 @@ def bearer_token(file: str | None) -> str:
 def _as_dry_run(message: events.Message) -> events.Message:
     """Return the same message with `dry_run` in the data of each event, where the data is a JSON object.
 
-    Whether that makes it a dry run is checked afterwards, by reading it as the function does.
+    Whether it is a dry run then is checked afterwards, by parsing it as the function does.
     """
     batch = message.headers.get("content-type", "").startswith("application/cloudevents-batch")
     structured = message.headers.get("content-type", "").startswith("application/cloudevents+json")
     from handler.inbound.cloudevents import strict_json
 
     try:
-        # Strictly, since a name that is there twice would be there once afterwards.
+        # Strictly, since a duplicate name would be lost.
         document = strict_json.loads(message.body)
     except ValueError:
         return message
@@ -194,13 +194,13 @@ def _as_dry_run(message: events.Message) -> events.Message:
 
 
 def _set_dry_run(data: dict[str, Any]) -> None:
-    # Any other value is a violation, which must be seen.
+    # Any other value is a violation, which must be reported.
     if isinstance(data.get("dry_run", False), bool):
         data["dry_run"] = True
 
 
 def requests_in(message: events.Message) -> list[StopRequest]:
-    """Read a message as the function does.
+    """Parse a message as the function does.
 
     Raises:
         AutostopError: the function would refuse it.
@@ -280,7 +280,7 @@ def _no_answer(failure: BaseException) -> Answer:
 
 
 def as_document(answer: Answer, requests: Sequence[StopRequest | KeepRequest]) -> dict[str, object]:
-    """Return what --json prints."""
+    """Return the document of --json."""
     return {
         "delivery": answer.delivery.value,
         "status": answer.status,
@@ -298,16 +298,19 @@ def show(
     planned: str = "would be stopped",
     url: str = "",
 ) -> None:
-    """Print what came of an event; what was not taken on standard error.
+    """Print the result of an event, on standard error if it was not accepted.
 
     Args:
-        planned: what a dry run says of servers, in the summary.
+        answer: of the function.
+        requests: the events.
+        verbose: whether the evidence of each server is shown.
+        planned: the verb for servers of a dry run, in the summary.
         url: of the function, for the command that approves a plan; empty if there can be none.
     """
     from handler.cli.results import Result, lines, summary
 
     width = terminal_width()
-    said = f"HTTP {answer.status}: {answer.detail}" if answer.status else answer.detail
+    text = f"HTTP {answer.status}: {answer.detail}" if answer.status else answer.detail
     if answer.delivery is not Delivery.TAKEN:
         details = [f"event: {request.id} from {request.source}" for request in requests]
         problem = answer.problem
@@ -318,11 +321,11 @@ def show(
                 details.append(f"{fault.get('at')}: {fault.get('fault')}")
         if word := re.search("[a-z]+(-[a-z]+)*$", str(problem.get("type", ""))):
             details.append(f"`bms-autostop explain {word[0]}` says what to do.")
-        problems(said, details)
+        problems(text, details)
         return
     for request in requests:
         click.echo("\n".join(wrap(escape(f"Event {request.id} from {request.source}"), width)))
-    click.echo("\n".join(wrap(said, width)))
+    click.echo("\n".join(wrap(text, width)))
     if answer.results:
         results = [Result.parse(data) for data in answer.results]
         rows = lines(results, width, verbose=verbose, planned=False)

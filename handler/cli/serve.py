@@ -59,7 +59,7 @@ def _check_free(host: str, port: int) -> None:
     """Raise OSError if nothing can listen there."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as listener:
-        # As gunicorn does: a connection that has just ended does not keep the port.
+        # As gunicorn does: a connection that has just ended does not occupy the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         # Two listeners can share an address only until the second one calls listen.

@@ -24,7 +24,7 @@ class Target(StrEnum):
 
 
 def declarations(target: Target) -> Sequence[Setting[Any]]:
-    """Return what is declared for a target, the OS_* variables of the cloud login left out."""
+    """Return the declared settings of a target, without the OS_* variables of the cloud login."""
     return [one for one in declared() if target in one.targets and not one.name.startswith("OS_")]
 
 

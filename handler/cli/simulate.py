@@ -78,7 +78,7 @@ def simulate(
 def _active_servers(cloud: Simulator, count: int) -> Iterator[str]:
     for number in range(1, count + 1):
         name = f"bms-{number:02}"
-        # The same at each start, so that what names them can be kept.
+        # The same at each start, so that commands with them can be repeated.
         yield f"{name} {cloud.add_server(name, id=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)))} active"
 
 

@@ -21,7 +21,7 @@ from handler.simulator import Simulator
 from handler.terminal import Progress, Row, counted, table, terminal_width, wrap
 
 _USER, _CHANNEL = "U2147483697", "C2147483705"
-# How many stops each server must have been sent in the end.
+# The expected number of stops of each server.
 _EXPECTED_STOPS = {CI_07: 1, CI_08: 1, CI_09: 0, CI_10: 0, DB_01: 0}
 _SERVERS = tuple(server for server in FLEET if server.id in _EXPECTED_STOPS)
 _NAMES = {server.id: server.name for server in _SERVERS}
@@ -38,11 +38,11 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One request to `receive_webhook`, and what must come of it.
+    """One request to `receive_webhook`, and its expected results.
 
     Attributes:
-        title: what a reader should know beforehand.
-        sent: the request in the words of its sender.
+        title: introduction for the reader.
+        sent: the request as its sender writes it.
         path, headers, body: the request.
         status: the HTTP status expected.
         response: words that the immediate answer must have.
@@ -135,7 +135,8 @@ def scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
     """Return what is sent, signed with the keys of this run.
 
     Args:
-        chat: its origin, for the address that a command brings for its answer.
+        chat: its origin, for the `response_url` of a command.
+        keys: the secrets to sign with.
     """
     typed = f"stop {CI_07} {CI_09} {DB_01} because weekend"
     body = _command(typed, f"{chat}/commands/T0001/1/demo")
@@ -166,7 +167,7 @@ def scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
             _signed(body, "made-up"),
             body,
             401,
-            "The signature is missing or wrong.",
+            "A valid signature is required.",
         ),
         Scenario(
             "An alert group: the alert about ci-08 fires, the one about ci-10 is resolved.",
@@ -226,7 +227,7 @@ def _alerts() -> bytes:
 
 
 def _run(scenario: Scenario, url: str, chat: StandIns, width: int) -> tuple[str, list[str]]:
-    """Send one request; return the text that shows both answers, and what was not as expected."""
+    """Send one request; return a text with both answers, and the deviations from what is expected."""
     text = [*_heading(scenario.title, width), "", *wrap(scenario.sent, width, "  sent     ")]
     answer = HTTP.post(
         f"{url.rstrip('/')}{scenario.path}", data=scenario.body, headers=dict(scenario.headers), timeout=30
@@ -258,7 +259,7 @@ def _heading(title: str, width: int) -> list[str]:
 
 
 def _show_servers(cloud: Simulator, width: int) -> list[str]:
-    """Print every server as it is in the end; return where the number of stops is not as expected."""
+    """Print the final state of every server; return where the number of stops is not as expected."""
     sent = {server.id: cloud.stops_sent(server.id) for server in _SERVERS}
     rows = [
         Row((one.name, cloud.server(one.id).vm_state, str(sent[one.id])), "", f"{one.vm_state}, {one.remark}")

@@ -29,11 +29,11 @@ _VIRTUAL = "s3.medium.2"
 
 @dataclass(frozen=True, slots=True)
 class DemoServer:
-    """A server to begin with.
+    """A server at the start.
 
     Attributes:
-        remark: what matters about it, for people.
-        kept: it has an `autostop-keep-until` of tomorrow.
+        remark: on its role, for the reader.
+        kept: whether it has an `autostop-keep-until` of tomorrow.
     """
 
     id: str

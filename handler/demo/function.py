@@ -1,4 +1,4 @@
-"""A function in a process of its own, as it runs in production, and the samples to send to it."""
+"""A function in a process of its own, as in production, and the samples to send to it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PACKAGE = Path(__file__).parent.parent
 _START_TIMEOUT = 30.0
 
 HTTP = requests.Session()
-# All of it is on this machine, where no proxy of the environment leads.
+# All of it is on this machine, so no proxy is used.
 HTTP.trust_env = False
-# A function ends at once when no connection to it is kept.
+# A function ends at once if there is no persistent connection to it.
 HTTP.headers["Connection"] = "close"
 
 

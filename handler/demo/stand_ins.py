@@ -1,4 +1,4 @@
-"""A chat and a broker on loopback for `demo-chat`: the chat shows what it is sent, the broker delivers events."""
+"""A simulated chat and broker on loopback for `demo-chat`: the chat shows its messages, the broker delivers events."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Posted:
     """A message that the chat received.
 
     Attributes:
-        path: where; the answer to a command and a message to a channel have different ones.
-        lines: what a reader would see.
+        path: of the URL; the answer to a command and a message to a channel have different ones.
+        lines: the shown text.
     """
 
     path: str
@@ -36,12 +36,12 @@ class Posted:
 
 @dataclass
 class StandIns:
-    """A chat and a broker at one address.
+    """A chat and a broker on one port.
 
     Attributes:
         url: its origin.
         deliver_to: URL that the broker delivers to; set it before anything is sent to the broker.
-        undelivered: what the broker could not deliver.
+        undelivered: events that the broker could not deliver.
     """
 
     url: str
@@ -57,14 +57,14 @@ class StandIns:
             return None
 
     def receive(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Take a message or an event. An event is delivered after it was acknowledged, as a broker does."""
+        """Accept a message or an event. An event is delivered after it was acknowledged, as by a broker."""
         if path == "/broker":
             threading.Thread(target=self.deliver, args=(headers, body), daemon=True).start()
         else:
             self._posted.put(Posted(path, tuple(plain_text(json.loads(body)))))
 
     def deliver(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Deliver an event until it is taken or refused, or time is up."""
+        """Deliver an event until it is accepted or refused, or the time is up."""
         sent = {name: value for name, value in headers.items() if name.lower().startswith(_FORWARDED)}
         deadline = time.monotonic() + _TIMEOUT
         failure = "no answer"
@@ -89,7 +89,7 @@ def stand_ins() -> Iterator[StandIns]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            """Take what comes, and acknowledge it."""
+            """Accept a request, and acknowledge it."""
             made.receive(self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"])))
             self.send_response_only(202 if self.path == "/broker" else 200)
             self.send_header("Content-Length", "0")
@@ -115,6 +115,6 @@ def plain_text(message: Mapping[str, Any]) -> Iterator[str]:
             plain = html.unescape(text["text"])
             if text["type"] == "mrkdwn":
                 plain = plain.replace("*", "")
-                # A heading; the first one has nothing above it.
+                # A heading, with a blank line above it except for the first one.
                 yield from [""] * (number > 0)
             yield from plain.splitlines()

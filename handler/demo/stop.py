@@ -1,4 +1,4 @@
-"""`bms-autostop demo`: the real function on a simulated cloud, and a check that everything comes out as it should."""
+"""`bms-autostop demo`: the real function on a simulated cloud, and a check of the results."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _COLOURS = {"stopped": "green", "planned": "green", "failed": "red", "unchanged"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One event of the demo, and what must come of it.
+    """One event of the demo, and its expected result.
 
     Attributes:
         sample: file under `events/samples/in`.
-        title: what a reader should know beforehand.
+        title: introduction for the reader.
         status: the HTTP status expected.
         type: the last words of the result event's type, or None if there is no result event.
         rows: for each server the outcome and reason expected.
-        stamped: the event gets the time of sending, as a producer would give it.
+        stamped: whether the event gets the time of sending, as from a producer.
     """
 
     sample: str
@@ -177,7 +177,7 @@ def _function(cloud: Simulator) -> AbstractContextManager[str]:
 
 
 def _run(scenario: Scenario, url: str, width: int) -> tuple[str, list[str]]:
-    """Send one event; return the text to show, and what was not as expected."""
+    """Send one event; return the text to show, and the deviations from what is expected."""
     event = json.loads((samples() / scenario.sample).read_text())
     if scenario.stamped:
         event["time"] = rfc3339.render(datetime.now(UTC))

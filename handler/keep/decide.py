@@ -1,4 +1,4 @@
-"""The decision: pure functions of the server that was just read, and of what was asked."""
+"""The decision: pure functions of the server that was just read, and of the request."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ class Decision:
 
 
 def decide(server: Server, until: datetime | None, protect: tuple[str, str]) -> Decision:
-    """Say what to do with one server that was just read.
+    """Decide what to do with one server that was just read.
 
-    An entry that is there is never replaced by an earlier time, and one that is not understood is never touched.
+    An existing entry is never replaced by an earlier time, and one that is not valid is never changed.
 
     Args:
+        server: as read.
         until: the time until which the server is to be kept (aware); None for a release.
-        protect: tag, or metadata key and value, that protects a server for good.
+        protect: tag, or metadata key and value, that protects a server permanently.
     """
     if server.vm_state in _GONE:
         return Decision(Move.LEAVE, Reason.NOT_FOUND, "It has been deleted.")
@@ -57,13 +58,13 @@ def decide(server: Server, until: datetime | None, protect: tuple[str, str]) -> 
 
 
 def kept_until(server: Server) -> datetime | None:
-    """Return the latest keep-until that a server carries, also one that has passed; None if it carries none."""
+    """Return the latest keep-until of a server, also one that has passed; None if it has none."""
     times = [parse_keep_until(value) for value, _, _ in labels(server, KEEP_UNTIL) if _is_time(value)]
     return max(times, default=None)
 
 
 def written(until: datetime) -> str:
-    """Return a time as it is written: RFC 3339 in UTC, in whole seconds, such as `2026-12-24T07:00:00Z`."""
+    """Render a time: RFC 3339 in UTC, in whole seconds, such as `2026-12-24T07:00:00Z`."""
     return until.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 

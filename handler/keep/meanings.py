@@ -1,4 +1,4 @@
-"""Each reason in one plain sentence, for people; a run does not need them."""
+"""Each reason in one plain sentence, for documents and chats; a run does not import it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The facts and the closed vocabularies of a keep: what was asked, and what came of it."""
+"""The data and the closed vocabularies of a keep: request and result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handler.stop.model import Policy, Refusal, Report, Selector
 
 
 class Outcome(StrEnum):
-    """What came of one server."""
+    """The outcome for one server."""
 
     KEPT = "kept"
     RELEASED = "released"
@@ -22,7 +22,7 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a server came out as it did; each reason belongs to exactly one outcome."""
+    """The reason for an outcome; each belongs to exactly one outcome."""
 
     KEPT = "kept"
     RELEASED = "released"
@@ -38,7 +38,7 @@ class Reason(StrEnum):
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome that this reason explains."""
+        """The outcome that this reason belongs to."""
         return _OUTCOME_OF[self]
 
 
@@ -58,10 +58,10 @@ _OUTCOME_OF: Mapping[Reason, Outcome] = {
 
 
 class KeepPolicy(NamedTuple):
-    """What this deployment allows.
+    """What this deployment permits.
 
     Attributes:
-        limits: age, number of servers, protection and dry run, as for a stop; the rest of it does not matter here.
+        limits: age, number of servers, protection and dry run, as for a stop; the rest of it is not used.
         max_keep: how far ahead a keep may end.
     """
 
@@ -71,14 +71,14 @@ class KeepPolicy(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KeepRequest:
-    """What one event asks for: exactly one of `duration`, `until` and `release` is set.
+    """The content of one event: exactly one of `duration`, `until` and `release` is set.
 
     Attributes:
         duration: how long the servers are to be kept, from the event's time on; or None.
         until: the time until which they are to be kept (aware); or None.
-        release: their keep is to end.
+        release: whether their keep is to end.
         source, id, type, server_ids, time, expires, dry_run, reason, requested_by, reply_to, correlationid,
-            traceparent, tracestate, selector: as `handler.stop.model.StopRequest` has them.
+            traceparent, tracestate, selector: as in `handler.stop.model.StopRequest`.
     """
 
     source: str
@@ -103,7 +103,7 @@ class KeepRequest:
         """Return the time until which the servers are to be kept, in whole seconds; None for a release.
 
         Args:
-            now: aware. A duration counts from the event's time, so that a repeat of the event asks for the same; from
+            now: aware. A duration counts from the event's time, so that a repeat of the event has the same result; from
                 `now` if the event has no time, or one in the future.
         """
         until = self.until
@@ -114,7 +114,7 @@ class KeepRequest:
 
 @dataclass(frozen=True, slots=True)
 class KeepResult:
-    """What came of one server.
+    """The result of one server.
 
     Attributes:
         keep_until: until when the server is kept, as last seen (aware); None if it is not kept, or was never seen.
@@ -141,14 +141,14 @@ class KeepResult:
 
 @dataclass(frozen=True, slots=True)
 class KeepReport:
-    """What came of one event: either it was refused as a whole, or each server has a result.
+    """The result of one event: either it was refused as a whole, or each server has a result.
 
     Attributes:
-        keep_until: the time that was asked for (aware); None for a release.
-        dry_run: nothing was written because the event or the deployment wanted a dry run.
-        servers: in the order of the request; empty if refused, or if no server fits the selector.
+        keep_until: the requested time (aware); None for a release.
+        dry_run: nothing was written because the event or the deployment asked for a dry run.
+        servers: in the order of the request; empty if refused, or if no server matches the selector.
         started_at, finished_at: aware, UTC.
-        detail: one plain sentence of the event as a whole, where the rows do not say it all; or None.
+        detail: one plain sentence about the event as a whole, or None.
     """
 
     request: KeepRequest
@@ -159,12 +159,12 @@ class KeepReport:
     started_at: datetime
     finished_at: datetime
     detail: str | None = None
-    # The metadata of a server is Nova's, in every mode.
+    # The metadata of a server is Nova's, with either API.
     api: str = "nova"
 
     @property
     def summary(self) -> dict[str, int]:
-        """How many servers came out as each outcome, by its name; also of those that none did."""
+        """Return the number of servers of each outcome, by its name; also where it is 0."""
         counts = {outcome.value: 0 for outcome in Outcome}
         for server in self.servers:
             counts[server.outcome] += 1

@@ -1,4 +1,4 @@
-"""What a keep needs of a cloud beside reading servers: writing one entry of their metadata, and nothing else."""
+"""The ports of a keep: reading servers, and writing one entry of their metadata."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from handler.stop.ports import Seen
 
 
 class ServerReader(Protocol):
-    """The part of a cloud that shows servers; see `handler.stop.ports.CloudReader`."""
+    """The part of a cloud that reads servers; see `handler.stop.ports.CloudReader`."""
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
-        """Show each of `ids` as it is now, or say why it cannot be shown."""
+        """Return the present state of each of `ids`, or the error for it."""
         ...
 
 
@@ -24,25 +24,27 @@ class MetadataCloud(Protocol):
     """
 
     def keep(self, server_id: str, until: str, timeout: float) -> str | None:
-        """Set the entry `autostop-keep-until`, once, without any repetition.
+        """Set the entry `autostop-keep-until` once, without a repetition.
 
         Returns:
-            The cloud's id for the request, or None if it gave none.
+            The cloud's id for the request, or None.
 
         Raises:
-            CloudError: anything but a success.
+            CloudError: it failed, or the answer was lost.
         """
         ...
 
     def release(self, server_id: str, key: str, timeout: float) -> str | None:
-        """Remove an entry, once, as `keep` sets one.
+        """Remove an entry once, as `keep` sets one.
 
         Args:
+            server_id: lower-case UUID.
             key: of an entry that is a keep-until, as the server has it.
+            timeout: seconds.
 
         Raises:
             ServerNotFound: there is no such server, or no such entry.
-            CloudError: anything else but a success.
+            CloudError: it failed in another way, or the answer was lost.
         """
         ...
 
@@ -51,13 +53,13 @@ class Clock(Protocol):
     """The time."""
 
     def now(self) -> datetime:
-        """Wall time, aware, UTC."""
+        """Return the wall time, aware, UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow."""
+        """Return the monotonic time in seconds."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for so many seconds."""
         ...

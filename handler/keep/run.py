@@ -23,7 +23,7 @@ class PreparedKeep:
     """An event whose servers are known, before anything is written.
 
     Attributes:
-        request: with the ids of the servers that its selector fits, if it has one.
+        request: with the ids of the servers that match its selector, if it has one.
         until: the time until which they are to be kept (aware); None for a release.
         refusal: why the event is refused as a whole, or None.
         detail: one sentence for the result, or None.
@@ -46,15 +46,19 @@ def prepare(
     backoff: Callable[[int], float] = backoff,
     on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> PreparedKeep:
-    """Decide whether the event is refused as a whole, and look up the servers of its selector.
+    """Decide whether the event is refused as a whole, and find the servers of its selector.
 
     Args:
+        request: the event.
+        policy: of this deployment.
+        reader: lists the servers.
+        executor: makes the calls.
         deadline: end of the budget, in seconds on the executor's monotonic clock.
         backoff: seconds to wait after the n-th failure in a row.
-        on_failure: called with each failed try to list servers.
+        on_failure: called with each failed attempt to list servers.
 
     Raises:
-        BudgetSpent: no whole list of servers could be had in time.
+        BudgetSpent: no complete list of servers could be read in time.
         CloudError: the servers cannot be listed, and waiting does not help.
     """
     now = executor.now()
@@ -98,18 +102,24 @@ def run(
     on_result: Callable[[KeepResult], None] = lambda _: None,
     on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> KeepReport:
-    """Handle one event that was prepared.
+    """Handle one prepared event.
 
     Args:
+        prepared: the event.
+        policy: of this deployment.
+        reader: reads the servers.
         writer: None for a dry run.
+        threads: run the tasks.
+        clock: the time.
         locks: shared by all events of the process.
         deadline: end of the budget, in seconds on the clock's monotonic time.
-        on_result: called with each server's result as soon as there is one, also if the event must come again.
+        backoff: seconds to wait after the n-th failure in a row.
+        on_result: called with each server's result as soon as there is one, also if the event must be sent again.
         on_failure: called with each failed call to the cloud.
 
     Raises:
-        BudgetSpent: not every server could be handled; what was written stays written, and a repeat finds it.
-        CloudError: the cloud failed, and not for a single server only; the event must come again.
+        BudgetSpent: not every server could be handled; a repeat finds what was written.
+        CloudError: the cloud failed, and not for a single server only; the event must be sent again.
     """
     request = prepared.request
 
@@ -146,7 +156,7 @@ def _settled(
     """Turn failures of single servers into results.
 
     Raises:
-        CloudError: one is the cloud's as a whole: it speaks of no server, and no other server of the event was seen.
+        CloudError: one is not about a single server, and no other server of the event was seen.
     """
     seen = any(isinstance(one, KeepResult) and one.vm_state is not None for one in found)
     results = []

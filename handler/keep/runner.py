@@ -3,7 +3,7 @@
 Nova sets metadata without comparing it first, so of two keeps at once the one that is written last wins, whichever is
 later. Each keep therefore reads right before it writes, reads back after it, and reads once more after a pause that is
 longer than another keep needs between its read and its write; if an earlier time has replaced its own, it writes again.
-Within one process the keeps of one server take turns.
+Within one process the keeps of one server are serialized.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from handler.keep.ports import Clock, MetadataCloud, ServerReader
 from handler.stop.model import Server
 
 _CALL_TIMEOUT = 10.0
-# So many calls that failed in a row, or writes that were not seen afterwards, are enough.
+# Most failed calls in a row, or writes that were not seen afterwards.
 _MOST_FAILURES = 4
 _MOST_WRITES = 4
-# Seconds between reading back and the last look, and how many times longer than our own read and write it is.
+# Seconds between reading back and the last read, and the factor by which it is longer than the own read and write.
 _SHORTEST_PAUSE, _LONGEST_PAUSE, _PAUSE_FACTOR = 0.5, 5.0, 3.0
 
 
 class ServerLocks:
-    """One lock for each server that is being worked on, so that the keeps of one server take turns."""
+    """One lock for each server in use, so that the keeps of one server are serialized."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -46,9 +46,10 @@ class ServerLocks:
 
     @contextmanager
     def holding(self, server_id: str, timeout: float) -> Iterator[None]:
-        """Hold the lock of a server.
+        """Hold the lock of a server in a `with` block.
 
         Args:
+            server_id: lower-case UUID.
             timeout: seconds to wait for it.
 
         Raises:
@@ -79,7 +80,7 @@ class KeepTask:
 
     Args:
         until: the time until which it is to be kept (aware); None for a release.
-        protect: tag, or metadata key and value, that protects a server for good.
+        protect: tag, or metadata key and value, that protects a server permanently.
         writer: None for a dry run, which then cannot write.
         deadline: end of the event's budget, in seconds on the clock's monotonic time.
         backoff: seconds to wait after the n-th failure in a row.
@@ -106,7 +107,7 @@ class KeepTask:
         """Handle the server.
 
         Returns:
-            Its result, or what the cloud failed with until patience ended.
+            Its result, or the last error of the cloud after the last attempt.
 
         Raises:
             BudgetSpent: the time is up and nothing was written.
@@ -152,7 +153,7 @@ class KeepTask:
         return min(self.deadline - self.clock.monotonic(), _CALL_TIMEOUT)
 
     def _sleep(self, seconds: float) -> bool:
-        """Wait; return False at once if there is not enough time left for another look after that."""
+        """Wait; return False at once if there is not enough time left for another read after that."""
         if self.clock.monotonic() + seconds >= self.deadline:
             return False
         self.clock.sleep(seconds)
@@ -173,7 +174,7 @@ class KeepTask:
     def _write(self, writer: MetadataCloud, decision: Decision) -> CloudError | None:
         left = self._left()
         if left <= 0:
-            # The next read finds the same, and ends it.
+            # The next read has the same result, and ends the task.
             return None
         try:
             if self.until is not None:
@@ -192,7 +193,7 @@ class KeepTask:
         return None
 
     def _failed(self, failure: object) -> KeepResult | CloudError | None:
-        """Return the end of the task after a read that brought nothing; None to read again."""
+        """Return the end of the task after a failed read; None to read again."""
         match failure:
             case BudgetSpent():
                 if self._writes:
@@ -220,7 +221,7 @@ class KeepTask:
             case CallDenied():
                 return self._result(Reason.FORBIDDEN, f"The login may not change its metadata: {fault}.", fault)
             case _:
-                # Not found may mean the entry as well as the server: the next read tells.
+                # Not found may mean the entry or the server: the next read shows which.
                 self._failed_writes += 1
                 return None if self._again(fault, self._failed_writes) else fault
 

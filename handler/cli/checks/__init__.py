@@ -1,6 +1,6 @@
 """What `bms-autostop doctor` checks.
 
-A check is `ok` only for what was seen to work. What could not be checked is a `warning`, and says so.
+A check is `ok` only for what was seen to work. What could not be checked is a `warning`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OnCheck = Callable[[str], None]
 
 
 class Status(StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -31,7 +31,7 @@ class Check:
     """One check.
 
     Attributes:
-        check: what was checked, in a word or two.
+        check: name of the check.
         detail: what was found.
         fix: what to do about it; empty if nothing.
     """
@@ -43,15 +43,15 @@ class Check:
 
 
 def ok(check: str, detail: str) -> Check:
-    """Return what was seen to work."""
+    """Return a check of something that works."""
     return Check(check, Status.OK, detail)
 
 
 def warning(check: str, detail: str, fix: str) -> Check:
-    """Return what may be wrong, or could not be checked."""
+    """Return a check of something that may be wrong, or could not be checked."""
     return Check(check, Status.WARNING, detail, fix)
 
 
 def error(check: str, detail: str, fix: str) -> Check:
-    """Return what keeps the function from working."""
+    """Return a check of something that keeps the function from working."""
     return Check(check, Status.ERROR, detail, fix)

@@ -30,21 +30,23 @@ from handler.stop.ports import DryRunStop, Taken
 
 _Answer = TypeVar("_Answer")
 
-# A version 4 UUID in form, but none that a random generator would make.
+# A version 4 UUID in form, but not one that a random generator would return.
 _UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 _UNAUTHORIZED = 401
 _NOT_ACCEPTABLE = 406
 
 
 def cloud(settings: Settings, server_id: str | None, on_check: OnCheck) -> Iterator[Check]:
-    """Check one thing after the other; ends early where the rest would repeat the same error.
+    """Check the cloud; ends early where the rest would repeat the same error.
 
     Args:
-        server_id: a server that the right to stop is tested on, if it is stopped already; None for no such test.
+        settings: of `stop_servers`.
+        server_id: of a server on which the permission to stop is tested, if it is stopped already; None for no test.
+        on_check: called before each check.
     """
     login = settings.login
     if login.kind is LoginKind.FUNCTIONGRAPH:
-        detail = "FunctionGraph hands a login to each call; it cannot be checked here"
+        detail = "FunctionGraph passes a login with each call; it cannot be checked here"
         yield warning("login", detail, "Call the function with a dry run and look at its result.")
         return
     if login.auth_url:
@@ -62,7 +64,7 @@ def cloud(settings: Settings, server_id: str | None, on_check: OnCheck) -> Itera
     try:
         caller = _Caller(settings)
     except Exception as failure:
-        # openstacksdk has exceptions of its own for what is wrong with clouds.yaml; their texts may quote it.
+        # openstacksdk has exceptions of its own for errors in clouds.yaml; their texts may quote it.
         if login.kind is not LoginKind.CLOUDS_YAML:
             raise
         detail = f"clouds.yaml has no usable entry {login.cloud} ({type(failure).__name__})"
@@ -91,14 +93,14 @@ def cloud(settings: Settings, server_id: str | None, on_check: OnCheck) -> Itera
 
 
 class _Caller:
-    """Makes calls to the cloud; a refused one does not keep the next one from being made."""
+    """Makes calls to the cloud, also after a refused one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._clouds = Clouds(settings)
 
     def call(self, make: Callable[[Clouds], _Answer]) -> _Answer | CloudError:
-        """Make a call; return what it raises."""
+        """Make a call; return its error if it fails."""
         try:
             return make(self._clouds)
         except CloudError as failure:
@@ -128,10 +130,10 @@ def _login_error(login: CloudLogin, failure: CloudError) -> Check:
 
 
 def _wrong_project(login: CloudLogin) -> Check | None:
-    """Tell a wrong project from a wrong password, which Keystone answers alike: log in without a project.
+    """Distinguish a wrong project from a wrong password, which Keystone answers alike, by a login without a project.
 
     Returns:
-        The error, if user and password are right; else None.
+        The error if user and password are right; else None.
     """
     client = HttpClient(verify=login.verify, pool=1)
     base = identity_url(login.auth_url)
@@ -166,8 +168,8 @@ def _logged_in(access: Token) -> Check:
     if set(access.roles) == {"reader"}:
         fix = "Give the user a role that may stop servers, such as member."
         return error("login", f"project {access.project_id}, with no role but reader", fix)
-    said = f"project {access.project_id}" if access.project_id else "the login does not say for which project"
-    return ok("login", f"{said}, roles {roles}" if roles else said)
+    text = f"project {access.project_id}" if access.project_id else "the project of the login is not known"
+    return ok("login", f"{text}, roles {roles}" if roles else text)
 
 
 def _url_setting(settings: Settings) -> str:
@@ -189,7 +191,7 @@ def _endpoint_error(settings: Settings, access: Token, failure: CloudError) -> C
 
 
 def _rights(settings: Settings, caller: _Caller, server_id: str | None, on_check: OnCheck) -> Iterator[Check]:
-    """Check what the login may do; all but the last one with calls that change nothing."""
+    """Check the permissions of the login; all but the last one with calls that only read."""
     on_check("list")
     page = caller.call(lambda clouds: clouds.reader().peek(TIMEOUT))
     if isinstance(page, CloudError):
@@ -199,7 +201,7 @@ def _rights(settings: Settings, caller: _Caller, server_id: str | None, on_check
             return
         yield _failed("list", page, settings, "ecs:servers:list or bms:servers:list", "GET /servers/detail")
         if isinstance(page, CloudUnexpectedAnswer):
-            # Not the API at all: the other calls would say the same.
+            # Not the API at all: the other calls would fail in the same way.
             return
     seen = [server for server in page if isinstance(server, Server)] if not isinstance(page, CloudError) else []
     if not isinstance(page, CloudError):
@@ -224,7 +226,7 @@ def _stopped(server: Server) -> bool:
 
 
 def _token_accepted(caller: _Caller) -> bool:
-    """Whether the API takes the token for another call: Nova says that there is no such server."""
+    """Whether the API accepts the token for another call: Nova answers that there is no such server."""
     found = caller.call(lambda clouds: clouds.reader().read([_UNKNOWN_ID], TIMEOUT).get(_UNKNOWN_ID))
     return isinstance(found, ServerNotFound)
 
@@ -287,11 +289,14 @@ def _history(settings: Settings, caller: _Caller, server_id: str) -> Check:
 
 
 def _stop(settings: Settings, caller: _Caller, server_id: str | None, example: str) -> Check:
-    """Test the right to stop on a server that is stopped already: then Nova answers 409 if it would be allowed.
+    """Test the permission to stop on a server that is stopped already: then Nova answers 409 if it is permitted.
 
-    An unknown id tells nothing: Nova answers 404 before it looks at rights.
+    An unknown id is of no use: Nova answers 404 before it checks permissions.
 
     Args:
+        settings: of `stop_servers`.
+        caller: makes the calls.
+        server_id: of the server; None for no test.
         example: the id of a server that is stopped, for the advice.
     """
     advice = (
@@ -299,7 +304,7 @@ def _stop(settings: Settings, caller: _Caller, server_id: str | None, example: s
     )
     if server_id is None:
         return warning("stop", "the right to stop was not tested", advice)
-    # Read again right before, so that the stop cannot meet a server that was started meanwhile.
+    # Read again right before, so that a server that was started meanwhile is not stopped.
     found = caller.call(lambda clouds: clouds.reader().read([server_id], TIMEOUT).get(server_id))
     if not isinstance(found, Server):
         return warning("stop", "the right to stop was not tested: the server could not be read", advice)
@@ -326,10 +331,13 @@ def _denied(failure: CloudError) -> bool:
 
 
 def _failed(check: str, failure: CloudError, settings: Settings, action: str, path: str) -> Check:
-    """Say why a call failed.
+    """Return a check for a failed call.
 
     Args:
-        action: what a policy of Open Telekom Cloud must allow.
+        check: name of the check.
+        failure: of the call.
+        settings: of `stop_servers`.
+        action: that a policy of Open Telekom Cloud must allow.
         path: the call, as access rules name it.
     """
     match failure:

@@ -19,7 +19,7 @@ from requests.utils import get_environ_proxies, select_proxy
 from handler.cli.checks import Check, error, ok, warning
 
 _CONNECT_TIMEOUT = 5.0
-# Beyond this the cloud refuses signed requests, and the age rule judges events by a wrong clock.
+# Beyond this the cloud refuses signed requests, and the age of events is wrong.
 _MOST_SKEW = 60.0
 
 
@@ -27,8 +27,10 @@ def reachable(check: str, url: str, verify: bool | str = True, *, ca_setting: st
     """Resolve, connect and make the TLS handshake, without sending a request.
 
     Args:
+        check: name of the check.
+        url: of the host.
         verify: True for the usual authorities, False for no check, a path, or PEM text of further authorities.
-        ca_setting: names the setting with the authorities, for the advice.
+        ca_setting: name of the setting with the authorities, for the advice.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -63,10 +65,13 @@ def reachable(check: str, url: str, verify: bool | str = True, *, ca_setting: st
 
 
 def in_clear(check: str, url: str, secret: str, fix: str) -> Iterator[Check]:
-    """Yield a warning if a secret goes over the network without TLS.
+    """Yield a warning if a secret is sent without TLS.
 
     Args:
-        secret: what goes over the network, such as `the password`.
+        check: name of the check.
+        url: that the secret is sent to.
+        secret: what is sent, such as `the password`.
+        fix: what to do about it.
     """
     parts = urlsplit(url)
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
@@ -119,5 +124,5 @@ def _is_loopback(host: str) -> bool:
 
 
 def _bundle() -> str:
-    """The CA bundle that requests takes: from its two variables, or certifi's."""
+    """Return the CA bundle that requests uses: from its two variables, or certifi's."""
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()

@@ -1,4 +1,4 @@
-"""What there is to check for each target, beside its settings."""
+"""The checks of each target, beside its settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def stop_servers(settings: Settings, server_id: str | None, on_check: OnCheck) -
     """Check callers, cloud and sink.
 
     Args:
-        server_id: as `cloud.cloud` has it.
+        settings: of the target.
+        server_id: as of `cloud.cloud`.
+        on_check: called before each check.
     """
     from handler.cli.checks.cloud import cloud
 
@@ -35,7 +37,7 @@ def stop_servers(settings: Settings, server_id: str | None, on_check: OnCheck) -
 
 
 def keep_servers(settings: KeepSettings, on_check: OnCheck) -> Iterator[Check]:
-    """Check callers, login, Nova and sink. The right to write metadata is not tested: that would change a server."""
+    """Check callers, login, Nova and sink. Writing metadata is not tested, since that would change a server."""
     from handler.cloud.metadata import MetadataClouds
 
     yield from _callers(settings.callers.inbound_auth, settings.callers.oidc, on_check)
@@ -59,7 +61,7 @@ def keep_servers(settings: KeepSettings, on_check: OnCheck) -> Iterator[Check]:
 
 
 def receive_webhook(settings: WebhookSettings, on_check: OnCheck) -> Iterator[Check]:
-    """Check which producers are on, who may ask from chats, and the sink."""
+    """Check which producers are on, which users of chats are permitted, and the sink."""
     from handler.inbound.webhooks.registry import SWITCHES
 
     enabled = [path for path, switch in SWITCHES.items() if switch(settings)]
@@ -132,7 +134,7 @@ def _sink(setting: str, sink: SinkSettings) -> Iterator[Check]:
 
 
 def _topic(settings: Settings | KeepSettings) -> Check:
-    """Check where the results are published. Publishing itself is not tried: subscribers would see it."""
+    """Check the topic of the results. Publishing itself is not tested, since subscribers would get the message."""
     from handler.cloud.connect import Clouds
 
     topic = Clouds(settings).topic()
