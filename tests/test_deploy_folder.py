@@ -27,10 +27,12 @@ FINAL = DOCKERFILE[max(index for index, (name, _) in enumerate(DOCKERFILE) if na
 
 
 def last(name: str) -> str:
+    """Return the last instruction of this name in the final stage."""
     return [rest for instruction, rest in FINAL if instruction == name][-1]
 
 
 def environment() -> dict[str, str]:
+    """Return the variables that the image sets."""
     return dict(pair.split("=", 1) for name, rest in FINAL if name == "ENV" for pair in rest.split())
 
 
@@ -41,7 +43,7 @@ def hadolint(text: str) -> str:
 
 
 def test_dockerfile_is_as_the_linter_wants_it() -> None:
-    """It finds nothing; a base without a version, and a command that is no exec form, it finds."""
+    """It finds nothing; a base without a version, and a command that is not an exec form, it finds."""
     text = (DEPLOY / "Dockerfile").read_text()
     assert hadolint(text) == ""
     assert "DL3006" in hadolint(text.replace(":3.12-slim-trixie", "").replace("FROM ${PYTHON_IMAGE}", "FROM python"))

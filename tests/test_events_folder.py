@@ -92,10 +92,12 @@ REFUSED_FOR_AGE = {"outdated.json", "expired.json"}
 
 
 def sample(name: str) -> Any:
+    """Return a sample."""
     return json.loads((EVENTS / "samples" / name).read_text())
 
 
 def names(folder: str) -> list[str]:
+    """Return the names of the samples in a folder."""
     return sorted(path.name for path in (EVENTS / "samples" / folder).glob("*.json"))
 
 
@@ -103,14 +105,17 @@ RESULTS = [name for name in names("out") if name != "problem.json"]
 
 
 def validator(schema: str) -> Draft202012Validator:
+    """Return a validator of one of the schemas."""
     return Draft202012Validator({"$ref": BASE + schema}, registry=REGISTRY)
 
 
 def faults(schema: str, instance: object) -> list[str]:
+    """Return the paths and messages of what a schema does not permit."""
     return [f"{error.json_path}: {error.message}" for error in validator(schema).iter_errors(instance)]
 
 
 def paths(schema: str, instance: object) -> set[str]:
+    """Return the paths of what a schema does not permit."""
     return {error.json_path for error in validator(schema).iter_errors(instance)}
 
 
@@ -130,6 +135,7 @@ def structured(name: str) -> Any:
 
 
 def refs(node: object) -> Iterator[str]:
+    """Yield the references in a schema."""
     match node:
         case dict():
             if isinstance(node.get("$ref"), str):
@@ -252,7 +258,7 @@ def test_batch_sample_is_well_formed() -> None:
 
 
 def test_a_batch_with_one_malformed_member_is_malformed() -> None:
-    """One bad member spoils the batch, and the fault says which member it is."""
+    """One bad member invalidates the batch, and the fault says which member it is."""
     batch = [*structured("batch.json"), structured("malformed.json")]
     assert "$[2].id" in paths("cloudevent-batch-in.json", batch)
 
@@ -598,7 +604,7 @@ def test_result_may_carry_extensions_of_the_platform() -> None:
         pytest.param(row("failed", "not-found", name="ci-07"), id="deleted meanwhile"),
     ],
 )
-def test_row_may_tell_of_a_stop_that_the_cloud_turned_down(seen: dict[str, object]) -> None:
+def test_row_may_have_a_stop_that_the_cloud_refused(seen: dict[str, object]) -> None:
     """A server that changed between our look and our stop keeps the name and state seen first."""
     assert faults("result.v1.json#/$defs/server", seen) == []
 
@@ -677,6 +683,7 @@ def test_result_says_what_it_was_asked(key: str) -> None:
 
 @pytest.fixture(scope="module")
 def asyncapi() -> Any:
+    """The AsyncAPI document."""
     return yaml.safe_load((EVENTS / "asyncapi.yaml").read_text())
 
 

@@ -179,7 +179,7 @@ def test_an_extractor_that_can_find_nothing_is_400(
 
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "multipart/form-data"])
 def test_the_content_type_of_a_form_is_named(stopper: Stopper, content_type: str) -> None:
-    """It is what clients send unless told otherwise."""
+    """It is what clients send by default."""
     answer = stopper.send(IDS, ce(content_type))
     assert answer.status_code == 400
     assert content_type in answer.json()["faults"][0]["fault"]
@@ -447,7 +447,7 @@ RDS = "3d39c18788b54a919bab633874c159dfin01"
     ],
 )
 def test_an_alarm_about_something_else_is_ignored(stopper: Stopper, document: dict[str, object]) -> None:
-    """It is no server's, whatever UUID it has; and it is not malformed."""
+    """It is not a server's, whatever UUID it has; and it is not malformed."""
     answer = invoke(stopper, document)
     assert (answer.status_code, answer.content, stopper.running()) == (204, b"", {A, B})
 
@@ -484,7 +484,7 @@ def test_an_alarm_may_be_a_dry_run(stopper: Stopper, document: dict[str, object]
 
 
 def test_an_alarm_that_began_in_the_future_is_400(stopper: Stopper) -> None:
-    """A time that is not understood proves nothing."""
+    """A time that is not understood is a violation."""
     ahead = int((datetime.now(UTC) + timedelta(hours=1)).timestamp() * 1000)
     times: list[Any] = [ahead, "soon", {}]
     for time in times:
@@ -592,7 +592,7 @@ def test_a_bad_alert_does_not_block_its_group(webhook: Webhook, bad: object) -> 
 
 @pytest.mark.parametrize("starts_at", ["yesterday", "2999-01-01T00:00:00Z", 5, "2026-11-20T12:00:00"])
 def test_an_alert_whose_start_is_not_understood_is_a_bad_alert(webhook: Webhook, starts_at: object) -> None:
-    """A server that was started since could not be told."""
+    """A server that was started since could not be recognised."""
     assert webhook.post("/grafana", group(firing(B, startsAt=starts_at), firing(A))).status_code == 200
     assert webhook.ids() == [A]
     assert webhook.post("/grafana", group(firing(B, startsAt=starts_at))).status_code == 400
@@ -679,7 +679,7 @@ def test_azure_names_the_server_in_either_place(
     assert (answer.status_code, webhook.ids()) == (status, ids), answer.text
 
 
-def test_another_schema_of_azure_is_told_what_to_switch_on(webhook: Webhook) -> None:
+def test_another_schema_of_azure_is_refused_with_what_to_switch_on(webhook: Webhook) -> None:
     """The fault is the advice."""
     answer = webhook.post("/azure-monitor", {"schemaId": "AzureMonitorMetricAlert"})
     assert "common alert schema" in answer.json()["faults"][0]["fault"]
@@ -921,8 +921,8 @@ def test_a_dry_run_that_is_not_wanted_is_none(
 
 
 @pytest.mark.parametrize("path", ["/alertmanager", "/grafana", "/azure-monitor", "/eventbridge", "/gitlab"])
-def test_a_form_in_place_of_json_is_told_its_content_type(webhook: Webhook, path: str) -> None:
-    """It is what clients send unless told otherwise; JSON is read whatever it is called."""
+def test_a_form_in_place_of_json_is_refused_with_its_content_type(webhook: Webhook, path: str) -> None:
+    """It is what clients send by default; JSON is read whatever it is called."""
     form = "application/x-www-form-urlencoded"
     answer = webhook.post(path, "a=b", **{"content-type": form})
     assert (answer.status_code, webhook.handed_on()) == (400, [])

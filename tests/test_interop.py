@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.inbound.webhooks.scene import Scene, basic, bearer, fresh_secret, says
-from tests.support.events import Behind, faults_of, knock
+from tests.support.events import FakeHandler, call_endpoint, faults_of
 
 CAPTURED = ROOT / "tests" / "captured"
 JAVASCRIPT = ROOT / "tests" / "harness" / "interop" / "javascript"
@@ -27,19 +27,19 @@ UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 NO_REQUESTS = {"latin-binary": 400, "own-result": 204}
 
 
-def played(name: str, behind: Behind) -> Any:
-    """Bring one message of the SDK to the door, as WSGI would."""
+def played(name: str, fake: FakeHandler) -> Any:
+    """Bring one message of the SDK to the endpoint, as WSGI would."""
     sent = SDK["messages"][name]["sent"]
     headers = {key.lower(): value for key, value in sent["headers"].items()}
-    return knock((headers, sent["body"].encode()), behind)
+    return call_endpoint((headers, sent["body"].encode()), fake)
 
 
 @pytest.mark.parametrize("name", sorted(set(SDK["messages"]) - set(NO_REQUESTS)))
 def test_what_the_javascript_sdk_sends_is_understood(name: str) -> None:
     """In either mode: the one server, with the id and the time of the event."""
-    behind = Behind()
-    assert played(name, behind).status == 200
-    (request,) = behind.requests
+    fake = FakeHandler()
+    assert played(name, fake).status == 200
+    (request,) = fake.requests
     sent = SDK["messages"][name]["sent"]
     text = sent["body"] + sent["headers"].get("ce-subject", "")
     if name == "bytes-structured":
@@ -52,7 +52,7 @@ def test_what_the_javascript_sdk_sends_is_understood(name: str) -> None:
 
 def test_odd_values_of_the_javascript_sdk_arrive_as_they_were() -> None:
     """Any text in structured mode; in binary mode what was encoded by hand is decoded once, and no more."""
-    structured, percent = Behind(), Behind()
+    structured, percent = FakeHandler(), FakeHandler()
     played("unicode-structured", structured)
     played("percent-binary", percent)
     assert (structured.requests[0].id, structured.requests[0].reason) == ("js-ünï %41", "Übung ✓ 100 %")
@@ -62,9 +62,9 @@ def test_odd_values_of_the_javascript_sdk_arrive_as_they_were() -> None:
 def test_what_asks_for_nothing_comes_to_nothing() -> None:
     """The SDK's unencoded Latin-1 is refused by name, and a result of ours that comes back is ignored."""
     for name, status in NO_REQUESTS.items():
-        behind = Behind()
-        answer = played(name, behind)
-        assert (answer.status, behind.requests) == (status, [])
+        fake = FakeHandler()
+        answer = played(name, fake)
+        assert (answer.status, fake.requests) == (status, [])
         if status == 400:
             assert faults_of(answer) == {"subject": "must be UTF-8 once percent-decoded"}
 
@@ -88,9 +88,9 @@ def test_what_alertmanager_sends_is_understood(name: str) -> None:
 
 
 def test_alertmanagers_notifications_are_all_there() -> None:
-    """Firing, resolved and both in one, with each proof; so a new capture cannot lose one unnoticed."""
+    """Firing, resolved and both in one, with each kind of credentials; so a new capture cannot lose one unnoticed."""
     states = ("firing", "firing-and-resolved", "resolved")
-    assert set(ALERTMANAGER["messages"]) == {f"{state}-{proof}" for state in states for proof in PROOFS}
+    assert set(ALERTMANAGER["messages"]) == {f"{state}-{credentials}" for state in states for credentials in PROOFS}
 
 
 def test_nothing_of_a_machine_is_in_what_was_captured() -> None:
@@ -110,7 +110,7 @@ def test_the_sdk_is_pinned_without_addresses() -> None:
     assert all("integrity" in package and "resolved" not in package for package in packages.values())
 
 
-def test_a_missing_program_is_told_with_its_package() -> None:
+def test_a_missing_program_is_reported_with_its_package() -> None:
     """Before anything is installed or run."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.harness.interop"],

@@ -52,7 +52,7 @@ def _matchers(inside: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("where", "expression"), EXPRESSIONS)
-def test_every_expression_is_about_what_the_code_tells(where: str, expression: str) -> None:
+def test_every_expression_is_about_what_the_code_records(where: str, expression: str) -> None:
     """Each metric exists, and has each label."""
     named = series_of(expression)
     assert named, where
@@ -62,7 +62,7 @@ def test_every_expression_is_about_what_the_code_tells(where: str, expression: s
 
 
 def test_every_metric_is_observed_at() -> None:
-    """By the dashboard or an alert; what nobody looks at need not be told."""
+    """By the dashboard or an alert; what is not shown need not be recorded."""
     observed_at = {name for _, expression in EXPRESSIONS for name in series_of(expression)}
     for metric in METRICS:
         assert {in_prometheus(metric) + suffix for suffix in _SUFFIXES[metric.kind]} & observed_at, metric.name
@@ -172,7 +172,7 @@ def test_collector_names_its_least_version() -> None:
     assert re.search(r"Collector 0\.144\.0 or newer", text)
 
 
-def test_a_missing_promtool_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_promtool_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """With what to install."""
     monkeypatch.setenv("PATH", "")
     assert main() == 2

@@ -53,7 +53,7 @@ def clouds() -> Iterator[tuple[Simulator, Simulator]]:
 
 
 def use_everything(start_function: StartFunction, cloud: Simulator, api: str, *logins: Mapping[str, str]) -> None:
-    """Whatever makes a call: one server, many, one that is not there, a rehearsal, readiness, the doctor."""
+    """Whatever makes a call: one server, many, one that is not there, a dry run, readiness, the doctor."""
     # What one cloud's login needs must not stay for the next one's.
     login = {"OS_PROJECT_DOMAIN_NAME": "", **cloud.environ()}
     function = start_function(cloud, AUTOSTOP_API=api, **login)
@@ -135,7 +135,7 @@ def test_a_policy_holds_exactly_the_actions_of_the_calls(api: str) -> None:
 
 @pytest.mark.parametrize("api", ["nova", "bms", "keep"])
 def test_terraform_grants_what_the_policy_does(api: str) -> None:
-    """The agency of FunctionGraph is no exception."""
+    """The agency of FunctionGraph is not an exception."""
     terraform = (ROOT / "deploy" / "functiongraph" / "main.tf").read_text()
     granted = re.search(rf"\n    {api} = \[(.*?)\]", terraform, re.DOTALL)
     assert granted is not None
@@ -161,7 +161,7 @@ def test_upstreams_rules_are_those_of_the_calls(api: str, role: str) -> None:
 
 
 def test_the_doctor_advises_actions_of_the_policies() -> None:
-    """Whoever follows the doctor and whoever follows the policies do the same."""
+    """Who follows the doctor and who follows the policies do the same."""
     advised = set(
         re.findall(r"(?:ecs|bms):servers:\w+", (ROOT / "handler" / "cli" / "checks" / "cloud.py").read_text())
     )
@@ -169,10 +169,10 @@ def test_the_doctor_advises_actions_of_the_policies() -> None:
     assert advised == allowed
 
 
-def test_every_file_is_told_of() -> None:
+def test_every_file_is_described() -> None:
     """The README of the folder knows them all."""
-    told = (POLICIES / "README.md").read_text()
-    assert [path.name for path in POLICIES.iterdir() if f"`{path.name}`" not in told and path.suffix != ".md"] == []
+    reported = (POLICIES / "README.md").read_text()
+    assert [path.name for path in POLICIES.iterdir() if f"`{path.name}`" not in reported and path.suffix != ".md"] == []
 
 
 def _verbs(actions: Iterable[str]) -> set[str]:

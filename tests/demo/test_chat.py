@@ -31,7 +31,7 @@ def test_the_demo_shows_both_answers_and_ends_well(
     for words in (
         "at once  HTTP 200: Understood: stop 3 servers",
         "as an answer to the command:\n           | Asked to stop: 3 servers, of which 1 skipped, 1 stopped",
-        "at once  HTTP 401: The signature is missing or wrong.",
+        "at once  HTTP 401: A valid signature is required.",
         "in the channel:\n           | Asked to stop: 1 server, of which 1 stopped.",
         f"| • ci-08 ({CI_08})",
         "ci-10  active   0           active, env=ci",
@@ -166,7 +166,7 @@ def test_the_chat_shows_what_slack_would(around: StandIns) -> None:
 
 
 def test_the_broker_answers_at_once_and_delivers_until_it_is_taken(around: StandIns) -> None:
-    """With what proves the sender, and the event's attributes."""
+    """With what authenticates the sender, and the attributes of the event."""
     with SinkServer(Say(503), Say(204)) as sink:
         around.deliver_to = sink.url
         headers = {"ce-id": "7", "Authorization": "Bearer t", "X-Other": "x"}
@@ -179,7 +179,7 @@ def test_the_broker_answers_at_once_and_delivers_until_it_is_taken(around: Stand
     assert around.undelivered == []
 
 
-def test_the_broker_tells_what_it_could_notdeliver(around: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_broker_says_what_it_could_not_deliver(around: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal at once, anything else when its patience ends."""
     monkeypatch.setattr(stand_ins_module, "_TIMEOUT", 0.3)
     with SinkServer(Say(400)) as sink:

@@ -29,6 +29,7 @@ _numbers = itertools.count(1)
 
 
 def found(kind: str, name: str) -> dict[str, Any]:
+    """Return an object of the manifests."""
     return next(each for each in OBJECTS if (each["kind"], each["metadata"]["name"]) == (kind, name))
 
 

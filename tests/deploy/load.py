@@ -58,7 +58,7 @@ class Answers:
             self.seconds.append(seconds)
             self.halves += half
 
-    def told(self) -> str:
+    def reported(self) -> str:
         """In one line."""
         ordered = sorted(self.seconds)
         many = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(self.statuses.items()))
@@ -119,7 +119,7 @@ def main() -> int:
             took = time.perf_counter() - began
             after = memory(process.pid)
             print(f"{options.events} events in {took:.1f} s, each a running server, {LATENCY * 1000:.0f} ms a call:")
-            print(f"  {answers.told()}")
+            print(f"  {answers.reported()}")
             print(
                 f"  memory {before:.1f} MiB before, {after:.1f} MiB after, {memory(process.pid, peak=True):.1f} at most"
             )
@@ -128,7 +128,7 @@ def main() -> int:
             fine &= simulated.calls()["stop"] == options.events
             again = fire(process.url, simulated.ids, options.events // 2, options.seconds / 2)
             print(f"half as many again, servers stopped already: memory {memory(process.pid):.1f} MiB")
-            print(f"  {again.told()}", flush=True)
+            print(f"  {again.reported()}", flush=True)
             fine &= again.statuses == {200: options.events // 2} and memory(process.pid) < after * 1.1 + 2.0
             simulated.restart()
             few = options.events // 4
@@ -145,7 +145,7 @@ def main() -> int:
             sender.join()
             stops = simulated.calls().get("stop", 0)
             print(f"SIGTERM in the middle of {few} events in 3 s: exit code {code}, {stops} servers stopped")
-            print(f"  {answers.told()}")
+            print(f"  {answers.reported()}")
             # Who was not answered was not taken: no server was stopped without a result.
             fine &= stops == answers.statuses[200] > 0
             fine &= set(answers.statuses) <= {0, 200, 503} and not answers.halves and code == 0

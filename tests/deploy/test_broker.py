@@ -16,6 +16,7 @@ A_RESULT = {"ce-id": "r", "ce-source": "/f", "ce-type": "result", "ce-specversio
 
 
 def event(**attributes: str) -> Event:
+    """Return an event with these attributes."""
     return Event({"id": "1", "source": "/t", "type": "ask", "specversion": "1.0", **attributes}, b"{}")
 
 
@@ -80,7 +81,7 @@ def test_no_answer_at_all_is_a_dead_letter_in_the_end() -> None:
         assert replay(function, letters, objects()).dead == [("1", "500")]
 
 
-def test_an_answer_that_is_no_event_is_a_failure() -> None:
+def test_an_answer_that_is_not_an_event_is_a_failure() -> None:
     """A friendly `OK` would be tried again and again."""
     with SinkServer(*[Say(200, {}, b"OK")] * 4) as function, SinkServer() as letters:
         broker = replay(function, letters, objects())
@@ -158,7 +159,7 @@ def test_an_unknown_filter_is_an_error() -> None:
         matches([{"cesql": "type = 'ask'"}], {})
 
 
-def test_what_is_no_event_is_none() -> None:
+def test_what_is_not_an_event_is_none() -> None:
     """The four attributes make it one, whatever case its headers have."""
     assert event_of({"ce-id": "1"}, b"") is None
     sent = event_of({name.title(): value for name, value in A_RESULT.items()} | {"Content-Type": "x/y"}, b"z")
@@ -211,8 +212,10 @@ def test_producer_is_answered_after_the_function_only_by_a_synchronous_channel(c
 
 
 def test_subscriber_that_is_down_holds_the_producer_and_multiplies_results() -> None:
-    """Observed on the default: no answer in 40 s, once over ten minutes; the result came to the log six times, about
-    60, 160, 310 and 500 s after the first; the function was called once.
+    """The default broker gives no response in 40 s, once over ten minutes.
+
+    Observed: the result came to the log six times, about 60, 160, 310 and 500 s after the first; the function ran
+    once.
     """
     broker, publication = a_dead_chat(Channel.SYNCHRONOUS, chat="")
     assert publication.answered_at is not None

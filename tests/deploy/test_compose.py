@@ -124,7 +124,7 @@ def _commands() -> list[str]:
 
 
 def test_playground_does_what_its_readme_says(playground: Playground) -> None:
-    """The event stops its server and then finds it stopped; the alarm becomes an event, which the log tells of."""
+    """The event stops its server and then finds it stopped; the alarm becomes an event, which the log reports."""
     event, alarm, keep = _commands()
     first = playground.request(event)
     assert first.status_code == 200

@@ -24,7 +24,7 @@ HEADERS = {"ce-id": "e1", "ce-source": "/s", "ce-type": "t", "ce-knativeerrorcod
 
 @pytest.fixture(scope="module")
 def alertmanager() -> Iterator[SinkServer]:
-    """One that is in trouble when it is asked first."""
+    """One that is failing when it is asked first."""
     with SinkServer(Say(503)) as server:
         yield server
 
@@ -93,7 +93,7 @@ def test_without_a_dead_letter_there_is_no_series(tmp_path: Path) -> None:
         process.kill()
 
 
-def test_it_ends_when_it_is_told(tmp_path: Path) -> None:
+def test_it_ends_on_sigterm(tmp_path: Path) -> None:
     """As the first process of a container it would not hear SIGTERM by itself."""
     process = Process(SERVICE, {}, tmp_path / "log")
     process.restart()

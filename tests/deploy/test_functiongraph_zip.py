@@ -70,7 +70,7 @@ def test_zip_stops_a_server_where_nothing_else_is(unpacked: Path, on_path: bool)
     assert called.strangers == []
 
 
-def test_zip_has_what_proves_callers_and_reads_paths(files: dict[str, bytes]) -> None:
+def test_zip_has_what_authenticates_callers_and_reads_paths(files: dict[str, bytes]) -> None:
     """What is imported only when a setting asks for it is packed too."""
     for name in ("jmespath/__init__.py", "jwt/__init__.py", "cryptography/__init__.py", "certifi/cacert.pem"):
         assert name in files
@@ -165,13 +165,13 @@ def test_requirements_are_followed_as_the_platform_would() -> None:
     assert [each.name for each in package.needed([Requirement("a")], available)] == ["a", "b", "c"]
 
 
-def test_missing_requirement_is_told() -> None:
+def test_missing_requirement_is_reported() -> None:
     """A zip that lacks something is not packed."""
     with pytest.raises(ValueError, match="b is needed"):
         package.needed([Requirement("a")], [_distribution("a", "b")])
 
 
-def test_two_files_of_one_name_are_told(tmp_path: Path) -> None:
+def test_two_files_of_one_name_are_reported(tmp_path: Path) -> None:
     """One would hide the other."""
     (tmp_path / "handler").mkdir()
     same = [_distribution("a", **{"x.py": "1"}), _distribution("b", **{"x.py": "1"})]
@@ -180,7 +180,7 @@ def test_two_files_of_one_name_are_told(tmp_path: Path) -> None:
         package.contents([*same, _distribution("c", **{"x.py": "2"})], tmp_path / "handler")
 
 
-def test_too_large_a_zip_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_a_zip_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The console would refuse it; and the last good one stays."""
     target = tmp_path / "x.zip"
     package.pack({"a": b"good"}, target)
@@ -200,7 +200,7 @@ def _wheel(path: Path, **files: str) -> Path:
 
 
 def test_wheel_is_unpacked_without_what_an_installer_would_move(tmp_path: Path) -> None:
-    """Scripts and headers stay out; code that must be moved is told, not lost."""
+    """Scripts and headers stay out; code that must be moved is reported, not lost."""
     found = package.wheel(_wheel(tmp_path / "a.whl", **{"a.py": "", "a-1.data/scripts/a": ""}))
     assert (found.name, [str(each) for each in found.requires]) == ("a-b", ["c>1"])
     assert set(found.files) == {"a-1.dist-info/METADATA", "a.py"}
@@ -224,9 +224,9 @@ def test_command_packs_what_pip_fetched(
     monkeypatch.setattr(package, "platform_python", lambda _: None)
     target = tmp_path / "x.zip"
     assert package.main(["--output", str(target), "--with", "otel"]) == 0
-    said = capsys.readouterr().out
-    assert "MiB of 40" in said
-    assert "without bytecode" in said
+    shown = capsys.readouterr().out
+    assert "MiB of 40" in shown
+    assert "without bytecode" in shown
     with zipfile.ZipFile(target) as archive:
         assert {"index.py", "LICENSE"} <= set(archive.namelist())
         assert "handler/services/stop_servers.py" in archive.namelist()

@@ -40,6 +40,7 @@ OUTAGE = timedelta(minutes=10)
 
 
 def found(kind: str, name: str, objects: list[dict[str, Any]] = OBJECTS) -> dict[str, Any]:
+    """Return an object of the manifests."""
     return next(document for document in objects if label(document) == f"{kind}/{name}")
 
 
@@ -48,20 +49,24 @@ TRIGGER = found("Trigger", "bms-autostop")
 
 
 def container(service: dict[str, Any]) -> dict[str, Any]:
+    """Return the only container of a Service."""
     (only,) = service["spec"]["template"]["spec"]["containers"]
     assert isinstance(only, dict)
     return only
 
 
 def variables(service: dict[str, Any]) -> dict[str, str]:
+    """Return the environment of a Service."""
     return environment(container(service))
 
 
 def deadline(service: dict[str, Any]) -> timedelta:
+    """Return the time budget of one event."""
     return duration(variables(service).get("AUTOSTOP_DEADLINE", "50s"))
 
 
 def references(node: object) -> Iterator[dict[str, str]]:
+    """Yield the references in a document."""
     match node:
         case {"ref": dict(ref)}:
             yield ref
@@ -327,8 +332,8 @@ def test_readme_says_what_each_broker_means_for_a_chat() -> None:
 def test_settings_are_taken_by_the_function() -> None:
     """The process would start with what the manifests, the example secret and the binding give it."""
     (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
-    told = stop_settings.from_environ({**secret["stringData"], **_own(SERVICE), "K_SINK": "http://broker.example/"})
-    assert told.deadline == deadline(SERVICE)
+    reported = stop_settings.from_environ({**secret["stringData"], **_own(SERVICE), "K_SINK": "http://broker.example/"})
+    assert reported.deadline == deadline(SERVICE)
 
 
 def test_settings_are_taken_by_the_webhook() -> None:

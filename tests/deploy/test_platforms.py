@@ -77,7 +77,7 @@ def _login() -> dict[str, str]:
     return {name: value or "filled-in-by-an-operator" for name, value in _pairs(EXAMPLE.read_text()).items()}
 
 
-def test_example_of_an_environment_starts_the_function_as_a_rehearsal() -> None:
+def test_example_of_an_environment_starts_the_function_as_a_dry_run() -> None:
     """Its names are settings, nothing is missing once it is filled in, and nothing is stopped at first."""
     assert stop_settings.from_environ(_login()).policy.dry_run
     unfilled = {name for name, value in _pairs(EXAMPLE.read_text()).items() if not value}
@@ -139,7 +139,7 @@ def test_service_has_only_fields_that_cloud_run_knows() -> None:
     assert all(isinstance(value, str) for value in RUN["spec"]["template"]["metadata"]["annotations"].values())
 
 
-def test_service_starts_the_function_as_a_rehearsal() -> None:
+def test_service_starts_the_function_as_a_dry_run() -> None:
     """Its variables are settings, none is missing, the secrets are references, and nothing is stopped at first."""
     environment = {name: value for name, value in _environment(RUN).items() if name not in _FRAMEWORK}
     assert stop_settings.from_environ(environment).policy.dry_run
@@ -172,13 +172,13 @@ def test_times_of_cloud_run_are_nested() -> None:
     revision = RUN["spec"]["template"]["spec"]
     environment = {name: value for name, value in _environment(RUN).items() if name not in _FRAMEWORK}
     deadline = stop_settings.from_environ(environment).deadline.total_seconds()
-    said = re.search(r"--ack-deadline (\d+)", (DEPLOY / "cloud-run" / "README.md").read_text())
-    assert said
-    assert deadline < revision["timeoutSeconds"] < int(said[1]) <= 600
+    shown = re.search(r"--ack-deadline (\d+)", (DEPLOY / "cloud-run" / "README.md").read_text())
+    assert shown
+    assert deadline < revision["timeoutSeconds"] < int(shown[1]) <= 600
     assert int(_environment(RUN)["THREADS"]) > revision["containerConcurrency"]
 
 
-def test_nobody_is_let_in_without_a_proof() -> None:
+def test_nobody_may_call_without_credentials() -> None:
     """The function asks for none here, so Cloud Run must: the service is internal, and no command opens it."""
     assert RUN["metadata"]["annotations"]["run.googleapis.com/ingress"] == "internal"
     commands = re.findall(r"```sh\n(.*?)```", (DEPLOY / "cloud-run" / "README.md").read_text(), re.DOTALL)

@@ -1,4 +1,4 @@
-"""The runbook tells what to do about everything that the function can say, and names nothing that is not there."""
+"""The runbook shows what to do about everything that the function can say, and names nothing that is not there."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def quoted(cell: str) -> list[str]:
+    """Return the parts of a cell in code marks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def situations(kind: type[errors.AutostopError] = errors.AutostopError) -> Iterator[type[errors.AutostopError]]:
+    """Yield the error classes that have no subclasses."""
     for below in kind.__subclasses__():
         if below.__module__ == errors.__name__:
             yield below
@@ -43,29 +45,29 @@ def answered(kind: type[errors.AutostopError]) -> tuple[str, str]:
     return str(answer.status), name.decode()
 
 
-def test_every_reason_is_told_once_with_its_outcome() -> None:
+def test_every_reason_is_reported_once_with_its_outcome() -> None:
     """No more and no less than the code has, under the right outcome."""
-    told = [(name, row[1]) for row in rows("What a row's reason means") for name in quoted(row[0])]
-    assert sorted(told) == sorted((reason.value, reason.outcome.value) for reason in Reason)
+    reported = [(name, row[1]) for row in rows("What a row's reason means") for name in quoted(row[0])]
+    assert sorted(reported) == sorted((reason.value, reason.outcome.value) for reason in Reason)
 
 
-def test_every_reason_of_a_keep_is_told_once_with_its_outcome() -> None:
+def test_every_reason_of_a_keep_is_reported_once_with_its_outcome() -> None:
     """No more and no less than the code has."""
     told = [(name, row[1]) for row in rows("What a row of a keep means") for name in quoted(row[0])]
     assert sorted(told) == sorted((reason.value, reason.outcome.value) for reason in KeepReason)
 
 
-def test_every_refusal_is_told_once() -> None:
+def test_every_refusal_is_reported_once() -> None:
     """No more and no less than the code has."""
-    told = [name for row in rows("What a refusal of the whole event means") for name in quoted(row[0])]
-    assert sorted(told) == sorted(refusal.value for refusal in Refusal)
+    reported = [name for row in rows("What a refusal of the whole event means") for name in quoted(row[0])]
+    assert sorted(reported) == sorted(refusal.value for refusal in Refusal)
 
 
 @pytest.mark.parametrize("kind", list(situations()), ids=lambda kind: kind.__name__)
-def test_every_problem_is_told_with_its_status(kind: type[errors.AutostopError]) -> None:
+def test_every_problem_is_reported_with_its_status(kind: type[errors.AutostopError]) -> None:
     """What a problem document can be called stands in the table, beside the code that it comes with."""
-    told = {(row[0], name) for row in rows("What an answer means that is no result") for name in quoted(row[1])}
-    assert answered(kind) in told
+    reported = {(row[0], name) for row in rows("What an answer means that is no result") for name in quoted(row[1])}
+    assert answered(kind) in reported
 
 
 @pytest.mark.parametrize("heading", ["What a row's reason", "What a refusal", "What an answer", "Rotating", "Sizing"])

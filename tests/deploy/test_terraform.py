@@ -89,10 +89,10 @@ WRONG: dict[str, tuple[str, object, str]] = {
 
 @pytest.mark.parametrize(("kind", "name"), RESOURCES, ids="/".join)
 def test_wrong_argument_is_found(kind: str, name: str) -> None:
-    """The check above can fail: one wrong argument for each kind of resource is told."""
-    argument, value, said = WRONG[kind]
+    """The check above can fail: one wrong argument for each kind of resource is reported."""
+    argument, value, shown = WRONG[kind]
     (fault,) = faults(kind, RESOURCES[kind, name] | {argument: value})
-    assert said in fault
+    assert shown in fault
 
 
 def test_missing_argument_and_wrong_block_are_found() -> None:
@@ -127,7 +127,7 @@ def test_references_lead_to_something() -> None:
     assert set(re.findall(r"\blocal\.(\w+)", written)) == {name for block in TERRAFORM["locals"] for name in block}
 
 
-def test_provider_is_pinned_and_told_a_project() -> None:
+def test_provider_is_pinned_and_has_a_project() -> None:
     """It begins with the version whose container functions work, and refuses to start without a project."""
     (terraform,) = TERRAFORM["terraform"]
     (wanted,) = terraform["required_providers"]
@@ -333,7 +333,7 @@ def test_schedule_names_servers_or_a_selector(module: Path, variables: dict[str,
 
 @terraform
 def test_terraform_takes_the_example_and_refuses_what_cannot_work(module: Path) -> None:
-    """Wrong ids, schedules without a zone, foreign images, too much environment: told before anything is made."""
+    """Wrong ids, schedules without a zone, foreign images, too much environment: reported before anything is made."""
     assert "Error" not in _plan(module)
     assert "Must be UUIDs" in _plan(module, server_ids=["web-1"])
     assert "either server_ids or selector" in _plan(module, server_ids=[])

@@ -76,7 +76,7 @@ def _delivery(**fields: object) -> Change:
     return lambda document: document["spec"]["delivery"].update(fields)
 
 
-# A misspelt or misplaced field for each kind; the second part is what the complaint must name.
+# A misspelt or misplaced field for each kind; the second part is what the error must name.
 WRONG_FIELDS: list[tuple[str, str | None, Change, str]] = [
     ("PingSource", "weekday-evening", _spec(timeZone="Europe/Berlin"), "timeZone"),
     ("Service", "bms-autostop", _revision(responseStartTimeout=30), "responseStartTimeout"),
@@ -117,7 +117,7 @@ def test_wrong_field_is_shown_for_every_kind() -> None:
 
 
 def test_kind_without_a_schema_is_wrong() -> None:
-    """Not to know a kind is no pass."""
+    """An unknown kind does not pass."""
     (fault,) = schema_faults({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": {}})
     assert "no schema" in fault
 
@@ -136,7 +136,7 @@ def _mounted(**fields: object) -> Change:
     return lambda document: document["spec"]["template"]["spec"]["volumes"].append(fields)
 
 
-# What no schema finds. The last part is what the complaint must name.
+# What no schema finds. The last part is what the error must name.
 WRONG_VALUES: list[tuple[str, str, Change, str]] = [
     ("PingSource", "weekday-evening", _spec(schedule="@every 1h"), "@every"),
     ("PingSource", "weekday-evening", _spec(schedule="0 25 * * *"), "25"),
@@ -263,15 +263,15 @@ def test_schedule_is_refused(schedule: str) -> None:
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed; it is only a second opinion")
 def test_reader_agrees_with_kustomize(overlay: Path) -> None:
     """Where there is a kubectl, its kustomize makes the same objects."""
-    told = subprocess.run(
+    reported = subprocess.run(
         ["kubectl", "kustomize", str(overlay)], capture_output=True, text=True, check=True, timeout=60
     )
-    theirs = {label(document): document for document in yaml.safe_load_all(told.stdout)}
+    theirs = {label(document): document for document in yaml.safe_load_all(reported.stdout)}
     assert {label(document): document for document in kustomize.render(overlay)} == theirs
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "shown"),
     [
         ("components: [x]", "components"),
         ("patches: [{target: {kind: Service, name: nobody}, patch: '[{op: move, path: /x}]'}]", "nobody"),
@@ -280,11 +280,11 @@ def test_reader_agrees_with_kustomize(overlay: Path) -> None:
         ("patches: [{target: {kind: Broker, name: b}, patch: '[{op: move, path: /spec/a}]'}]", "move"),
     ],
 )
-def test_reader_refuses_what_it_does_not_know(tmp_path: Path, text: str, said: str) -> None:
+def test_reader_refuses_what_it_does_not_know(tmp_path: Path, text: str, shown: str) -> None:
     """It would rather fail than read a kustomization differently from kustomize."""
     (tmp_path / "kustomization.yaml").write_text(f"resources: [b.yaml]\n{text}\n")
     (tmp_path / "b.yaml").write_text(json.dumps({"kind": "Broker", "metadata": {"name": "b"}, "spec": {"a": 1}}))
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=shown):
         kustomize.render(tmp_path)
 
 

@@ -99,7 +99,7 @@ def test_every_python_that_the_project_names_is_tested_without_a_network() -> No
     assert "unshare --net" in job["steps"][-1]["run"]
 
 
-def test_release_proves_where_files_and_image_come_from() -> None:
+def test_release_attests_where_files_and_image_come_from() -> None:
     """Both are signed with the workflow's identity, the parts list is among the files, and all is built twice."""
     steps = WORKFLOWS["release.yml"]["jobs"]["publish"]["steps"]
     proved = [step["with"] for step in steps if step.get("uses", "").startswith("actions/attest-build-provenance@")]

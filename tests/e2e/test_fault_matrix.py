@@ -103,7 +103,7 @@ def _each(names: tuple[str, ...], outcome: str) -> dict[str, str]:
     return dict.fromkeys(names, outcome)
 
 
-# A call that is slow eats the budget, and then nothing that has not been taken may be told.
+# A call that is slow eats the budget, and then nothing that has not been taken may be reported.
 _LOOK: Any = {"always": AGAIN, "once_but": _each(_SLOW, AGAIN)}
 # What a list does not show is read singly; but not while the cloud is overloaded or does not answer.
 _LIST: Any = {
@@ -324,10 +324,10 @@ def test_a_host_that_cannot_be_reached_means_later_again(
         function = start_function(cloud, **{**LIMITS, "AUTOSTOP_API": api, **place})
         return Cell(cloud, ids, [AGAIN], lambda: function.stop(*ids), None if who == "IAM" else CallKind.LOGIN)
 
-    troubles = ("no name", "refused", "no TLS")
-    hosts = [f"{who} {count} {trouble}" for who in ("IAM", "API") for count in (1, 6) for trouble in troubles]
+    errors = ("no name", "refused", "no TLS")
+    hosts = [f"{who} {count} {error}" for who in ("IAM", "API") for count in (1, 6) for error in errors]
     with socket.socket() as unheard:
-        # Bound and not listening: whoever connects is refused, and nobody else gets the port meanwhile.
+        # Bound and not listening: who connects is refused, and nobody else gets the port meanwhile.
         unheard.bind(("127.0.0.1", 0))
         _assert_cells(hosts, cell, api, caplog)
     assert {call.kind for cloud in clouds for call in cloud.calls} == {CallKind.LOGIN}

@@ -148,7 +148,7 @@ def test_the_result_has_the_ids_of_the_cloud(cloud: Simulator, function: Functio
 
 
 def test_a_virtual_server_is_left_alone(cloud: Simulator, function: Function, api: str) -> None:
-    """Nova shows it and its flavour tells; BMS v1 does not know it."""
+    """Nova shows it with its flavor; BMS v1 does not know it."""
     server = cloud.add_server(flavor="s3.medium.2")
     expected = {"nova": "skipped/not-bare-metal", "bms": "failed/not-found"}[api]
     assert came_out(function.stop(server)) == {server: expected}

@@ -71,7 +71,7 @@ def _at_once(sends: Mapping[str, Callable[[], requests.Response]]) -> dict[str, 
 
 
 def test_a_wrong_password_is_tried_once_for_many_events(cloud: Simulator, start_function: StartFunction) -> None:
-    """More tries would lock the account: every event is told to come again, after the time that nothing is tried."""
+    """More tries would lock the account: every event gets a 503 with the time in which nothing is tried."""
     servers = [cloud.add_server() for _ in range(20)]
     function = start_function(cloud, OS_PASSWORD="not-the-password")
     for _ in range(4):
@@ -138,7 +138,7 @@ def test_no_token_is_sent_over_http_after_a_login_over_https(
 
 def test_without_a_login_the_event_must_come_again(start_function: StartFunction) -> None:
     """Nothing is asked of Nova, no redirect takes the password along, and twenty servers share the few tries."""
-    troubles: dict[str, tuple[dict[str, Any], str]] = {
+    errors: dict[str, tuple[dict[str, Any], str]] = {
         "cut": ({"cut": Cut.BEFORE}, "10"),
         "500": ({"status": 500}, "10"),
         "503": ({"status": 503}, "10"),
@@ -150,14 +150,14 @@ def test_without_a_login_the_event_must_come_again(start_function: StartFunction
         "no document": ({"status": 201, "body": PAGE}, "10"),
         "no token in it": ({"status": 201, "body": '{"token": {}}', "headers": {"X-Subject-Token": "t"}}, "10"),
     }
-    with _clouds(troubles) as clouds:
+    with _clouds(errors) as clouds:
         functions = {name: start_function(cloud, **SHORT) for name, cloud in clouds.items()}
         ids = [str(uuid.uuid4()) for _ in range(20)]
-        for name, (fault, _) in troubles.items():
+        for name, (fault, _) in errors.items():
             clouds[name].inject(Fault(**fault, on=CallKind.LOGIN, times=None))
         for name, answer in _at_once({name: partial(f.stop, *ids) for name, f in functions.items()}).items():
             assert_must_come_again(answer, "budget-spent")
-            assert (name, answer.headers["Retry-After"]) == (name, troubles[name][1])
+            assert (name, answer.headers["Retry-After"]) == (name, errors[name][1])
         for name, cloud in clouds.items():
             assert (name, {call.path for call in cloud.calls}) == (name, {"/v3/auth/tokens"})
             assert cloud.count(CallKind.LOGIN) <= 3, name
@@ -237,7 +237,7 @@ def test_a_stop_that_was_taken_without_our_hearing_of_it_is_seen_through(
 # --- throttling ---
 
 
-def test_a_told_wait_is_kept_within_the_budget(cloud: Simulator, function: Function) -> None:
+def test_a_given_wait_is_kept_within_the_budget(cloud: Simulator, function: Function) -> None:
     """`Retry-After: 1` on a read and on a stop: neither is tried sooner, and other servers do not wait along."""
     read, stopped, free = cloud.add_server(), cloud.add_server(), cloud.add_server()
     throttled: Any = {"status": 429, "headers": {"Retry-After": "1"}}
@@ -253,7 +253,7 @@ def test_a_told_wait_is_kept_within_the_budget(cloud: Simulator, function: Funct
 
 
 @pytest.mark.parametrize("on", [CallKind.READ, CallKind.STOP])
-def test_a_told_wait_beyond_the_budget_is_passed_on_at_once(
+def test_a_given_wait_beyond_the_budget_is_passed_on_at_once(
     cloud: Simulator, start_function: StartFunction, on: CallKind
 ) -> None:
     """The others are finished, nothing is tried a second time, and the redelivery does the rest."""
@@ -298,7 +298,7 @@ def test_a_told_wait_beyond_the_budget_is_passed_on_at_once(
 def test_a_read_that_went_wrong_once_is_made_again(
     cloud: Simulator, function: Function, fault: Mapping[str, Any]
 ) -> None:
-    """One broken answer costs a second look and nothing else, and the look after the stop is no exception."""
+    """One broken answer costs a second look and nothing else, and the look after the stop is not an exception."""
     server = cloud.add_server()
     cloud.inject(Fault(**fault, on=CallKind.READ))
     cloud.inject(Fault(**fault, on=CallKind.READ, skip=1))
@@ -309,7 +309,7 @@ def test_a_read_that_went_wrong_once_is_made_again(
 @pytest.mark.usefixtures("quick_retries")
 def test_a_cloud_that_shows_no_server_at_all_means_later_again(start_function: StartFunction) -> None:
     """No server is blamed for it; the budget ends, no stop was sent, and the cloud's words stay in the log."""
-    troubles: dict[str, dict[str, Any]] = {
+    errors: dict[str, dict[str, Any]] = {
         "slow body": {"slow_body": 0.05},
         "silence": {"delay": 30.0},
         "500": {"status": 500, "message": "Words of the cloud"},
@@ -317,10 +317,10 @@ def test_a_cloud_that_shows_no_server_at_all_means_later_again(start_function: S
         "404 of another host": {"status": 404, "body": PAGE},
         "cut": {"cut": Cut.BEFORE},
     }
-    with _clouds(troubles) as clouds:
+    with _clouds(errors) as clouds:
         sends: dict[str, Callable[[], requests.Response]] = {}
         for name, cloud in clouds.items():
-            cloud.inject(Fault(**troubles[name], on=CallKind.READ, times=None))
+            cloud.inject(Fault(**errors[name], on=CallKind.READ, times=None))
             function, ids = start_function(cloud, **SHORT), [cloud.add_server() for _ in range(3)]
             sends[name] = partial(function.stop, *ids)
         for name, answer in _at_once(sends).items():
@@ -334,7 +334,7 @@ def test_a_cloud_that_shows_no_server_at_all_means_later_again(start_function: S
 def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
     cloud: Simulator, start_function: StartFunction
 ) -> None:
-    """First nobody listens, then somebody does."""
+    """First nothing listens, then a server does."""
     server = cloud.add_server()
     function = start_function(cloud, **SHORT)
     cloud.stop()
@@ -348,7 +348,7 @@ def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
 
 
 def test_the_body_that_the_lies_are_made_from_is_itself_believed(cloud: Simulator, function: Function) -> None:
-    """So each lie below is told by what was changed in it alone."""
+    """So each lie below is found by what was changed in it alone."""
     server = cloud.add_server(vm_state="stopped")
     cloud.inject(Fault(on=CallKind.READ, status=200, body=shown(server)))
     function.stop(server)
@@ -434,7 +434,7 @@ def test_every_form_of_catalogue_and_of_success_is_understood(
 
 
 def test_a_catalogue_without_nova_there_stops_nothing(start_function: StartFunction) -> None:
-    """A region or an interface that does not exist is told by `/readyz`, and no other one is taken instead."""
+    """A region or an interface that does not exist is reported by `/readyz`, and no other one is taken instead."""
     places = {"region": {"OS_REGION_NAME": "eu-nl"}, "interface": {"OS_INTERFACE": "admin"}}
     with _clouds(places) as clouds:
         functions = {name: start_function(cloud, **{**SHORT, **places[name]}) for name, cloud in clouds.items()}

@@ -1,4 +1,4 @@
-"""Garbage over the real HTTP stack: never a 500, a hang or an echo, and never a stop."""
+"""Random input over the real HTTP stack: never a 500, a hang or an echo, and never a stop."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ JSON = st.recursive(
 @settings(max_examples=100)
 @given(body=st.binary(max_size=600), media_type=MEDIA_TYPES, mark=marked(), chunked=st.booleans())
 def test_any_bytes_as_a_body(target: Target, body: bytes, media_type: str, mark: str, chunked: bool) -> None:
-    """A body of any bytes, under any media type, has one answer that tells nothing of it."""
+    """A body of any bytes, under any media type, has one answer that reveals nothing of it."""
     body += mark.encode()
     headers = {"Content-Type": media_type}
     if chunked:
@@ -163,7 +163,7 @@ def test_any_method_and_target(target: Target, method: str, path: str, query: st
 
 @settings(max_examples=100)
 @given(document=JSON, media_type=MEDIA_TYPES, mark=marked())
-def test_any_json_that_is_no_whole_event(target: Target, document: object, media_type: str, mark: str) -> None:
+def test_any_json_that_is_not_a_whole_event(target: Target, document: object, media_type: str, mark: str) -> None:
     """JSON that has the words of an event in the wrong places stops nothing."""
     for body in (
         {"specversion": "1.0", "id": mark, "source": mark, "type": STOP, "data": {"server_ids": [mark], "a": document}},
@@ -191,7 +191,7 @@ def test_it_is_as_alive_as_before(target: Target) -> None:
     assert target.cloud.server(SERVER).vm_state == "active"
     lines = target.process.log_lines()
     assert not [line for line in lines if line["level"] == "ERROR" or "exception" in line]
-    # What a malformed event calls itself is told, so that its sender can be found; nothing else that was sent is.
+    # What a malformed event calls itself is reported, so that its sender can be found; nothing else that was sent is.
     for line in lines:
         for name in ("event_source", "event_id", "event_type"):
             line.pop(name, None)

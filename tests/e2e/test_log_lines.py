@@ -55,7 +55,7 @@ from tests.outbound.test_smn_sink import Says, hand_over
 from tests.outbound.test_smn_sink import result as topic_result
 from tests.support.capture import logged
 from tests.support.clock import FakeClock
-from tests.support.events import Behind, binary, event, knock, structured
+from tests.support.events import FakeHandler, binary, call_endpoint, event, structured
 from tests.support.functiongraph import NOW, StandIn, tick, trace
 from tests.support.sink_server import Say, SinkServer
 
@@ -107,7 +107,7 @@ class Scenes:
 
         def send(data: object = None, **attributes: Any) -> None:
             message = binary(data or {"server_ids": [self.cloud.add_server()]}, **attributes)
-            knock(message, _Real(service))
+            call_endpoint(message, _Real(service))
 
         return send
 
@@ -151,10 +151,10 @@ class Scenes:
         service.handle([request], False, time.monotonic())
 
     def ignored(self) -> None:
-        knock(structured(event(type="io.github.bms-autostop.stop.failed.v1", traceparent=TRACE)))
+        call_endpoint(structured(event(type="io.github.bms-autostop.stop.failed.v1", traceparent=TRACE)))
 
     def malformed(self) -> None:
-        knock(structured(event(id="", traceparent="no trace")))
+        call_endpoint(structured(event(id="", traceparent="no trace")))
 
     def not_handled(self) -> None:
         self.service(OS_PASSWORD="wrong")()
@@ -167,15 +167,15 @@ class Scenes:
         self.service()()
 
     def bug(self) -> None:
-        knock(binary(), Behind(RuntimeError(MARK)))
+        call_endpoint(binary(), FakeHandler(RuntimeError(MARK)))
 
-    def handed_on(self, *said: Say) -> None:
-        with SinkServer(*said) as sink:
+    def handed_on(self, *shown: Say) -> None:
+        with SinkServer(*shown) as sink:
             service = WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": sink.url}))
             try:
                 service.hand_on(REQUEST, time.monotonic() + 5)
             except SinkUnreachable:
-                assert said
+                assert shown
 
     def keep_handed_on(self, *said: Say) -> None:
         with SinkServer(*said) as sink:
@@ -249,7 +249,7 @@ class Scenes:
 
     def keys_kept(self) -> None:
         issuer = KeyServer("one")
-        issuer.down = KeysUnreachable("The key server gave no answer.")
+        issuer.down = KeysUnreachable("The key server gave no response.")
         with pytest.raises(KeysUnreachable):
             issuer.keys().find("one")
 
@@ -275,9 +275,9 @@ class Scenes:
     def context_silent(self) -> None:
         Call.of_context(object(), {})  # type: ignore[arg-type]
 
-    def chat(self, *said: Say, again: bool = False, **environ: str) -> None:
+    def chat(self, *shown: Say, again: bool = False, **environ: str) -> None:
         """`notify_chat` before a chat that says these."""
-        with SinkServer(*said) as chat:
+        with SinkServer(*shown) as chat:
             wanted = {"AUTOSTOP_NOTIFY_TEXT_URL": chat.url, **environ}
             service = NotifyService(notify_settings({"AUTOSTOP_INBOUND_AUTH": "none", **wanted}))
             endpoint = service.endpoint()
@@ -287,7 +287,7 @@ class Scenes:
             for _ in range(1 + again):
                 endpoint.answer(HttpRequest("POST", "/", *message, time.monotonic()))
 
-    def told(self) -> None:
+    def reported(self) -> None:
         self.chat(Say(200))
 
     def told_before(self) -> None:
@@ -327,8 +327,8 @@ class Scenes:
         logging.getLogger("opentelemetry.sdk").warning("Trouble of %s of test_log_lines", MARK)
 
 
-class _Real(Behind):
-    """Has the service handle what comes through the door."""
+class _Real(FakeHandler):
+    """Has the service handle what comes through the endpoint."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
@@ -378,7 +378,7 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "a bug kept the event from being handled": Scenes.call_crashed,
     "trigger ignored": Scenes.trigger_ignored,
     "the context does not answer": Scenes.context_silent,
-    "result posted": Scenes.told,
+    "result posted": Scenes.reported,
     "result posted before": Scenes.told_before,
     "result not posted": Scenes.not_told,
     "the chat gave no answer": Scenes.chat_silent,
@@ -448,7 +448,7 @@ def _log_calls() -> Iterator[tuple[str, str, ast.expr]]:
 
 
 def test_every_line_in_the_code_is_in_the_table() -> None:
-    """With a fixed text; whoever adds one tells what it looks like."""
+    """With a fixed text; who adds one adds its form here."""
     called: dict[str, set[str]] = {}
     for where, level, message in _log_calls():
         assert isinstance(message, ast.Constant), f"{where}: the message is no fixed text"

@@ -27,7 +27,7 @@ from handler.simulator import Simulator
 from handler.stop.model import Reason, Report
 from tests.conftest import serving
 from tests.inbound.webhooks.scene import fresh_secret
-from tests.outbound.chat.reports import told
+from tests.outbound.chat.reports import told as reported
 from tests.support.capture import logged
 from tests.support.issuer import Issuer, bearer, claims, rsa_key, token
 from tests.support.sink_server import Say, SinkServer
@@ -59,7 +59,7 @@ def at(chat: SinkServer) -> str:
 
 def command(report: Report, chat: SinkServer) -> Report:
     """The same report, asked for by a command whose answer goes there."""
-    return told(*(row.reason for row in report.servers), reply_to=f"{at(chat)}/commands/T/1/very-secret")
+    return reported(*(row.reason for row in report.servers), reply_to=f"{at(chat)}/commands/T/1/very-secret")
 
 
 def send(url: str, report: Report) -> requests.Response:
@@ -75,10 +75,10 @@ def problem(answer: requests.Response, status: int) -> Any:
     return answer.json()
 
 
-REPORT = told(Reason.CONFIRMED, Reason.BUSY)
+REPORT = reported(Reason.CONFIRMED, Reason.BUSY)
 
 
-def test_a_result_is_told_by_the_configured_webhook(serve: Serve) -> None:
+def test_a_result_is_reported_by_the_configured_webhook(serve: Serve) -> None:
     """204 and nothing else, once the chat has taken the message; the log has one line of it."""
     with SinkServer(Say(200, body=b"ok")) as chat, logged() as lines:
         answer = send(notify(serve, chat), REPORT)
@@ -92,7 +92,7 @@ def test_a_result_is_told_by_the_configured_webhook(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_every_sample_is_told(serve: Serve, name: str) -> None:
+def test_every_sample_is_reported(serve: Serve, name: str) -> None:
     """In structured mode too."""
     with SinkServer() as chat:
         url = notify(serve, chat)
@@ -129,7 +129,7 @@ def test_an_expired_address_is_made_up_for_by_the_webhook(serve: Serve, status: 
 
 
 def test_a_chat_that_refuses_for_ever_makes_the_event_a_dead_letter(serve: Serve) -> None:
-    """400: a broker does not send it again, and keeps it where somebody looks."""
+    """400: a broker does not send it again, and keeps it as a dead letter."""
     with SinkServer(Say(404)) as chat, logged() as lines:
         answer = send(notify(serve, chat), REPORT)
     document = problem(answer, 400)
@@ -139,37 +139,37 @@ def test_a_chat_that_refuses_for_ever_makes_the_event_a_dead_letter(serve: Serve
     assert "/webhook" not in lines.text + answer.text
 
 
-@pytest.mark.parametrize("said", [Say(429, {"Retry-After": "7"}), Say(500), Say(0)])
-def test_trouble_that_passes_is_503_and_the_next_time_it_is_told(serve: Serve, said: Say) -> None:
-    """The webhook of the same chat is not asked instead: it would have the same trouble, or tell it twice."""
-    with SinkServer() as webhook, SinkServer(said) as slack, logged() as lines:
+@pytest.mark.parametrize("shown", [Say(429, {"Retry-After": "7"}), Say(500), Say(0)])
+def test_a_transient_error_is_503_and_the_next_time_it_is_reported(serve: Serve, shown: Say) -> None:
+    """The webhook of the same chat is not asked instead: it would have the same error, or post it twice."""
+    with SinkServer() as webhook, SinkServer(shown) as slack, logged() as lines:
         url = notify(serve, webhook, AUTOSTOP_SLACK_HOSTS=at(slack))
         first, second = send(url, command(REPORT, slack)), send(url, command(REPORT, slack))
     document = problem(first, 503)
     assert document["type"] == "urn:bms-autostop:problem:chat-unreachable"
-    assert first.headers["Retry-After"] == ("7" if said.headers else "10")
+    assert first.headers["Retry-After"] == ("7" if shown.headers else "10")
     assert (second.status_code, len(slack.got), webhook.got) == (204, 2, [])
     (line,) = lines.of("result not posted")
     assert line["problem"] == "chat-unreachable"
     assert "very-secret" not in lines.text + first.text
 
 
-def test_the_same_result_is_told_once_by_one_process(serve: Serve) -> None:
+def test_the_same_result_is_reported_once_by_one_process(serve: Serve) -> None:
     """A redelivery is a success and no second message, whenever it was made; another result is posted."""
     later = replace(REPORT, finished_at=REPORT.finished_at + timedelta(days=1))
     with SinkServer() as chat, logged() as lines:
         url = notify(serve, chat)
-        answers = [send(url, report) for report in (REPORT, REPORT, told(Reason.BUSY, id="event-2"), later)]
+        answers = [send(url, report) for report in (REPORT, REPORT, reported(Reason.BUSY, id="event-2"), later)]
     assert [answer.status_code for answer in answers] == [204] * 4
     assert len(chat.got) == 2
     assert len(lines.of("result posted before")) == 2
 
 
 @pytest.mark.parametrize(("reply_to", "level"), [("", "INFO"), ("https://elsewhere.example/x", "WARNING")])
-def test_with_nobody_to_tell_it_says_so_in_the_log(serve: Serve, reply_to: str, level: str) -> None:
-    """A schedule without a channel is no trouble; somebody who asked and gets no answer is worth a look."""
+def test_with_nobody_to_report_it_says_so_in_the_log(serve: Serve, reply_to: str, level: str) -> None:
+    """A schedule without a channel is not an error; a user who asked and gets no answer is worth a look."""
     with logged() as lines:
-        assert send(notify(serve), told(Reason.BUSY, reply_to=reply_to)).status_code == 204
+        assert send(notify(serve), reported(Reason.BUSY, reply_to=reply_to)).status_code == 204
     (line,) = lines.of("result not posted")
     assert (line["level"], line["detail"]) == (level, "No chat is set for it.")
     assert "elsewhere" not in lines.text
@@ -179,8 +179,8 @@ def test_with_nobody_to_tell_it_says_so_in_the_log(serve: Serve, reply_to: str, 
 # --- what is sent to it
 
 
-def test_callers_prove_themselves(serve: Serve) -> None:
-    """As at `stop_servers`; nothing is told for a stranger."""
+def test_callers_authenticate(serve: Serve) -> None:
+    """As at `stop_servers`; nothing is reported for a stranger."""
     with SinkServer() as chat:
         url = notify(serve, chat, AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS=TOKEN)
         problem(send(url, REPORT), 401)
@@ -190,7 +190,7 @@ def test_callers_prove_themselves(serve: Serve) -> None:
     assert (answer.status_code, len(chat.got)) == (204, 1)
 
 
-def test_callers_may_prove_themselves_by_openid_connect(serve: Serve) -> None:
+def test_callers_may_authenticate_by_openid_connect(serve: Serve) -> None:
     """With the same settings as at `stop_servers`; it is ready once the issuer's keys are here."""
     now = int(time.time())
     with Issuer() as issuer, SinkServer() as chat:
@@ -204,7 +204,7 @@ def test_callers_may_prove_themselves_by_openid_connect(serve: Serve) -> None:
 
 
 def test_it_is_not_ready_without_the_issuers_keys(serve: Serve) -> None:
-    """Nobody could prove anything."""
+    """No caller could be authenticated."""
     with Issuer() as issuer:
         environ = issuer.environ()
     document = problem(requests.get(f"{notify(serve, **environ)}/readyz", timeout=30), 503)
@@ -223,8 +223,8 @@ def test_health_handshake_and_other_methods(serve: Serve) -> None:
     problem(requests.post(url, data=b"x", headers={"Content-Type": "text/plain"}, timeout=30), 415)
 
 
-def test_a_dead_lettered_copy_is_not_told_again(serve: Serve) -> None:
-    """The broker made it because telling it did not work; it would go round in circles."""
+def test_a_dead_lettered_copy_is_not_reported_again(serve: Serve) -> None:
+    """The broker made it because reporting it did not work; it would go round in circles."""
     with SinkServer() as chat, logged() as lines:
         document = {**sample("out/failed.json"), "knativeerrorcode": "400"}
         answer = requests.post(notify(serve, chat), json=document, headers=STRUCTURED, timeout=30)
@@ -233,8 +233,8 @@ def test_a_dead_lettered_copy_is_not_told_again(serve: Serve) -> None:
     assert line["detail"] == "dead-lettered copy"
 
 
-def test_what_is_no_result_is_refused_with_every_flaw(serve: Serve) -> None:
-    """A stop request sent to the wrong function is told so."""
+def test_what_is_not_a_result_is_refused_with_every_violation(serve: Serve) -> None:
+    """A stop request sent to the wrong function is refused."""
     with SinkServer() as chat:
         url = notify(serve, chat)
         wrong = requests.post(url, json={**sample("in/dry-run.json"), "id": ""}, headers=STRUCTURED, timeout=30)
@@ -242,16 +242,16 @@ def test_what_is_no_result_is_refused_with_every_flaw(serve: Serve) -> None:
     assert chat.got == []
 
 
-def test_a_batch_is_told_one_by_one(serve: Serve) -> None:
-    """And the same event twice in it is told once."""
+def test_a_batch_is_reported_one_by_one(serve: Serve) -> None:
+    """And the same event twice in it is reported once."""
     events = [sample("out/completed.json"), sample("out/failed.json"), sample("out/completed.json")]
     with SinkServer() as chat:
         answer = requests.post(notify(serve, chat), json=events, headers=BATCH, timeout=30)
     assert (answer.status_code, len(chat.got)) == (204, 2)
 
 
-def test_a_batch_is_all_or_nothing_at_the_door(serve: Serve) -> None:
-    """One malformed member, or two events under one name, and nothing is told."""
+def test_a_batch_is_all_or_nothing_at_the_endpoint(serve: Serve) -> None:
+    """One malformed member, or two events under one name, and nothing is reported."""
     good, other = sample("out/completed.json"), sample("out/failed.json")
     with SinkServer() as chat:
         url = notify(serve, chat)
@@ -262,8 +262,8 @@ def test_a_batch_is_all_or_nothing_at_the_door(serve: Serve) -> None:
     assert chat.got == []
 
 
-def test_of_a_batch_that_comes_again_only_the_rest_is_told(serve: Serve) -> None:
-    """Each is tried, and those that were told are remembered."""
+def test_of_a_batch_that_comes_again_only_the_rest_is_reported(serve: Serve) -> None:
+    """Each is tried, and those that were reported are remembered."""
     events = [{**sample("out/completed.json"), "id": f"e-{number}"} for number in range(3)]
     with SinkServer(Say(200), Say(503), Say(200)) as chat:
         url = notify(serve, chat)
@@ -293,8 +293,8 @@ def results(count: int) -> list[ResultEvent]:
     ]
 
 
-def test_trouble_that_passes_comes_before_a_refusal() -> None:
-    """A batch with both must come again, or what would be told later would be lost."""
+def test_a_transient_error_comes_before_a_refusal() -> None:
+    """A batch with both must come again, or what would be reported later would be lost."""
     with SinkServer(Say(404), Say(503)) as chat, pytest.raises(ChatUnreachable):
         service(chat).post(results(2), 1e9)
     with SinkServer(Say(404), Say(200)) as chat, pytest.raises(BadEvent) as caught:
@@ -304,7 +304,7 @@ def test_trouble_that_passes_comes_before_a_refusal() -> None:
 
 
 def test_when_the_budget_is_spent_the_rest_comes_again() -> None:
-    """What was told until then stays told."""
+    """What was reported until then stays reported."""
     clock = iter([0.0, 0.0, 9.0, 9.0, 9.0, 9.0, 20.0, 20.0])
     with SinkServer() as chat:
         made = NotifyService(settings(chat, AUTOSTOP_DEADLINE="10s"), monotonic=lambda: next(clock))
@@ -313,8 +313,8 @@ def test_when_the_budget_is_spent_the_rest_comes_again() -> None:
     assert len(chat.got) == 3
 
 
-def test_the_memory_of_what_was_told_has_an_end() -> None:
-    """The process may live for months; what was told last is what comes again."""
+def test_the_memory_of_what_was_reported_has_an_end() -> None:
+    """The process may live for months; what was reported last is what comes again."""
     with SinkServer() as chat:
         made = service(chat)
         for result in results(1002):

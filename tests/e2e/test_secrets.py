@@ -1,5 +1,6 @@
-"""No secret ever: every secret setting, and whatever else lets somebody in, is marked, fed through every path, and
-looked for in everything that comes out.
+"""No secret appears in any output.
+
+Every secret setting and every other credential is marked, sent through every path, and looked for in all output.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ WEBHOOK_MARKS = {
     "AUTOSTOP_GITLAB_SIGNING_TOKEN": _GITLAB,
     "AUTOSTOP_ACTION_KEYS": "marked-action-key-of-34-characters",
 }
-# Whoever knows the URL may post.
+# Who knows the URL may post.
 NOTIFY_MARKS = {
     f"AUTOSTOP_NOTIFY_{chat}_URL": f"https://127.0.0.1:1/marked-hook-of-{chat.lower()}"
     for chat in ("SLACK", "MATTERMOST", "TEAMS", "ROCKETCHAT", "TEXT")
@@ -96,7 +97,7 @@ PLACE = {
     "OS_APPLICATION_CREDENTIAL_ID": "credential-1",
 }
 KINDS = ["password", "token", "v3applicationcredential", "admin_token", "aksk"]
-# What FunctionGraph may put into requests, and what callers prove themselves with.
+# What FunctionGraph may put into requests, and what callers authenticate with.
 CARRIED = {
     "x-cff-auth-token": "marked-cff-token",
     "x-cff-security-secret-key": "marked-cff-key",
@@ -235,7 +236,7 @@ MALFORMED: list[Any] = [
     ids=["stop_servers", "receive_webhook", "notify_chat"],
 )
 def test_every_secret_setting_is_marked_here(settings: Any, wanted: dict[str, str]) -> None:
-    """Whoever adds a field of the type Secret adds its variable to the table above, and so to every test below."""
+    """Who adds a field of the type Secret adds its variable to the table above, and so to every test below."""
     with EchoCloud() as cloud:
         made = settings(stop_environ(cloud, AUTOSTOP_RESULT_SINK="http://127.0.0.1:1/"))
     # Of the functions with callers only stop_servers takes approvals.
@@ -285,7 +286,7 @@ def test_a_malformed_secret_is_not_quoted(spoilt: str) -> None:
 
 
 def test_a_secret_in_the_wrong_variable_is_not_quoted() -> None:
-    """People mix up lines; each setting gets each kind of value that might be somebody's password."""
+    """People mix up lines; each setting gets each kind of value that might be a password."""
     seen = Seen()
     with EchoCloud() as cloud:
         good = stop_environ(cloud)
@@ -304,8 +305,10 @@ def test_a_secret_in_the_wrong_variable_is_not_quoted() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("raw", [False, True])
 def test_stopping_servers_shows_no_secret(kind: str, raw: bool) -> None:
-    """Callers right and wrong, events good and malformed, a cloud that works, refuses or fails and repeats all it was
-    sent, with every kind of login, with a sink that takes, refuses or fails.
+    """With every kind of login, caller, event, cloud and sink.
+
+    Callers right and wrong, events good and malformed, a cloud that works, refuses, or fails and repeats all that it
+    was sent, a sink that accepts, refuses or fails.
     """
     codes: set[int] = set()
     with everything() as (seen, lines), EchoCloud() as cloud:
@@ -353,7 +356,7 @@ def test_malformed_events_are_not_repeated() -> None:
 
 
 def test_a_crash_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception that quotes what it stumbled over, in a call, behind the door, or as the cause of another."""
+    """An exception that quotes what it stumbled over, in a call, behind the endpoint, or as the cause of another."""
     with everything() as (seen, lines), EchoCloud() as cloud:
         service = Service(from_environ(stop_environ(cloud)))
         endpoint = service.endpoint()
@@ -379,7 +382,7 @@ def test_a_crash_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_token_that_no_header_can_hold_is_refused_at_the_start() -> None:
-    """http.client would quote it in its complaint, at every call."""
+    """http.client would quote it in its error, at every call."""
     with EchoCloud() as cloud, pytest.raises(SettingsError) as error:
         from_environ(stop_environ(cloud, "admin_token", OS_TOKEN="marked-os\ntoken"))
     assert error.value.violations == ("OS_TOKEN must have visible ASCII characters only.",)
@@ -470,9 +473,9 @@ TOPIC = "urn:smn:eu-de:0123456789abcdef0123456789abcdef:stop"
 
 def _proofs(secret: str) -> Iterator[tuple[Mapping[str, str], str, bytes]]:
     """A secret in each place where a producer may put it: headers, query, body."""
-    said = {"token": secret, "text": f"stop {ONE} at night", "user_id": "u", "channel_id": "c", "trigger_id": "t"}
-    body = json.dumps({**said, "alerts": [{"status": "firing", "labels": {"server_id": WRONG}}]}).encode()
-    form = "&".join(f"{name}={value}" for name, value in said.items()).encode()
+    shown = {"token": secret, "text": f"stop {ONE} at night", "user_id": "u", "channel_id": "c", "trigger_id": "t"}
+    body = json.dumps({**shown, "alerts": [{"status": "firing", "labels": {"server_id": WRONG}}]}).encode()
+    form = "&".join(f"{name}={value}" for name, value in shown.items()).encode()
     for headers in (bearer(secret), basic(secret), {"authorization": f"Token {secret}"}, {"authorization": secret}):
         yield {**JSON, **headers}, "", body
     yield {**JSON, "x-gitlab-token": secret}, "", body
@@ -489,8 +492,8 @@ def test_webhooks_show_no_secret(path: str) -> None:
     """Each producer with its own secret, and with a wrong one, in each place; the sink takes, refuses or is away."""
     assert {path.strip("/") for path in PATHS} == _producers()
     with everything() as (seen, _), EchoCloud() as cloud:
-        for said in (Say(202), Say(400), Say(503)):
-            with SinkServer(*[said] * 200) as sink:
+        for shown in (Say(202), Say(400), Say(503)):
+            with SinkServer(*[shown] * 200) as sink:
                 environ = {**stop_environ(cloud), "AUTOSTOP_EVENT_SINK": sink.url, "AUTOSTOP_SMN_TOPICS": TOPIC}
                 environ |= {
                     f"AUTOSTOP_{chat}_{who}": who[0].lower() for chat in _CHATS for who in ("USERS", "CHANNELS")
@@ -499,7 +502,7 @@ def test_webhooks_show_no_secret(path: str) -> None:
                 for secret in (*WEBHOOK_MARKS.values(), WRONG):
                     for headers, query, body in _proofs(secret):
                         # The producer's patience is measured from here: a sink that fails gets one more try.
-                        received = time.monotonic() - 60.0 if said.status == 503 else time.monotonic()
+                        received = time.monotonic() - 60.0 if shown.status == 503 else time.monotonic()
                         request = HttpRequest("POST", path, {**CARRIED, **headers}, body, received, query)
                         seen.answer(path, endpoint.answer(request))
                 seen.sink(sink)
@@ -515,7 +518,7 @@ def _producers() -> set[str]:
 
 
 def test_a_crash_of_a_producer_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its code runs before and after the proof."""
+    """Its code runs before and after the authentication."""
 
     def broken(*_: object, **__: object) -> Any:
         raise ValueError(MARKS["AUTOSTOP_ALERTMANAGER_TOKEN"])
@@ -534,11 +537,11 @@ def test_a_crash_of_a_producer_shows_no_secret(monkeypatch: pytest.MonkeyPatch) 
 # --- notify_chat
 
 
-@pytest.mark.parametrize("said", [Say(200), Say(400), Say(503), Say(0)])
-def test_telling_chats_shows_no_secret(said: Say) -> None:
+@pytest.mark.parametrize("shown", [Say(200), Say(400), Say(503), Say(0)])
+def test_posting_to_chats_shows_no_secret(shown: Say) -> None:
     """Neither the chat's URL nor what callers bring, whatever the chat says."""
     with everything() as (seen, _), EchoCloud() as cloud:
-        with SinkServer(said) as chat:
+        with SinkServer(shown) as chat:
             environ = stop_environ(cloud, AUTOSTOP_NOTIFY_TEXT_URL=f"{chat.url}/marked-hook")
             service = NotifyService(notify_settings(environ))
             endpoint = service.endpoint()

@@ -1,4 +1,4 @@
-"""Events with a selector, from the door to the result, on either API and over real HTTP."""
+"""Events with a selector, from the endpoint to the result, on either API and over real HTTP."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_virtual_server_that_fits_is_shown_and_left_alone(start_function: Star
 
 
 def test_a_server_that_was_created_after_the_event_is_left_alone(start_function: StartFunction) -> None:
-    """It fits, but who sent the event could not mean it; the cloud's history tells."""
+    """It fits, but who sent the event could not mean it; the cloud's history shows."""
     with Simulator() as cloud:
         server = cloud.add_server("ci-07")
         answer = sent(start_function(cloud), {"name": "ci-*"}, time=at(60))
@@ -189,7 +189,7 @@ def test_nothing_that_fits_is_a_result_that_says_so(cloud: Simulator, function: 
 
 
 def test_more_than_the_limit_are_refused_and_nothing_is_sent(cloud: Simulator, start: Callable[..., Function]) -> None:
-    """How many there are is said, so that the limit or the selector can be mended."""
+    """How many there are is said, so that the limit or the selector can be fixed."""
     for number in range(4):
         cloud.add_server(f"ci-{number}")
     answer = sent(start(AUTOSTOP_MAX_SERVERS="3"), {"name": "ci-*"})
@@ -200,7 +200,7 @@ def test_more_than_the_limit_are_refused_and_nothing_is_sent(cloud: Simulator, s
 
 
 @pytest.mark.parametrize("selector", [{}, {"tags": []}, {"name": "*"}, {"name": "?*"}, {"tag": ["x"]}, "all", []])
-def test_a_selector_that_could_mean_all_is_no_event(cloud: Simulator, function: Function, selector: object) -> None:
+def test_a_selector_that_could_mean_all_is_not_an_event(cloud: Simulator, function: Function, selector: object) -> None:
     """The cloud is not even asked."""
     cloud.add_server("ci-07")
     answer = sent(function, selector)
@@ -246,7 +246,7 @@ def test_pages_that_the_cloud_makes_smaller_are_turned_as_well(start_function: S
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 500}, {"status": 429, "headers": {"Retry-After": "0"}}])
 @pytest.mark.usefixtures("_small_pages", "quick_retries")
-def test_a_page_that_fails_once_is_no_matter(cloud: Simulator, function: Function, fault: Mapping[str, Any]) -> None:
+def test_a_page_that_fails_once_is_read_again(cloud: Simulator, function: Function, fault: Mapping[str, Any]) -> None:
     """The list is read again, from its beginning."""
     ids = [cloud.add_server(f"ci-{number}") for number in range(5)]
     cloud.inject(Fault(on=CallKind.LIST, skip=1, **fault))
@@ -269,8 +269,8 @@ def test_a_list_that_fails_half_way_stops_nothing_and_comes_again(
     assert came_out(sent(function, {"name": "ci-*"}, id="night-1")) == dict.fromkeys(ids, "stopped/confirmed")
 
 
-def test_a_login_that_may_not_list_is_told_at_once(cloud: Simulator, function: Function) -> None:
-    """Waiting would not help; the name says what to mend."""
+def test_a_login_that_may_not_list_is_reported_at_once(cloud: Simulator, function: Function) -> None:
+    """Waiting would not help; the name says what to fix."""
     cloud.add_server("ci-07")
     cloud.inject(Fault(on=CallKind.LIST, status=403, times=None))
     answer = sent(function, {"name": "ci-*"})
@@ -301,7 +301,7 @@ def test_an_administrators_login_selects_in_its_own_project(start: Callable[...,
     assert cloud.stops_sent(strange) == 0
 
 
-# --- rehearsals, repetitions, events around it ---
+# --- dry runs, repetitions, events around it ---
 
 
 def test_a_dry_run_only_looks(cloud: Simulator, function: Function) -> None:
@@ -342,8 +342,8 @@ def test_events_of_a_batch_are_selected_each_for_itself(cloud: Simulator, functi
         headers={"Content-Type": "application/cloudevents-batch+json"},
         timeout=30,
     )
-    told = [[row["id"] for row in event["data"]["servers"]] for event in answer.json()]
-    assert told == [[named], [selected], []]
+    reported = [[row["id"] for row in event["data"]["servers"]] for event in answer.json()]
+    assert reported == [[named], [selected], []]
 
 
 def test_the_result_of_a_selector_goes_to_the_sink(start: Callable[..., Function]) -> None:
@@ -403,7 +403,7 @@ def test_plan_shows_what_a_selector_fits(
     code: int,
     expected: str,
 ) -> None:
-    """Before anything is touched; it is no error if none fits."""
+    """Before anything is touched; it is not an error if none fits."""
     for name, value in {**cloud.environ(), "AUTOSTOP_API": api, **environ}.items():
         monkeypatch.setenv(name, value)
     server = cloud.add_server("ci-07")

@@ -11,7 +11,7 @@ from handler.stop.decide import KEEP_UNTIL, decide, refuse
 from handler.stop.evidence import Action, History
 from handler.stop.model import Decision, Policy, Reason, Refusal, StopRequest
 from tests.stop.fakes import ID, asked, seen
-from tests.support.events import Behind, Message, batch, binary, event, faults_of, knock, structured
+from tests.support.events import FakeHandler, Message, batch, binary, call_endpoint, event, faults_of, structured
 
 MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 WRITTEN = [
@@ -41,10 +41,10 @@ every_way = pytest.mark.parametrize("text", WRITTEN)
 
 
 def came_in(message: Message) -> StopRequest:
-    """The request that the door makes of a message."""
-    behind = Behind()
-    assert knock(message, behind).status == 200
-    (request,) = behind.requests
+    """The request that the endpoint makes of a message."""
+    fake = FakeHandler()
+    assert call_endpoint(message, fake).status == 200
+    (request,) = fake.requests
     return request
 
 
@@ -105,7 +105,7 @@ def test_a_time_without_a_zone_is_refused(text: str) -> None:
         rfc3339.parse(text)
     for name in ("time", "expirytime"):
         for message in (binary(**{name: text}), structured(event(**{name: text}))):
-            assert faults_of(knock(message)) == {name: "must be an RFC 3339 timestamp with a zone"}
+            assert faults_of(call_endpoint(message)) == {name: "must be an RFC 3339 timestamp with a zone"}
     kept = seen("active", tags=frozenset({f"{KEEP_UNTIL}={text}"}))
     decision = decide(kept, asked(ID), POLICY, MOMENT)
     assert decision.reason is Reason.PROTECTED

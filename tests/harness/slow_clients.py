@@ -127,10 +127,9 @@ def endless(server: Server, first: bytes, piece: bytes) -> str:
         health = server.health()
         with suppress(OSError):
             answer = client.recv(65536)
-    told = f"answered {statuses(answer)}" if answer else "no answer"
-    return (
-        f"{sent / 2**20:.1f} MiB sent in {took:.1f} s, {told}; {health}; memory {memory(server.pid) - before:+.1f} MiB"
-    )
+    reported = f"answered {statuses(answer)}" if answer else "no answer"
+    grown = memory(server.pid) - before
+    return f"{sent / 2**20:.1f} MiB sent in {took:.1f} s, {reported}; {health}; memory {grown:+.1f} MiB"
 
 
 def left_open(server: Server, count: int) -> str:

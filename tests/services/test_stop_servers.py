@@ -165,7 +165,7 @@ def test_one_member_that_must_come_again_takes_the_batch_along(cloud: Simulator,
 
 
 def test_a_malformed_member_leaves_everything_running(cloud: Simulator, function: Function) -> None:
-    """All or nothing at the door."""
+    """All or nothing at the endpoint."""
     server = cloud.add_server()
     answer = post_batch(function, event(data={"server_id": server}), event(id=None))
     assert (answer.status_code, cloud.calls) == (400, [])
@@ -203,13 +203,13 @@ def test_results_of_a_batch_go_to_the_sink_one_by_one(cloud: Simulator, start_fu
     assert sorted(from_binary(got.headers, got.body)["subject"] for got in sink.got) == sorted(servers)
 
 
-@pytest.mark.parametrize("trouble", [Say(503), Say(0), Say(429, {"Retry-After": "0"})])
+@pytest.mark.parametrize("error", [Say(503), Say(0), Say(429, {"Retry-After": "0"})])
 def test_a_sink_that_stumbles_gets_the_result_again(
-    cloud: Simulator, start_function: StartFunction, trouble: Say
+    cloud: Simulator, start_function: StartFunction, error: Say
 ) -> None:
     """The same result, and the server is stopped once."""
     server = cloud.add_server()
-    with SinkServer(trouble) as sink:
+    with SinkServer(error) as sink:
         answer = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url).stop(server)
     assert answer.status_code == 204
     assert len({got.headers["ce-id"] for got in sink.got}) == 1
@@ -230,7 +230,7 @@ def test_a_sink_that_stays_away_makes_the_event_come_again(cloud: Simulator, sta
 
 
 def test_a_sink_that_refuses_makes_the_event_come_again(cloud: Simulator, start_function: StartFunction) -> None:
-    """A wrong token there is mended by people, and the result must not be lost until then."""
+    """A wrong token there is fixed by people, and the result must not be lost until then."""
     with SinkServer(Say(401, body=b"marked words of the sink")) as sink:
         answer = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url).stop(cloud.add_server())
     assert (answer.status_code, b"marked" in answer.content) == (503, False)

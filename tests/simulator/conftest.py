@@ -50,11 +50,13 @@ Lookup = Callable[..., Any]
 
 @pytest.fixture
 def clock() -> FakeClock:
+    """The clock of the cloud."""
     return FakeClock(NOON)
 
 
 @pytest.fixture
 def cloud(clock: FakeClock) -> Iterator[Simulator]:
+    """A cloud with that clock."""
     with Simulator(clock=clock) as running:
         yield running
 

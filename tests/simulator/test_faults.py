@@ -14,15 +14,17 @@ NO_ANSWER = (http.client.RemoteDisconnected, ConnectionResetError)
 
 @pytest.fixture
 def server_id(cloud: Simulator) -> str:
+    """A server."""
     return cloud.add_server("db-1")
 
 
 @pytest.fixture
 def read(ask: Ask, server_id: str) -> Ask:
+    """Read that server."""
     return lambda **more: ask("GET", f"/v2.1/servers/{server_id}", **more)
 
 
-def test_a_fault_strikes_once_unless_told_otherwise(cloud: Simulator, read: Ask) -> None:
+def test_a_fault_strikes_once_by_default(cloud: Simulator, read: Ask) -> None:
     """Then the cloud is as before, and the fault is gone from the list."""
     fault = cloud.inject(Fault(on=CallKind.READ, status=500))
     assert cloud.faults == [fault]
@@ -83,7 +85,9 @@ def test_a_fault_can_be_about_one_server(cloud: Simulator, read: Ask, stop: Ask,
         (CallKind.OTHER, "GET", "/v3/auth/tokens"),
     ],
 )
-def test_calls_are_told_apart_by_method_and_path(cloud: Simulator, ask: Ask, kind: Any, method: str, path: str) -> None:
+def test_calls_are_distinguished_by_method_and_path(
+    cloud: Simulator, ask: Ask, kind: Any, method: str, path: str
+) -> None:
     """And a fault on one kind meets no other."""
     cloud.inject(Fault(on=kind, status=418))
     assert ask(method, path, b"{}" if method == "POST" else None).status == 418
@@ -115,7 +119,7 @@ def test_a_status_brings_novas_error_body_along(
     assert cloud.server(server_id).vm_state == "active"
 
 
-def test_a_status_without_words_says_what_it_is_called(cloud: Simulator, read: Ask) -> None:
+def test_a_status_without_a_message_has_its_phrase(cloud: Simulator, read: Ask) -> None:
     """Also in answer to a microversion that is none."""
     cloud.inject(Fault(on=CallKind.READ, status=503, times=2))
     assert read().message == "Service Unavailable"
@@ -152,7 +156,7 @@ def test_each_conflict_of_nova_can_be_had_without_its_state(
 
 
 @pytest.mark.parametrize(("retry_after", "shown"), [(2, "2"), ("Wed, 01 Jan 2025 00:00:00 GMT", None), (None, None)])
-def test_a_throttled_call_is_told_when_to_come_again(cloud: Simulator, read: Ask, retry_after: Any, shown: Any) -> None:
+def test_a_throttled_call_gets_a_time_to_wait(cloud: Simulator, read: Ask, retry_after: Any, shown: Any) -> None:
     """In the header, and once more in the body; or not at all."""
     cloud.inject(Fault.throttled(CallKind.READ, retry_after))
     answer = read()
@@ -203,7 +207,7 @@ def test_headers_can_be_added_to_a_true_answer(cloud: Simulator, read: Ask) -> N
 
 
 def test_two_stops_at_once_can_end_in_an_error_of_nova(cloud: Simulator, stop: Ask, server_id: str) -> None:
-    """500 for us, while the stop of somebody else is taken."""
+    """500 for us, while the stop of another user is taken."""
     cloud.change(server_id, power_off_delay=60)
     cloud.inject(Fault.two_stops_at_once())
     answer = stop(server_id)

@@ -26,6 +26,7 @@ pytest_plugins = ["handler.simulator.fixture"]
 
 
 def dial(cloud: Simulator, timeout: float = 5) -> Any:
+    """Return a connection to the cloud."""
     where = urlsplit(cloud.url)
     return socket.create_connection((where.hostname, where.port), timeout=timeout)
 
@@ -174,7 +175,7 @@ def test_a_stop_waits_for_a_call_that_is_being_worked_on() -> None:
 
 
 def test_a_request_that_never_ends_does_not_hold_up_a_stop(clock: FakeClock) -> None:
-    """Half a request is no reason to wait."""
+    """Half a request is not a reason to wait."""
     cloud = Simulator(clock=clock)
     with cloud, dial(cloud) as line:
         line.sendall(b"POST /v3/auth/tokens HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
@@ -183,7 +184,7 @@ def test_a_request_that_never_ends_does_not_hold_up_a_stop(clock: FakeClock) -> 
     assert cloud.calls == []
 
 
-def test_a_caller_that_goes_away_is_no_error(cloud: Simulator, ask: Ask) -> None:
+def test_a_caller_that_goes_away_is_not_an_error(cloud: Simulator, ask: Ask) -> None:
     """Others are served as before."""
     with dial(cloud) as line:
         line.sendall(b"GET /v3 HT")
@@ -247,7 +248,7 @@ def test_a_path_outside_nova_is_none_of_its_routes() -> None:
     assert route("GET", "/v2.10/servers") is None
 
 
-def test_a_port_that_has_trouble_for_a_moment_goes_on(
+def test_a_port_that_has_errors_for_a_moment_goes_on(
     cloud: Simulator, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Out of file descriptors, for example, while a caller waits."""
@@ -260,7 +261,7 @@ def test_a_port_that_has_trouble_for_a_moment_goes_on(
 
     ask("GET", "/v3")
     monkeypatch.setattr(socket.socket, "accept", accept)
-    # The thread is within the true one at this moment; its next turn meets the trouble.
+    # The thread is within the true one at this moment; its next turn gets the error.
     assert [ask("GET", "/v3").status for _ in range(2)] == [200, 200]
     assert errors == []
     assert cloud.count(CallKind.VERSION) == 3

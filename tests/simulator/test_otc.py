@@ -14,6 +14,7 @@ TOKENS = "/v3/auth/tokens"
 
 @pytest.fixture
 def cloud(clock: FakeClock) -> Iterator[Simulator]:
+    """Open Telekom Cloud."""
     with Simulator.otc(clock=clock) as running:
         yield running
 
@@ -44,7 +45,7 @@ def test_what_belongs_together_is_set_together(cloud: Simulator, ask: Ask) -> No
 
 @pytest.mark.parametrize(("query", "length"), [("", 25), ("?limit=10", 10), ("?limit=1000", 30), ("?limit=2000", 30)])
 @pytest.mark.parametrize("path", ["servers", "servers/detail"])
-def test_a_page_of_nova_has_25_servers_unless_told_otherwise(
+def test_a_page_of_nova_has_25_servers_by_default(
     cloud: Simulator, ask: Ask, path: str, query: str, length: int
 ) -> None:
     """And a link to the next one if it is full."""
@@ -58,7 +59,7 @@ def test_a_page_of_nova_has_25_servers_unless_told_otherwise(
         assert len(ask("GET", following).json()["servers"]) == 5
 
 
-def test_each_part_can_be_told_otherwise(ask: Ask) -> None:
+def test_each_part_can_be_configured(ask: Ask) -> None:
     """By the options of the constructor."""
     with Simulator.otc(stop_status=202, compute_path=ComputePath.PLAIN, bms=False, long_tokens=False) as cloud:
         own = cloud.token()

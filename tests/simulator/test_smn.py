@@ -13,6 +13,7 @@ from tests.support.clock import FakeClock
 
 @pytest.fixture
 def cloud(clock: FakeClock) -> Iterator[Simulator]:
+    """A cloud with SMN."""
     with Simulator(clock=clock, smn=True, otc_iam=True) as running:
         yield running
 
@@ -30,7 +31,7 @@ def publish(ask: Ask, cloud: Simulator) -> Ask:
 
 
 def test_a_message_is_kept(cloud: Simulator, publish: Ask) -> None:
-    """The answer has its id; whoever looks sees topic, subject and message."""
+    """The answer has its id; a test sees topic, subject and message."""
     answer = publish({"subject": "bär", "message": "m" * 262144, "time_to_live": "3600"})
     (kept,) = cloud.published
     assert (answer.status, set(answer.json())) == (200, {"request_id", "message_id"})

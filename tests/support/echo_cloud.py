@@ -1,4 +1,4 @@
-"""A cloud that repeats in its faults whatever it was sent, as some gateways do; and a decent one, if told so."""
+"""A cloud that repeats in its faults whatever it was sent, as some gateways do; and a correct one, if so configured."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EchoCloud(HttpServer):
 
     Attributes:
         login_status, stop_status, status: what logins, stops, and all other calls are answered with; below 300 as is
-            decent.
+            correct.
         raw: faults are plain text instead of JSON.
     """
 
@@ -56,7 +56,7 @@ class EchoCloud(HttpServer):
                 status = cloud.login_status if is_login else cloud.status
                 if self.path.endswith("action"):
                     status = cloud.stop_status
-                headers, document = {}, cloud._decent(self.path)
+                headers, document = {}, cloud._correct(self.path)
                 if status >= 300:
                     # What stands last is most often what lets in, and messages are cut off somewhere.
                     headers = {"X-Request-Id": self.headers.get("X-Auth-Token") or ""}
@@ -78,7 +78,7 @@ class EchoCloud(HttpServer):
         super().__init__(Answers)
         self.url = self.origin
 
-    def _decent(self, path: str) -> dict[str, Any]:
+    def _correct(self, path: str) -> dict[str, Any]:
         if "/projects" in path:
             return {"projects": [{"id": PROJECT, "name": "eu-de"}]}
         if "/auth/" in path:

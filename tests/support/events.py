@@ -1,4 +1,4 @@
-"""Messages to send to the door, and a door with nothing behind it."""
+"""Messages to send to the endpoint, and an endpoint with a fake handler."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def batch(*members: object) -> Message:
     return {"content-type": "application/cloudevents-batch+json"}, json.dumps(members).encode()
 
 
-class Behind:
-    """What stands behind the door in these tests: it writes down what it is given."""
+class FakeHandler:
+    """A handler of requests that records them."""
 
     def __init__(self, failure: Exception | None = None, not_ready: Exception | None = None) -> None:
         self.requests: list[StopRequest] = []
@@ -78,7 +78,7 @@ class Behind:
         self._not_ready = not_ready
 
     def handle(self, requests: Sequence[StopRequest], as_batch: bool, received: float) -> Answer:
-        """Write down, then answer or fail as told."""
+        """Record the requests, then return or raise."""
         self.requests += requests
         self.as_batch, self.received = as_batch, received
         if self._failure is not None:
@@ -91,9 +91,9 @@ class Behind:
             raise self._not_ready
 
 
-def knock(
+def call_endpoint(
     message: Message,
-    behind: Behind | None = None,
+    fake: FakeHandler | None = None,
     *,
     method: str = "POST",
     path: str = "/",
@@ -101,9 +101,9 @@ def knock(
     received: float = 12.5,
     **environ: str,
 ) -> Answer:
-    """Bring one message to a door with these settings."""
-    behind = behind or Behind()
-    endpoint = StopEndpoint(settings(**environ), behind.handle, behind.ready)
+    """Bring one message to an endpoint with these settings."""
+    fake = fake or FakeHandler()
+    endpoint = StopEndpoint(settings(**environ), fake.handle, fake.ready)
     return endpoint.answer(HttpRequest(method, path, {**message[0], **(headers or {})}, message[1], received))
 
 
@@ -112,3 +112,7 @@ def faults_of(answer: Answer) -> dict[str, str]:
     assert answer.status == 400, answer
     found = json.loads(answer.body)["faults"]
     return {fault["at"]: fault["fault"] for fault in found}
+
+
+# The names that `tests/inbound` uses.
+Behind, knock = FakeHandler, call_endpoint

@@ -98,14 +98,14 @@ class StandIn:
 
 
 def tick(user_event: object = None, **changes: object) -> dict[str, Any]:
-    """What a timer sends; what is no text goes as JSON text."""
-    said = user_event if isinstance(user_event, str | None) else json.dumps(user_event)
-    event = {"version": "v1.0", "time": AT, "trigger_type": "TIMER", "trigger_name": "nightly", "user_event": said}
+    """What a timer sends; what is not text goes as JSON text."""
+    shown = user_event if isinstance(user_event, str | None) else json.dumps(user_event)
+    event = {"version": "v1.0", "time": AT, "trigger_type": "TIMER", "trigger_name": "nightly", "user_event": shown}
     return {**event, **changes}
 
 
 def record(message: object, /, **changes: object) -> dict[str, Any]:
-    """One record of an SMN trigger; what is no text goes as JSON text."""
+    """One record of an SMN trigger; what is not text goes as JSON text."""
     smn = {
         "topic_urn": TOPIC,
         "timestamp": "2026-11-20T18:00:00Z",
@@ -166,7 +166,7 @@ def trace(name: str = "startBareMetalServers", **changes: object) -> dict[str, A
 
 
 def requested(server: str = ONE) -> dict[str, Any]:
-    """A CloudEvent as somebody sends it who needs no trigger."""
+    """A CloudEvent as it is sent without a trigger."""
     return {
         "specversion": "1.0",
         "id": "1",

@@ -61,10 +61,10 @@ def claims(**changes: object) -> dict[str, Any]:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def token(said: Mapping[str, Any], key: PrivateKey, kid: str | None = "one", alg: str = "RS256", **header: Any) -> str:
+def token(shown: Mapping[str, Any], key: PrivateKey, kid: str | None = "one", alg: str = "RS256", **header: Any) -> str:
     """A token that PyJWT has signed."""
     named = {"kid": kid, **header} if kid is not None else header
-    return jwt.PyJWS().encode(json.dumps(said).encode(), key, alg, named)
+    return jwt.PyJWS().encode(json.dumps(shown).encode(), key, alg, named)
 
 
 def segment(content: bytes | Mapping[str, Any]) -> str:
@@ -113,15 +113,15 @@ class Issuer(HttpServer):
     def describe(self, **changes: object) -> None:
         """Put the discovery document there, with changes; what is None is left out."""
         document = {"issuer": self.url, "jwks_uri": self.url + JWKS, **changes}
-        said = {name: value for name, value in document.items() if value is not None}
-        self.pages[DISCOVERY] = Page(json.dumps(said).encode())
+        shown = {name: value for name, value in document.items() if value is not None}
+        self.pages[DISCOVERY] = Page(json.dumps(shown).encode())
 
     def publish(self, *keys: object) -> None:
         """Have these keys, and no others."""
         self.pages[JWKS] = Page(json.dumps({"keys": keys}).encode())
 
     def count(self, path: str = JWKS) -> int:
-        """How often somebody asked for a path."""
+        """How often a path was requested."""
         return sum(asked[0] == path for asked in self.asked)
 
     def environ(self, **changes: str) -> dict[str, Any]:

@@ -27,8 +27,8 @@ class Row:
     """A measured ratio.
 
     Attributes:
-        aim: what it should be at most, or at least; None if there is none.
-        limit: beyond this the benchmark fails; None if there is none.
+        aim: what it should be at most, or at least; None if it is only reported.
+        limit: beyond this the benchmark fails; None if only the aim is reported.
     """
 
     name: str
@@ -86,7 +86,7 @@ def _fleets(peers: Peers | None, measured: int) -> Iterator[Row]:
     yield _against_ideal(f"{_MANY} servers, nova, concurrency 32", nova, 1.12)
     yield _peak("nova", nova, alone)
     waited = ours.many(_MANY, 32, wait=True, rounds=3)
-    # No aim: how long the function sleeps before it looks again is a matter of manners, and real ones take longer.
+    # No aim: how long the function sleeps before it looks again is a choice, and real ones take longer.
     yield _against_ideal("the same, until all are seen stopped", waited, None)
     alone = ours.many(1, 32, api="bms", wait=True, rounds=1)
     bms = ours.many(_MANY, 32, api="bms", wait=True, rounds=3)
@@ -96,7 +96,7 @@ def _fleets(peers: Peers | None, measured: int) -> Iterator[Row]:
         calls,
         10,
         f"{_named(bms.calls)}; {bms.seconds:.3f} s, processor {bms.cpu:.2f} s;"
-        f" {bms.seconds / bms.ideal:.2f} of {bms.ideal:.3f} s = {bms.told}",
+        f" {bms.seconds / bms.ideal:.2f} of {bms.ideal:.3f} s = {bms.reported}",
     )
     yield _peak("bms", bms, alone)
     if peers:
@@ -107,7 +107,7 @@ def _fleets(peers: Peers | None, measured: int) -> Iterator[Row]:
 
 def _against_ideal(name: str, fleet: ours.Fleet, aim: float | None, limit: float | None = None) -> Row:
     detail = (
-        f"{fleet.seconds:.3f} / {fleet.ideal:.3f} s = {fleet.told};"
+        f"{fleet.seconds:.3f} / {fleet.ideal:.3f} s = {fleet.reported};"
         f" {_named(fleet.calls)}; processor {fleet.cpu:.2f} s; peak {fleet.peak:.1f} MiB"
     )
     return Row(f"{name} / ideal", fleet.seconds / fleet.ideal, aim, detail, limit)

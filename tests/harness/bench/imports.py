@@ -28,7 +28,7 @@ def charged(text: str) -> Mapping[str, int]:
     """
     lines = [(len(found[3]), found[4].partition(".")[0], int(found[1])) for found in _LINE.finditer(text)]
     spent: dict[str, int] = defaultdict(int)
-    # An import is told when it ends, after those that it caused: read backwards, each comes after who caused it.
+    # An import is reported when it ends, after those that it caused: read backwards, each comes after who caused it.
     above: list[tuple[int, str]] = []
     for depth, package, own in reversed(lines):
         while above and above[-1][0] >= depth:
@@ -71,4 +71,4 @@ def _told(
                 until_answer(partial(ask, function.url)).raise_for_status()
             stderr.seek(0)
             rounds.append(charged(stderr.read()))
-    return {name: min(told.get(name, 0) for told in rounds) for name in rounds[-1]}
+    return {name: min(reported.get(name, 0) for reported in rounds) for name in rounds[-1]}

@@ -66,7 +66,7 @@ class Fleet:
 
     calls: dict[str, int]
     waves: int
-    told: str
+    reported: str
     seconds: float
     cpu: float
     peak: float
@@ -138,15 +138,15 @@ def many(size: int, concurrency: int, *, api: str = "nova", wait: bool = False, 
             assert answer.json()["summary"]["stopped" if wait else "accepted"] == size, answer.text
             calls = simulated.calls()
         peak = memory(function.pid, peak=True)
-    # 1 page holds 1000 servers; BMS v1 takes 1000 in one stop, and tells of them by a job.
+    # 1 page holds 1000 servers; BMS v1 takes 1000 in one stop, and reports them by a job.
     if api == "bms":
-        stops, told = 1, "1 list page + 1 batch"
+        stops, reported = 1, "1 list page + 1 batch"
     else:
         stops = math.ceil(size / concurrency)
-        told = f"1 list page + {size} stops / {concurrency}"
+        reported = f"1 list page + {size} stops / {concurrency}"
     confirming = (2 if api == "bms" else 1) if wait else 0
     if wait:
-        told += " + 1 job + 1 list page" if api == "bms" else " + 1 list page"
+        reported += " + 1 job + 1 list page" if api == "bms" else " + 1 list page"
     waves = 1 + stops + confirming
-    told = f"({told}) x {LATENCY * 1000:.0f} ms"
-    return Fleet(calls, waves, told, statistics.median(took), statistics.median(spent), peak)
+    reported = f"({reported}) x {LATENCY * 1000:.0f} ms"
+    return Fleet(calls, waves, reported, statistics.median(took), statistics.median(spent), peak)

@@ -66,7 +66,7 @@ class Peers:
     """An environment with the peers in it.
 
     Args:
-        folder: where to make it; whoever gives it takes it away again.
+        folder: where to make it; the caller removes it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,8 +81,8 @@ class Peers:
     def versions(self) -> str:
         """Names and versions of the peers."""
         script = "import importlib.metadata as m, sys; print(*(f'{p} {m.version(p)}' for p in sys.argv[1:]), sep=', ')"
-        told = subprocess.run([self.python, "-c", script, *PACKAGES], check=True, capture_output=True, text=True)
-        return told.stdout.strip()
+        reported = subprocess.run([self.python, "-c", script, *PACKAGES], check=True, capture_output=True, text=True)
+        return reported.stdout.strip()
 
     def client(self, size: int, measured: int) -> Used:
         """`openstack server stop` with all ids."""

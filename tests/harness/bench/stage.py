@@ -49,9 +49,9 @@ class Cloud:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        self.environ: dict[str, str] = told["environ"]
-        self.ids: list[str] = told["ids"]
+        reported = json.loads(process.stdout.readline())
+        self.environ: dict[str, str] = reported["environ"]
+        self.ids: list[str] = reported["ids"]
         self._before: dict[str, int] = {}
 
     def restart(self) -> None:

@@ -1,4 +1,4 @@
-"""`make image-test`: build the image twice, compare, start it as a platform would, tell what it costs.
+"""`make image-test`: build the image twice, compare, start it as a platform would, show what it costs.
 
 It needs root, the Debian packages buildah and debootstrap, a gigabyte of disk and a few minutes. The base is a Debian
 of our own making, since no registry is asked: with Debian's Python, or with the one that `--python` names.
@@ -76,7 +76,7 @@ def _look_at(image: Image, first: Image) -> None:
 
 
 def _start(image: Image, zipped: Path | None) -> None:
-    told = {
+    reported = {
         "root": str(image.root),
         "uids": _UIDS,
         "environ": image.environ,
@@ -91,7 +91,7 @@ def _start(image: Image, zipped: Path | None) -> None:
             *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
             *(sys.executable, "-m", "tests.harness.image.scene"),
         ],
-        input=json.dumps(told),
+        input=json.dumps(reported),
         text=True,
         check=True,
         cwd=ROOT,

@@ -101,10 +101,10 @@ class Builder:
             *("--volume", f"{self._work / 'pip.conf'}:/etc/pip.conf:ro"),
         )
 
-        told = json.loads(_run([*self._buildah, "inspect", "--type", "image", "localhost/bms-autostop"]))
-        config = told["Docker"]["config"]
+        reported = json.loads(_run([*self._buildah, "inspect", "--type", "image", "localhost/bms-autostop"]))
+        config = reported["Docker"]["config"]
         return Image(
-            layers=told["Docker"]["rootfs"]["diff_ids"],
+            layers=reported["Docker"]["rootfs"]["diff_ids"],
             root=self._mount("localhost/bms-autostop"),
             environ=dict(entry.split("=", 1) for entry in config["Env"]),
             command=config["Cmd"],

@@ -75,7 +75,7 @@ class Chain:
 
 
 @contextmanager
-def chain(folder: Path, proof: str) -> Iterator[Chain]:
+def chain(folder: Path, credentials: str) -> Iterator[Chain]:
     """The whole chain in processes of their own."""
     with ExitStack() as stack:
         cloud = stack.enter_context(Simulator())
@@ -88,7 +88,7 @@ def chain(folder: Path, proof: str) -> Iterator[Chain]:
         )
         notified = stack.enter_context(Relay(webhook.url))
         config = folder / "alertmanager.yml"
-        receiver = {"url": f"{notified.url}/alertmanager", "send_resolved": True, "http_config": PROOFS[proof]}
+        receiver = {"url": f"{notified.url}/alertmanager", "send_resolved": True, "http_config": PROOFS[credentials]}
         config.write_text(
             yaml.safe_dump(
                 {
@@ -126,17 +126,17 @@ def _captures() -> Iterator[None]:
     captured("alertmanager", {"program": f"Prometheus Alertmanager {version[1]} (Debian)", "messages": seen})
 
 
-def keep(name: str, proof: str, passed: Passed) -> None:
+def keep(name: str, credentials: str, passed: Passed) -> None:
     """Remember what was sent, without the secret and the name of this machine."""
     wanted = {key: value for key, value in passed.headers.items() if key in ("content-type", "user-agent")}
     body = re.sub(r'"externalURL":"[^"]*"', '"externalURL":"http://alertmanager.example"', passed.body.decode())
-    seen[name] = {"proof": proof, "headers": wanted, "body": body}
+    seen[name] = {"proof": credentials, "headers": wanted, "body": body}
 
 
-@pytest.mark.parametrize("proof", ["bearer", "basic"])
-def test_what_fires_is_stopped_and_what_is_resolved_is_not(tmp_path: Path, proof: str) -> None:
+@pytest.mark.parametrize("credentials", ["bearer", "basic"])
+def test_what_fires_is_stopped_and_what_is_resolved_is_not(tmp_path: Path, credentials: str) -> None:
     """Also if both stand in one notification: the one that is resolved was started again, and keeps running."""
-    with chain(tmp_path, proof) as here:
+    with chain(tmp_path, credentials) as here:
         one, two, three = (here.cloud.add_server() for _ in range(3))
         here.alert(one, two)
         firing = until(lambda: here.notification((one, "firing"), (two, "firing")), "the first notification")
@@ -160,7 +160,7 @@ def test_what_fires_is_stopped_and_what_is_resolved_is_not(tmp_path: Path, proof
     assert {passed.path for passed in here.notified.passed} == {"/alertmanager"}
     for name, passed in (("firing", firing), ("firing-and-resolved", both), ("resolved", resolved)):
         assert passed is not None
-        keep(f"{name}-{proof}", proof, passed)
+        keep(f"{name}-{credentials}", credentials, passed)
 
 
 def test_a_notification_that_could_not_be_handed_on_comes_again(tmp_path: Path) -> None:

@@ -148,8 +148,8 @@ def test_a_percent_sign_that_encodes_nothing_is_one(sdk: Sdk) -> None:
     assert made["read"]["data"]["request"]["id"] == "js-100% ü"
 
 
-def test_text_that_the_sdk_sends_as_latin_1_is_no_utf_8(sdk: Sdk) -> None:
-    """It does not encode header values, against the specification: told by attribute, and nothing is done."""
+def test_text_that_the_sdk_sends_as_latin_1_is_not_utf_8(sdk: Sdk) -> None:
+    """It does not encode header values, against the specification: reported by attribute, and nothing is done."""
     before = sdk.cloud.count(CallKind.STOP)
     made = sdk.exchange(
         "latin-binary", "binary", id="js-latin", source="/javascript", type=STOP, subject="Süd",

@@ -1,4 +1,4 @@
-"""`python -m tests.harness.mutants`: change the heart line by line, and see that a test notices.
+"""`python -m tests.harness.mutants`: change the decision code line by line, and see that a test notices.
 
 mutmut makes the changes and runs `tests/stop` on each, in a copy under `mutants/`. What survives must stand in
 `survivors.toml`, with the reason why it does not matter; a reason that has outlived its survivor must go.

@@ -17,7 +17,7 @@ from tests.harness.mutants.__main__ import changed, listed, where
         ("handler.stop.decide.x_decide__mutmut_1", "decide.decide"),
     ],
 )
-def test_a_mutants_name_tells_where_it_is(key: str, place: str) -> None:
+def test_a_mutants_name_shows_where_it_is(key: str, place: str) -> None:
     """As mutmut writes methods and functions."""
     assert where(key) == place
 

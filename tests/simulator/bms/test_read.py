@@ -15,6 +15,7 @@ HEADERS = ["Content-Type", "Content-Length", "X-Request-Id"]
 
 @pytest.fixture
 def cloud(clock: FakeClock) -> Iterator[Simulator]:
+    """Open Telekom Cloud with BMS v1."""
     with Simulator(clock=clock, bms=True) as running:
         yield running
 
@@ -66,7 +67,7 @@ def test_a_server_is_shown_in_the_shape_of_this_api(cloud: Simulator, bms: Ask) 
 
 
 def test_a_server_that_does_something_has_a_task_state(cloud: Simulator, bms: Ask) -> None:
-    """As has an idle one if the cloud is told so: null then."""
+    """As has an idle one if the cloud is so configured: null then."""
     server_id = cloud.add_server(task_state="powering-off")
     assert bms(f"baremetalservers/{server_id}").json()["server"]["OS-EXT-STS:task_state"] == "powering-off"
     cloud.bms.idle_task_state = True
@@ -191,7 +192,7 @@ def test_a_token_that_is_none_is_refused_by_the_gateway(bms: Ask, token: Any) ->
     assert answer.header("WWW-Authenticate") is None
 
 
-def test_the_gateway_tells_a_token_that_died_early_from_one_that_is_over(
+def test_the_gateway_distinguishes_a_revoked_token_from_an_expired_one(
     cloud: Simulator, bms: Ask, clock: FakeClock
 ) -> None:
     """The one is to be renewed, the other cannot be read any more."""
@@ -223,7 +224,7 @@ def test_the_catalogue_leads_to_the_api(cloud: Simulator, ask: Ask) -> None:
 
 
 def test_a_cloud_without_the_api_has_no_such_path(ask: Ask) -> None:
-    """Its manners are there, and of no effect."""
+    """Its settings are there, and of no effect."""
     with Simulator() as plain:
         assert plain.bms == BmsBehavior()
         answer = ask("GET", f"/v1/{plain.project_id}/baremetalservers/detail", to=plain, token=plain.token())
@@ -319,7 +320,7 @@ def test_any_code_of_the_gateway_can_be_had(cloud: Simulator, ask: Ask, path: st
 
 
 def test_the_identity_service_throttles_in_the_same_form(cloud: Simulator, ask: Ask) -> None:
-    """Without saying for how long, if so told."""
+    """Without saying for how long, if so configured."""
     cloud.inject(Fault.gateway_code(CallKind.LOGIN, "IAM.0012", 429, server_id=None))
     answer = ask("POST", "/v3/auth/tokens", {}, token=None)
     assert (answer.status, answer.json()["error_code"]) == (429, "IAM.0012")

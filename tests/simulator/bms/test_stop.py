@@ -17,6 +17,7 @@ ROW = ["status", "job_id", "job_type", "begin_time", "end_time", "error_code", "
 
 @pytest.fixture
 def cloud(clock: FakeClock) -> Iterator[Simulator]:
+    """Open Telekom Cloud with BMS v1."""
     with Simulator(clock=clock, bms=True) as running:
         yield running
 
@@ -208,7 +209,7 @@ def test_the_first_bad_server_names_the_code(cloud: Simulator, stop_all: Ask) ->
 
 
 def test_an_administrator_stops_a_locked_server(cloud: Simulator, stop_all: Ask) -> None:
-    """In the own project only, so somebody who is one here; the code for others is a choice."""
+    """In the own project only; the code for others is a choice."""
     server_id = cloud.add_server(locked=True)
     cloud.bms.locked_code = "BMS.0033"
     assert stop_all(server_id).json()["error"]["code"] == "BMS.0033"
@@ -268,7 +269,7 @@ def test_1000_servers_are_the_most(cloud: Simulator, stop_all: Ask, job: Lookup)
     ],
     ids=repr,
 )
-def test_a_body_that_is_no_stop_is_refused(stop_all: Ask, body: Any, code: int) -> None:
+def test_a_body_that_is_not_a_stop_is_refused(stop_all: Ask, body: Any, code: int) -> None:
     """Before any server is looked for."""
     answer = stop_all(body=body)
     assert (answer.status, answer.json()["error"]["code"]) == (400, code)

@@ -97,7 +97,7 @@ def test_a_next_link_keeps_the_other_parameters_in_order_of_name(cloud: Simulato
 
 
 def test_no_page_is_longer_than_the_clouds_limit(ask: Ask) -> None:
-    """However much is asked for; the link tells how to go on."""
+    """However much is asked for; the link shows how to go on."""
     with Simulator(max_limit=3) as cloud:
         for number in range(5):
             cloud.add_server(f"vm-{number}")
@@ -145,7 +145,7 @@ def test_a_parameter_that_nova_does_not_take_is_a_bad_request(refusal: Lookup, q
 
 
 @pytest.mark.usefixtures("five")
-def test_sorting_by_what_is_no_key_is_a_bad_request(refusal: Lookup) -> None:
+def test_sorting_by_what_is_not_a_key_is_a_bad_request(refusal: Lookup) -> None:
     """The keys are listed; some were once accepted by mistake and have no effect."""
     status, message = refusal("?sort_key=banana")
     assert status == 400

@@ -23,6 +23,7 @@ LATER = {
 
 
 def show(ask: Ask, server_id: str, version: str | None = None, **more: Any) -> Any:
+    """Return a server as Nova shows it."""
     headers = {"X_OpenStack_Nova_API_Version": version} if version else {}
     answer = ask("GET", f"/v2.1/servers/{server_id}", **headers, **more)
     assert answer.status == 200
@@ -267,6 +268,7 @@ def test_the_old_version_is_shown_as_deprecated(ask: Ask) -> None:
 
 
 def records(ask: Ask, server_id: str, version: str = "2.1", path: str = "", **more: Any) -> Any:
+    """Return the instance actions of a server."""
     return ask(
         "GET",
         f"/v2.1/servers/{server_id}/os-instance-actions{path}",

@@ -21,6 +21,7 @@ NEVER_SEEN = "00000000-0000-4000-8000-000000000000"
 
 
 def states(server: Any) -> Any:
+    """Return all states of a server."""
     return server.status, server.vm_state, server.task_state, server.power_state
 
 
@@ -48,7 +49,7 @@ def test_a_stop_is_taken_whatever_stands_behind_the_word(
 def test_a_server_is_powering_off_until_its_time_has_come(
     cloud: Simulator, stop: Ask, ask: Ask, clock: FakeClock
 ) -> None:
-    """The moment is that of the cloud's clock, whenever somebody looks."""
+    """The moment is that of the cloud's clock, whenever the server is read."""
     server_id = cloud.add_server(power_off_delay=8)
     clock.advance(5)
     assert stop(server_id).status == 202
@@ -113,7 +114,7 @@ def test_a_host_that_refuses_leaves_the_server_as_it_was(
         ({"locked": True}, "Instance {id} is locked"),
         ({"vm_state": "error", "host": False}, "Instance {id} is not ready"),
         ({"vm_state": "error", "launched": False}, "Instance {id} is in an invalid state for 'stop'"),
-        # What is told of several reasons is the first of: lock, host, vm_state, task_state, never launched.
+        # Of several reasons the first is reported: lock, host, vm_state, task_state, never launched.
         ({"locked": True, "vm_state": "stopped"}, "Instance {id} is locked"),
         ({"locked": True, "host": False}, "Instance {id} is locked"),
         ({"host": False, "vm_state": "stopped"}, "Instance {id} is not ready"),
@@ -362,7 +363,7 @@ def test_a_server_can_be_deleted_over_the_api(cloud: Simulator, ask: Ask) -> Non
     assert cloud.server(server_id).deleted
 
 
-def test_somebody_else_can_start_and_restart_a_server_behind_our_back(cloud: Simulator, clock: FakeClock) -> None:
+def test_another_user_can_start_and_restart_a_server(cloud: Simulator, clock: FakeClock) -> None:
     """With a record of it, as of anything that goes through Nova."""
     server_id = cloud.add_server(vm_state="stopped")
     cloud.start_server(server_id, user_id="night-shift", delay=10)

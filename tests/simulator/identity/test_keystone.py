@@ -39,7 +39,7 @@ def password_login(
 
 
 def test_a_password_login_gives_a_token_for_the_project(cloud: Simulator, ask: Ask) -> None:
-    """The token is in the header; the body tells user, project, roles, times and catalogue."""
+    """The token is in the header; the body shows user, project, roles, times and catalogue."""
     answer = ask("POST", TOKENS, password_login(cloud), token=None)
     assert (answer.status, answer.reason, answer.names) == (201, "CREATED", HEADERS)
     token = answer.json()["token"]
@@ -245,7 +245,7 @@ def test_a_token_can_be_inspected_by_its_owner(cloud: Simulator, ask: Ask) -> No
 
 
 def test_another_ones_token_is_shown_to_administrators_only(cloud: Simulator, ask: Ask) -> None:
-    """A plain user is told which policy stands against it."""
+    """A plain user gets the name of the policy."""
     theirs = cloud.token("watcher")
     assert ask("GET", TOKENS, token=cloud.token("admin"), X_Subject_Token=theirs).status == 200
     refused = ask("GET", TOKENS, X_Subject_Token=theirs)

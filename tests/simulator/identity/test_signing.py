@@ -40,12 +40,14 @@ def sign(secret: str, method: str, path: str, query: str, headers: Any, date: st
 
 @pytest.fixture
 def cloud(clock: FakeClock) -> Iterator[Simulator]:
+    """Open Telekom Cloud, which accepts signed requests."""
     with Simulator.otc(clock=clock) as running:
         yield running
 
 
 @pytest.fixture
 def key(cloud: Simulator) -> Any:
+    """An access key."""
     return cloud.add_access_key()
 
 
@@ -75,10 +77,10 @@ def send(ask: Ask, cloud: Simulator, clock: FakeClock, key: Any) -> Any:
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         covered = {name: value for name, value in sent.items() if name not in unsigned}
         hashed = body_hash or hashlib.sha256(body).hexdigest()
-        names, proof = sign(signs.secret, method, signed_path or f"{path}/", query, covered, date, hashed)
+        names, credentials = sign(signs.secret, method, signed_path or f"{path}/", query, covered, date, hashed)
         if spoil:
-            proof = proof[:-1] + ("0" if proof[-1] != "0" else "1")
-        sent["Authorization"] = f"SDK-HMAC-SHA256 Access={signs.access}, SignedHeaders={names}, Signature={proof}"
+            credentials = credentials[:-1] + ("0" if credentials[-1] != "0" else "1")
+        sent["Authorization"] = f"SDK-HMAC-SHA256 Access={signs.access}, SignedHeaders={names}, Signature={credentials}"
         if signs.security_token:
             sent.setdefault("X-Security-Token", signs.security_token)
         asked = query if sent_query is None else sent_query
@@ -89,6 +91,7 @@ def send(ask: Ask, cloud: Simulator, clock: FakeClock, key: Any) -> Any:
 
 
 def refused(answer: Reply) -> Any:
+    """Return whether the gateway refuses the signature."""
     return (answer.status, answer.json().get("error_code")) == (401, "APIG.0301")
 
 
@@ -272,8 +275,8 @@ def test_a_token_counts_for_more_than_a_signature(cloud: Simulator, send: Ask) -
     assert send(spoil=True, token=cloud.token()).status == 200
 
 
-def test_a_token_made_for_a_signed_request_is_no_lasting_one(send: Ask, ask: Ask) -> None:
-    """The next call needs its own proof."""
+def test_a_token_made_for_a_signed_request_is_not_a_lasting_one(send: Ask, ask: Ask) -> None:
+    """The next call needs its own credentials."""
     assert send().status == 200
     assert ask("GET", "/v2.1/servers", token=None).status == 401
 
