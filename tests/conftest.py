@@ -22,8 +22,8 @@ from handler.simulator import Simulator
 ROOT = Path(__file__).parent.parent
 STOP = "io.github.bms-autostop.stop.requested.v1"
 
-settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.load_profile("house")
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("tests")
 
 _ids = itertools.count(1)
 

@@ -65,14 +65,17 @@ PRIVATE_WORDS = (
 
 
 def name(document: Path) -> str:
+    """Return the path of a document in the repository."""
     return str(document.relative_to(ROOT))
 
 
 def at(block: Block) -> str:
+    """Return the place of a block."""
     return f"{name(block.document)}:{block.line}"
 
 
 def of(language: str) -> list[Block]:
+    """Return the blocks of a language."""
     return [block for block in RUN if block.language == language]
 
 

@@ -60,7 +60,7 @@ def test_no_line_is_wider_than_asked_for_and_no_word_is_lost(text: str, width: i
 
 
 def test_lines_begin_as_asked_for() -> None:
-    """The rest is indented like the first unless said otherwise."""
+    """The rest is indented like the first by default."""
     assert [*wrap("one two three", 9, "-> ")] == ["-> one", "   two", "   three"]
     assert [*wrap("one two", 6, "- ", "")] == ["- one", "two"]
     assert [*wrap("", 9)] == []

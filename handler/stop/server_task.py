@@ -268,7 +268,7 @@ class ServerTask:
         return self._taken_at + self._policy.wait.total_seconds()
 
     def _read_failed(self, fault: CloudError, at: Moment) -> Next | None:
-        """A call brought nothing; read again later, unless it is plainly this server's own trouble."""
+        """Handle a failed read: read again later, unless the failures concern this server alone."""
         due = self.failures.unread(fault, at)
         if self.taken is not None:
             # An accepted stop stays accepted, whatever later reads show.
@@ -300,7 +300,7 @@ class ServerTask:
         return StopAttempt(at, server.updated, lost)
 
     def _note(self, history: Lookup, action: Action | None = None) -> None:
-        """Add what the history said after the decision."""
+        """Add the history, which was read after the decision."""
         assert self._evidence is not None
         self._evidence = self._evidence._replace(history=history, action=action)
 

@@ -35,7 +35,7 @@ def _width(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def tls(tmp_path: Path) -> ssl.SSLContext:
-    """How to serve https with a certificate that nobody trusts."""
+    """Return what serves https with a certificate that is not trusted."""
     key = new_key()
     (tmp_path / "cert.pem").write_bytes(certificate(key, datetime.now(UTC) - timedelta(days=1), host="localhost"))
     (tmp_path / "key.pem").write_bytes(as_pem(key))

@@ -100,7 +100,7 @@ def _at_terminal(command: list[str], env: Mapping[str, str], columns: int) -> st
             try:
                 part = os.read(ours, 65536)
             except OSError:
-                # How Linux says that nobody has the other end open any more.
+                # Linux reports so that the other end is closed.
                 break
             if not part:
                 break

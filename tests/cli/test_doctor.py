@@ -533,7 +533,7 @@ def _of(target: Target, **environ: str) -> Iterator[tuple[str, str, str]]:
 
 
 def test_receive_webhook_is_checked(cloud: Simulator, closed: str) -> None:
-    """Producers that are on, chats in which nobody may ask, and the sink."""
+    """Producers that are on, chats without permitted users, and the sink."""
     nothing = {check: status for check, status, _ in _of(Target.RECEIVE_WEBHOOK, AUTOSTOP_EVENT_SINK=cloud.url)}
     assert nothing == {"settings": "ok", "producers": "warning", "sink": "ok"}
     chat = {"AUTOSTOP_SLACK_SIGNING_SECRET": "0123456789abcdef", "AUTOSTOP_SLACK_USERS": "U1"}
@@ -640,7 +640,7 @@ def test_wrong_settings_of_any_target_end_it_with_2(
 
 @pytest.mark.usefixtures("login")
 def test_how_callers_are_authenticated_may_be_unset_here(capsys: pytest.CaptureFixture[str]) -> None:
-    """On an operator's machine; it is a warning, and said once."""
+    """On an operator's machine; it is one warning."""
     cli.main(["doctor"])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "callers:" in line]
     assert re.match(r"warning +callers: AUTOSTOP_INBOUND_AUTH is not set here", line)

@@ -162,7 +162,7 @@ def fleet(login: Simulator) -> Simulator:
 def test_every_sample_can_be_planned(sample: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever its mode; those that are to be refused are, and of the others each names a server of the fleet."""
     refused = {"malformed.json", "outdated.json", "expired.json", "schedule-without-ids.json"}
-    # It names a server that nobody has.
+    # It names a server that does not exist.
     failed = {"stop-request.json"}
     code = cli.main(["plan", str(_SAMPLES / sample)])
     assert code == (3 if sample in refused else 1 if sample in failed else 0)

@@ -136,7 +136,7 @@ def test_what_is_not_understood_is_not_sent(
 def test_a_wrong_command_line_ends_with_2(
     sink: SinkServer, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without --dry-run or --stop nothing is sent, so that nobody cuts power by leaving out a word."""
+    """Without --dry-run or --stop nothing is sent, so that no power is cut because a word was left out."""
     url = [] if "--url" in options else ["--url", sink.url]
     assert cli.main(["send", *url, *options]) == 2
     assert capsys.readouterr().err.startswith("Usage: bms-autostop send")

@@ -342,7 +342,7 @@ def test_what_a_child_failed_for_is_reported_of_its_server_alone(otc: Simulator,
 
 
 def test_children_are_believed_one_by_one(otc: Simulator, bms: BmsCloud) -> None:
-    """Words that nobody documents, children that name nobody and rubbish among them only mean: not yet."""
+    """Undocumented words, children that name no server and invalid ones only mean: not yet."""
     ids = _servers(otc, 5)
     bms.stop(ids, 5)
     children = [
@@ -351,7 +351,7 @@ def test_children_are_believed_one_by_one(otc: Simulator, bms: BmsCloud) -> None
         _child(ids[2], "FAIL"),
         _child(ids[3], "WAITING"),
         _child(None, "FAIL", "BMS.1007"),
-        _child("somebody-else", "FAIL", "BMS.1007"),
+        _child("another-server", "FAIL", "BMS.1007"),
         {"status": "FAIL", "entities": "none"},
         "rubbish",
     ]
@@ -369,7 +369,7 @@ def test_children_are_believed_one_by_one(otc: Simulator, bms: BmsCloud) -> None
 def test_a_job_without_children_is_waited_for_and_speaks_for_its_servers(
     otc: Simulator, bms: BmsCloud, entities: object, status: str, shown: type
 ) -> None:
-    """Once it has ended well, the servers are looked at; if it has failed, that is said of each, and then looked at."""
+    """Once it has ended well, the servers are read; if it has failed, that is reported of each, and then it is read."""
     ids = _servers(otc, 2)
     bms.stop(ids, 5)
     _jobs(otc, {"status": status, "entities": entities, "error_code": "BMS.0039", "fail_reason": "it was\x1b off"})

@@ -27,18 +27,18 @@ def test_a_reader_has_no_method_that_writes(reader: NovaReader) -> None:
 def test_a_dry_run_looks_through_the_reader(cloud: Simulator, reader: NovaReader) -> None:
     """State and history are the real ones."""
     ids = [cloud.add_server(), cloud.add_server(vm_state="stopped")]
-    rehearsal = DryRunCloud(reader)
-    assert rehearsal.api == reader.api == "nova"
-    assert rehearsal.read_groups(ids) == reader.read_groups(ids)
-    assert rehearsal.read(ids, 5) == reader.read(ids, 5)
-    assert rehearsal.history(ids[0], 5) == reader.history(ids[0], 5)
+    dry_run = DryRunCloud(reader)
+    assert dry_run.api == reader.api == "nova"
+    assert dry_run.read_groups(ids) == reader.read_groups(ids)
+    assert dry_run.read(ids, 5) == reader.read(ids, 5)
+    assert dry_run.history(ids[0], 5) == reader.history(ids[0], 5)
 
 
 def test_a_stop_in_a_dry_run_reaches_nobody(cloud: Simulator, reader: NovaReader) -> None:
     """All servers at once, each answered, and the cloud is not called at all."""
     ids = [cloud.add_server() for _ in range(3)]
-    rehearsal = DryRunCloud(reader)
-    assert rehearsal.stop_groups(ids) == [ids]
-    assert rehearsal.stop(ids, 5) == dict.fromkeys(ids, DryRunStop())
+    dry_run = DryRunCloud(reader)
+    assert dry_run.stop_groups(ids) == [ids]
+    assert dry_run.stop(ids, 5) == dict.fromkeys(ids, DryRunStop())
     assert cloud.calls == []
     assert cloud.count(CallKind.STOP) == 0

@@ -158,7 +158,7 @@ def test_the_gateways_request_id_is_in_its_body(given: object, expected: str | N
     ],
 )
 def test_a_retry_after_is_seconds_or_nothing(value: str, expected: float | None) -> None:
-    """Random input says nothing, the past means now, and nobody is made to wait for more than an hour."""
+    """Random input is ignored, the past means now, and the wait is an hour at most."""
     assert retry_after({"Retry-After": value}) == expected
     assert error_mapping.from_answer("x", 429, {"Retry-After": value}, b"").retry_after == expected
 

@@ -436,7 +436,7 @@ def test_a_stop_that_the_state_forbids_is_a_conflict(cloud: Simulator, client: C
 def test_the_history_shows_who_did_what_newest_first(cloud: Simulator, client: Client) -> None:
     """With the request ids by which our own stop is known, and whether it failed."""
     id_ = cloud.add_server(power_off_fails=True)
-    cloud.reboot_server(id_, user_id="somebody")
+    cloud.reboot_server(id_, user_id="another-user")
     stop = client.nova.stop([id_], 5)[id_]
     client.nova.read([id_], 5)
     history = client.nova.history(id_, 5)
@@ -447,7 +447,7 @@ def test_the_history_shows_who_did_what_newest_first(cloud: Simulator, client: C
     assert newest.failed is True
     assert isinstance(stop, Taken)
     assert (newest.request_id, newest.user_id) == (stop.request_id, cloud.user().id)
-    assert (reboot.user_id, reboot.failed) == ("somebody", False)
+    assert (reboot.user_id, reboot.failed) == ("another-user", False)
     assert newest.at >= reboot.at
 
 

@@ -121,7 +121,7 @@ def test_a_cloud_that_pages_for_ever_is_left_after_a_hundred() -> None:
 
 
 def test_a_page_that_fails_keeps_what_was_found_before() -> None:
-    """The others are said to be unknown, and not missing."""
+    """The others are unknown, and not missing."""
     fault = CloudUnreachable("cut")
     fake = FakeCloud([body(IDS[0])], fault)
     found = fake.read(*IDS[:5])
@@ -160,7 +160,7 @@ def test_a_list_that_is_throttled_is_asked_again() -> None:
 
 
 @pytest.mark.parametrize("kind", [LoginRefused, EndpointUnusable])
-def test_what_concerns_all_is_raised_and_not_told_of_servers(kind: type[CloudError]) -> None:
+def test_what_concerns_all_is_raised_and_not_reported_of_servers(kind: type[CloudError]) -> None:
     """On a page as in a single read."""
     with pytest.raises(kind):
         FakeCloud(kind("no")).read(*IDS[:5])

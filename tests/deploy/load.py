@@ -41,7 +41,7 @@ class Answers:
     Attributes:
         statuses: how often each came; 0 stands for no answer at all.
         seconds: how long each answer took.
-        halves: answers that were cut off, or that said something else than a whole result.
+        halves: answers that were cut off, or that were not a complete result.
         late: the most that an event left behind its time.
     """
 

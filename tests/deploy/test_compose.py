@@ -54,7 +54,7 @@ def test_image_is_built_once_and_looked_for_in_no_registry() -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_has_no_more_rights_than_it_needs(name: str) -> None:
-    """Nothing to write but /tmp, no capabilities, and nobody but this machine reaches it."""
+    """Nothing to write but /tmp, no capabilities, and only this machine reaches it."""
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -71,7 +71,7 @@ class Playground:
 
     Attributes:
         ports: of this machine, by those that the README names.
-        logs: what each service said.
+        logs: of each service.
     """
 
     ports: Mapping[str, int]

@@ -144,7 +144,7 @@ def _reached(type_: str, **attributes: str) -> set[str]:
 
 @pytest.mark.parametrize("type_", sorted({STOP_REQUESTED, PING}))
 def test_requests_reach_the_function_alone(type_: str) -> None:
-    """What asks for a stop is shown to nobody else."""
+    """Stop requests are not sent to any other subscriber."""
     assert _reached(type_) == {"bms-autostop"}
 
 
@@ -411,8 +411,8 @@ def test_keeps_have_a_function_and_a_login_of_their_own() -> None:
     assert KEEP["spec"]["template"]["metadata"]["annotations"]["autoscaling.knative.dev/max-scale"] == "1"
     assert variables(KEEP)["FUNCTION_TARGET"] == "keep_servers"
     (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
-    told = keep_settings.from_environ({**secret["stringData"], **_own(KEEP), "K_SINK": "http://broker.example/"})
-    assert budget_faults(KEEP, found("Trigger", "bms-autostop-keep", WITH_KEEPS), told.deadline) == []
+    read = keep_settings.from_environ({**secret["stringData"], **_own(KEEP), "K_SINK": "http://broker.example/"})
+    assert budget_faults(KEEP, found("Trigger", "bms-autostop-keep", WITH_KEEPS), read.deadline) == []
     assert container(KEEP)["image"] == container(SERVICE)["image"]
 
 

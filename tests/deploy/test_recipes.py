@@ -127,8 +127,8 @@ def test_the_unit_has_only_directives_that_systemd_knows(tmp_path: Path) -> None
         unit.write_text(text("systemd", "text").replace(*change))
         command = ["systemd-analyze", "verify", "--man=no", str(unit)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        said = [line for line in done.stderr.splitlines() if unit.name in line and "is not executable" not in line]
-        assert (said == []) is clean, said
+        messages = [line for line in done.stderr.splitlines() if unit.name in line and "is not executable" not in line]
+        assert (messages == []) is clean, messages
 
 
 def test_a_ci_job_takes_a_keep_and_gives_it_back(host: Host) -> None:

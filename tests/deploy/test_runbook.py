@@ -53,8 +53,8 @@ def test_every_reason_is_reported_once_with_its_outcome() -> None:
 
 def test_every_reason_of_a_keep_is_reported_once_with_its_outcome() -> None:
     """No more and no less than the code has."""
-    told = [(name, row[1]) for row in rows("What a row of a keep means") for name in quoted(row[0])]
-    assert sorted(told) == sorted((reason.value, reason.outcome.value) for reason in KeepReason)
+    reported = [(name, row[1]) for row in rows("What a row of a keep means") for name in quoted(row[0])]
+    assert sorted(reported) == sorted((reason.value, reason.outcome.value) for reason in KeepReason)
 
 
 def test_every_refusal_is_reported_once() -> None:

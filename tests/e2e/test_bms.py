@@ -82,14 +82,14 @@ def test_an_answer_without_a_job_sends_no_second_stop(otc: Simulator, bms: Funct
 
 
 @pytest.mark.parametrize(
-    "manners",
+    "behavior",
     [{"job_server_ids": False}, {"job_word": "PENDING_IN_QUEUE"}, {"job_error_wrapped": True}],
     ids=["no server ids", "an unknown word", "wrapped errors"],
 )
 @pytest.mark.usefixtures("quick_retries")
-def test_a_job_of_other_manners_is_understood(start_function: StartFunction, manners: Mapping[str, Any]) -> None:
+def test_a_job_with_other_behavior_is_understood(start_function: StartFunction, behavior: Mapping[str, Any]) -> None:
     """It is waited for as long as it runs, and the servers are then asked themselves."""
-    with Simulator.otc(bms=BmsBehavior(**manners), power_off_delay=0.1) as cloud:
+    with Simulator.otc(bms=BmsBehavior(**behavior), power_off_delay=0.1) as cloud:
         ids = [cloud.add_server() for _ in range(6)]
         answer = start_function(cloud, AUTOSTOP_API="bms").stop(*ids)
         assert came_out(answer) == dict.fromkeys(ids, "stopped/confirmed")

@@ -202,7 +202,7 @@ def test_a_server_that_a_user_started_after_our_lost_stop_is_left_running(
 def test_without_a_history_a_lost_stop_is_sent_again_only_if_nothing_has_happened(
     cloud: Simulator, function: Function, changed: bool, expected: str
 ) -> None:
-    """The stop was lost before it acted; if the record has changed, that may have been somebody who started it."""
+    """The stop was lost before it acted; if the record has changed, that may have been a start."""
     server = cloud.add_server(updated=time.time() - 86400)
     cloud.inject(Fault(on=CallKind.ACTIONS, status=404, body="{}", times=None))
     cloud.inject(Fault(on=CallKind.STOP, status=504, body="<html>"))

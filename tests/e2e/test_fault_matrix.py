@@ -54,11 +54,11 @@ def faults() -> dict[str, dict[str, Any]]:
         "502 page, acted": {"status": 502, "act": True, **page},
         "504 page": {"status": 504, **page},
         "504 page, acted": {"status": 504, "act": True, **page},
-        "413 told": {"status": 413, "headers": {"Retry-After": "1"}},
+        "413 timed": {"status": 413, "headers": {"Retry-After": "1"}},
         "429": {"status": 429},
-        "429 told": {"status": 429, "headers": {"Retry-After": "1"}},
+        "429 timed": {"status": 429, "headers": {"Retry-After": "1"}},
         "429 dated": {"status": 429, "headers": {"Retry-After": soon}},
-        "429 told nonsense": {"status": 429, "headers": {"Retry-After": "soon"}},
+        "429 invalid time": {"status": 429, "headers": {"Retry-After": "soon"}},
         "500": {"status": 500},
         "503": {"status": 503},
         "401": {"status": 401},
@@ -66,9 +66,9 @@ def faults() -> dict[str, dict[str, Any]]:
 
 
 _SLOW = ("slow headers", "slow answer", "slow body")
-_THROTTLED = ("413 told", "429", "429 told", "429 dated", "429 told nonsense")
+_THROTTLED = ("413 timed", "429", "429 timed", "429 dated", "429 invalid time")
 # A wait of a second may or may not leave enough of the budget; that it is kept is tested elsewhere.
-_TOLD = ("413 told", "429 told", "429 dated")
+_TIMED = ("413 timed", "429 timed", "429 dated")
 _ACTED = ("502 page, acted", "504 page, acted")
 
 
@@ -95,7 +95,7 @@ class Row:
     def allowed(self, fault: str, often: str) -> list[str]:
         """What may come of a fault."""
         single, rule = (self.once_but, self.once) if often == "once" else (self.always_but, self.always)
-        late = [DONE, TAKEN, AGAIN] if fault in _TOLD and often == "once" else []
+        late = [DONE, TAKEN, AGAIN] if fault in _TIMED and often == "once" else []
         return [*(single or {}).get(fault, rule).split(" or "), *late]
 
 
@@ -153,8 +153,8 @@ ROWS = {
         dated=True,
     ),
     "bms read": Row("bms", CallKind.READ, 1, **_LOOK),
-    # BMS v1 names an error inside when it is told to answer 413.
-    "bms list": Row("bms", CallKind.LIST, 5, **{**_LIST, "always_but": {**_LIST["always_but"], "413 told": DONE}}),
+    # BMS v1 names an error inside when it answers 413.
+    "bms list": Row("bms", CallKind.LIST, 5, **{**_LIST, "always_but": {**_LIST["always_but"], "413 timed": DONE}}),
     "bms stop": Row("bms", CallKind.STOP, 1, AGAIN, **_BMS_STOP),
     "bms batch": Row("bms", CallKind.STOP, 6, AGAIN, **_BMS_STOP),
     "job": Row(
@@ -227,7 +227,7 @@ def _broken(cloud: Simulator, answer: requests.Response, ids: list[str]) -> list
         for row in answer.json()["servers"]:
             off = cloud.server(row["id"]).vm_state == "stopped"
             if (row["outcome"] in ("stopped", "unchanged")) != off and row["outcome"] != "accepted":
-                broken.append(f"told as {row['outcome']}, but that is not so")
+                broken.append(f"reported as {row['outcome']}, but that is not so")
     return broken
 
 
@@ -250,7 +250,7 @@ def _judge(cell: Cell, answer: requests.Response) -> Finding | None:
     late = answer.elapsed.total_seconds() > DEADLINE + 1 or (cell.on is not None and not cell.cloud.count(cell.on))
     untrue = [*_broken(cell.cloud, answer, cell.ids), *sorted(outcomes - {*cell.allowed, AGAIN, TAKEN})]
     if TAKEN in outcomes - {*cell.allowed} and not all(cell.cloud.stops_taken(id_) for id_ in cell.ids):
-        untrue.append("told as taken, but that is not so")
+        untrue.append("reported as taken, but that is not so")
     if outcomes <= {*cell.allowed} and not late and not untrue:
         return None
     return Finding(sorted(outcomes), cell.allowed, late, untrue)

@@ -108,7 +108,7 @@ def test_a_duration_counts_from_the_events_time(cloud: Simulator, keep: Function
 def test_what_stays_as_it_is(
     cloud: Simulator, keep: Function, name: str, changes: dict[str, Any], expected: tuple[str, str]
 ) -> None:
-    """Nothing of it is changed, and a conflict is told in the cloud's words."""
+    """Nothing of it is changed, and a conflict is reported in the cloud's words."""
     server = cloud.add_server(name, **changes)
     before = dict(cloud.server(server).metadata)
     answer = keep.send({"server_ids": [server], "for": "2h"})
@@ -319,7 +319,7 @@ def test_in_bms_mode_nova_is_asked(start_keep: StartFunction) -> None:
 
 
 def test_two_keeps_at_once_end_in_the_later_time(cloud: Simulator, start_keep: StartFunction) -> None:
-    """In one process and in two; whoever comes last, and however often."""
+    """In one process and in two, in any order and number."""
     functions = [start_keep(cloud), start_keep(cloud)]
     hours = [1, 5, 3, 2, 4]
     server = cloud.add_server()

@@ -177,8 +177,8 @@ class Scenes:
             except SinkUnreachable:
                 assert shown
 
-    def keep_handed_on(self, *said: Say) -> None:
-        with SinkServer(*said) as sink:
+    def keep_handed_on(self, *answers: Say) -> None:
+        with SinkServer(*answers) as sink:
             service = WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": sink.url}))
             request = KeepRequest("/tests", "k", KEEP, (ONE,), release=True, requested_by="ada")
             with contextlib.suppress(SinkUnreachable):

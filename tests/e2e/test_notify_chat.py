@@ -333,10 +333,10 @@ def test_identical_results_that_come_together_are_posted_once() -> None:
     release = threading.Event()
     with SinkServer(Say(200, after=release)) as chat, logged() as lines, ThreadPoolExecutor(8) as threads:
         made = service(chat)
-        told = [threads.submit(made.post, results(1), time.monotonic() + 60) for _ in range(8)]
+        posts = [threads.submit(made.post, results(1), time.monotonic() + 60) for _ in range(8)]
         chat.wait(1)
         release.set()
-        for each in told:
+        for each in posts:
             each.result(60)
     assert len(chat.got) == 1
     assert (len(lines.of("result posted")), len(lines.of("result posted before"))) == (1, 7)

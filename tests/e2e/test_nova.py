@@ -40,7 +40,7 @@ def test_without_a_time_an_event_is_not_older_than_any_start(cloud: Simulator, f
 
 
 def test_a_history_that_is_not_shown_leaves_the_age_rule_alone(cloud: Simulator, function: Function) -> None:
-    """The server is stopped on the event's age, and a rehearsal says what that rests on."""
+    """The server is stopped on the event's age, and a dry run shows the reason."""
     server = cloud.add_server()
     cloud.inject(Fault(on=CallKind.ACTIONS, status=403, times=None))
     rehearsed = function.send({"server_id": server, "dry_run": True}, time=at(10))

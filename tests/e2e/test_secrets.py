@@ -271,12 +271,12 @@ def test_settings_show_no_secret() -> None:
     seen.none_of(ALL)
 
 
-@pytest.mark.parametrize("spoilt", [" ", "\x01", "\u20ac", ",", "\n x"])
-def test_a_malformed_secret_is_not_quoted(spoilt: str) -> None:
+@pytest.mark.parametrize("corrupted", [" ", "\x01", "\u20ac", ",", "\n x"])
+def test_a_malformed_secret_is_not_quoted(corrupted: str) -> None:
     """Whatever is wrong with it; the fault names the variable alone."""
     seen = Seen()
     with EchoCloud() as cloud:
-        environ = {**stop_environ(cloud), **{name: f"{mark}{spoilt}{mark}" for name, mark in MARKS.items()}}
+        environ = {**stop_environ(cloud), **{name: f"{mark}{corrupted}{mark}" for name, mark in MARKS.items()}}
         for read in READ:
             try:
                 seen.add("settings", repr(read(environ)))
@@ -421,7 +421,7 @@ def test_doctor_and_plan_show_no_secret(
 
 @pytest.mark.parametrize("status", [200, 401, 403, 500])
 def test_functiongraph_shows_no_secret(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the agency's token or keys, nor what a gateway hands through, whatever the cloud says to them."""
+    """Neither the agency's token or keys, nor what a gateway passes through, whatever the cloud answers."""
     with everything() as (seen, _), EchoCloud() as cloud:
         cloud.status = cloud.stop_status = status
         environ = stop_environ(cloud, "functiongraph", AUTOSTOP_COMPUTE_URL=f"{cloud.url}/v2.1", OS_PROJECT_ID=PROJECT)

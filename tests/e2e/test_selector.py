@@ -189,7 +189,7 @@ def test_nothing_that_fits_is_a_result_that_says_so(cloud: Simulator, function: 
 
 
 def test_more_than_the_limit_are_refused_and_nothing_is_sent(cloud: Simulator, start: Callable[..., Function]) -> None:
-    """How many there are is said, so that the limit or the selector can be fixed."""
+    """The result has their number, so that the limit or the selector can be fixed."""
     for number in range(4):
         cloud.add_server(f"ci-{number}")
     answer = sent(start(AUTOSTOP_MAX_SERVERS="3"), {"name": "ci-*"})
@@ -279,7 +279,7 @@ def test_a_login_that_may_not_list_is_reported_at_once(cloud: Simulator, functio
 
 
 def test_a_list_that_shows_servers_of_others_stops_only_ours(cloud: Simulator, function: Function, api: str) -> None:
-    """As one for an administrator does: other projects, deleted ones; they fit, and nobody asked for them."""
+    """As one for an administrator does: other projects, deleted ones; they match, and were not requested."""
     ours = cloud.add_server("ci-07")
     document = json.loads(listed(cloud, api))
     strange, gone = cloud.add_server("ci-08", project_id=cloud.other_project_id), cloud.add_server("db-01")

@@ -231,7 +231,7 @@ def test_init_is_answered(url: str) -> None:
 
 
 def test_the_callers_proof_is_wanted_here_too(otc: Simulator, start: Start) -> None:
-    """The platform has none, so that `none` has to be said out loud for its own triggers."""
+    """The platform has none, so that `none` has to be set explicitly for its own triggers."""
     url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
     for path, event in (("/invoke", tick("")), ("/invoke", "x"), ("/init", {})):
         assert send(url, event, path, **agency(otc)).status_code == 401
@@ -383,7 +383,7 @@ def test_the_container_is_alive_and_not_ready_by_itself(otc: Simulator, url: str
 
 
 def test_no_secret_of_the_headers_is_logged_or_answered(otc: Simulator, start: Start) -> None:
-    """Right or wrong, in success and in trouble."""
+    """Right or wrong, in success and in errors."""
     url = start()
     key = otc.add_access_key(temporary=True)
     secrets = [key.access, key.secret, key.security_token or "", otc.token(), "marked-bearer-token", "marked-key"]

@@ -143,7 +143,7 @@ def test_records_that_ask_for_nothing_give_nothing(otc: Simulator) -> None:
 
 
 def test_a_cloudevent_is_taken_as_it_is(otc: Simulator) -> None:
-    """From whoever calls the function by the platform's API; also as text."""
+    """From callers of the function by the platform's API; also as text."""
     event = requested(otc.add_server())
     result = stopped_by(event, StandIn(settings(otc), cloud=otc))
     again = stopped_by(json.dumps(event), StandIn(settings(otc), cloud=otc))
@@ -156,10 +156,10 @@ def test_a_cloudevent_is_taken_as_it_is(otc: Simulator) -> None:
 def test_the_gateway_gets_its_answer(otc: Simulator) -> None:
     """The result event in binary mode, in the four members."""
     server = otc.add_server()
-    said: Any = functiongraph.handler(passage({"server_id": server}), StandIn(settings(otc), cloud=otc))
-    assert set(said) == {"statusCode", "headers", "body", "isBase64Encoded"}
-    assert (said["statusCode"], said["headers"]["ce-type"], said["isBase64Encoded"]) == (200, COMPLETED, False)
-    assert json.loads(said["body"])["servers"][0]["outcome"] == "stopped"
+    answer: Any = functiongraph.handler(passage({"server_id": server}), StandIn(settings(otc), cloud=otc))
+    assert set(answer) == {"statusCode", "headers", "body", "isBase64Encoded"}
+    assert (answer["statusCode"], answer["headers"]["ce-type"], answer["isBase64Encoded"]) == (200, COMPLETED, False)
+    assert json.loads(answer["body"])["servers"][0]["outcome"] == "stopped"
 
 
 def test_a_caller_at_the_gateway_proves_itself(otc: Simulator) -> None:
@@ -184,15 +184,15 @@ def test_a_caller_at_the_gateway_proves_itself(otc: Simulator) -> None:
 def test_the_gateway_serves_the_whole_door(otc: Simulator) -> None:
     """Handshake, health and own results are answered as over HTTP."""
     context = StandIn(settings(otc, AUTOSTOP_WEBHOOK_ORIGINS="*"), cloud=otc)
-    said: Any = functiongraph.handler(passage(httpMethod="GET", path="/healthz"), context)
-    assert (said["statusCode"], json.loads(said["body"])) == (200, {"status": "alive"})
-    said = functiongraph.handler(
+    answer: Any = functiongraph.handler(passage(httpMethod="GET", path="/healthz"), context)
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, {"status": "alive"})
+    answer = functiongraph.handler(
         passage(httpMethod="OPTIONS", headers={"WebHook-Request-Origin": "x.example"}), context
     )
-    assert said["headers"]["WebHook-Allowed-Origin"] == "*"
+    assert answer["headers"]["WebHook-Allowed-Origin"] == "*"
     own = {"specversion": "1.0", "id": "1", "source": "/x", "type": COMPLETED}
-    said = functiongraph.handler(passage(own), context)
-    assert (said["statusCode"], said["body"]) == (204, "")
+    answer = functiongraph.handler(passage(own), context)
+    assert (answer["statusCode"], answer["body"]) == (204, "")
 
 
 @pytest.mark.parametrize(
@@ -208,16 +208,16 @@ def test_the_gateway_serves_the_whole_door(otc: Simulator) -> None:
 def test_faults_at_the_gateway_are_answered_and_not_raised(otc: Simulator, event: dict[str, Any], status: int) -> None:
     """What is raised would come out as a 500 of the gateway's."""
     context = StandIn(settings(otc, AUTOSTOP_MAX_BODY="4096"), cloud=otc)
-    said: Any = functiongraph.handler(event, context)
-    assert said["statusCode"] == status
+    answer: Any = functiongraph.handler(event, context)
+    assert answer["statusCode"] == status
 
 
 def test_trouble_at_the_gateway_is_answered_and_not_raised(otc: Simulator) -> None:
     """As a 503, also if the call has no time left or no login."""
     event = passage({"server_id": GONE})
     for context in (StandIn(settings(otc)), StandIn(settings(otc), cloud=otc, remaining=0)):
-        said: Any = functiongraph.handler(event, context)
-        assert (said["statusCode"], said["headers"]["Retry-After"]) in ((503, "60"), (503, "10"))
+        answer: Any = functiongraph.handler(event, context)
+        assert (answer["statusCode"], answer["headers"]["Retry-After"]) in ((503, "60"), (503, "10"))
 
 
 # --- login
@@ -339,11 +339,11 @@ def test_a_call_without_time_is_not_begun(otc: Simulator) -> None:
 
 
 def test_what_can_never_succeed_names_its_faults(otc: Simulator, lines: Lines) -> None:
-    """Distinct from trouble, and without what was sent."""
+    """Distinct from transient errors, and without what was sent."""
     with pytest.raises(NeverPossible) as raised:
         functiongraph.handler(tick({"server_ids": ["marked"], "dry_run": "marked"}), StandIn(settings(otc), cloud=otc))
-    told = {"user_event.dry_run: must be true or false", "user_event.server_ids[0]: must be a UUID"}
-    assert set(str(raised.value).split("; ")) == told
+    violations = {"user_event.dry_run: must be true or false", "user_event.server_ids[0]: must be a UUID"}
+    assert set(str(raised.value).split("; ")) == violations
     assert "marked" not in lines.text
     assert raised.value.__cause__ is None
 
@@ -407,8 +407,8 @@ def test_the_issuer_is_not_waited_for_beyond_the_time_of_the_call(otc: Simulator
             "AUTOSTOP_OIDC_AUDIENCE": AUDIENCE,
             "AUTOSTOP_OIDC_SUBJECTS": SUBJECT,
         }
-        said = claims(iss=url, exp=time.time() + 600, iat=time.time(), nbf=time.time())
-        event = passage({"server_id": otc.add_server()}, bearer(token(said, rsa_key("first"))))
+        content = claims(iss=url, exp=time.time() + 600, iat=time.time(), nbf=time.time())
+        event = passage({"server_id": otc.add_server()}, bearer(token(content, rsa_key("first"))))
         context = StandIn(settings(otc, **variables), cloud=otc, remaining=1000)
         began = time.monotonic()
         answer: Any = functiongraph.handler(event, context)
@@ -466,7 +466,6 @@ print(json.dumps(sorted(sys.modules)))
 
 def test_it_is_loaded_by_name_and_needs_no_framework() -> None:
     """Flask and functions-framework can be left out of the archive."""
-
     done = subprocess.run(
         [sys.executable, "-c", _LOAD, str(ROOT)],
         cwd="/",

@@ -164,7 +164,7 @@ def readiness(cloud: Simulator) -> str:
 
 
 def unread(cloud: Simulator) -> str:
-    """How long an event takes whose log nobody reads."""
+    """How long an event takes whose log is not read."""
     with serving(cloud, subprocess.PIPE, AUTOSTOP_DEADLINE="10s") as server:
         for _ in range(400):
             _, answer = server.ask(request(body=b"x"))

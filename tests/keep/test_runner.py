@@ -227,9 +227,7 @@ def test_an_entry_that_another_client_removed_is_released() -> None:
     steps=st.dictionaries(st.integers(1, 3), st.integers(-5, 20), max_size=2),
 )
 def test_a_keep_never_shortens(present: int | None, wanted: int, steps: dict[int, int]) -> None:
-    """Whatever is there, and whatever other keeps write before one of our reads, the server ends kept at least as long
-    as was asked for, and as it was before.
-    """
+    """A server is kept at least as long as requested, and as before, also if other keeps write before a read."""
     cloud = Cloud()
 
     def other(value: int) -> None:

@@ -68,7 +68,7 @@ def test_the_answer_is_the_result(cloud: Simulator, function: Function) -> None:
 
 
 def test_a_redelivery_is_safe_and_known(cloud: Simulator, function: Function) -> None:
-    """The same event again stops nothing; what it says then is another result, and said again has the same id."""
+    """The same event again stops nothing; that is another result, which has the same id when it is repeated."""
     server = cloud.add_server()
     first, second, third = (result_of(function.stop(server, id="again")) for _ in range(3))
     assert second["data"]["servers"][0]["outcome"] == "unchanged"
@@ -217,7 +217,7 @@ def test_a_sink_that_stumbles_gets_the_result_again(
 
 
 def test_a_sink_that_stays_away_makes_the_event_come_again(cloud: Simulator, start_function: StartFunction) -> None:
-    """503 with what the sink asked for; the redelivery hands over what is true then, tied to the event."""
+    """503 with what the sink asked for; the redelivery has the result of that time, with the event's id."""
     server = cloud.add_server()
     with SinkServer(Say(503, {"Retry-After": "90"})) as sink:
         function = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url)

@@ -257,7 +257,7 @@ def test_sizes_are_read(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0MiB", "-1", "1.5MiB", "1GiB", "MiB", "1 M", "9" * 5000, "\u0665"])
 def test_other_sizes_are_refused(text: str) -> None:
-    """A body of no size at all, or of a unit that nobody needs."""
+    """A body of no size at all, or of an unknown unit."""
     with pytest.raises(ValueError, match=r"^must be a size"):
         env.size(text)
 

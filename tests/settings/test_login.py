@@ -38,7 +38,7 @@ def test_older_names_serve_too() -> None:
 
 
 def test_a_token_logs_in() -> None:
-    """As a platform hands one to a function; it counts if there is no password, or if it is asked for."""
+    """As a platform passes one to a function; it counts if there is no password, or if it is asked for."""
     environ = without(LEAST, "OS_USERNAME", "OS_PASSWORD", "OS_USER_DOMAIN_NAME")
     login = from_environ({**environ, "OS_TOKEN": "token"}).login
     assert (login.kind, login.token.reveal()) == (LoginKind.TOKEN, "token")
@@ -200,7 +200,7 @@ def test_half_of_another_login_is_not_the_agencys(name: str, missing: str) -> No
 
 
 def test_elsewhere_no_login_is_a_fault() -> None:
-    """Unless it is said, and then the project must be."""
+    """Unless it is set, and then the project must be."""
     assert "OS_PASSWORD" in names(wrong(OS_REGION_NAME="eu-de"))
     found = wrong(OS_REGION_NAME="eu-de", OS_AUTH_TYPE="functiongraph")
     assert found == ("RUNTIME_PROJECT_ID must be set for this kind of login.",)

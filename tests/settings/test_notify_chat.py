@@ -48,7 +48,7 @@ def test_the_only_webhook_is_the_default(chat: ChatName) -> None:
 
 
 def test_of_several_webhooks_one_must_be_the_default() -> None:
-    """It would be a guess otherwise, and an alarm in the wrong channel reaches nobody."""
+    """It would be a guess otherwise, and an alarm in the wrong channel is not read."""
     two = {"AUTOSTOP_NOTIFY_SLACK_URL": URL, "AUTOSTOP_NOTIFY_TEXT_URL": URL}
     assert violations(**two) == ("AUTOSTOP_NOTIFY_DEFAULT must be set if several chats are.",)
     assert from_environ({**NONE, **two, "AUTOSTOP_NOTIFY_DEFAULT": "Text"}).default is ChatName.TEXT
@@ -71,7 +71,7 @@ def test_a_host_is_a_host(host: str) -> None:
 
 
 def test_a_host_belongs_to_one_chat() -> None:
-    """What is said differs from chat to chat."""
+    """The hosts differ from chat to chat."""
     assert violations(AUTOSTOP_MATTERMOST_HOSTS="Hooks.Slack.com:443") == (
         "AUTOSTOP_MATTERMOST_HOSTS must not name a host of AUTOSTOP_SLACK_HOSTS.",
     )

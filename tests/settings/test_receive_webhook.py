@@ -117,7 +117,7 @@ def test_no_secret_is_shown() -> None:
 
 @pytest.mark.parametrize("chat", ["slack", "mattermost", "teams", "rocketchat"])
 def test_each_chat_has_its_people(chat: str) -> None:
-    """Users and channels of one chat count for no other; an empty list is nobody."""
+    """Users and channels of one chat count for no other; an empty list permits no user."""
     found = from_environ(
         {**LEAST, f"AUTOSTOP_{chat.upper()}_USERS": "U1, ,U2,", f"AUTOSTOP_{chat.upper()}_CHANNELS": "C1"}
     )

@@ -217,7 +217,7 @@ def test_inbound_auth_must_be_set() -> None:
 
 @pytest.mark.parametrize("tokens", ["", ",", " , "])
 def test_bearer_needs_a_token(tokens: str) -> None:
-    """An empty list would let nobody in, or be mistaken for everybody."""
+    """An empty list would permit no caller, or be mistaken for all."""
     (found,) = violations({**LEAST, "AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": tokens})
     assert found.startswith("AUTOSTOP_BEARER_TOKENS must hold at least one token")
 

@@ -50,7 +50,7 @@ def acts(*actions: Action) -> History:
 
 
 class FakeExecutor:
-    """An executor that makes each call at once and hands out its result when its time has come.
+    """An executor that makes each call at once and returns its result when its time has come.
 
     A call says with `takes` how long it lasts; `next` moves the clock on to the end of the earliest call, or by the
     whole time-out if none ends before.
@@ -158,7 +158,7 @@ class ScriptedCloud:
     """A cloud of scripts that watches over what must never happen to a server.
 
     Attributes:
-        strangers: answers about servers that nobody asked for, added to every read and every stop.
+        strangers: answers about servers that were not requested, added to every read and every stop.
         together: how many servers one read shows.
         one_by_one: as a cloud has it.
         broken_promises: stops that no fresh read allowed.

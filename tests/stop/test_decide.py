@@ -139,7 +139,7 @@ def test_only_active_or_error_without_a_task_is_stopped(vm_state: str, task: str
     ],
 )
 def test_each_row_of_the_state_table_has_its_reason(state: str, move: Move, reason: Reason) -> None:
-    """What is done with a server in this state, and what is said about it."""
+    """The decision on a server in this state, and its sentence."""
     decision = judge(state)
     assert (decision.move, decision.reason) == (move, reason)
 
@@ -351,7 +351,7 @@ def test_a_keep_until_counts_in_the_old_form_too(label: str, reason: Reason, as_
     "state", ["active/rebooting", "active/powering-on", "stopped/powering-on", "building", "paused", "error"]
 )
 def test_guards_come_before_what_the_state_would_say(state: str, reason: Reason, facts: dict[str, Any]) -> None:
-    """A guarded server is skipped in whatever state it is; nobody waits for it."""
+    """A guarded server is skipped in any state, without waiting for it."""
     assert judge(state, **facts).reason is reason
 
 
@@ -641,7 +641,7 @@ def test_an_action_that_is_not_known_may_be_a_start(at: Any, move: Move) -> None
 
 
 def test_a_start_that_can_be_read_counts_whatever_other_entries_look_like() -> None:
-    """It is proof; nobody needs to guess then."""
+    """It is proof, and nothing is guessed then."""
     history = History((Action("start", NOW, "req-1", "u-7"),), unread=(UnreadEntry(), UnreadEntry("start")))
     decision = judge("active", time=EVENT, updated=NOW, history=history)
     assert (decision.reason, decision.history) == (Reason.STARTED_SINCE, Lookup.FOUND)

@@ -42,7 +42,7 @@ def judged(
 
 
 def test_a_skipped_server_shows_all_that_was_observed_at() -> None:
-    """States, lock, flavor, times, and the entry of the history that counted: nobody needs the log."""
+    """States, lock, flavor, times, and the entry of the history that counted: the log is not needed."""
     _, evidence = judged(seen("active", updated=RECENT), time=EVENT, histories=[acts(STARTED)])
     assert evidence == Evidence(
         observed_at=NOW,

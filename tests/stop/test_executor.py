@@ -1,4 +1,4 @@
-"""The real hands of a run: threads of an executor, and the real clock."""
+"""The executor of a run: threads, and the real clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run of one event: many servers, one budget, and nobody waits for anybody."""
+"""The run of one event: many servers, one budget, and no server waits for another."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_a_budget_that_is_spent_before_the_start_makes_no_call() -> None:
 
 @pytest.mark.parametrize("handover", [2.5, 3.0])
 def test_a_call_that_gets_its_hand_only_at_the_deadline_is_not_made(handover: float) -> None:
-    """All hands were busy with other events; the stop that was decided long ago is not sent any more."""
+    """All threads were busy with other events; the stop that was decided long ago is not sent any more."""
     play = Scenario(quick(), budget=5.0, executor=FakeExecutor(handover=handover))
     with pytest.raises(BudgetSpent):
         play.report()
@@ -268,7 +268,7 @@ def test_one_unreadable_server_among_several_fails_alone(fault: CloudError) -> N
     assert (results[1].request_id, results[1].vm_state) == (fault.request_id, None)
     assert len(play.cloud.of("read", TWO)) == 4
     others = [call for call in play.cloud.calls if call.kind == "read" and call.id != TWO]
-    assert len(others) == 3, "one read of each of the two others, and one as a witness"
+    assert len(others) == 3, "one read of each of the two others, and one as a probe"
 
 
 def test_no_probe_is_called_while_another_server_is_read_anyway() -> None:
@@ -447,7 +447,7 @@ def test_another_server_is_not_a_probe() -> None:
 
 
 def test_the_taken_stop_of_another_server_shows_nothing() -> None:
-    """Nor does a stop that nobody sent."""
+    """Nor does a stop that was not sent."""
     play = Scenario(Script("active", stops=[DOWN]), strangers={STRANGER: Taken()}, budget=30.0)
     with pytest.raises(BudgetSpent):
         play.report()

@@ -165,7 +165,7 @@ def test_more_parts_never_fit_more_servers(
 
 
 @dataclass
-class Town(ScriptedCloud):
+class FakeCloud(ScriptedCloud):
     """A scripted cloud with a list; each look at it goes by the next line, the last one for ever.
 
     Attributes:
@@ -191,12 +191,12 @@ class Town(ScriptedCloud):
         return found
 
 
-def town(*listed: Sequence[Server] | Exception, lasts: float = 0.0, scripts: Sequence[Script] = ()) -> Town:
+def listing(*listed: Sequence[Server] | Exception, lasts: float = 0.0, scripts: Sequence[Script] = ()) -> FakeCloud:
     """A cloud with these lists; servers that are looked at again are as the scripts have them, or stopped."""
     executor = FakeExecutor()
     reported = dict(enumerate(scripts, 1))
     known = {id_of(number): reported.get(number, Script("stopped")) for number in range(1, 100)}
-    return Town(known, executor, listed=listed, lasts=lasts)
+    return FakeCloud(known, executor, listed=listed, lasts=lasts)
 
 
 def ci(number: int, state: str = "active", **facts: Any) -> Server:
@@ -205,7 +205,7 @@ def ci(number: int, state: str = "active", **facts: Any) -> Server:
 
 
 def played(
-    cloud: Town, selector: Selector = CI, policy: Policy | None = None, *, budget: float = 50.0, **facts: Any
+    cloud: FakeCloud, selector: Selector = CI, policy: Policy | None = None, *, budget: float = 50.0, **facts: Any
 ) -> Report:
     """The run of an event with a selector."""
     executor: Any = cloud.executor
@@ -234,7 +234,7 @@ def played(
 
 def test_what_fits_is_stopped_and_what_does_not_is_never_touched() -> None:
     """By the look at the list alone: nothing is read again before the stop."""
-    cloud = town([ci(2), seen("active", id_of(7), name="db-07"), ci(1, "error"), ci(3, "stopped")])
+    cloud = listing([ci(2), seen("active", id_of(7), name="db-07"), ci(1, "error"), ci(3, "stopped")])
     report = played(cloud)
     assert [(server.id, server.reason) for server in report.servers] == [
         (id_of(1), Reason.CONFIRMED),
@@ -252,7 +252,7 @@ def test_rows_are_in_the_order_of_names() -> None:
     """However the cloud lists them; the id decides between two of one name, and one without comes first."""
     listed = [ci(4, name="b"), ci(3, name="a"), ci(2, name="b"), ci(1, name=None), ci(5, name="A")]
     numbers = [1, 5, 3, 2, 4]
-    assert [server.id for server in played(town(listed)).servers] == [id_of(number) for number in numbers]
+    assert [server.id for server in played(listing(listed)).servers] == [id_of(number) for number in numbers]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_rows_are_in_the_order_of_names() -> None:
 )
 def test_every_guard_counts_for_a_selected_server(server: dict[str, Any], reason: Reason) -> None:
     """To be selected is no more than to be asked for."""
-    cloud = town([ci(1, **server)])
+    cloud = listing([ci(1, **server)])
     (result,) = played(cloud).servers
     assert result.reason is reason
     assert cloud.of("stop") == []
@@ -277,7 +277,7 @@ def test_every_guard_counts_for_a_selected_server(server: dict[str, Any], reason
 
 def test_a_server_that_was_busy_is_read_again_and_stopped() -> None:
     """From the first look on it goes the usual way."""
-    cloud = town([ci(1, "active/rebooting"), ci(2)], scripts=[Script("active", "stopped")])
+    cloud = listing([ci(1, "active/rebooting"), ci(2)], scripts=[Script("active", "stopped")])
     assert {server.reason for server in played(cloud).servers} == {Reason.CONFIRMED}
     assert cloud.story(id_of(1)) == ["read", "stop", "read"]
 
@@ -285,14 +285,14 @@ def test_a_server_that_was_busy_is_read_again_and_stopped() -> None:
 def test_the_look_does_not_show_that_the_cloud_is_there_later_on() -> None:
     """A server that cannot be read since is held against it only once another one was seen after that."""
     down = CloudUnreachable("down", status=503)
-    cloud = town([ci(1, "active/rebooting"), ci(2, "stopped")], scripts=[Script(down)])
+    cloud = listing([ci(1, "active/rebooting"), ci(2, "stopped")], scripts=[Script(down)])
     assert [server.reason for server in played(cloud).servers] == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
     assert cloud.story(id_of(2)) == ["read"]
 
 
 def test_nothing_that_fits_is_a_report_that_says_so() -> None:
     """No fault, no refusal, no server, and nothing done."""
-    cloud = town([seen("active", id_of(7))])
+    cloud = listing([seen("active", id_of(7))])
     report = played(cloud)
     assert (report.refusal, report.servers, report.failed) == (None, (), False)
     assert report.detail == "No server of the project fits the selector."
@@ -301,8 +301,8 @@ def test_nothing_that_fits_is_a_report_that_says_so() -> None:
 
 @pytest.mark.parametrize(("most", "refusal"), [(3, None), (2, Refusal.TOO_MANY_SERVERS)])
 def test_more_than_the_limit_refuses_the_event_whole(most: int, refusal: Refusal | None) -> None:
-    """No server is touched, and how many would have been is said; those that need no stop count as well."""
-    cloud = town([ci(1), ci(2), ci(3, "stopped"), seen("active", id_of(4))])
+    """No server is touched, and the result has their number; those that need no stop count as well."""
+    cloud = listing([ci(1), ci(2), ci(3, "stopped"), seen("active", id_of(4))])
     report = played(cloud, policy=Policy(max_servers=most))
     assert report.refusal is refusal
     if refusal:
@@ -318,13 +318,13 @@ def test_more_than_the_limit_refuses_the_event_whole(most: int, refusal: Refusal
 )
 def test_an_event_that_is_refused_for_its_age_makes_no_look(facts: dict[str, Any], refusal: Refusal) -> None:
     """It costs the cloud nothing."""
-    cloud = town([ci(1)])
+    cloud = listing([ci(1)])
     assert (played(cloud, **facts).refusal, cloud.looks) == (refusal, [])
 
 
 def test_an_event_that_expires_during_the_look_is_refused() -> None:
     """The list took its time, and by then it was too late."""
-    cloud = town([ci(1)], lasts=8.0)
+    cloud = listing([ci(1)], lasts=8.0)
     report = played(cloud, expires=NOW + seconds(5))
     assert (report.refusal, report.servers, cloud.calls) == (Refusal.EXPIRED, (), [])
 
@@ -341,21 +341,21 @@ def test_a_selector_is_enough_for_an_event_to_name_servers() -> None:
 @pytest.mark.parametrize("fault", [CloudUnreachable, CloudThrottled, CloudUnexpectedAnswer, CloudFault])
 def test_a_list_that_fails_is_asked_for_again(fault: type[CloudError]) -> None:
     """After a pause that grows, as with any call; once it is there, all goes on."""
-    cloud = town(fault("no"), fault("no"), [ci(1)])
+    cloud = listing(fault("no"), fault("no"), [ci(1)])
     assert [server.reason for server in played(cloud).servers] == [Reason.CONFIRMED]
     assert [at for at, _ in cloud.looks] == [0.0, 0.5, 1.5]
 
 
 def test_a_list_is_asked_for_when_the_cloud_says() -> None:
     """Not before."""
-    cloud = town(CloudThrottled("later", retry_after=7.0), [ci(1)])
+    cloud = listing(CloudThrottled("later", retry_after=7.0), [ci(1)])
     assert len(played(cloud).servers) == 1
     assert [at for at, _ in cloud.looks] == [0.0, 7.0]
 
 
 def test_a_list_that_keeps_failing_must_come_again() -> None:
     """Nothing was sent to any server, and the event is not lost."""
-    cloud = town(CloudUnreachable("no", retry_after=3.0))
+    cloud = listing(CloudUnreachable("no", retry_after=3.0))
     with pytest.raises(BudgetSpent, match=r"could not be listed in time \(cloud-unreachable\)") as raised:
         played(cloud, budget=10.0)
     assert (raised.value.retry_after, cloud.calls) == (3.0, [])
@@ -366,7 +366,7 @@ def test_a_list_that_keeps_failing_must_come_again() -> None:
 @pytest.mark.parametrize("reported", [50.0, 60.0])
 def test_a_pause_as_long_as_the_budget_is_not_waited_for(reported: float) -> None:
     """The response has the time to wait."""
-    cloud = town(CloudThrottled("later", retry_after=reported))
+    cloud = listing(CloudThrottled("later", retry_after=reported))
     with pytest.raises(BudgetSpent) as raised:
         played(cloud)
     assert (raised.value.retry_after, cloud.executor.monotonic()) == (reported, START)
@@ -375,7 +375,7 @@ def test_a_pause_as_long_as_the_budget_is_not_waited_for(reported: float) -> Non
 @pytest.mark.parametrize("refused", [LoginRefused("no"), CallDenied("no")])
 def test_what_waiting_does_not_fix_is_reported_at_once(refused: CloudError) -> None:
     """By its own name, so that it can be fixed; the event comes again."""
-    cloud = town(refused)
+    cloud = listing(refused)
     with pytest.raises(type(refused)) as raised:
         played(cloud)
     assert raised.value is refused
@@ -385,7 +385,7 @@ def test_what_waiting_does_not_fix_is_reported_at_once(refused: CloudError) -> N
 def test_a_defect_is_reported_as_one(caplog: pytest.LogCaptureFixture) -> None:
     """And the log has the traceback."""
     with pytest.raises(InternalFault) as raised:
-        played(town(ValueError("a bug")))
+        played(listing(ValueError("a bug")))
     assert str(raised.value) == "a call to the cloud failed in an unexpected way"
     assert [record.message for record in caplog.records] == ["the look for a selector's servers failed"]
     assert "ValueError: a bug" in caplog.text
@@ -394,14 +394,14 @@ def test_a_defect_is_reported_as_one(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(("budget", "given"), [(50.0, 25.0), (12.0, 10.0), (4.0, 4.0)])
 def test_a_look_leaves_time_for_another(budget: float, given: float) -> None:
     """Half of what is left, but not so little that a large project cannot be listed."""
-    cloud = town([ci(1)])
+    cloud = listing([ci(1)])
     played(cloud, budget=budget)
     assert cloud.looks == [(0.0, given)]
 
 
 def test_a_list_that_hangs_is_tried_again_and_then_left() -> None:
     """Within the budget, whatever a single look takes."""
-    cloud = town([ci(1)], lasts=1000.0)
+    cloud = listing([ci(1)], lasts=1000.0)
     with pytest.raises(BudgetSpent, match="cloud-unreachable"):
         played(cloud)
     assert len(cloud.looks) >= 3
@@ -410,9 +410,9 @@ def test_a_list_that_hangs_is_tried_again_and_then_left() -> None:
 
 
 def test_a_look_that_does_not_even_end_is_not_waited_for() -> None:
-    """The run ends in time; what the look brings later is nobody's."""
+    """The run ends in time; what the read returns later is ignored."""
 
-    class Stubborn(Town):
+    class Stubborn(FakeCloud):
         def find(self, wanted: Callable[[Server], bool], timeout: float) -> list[Server]:
             self.executor.takes(1000.0)
             return super().find(wanted, timeout)
@@ -425,7 +425,7 @@ def test_a_look_that_does_not_even_end_is_not_waited_for() -> None:
 
 def test_an_event_that_came_too_late_makes_no_look() -> None:
     """Its budget was spent before it began."""
-    cloud = town([ci(1)])
+    cloud = listing([ci(1)])
     with pytest.raises(BudgetSpent):
         played(cloud, budget=0.0)
     assert cloud.looks == []
@@ -433,7 +433,7 @@ def test_an_event_that_came_too_late_makes_no_look() -> None:
 
 def test_a_look_that_begins_after_the_deadline_has_no_time() -> None:
     """Where a call waits for a free thread, its time may run out before it begins."""
-    cloud = town([ci(1)], lasts=1.0)
+    cloud = listing([ci(1)], lasts=1.0)
     cloud.executor = FakeExecutor(handover=60.0)
     with pytest.raises(BudgetSpent):
         played(cloud)
@@ -466,7 +466,7 @@ def test_a_server_that_was_created_after_the_event_is_left_alone(selected: bool,
 
 def test_a_redelivery_finds_the_same_servers_and_leaves_them() -> None:
     """A stopped server still fits; nothing is stopped twice."""
-    cloud = town([ci(1, "stopped"), ci(2, "active/powering-off")])
+    cloud = listing([ci(1, "stopped"), ci(2, "active/powering-off")])
     assert [server.reason for server in played(cloud).servers] == [Reason.ALREADY_STOPPED, Reason.ALREADY_STOPPING]
     assert cloud.of("stop") == []
 

@@ -225,7 +225,7 @@ SENTENCES = [
     ("play", "sentence"), SENTENCES, ids=[f"{number:02}" for number, _ in enumerate(SENTENCES, start=1)]
 )
 def test_the_row_says_it_word_for_word(play: Callable[[], Scenario], sentence: str) -> None:
-    """Nothing is cut off, put twice, or said of another ending."""
+    """Nothing is cut off, repeated, or of another ending."""
     assert play().results()[0].detail == sentence
 
 

@@ -135,14 +135,14 @@ def test_a_stop_not_seen_through_within_the_wait_is_accepted() -> None:
 
 
 def test_a_wait_of_zero_does_not_look_again() -> None:
-    """The stop is taken, and that is all that is said."""
+    """The stop is accepted, and the result says no more."""
     play = Scenario(Script("active"), wait=0.0)
     assert play.result().reason is Reason.ACCEPTED
     assert play.cloud.story() == ["read", "stop"]
 
 
 def test_the_budget_ends_a_watch_that_would_last_longer() -> None:
-    """What the cloud took is accepted, not an error, even if nobody could look to the end."""
+    """What the cloud took is accepted, not an error, even if the server could not be read to the end."""
     play = Scenario(Script("active", OFF), wait=600.0, budget=10.0)
     assert play.result().reason is Reason.ACCEPTED
     assert play.elapsed <= 10.0
@@ -461,7 +461,7 @@ def test_a_server_that_falls_back_after_a_lost_answer_is_reverted() -> None:
 
 
 def test_a_lost_answer_at_the_end_of_the_budget_is_not_a_result() -> None:
-    """Whether the stop acted can't be said; the event comes again, and finds it."""
+    """Whether the stop acted is not known; the event is sent again, and finds it."""
     play = Scenario(Script("active", DOWN, stops=[LOST]), budget=5.0)
     with pytest.raises(BudgetSpent):
         play.result()
@@ -484,7 +484,7 @@ def test_a_start_after_our_first_stop_counts_also_without_an_event_time(failed: 
 
 
 def test_the_sentence_says_if_the_start_is_too_close_to_our_stop() -> None:
-    """Within the tolerance of the clocks nobody can tell which came first."""
+    """Within the tolerance of the clocks it is not known which came first."""
     history = acts(Action("start", NOW - seconds(2)))
     assert "too close to our stop to tell" in ends("active", "active", stops=[LOST], histories=[history]).detail
 

@@ -194,7 +194,7 @@ def test_readiness_is_not_a_span(collector: Collector, cloud: Simulator, monkeyp
 def test_a_call_that_outlives_its_event_is_its_child(
     collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And opens no span of a server that nobody would end."""
+    """And opens no span of a server that would not be ended."""
     with watched(monkeypatch, cloud, collector.url) as here:
         here.stop(cloud.add_server())
         tracer, _ = here.telemetry._signals()

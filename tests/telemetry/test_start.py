@@ -1,4 +1,4 @@
-"""Whether telemetry is on is said by OpenTelemetry's own variables; whatever is wrong with it, the function works."""
+"""OpenTelemetry's own variables switch telemetry on; the function works also if it fails."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_standard_variables_say_what_is_wanted(environ: dict[str, str], want
     ],
 )
 def test_an_unknown_protocol_is_reported(environ: dict[str, str], detail: str) -> None:
-    """Instead of sending where nobody listens."""
+    """Instead of sending to a port without a server."""
     with logged() as lines:
         assert start(wanted_signals(environ), environ) is None
     assert [(line["level"], line["detail"]) for line in lines.of("telemetry is off")] == [("WARNING", detail)]

@@ -177,7 +177,7 @@ def test_waiting_for_another_callers_login_has_an_end(cloud: Simulator, client: 
     ],
 )
 def test_what_is_not_a_token_is_refused(cloud: Simulator, client: Client, fault: Mapping[str, Any]) -> None:
-    """It is reported as such, kept for nobody, and no redirect takes the password elsewhere."""
+    """It is reported as such and not stored, and no redirect takes the password elsewhere."""
     cloud.inject(Fault(**fault, on=CallKind.LOGIN))
     with pytest.raises(CloudUnexpectedAnswer, match=r"logging in: (no usable answer|HTTP 30)"):
         client.login.access(1)

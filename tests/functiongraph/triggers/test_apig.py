@@ -70,7 +70,7 @@ def test_the_body_is_base64_unless_it_is_said_not_to_be(change: dict[str, object
     ("body", "fault"), [("{}", "must be base64"), ("ö", "must be base64"), ([1], "must be text"), ({}, "must be text")]
 )
 def test_another_body_is_malformed(body: object, fault: str) -> None:
-    """It is told where."""
+    """The violation has the place."""
     request = http(passage(**{"body": body}))
     with pytest.raises(BadEvent, match=rf"^body: {fault}$"):
         _ = request.body
@@ -136,7 +136,7 @@ def test_what_is_neither_an_event_nor_plain_json_is_refused(
     ],
 )
 def test_malformed_plain_data_is_told(body: object, change: dict[str, object], violation: str) -> None:
-    """Without ids it asks for nothing, which nobody sends on purpose."""
+    """Without ids it asks for nothing, which is not sent on purpose."""
     with pytest.raises(BadEvent) as raised:
         read(passage(body, **change))
     assert [f"{violation.at}: {violation.message}" for violation in raised.value.violations] == [violation]
@@ -144,14 +144,14 @@ def test_malformed_plain_data_is_told(body: object, change: dict[str, object], v
 
 def test_an_answer_has_the_four_members_that_the_gateway_wants() -> None:
     """And is JSON all through."""
-    said = reply(Answer(503, {"Retry-After": "10"}, '{"detail": "nö"}'.encode()))
-    assert said == {
+    document = reply(Answer(503, {"Retry-After": "10"}, '{"detail": "nö"}'.encode()))
+    assert document == {
         "statusCode": 503,
         "headers": {"Retry-After": "10"},
         "body": '{"detail": "nö"}',
         "isBase64Encoded": False,
     }
-    assert json.loads(json.dumps(said)) == said
+    assert json.loads(json.dumps(document)) == document
 
 
 @pytest.mark.parametrize("event", [{}, {"httpMethod": "POST"}, {"requestContext": {}}, {"httpMethod": 1}])

@@ -47,12 +47,12 @@ def test_a_server_that_was_started_is_asked_for(name: str) -> None:
 def test_other_traces_are_left_alone(change: dict[str, object], why: str) -> None:
     """Above all the one of our own stop; and whatever does not say that it worked."""
     event = trace(**change)
-    (said,) = _said(event)
+    (reason,) = _skipped(event)
     assert requests_of(event, SOURCE, NOW) == []
-    assert said == why
+    assert reason == why
 
 
-def _said(event: dict[str, object]) -> list[str]:
+def _skipped(event: dict[str, object]) -> list[str]:
     from handler.functiongraph.triggers.cts import CtsEvent
 
     skip = CtsEvent(event, SOURCE).gate()
@@ -125,5 +125,5 @@ def test_every_flaw_is_told() -> None:
 
 @pytest.mark.parametrize("event", [{}, {"cts": "text"}, {"trigger_type": "OBS"}, {"key": "value"}])
 def test_an_event_of_no_known_trigger_is_malformed(event: dict[str, object]) -> None:
-    """It is told, and not passed over."""
+    """It is reported, and not ignored."""
     assert violations(event) == ["event: must be of a trigger that is known here, or a CloudEvent"]

@@ -48,15 +48,15 @@ def play(pair: Any) -> tuple[int | None, list[dict[str, Any]], list[str]]:
     shared = SharedResources(from_environ({**ENVIRON, **pair["settings"]}))
     try:
         with patch.object(Service, "results", results):
-            said: Any = invoke(shared, event, Call("bms-stop"), time.monotonic())
+            reply: Any = invoke(shared, event, Call("bms-stop"), time.monotonic())
     except NeverPossible as never:
         return None, [], str(never).split("; ")
     events = [dict(to_dict(stop_request_event(request, {}))) for request in asked]
-    if isinstance(said, dict) and "statusCode" in said:
-        if "ce-id" in said["headers"] and event["headers"]["content-type"] == "application/json":
+    if isinstance(reply, dict) and "statusCode" in reply:
+        if "ce-id" in reply["headers"] and event["headers"]["content-type"] == "application/json":
             # Plain data has no time but that of its receipt.
             del events[0]["time"]
-        return said["statusCode"], events, []
+        return reply["statusCode"], events, []
     return None, events, []
 
 

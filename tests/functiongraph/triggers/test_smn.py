@@ -68,7 +68,7 @@ def test_each_record_is_judged_by_itself() -> None:
 
 
 def test_one_malformed_record_spoils_the_event() -> None:
-    """Nothing is done then, and each flaw says which record it is in."""
+    """Nothing is done then, and each violation has the index of its record."""
     bad = record(alarm(dimension=f"instance_id:{TWO}"), message_id="b")
     found = violations(notifications(record(alarm()), bad, record("plain text", message_id="c")))
     assert found == [
@@ -94,7 +94,7 @@ def test_the_same_message_twice_is_one_request() -> None:
     ],
 )
 def test_a_record_must_be_whole(change: dict[str, object], violation: str) -> None:
-    """Without id or time a repeat could not be told, nor its age."""
+    """Without id or time neither a repeat nor its age could be recognized."""
     assert violations(notifications(record(alarm(), **change))) == [violation]
 
 

@@ -66,7 +66,7 @@ def test_no_text_at_all_asks_for_nothing() -> None:
     ],
 )
 def test_a_text_that_means_something_else_is_malformed(text: str, violation: str) -> None:
-    """It was written by hand, and whoever did it expects something of it."""
+    """It was written by hand, and its author expects a result."""
     assert violations(tick(text)) == [violation]
 
 

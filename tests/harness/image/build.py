@@ -140,7 +140,7 @@ class Builder:
 
 
 def _run(command: Sequence[str], *, quiet: bool = False) -> str:
-    """Run a command and return what it said; what went wrong is shown, and `quiet` keeps the rest to itself."""
+    """Run a command and return its output; errors are shown, and the rest unless `quiet`."""
     done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None)
     if done.returncode:
         print(done.stdout[-3000:], (done.stderr or "")[-3000:], sep="\n", file=sys.stderr)

@@ -44,7 +44,7 @@ def _set_up_sdk() -> None:
     # No script of any package is run.
     command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     if subprocess.run(command, cwd=BUILD, check=False).returncode:
-        sys.exit("make interop could not install the CloudEvents SDK; npm said why.")
+        sys.exit("make interop could not install the CloudEvents SDK; see npm's output.")
     shutil.copy(lock, done)
 
 

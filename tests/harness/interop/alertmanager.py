@@ -1,4 +1,4 @@
-"""A real Prometheus Alertmanager before a served `receive_webhook`, which hands on to a served `stop_servers`."""
+"""A real Prometheus Alertmanager before a served `receive_webhook`, which sends to a served `stop_servers`."""
 
 from __future__ import annotations
 

@@ -69,12 +69,12 @@ class StopSent:
 
     @property
     def known_taken(self) -> bool:
-        """Whether the cloud took it and said so."""
+        """Whether the cloud accepted it and answered so."""
         return self.taken_at is not None and self.status is not None and self.status < 300
 
     @property
     def accepted(self) -> bool:
-        """Whether the function was told that the cloud took it."""
+        """Whether the function got the answer that the cloud accepted it."""
         return self.status is not None and self.status < 300 and not self.error_document
 
     @property

@@ -35,7 +35,7 @@ class Delivery:
     Attributes:
         undisturbed: nothing else happened while it was handled.
         stepped: its task has run.
-        retry_after: what a 503 said, in seconds; None for another answer.
+        retry_after: of a 503, in seconds; None for another answer.
         problem: the last part of the type of the problem document; empty if there was none.
     """
 
@@ -170,9 +170,9 @@ class Delivery:
         rows, refusal = data["servers"], data["refusal"]
         command = self._command.of(event).run_by
         counters = self._recorder.counters
-        said = [[row[n] for n in ("id", "outcome", "reason", "vm_state", "task_state", "job_id")] for row in rows]
+        reported = [[row[n] for n in ("id", "outcome", "reason", "vm_state", "task_state", "job_id")] for row in rows]
         taken = [row["request_id"] for row in rows if row["reason"] in _STOP_TAKEN]
-        content = json.dumps([headers["ce-type"], refusal, said, taken])
+        content = json.dumps([headers["ce-type"], refusal, reported, taken])
         self._recorder.result_id(event.key, headers["ce-id"], content)
         word = "refused" if refusal else "failed" if data["summary"]["failed"] else "completed"
         counters.add("results", word)

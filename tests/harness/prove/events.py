@@ -75,7 +75,7 @@ class Event:
 
     @property
     def ignorable(self) -> bool:
-        """Whether there is rightly nothing to do for it."""
+        """Whether there is nothing to do for it."""
         return self.kind in (Kind.OWN_RESULT, Kind.DEAD_LETTER)
 
 

@@ -84,7 +84,7 @@ def _started_violation(
 ) -> str | None:
     here = command.stops.get(server_id, [])
     if server_id in command.without_history:
-        # Without a history only a record that has not changed shows that nobody started it after a stop of ours.
+        # Without a history only a record that has not changed shows that it was not started after a stop of ours.
         for other in here:
             unchanged = other.basis is not None and int(other.basis.state.updated) == int(basis.state.updated)
             if other.unclear and not unchanged:

@@ -181,9 +181,9 @@ class CloudClient(http_client.HttpClient):
             self._recorder.shown(command, ids_shown(delivery.answer.body) if delivery.answer else [])
         answer = delivery.answer
         # A login carries secrets, which are random.
-        said = () if kind is CallKind.LOGIN else (request.body, answer and answer.body)
+        bodies = () if kind is CallKind.LOGIN else (request.body, answer and answer.body)
         self._recorder.counters.write(
-            self._clock.time(), request.method, request.target, answer and answer.status, *said
+            self._clock.time(), request.method, request.target, answer and answer.status, *bodies
         )
         return delivery
 

@@ -1,4 +1,4 @@
-"""Records what the function was shown, what it sent and what it said, and holds it against the invariants."""
+"""Records what the function received and sent, and its results, and checks the invariants."""
 
 from __future__ import annotations
 

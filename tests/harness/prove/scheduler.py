@@ -1,6 +1,6 @@
 """A cooperative scheduler: one task runs at a time, and only while it is stepped, so that every order can be repeated.
 
-The tasks are threads, since the function is written for threads; each hands control back where it pauses.
+The tasks are threads, since the function is written for threads; each returns control where it pauses.
 """
 
 from __future__ import annotations

@@ -228,9 +228,9 @@ def test_a_server_named_twice_is_stopped_once(cloud: Simulator, stop_all: Ask, j
 @pytest.mark.parametrize("others", [0, 1])
 def test_what_a_job_is_called_that_failed_in_part_is_a_choice(clock: FakeClock, ask: Ask, others: Any) -> None:
     """One that failed in every part has failed."""
-    manners = BmsBehavior(batch_policy=BatchPolicy.FAIL_SUB_JOB, mixed_status="SUCCESS")
-    with Simulator(clock=clock, bms=manners) as cloud:
-        assert cloud.bms is manners
+    behavior = BmsBehavior(batch_policy=BatchPolicy.FAIL_SUB_JOB, mixed_status="SUCCESS")
+    with Simulator(clock=clock, bms=behavior) as cloud:
+        assert cloud.bms is behavior
         ids = [NEVER_SEEN, *(cloud.add_server() for _ in range(others))]
         token, base = cloud.token(), f"/v1/{cloud.project_id}"
         body = {"os-stop": {"servers": [{"id": id} for id in ids]}}
@@ -308,7 +308,7 @@ def test_the_answer_can_lack_the_job(cloud: Simulator, stop_all: Ask) -> None:
 
 
 def test_the_parts_of_a_job_can_lack_their_servers(cloud: Simulator, stop_all: Ask, job: Lookup) -> None:
-    """Then nobody knows which is which."""
+    """Then it is not known which is which."""
     cloud.bms.job_server_ids = False
     assert job(stop_all(cloud.add_server()))["entities"]["sub_jobs"][0]["entities"] == {}
 

@@ -308,7 +308,7 @@ def test_without_a_good_token_nothing_is_observed_at(cloud: Simulator, stop: Ask
 
 
 def test_a_reader_may_look_and_not_stop(cloud: Simulator, stop: Ask, ask: Ask) -> None:
-    """The policy that forbids it is named; whether the server exists is said before."""
+    """The message names the policy; whether the server exists is checked before."""
     server_id = cloud.add_server()
     watcher = cloud.token("watcher")
     answer = stop(server_id, token=watcher)

@@ -289,7 +289,7 @@ def test_a_signed_request_has_no_token_that_could_expire(cloud: Simulator, send:
 
 
 def test_a_cloud_of_plain_openstack_takes_keys_as_well(clock: FakeClock, ask: Ask) -> None:
-    """Nobody asks for one there, so nobody is misled."""
+    """It is not used there, so it does no harm."""
     with Simulator(clock=clock) as plain:
         headers = {"Authorization": "SDK-HMAC-SHA256 Access=x, SignedHeaders=host, Signature=" + EMPTY}
         answer = ask("GET", "/v2.1/servers", to=plain, token=None, **headers)
