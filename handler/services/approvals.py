@@ -22,7 +22,9 @@ def to_be_planned(request: StopRequest, approver: Approver, settings: ApprovalSe
     """Return the request with its stops turned into a plan.
 
     Args:
-        approver: who must approve them.
+        request: the event.
+        approver: who must approve the stops.
+        settings: the keys, and how long a plan can be approved.
 
     Raises:
         ApprovalNotConfigured: there is no key to sign a plan with.
@@ -36,6 +38,8 @@ def with_plan(report: Report, settings: ApprovalSettings, source: str) -> Report
     """Return the report with what an approver needs; unchanged if nothing would be stopped.
 
     Args:
+        report: of a run that planned the stops.
+        settings: the keys, and how long a plan can be approved.
         source: of this deployment, the audience of the token.
     """
     request = report.request
@@ -68,6 +72,8 @@ def approved(
     """Return the request of an approval with the servers of its plan, or why it is refused.
 
     Args:
+        request: the approval.
+        settings: the keys.
         source: of this deployment, which the token must be for.
         now: aware.
     """

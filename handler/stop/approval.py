@@ -73,6 +73,7 @@ def issue(plan: Plan, keys: Sequence[bytes], audience: str) -> str:
     """Sign a plan.
 
     Args:
+        plan: what is signed.
         keys: the first one signs.
         audience: `source` of the deployment that may act on the plan.
 
@@ -102,6 +103,7 @@ def verify(
     """Check a token, and whether this approver may approve its plan now.
 
     Args:
+        token: as received.
         keys: any of them may have signed it.
         audience: `source` of this deployment.
         approved_by: identity of the approver, `<system>:<id>`.
