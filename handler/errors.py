@@ -421,7 +421,10 @@ class CallDenied(CloudError):
     """Logged in, but not permitted to make this call."""
 
     name = "call-denied"
-    fix = "Allow the call in the role or policy of the login: bms-autostop doctor --server ID names the action."
+    fix = (
+        "Allow the call in the role or policy of the login (deploy/policies). The action of a stop is named by "
+        "bms-autostop doctor --server ID."
+    )
     concerns_one_server = True
     waiting_helps = False
 

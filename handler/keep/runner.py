@@ -200,7 +200,11 @@ class KeepTask:
                     return self._not_seen()
                 raise failure
             case ServerNotFound():
-                return self._result(Reason.NOT_FOUND, "The cloud knows no such server in this project.", failure)
+                return self._result(
+                    Reason.NOT_FOUND,
+                    "The cloud knows no such server in this project; check the id, and the project of the login.",
+                    failure,
+                )
             case CallDenied() if not self._writes:
                 return self._result(Reason.FORBIDDEN, f"The login may not read it: {failure}.", failure)
             case CloudError():

@@ -126,7 +126,11 @@ class ServerTask:
             case CallDenied() | CallRejected() if self.taken is not None:
                 return self._not_seen_off("The cloud took the stop; it does not show the server any more.")
             case ServerNotFound():
-                return self._end(Reason.NOT_FOUND, "The cloud knows no such server in this project.", answer)
+                return self._end(
+                    Reason.NOT_FOUND,
+                    "The cloud knows no such server in this project; check the id, and the project of the login.",
+                    answer,
+                )
             case CallDenied():
                 return self._end(Reason.FORBIDDEN, "The login may not read it.", answer)
             case CallRejected():

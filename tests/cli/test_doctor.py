@@ -118,7 +118,9 @@ def test_no_stop_is_sent_to_a_server_that_is_not_there(cloud: Simulator) -> None
     """Nova answers 404 to everybody: nothing is known."""
     checks = checked(cloud, _UNKNOWN)
     assert (checks["read"].status, checks["stop"].status) == (Status.ERROR, Status.WARNING)
-    assert cloud.count(CallKind.STOP) == 0
+    assert "OS_PROJECT_NAME" in checks["read"].fix
+    assert "history" not in checks, "it would say 404 again, with advice that does not help"
+    assert (cloud.count(CallKind.STOP), cloud.count(CallKind.ACTIONS)) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_a_413_that_names_a_time_is_throttling() -> None:
 @pytest.mark.parametrize(
     ("body", "shown"),
     [
-        ({"conflictingRequest": {"code": 409, "message": "It is locked"}}, "x: HTTP 409 409 (It is locked)"),
+        ({"conflictingRequest": {"code": 409, "message": "It is locked"}}, "x: HTTP 409 (It is locked)"),
         ({"error": {"code": "BMS.0039", "message": "Wrong state"}}, "x: HTTP 409 BMS.0039 (Wrong state)"),
         (
             {"error": {"code": "Common.0018", "message": "No", "details": [{"code": "a", "message": "b"}]}},

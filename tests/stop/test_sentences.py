@@ -73,7 +73,7 @@ SENTENCES = [
         one("active", stops=[Taken("req-1")], histories=[acts(Action("stop", NOW, "req-1", failed=True))]),
         "The cloud took the stop, then recorded that it failed.",
     ),
-    (one(GONE), "The cloud knows no such server in this project."),
+    (one(GONE), "The cloud knows no such server in this project; check the id, and the project of the login."),
     (one(DENIED), "The login may not read it."),
     (one(REJECTED), "The cloud calls the request to read it wrong."),
     (one("active", stops=[DENIED]), "The login may not stop it."),

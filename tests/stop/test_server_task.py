@@ -408,7 +408,10 @@ def test_what_waiting_cannot_help_ends_at_once(fault: CloudError, reason: Reason
 def test_a_server_that_the_cloud_does_not_know_is_not_found() -> None:
     """No state is given for it, since there is none."""
     assert ends(GONE) == ServerResult(
-        ID, Reason.NOT_FOUND, "The cloud knows no such server in this project.", request_id="req-404"
+        ID,
+        Reason.NOT_FOUND,
+        "The cloud knows no such server in this project; check the id, and the project of the login.",
+        request_id="req-404",
     )
 
 

@@ -214,9 +214,11 @@ def _rights(settings: Settings, caller: _Caller, server_id: str | None, on_check
             yield warning(check, "not checked: no server is known", fix)
     else:
         on_check("read")
-        yield _read(settings, caller, known)
-        on_check("history")
-        yield _history(settings, caller, known)
+        found = caller.call(lambda clouds: clouds.reader().read([known], TIMEOUT).get(known))
+        yield _read(settings, known, found)
+        if not isinstance(found, ServerNotFound):
+            on_check("history")
+            yield _history(settings, caller, known)
     on_check("stop")
     yield _stop(settings, caller, server_id, next((server.id for server in seen if _stopped(server)), "ID"))
 
@@ -258,13 +260,12 @@ def _bare_metal(settings: Settings, seen: list[Server]) -> Iterator[Check]:
         yield warning("bare metal", detail, fix)
 
 
-def _read(settings: Settings, caller: _Caller, server_id: str) -> Check:
-    found = caller.call(lambda clouds: clouds.reader().read([server_id], TIMEOUT).get(server_id))
+def _read(settings: Settings, server_id: str, found: object) -> Check:
     match found:
         case Server():
             return ok("read", f"{server_id} is in the state {found.vm_state}")
         case ServerNotFound():
-            fix = "Check the id; the login sees the servers of its own project only."
+            fix = "Check the id and OS_PROJECT_NAME (or _ID): the login sees the servers of its own project only."
             return error("read", f"there is no server {server_id} in the project", fix)
         case CloudError():
             return _failed("read", found, settings, "ecs:servers:get or bms:servers:get", "GET /servers/*")
