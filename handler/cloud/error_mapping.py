@@ -73,7 +73,7 @@ def from_answer(
     """
     key, code, message, gateway_id = _fault_of(body, secrets)
     text = f"{what}: HTTP {status}"
-    if code and code != str(status):
+    if code and code.partition(" ")[0] != str(status):
         text += f" {code}"
     if message:
         text += f" ({message})"

@@ -85,6 +85,8 @@ def test_a_413_that_names_a_time_is_throttling() -> None:
     ("body", "shown"),
     [
         ({"conflictingRequest": {"code": 409, "message": "It is locked"}}, "x: HTTP 409 (It is locked)"),
+        # The token middleware in front of Nova, for instance while Keystone's database is down.
+        ({"code": "409 Conflict", "title": "Conflict", "message": "Try again."}, "x: HTTP 409 (Try again.)"),
         ({"error": {"code": "BMS.0039", "message": "Wrong state"}}, "x: HTTP 409 BMS.0039 (Wrong state)"),
         (
             {"error": {"code": "Common.0018", "message": "No", "details": [{"code": "a", "message": "b"}]}},
