@@ -13,6 +13,18 @@ from handler.errors import BudgetSpent, EventInProgress, ShuttingDown
 from handler.stop.model import Report, StopRequest
 
 
+def _content(request: StopRequest) -> StopRequest:
+    """Return what deliveries of one event have in common.
+
+    An event that says for each server since when its condition has held is decided by that, if it is not later than its
+    `time`. Alarms of Alertmanager are such: `receive_webhook` gives each delivery a `time` of its own.
+    """
+    time_, ids = request.time, request.server_ids
+    moments = [request.since_of(server_id) for server_id in ids]
+    settled = bool(ids) and time_ is not None and all(moment is not None and moment <= time_ for moment in moments)
+    return replace(request, time=None if settled else time_, traceparent=None, tracestate=None)
+
+
 class Runs:
     """The runs of events in this process.
 
@@ -38,7 +50,8 @@ class Runs:
     def report(self, request: StopRequest, deadline: float, run: Callable[[], Report]) -> Report:
         """Run the event, or wait for the run of the same event that has begun, and share its report or its error.
 
-        An event is the same if all its members except the trace context are.
+        An event is the same if `source`, `id` and everything that it asks for are; its trace context may differ, and so
+        may its `time` where that decides nothing.
 
         Args:
             request: the event.
@@ -50,7 +63,7 @@ class Runs:
             BudgetSpent: the other run did not end in time.
             RetryableError: from the run.
         """
-        key, content = (request.source, request.id), replace(request, traceparent=None, tracestate=None)
+        key, content = (request.source, request.id), _content(request)
         with self._lock:
             same = next((future for other, future in self._running.get(key, ()) if other == content), None)
             if same is None:

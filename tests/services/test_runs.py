@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -64,6 +65,38 @@ def test_a_second_delivery_gets_the_report_of_the_first(gate: Gate) -> None:
         gate.end.set()
         assert first.result(60) is others[0].result(60) is others[1].result(60)
     assert gate.count == 1
+
+
+def test_a_repeat_with_a_new_time_waits_if_the_event_says_since_when(gate: Gate) -> None:
+    """Alertmanager's messages have no time: `receive_webhook` gives each delivery of an alarm the time of its arrival."""
+    runs = Runs(1)
+    begun = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
+    alarm = replace(REQUEST, time=begun + timedelta(minutes=1), since={id_of(1): begun})
+    again = replace(alarm, time=begun + timedelta(minutes=1, seconds=8))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(runs.report, alarm, FAR, gate)
+        assert gate.begun.wait(60)
+        second = threads.submit(runs.report, again, FAR, never)
+        waiting(runs, 1)
+        gate.end.set()
+        assert first.result(60) is second.result(60)
+    assert gate.count == 1
+
+
+@pytest.mark.parametrize("since", [None, {}, {id_of(1): timedelta(seconds=1)}, {id_of(1): timedelta(seconds=9)}])
+def test_a_new_time_that_could_decide_makes_a_run_of_its_own(gate: Gate, since: dict[str, timedelta] | None) -> None:
+    """That is, without `since` for a server, or with one that is later than the time."""
+    runs = Runs(1)
+    own = report(row())
+    time_ = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
+    moments = None if since is None else {server: time_ + after for server, after in since.items()}
+    alarm = replace(REQUEST, time=time_, since=moments)
+    with ThreadPoolExecutor(1) as threads:
+        run = threads.submit(runs.report, alarm, FAR, gate)
+        assert gate.begun.wait(60)
+        assert runs.report(replace(alarm, time=time_ + timedelta(seconds=8)), FAR, lambda: own) is own
+        gate.end.set()
+        assert run.result(60) is not own
 
 
 def test_after_its_end_the_event_runs_anew(gate: Gate) -> None:
