@@ -102,10 +102,7 @@ sbom: $(VENV)/tools.stamp  ## dist/sbom.cdx.json: parts, licences and dependenci
 	@$(BIN)/python -m tests.deploy.sbom dist/sbom.cdx.json
 
 audit: $(VENV)/tools.stamp ## look up every locked version in the Python advisory database; needs the network
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-dev.lock
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-build.lock
-	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements-tools.lock
+	@$(BIN)/python -m tests.deploy.audit
 
 # --- set-up
 
