@@ -167,7 +167,7 @@ def scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
             _signed(body, "made-up"),
             body,
             401,
-            "A valid signature is required.",
+            "The signature is missing or wrong.",
         ),
         Scenario(
             "An alert group: the alert about ci-08 fires, the one about ci-10 is resolved.",
