@@ -228,7 +228,7 @@ def test_a_push_that_is_malformed_or_a_dry_run_stops_nothing(
         ({"subject": A}, {}),
     ],
 )
-def test_headers_that_nobody_encoded_do_not_matter(
+def test_headers_that_are_not_encoded_do_not_matter(
     stopper: Stopper, attributes: dict[str, str], data: dict[str, object]
 ) -> None:
     """As the SDKs for Go and Java write them."""

@@ -364,7 +364,7 @@ def test_an_api_that_does_not_listen_ends_it(cloud: Simulator, closed: str) -> N
         (CallKind.LIST, {"status": 200, "body": '{"servers": [{"id": "a"}]}'}, "list", "error", "2.26"),
     ],
 )
-def test_what_is_wrong_with_one_call_is_said_of_that_check_alone(
+def test_an_error_of_one_call_is_reported_by_that_check_alone(
     cloud: Simulator, on: CallKind, fault: dict[str, Any], check: str, status: str, words: str
 ) -> None:
     """With what to do."""

@@ -87,7 +87,7 @@ def test_the_answer_decides(status: int, code: int, capsys: pytest.CaptureFixtur
     assert "servers may be stopped" not in shown.out + shown.err
 
 
-def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_function_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing was sent."""
     url = f"http://127.0.0.1:{free_port()}/"
     assert cli.main(["keep", "--url", url, "--server", CI_07, "--for", "1h"]) == 4

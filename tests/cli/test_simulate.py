@@ -115,7 +115,7 @@ def test_a_port_in_use_is_one_line_of_ours(cloud: Simulator, capsys: pytest.Capt
     )
 
 
-def test_it_listens_where_it_is_told_to_and_the_catalogue_says_so(
+def test_it_listens_at_the_given_address_and_the_catalogue_has_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """So that other containers of a network can use it: by the name that they know it by, and with a known password."""

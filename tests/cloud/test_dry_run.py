@@ -34,7 +34,7 @@ def test_a_dry_run_looks_through_the_reader(cloud: Simulator, reader: NovaReader
     assert dry_run.history(ids[0], 5) == reader.history(ids[0], 5)
 
 
-def test_a_stop_in_a_dry_run_reaches_nobody(cloud: Simulator, reader: NovaReader) -> None:
+def test_a_stop_in_a_dry_run_is_not_sent(cloud: Simulator, reader: NovaReader) -> None:
     """All servers at once, each answered, and the cloud is not called at all."""
     ids = [cloud.add_server() for _ in range(3)]
     dry_run = DryRunCloud(reader)

@@ -239,7 +239,7 @@ def test_subscriber_that_comes_back_gets_the_result_and_the_others_have_it_sever
 
 
 @pytest.mark.parametrize("channel", [Channel.ASYNCHRONOUS, Channel.DURABLE])
-def test_subscriber_that_is_down_holds_nobody_otherwise(channel: Channel) -> None:
+def test_subscriber_that_is_down_delays_no_other(channel: Channel) -> None:
     """Observed with the annotation: 202 in 3 ms with the chat dead. The chat's own result is the dead letter."""
     broker, publication = a_dead_chat(channel, chat="")
     assert publication.answered_at == 0.0

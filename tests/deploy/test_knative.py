@@ -158,7 +158,7 @@ def test_results_reach_chat_and_log_and_never_the_function(type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", ["io.github.bms-autostop.other.v1", "com.example.thing", "dev.knative.sources.ping2"])
-def test_other_events_reach_nobody(type_: str) -> None:
+def test_other_events_reach_no_subscriber(type_: str) -> None:
     """A broker may be shared."""
     assert _reached(type_) == set()
 
@@ -468,7 +468,7 @@ def test_oidc_says_the_same_on_both_sides(name: str) -> None:
     assert len(subject) <= 63
 
 
-def test_variables_have_names_that_the_code_knows() -> None:
+def test_variables_have_names_of_settings() -> None:
     """No setting of the functions is misspelt, with OIDC or without."""
     known = {setting.name for setting in declared()} | FRAMEWORK
     for service in FUNCTIONS + [each for each in WITH_OIDC if each["kind"] == "Service"]:

@@ -53,7 +53,7 @@ def _systemd_says(unit: Path) -> list[str]:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_unit_has_only_directives_that_systemd_knows(tmp_path: Path) -> None:
+def test_unit_has_only_directives_of_systemd(tmp_path: Path) -> None:
     """None is misspelt or in the wrong section; one that is, is found."""
     assert _systemd_says(UNIT) == []
     wrong = tmp_path / UNIT.name
@@ -131,7 +131,7 @@ def _environment(service: dict[str, Any]) -> dict[str, str]:
     return {entry["name"]: entry.get("value", "from-a-secret") for entry in container["env"]}
 
 
-def test_service_has_only_fields_that_cloud_run_knows() -> None:
+def test_service_has_only_fields_of_cloud_run() -> None:
     """None is misspelt; one that is, is found. Annotations are text."""
     assert _strange(RUN) == set()
     wrong = yaml.safe_load((DEPLOY / "cloud-run" / "service.yaml").read_text().replace("timeoutSeconds", "timeout"))
@@ -178,7 +178,7 @@ def test_times_of_cloud_run_are_nested() -> None:
     assert int(_environment(RUN)["THREADS"]) > revision["containerConcurrency"]
 
 
-def test_nobody_may_call_without_credentials() -> None:
+def test_no_caller_is_permitted_without_credentials() -> None:
     """The function asks for none here, so Cloud Run must: the service is internal, and no command opens it."""
     assert RUN["metadata"]["annotations"]["run.googleapis.com/ingress"] == "internal"
     commands = re.findall(r"```sh\n(.*?)```", (DEPLOY / "cloud-run" / "README.md").read_text(), re.DOTALL)

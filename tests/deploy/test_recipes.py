@@ -120,7 +120,7 @@ def test_a_service_of_systemd_takes_a_keep_and_gives_it_back(host: Host, cloud: 
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_the_unit_has_only_directives_that_systemd_knows(tmp_path: Path) -> None:
+def test_the_unit_has_only_directives_of_systemd(tmp_path: Path) -> None:
     """None is misspelt; one that is, is found."""
     unit = tmp_path / "compute.service"
     for change, clean in ((("", ""), True), (("ExecStopPost", "ExecStopPosts"), False)):

@@ -15,7 +15,7 @@ from tests.conftest import Function, StartFunction
 from tests.e2e.outcomes import at, came_out, kinds
 
 
-def test_a_missing_server_told_with_404_is_not_found(otc: Simulator, bms: Function) -> None:
+def test_a_missing_server_with_404_is_not_found(otc: Simulator, bms: Function) -> None:
     """The documents leave open whether BMS v1 says it with 400 or 404."""
     otc.bms.missing_status = 404
     never = str(uuid.uuid4())
@@ -96,7 +96,7 @@ def test_a_job_with_other_behavior_is_understood(start_function: StartFunction, 
         assert {cloud.stops_sent(id_) for id_ in ids} == {1}
 
 
-def test_a_job_that_never_ends_is_told_as_accepted(otc: Simulator, start_function: StartFunction) -> None:
+def test_a_job_that_never_ends_is_reported_as_accepted(otc: Simulator, start_function: StartFunction) -> None:
     """The watch ends; the stop was sent once."""
     otc.bms.job_ends = False
     ids = [otc.add_server(), otc.add_server()]

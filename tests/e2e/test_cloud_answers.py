@@ -295,7 +295,7 @@ def test_a_read_that_access_rules_forbid_is_a_refused_login(
 
 
 @pytest.mark.parametrize("environ", [{"OS_REGION_NAME": ""}, {"OS_REGION_NAME": "nowhere"}, {"OS_INTERFACE": "admin"}])
-def test_an_address_that_cannot_be_known_is_said_at_once(
+def test_an_address_that_cannot_be_known_is_reported_at_once(
     make_cloud: MakeCloud, start: StartFunction, environ: Mapping[str, str]
 ) -> None:
     """Not after the budget; both regions are named, and nothing is sent to either."""

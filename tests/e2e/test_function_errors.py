@@ -347,7 +347,7 @@ def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
 # --- a cloud that lies ---
 
 
-def test_the_body_that_the_lies_are_made_from_is_itself_believed(cloud: Simulator, function: Function) -> None:
+def test_the_body_that_the_false_ones_are_made_from_is_itself_accepted(cloud: Simulator, function: Function) -> None:
     """So each lie below is found by what was changed in it alone."""
     server = cloud.add_server(vm_state="stopped")
     cloud.inject(Fault(on=CallKind.READ, status=200, body=shown(server)))

@@ -293,7 +293,7 @@ class Scenes:
     def told_before(self) -> None:
         self.chat(Say(200), again=True)
 
-    def not_told(self) -> None:
+    def not_posted(self) -> None:
         self.chat(Say(503))
         self.chat(AUTOSTOP_NOTIFY_TEXT_URL="")
 
@@ -380,7 +380,7 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "the context does not answer": Scenes.context_silent,
     "result posted": Scenes.reported,
     "result posted before": Scenes.told_before,
-    "result not posted": Scenes.not_told,
+    "result not posted": Scenes.not_posted,
     "the chat gave no answer": Scenes.chat_silent,
     "the chat refuses the message": Scenes.chat_refuses,
     "no webhook of a chat is set": Scenes.no_chat,

@@ -166,7 +166,7 @@ def test_the_same_result_is_reported_once_by_one_process(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(("reply_to", "level"), [("", "INFO"), ("https://elsewhere.example/x", "WARNING")])
-def test_with_nobody_to_report_it_says_so_in_the_log(serve: Serve, reply_to: str, level: str) -> None:
+def test_without_a_chat_the_log_says_so(serve: Serve, reply_to: str, level: str) -> None:
     """A schedule without a channel is not an error; a user who asked and gets no answer is worth a look."""
     with logged() as lines:
         assert send(notify(serve), reported(Reason.BUSY, reply_to=reply_to)).status_code == 204

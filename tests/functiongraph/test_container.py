@@ -200,7 +200,7 @@ def test_what_can_never_succeed_is_400(otc: Simulator, url: str, event: object) 
     assert answer.json()["faults"]
 
 
-def test_trouble_is_503(otc: Simulator, start: Start) -> None:
+def test_a_transient_error_is_503(otc: Simulator, start: Start) -> None:
     """And the time that the platform gives is the budget, if it is shorter."""
     otc.inject(Fault(on=CallKind.READ, status=503, times=None))
     headers = {**agency(otc), "X-CFF-Timeout": "1"}
@@ -230,7 +230,7 @@ def test_init_is_answered(url: str) -> None:
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_the_callers_proof_is_wanted_here_too(otc: Simulator, start: Start) -> None:
+def test_callers_are_authenticated_here_too(otc: Simulator, start: Start) -> None:
     """The platform has none, so that `none` has to be set explicitly for its own triggers."""
     url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
     for path, event in (("/invoke", tick("")), ("/invoke", "x"), ("/init", {})):
@@ -240,7 +240,7 @@ def test_the_callers_proof_is_wanted_here_too(otc: Simulator, start: Start) -> N
     assert send(url, {}, "/init", **proof).status_code == 200
 
 
-def test_a_caller_at_the_gateway_proves_itself_inside(otc: Simulator, start: Start) -> None:
+def test_a_caller_at_the_gateway_authenticates_inside(otc: Simulator, start: Start) -> None:
     """The HTTP status is the platform's; the gateway's answer is in the body."""
     url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
     data = {"server_id": otc.add_server()}
@@ -269,7 +269,7 @@ def test_a_caller_of_the_platforms_paths_is_authenticated_before_its_body(otc: S
     assert (asked("/invoke", authorization="Bearer marked-bearer-token"), waited[1]) == (503, 20.0)
 
 
-def test_a_token_of_the_call_is_no_proof_of_the_gateways_client(otc: Simulator, start: Start) -> None:
+def test_a_token_of_the_call_does_not_authenticate_the_gateways_client(otc: Simulator, start: Start) -> None:
     """The client is another caller than the one that made the call."""
     url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
     answer = send(url, passage(CANONICAL), **agency(otc), Authorization="Bearer marked-bearer-token")
@@ -359,7 +359,7 @@ def test_a_cloudevent_is_taken_on_any_path(otc: Simulator, url: str, path: str) 
     assert (again.status_code, again.json()["servers"][0]["outcome"]) == (200, "unchanged")
 
 
-def test_a_malformed_cloudevent_is_told_as_everywhere(otc: Simulator, url: str) -> None:
+def test_a_malformed_cloudevent_is_reported_as_everywhere(otc: Simulator, url: str) -> None:
     """Whichever path it comes to."""
     for body in ("{", '{"specversion": "1.0"}'):
         headers = {**ALWAYS, **agency(otc), "Content-Type": STRUCTURED}

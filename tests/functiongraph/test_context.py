@@ -33,7 +33,7 @@ def settings(**environ: str) -> Settings:
 
 
 @pytest.mark.parametrize("context", [NOBODY, None, Failing()], ids=["no methods", "none", "failing"])
-def test_a_context_that_says_nothing_is_no_error(context: Any) -> None:
+def test_an_empty_context_is_not_an_error(context: Any) -> None:
     """The environment counts then, and the event is handled with whatever login there is."""
     call = Call.of_context(context, {"RUNTIME_FUNC_NAME": "from the environment"})
     assert (call.function, call.seconds, bool(call.token), bool(call.access_key)) == (
@@ -80,7 +80,7 @@ def test_the_shorter_time_is_the_budget(seconds: float, deadline: float, wait: f
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-def test_no_time_is_told(seconds: float) -> None:
+def test_no_time_is_reported(seconds: float) -> None:
     """Before anything is begun."""
     with pytest.raises(BudgetSpent):
         Call(seconds=seconds).settings(settings())

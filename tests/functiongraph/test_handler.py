@@ -162,7 +162,7 @@ def test_the_gateway_gets_its_answer(otc: Simulator) -> None:
     assert json.loads(answer["body"])["servers"][0]["outcome"] == "stopped"
 
 
-def test_a_caller_at_the_gateway_proves_itself(otc: Simulator) -> None:
+def test_a_caller_at_the_gateway_authenticates(otc: Simulator) -> None:
     """The gateway is open to the outside: the token is that of the request inside, and is needed for all of it."""
     server = otc.add_server()
     context = StandIn(
@@ -181,7 +181,7 @@ def test_a_caller_at_the_gateway_proves_itself(otc: Simulator) -> None:
     assert stopped_by(tick({"server_id": server}), context)["data"]["servers"][0]["outcome"] == "unchanged"
 
 
-def test_the_gateway_serves_the_whole_door(otc: Simulator) -> None:
+def test_the_gateway_serves_the_whole_endpoint(otc: Simulator) -> None:
     """Handshake, health and own results are answered as over HTTP."""
     context = StandIn(settings(otc, AUTOSTOP_WEBHOOK_ORIGINS="*"), cloud=otc)
     answer: Any = functiongraph.handler(passage(httpMethod="GET", path="/healthz"), context)
@@ -212,7 +212,7 @@ def test_faults_at_the_gateway_are_answered_and_not_raised(otc: Simulator, event
     assert answer["statusCode"] == status
 
 
-def test_trouble_at_the_gateway_is_answered_and_not_raised(otc: Simulator) -> None:
+def test_an_error_at_the_gateway_is_answered_and_not_raised(otc: Simulator) -> None:
     """As a 503, also if the call has no time left or no login."""
     event = passage({"server_id": GONE})
     for context in (StandIn(settings(otc)), StandIn(settings(otc), cloud=otc, remaining=0)):
@@ -349,7 +349,7 @@ def test_what_can_never_succeed_names_its_faults(otc: Simulator, lines: Lines) -
 
 
 @pytest.mark.parametrize("event", [None, [], "text", b"\xff", {"key": "value"}, {"specversion": "0.3"}, 5])
-def test_an_event_of_nobody_can_never_succeed(otc: Simulator, event: object) -> None:
+def test_an_event_of_an_unknown_trigger_can_never_succeed(otc: Simulator, event: object) -> None:
     """It is raised, so that the failure destination has it."""
     with pytest.raises(NeverPossible):
         functiongraph.handler(event, StandIn(settings(otc), cloud=otc))
@@ -371,7 +371,7 @@ def test_what_the_platforms_parser_lets_pass_is_refused_here(
         functiongraph.handler({**event, "more": [value]}, StandIn(settings(otc), cloud=otc))
 
 
-def test_trouble_raises_for_all_records(otc: Simulator) -> None:
+def test_a_transient_error_raises_for_all_records(otc: Simulator) -> None:
     """One that must come again is enough; what was done is found unchanged then."""
     first, second = otc.add_server(), otc.add_server()
     otc.inject(Fault(on=CallKind.READ, server_id=second, status=503, times=None))
@@ -384,7 +384,9 @@ def test_trouble_raises_for_all_records(otc: Simulator) -> None:
     assert [result["data"]["servers"][0]["outcome"] for result in again] == ["unchanged", "accepted"]
 
 
-def test_a_bug_is_trouble_and_not_a_loss(otc: Simulator, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_a_transient_error_and_not_a_loss(
+    otc: Simulator, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The log has its traceback, the platform only that there was one."""
 
     def broken(*_: object) -> object:
@@ -429,7 +431,7 @@ def test_a_sink_gets_the_result_and_so_does_the_platform(otc: Simulator) -> None
     assert (got.headers["ce-id"], got.data) == (result["id"], result["data"])
 
 
-def test_a_sink_that_takes_nothing_is_trouble(otc: Simulator) -> None:
+def test_a_sink_that_takes_nothing_is_a_transient_error(otc: Simulator) -> None:
     """The result is not lost: the event comes again."""
     with SinkServer(Say(400)) as sink:
         context = StandIn(settings(otc, AUTOSTOP_RESULT_SINK=sink.url), cloud=otc)

@@ -91,7 +91,7 @@ def test_an_event_is_taken_on_any_path(otc: Simulator, url: str) -> None:
     assert answer.json()["summary"]["kept"] == 1
 
 
-def test_a_call_without_a_login_is_told(otc: Simulator, url: str) -> None:
+def test_a_call_without_a_login_is_reported(otc: Simulator, url: str) -> None:
     """503: the function has no agency."""
     inside = send(url, through_gateway(otc.add_server())).json()
     assert inside["statusCode"] == 503

@@ -83,7 +83,7 @@ def test_the_rows_are_in_the_order_of_the_request() -> None:
     assert (report.dry_run, report.failed, report.summary["planned"]) == (True, False, 2)
 
 
-def test_a_refused_event_calls_nobody() -> None:
+def test_a_refused_event_makes_no_call() -> None:
     """It counts as failed."""
     report = handled(prepared(ONE, refusal=Refusal.TOO_OLD), {ONE: AssertionError()})
     assert (report.servers, report.failed) == ((), True)

@@ -116,14 +116,14 @@ def test_a_lost_answer_is_not_written_twice() -> None:
     assert (result(cloud).reason, len(cloud.writes)) == (Reason.KEPT, 1)
 
 
-def test_a_write_that_is_never_seen_is_told() -> None:
+def test_a_write_that_is_never_seen_is_reported() -> None:
     """After four writes."""
     cloud = Cloud(deaf=True)
     assert (result(cloud).reason, len(cloud.writes)) == (Reason.NOT_SEEN, 4)
 
 
 @pytest.mark.parametrize("deadline", [60.0, 0.4])
-def test_a_write_that_cannot_be_read_back_is_told(deadline: float) -> None:
+def test_a_write_that_cannot_be_read_back_is_reported(deadline: float) -> None:
     """Because the reads fail, or the time is up."""
     faults = {number: CloudUnreachable("reading: no answer") for number in range(2, 20)}
     assert result(Cloud(read_faults=faults), deadline=deadline).reason is Reason.NOT_SEEN
@@ -167,7 +167,7 @@ def test_a_write_that_keeps_failing_is_given_up(fault: CloudError) -> None:
     assert (len(cloud.writes), cloud.reads) == (4, 4)
 
 
-def test_a_short_trouble_is_waited_for() -> None:
+def test_a_short_failure_is_waited_for() -> None:
     """As long as the cloud asks for."""
     clock = Clock()
     cloud = Cloud(read_faults={1: CloudThrottled("HTTP 429", retry_after=7.0)}, faults={1: CloudFault("HTTP 500")})

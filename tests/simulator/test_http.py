@@ -50,7 +50,7 @@ def test_a_connection_serves_one_request_after_the_other(cloud: Simulator) -> No
             assert (answer.status, answer.version, connection.sock) == (status, 11, same)
 
 
-def test_an_answer_says_honestly_who_gives_it(ask: Ask) -> None:
+def test_an_answer_has_the_server_header_of_the_simulator(ask: Ask) -> None:
     """Not the web server of a real cloud."""
     answer = ask("GET", "/v3")
     assert answer.header("Server") == "bms-autostop-simulator"
@@ -114,7 +114,7 @@ def test_it_listens_on_this_machine_only(cloud: Simulator) -> None:
     assert cloud.auth_url == cloud.url + "/v3"
 
 
-def test_after_a_stop_nobody_answers_and_nothing_is_left(clock: FakeClock) -> None:
+def test_after_a_stop_nothing_answers_and_nothing_is_left(clock: FakeClock) -> None:
     """Neither a thread nor an open port; a second stop does no harm."""
     cloud = Simulator(clock=clock)
     cloud.stop()

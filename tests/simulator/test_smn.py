@@ -86,7 +86,7 @@ def test_faults_strike_here_too(cloud: Simulator, publish: Ask) -> None:
     assert json.loads(publish().body)["message_id"]
 
 
-def test_a_cloud_without_topics_knows_no_such_path(ask: Ask) -> None:
+def test_a_cloud_without_topics_has_no_such_path(ask: Ask) -> None:
     """There it is one of the old Nova's, which has none."""
     with Simulator() as plain:
         answer = ask(

@@ -528,7 +528,7 @@ def test_a_start_after_the_event_keeps_the_server_running(at: Any, move: Move) -
 
 
 @pytest.mark.parametrize(("at", "doubt"), [(EVENT + TOLERANCE, True), (EVENT + TOLERANCE + TICK, False)])
-def test_the_sentence_says_if_the_clocks_leave_a_doubt(at: Any, doubt: bool) -> None:
+def test_the_sentence_says_if_the_clocks_do_not_decide(at: Any, doubt: bool) -> None:
     """Only a start that is later by more than the tolerance is certain."""
     assert ("too close" in started("start", at).detail) is doubt
 

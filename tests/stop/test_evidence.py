@@ -125,7 +125,7 @@ def test_the_fact_that_decided_is_in_the_evidence(read: Any, reason: Reason, nam
 @pytest.mark.parametrize(
     ("time", "updated"), [(None, NOW), (EVENT, EVENT - timedelta(days=1)), (EVENT, EVENT - seconds(6))]
 )
-def test_a_history_that_nobody_had_to_ask_for(time: Any, updated: Any) -> None:
+def test_a_history_that_was_not_requested(time: Any, updated: Any) -> None:
     """The event says no time, or the server has not changed since: both times are there for a reader to see."""
     result, evidence = judged(seen("active", updated=updated), "stopped", time=time)
     assert (result.reason, evidence.history) == (Reason.CONFIRMED, Lookup.NOT_ASKED)

@@ -109,7 +109,7 @@ def test_a_run_asks_once_before_its_first_stop_for_those_that_are_left() -> None
     assert asked_for == [2]
 
 
-def test_without_a_stop_nobody_is_asked() -> None:
+def test_without_a_stop_the_limit_is_not_used() -> None:
     """An event that finds everything stopped is handled whatever the limit says."""
     report = Scenario(Script("stopped")).report(before_first_stop=refusing(StopLimitReached("full")))
     assert [server.reason for server in report.servers] == [Reason.ALREADY_STOPPED]

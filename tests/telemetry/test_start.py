@@ -160,7 +160,7 @@ def test_a_warning_names_its_exception_and_the_collector(monkeypatch: pytest.Mon
     assert "marked" not in lines.text.replace("opentelemetry.sdk.marked", "")
 
 
-def test_it_says_who_it_is(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_resource_has_name_and_version(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default by our names; the standard variables come first."""
     with Collector() as collector:
         with watched(monkeypatch, cloud, collector.url, OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-7") as here:

@@ -61,7 +61,7 @@ def test_the_request_inside_is_unpacked() -> None:
         ({"body": "e30=", "isBase64Encoded": None}, b"{}"),
     ],
 )
-def test_the_body_is_base64_unless_it_is_said_not_to_be(change: dict[str, object], body: bytes) -> None:
+def test_the_body_is_base64_by_default(change: dict[str, object], body: bytes) -> None:
     """As the gateway has it by default."""
     assert http(passage(**change)).body == body
 
@@ -135,7 +135,7 @@ def test_what_is_neither_an_event_nor_plain_json_is_refused(
         ({"server_id": ONE}, {"requestContext": {}}, "requestContext.requestId: is missing"),
     ],
 )
-def test_malformed_plain_data_is_told(body: object, change: dict[str, object], violation: str) -> None:
+def test_malformed_plain_data_is_reported(body: object, change: dict[str, object], violation: str) -> None:
     """Without ids it asks for nothing, which is not sent on purpose."""
     with pytest.raises(BadEvent) as raised:
         read(passage(body, **change))

@@ -116,7 +116,7 @@ def test_what_is_no_time_is_malformed(value: object) -> None:
     assert violations(trace(record_time=value)) == ["cts.record_time: must be a time"]
 
 
-def test_every_flaw_is_told() -> None:
+def test_every_violation_is_reported() -> None:
     """No time at all, a name where an id should be; and no id of the trace."""
     found = violations(trace(record_time=None, time=None, resource_id="bms-db-01"))
     assert found == ["cts.resource_id: must be a UUID", "cts.time: must be present"]

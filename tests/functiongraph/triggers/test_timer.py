@@ -70,7 +70,7 @@ def test_a_text_that_means_something_else_is_malformed(text: str, violation: str
     assert violations(tick(text)) == [violation]
 
 
-def test_every_flaw_is_told() -> None:
+def test_every_violation_is_reported() -> None:
     """Those of the tick and those of its text."""
     found = violations(tick("stop", trigger_name="", time="20:00"))
     assert found == ["trigger_name: must be present", "user_event: must be JSON"]

@@ -17,7 +17,7 @@ from tests.harness.bench.stage import cloud, served, stop, until_answer
 from tests.support.process import MAIN
 
 _LINE = re.compile(r"import time: +(\d+) \| +(\d+) \|( +)(\S+)")
-_NOBODY = "(the interpreter)"
+_INTERPRETER = "(the interpreter)"
 _ROUNDS = 5
 
 
@@ -33,7 +33,7 @@ def charged(text: str) -> Mapping[str, int]:
     for depth, package, own in reversed(lines):
         while above and above[-1][0] >= depth:
             above.pop()
-        payer = above[-1][1] if above else _NOBODY
+        payer = above[-1][1] if above else _INTERPRETER
         if package not in sys.stdlib_module_names and not package.startswith("_"):
             payer = package
         above.append((depth, payer))
@@ -47,8 +47,8 @@ def table() -> str:
         source = Path(folder) / "hello.py"
         source.write_text(HELLO)
         environ = simulated.environ | OPEN
-        bare = _told(source, "hello", {}, lambda url: requests.post(url, timeout=60))
-        ours = _told(MAIN, "stop_servers", environ, lambda url: stop(url, [simulated.ids[0]]))
+        bare = _measured(source, "hello", {}, lambda url: requests.post(url, timeout=60))
+        ours = _measured(MAIN, "stop_servers", environ, lambda url: stop(url, [simulated.ids[0]]))
     rows = sorted(((ours.get(name, 0), bare.get(name, 0), name) for name in {*ours, *bare}), reverse=True)
     few = sum(1 for mine, other, _ in rows if max(mine, other) < 500)
     lines = ["imports until the first answer, ms    ours    bare    more"]
@@ -60,7 +60,7 @@ def table() -> str:
     return "\n".join([*lines, f"  ({few} packages below 0.5 ms left out; measuring itself slows imports down)"])
 
 
-def _told(
+def _measured(
     source: Path, target: str, environ: Mapping[str, str], ask: Callable[[str], requests.Response]
 ) -> Mapping[str, int]:
     # The least of a few: other work on the machine only ever adds, and the first may still write byte code.

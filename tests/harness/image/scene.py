@@ -128,7 +128,7 @@ def play(room: Room, image: Mapping[str, Any]) -> Figures:
     version = room.run(["bms-autostop", "--version"])
     expect("the command is there", version.returncode == 0, version)
     with room.started(["bms-autostop", "simulate", "--servers", "2", "--power-off-delay", "0.1"], {}) as cloud:
-        login, servers = _told(cloud)
+        login, servers = _printed_login(cloud)
         stopping = {**login, "AUTOSTOP_INBOUND_AUTH": "none", "PORT": str(_STOP_PORT)}
         began = time.monotonic()
         with room.started(image["command"], stopping) as function:
@@ -154,7 +154,7 @@ def play(room: Room, image: Mapping[str, Any]) -> Figures:
     return Figures(first_answer, first_stop, idle, after, ending)
 
 
-def _told(cloud: subprocess.Popen[str]) -> tuple[dict[str, str], list[str]]:
+def _printed_login(cloud: subprocess.Popen[str]) -> tuple[dict[str, str], list[str]]:
     assert cloud.stdout is not None
     login, servers = {}, []
     for line in cloud.stdout:

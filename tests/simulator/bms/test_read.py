@@ -175,7 +175,7 @@ def test_a_list_can_be_filtered(cloud: Simulator, names: Lookup, query: str, exp
         ("DELETE", "/v1/{project}/jobs/x"),
     ],
 )
-def test_the_gateway_knows_no_other_path(cloud: Simulator, ask: Ask, method: str, path: str) -> None:
+def test_the_gateway_has_no_other_path(cloud: Simulator, ask: Ask, method: str, path: str) -> None:
     """And looks for it before it looks at the token."""
     answer = ask(method, path.format(project=cloud.project_id), token=None)
     assert (answer.status, answer.names) == (404, HEADERS)
@@ -298,7 +298,7 @@ def test_any_code_of_this_api_can_be_had(cloud: Simulator, bms: Ask, ask: Ask, f
     assert answer.header("X-Request-Id").startswith("req-")
 
 
-def test_a_code_that_nobody_knows_has_words_all_the_same(cloud: Simulator, bms: Ask) -> None:
+def test_an_unknown_code_has_a_message(cloud: Simulator, bms: Ask) -> None:
     """Or those that are given."""
     cloud.inject(Fault.bms(CallKind.READ, "BMS.9999"))
     cloud.inject(Fault.bms(CallKind.READ, "BMS.9999", message="odd", server_id="x"))

@@ -323,7 +323,7 @@ def test_a_job_can_go_on_for_ever(cloud: Simulator, stop_all: Ask, job: Lookup) 
     assert cloud.server(server_id).vm_state == "stopped"
 
 
-def test_what_is_going_on_can_have_a_word_that_nobody_knows(
+def test_a_running_job_can_have_an_unknown_status(
     cloud: Simulator, stop_all: Ask, job: Lookup, clock: FakeClock
 ) -> None:
     """Until it has ended."""

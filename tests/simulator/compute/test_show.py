@@ -199,7 +199,7 @@ def test_an_older_cloud_has_a_lower_maximum(ask: Ask) -> None:
         assert version["version"] == "2.60"
 
 
-def test_the_old_root_knows_no_microversions(cloud: Simulator, ask: Ask) -> None:
+def test_the_old_root_has_no_microversions(cloud: Simulator, ask: Ask) -> None:
     """/v2 takes no notice of the headers, and names no version."""
     answer = ask("GET", f"/v2/servers/{cloud.add_server()}", OpenStack_API_Version="compute 2.90")
     assert answer.status == 200

@@ -193,7 +193,7 @@ def test_a_method_that_is_not_there_is_refused(cloud: Simulator, ask: Ask, metho
         (b'{"auth": {"identity": {"methods": ["password"], "password": {}}}}', "user in password"),
     ],
 )
-def test_a_login_that_says_nothing_is_a_bad_request(ask: Ask, body: Any, expected: Any) -> None:
+def test_an_empty_login_is_a_bad_request(ask: Ask, body: Any, expected: Any) -> None:
     """The message names what was expected where."""
     answer = ask("POST", TOKENS, body, token=None, Content_Type="application/json")
     assert (answer.status, answer.reason) == (400, "BAD REQUEST")
