@@ -111,7 +111,7 @@ def test_announcements_cost_one_module(cloud: Simulator) -> None:
 def test_telemetry_that_is_off_is_not_loaded(
     cloud: Simulator, target: str, environ: dict[str, str], wanted: bool
 ) -> None:
-    """Nothing of OpenTelemetry, and nothing of ours that knows it."""
+    """Nothing of OpenTelemetry, and none of our modules that import it."""
     settings = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_EVENT_SINK": "http://127.0.0.1:1/", **cloud.environ()}
     modules = loaded(target, {**settings, **environ})
     assert ("opentelemetry" in foreign(modules)) is wanted

@@ -101,7 +101,7 @@ def test_nothing_of_a_machine_is_in_what_was_captured() -> None:
 
 
 def test_the_sdk_is_pinned_without_addresses() -> None:
-    """By version and hash; where packages come from is the business of who installs them."""
+    """By version and hash; where packages come from is up to the installation."""
     lock = json.loads((JAVASCRIPT / "package-lock.json").read_text())
     pinned = json.loads((JAVASCRIPT / "package.json").read_text())["dependencies"]
     assert pinned == {"cloudevents": lock["packages"]["node_modules/cloudevents"]["version"]}

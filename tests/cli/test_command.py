@@ -174,7 +174,7 @@ def test_a_terminal_that_lacks_a_character_shows_its_number() -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """It asks the command by the variable that click looks for."""
+    """It calls the command with the variable that click uses."""
     assert cli.main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert f"_BMS_AUTOSTOP_COMPLETE={shell}_complete" in script

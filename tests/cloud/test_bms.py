@@ -319,7 +319,7 @@ def test_one_look_at_the_job_reports_all_its_servers(otc: Simulator, bms: BmsClo
 
 
 def test_servers_of_two_jobs_and_of_none_are_read_in_groups_of_their_own(otc: Simulator, bms: BmsCloud) -> None:
-    """A job knows nothing of another's servers."""
+    """A job does not show another's servers."""
     ids = _servers(otc, 6, power_off_delay=3600)
     bms.stop(ids[:2], 5)
     bms.stop(ids[2:4], 5)

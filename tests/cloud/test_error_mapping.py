@@ -299,7 +299,7 @@ def test_an_address_where_nothing_speaks_tls_cannot_be_used() -> None:
 
 
 def test_the_clouds_time_is_read_from_its_date() -> None:
-    """Aware, in UTC; what is no date is none."""
+    """Aware, in UTC; an invalid date is None."""
     expected = datetime(2026, 11, 20, 19, tzinfo=UTC)
     for text in ("Fri, 20 Nov 2026 19:00:00 GMT", "Fri, 20 Nov 2026 20:00:00 +0100", "Fri, 20 Nov 2026 19:00:00 -0000"):
         assert error_mapping.date({"Date": text}) == expected

@@ -4,7 +4,7 @@
 
     kustomize  an overlay becomes the objects that a cluster would get
     schemas    the closed schema of each kind, and the faults of an object against it
-    rules      what a cluster's webhooks refuse and no schema knows
+    rules      what a cluster's webhooks refuse and is not in a schema
     broker     a broker that does what the manifests' triggers say, to real processes
     stage      those processes
 """

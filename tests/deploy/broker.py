@@ -59,7 +59,7 @@ class Channel(StrEnum):
 def channel_of(broker: Mapping[str, Any]) -> Channel:
     """Return how a Broker of the manifests delivers: by its class and its annotations.
 
-    The broker made of channels hands its annotations on to its channel (Knative Eventing 1.17 and later).
+    The broker made of channels passes its annotations on to its channel (Knative Eventing 1.17 and later).
     """
     annotations = broker["metadata"].get("annotations", {})
     if annotations.get(CLASS_ANNOTATION, "MTChannelBasedBroker") != "MTChannelBasedBroker":
@@ -135,7 +135,7 @@ class Attempt:
 
 @dataclass(eq=False, slots=True)
 class Publication:
-    """An event that the broker took in, and what its producer knows of it.
+    """An event that the broker accepted, and its answer to the producer.
 
     Attributes:
         event: the event.
@@ -261,7 +261,7 @@ class Broker:
         """Take an event in: once, or with the duplicates that at-least-once delivery may bring.
 
         Returns:
-            What its producer knows of it; None while the broker is down.
+            The event with the answer to its producer; None while the broker is down.
         """
         return self._publish(Publication(event), rounds, copies)
 
@@ -398,7 +398,7 @@ class Broker:
             timeout = self._delivery_of(delivery).get("timeout")
             if not limit.off and timeout is not None:
                 self._schedule(self.now + iso_duration(timeout).total_seconds(), limit)
-        # The request to the broker itself is no longer under way; what it waits for stands in the schedule.
+        # The request to the broker itself has ended; what it waits for is in the schedule.
         self._done.put((delivery, _Response(None, {"stage": "reply"})))
 
     def _settle(self, delivery: _Delivery, response: _Response) -> None:

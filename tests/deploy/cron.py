@@ -33,10 +33,10 @@ def cron_fault(schedule: str) -> str | None:
         for item in part.split(","):
             found = _RANGE.fullmatch(item)
             if found is None:
-                return f"{item!r} is no range"
+                return f"{item!r} must be a range"
             begin, end, step = found.groups()
             if (begin in ("*", "?") and end is not None) or step == "0":
-                return f"{item!r} is no range"
+                return f"{item!r} must be a range"
             bounds = [
                 names.index(text.lower()) + first if text.lower() in names else int(text) if text.isdecimal() else -1
                 for text in (begin, end)

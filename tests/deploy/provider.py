@@ -73,7 +73,7 @@ class Kind:
                 for block in value:
                     yield from self.blocks[name].faults(block, f"{where}.{name}")
             elif name not in checks:
-                yield f"{where}: {name} is no argument"
+                yield f"{where}: {name} is not an argument"
             elif not checks[name](value):
                 yield f"{where}: {name} cannot be {value!r}"
 

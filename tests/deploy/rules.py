@@ -1,4 +1,4 @@
-"""What the webhooks of Knative refuse and no schema knows, and what the function and its manifests must agree on.
+"""What the webhooks of Knative refuse and is not in a schema, and what the function and its manifests must agree on.
 
 The rules are those of Knative Serving 1.23 and Eventing 1.22.
 """
@@ -35,7 +35,7 @@ def iso_duration(text: str) -> timedelta:
     """
     found = _DURATION.fullmatch(text)
     if found is None or not any(found.groups()):
-        raise ValueError(f"{text!r} is no ISO 8601 duration")
+        raise ValueError(f"{text!r} must be an ISO 8601 duration")
     days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
@@ -82,11 +82,11 @@ def _service(spec: dict[str, Any]) -> Iterator[str]:
     for key, value in template.get("metadata", {}).get("annotations", {}).items():
         if key.startswith(_SCALING):
             if not isinstance(value, str):
-                yield f"{key} is no text"
+                yield f"{key} must be a string"
             elif key.removeprefix(_SCALING) not in _BOUNDS:
                 yield f"{key} is not known"
             elif key.endswith("-scale") and not value.isdecimal():
-                yield f"{key} is no whole number"
+                yield f"{key} must be an integer"
     revision = template["spec"]
     yield from _times(revision)
     for banned in ("securityContext", "nodeSelector", "affinity", "tolerations", "initContainers"):
@@ -143,7 +143,7 @@ def _ping_source(spec: dict[str, Any]) -> Iterator[str]:
     try:
         ZoneInfo(spec.get("timezone") or "?")
     except (ZoneInfoNotFoundError, ValueError):
-        yield "timezone: is no IANA name; without one it is the zone of some pod"
+        yield "timezone: must be an IANA name; without one it is the zone of some pod"
     yield from _destination("sink", spec.get("sink", {}))
     if "data" in spec and "dataBase64" in spec:
         yield "data and dataBase64 exclude each other"
@@ -155,7 +155,7 @@ def _ping_source(spec: dict[str, Any]) -> Iterator[str]:
     except ValueError:
         data = None
     if not isinstance(data, dict):
-        yield "data is no JSON object"
+        yield "data must be a JSON object"
         return
     for fault in event_faults("stop.requested.v1.json", data):
         yield f"data: {fault}"

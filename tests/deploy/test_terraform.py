@@ -79,10 +79,10 @@ WRONG: dict[str, tuple[str, object, str]] = {
     "opentelekomcloud_fgs_trigger_v2": ("type", "Timer", "cannot be 'Timer'"),
     "opentelekomcloud_fgs_async_invoke_config_v2": ("max_async_retry_attempts", 4, "cannot be 4"),
     "opentelekomcloud_identity_role_v3": ("display_layer", "global", "cannot be 'global'"),
-    "opentelekomcloud_identity_agency_v3": ("delegated_domain", "op_svc_cff", "delegated_domain is no argument"),
+    "opentelekomcloud_identity_agency_v3": ("delegated_domain", "op_svc_cff", "delegated_domain is not an argument"),
     "opentelekomcloud_lts_group_v2": ("ttl_in_days", 400, "cannot be 400"),
-    "opentelekomcloud_lts_stream_v2": ("topic_name", "x", "topic_name is no argument"),
-    "opentelekomcloud_smn_topic_v2": ("title", "x", "title is no argument"),
+    "opentelekomcloud_lts_stream_v2": ("topic_name", "x", "topic_name is not an argument"),
+    "opentelekomcloud_smn_topic_v2": ("title", "x", "title is not an argument"),
     "opentelekomcloud_smn_subscription_v2": ("protocol", "functiongraph", "cannot be 'functiongraph'"),
 }
 
@@ -101,7 +101,7 @@ def test_missing_argument_and_wrong_block_are_found() -> None:
     del body["app"]
     body["custom_image"][0]["uri"] = "x"
     assert sorted(faults("opentelekomcloud_fgs_function_v2", body)) == [
-        "opentelekomcloud_fgs_function_v2.custom_image: uri is no argument",
+        "opentelekomcloud_fgs_function_v2.custom_image: uri is not an argument",
         "opentelekomcloud_fgs_function_v2: app is missing",
     ]
 
@@ -136,7 +136,7 @@ def test_provider_is_pinned_and_has_a_project() -> None:
     (provider,) = TERRAFORM["provider"]
     assert list(PROVIDER.faults(provider["opentelekomcloud"], "provider")) == []
     assert list(PROVIDER.faults(provider["opentelekomcloud"] | {"tenant": "x"}, "provider")) == [
-        "provider: tenant is no argument"
+        "provider: tenant is not an argument"
     ]
 
 

@@ -107,7 +107,7 @@ def test_a_state_that_stays_a_reboot_is_busy(cloud: Simulator, start: StartFunct
     assert stops(cloud) == []
 
 
-# --- who asks ---
+# --- callers ---
 
 
 # --- rehearsals and repetitions ---

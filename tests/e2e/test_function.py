@@ -219,7 +219,7 @@ def test_a_power_off_that_outlasts_the_waiting_time_is_accepted(
     assert (kinds(cloud) == [CallKind.LOGIN, CallKind.READ, CallKind.STOP]) == (wait == "0")
 
 
-# --- who asks ---
+# --- callers ---
 
 
 def test_a_login_that_may_only_read_is_forbidden(cloud: Simulator, start: StartFunction) -> None:

@@ -1,4 +1,4 @@
-"""The whole function before a cloud that refuses, throttles, breaks off, lies, or is not there."""
+"""The whole function with a cloud that refuses, throttles, breaks off, answers falsely, or is not there."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
     assert cloud.stops_taken(server) == 1
 
 
-# --- a cloud that lies ---
+# --- a cloud with false answers ---
 
 
 def test_the_body_that_the_false_ones_are_made_from_is_itself_accepted(cloud: Simulator, function: Function) -> None:

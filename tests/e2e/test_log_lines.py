@@ -451,7 +451,7 @@ def test_every_line_in_the_code_is_in_the_table() -> None:
     """With a fixed text; who adds one adds its form here."""
     called: dict[str, set[str]] = {}
     for where, level, message in _log_calls():
-        assert isinstance(message, ast.Constant), f"{where}: the message is no fixed text"
+        assert isinstance(message, ast.Constant), f"{where}: the message must be a constant"
         assert "%" not in str(message.value), f"{where}: what changes belongs into keys"
         levels = called.setdefault(str(message.value), set())
         # Where the level is worked out, the table has to know which come of it.

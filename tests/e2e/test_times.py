@@ -100,7 +100,7 @@ def test_each_digit_of_a_fraction_counts_down_to_the_microsecond(digits: int) ->
 
 @pytest.mark.parametrize("text", NAIVE)
 def test_a_time_without_a_zone_is_refused(text: str) -> None:
-    """Nobody knows which moment it means: the event is malformed, and a server that carries it is protected."""
+    """It is ambiguous: the event is malformed, and a server with it is protected."""
     with pytest.raises(ValueError, match="zone"):
         rfc3339.parse(text)
     for name in ("time", "expirytime"):

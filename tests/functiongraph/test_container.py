@@ -252,7 +252,7 @@ def test_a_caller_at_the_gateway_authenticates_inside(otc: Simulator, start: Sta
 
 
 def test_a_caller_of_the_platforms_paths_is_authenticated_before_its_body(otc: Simulator) -> None:
-    """Only what may be a request of the gateway is read, for five seconds: its caller's proof is inside."""
+    """Only what may be a request of the gateway is read, for five seconds: its caller's credentials are inside."""
     environ = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token", **otc.environ()}
     container = Container(SharedResources(from_environ(environ)))
     waited: list[float] = []

@@ -90,7 +90,7 @@ def test_a_timer_stops_its_servers(otc: Simulator) -> None:
 
 
 def test_a_timer_without_ids_says_so(otc: Simulator) -> None:
-    """It is no error: the result tells it."""
+    """It is not an error: it is in the result."""
     result = stopped_by(tick(""), StandIn(settings(otc), cloud=otc))
     assert result["data"]["refusal"] == "no-server-ids"
     assert otc.calls == []
@@ -177,7 +177,7 @@ def test_a_caller_at_the_gateway_authenticates(otc: Simulator) -> None:
     proof = {"authorization": "Bearer marked-bearer-token"}
     taken: Any = functiongraph.handler(passage({"server_id": server}, proof), context)
     assert taken["statusCode"] == 200
-    # The platform's own triggers need no proof.
+    # The platform's own triggers need no credentials.
     assert stopped_by(tick({"server_id": server}), context)["data"]["servers"][0]["outcome"] == "unchanged"
 
 

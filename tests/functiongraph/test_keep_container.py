@@ -76,7 +76,7 @@ def test_a_gateways_request_is_kept_with_the_login_of_the_call(otc: Simulator, u
 
 
 def test_the_caller_inside_is_authenticated(otc: Simulator, url: str) -> None:
-    """The platform's own call proves nothing."""
+    """The platform's own call does not authenticate the caller."""
     server = otc.add_server()
     answer = send(url, through_gateway(server, "another-token-of-it"), **{"X-CFF-Auth-Token": otc.token()})
     assert answer.json()["statusCode"] == 401

@@ -167,7 +167,7 @@ def test_a_flavor_has_a_name_beside_its_id(cloud: Simulator, ask: Ask) -> None:
 
 
 def test_the_bms_api_shows_both(clock: FakeClock, ask: Ask) -> None:
-    """And knows a bare metal server by the name."""
+    """And recognizes a bare metal server by the name."""
     with Simulator(clock=clock, bms=True) as cloud:
         id_ = cloud.add_server(flavor="9d2f8d0e", flavor_name="physical.h2.large")
         path = f"/v1/{cloud.project_id}/baremetalservers/{id_}"

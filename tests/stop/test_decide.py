@@ -641,7 +641,7 @@ def test_an_action_that_is_not_known_may_be_a_start(at: Any, move: Move) -> None
 
 
 def test_a_start_that_can_be_read_counts_whatever_other_entries_look_like() -> None:
-    """It is proof, and nothing is guessed then."""
+    """It is evidence, and nothing is guessed then."""
     history = History((Action("start", NOW, "req-1", "u-7"),), unread=(UnreadEntry(), UnreadEntry("start")))
     decision = judge("active", time=EVENT, updated=NOW, history=history)
     assert (decision.reason, decision.history) == (Reason.STARTED_SINCE, Lookup.FOUND)
@@ -668,7 +668,7 @@ def test_a_creation_whose_time_could_not_be_read_counts_for_a_selector(selector:
     ],
 )
 def test_the_entry_before_a_start_of_ironic_is_named_too(older: list[Action], named: bool) -> None:
-    """Its own record that the power is back is no person's; the person's is the one before it, with no stop between."""
+    """Its own record that the power is back is not a user's; the user's is the one before, without a stop between."""
     history = acts(Action("start", EVENT + seconds(1), user_id="ironic"), *older)
     decision = judge("active", time=EVENT, updated=NOW, history=history)
     assert decision.reason is Reason.STARTED_SINCE

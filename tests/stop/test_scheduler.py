@@ -121,7 +121,7 @@ def test_a_stop_of_one_server_does_not_wait_for_the_rest_of_an_answer(one_by_one
 
 
 def test_servers_due_together_are_read_together_if_the_cloud_can() -> None:
-    """Grouping is the cloud's affair; the run asks for it in every round."""
+    """The cloud groups the servers, each time that calls are made."""
     play = Scenario(quick(), quick(), together=2)
     assert reasons(play) == [Reason.CONFIRMED] * 2
     looks = [call.at for call in play.cloud.calls if call.kind == "read"]
@@ -194,7 +194,7 @@ def test_what_ends_with_the_budget_is_reported_too() -> None:
 
 
 def test_what_was_done_before_a_refused_login_is_reported() -> None:
-    """The event comes again; the log knows already."""
+    """The event is sent again; the result is in the log already."""
     heard: list[str] = []
     play = Scenario(quick(), Script("active", Raised(LoginRefused("No.")), lasts=2.0))
     with pytest.raises(LoginRefused):

@@ -615,7 +615,7 @@ def test_a_job_that_failed_says_nothing_of_the_next_stop() -> None:
 
 
 def test_where_there_is_a_job_the_history_is_not_asked_about_our_stop() -> None:
-    """The job tells more, and Nova knows the stop by another request id."""
+    """The job shows more, and Nova has another request id for the stop."""
     play = Scenario(Script("active", stops=[Taken("req-1", "job-1")]), wait=5.0)
     assert play.result().reason is Reason.ACCEPTED
     assert play.cloud.of("history") == []
@@ -667,7 +667,7 @@ def test_a_server_whose_only_look_is_cut_off_is_not_handled() -> None:
 
 
 def test_a_busy_server_that_cannot_be_read_any_more_is_not_called_busy() -> None:
-    """Nobody knows what it does at the end of the budget, so the event comes again."""
+    """At the end of the budget its state is not known, so the event is sent again."""
     with pytest.raises(BudgetSpent):
         Scenario(Script("active/rebooting", DOWN), budget=10.0).result()
 

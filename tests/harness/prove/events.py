@@ -45,7 +45,7 @@ class Event:
         emitted: when it was really made.
         time: its `time`, or None.
         expires: its `expirytime`, or None.
-        dry_run: it asks only what would happen.
+        dry_run: whether it asks for a dry run.
         tag: it selects the servers that carry this tag; or None.
         since: its `since`, or None.
         since_by_server: it states `since` for each server.

@@ -98,7 +98,7 @@ class Recorder:
                     command.renewing.add(id_)
 
     def failed(self, command: Command, kind: CallKind, ids: Sequence[str], status: int | None) -> None:
-        """Note that a call brought nothing; a list that is refused is no excuse where servers are named."""
+        """Record a failed call; a refused list does not count where servers are named."""
         named = command.event is not None and command.event.tag is None
         if not (kind is CallKind.LIST and named and status in _LIST_REFUSED):
             command.failing |= set(ids or self._about(command))

@@ -226,7 +226,7 @@ def test_a_doubled_slash_behind_the_version_does_no_harm(cloud: Simulator, ask: 
 def test_a_path_that_leads_nowhere_is_answered_in_plain_text(
     cloud: Simulator, ask: Ask, method: str, path: str
 ) -> None:
-    """By the router, which knows no microversions."""
+    """By the router, which does not use microversions."""
     answer = ask(method, path.format(id=cloud.add_server()), {"os-stop": None} if method == "POST" else None)
     assert (answer.status, answer.reason) == (404, "Not Found")
     assert answer.names == [
