@@ -149,7 +149,7 @@ def _token(name: str, description: str) -> Setting[Secret]:
 def _people(prefix: str) -> tuple[Setting[frozenset[str]], Setting[frozenset[str]]]:
     return (
         Setting(f"{prefix}_USERS", word_set, "ids of the users who may ask for a stop, comma-separated"),
-        Setting(f"{prefix}_CHANNELS", word_set, "ids of the channels where they may, comma-separated", unset="nowhere"),
+        Setting(f"{prefix}_CHANNELS", word_set, "ids of the channels in which they may, comma-separated"),
     )
 
 
