@@ -2,7 +2,7 @@ locals {
   zip       = "${path.module}/../../dist/functiongraph.zip"
   container = var.image != null
 
-  # What reading, listing and stopping a server needs, and what the cloud's documents say that this needs in turn.
+  # The actions of reading, listing and stopping a server, and those that these need in turn by the cloud's documentation.
   actions = {
     nova = [
       "ecs:servers:get", "ecs:servers:list", "ecs:servers:stop",
@@ -19,8 +19,8 @@ locals {
     bms = ["bms:servers:get", "bms:servers:list", "bms:servers:stop", "ecs:*:get", "ecs:*:list"]
   }
 
-  # A container answers POST /invoke of the platform; a stranger cannot reach it, so it asks nobody for a proof.
-  # The zip has no HTTP of its own: the setting counts for the trigger of API Gateway alone, which is not made here.
+  # A container answers POST /invoke of the platform. Only the platform can reach it, so it does not authenticate callers.
+  # The zip serves no HTTP: the setting applies to the trigger of API Gateway alone, which is not made here.
   settings = merge(
     {
       AUTOSTOP_INBOUND_AUTH = "none"
@@ -49,7 +49,7 @@ locals {
 resource "opentelekomcloud_identity_role_v3" "stop" {
   display_name  = "${var.name}-stop"
   display_layer = "project"
-  description   = "Read bare metal servers and stop them; tell of what failed"
+  description   = "Read bare metal servers and stop them; publish results and failures"
 
   statement {
     effect = "Allow"
@@ -69,7 +69,7 @@ resource "opentelekomcloud_identity_agency_v3" "function" {
 
   project_role {
     project = var.project_name
-    # There is nothing finer than this for pulling an image.
+    # There is no smaller role for pulling an image.
     roles = concat([opentelekomcloud_identity_role_v3.stop.display_name], local.container ? ["SWR Administrator"] : [])
   }
 
@@ -89,7 +89,7 @@ resource "opentelekomcloud_lts_stream_v2" "function" {
 }
 
 # The API reference names runtimes up to Python 3.10, manual and console Python 3.12. If 3.12 is refused, set var.image:
-# the container brings its own Python.
+# the container has its own Python.
 resource "opentelekomcloud_fgs_function_v2" "stop" {
   name      = var.name
   app       = "default"
@@ -111,7 +111,7 @@ resource "opentelekomcloud_fgs_function_v2" "stop" {
   initializer_handler = local.container ? "-" : "index.initializer"
   initializer_timeout = 30
 
-  # AUTOSTOP_DEADLINE < timeout: the function gives up by itself, and says why, before the platform ends it.
+  # AUTOSTOP_DEADLINE < timeout: the function gives up by itself, and logs why, before the platform ends it.
   timeout               = 90
   memory_size           = 256
   max_instance_num      = "3"
@@ -165,7 +165,7 @@ resource "opentelekomcloud_fgs_trigger_v2" "requests" {
   event_data   = jsonencode({ topic_urn = opentelekomcloud_smn_topic_v2.requests.topic_urn })
 }
 
-# --- what becomes of events that fail
+# --- events that fail
 
 resource "opentelekomcloud_smn_topic_v2" "failures" {
   name         = "${var.name}-failures"
@@ -187,8 +187,8 @@ resource "opentelekomcloud_smn_subscription_v2" "failures" {
 }
 
 # Timer and SMN always call asynchronously. All tries lie within AUTOSTOP_MAX_EVENT_AGE (15 minutes), after which an
-# event would be refused. Both topics are others than the one that starts the function: nothing goes in circles. Runs
-# that succeed are notified as well, each with its result: subscribe to that topic if you want them.
+# event would be refused. Neither topic is the one that starts the function, so there is no loop. Runs that
+# succeed are notified as well, each with its result: subscribe to that topic if you want them.
 resource "opentelekomcloud_fgs_async_invoke_config_v2" "stop" {
   function_urn                   = opentelekomcloud_fgs_function_v2.stop.urn
   max_async_retry_attempts       = 3

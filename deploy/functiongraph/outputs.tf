@@ -1,5 +1,5 @@
 output "function_urn" {
-  description = "What to call, and what to look for in the console"
+  description = "URN of the function, to call it and to find it in the console"
   value       = opentelekomcloud_fgs_function_v2.stop.urn
 }
 

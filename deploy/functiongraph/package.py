@@ -51,7 +51,7 @@ _ENVIRONMENT = {
     "sys_platform": "linux",
 }
 # Runs under the platform's Python: bytecode beside each source, in a fixed order. The hash of the source is written
-# into it and not checked at run time, for the files do not change and their times mean nothing.
+# into it and not checked at run time, since the files do not change and their times carry no information.
 _COMPILE = """
 import importlib.util, os, py_compile, sys
 os.chdir(sys.argv[1])
@@ -63,7 +63,7 @@ for name in sorted(os.path.join(at, file)[2:] for at, _, files in os.walk(".") f
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
     except py_compile.PyCompileError:
-        continue  # Code of another Python that a dependency ships and nobody imports.
+        continue  # Code for another version of Python, which a dependency has and does not import here.
     print(target)
 """
 _INDEX = '''"""`index.handler` for the platform. The dependencies beside this file go before those of the platform."""
@@ -210,7 +210,7 @@ def pack(files: Mapping[str, bytes], target: Path) -> str:
     half = target.with_suffix(".part")
     with zipfile.ZipFile(half, "w") as archive:
         for name in sorted(files):
-            # The earliest time that the format knows. Anybody may read, for the platform's user is no owner.
+            # The earliest time of the format. All users may read, since the platform's user is not the owner.
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.create_system = 3
             entry.external_attr = 0o100644 << 16

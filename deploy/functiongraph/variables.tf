@@ -1,5 +1,5 @@
 variable "region" {
-  description = "Region of function and servers. The platform does not tell the function, so it is passed on."
+  description = "Region of function and servers. The platform does not provide it to the function, so it is set."
   type        = string
   default     = "eu-de"
 }
@@ -21,7 +21,7 @@ variable "name" {
 
   validation {
     condition     = can(regex("^[A-Za-z][A-Za-z0-9_-]{0,38}[A-Za-z0-9]$", var.name))
-    error_message = "2 to 40 of letters, digits, - and _; first a letter, last a letter or digit."
+    error_message = "Must be 2 to 40 letters, digits, - and _, beginning with a letter and ending with a letter or digit."
   }
 }
 
@@ -82,7 +82,7 @@ variable "selector" {
 }
 
 variable "schedule" {
-  description = "When: the zone, then second minute hour day month weekday. Without the zone it is not documented which counts."
+  description = "Schedule: the zone, then second minute hour day month weekday. Which zone applies without it is not documented."
   type        = string
   default     = "CRON_TZ=Europe/Berlin 0 0 20 ? * MON-FRI"
 
@@ -93,13 +93,13 @@ variable "schedule" {
 }
 
 variable "api" {
-  description = "nova, or bms: the role allows exactly what that one needs"
+  description = "nova or bms: the role allows exactly what that API needs"
   type        = string
   default     = "nova"
 
   validation {
     condition     = contains(["nova", "bms"], var.api)
-    error_message = "nova or bms."
+    error_message = "Must be nova or bms."
   }
 }
 
@@ -110,7 +110,7 @@ variable "settings" {
 }
 
 variable "alert_email" {
-  description = "Who is told of events that could not be handled; must confirm within 48 hours. null for nobody"
+  description = "Address that is notified of events that could not be handled; must be confirmed within 48 hours. null for none"
   type        = string
   default     = null
 }

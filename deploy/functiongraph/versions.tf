@@ -4,7 +4,7 @@ terraform {
   required_providers {
     opentelekomcloud = {
       source = "opentelekomcloud/opentelekomcloud"
-      # From here on custom images, agencies in request headers and dependencies behave as this folder expects.
+      # From this version on custom images, agencies in request headers and dependencies behave as this folder expects.
       version = ">= 1.36.70, < 2.0.0"
     }
   }
