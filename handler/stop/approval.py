@@ -123,6 +123,18 @@ def verify(
     return plan, None
 
 
+def refuses_approver(token: str, approved_by: str) -> bool:
+    """Whether the plan of a token excludes an approver, for who cannot verify the token.
+
+    Only `verify` decides what an approval is worth; an invalid token is not refused here.
+    """
+    try:
+        plan, _ = _read(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[:-_MAC_LENGTH])
+    except (ValueError, IndexError, OverflowError):
+        return False
+    return not _may_approve(plan, approved_by)
+
+
 def seen_of(server: Server) -> bytes | None:
     """Return the digest of what a plan rests on: the states, the newest history entry or `updated`, unreadable entries.
 
@@ -272,12 +284,21 @@ def _signed(token: str, keys: Sequence[bytes]) -> bytes | None:
 
 
 def _plan(signed: bytes, audience: str) -> Plan | None:
-    """Read what was signed; None if it is for another audience or not well-formed."""
+    """Read what was signed; None if it is for another audience."""
+    plan, hashed = _read(signed)
+    return plan if hmac.compare_digest(hashed, _audience(audience)) else None
+
+
+def _read(signed: bytes) -> tuple[Plan, bytes]:
+    """Read what was signed, and the hash of its audience.
+
+    Raises:
+        ValueError, IndexError, OverflowError: it is not well-formed, which cannot be if its MAC is valid.
+    """
     reader = _Reader(signed, _KEY_ID.stop)
     rule = reader.take(1)[0]
     expires = int.from_bytes(reader.take(6), "big")
-    if not hmac.compare_digest(reader.take(_AUDIENCE_LENGTH), _audience(audience)):
-        return None
+    audience = reader.take(_AUDIENCE_LENGTH)
     plan_id = str(uuid.UUID(bytes=reader.take(_PLAN_ID_LENGTH)))
     source, id_, requester = reader.text(), reader.text(), reader.text()
     rows = reader.rest()
@@ -285,11 +306,12 @@ def _plan(signed: bytes, audience: str) -> Plan | None:
         str(uuid.UUID(bytes=rows[at : at + 16])): rows[at + 16 : at + _SERVER_LENGTH]
         for at in range(0, len(rows), _SERVER_LENGTH)
     }
-    return Plan(plan_id, source, id_, requester or None, _RULES[rule], _EPOCH + expires * _MILLISECOND, seen)
+    plan = Plan(plan_id, source, id_, requester or None, _RULES[rule], _EPOCH + expires * _MILLISECOND, seen)
+    return plan, audience
 
 
 class _Reader:
-    """Takes one part after the other. What it reads carries a valid MAC, so it is well-formed."""
+    """Takes one part after the other. What carries a valid MAC is well-formed."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at

@@ -34,7 +34,8 @@ from handler.inbound.webhooks.model import WebhookRequest
 from handler.keep.decide import written
 from handler.keep.model import KeepRequest
 from handler.settings.receive_webhook import People
-from handler.stop.model import Approver, StopRequest
+from handler.stop.meanings import REFUSALS
+from handler.stop.model import Approver, Refusal, StopRequest
 
 _MOST_SHOWN, _LONGEST_QUOTE = 10, 60
 # Enough of a token to tell two of them apart.
@@ -131,7 +132,7 @@ class Chat(ABC):
             case KeepCommand() as keep:
                 return self._keep_refused(keep, message)
             case ApproveCommand():
-                return None if message.person else Skip("no identity", self.say(_NO_IDENTITY, message))
+                return self._approval_refused(message.command, message)
             case DiscardCommand():
                 return Skip("discarded", self.close(DISCARDED.format(who=_quoted(message.who, 80)), message))
             case HelpCommand():
@@ -144,6 +145,16 @@ class Chat(ABC):
                 return Skip("not understood", self.say(words, message))
             case _:
                 assert_never(message.command)
+
+    def _approval_refused(self, command: ApproveCommand, message: ChatCommand) -> Skip | None:
+        """Refuse at once what `stop_servers` would refuse later, when the buttons for others would be gone."""
+        if not message.person:
+            return Skip("no identity", self.say(_NO_IDENTITY, message))
+        from handler.stop.approval import refuses_approver
+
+        if refuses_approver(command.token, message.person):
+            return Skip("approval-self", self.say(f"Nothing was handed on. {REFUSALS[Refusal.APPROVAL_SELF]}", message))
+        return None
 
     def _keep_refused(self, command: KeepCommand, message: ChatCommand) -> Skip | None:
         """Refuse at once what `keep_servers` would refuse later, where nobody in the chat would see it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from slack_sdk.signature import SignatureVerifier
 from handler.event_types import STOP_APPROVED
 from handler.inbound.http.responses import Answer
 from handler.settings.chat_actions import ButtonAction, mac
+from handler.stop.approval import Plan, issue
 from handler.stop.model import Approver
 from tests.inbound.webhooks import test_mattermost as mattermost
 from tests.inbound.webhooks import test_rocketchat as rocketchat
@@ -187,6 +190,21 @@ def test_a_click_on_approve_is_an_approval_and_takes_the_buttons_away(responses:
     assert update.data["replace_original"] is True
     assert "handed on" in update.data["text"]
     assert TOKEN not in update.data["text"]
+
+
+def test_a_click_of_the_requester_leaves_the_buttons_for_others(responses: SinkServer) -> None:
+    """`stop_servers` would refuse it, too; then the message would be gone."""
+    plan = Plan(ONE, "/s", "1", f"slack:T0001/{slack.USER}", Approver.OTHER, datetime.now(UTC), {TWO: b"seen1234"})
+    token = issue(plan, [KEY.encode()], "/bms-autostop")
+    here = clicking(responses)
+    press(here, click(f"{origin(responses)}/actions/x", value=token))
+    assert here.handed == []
+    (told,) = responses.got
+    assert told.data["replace_original"] is False
+    assert "another person" in told.data["text"]
+    other = issue(replace(plan, requester="slack:T0001/U9"), [KEY.encode()], "/bms-autostop")
+    press(here, click(f"{origin(responses)}/actions/x", value=other))
+    assert here.only().plan == other
 
 
 def test_a_click_on_discard_hands_nothing_on(responses: SinkServer) -> None:
