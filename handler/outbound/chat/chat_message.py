@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from handler.keep import meanings as keep_meanings
 from handler.keep.decide import written
-from handler.keep.model import AnyReport, KeepReport, KeepResult
+from handler.keep.model import AnyReport, KeepReport, KeepRequest, KeepResult
 from handler.keep.model import Outcome as KeepOutcome
 from handler.keep.model import Reason as KeepReason
 from handler.stop.meanings import MEANINGS, REFUSALS
@@ -136,8 +136,7 @@ def notice(report: AnyReport, most: int) -> ChatMessage:
     plan = report.plan if isinstance(report, Report) else None
     facts = (
         ("Note", report.detail),
-        ("Asked by", request.requested_by),
-        ("Approved by", request.approved_by if isinstance(request, StopRequest) else None),
+        *_people(request),
         ("Reason", request.reason),
         ("Event", f"{request.id} from {request.source}"),
     )
@@ -149,6 +148,13 @@ def notice(report: AnyReport, most: int) -> ChatMessage:
         approval=_approval(plan) if plan else "",
         command=f"approve {plan.token}" if plan and len(plan.token) <= LONGEST_TOKEN else "",
     )
+
+
+def _people(request: StopRequest | KeepRequest) -> tuple[tuple[str, str | None], ...]:
+    """Say who asked, and who approved. An approval's own `requested_by` is the approver."""
+    if isinstance(request, StopRequest) and request.approved_by is not None:
+        return ("Asked by", request.requester), ("Approved by", request.approved_by)
+    return (("Asked by", request.requested_by),)
 
 
 def fitted(report: AnyReport, make: Callable[[ChatMessage], _Made], fits: Callable[[_Made], bool]) -> _Made:
