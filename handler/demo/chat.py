@@ -7,22 +7,26 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
 import click
+import requests
 
-from handler.demo.fleet import CI_07, CI_08, CI_09, CI_10, DB_01, FLEET, add
+from handler.demo.fleet import CI_07, CI_08, CI_09, CI_10, CI_11, DB_01, FLEET, GPU_01, GPU_02, LAB_01, add
 from handler.demo.function import HTTP, function
 from handler.demo.stand_ins import StandIns, stand_ins
+from handler.settings.chat_actions import ButtonAction
 from handler.simulator import Simulator
 from handler.terminal import Progress, Row, counted, table, terminal_width, wrap
 
-_USER, _CHANNEL = "U2147483697", "C2147483705"
+_USER, _CHANNEL, _WORKSPACE = "U2147483697", "C2147483705", "T0001"
+_SECOND_USER = "U2147483698"
 # The expected number of stops of each server.
-_EXPECTED_STOPS = {CI_07: 1, CI_08: 1, CI_09: 0, CI_10: 0, DB_01: 0}
+_EXPECTED_STOPS = {CI_07: 1, CI_08: 1, CI_09: 0, CI_10: 0, CI_11: 0, DB_01: 0, GPU_01: 1, GPU_02: 1, LAB_01: 0}
+_SHOWN_OF_COMMAND = 40
 _SERVERS = tuple(server for server in FLEET if server.id in _EXPECTED_STOPS)
 _NAMES = {server.id: server.name for server in _SERVERS}
 
@@ -34,6 +38,7 @@ class Keys:
     slack: str = field(default_factory=lambda: secrets.token_hex(16))
     alertmanager: str = field(default_factory=lambda: secrets.token_hex(16))
     internal: str = field(default_factory=lambda: secrets.token_hex(16))
+    approval: str = field(default_factory=lambda: secrets.token_hex(32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Scenario:
         response: words that the immediate answer must have.
         posted_to: path of the chat's address that gets the message, or None if there must be none.
         message: lines that the message must have.
+        click: makes headers and body of a click from the plan that was posted last; its immediate answer is posted to
+            the chat. None if it is no click.
     """
 
     title: str
@@ -59,6 +66,7 @@ class Scenario:
     response: str
     posted_to: str | None = None
     message: tuple[str, ...] = ()
+    click: Callable[[str], tuple[Mapping[str, str], bytes]] | None = None
 
 
 def demo_chat() -> int:
@@ -113,7 +121,14 @@ def _start(running: ExitStack, cloud: Simulator, chat: StandIns, keys: Keys) -> 
     chat.deliver_to = running.enter_context(
         function(
             "stop_servers",
-            {**callers, **cloud.environ(), "AUTOSTOP_RESULT_SINK": notify, "AUTOSTOP_SINK_TOKEN": keys.internal},
+            {
+                **callers,
+                **cloud.environ(),
+                "AUTOSTOP_RESULT_SINK": notify,
+                "AUTOSTOP_SINK_TOKEN": keys.internal,
+                "AUTOSTOP_APPROVAL": "above:3",
+                "AUTOSTOP_APPROVAL_KEYS": keys.approval,
+            },
         )
     )
     return running.enter_context(
@@ -123,7 +138,8 @@ def _start(running: ExitStack, cloud: Simulator, chat: StandIns, keys: Keys) -> 
                 "AUTOSTOP_EVENT_SINK": f"{chat.url}/broker",
                 "AUTOSTOP_SINK_TOKEN": keys.internal,
                 "AUTOSTOP_SLACK_SIGNING_SECRET": keys.slack,
-                "AUTOSTOP_SLACK_USERS": _USER,
+                "AUTOSTOP_SLACK_USERS": f"{_USER},{_SECOND_USER}",
+                "AUTOSTOP_SLACK_HOSTS": chat.url,
                 "AUTOSTOP_SLACK_CHANNELS": _CHANNEL,
                 "AUTOSTOP_ALERTMANAGER_TOKEN": keys.alertmanager,
             },
@@ -184,6 +200,80 @@ def scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
                 f"• ci-08 ({CI_08})",
             ),
         ),
+        *_approval_scenarios(chat, keys),
+    )
+
+
+def _approval_scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
+    """Return a plan, and the clicks on it: of the requester, of a second person, and again."""
+    typed = f"stop {GPU_01} {GPU_02} {CI_11} {LAB_01} because maintenance"
+    body = _command(typed, f"{chat}/commands/T0001/2/demo")
+    replies = f"{chat}/actions/T0001/demo"
+
+    def clicks(user: str, name: str) -> Callable[[str], tuple[Mapping[str, str], bytes]]:
+        def click(plan: str) -> tuple[Mapping[str, str], bytes]:
+            clicked = _click(plan, user, name, replies)
+            return _signed(clicked, keys.slack), clicked
+
+        return click
+
+    return (
+        Scenario(
+            "A command for four servers: more than three need the approval of another person (AUTOSTOP_APPROVAL).",
+            f"/bms {typed}",
+            "/slack",
+            _signed(body, keys.slack),
+            body,
+            200,
+            "Understood: stop 4 servers",
+            "/commands/T0001/2/demo",
+            (
+                "An approval is needed, nothing was sent: 4 servers, of which 1 failed, 1 skipped, "
+                "2 would be switched off.",
+                "[Approve] [Discard]",
+                f"• gpu-01 ({GPU_01})",
+                f"• gpu-02 ({GPU_02})",
+            ),
+        ),
+        Scenario(
+            "The requester clicks on Approve: refused, and the buttons stay for others.",
+            "ada clicks on [Approve]",
+            "/slack",
+            {},
+            b"",
+            200,
+            "Nothing was handed on. The plan must be approved by another person",
+            click=clicks(_USER, "ada"),
+        ),
+        Scenario(
+            "A second person clicks on Approve: what was planned is stopped.",
+            "grace clicks on [Approve]",
+            "/slack",
+            {},
+            b"",
+            200,
+            f"as `slack:{_WORKSPACE}/{_SECOND_USER}`. The request was handed on.",
+            "/actions/T0001/demo",
+            (
+                "Asked to stop: 2 servers, of which 2 stopped.",
+                f"Approved by: slack:{_WORKSPACE}/{_SECOND_USER}",
+                f"• gpu-01 ({GPU_01})",
+                f"• gpu-02 ({GPU_02})",
+            ),
+            click=clicks(_SECOND_USER, "grace"),
+        ),
+        Scenario(
+            "The same plan is approved again: nothing happens, since the servers are not as they were planned.",
+            "grace clicks on [Approve]",
+            "/slack",
+            {},
+            b"",
+            200,
+            "The request was handed on.",
+            "/actions/T0001/demo",
+            ("Asked to stop: 2 servers, of which 2 skipped.",),
+            click=clicks(_SECOND_USER, "grace"),
+        ),
     )
 
 
@@ -195,10 +285,25 @@ def _command(typed: str, response_url: str) -> bytes:
         "user_name": "ada",
         "channel_id": _CHANNEL,
         "channel_name": "ops",
+        "team_id": _WORKSPACE,
         "trigger_id": secrets.token_hex(8),
         "response_url": response_url,
     }
     return urlencode(fields).encode()
+
+
+def _click(plan: str, user: str, name: str, response_url: str) -> bytes:
+    """Return a block action of Slack, as far as it is read."""
+    payload = {
+        "type": "block_actions",
+        "user": {"id": user, "username": name, "team_id": _WORKSPACE},
+        "team": {"id": _WORKSPACE},
+        "channel": {"id": _CHANNEL, "name": "ops"},
+        "trigger_id": secrets.token_hex(8),
+        "response_url": response_url,
+        "actions": [{"action_id": ButtonAction.APPROVE.value, "type": "button", "value": plan}],
+    }
+    return urlencode({"payload": json.dumps(payload)}).encode()
 
 
 def _signed(body: bytes, key: str) -> dict[str, str]:
@@ -229,11 +334,9 @@ def _alerts() -> bytes:
 def _run(scenario: Scenario, url: str, chat: StandIns, width: int) -> tuple[str, list[str]]:
     """Send one request; return a text with both answers, and the deviations from what is expected."""
     text = [*_heading(scenario.title, width), "", *wrap(scenario.sent, width, "  sent     ")]
-    answer = HTTP.post(
-        f"{url.rstrip('/')}{scenario.path}", data=scenario.body, headers=dict(scenario.headers), timeout=30
-    )
-    body = answer.json()
-    words = body.get("text") or body.get("detail") or body.get("status")
+    headers, body = scenario.click(chat.plan) if scenario.click else (scenario.headers, scenario.body)
+    answer = HTTP.post(f"{url.rstrip('/')}{scenario.path}", data=body, headers=dict(headers), timeout=30)
+    words = _immediate(answer, chat) if scenario.click else _words(answer.json())
     text += wrap(f"HTTP {answer.status_code}: {words}", width, "  at once  ")
     violations = []
     if answer.status_code != scenario.status or scenario.response not in words:
@@ -244,14 +347,25 @@ def _run(scenario: Scenario, url: str, chat: StandIns, width: int) -> tuple[str,
     posted = chat.posted()
     if posted is None:
         return "\n".join(text), [*violations, f"{scenario.path}: no message in the chat"]
-    where = "as an answer to the command" if posted.path.startswith("/commands/") else "in the channel"
+    where = "in the channel" if posted.path.startswith("/services/") else "as an answer to it"
     text.append(f"  later    {where}:")
     for line in posted.lines:
-        text += wrap(line, width, "           | ", "           |   ")
+        shown = f"{line[:_SHOWN_OF_COMMAND]}…" if line.startswith("approve ") else line
+        text += wrap(shown, width, "           | ", "           |   ")
     if posted.path != scenario.posted_to:
         violations.append(f"{scenario.path}: posted to {posted.path} instead of {scenario.posted_to}")
     missing = [line for line in scenario.message if line not in posted.lines]
     return "\n".join(text), violations + [f"{scenario.path}: the message lacks: {line}" for line in missing]
+
+
+def _words(body: Mapping[str, str]) -> str:
+    return body.get("text") or body.get("detail") or body.get("status") or ""
+
+
+def _immediate(answer: requests.Response, chat: StandIns) -> str:
+    """Return what who clicked is answered at once: Slack shows nothing of the response itself."""
+    posted = chat.posted() if answer.status_code == 200 else None
+    return " ".join(posted.lines) if posted else ""
 
 
 def _heading(title: str, width: int) -> list[str]:

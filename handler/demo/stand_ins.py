@@ -42,11 +42,13 @@ class StandIns:
         url: its origin.
         deliver_to: URL that the broker delivers to; set it before anything is sent to the broker.
         undelivered: events that the broker could not deliver.
+        plan: the value of the button Approve of the last message with one.
     """
 
     url: str
     deliver_to: str = ""
     undelivered: list[str] = field(default_factory=list)
+    plan: str = ""
     _posted: queue.SimpleQueue[Posted] = field(default_factory=queue.SimpleQueue)
 
     def posted(self, timeout: float = _TIMEOUT) -> Posted | None:
@@ -61,7 +63,9 @@ class StandIns:
         if path == "/broker":
             threading.Thread(target=self.deliver, args=(headers, body), daemon=True).start()
         else:
-            self._posted.put(Posted(path, tuple(plain_text(json.loads(body)))))
+            message = json.loads(body)
+            self.plan = _plan(message) or self.plan
+            self._posted.put(Posted(path, tuple(plain_text(message))))
 
     def deliver(self, headers: Mapping[str, str], body: bytes) -> None:
         """Deliver an event until it is accepted or refused, or the time is up."""
@@ -109,8 +113,13 @@ def stand_ins() -> Iterator[StandIns]:
 
 
 def plain_text(message: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of a message in Block Kit, roughly as Slack shows it."""
+    """Yield the lines of a message in Block Kit, roughly as Slack shows it; of one without blocks its text."""
+    if "blocks" not in message:
+        yield from str(message.get("text", "")).splitlines()
     for number, block in enumerate(message.get("blocks", [])):
+        if block["type"] == "actions":
+            yield " ".join(f"[{button['text']['text']}]" for button in block["elements"])
+            continue
         for text in [block["text"]] if "text" in block else block["elements"]:
             plain = html.unescape(text["text"])
             if text["type"] == "mrkdwn":
@@ -118,3 +127,8 @@ def plain_text(message: Mapping[str, Any]) -> Iterator[str]:
                 # A heading, with a blank line above it except for the first one.
                 yield from [""] * (number > 0)
             yield from plain.splitlines()
+
+
+def _plan(message: Mapping[str, Any]) -> str:
+    actions = [block for block in message.get("blocks", []) if block["type"] == "actions"]
+    return str(actions[0]["elements"][0]["value"]) if actions else ""

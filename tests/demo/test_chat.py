@@ -30,11 +30,15 @@ def test_the_demo_shows_both_answers_and_ends_well(
     out = capsys.readouterr().out
     for words in (
         "at once  HTTP 200: Understood: stop 3 servers",
-        "as an answer to the command:\n           | Asked to stop: 3 servers, of which 1 skipped, 1 stopped",
+        "as an answer to it:\n           | Asked to stop: 3 servers, of which 1 skipped, 1 stopped",
         "at once  HTTP 401: The signature is missing or wrong.",
         "in the channel:\n           | Asked to stop: 1 server, of which 1 stopped.",
         f"| • ci-08 ({CI_08})",
-        "ci-10  active   0           active, env=ci",
+        "ci-10   active   0           active, env=ci",
+        "An approval is needed, nothing was sent: 4 servers",
+        "at once  HTTP 200: Nothing was handed on. The plan must be approved by another person",
+        "Approved by: slack:T0001/U2147483698",
+        "Asked to stop: 2 servers, of which 2 skipped.",
         "Everything came out as expected.",
     ):
         assert words in out
@@ -138,7 +142,8 @@ def test_when_it_is_interrupted_everything_ends(monkeypatch: pytest.MonkeyPatch)
 def test_the_secrets_are_others_in_each_run() -> None:
     """None is written down anywhere."""
     one, two = Keys(), Keys()
-    assert len({one.slack, one.alertmanager, one.internal, two.slack, two.alertmanager, two.internal}) == 6
+    made = {secret for keys in (one, two) for secret in (keys.slack, keys.alertmanager, keys.internal, keys.approval)}
+    assert len(made) == 8
 
 
 # --- the chat and the broker around it
