@@ -21,6 +21,8 @@ PING = "dev.knative.sources.ping"
 # Google's Pub/Sub, by Eventarc.
 MESSAGE_PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 # Types that are known without a setting.
-KNOWN = RESULTS | KEEP_RESULTS | {STOP_ANNOUNCED, STOP_REQUESTED, KEEP_REQUESTED, PING, MESSAGE_PUBLISHED}
+KNOWN = (
+    RESULTS | KEEP_RESULTS | {STOP_ANNOUNCED, STOP_REQUESTED, STOP_APPROVED, KEEP_REQUESTED, PING, MESSAGE_PUBLISHED}
+)
 # Cloud Eye through Huawei's EventGrid: prefix, namespace of the service, a dash, and the name of the event.
 CLOUD_EYE_PREFIX = "CES:Event:"

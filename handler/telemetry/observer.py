@@ -99,7 +99,9 @@ class OpenTelemetryObserver:
         """Record the result of the current event."""
         watch = current()
         if watch is not None:
-            watch.outcome = "refused" if report.refusal else "failed" if report.failed else "completed"
+            planned = isinstance(report, Report) and report.plan is not None
+            done = "failed" if report.failed else "completed"
+            watch.outcome = "refused" if report.refusal else "planned" if planned else done
             watch.reason = report.refusal.value if report.refusal else None
             watch.span.set_attributes({"autostop.api": report.api, "autostop.dry_run": report.dry_run})
 

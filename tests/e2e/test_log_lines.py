@@ -19,6 +19,7 @@ from cloudevents.http import CloudEvent
 
 from handler.cloud.nova import NovaReader
 from handler.errors import CloudThrottled, KeysUnreachable, ProducerUnreachable, SinkUnreachable
+from handler.event_types import STOP_APPROVED, STOP_COMPLETED, STOP_PLANNED
 from handler.functiongraph.context import Call
 from handler.functiongraph.invocation import NeverPossible, NotHandled, invoke
 from handler.functiongraph.triggers.dispatch import requests_of
@@ -46,6 +47,8 @@ from tests.cloud.test_listing import row as server_row
 from tests.conftest import KEEP, ROOT
 from tests.inbound.auth.test_key_set import Server as KeyServer
 from tests.inbound.webhooks.scene import JSON, ONE, Scene, bearer
+from tests.inbound.webhooks.test_approvals import click, press
+from tests.inbound.webhooks.test_slack import scene as slack_scene
 from tests.inbound.webhooks.test_smn import scene as smn_scene
 from tests.inbound.webhooks.test_smn import send as smn_send
 from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certificate
@@ -143,6 +146,13 @@ class Scenes:
                 raise RuntimeError(MARK)
 
         self.announced(sink=broken)
+
+    def approved(self) -> None:
+        settings = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_APPROVAL_KEYS": "k" * 32, **self.cloud.environ()}
+        service = Service(from_environ(settings))
+        asked = {"server_ids": [self.cloud.add_server()], "approval": "other", "requester": "slack:T1/U1"}
+        plan = json.loads(call_endpoint(binary(asked, id="1"), _Real(service)).body)["plan"]["token"]
+        call_endpoint(binary({"plan": plan, "approved_by": "slack:T1/U2"}, type=STOP_APPROVED, id="2"), _Real(service))
 
     def kept(self) -> None:
         settings = keep_settings({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()})
@@ -262,6 +272,9 @@ class Scenes:
     def call_not_handled(self) -> None:
         self.called({"no": "trigger"})
 
+    def click_not_answered(self) -> None:
+        press(slack_scene(), click("https://elsewhere.example/actions/x"))
+
     def call_crashed(self) -> None:
         def broken(*_: object) -> None:
             raise RuntimeError(MARK)
@@ -361,6 +374,7 @@ SCENES: dict[str, Callable[[Scenes], None]] = {
     "stop request not handed on": Scenes.not_handed_on,
     "stop request sent, not known whether it was taken": Scenes.perhaps_handed_on,
     "delivery ignored": Scenes.delivery_ignored,
+    "a click was not answered": Scenes.click_not_answered,
     "alert ignored": Scenes.alert_without_data,
     "alert malformed": Scenes.alert_malformed,
     "subscription confirmed": Scenes.confirmed,
@@ -416,6 +430,20 @@ def test_a_selector_is_in_the_line_of_its_event(scenes: Scenes) -> None:
         scenes.selected()
         scenes.handled()
     assert ["selector" in line for line in lines.of("event handled")] == [True, False]
+
+
+def test_a_plan_and_its_approval_name_the_people(scenes: Scenes) -> None:
+    """In the line of the event, with the id of the plan; never its token."""
+    with logged() as lines:
+        scenes.approved()
+    plan, approval = lines.of("event handled")
+    assert (plan["result_type"], approval["result_type"]) == (STOP_PLANNED, STOP_COMPLETED)
+    assert (plan["requester"], approval["requester"]) == ("slack:T1/U1", "slack:T1/U1")
+    assert approval["approved_by"] == "slack:T1/U2"
+    assert approval["plan_id"]
+    assert "approved_by" not in plan
+    for line in lines.all:
+        assert set(line) <= EVERY_LINE | TABLE[line["message"]].keys | TABLE[line["message"]].sometimes
 
 
 def test_a_trace_is_named_only_if_it_is_one(scenes: Scenes) -> None:

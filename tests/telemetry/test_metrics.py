@@ -41,10 +41,11 @@ def counts(collector: Collector, metric: str, *labels: str) -> dict[tuple[object
 def test_events_and_servers_are_counted_by_what_came_of_them(
     collector: Collector, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Completed, failed, refused, ignored, must come again; each server by outcome and reason."""
+    """Completed, planned, failed, refused, ignored, must come again; each server by outcome and reason."""
     one, two = cloud.add_server(), cloud.add_server(locked=True)
     before = time.time()
-    with watched(monkeypatch, cloud, collector.url) as here:
+    with watched(monkeypatch, cloud, collector.url, AUTOSTOP_APPROVAL_KEYS="k" * 32) as here:
+        here.send({"server_ids": [one], "approval": "self"})
         here.stop(one, two)
         here.stop(GONE)
         here.send({})
@@ -54,6 +55,7 @@ def test_events_and_servers_are_counted_by_what_came_of_them(
         cloud.inject(Fault(on=CallKind.LOGIN, status=401, times=None))
         here.stop(one)
     assert counts(collector, "autostop.events", "autostop.event.outcome", "autostop.event.reason", "error.type") == {
+        ("planned", None, None): 1,
         ("completed", None, None): 1,
         ("failed", None, None): 1,
         ("refused", "no-server-ids", None): 1,
@@ -62,21 +64,28 @@ def test_events_and_servers_are_counted_by_what_came_of_them(
         ("unhandled", None, "login-refused"): 1,
     }
     assert counts(collector, "autostop.servers", "autostop.server.outcome", "autostop.server.reason") == {
+        ("planned", "needs-approval"): 1,
         ("stopped", "confirmed"): 1,
         ("skipped", "locked"): 1,
         ("failed", "not-found"): 1,
     }
     assert counts(collector, "autostop.event.duration", "autostop.event.outcome") == {
+        ("planned",): 1,
         ("completed",): 1,
         ("failed",): 1,
         ("refused",): 1,
         ("unhandled",): 1,
     }
     last = collector.of("autostop.event.last_time")
-    assert len(last) == 6
+    assert len(last) == 7
     assert all(before <= point.value <= time.time() for point in last)
     servers = collector.of("autostop.server.last_time")
-    assert {point.attributes["autostop.server.reason"] for point in servers} == {"confirmed", "locked", "not-found"}
+    assert {point.attributes["autostop.server.reason"] for point in servers} == {
+        "needs-approval",
+        "confirmed",
+        "locked",
+        "not-found",
+    }
     assert all(before <= point.value <= time.time() for point in servers)
 
 
