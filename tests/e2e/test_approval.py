@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -164,6 +166,82 @@ def test_what_is_no_valid_approval_is_refused(
     monkeypatch.setattr("handler.services.approvals.verify", verify_late)
     assert refusal(approve(function, token)) == "approval-expired"
     assert stops(cloud) == 0
+
+
+def test_a_plan_that_has_expired_is_refused(cloud: Simulator, start_function: StartFunction) -> None:
+    """By the real clock: an approval that comes late is an `approval-expired`, and nothing is sent."""
+    function = start_function(cloud, **KEYS, AUTOSTOP_APPROVAL_TTL="1s")
+    plan = ask(function, cloud.add_server())
+    token, ends = token_of(plan), rfc3339.parse(plan.json()["plan"]["expires_at"])
+    while datetime.now(UTC) < ends:
+        time.sleep(0.05)
+    assert refusal(approve(function, token)) == "approval-expired"
+    assert stops(cloud) == 0
+
+
+def test_every_bit_of_a_token_counts(cloud: Simulator, function: Function) -> None:
+    """Of the bytes that it stands for, and of the characters that it is written in; all in one batch."""
+    token = token_of(ask(function, cloud.add_server()))
+    raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    forged = {
+        base64.urlsafe_b64encode(bytes(byte ^ (bit * (at == place)) for at, byte in enumerate(raw))).decode().strip("=")
+        for place in range(len(raw))
+        for bit in (1 << number for number in range(8))
+    }
+    forged |= {
+        token[:place] + chr(ord(token[place]) ^ bit) + token[place + 1 :]
+        for place in range(len(token))
+        for bit in (1 << number for number in range(7))
+    }
+    assert len(forged) >= 8 * len(raw)
+    assert token not in forged
+    batch = [
+        {
+            "specversion": "1.0",
+            "id": str(number),
+            "source": "/tests",
+            "type": STOP_APPROVED,
+            "data": {"plan": text, "approved_by": ANOTHER},
+        }
+        for number, text in enumerate(sorted(forged))
+    ]
+    headers = {"Content-Type": "application/cloudevents-batch+json"}
+    found: list[str] = []
+    for begin in range(0, len(batch), 100):
+        part = json.dumps(batch[begin : begin + 100])
+        answer = requests.post(function.url, data=part, headers=headers, timeout=60)
+        assert answer.status_code == 200, answer.text
+        found += [event["data"]["refusal"] for event in answer.json()]
+    assert found == ["approval-invalid"] * len(batch)
+    assert stops(cloud) == 0
+    assert reasons(approve(function, token)) == ["confirmed"]
+
+
+@pytest.mark.parametrize("api", ["nova", "bms"])
+def test_a_plan_is_approved_through_either_api(start_function: StartFunction, api: str) -> None:
+    """Also after a start by a person it covers nothing any more."""
+    with Simulator.otc() as otc:
+        function = start_function(otc, **KEYS, AUTOSTOP_API=api)
+        one, restarted = otc.add_server(), otc.add_server()
+        token = token_of(ask(function, one, restarted))
+        assert stops(otc) == 0
+        otc.reboot_server(restarted)
+        assert reasons(approve(function, token)) == ["confirmed", "changed-since-plan"]
+        otc.start_server(one)
+        assert reasons(approve(function, token)) == ["changed-since-plan", "changed-since-plan"]
+        assert [otc.stops_taken(id_) for id_ in (one, restarted)] == [1, 0]
+
+
+def test_deliveries_of_one_approval_at_once_stop_each_server_once(cloud: Simulator, function: Function) -> None:
+    """They wait for one run and get its answer."""
+    ids = [cloud.add_server(power_off_delay=0.3) for _ in range(2)]
+    token = token_of(ask(function, *ids))
+    stamp = rfc3339.render(datetime.now(UTC))
+    with ThreadPoolExecutor(5) as senders:
+        answers = list(senders.map(lambda _: approve(function, token, id="approval-1", time=stamp), range(5)))
+    for answer in answers:
+        assert answer.status_code in (200, 503), answer.text
+    assert [cloud.stops_taken(id_) for id_ in ids] == [1, 1]
 
 
 def test_a_token_is_valid_only_where_its_key_and_its_source_are(

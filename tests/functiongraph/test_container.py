@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from handler.errors import BodyIncomplete
+from handler.event_types import STOP_APPROVED, STOP_REQUESTED
 from handler.functiongraph.container import Container
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents import strict_json
@@ -249,6 +250,34 @@ def test_a_caller_at_the_gateway_authenticates_inside(otc: Simulator, start: Sta
     assert (refused.status_code, refused.json()["statusCode"]) == (200, 401)
     assert (taken.status_code, taken.json()["statusCode"]) == (200, 200)
     assert set(taken.json()) == {"statusCode", "headers", "body", "isBase64Encoded"}
+
+
+def test_only_the_named_callers_approve(otc: Simulator, start: Start) -> None:
+    """On the container's own paths, and inside of the gateway's requests, where the proof of the client counts."""
+    asks, approves = "token-that-asks-only", "token-that-approves"
+    url = start(
+        AUTOSTOP_INBOUND_AUTH="bearer",
+        AUTOSTOP_BEARER_TOKENS=asks,
+        AUTOSTOP_APPROVER_TOKENS=approves,
+        AUTOSTOP_APPROVAL_KEYS="k" * 32,
+    )
+    id_ = otc.add_server()
+
+    def cloud_event(type_: str) -> dict[str, str]:
+        return {"ce-specversion": "1.0", "ce-id": type_, "ce-source": "/tests", "ce-type": type_}
+
+    asked = {"server_ids": [id_], "approval": "self"}
+    proof = {bearer: {"Authorization": f"Bearer {bearer}"} for bearer in (asks, approves)}
+    plan = send(url, asked, "/", **agency(otc), **proof[asks], **cloud_event(STOP_REQUESTED))
+    approval = {"plan": plan.json()["plan"]["token"], "approved_by": "slack:T1/U2"}
+    for path in ("/", "/invoke"):
+        answer = send(url, approval, path, **agency(otc), **proof[asks], **cloud_event(STOP_APPROVED))
+        assert answer.status_code == 403, answer.text
+    inside = {name.lower(): value for name, value in cloud_event(STOP_APPROVED).items()}
+    for bearer, status in ((asks, 403), (approves, 200)):
+        event = passage(approval, {"authorization": f"Bearer {bearer}", **inside})
+        assert send(url, event, **agency(otc)).json()["statusCode"] == status
+    assert otc.stops_taken(id_) == 1
 
 
 def test_a_caller_of_the_platforms_paths_is_authenticated_before_its_body(otc: Simulator) -> None:

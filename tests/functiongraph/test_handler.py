@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from handler import functiongraph
+from handler.event_types import STOP_APPROVED
 from handler.functiongraph.invocation import NeverPossible, NotHandled
 from handler.settings.env import SettingsError
 from handler.simulator import CallKind, Fault, Simulator
@@ -151,6 +152,27 @@ def test_a_cloudevent_is_taken_as_it_is(otc: Simulator) -> None:
 
 
 # --- the gateway
+
+
+def test_an_event_of_the_platform_approves_nothing_where_approvers_are_named(otc: Simulator) -> None:
+    """The platform authenticates its callers, and does not say which one called; at the gateway they are known."""
+    id_ = otc.add_server()
+    keys = {"AUTOSTOP_APPROVAL_KEYS": "k" * 32}
+    plan = stopped_by(
+        {**requested(), "data": {"server_ids": [id_], "approval": "self"}},
+        StandIn(settings(otc, **keys), cloud=otc),
+    )["data"]["plan"]["token"]
+    approval = {**requested(), "type": STOP_APPROVED, "data": {"plan": plan, "approved_by": "slack:T1/U2"}}
+    named = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_APPROVER_TOKENS": "token-that-approves"}
+    functiongraph._SHARED.clear()
+    with pytest.raises(NeverPossible):
+        functiongraph.handler(
+            approval, StandIn(settings(otc, **keys, **named, AUTOSTOP_BEARER_TOKENS="token-that-asks-only"), cloud=otc)
+        )
+    assert otc.stops_taken(id_) == 0
+    functiongraph._SHARED.clear()
+    assert stopped_by(approval, StandIn(settings(otc, **keys), cloud=otc))["type"] == COMPLETED
+    assert otc.stops_taken(id_) == 1
 
 
 def test_the_gateway_gets_its_answer(otc: Simulator) -> None:
