@@ -152,7 +152,7 @@ def test_requests_reach_the_function_alone(type_: str) -> None:
 def test_results_reach_chat_and_log_and_never_the_function(type_: str) -> None:
     """It cannot call itself; what needs a person raises an alert besides."""
     wanted = {"bms-autostop-chat", "bms-autostop-results"}
-    if not type_.endswith("completed.v1"):
+    if type_.endswith(("failed.v1", "refused.v1")):
         wanted.add("bms-autostop-failures")
     assert _reached(type_) == wanted
 
@@ -423,6 +423,8 @@ def test_keeps_have_a_function_and_a_login_of_their_own() -> None:
         ("keep.completed", {"bms-autostop-chat", "bms-autostop-results"}),
         ("keep.failed", {"bms-autostop-chat", "bms-autostop-results", "bms-autostop-failures"}),
         ("stop.requested", {"bms-autostop"}),
+        ("stop.approved", {"bms-autostop"}),
+        ("stop.planned", {"bms-autostop-chat", "bms-autostop-results"}),
         ("stop.completed", {"bms-autostop-chat", "bms-autostop-results"}),
     ],
 )
