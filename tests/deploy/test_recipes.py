@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
 from handler import rfc3339
 from handler.simulator import Simulator
 from tests.conftest import ROOT, StartFunction
 from tests.support.blocks import blocks
+from tests.support.process import ServerProcess, free_port
+from tests.support.sink_server import Say, SinkServer
+from tests.test_events_folder import sample
 
 PAGE = ROOT / "deploy" / "recipes" / "keep-lease.md"
+SILENCE = ROOT / "deploy" / "recipes" / "alertmanager-silence.md"
 BLOCKS = blocks(PAGE)
 KEY = "autostop-keep-until"
 TOKEN = "token-of-this-test"
@@ -139,3 +147,47 @@ def test_a_ci_job_takes_a_keep_and_gives_it_back(host: Host) -> None:
     assert host.hours == pytest.approx(2.0, abs=0.05)
     assert host.run("\n".join(job["after_script"])) == 0
     assert host.hours is None
+
+
+# --- an announcement as a silence of Alertmanager
+
+ANNOUNCED = {"ce-type": "io.github.bms-autostop.stop.announced.v1", "Authorization": f"Bearer {TOKEN}"}
+
+
+@contextmanager
+def receiver(folder: Path, alertmanager: str) -> Iterator[str]:
+    """The receiver of the page; its URL."""
+    (code,) = [block.text for block in blocks(SILENCE) if block.language == "python"]
+    script = folder / "autostop-silence"
+    script.write_text(code.replace('("", int(', '("127.0.0.1", int('))
+    port = free_port()
+    environ = {"ALERTMANAGER_URL": alertmanager, "SILENCE_TOKEN": TOKEN, "PORT": str(port)}
+    with ServerProcess([sys.executable, str(script)], environ, folder / "log", port=port) as process:
+        yield process.url
+
+
+def test_an_announcement_becomes_one_silence_that_ends(tmp_path: Path) -> None:
+    """Of all its servers, for half an hour; nothing else that comes does anything."""
+    data = sample("announce/announced.json")["data"]
+    ids = [server["id"] for server in data["servers"]]
+    with SinkServer() as alertmanager, receiver(tmp_path, alertmanager.origin) as url:
+        assert requests.post(url, json=data, headers=ANNOUNCED, timeout=30).status_code == 204
+        others = {**ANNOUNCED, "ce-type": "io.github.bms-autostop.stop.completed.v1"}
+        assert requests.post(url, json=data, headers=others, timeout=30).status_code == 204
+        stranger = {**ANNOUNCED, "Authorization": "Bearer another"}
+        assert requests.post(url, json=data, headers=stranger, timeout=30).status_code == 401
+        assert requests.post(url, data=b"{}", headers=ANNOUNCED, timeout=30).status_code == 400
+    (got,) = alertmanager.got
+    silence = json.loads(got.body)
+    assert got.path == "/api/v2/silences"
+    assert silence["matchers"] == [{"name": "server_id", "value": "|".join(ids), "isRegex": True, "isEqual": True}]
+    length = rfc3339.parse(silence["endsAt"]) - rfc3339.parse(silence["startsAt"])
+    assert length.total_seconds() == 1800
+    assert data["request"]["id"] in silence["comment"]
+
+
+def test_a_silence_that_is_not_taken_is_a_503(tmp_path: Path) -> None:
+    """So `required` stops nothing."""
+    data = sample("announce/announced.json")["data"]
+    with SinkServer(Say(500)) as alertmanager, receiver(tmp_path, alertmanager.origin) as url:
+        assert requests.post(url, json=data, headers=ANNOUNCED, timeout=30).status_code == 503
