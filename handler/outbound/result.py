@@ -119,6 +119,7 @@ def result_data(report: Report) -> dict[str, object]:
         "api": report.api,
         "refusal": report.refusal.value if report.refusal else None,
         "detail": report.detail,
+        **({"notice_for": rfc3339.render(report.notice_for)} if report.notice_for else {}),
         "summary": report.summary,
         "servers": [
             {**server_row(server), "evidence": evidence_row(server.evidence) if server.evidence else None}

@@ -11,13 +11,17 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import tzinfo
 
 from handler.errors import BadEvent, ChatUnreachable, Violation
 from handler.inbound.cloudevents.result_events import ResultEvent
 from handler.inbound.endpoints.notify_chat import NotifyEndpoint
+from handler.keep.model import AnyReport
 from handler.outbound.chat.post import Poster
 from handler.outbound.chat.route import MattermostButtons, targets
 from handler.settings.notify_chat import NotifySettings
+from handler.stop.model import Report
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,9 +81,10 @@ class NotifyService:
             return True
         posted = False
         try:
+            report = _in_zone(result.report, self._settings.timezone)
             chats = targets(result.report, self._settings)
             for destination in chats:
-                if self._poster.post(result.report, destination, until - self._monotonic()):
+                if self._poster.post(report, destination, until - self._monotonic()):
                     posted = True
                     _LOG.info(
                         "result posted",
@@ -95,6 +100,13 @@ class NotifyService:
         level = logging.WARNING if result.report.request.reply_to else logging.INFO
         _log_not_posted(result, level, "No chat is set for it.")
         return True
+
+
+def _in_zone(report: AnyReport, zone: tzinfo | None) -> AnyReport:
+    """Return the report with the time of its notice in a zone, which its message then names beside UTC."""
+    if zone is None or not isinstance(report, Report) or report.notice_for is None:
+        return report
+    return replace(report, request=replace(report.request, notice_for=report.notice_for.astimezone(zone)))
 
 
 class PostedResults:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from enum import StrEnum
 
 from handler.settings import declared
@@ -37,6 +37,7 @@ class NotifySettings:
         max_body: bytes.
         webhook_url: address of `receive_webhook` for Mattermost, without a slash at its end; None for no buttons there.
         action_keys: the first one signs Mattermost's buttons.
+        timezone: in which notices name times beside UTC, or None.
     """
 
     callers: Callers
@@ -48,10 +49,21 @@ class NotifySettings:
     log_level: str
     webhook_url: str | None
     action_keys: tuple[Secret, ...]
+    timezone: tzinfo | None
 
 
 def _webhook(text: str) -> Secret:
     return Secret(http_url(text))
+
+
+def _timezone(text: str) -> tzinfo:
+    """Parse the IANA name of a time zone."""
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(text)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("must be the IANA name of a time zone that is known here, such as Europe/Berlin") from None
 
 
 SLACK_URL = Setting("AUTOSTOP_NOTIFY_SLACK_URL", _webhook, "incoming webhook of Slack", secret=True)
@@ -66,6 +78,12 @@ DEFAULT = Setting(
     choice(*ChatName),
     "which chat gets the results that no chat asked for: `slack`, `mattermost`, `teams`, `rocketchat` or `text`",
     unset="the only one",
+)
+TIMEZONE = Setting(
+    "AUTOSTOP_NOTIFY_TIMEZONE",
+    _timezone,
+    "IANA name of the time zone in which notices name the time of a stop, beside UTC",
+    unset="UTC alone",
 )
 WEBHOOK_URL = Setting(
     "AUTOSTOP_WEBHOOK_URL",
@@ -112,6 +130,7 @@ def from_environ(environ: Mapping[str, str]) -> NotifySettings:
         log_level=env.value(LOG_LEVEL),
         webhook_url=webhook_url.rstrip("/") if webhook_url else None,
         action_keys=action_keys,
+        timezone=env.optional(TIMEZONE),
     )
     env.finish(declared)
     return settings

@@ -126,7 +126,7 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
     decision = (
         _gone(server)
         or _goal_reached(server, now)
-        or _guarded(server, policy, now)
+        or _guarded(server, policy, request.due(now))
         or _coming_up(server, now)
         or _power_still_on(server)
         or _stuck_powering_off(server, now)

@@ -175,6 +175,8 @@ class StopRequest:
         approved_by: identity of the approver, `<system>:<id>`, or None.
         plan_id: id of the `stop.planned.v1` event that was approved; None if there is none.
         review: has the last word on each stop; None without an approval or a plan.
+        notice_for: of a dry run that gives notice of a stop: when it is to be, as a time (aware) or as a duration
+            from the event's time (from its receipt if it has none).
     """
 
     source: str
@@ -199,6 +201,17 @@ class StopRequest:
     approved_by: str | None = None
     plan_id: str | None = None
     review: Review | None = None
+    notice_for: datetime | timedelta | None = None
+
+    def due(self, now: datetime) -> datetime:
+        """Return when the servers are to be stopped: now, or the time that it gives notice for if that is later."""
+        match self.notice_for:
+            case None:
+                return now
+            case timedelta() as ahead:
+                return max(now, (self.time or now) + ahead)
+            case stamp:
+                return max(now, stamp)
 
     def since_of(self, server_id: str) -> datetime | None:
         """Return since when the condition for the stop of a server has held; None if that is not known.
@@ -426,6 +439,12 @@ class Report:
     finished_at: datetime
     detail: str | None = None
     plan: PlanOffer | None = None
+
+    @property
+    def notice_for(self) -> datetime | None:
+        """When the stop is to be that this dry run gives notice of (aware); None if it gives none."""
+        asked = self.request.notice_for
+        return (self.request.time or self.started_at) + asked if isinstance(asked, timedelta) else asked
 
     @property
     def summary(self) -> dict[str, int]:

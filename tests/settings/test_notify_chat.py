@@ -100,3 +100,19 @@ def test_all_faults_are_reported_at_once_and_none_quotes_a_url() -> None:
 def test_the_url_of_a_webhook_is_not_shown() -> None:
     """Who knows it can post."""
     assert "very-secret" not in repr(from_environ({**NONE, "AUTOSTOP_NOTIFY_SLACK_URL": URL}))
+
+
+def test_the_time_zone_is_read_by_its_iana_name() -> None:
+    """UTC alone without it."""
+    assert from_environ(NONE).timezone is None
+    assert str(from_environ({**NONE, "AUTOSTOP_NOTIFY_TIMEZONE": "Europe/Berlin"}).timezone) == "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    "name", ["Berlin", "CEST+1", "Europe/Nowhere", "../../etc/passwd", "/etc/localtime", "Europe", "x" * 5000]
+)
+def test_another_time_zone_is_refused(name: str) -> None:
+    """At the start, not with the first notice."""
+    assert violations(AUTOSTOP_NOTIFY_TIMEZONE=name) == (
+        "AUTOSTOP_NOTIFY_TIMEZONE must be the IANA name of a time zone that is known here, such as Europe/Berlin.",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -719,3 +719,22 @@ def test_the_sentence_names_what_a_start_is_too_close_to() -> None:
     assert "too close to the event's since to tell" in judge("active", time=EVENT, since=SINCE, **close).detail
     attempt = StopAttempt(SINCE, None)
     assert "too close to our stop to tell" in judge("active", attempt=attempt, **close).detail
+
+
+@pytest.mark.parametrize("notice_for", [timedelta(hours=1), NOW + timedelta(hours=1)])
+@pytest.mark.parametrize(("ahead", "reason"), [(59, Reason.DRY_RUN), (60, Reason.DRY_RUN), (61, Reason.KEPT_UNTIL)])
+def test_for_a_notice_a_keep_counts_that_lasts_until_then(
+    notice_for: timedelta | datetime, ahead: int, reason: Reason
+) -> None:
+    """A server that is kept for less than an hour loses power in an hour."""
+    until = (NOW + timedelta(minutes=ahead)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    server = seen("active", metadata={"autostop-keep-until": until})
+    request = asked(ID, dry_run=True, notice_for=notice_for)
+    assert decide(server, request, Policy(), NOW).reason is reason
+
+
+def test_a_keep_that_has_not_ended_counts_though_the_notice_is_for_the_past() -> None:
+    """The present counts then."""
+    server = seen("active", metadata={"autostop-keep-until": "2099-01-01T00:00:00Z"})
+    request = asked(ID, dry_run=True, notice_for=NOW - timedelta(hours=1))
+    assert decide(server, request, Policy(), NOW).reason is Reason.KEPT_UNTIL

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from handler import rfc3339
@@ -37,6 +37,7 @@ _MOST_FLAWS = 50
 _MOST_SERVERS = 1000
 _LONGEST = 4096
 _MOST_TOKEN = 65536
+_LONGEST_NOTICE = timedelta(days=60)
 
 _Value = TypeVar("_Value")
 
@@ -82,8 +83,9 @@ def read(event: Event) -> ResultEvent:
 def _report(data: Mapping[str, object], type_: str, reading: ResultReader) -> Report:
     refusal = reading.optional(data, "refusal", "data.refusal", Refusal)
     servers = reading.servers(data)
+    notice_for = reading.optional(data, "notice_for", "data.notice_for", rfc3339.parse)
     report = Report(
-        request=reading.request(data),
+        request=replace(reading.request(data), notice_for=notice_for),
         api=reading.text(data, "api", "data.api"),
         dry_run=reading.flag(data, "dry_run", "data.dry_run"),
         refusal=refusal,
@@ -99,6 +101,10 @@ def _report(data: Mapping[str, object], type_: str, reading: ResultReader) -> Re
         reading.violation("data.dry_run", "must fit the servers")
     if (report.plan is not None) != any(server.reason is Reason.NEEDS_APPROVAL for server in servers):
         reading.violation("data.plan", "must fit the servers")
+    if notice_for is not None and not report.dry_run:
+        reading.violation("data.notice_for", "must be absent, since it was no dry run")
+    elif notice_for is not None and abs(notice_for - report.finished_at) > _LONGEST_NOTICE:
+        reading.violation("data.notice_for", f"must be at most {_LONGEST_NOTICE.days} days away")
     if not reading.violations and type_ in RESULTS and type_ != _type(report):
         reading.violation("type", "must fit the data")
     return report

@@ -22,6 +22,8 @@ MOST_FLAWS = 50
 _IDENTITY = r"[A-Za-z][A-Za-z0-9-]{0,15}:[\x21-\x7e]{1,183}"
 _FUTURE_TOLERANCE = timedelta(minutes=1)
 NOT_A_TIME = "must be an RFC 3339 timestamp with a zone"
+_LONGEST_NOTICE = timedelta(days=30)
+_NOT_A_NOTICE = "must be a duration such as 30m or 1h, or an RFC 3339 timestamp with a zone"
 _IN_THE_FUTURE = "must not be more than a minute in the future"
 
 
@@ -53,9 +55,9 @@ def canonical(event: Event, now: datetime) -> StopRequest:
         violations.append(Violation("data.approval", "must be self or other"))
         approval = None
     requester = identity(data, "requester", violations)
+    notice_for = _notice_for(data.get("notice_for"), now, violations)
     if not dry and data.get("notice_for") is not None:
-        # Who asks for this expects that nothing is stopped before somebody has seen it.
-        violations.append(Violation("data.notice_for", "is not supported here without dry_run"))
+        violations.append(Violation("data.notice_for", "must be beside dry_run: true"))
     if violations:
         raise BadEvent(*violations[:MOST_FLAWS])
     return StopRequest(
@@ -75,6 +77,7 @@ def canonical(event: Event, now: datetime) -> StopRequest:
         left_out=left_out or 0,
         requester=requester,
         approval=None if approval is None else Approver(str(approval)),
+        notice_for=notice_for,
         **traced(event.traceparent, event.tracestate),
     )
 
@@ -155,6 +158,26 @@ def _started_at(value: str, at: str, now: datetime, violations: list[Violation])
         violations.append(Violation(at, NOT_A_TIME))
         return None
     return not_after(stamp, at, now, violations)
+
+
+def _notice_for(value: object, now: datetime, violations: list[Violation]) -> datetime | timedelta | None:
+    """Read the time that notice is given for: RFC 3339, or a duration such as `1h`."""
+    if value is None:
+        return None
+    from handler import durations
+
+    text = value if isinstance(value, str) else ""
+    try:
+        # Only a time has a colon in it.
+        found = rfc3339.parse(text) if ":" in text else durations.parse(text)
+    except ValueError:
+        violations.append(Violation("data.notice_for", _NOT_A_NOTICE))
+        return None
+    ahead = found - now if isinstance(found, datetime) else found
+    if ahead > _LONGEST_NOTICE:
+        violations.append(Violation("data.notice_for", f"must be at most {_LONGEST_NOTICE.days} days ahead"))
+        return None
+    return found
 
 
 def not_after(stamp: datetime, at: str, now: datetime, violations: list[Violation]) -> datetime | None:

@@ -67,6 +67,12 @@ _KEEP_TELLING = frozenset(
     }
 )
 
+# Of a notice, those beside the servers that it is about.
+_OTHER_WORDS: Mapping[Outcome, str] = {
+    outcome: word for outcome, word in _WORDS.items() if outcome is not Outcome.PLANNED
+}
+_HOW_TO_KEEP = "To keep a server running, type: keep ID 2h"
+
 _Made = TypeVar("_Made")
 
 
@@ -116,6 +122,7 @@ class ChatMessage:
         closing: our words.
         approval: our words on how the plan is approved; empty if there is none.
         command: the line to type for it; empty if it is too long for that.
+        keepable: ids of the servers that a notice is about, which a button of the chat may offer to keep.
     """
 
     headline: str
@@ -124,6 +131,7 @@ class ChatMessage:
     closing: str
     approval: str = ""
     command: str = ""
+    keepable: tuple[str, ...] = ()
 
 
 def notice(report: AnyReport, most: int) -> ChatMessage:
@@ -147,6 +155,7 @@ def notice(report: AnyReport, most: int) -> ChatMessage:
         closing=_closing(report),
         approval=_approval(plan) if plan else "",
         command=f"approve {plan.token}" if plan and len(plan.token) <= LONGEST_TOKEN else "",
+        keepable=_losing_power(report) if isinstance(report, Report) and report.notice_for else (),
     )
 
 
@@ -175,6 +184,8 @@ def one_line(text: str | None, longest: int) -> str:
 def _headline(report: Report) -> str:
     if report.refusal:
         return f"Refused as a whole; nothing was sent to the cloud this time. {REFUSALS[report.refusal]}"
+    if report.notice_for is not None:
+        return _notice_headline(report, report.notice_for)
     count = len(report.servers)
     what = f"{count} server{'s' * (count != 1)}"
     summary = report.summary
@@ -192,9 +203,38 @@ def _approval(plan: PlanOffer) -> str:
     return f"Until {_time(plan.expires_at)} it can be approved by {who} {how}.{too_many}"
 
 
+def _notice_headline(report: Report, due: datetime) -> str:
+    """Say which servers lose power when. The names stand in the rows, since they are text from outside."""
+    if due <= report.finished_at:
+        return f"This notice came too late: the stop was due {_due(due)}. The dry run sent nothing."
+    count = len(_losing_power(report))
+    rest = ", ".join(
+        f"{number} {word}" for outcome, word in _OTHER_WORDS.items() if (number := report.summary[outcome])
+    )
+    others = f" Other servers: {rest}." if rest else ""
+    what = f"{count} server{'s' * (count != 1)}" if count else "No server"
+    return f"{what} will lose power {_due(due)}{' unless kept' if count else ''}.{others} Nothing was sent yet."
+
+
+def _losing_power(report: Report) -> tuple[str, ...]:
+    return tuple(server.id for server in report.servers if server.outcome is Outcome.PLANNED)
+
+
+def _due(due: datetime) -> str:
+    """Say a time to the minute: in its own zone first, and in UTC."""
+    utc = due.astimezone(UTC)
+    if due.utcoffset() == utc.utcoffset():
+        return f"at {utc:%H:%M} UTC on {utc:%Y-%m-%d}"
+    other_day = f" on {utc:%Y-%m-%d}" if utc.date() != due.date() else ""
+    return f"at {due:%H:%M} {due.tzinfo} on {due:%Y-%m-%d} ({utc:%H:%M} UTC{other_day})"
+
+
 def _groups(report: Report, most: int) -> tuple[Group, ...]:
     groups = []
-    for outcome, word in _WORDS.items():
+    noticed = report.notice_for is not None and report.notice_for > report.finished_at
+    # What a notice is about comes first.
+    words: Mapping[Outcome, str] = {Outcome.PLANNED: "will lose power", **_OTHER_WORDS} if noticed else _WORDS
+    for outcome, word in words.items():
         reasons = [reason for reason in Reason if reason.outcome is outcome]
         for reason in reasons:
             servers = [server for server in report.servers if server.reason is reason]
@@ -206,7 +246,7 @@ def _groups(report: Report, most: int) -> tuple[Group, ...]:
             groups.append(
                 Group(
                     title=f"{word[0].upper()}{word[1:]}{which}: {len(servers)}",
-                    meaning=MEANINGS[reason],
+                    meaning=_HOW_TO_KEEP if noticed and reason is Reason.DRY_RUN else MEANINGS[reason],
                     rows=tuple(_row(server) for server in listed),
                     left_out=len(servers) - len(listed),
                 )

@@ -18,6 +18,7 @@ SAMPLES = (
     "completed-dry-run",
     "planned",
     "completed-approved",
+    "completed-notice",
     "refused-too-many-fit",
     SHOWN,
 )

@@ -1,0 +1,149 @@
+"""The notice of a stop, from the event to the chat, over real HTTP."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from handler import rfc3339
+from handler.simulator import CallKind, Simulator
+from tests.conftest import Function, StartFunction, serving
+from tests.services.test_stop_servers import result_of
+from tests.support.sink_server import SinkServer
+from tests.test_events_folder import sample
+
+KEEP_UNTIL = "autostop-keep-until"
+
+
+def soon(**ahead: int) -> str:
+    """A time so far ahead."""
+    return rfc3339.render(datetime.now(UTC) + timedelta(**ahead))
+
+
+def test_a_notice_counts_from_the_events_time(cloud: Simulator, function: Function) -> None:
+    """Schedules send static data; a repeat gives notice for the same time."""
+    server = cloud.add_server()
+    time = datetime.now(UTC) - timedelta(minutes=5)
+    results = [
+        result_of(
+            function.send(
+                {"server_ids": [server], "dry_run": True, "notice_for": "1h"}, time=time.isoformat(), id="evening"
+            )
+        )
+        for _ in range(2)
+    ]
+    assert {result["data"]["notice_for"] for result in results} == {rfc3339.render(time + timedelta(hours=1))}
+    assert results[0]["id"] == results[1]["id"]
+    assert results[0]["data"]["servers"][0]["reason"] == "dry-run"
+    assert cloud.count(CallKind.STOP) == 0
+
+
+def test_an_event_without_a_time_counts_from_its_receipt(cloud: Simulator, function: Function) -> None:
+    """As a keep does."""
+    data = result_of(function.send({"server_ids": [cloud.add_server()], "dry_run": True, "notice_for": "1h"}))["data"]
+    assert rfc3339.parse(data["notice_for"]) - rfc3339.parse(data["started_at"]) == timedelta(hours=1)
+
+
+def test_a_dry_run_without_a_notice_has_none(cloud: Simulator, function: Function) -> None:
+    """The member is left out."""
+    assert "notice_for" not in result_of(function.send({"server_ids": [cloud.add_server()], "dry_run": True}))["data"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dry_run": False}, "must be beside dry_run: true"),
+        ({"dry_run": None, "notice_for": "1h"}, None),
+        ({"notice_for": "soon"}, "must be a duration"),
+        ({"notice_for": 60}, "must be a duration"),
+        ({"notice_for": "2026-11-20T20:00:00"}, "must be a duration"),
+        ({"notice_for": "31d"}, "at most 30 days"),
+        ({"notice_for": "9999-12-31T23:59:59Z"}, "at most 30 days"),
+        ({"notice_for": "9999999d"}, "at most 30 days"),
+    ],
+)
+def test_a_malformed_notice_is_refused(
+    cloud: Simulator, function: Function, changes: dict[str, Any], message: str | None
+) -> None:
+    """And above all one that is no dry run: nothing is stopped."""
+    server = cloud.add_server()
+    answer = function.send({"server_ids": [server], "dry_run": True, "notice_for": "1h", **changes})
+    assert answer.status_code == 400
+    if message is not None:
+        (fault,) = answer.json()["faults"]
+        assert fault["at"] == "data.notice_for"
+        assert message in fault["fault"]
+    assert cloud.calls == []
+
+
+def test_a_deployment_of_dry_runs_alone_makes_no_notice(cloud: Simulator, start_function: StartFunction) -> None:
+    """The event must say dry_run itself, as it may be sent elsewhere tomorrow."""
+    function = start_function(cloud, AUTOSTOP_DRY_RUN="true")
+    assert function.send({"server_ids": [cloud.add_server()], "notice_for": "1h"}).status_code == 400
+
+
+def test_a_keep_counts_only_if_it_lasts_until_then(cloud: Simulator, function: Function) -> None:
+    """Kept for half an hour, a server loses power in an hour."""
+    short = cloud.add_server("short", metadata={KEEP_UNTIL: soon(minutes=30)})
+    long = cloud.add_server("long", metadata={KEEP_UNTIL: soon(minutes=90)})
+    for notice_for in ("1h", soon(hours=1)):
+        data = {"server_ids": [short, long], "dry_run": True, "notice_for": notice_for}
+        rows = result_of(function.send(data, id=notice_for))["data"]["servers"]
+        assert [row["reason"] for row in rows] == ["dry-run", "kept-until"]
+
+
+def test_the_chat_reads_the_time_in_its_zone(
+    cloud: Simulator, start_function: StartFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And in UTC."""
+    server = cloud.add_server("ci-07")
+    with SinkServer() as chat, serving(monkeypatch) as serve:
+        settings = {"AUTOSTOP_NOTIFY_TEXT_URL": chat.url, "AUTOSTOP_NOTIFY_TIMEZONE": "Asia/Kolkata"}
+        notify = serve("notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", **settings})
+        function = start_function(cloud, AUTOSTOP_RESULT_SINK=notify)
+        due = (datetime.now(UTC) + timedelta(hours=2)).replace(second=0, microsecond=0)
+        data = {"server_ids": [server], "dry_run": True, "notice_for": due.isoformat()}
+        assert function.send(data).status_code == 204
+    (got,) = chat.got
+    headline = got.body.decode().splitlines()[0]
+    local = due + timedelta(hours=5, minutes=30)
+    assert headline.startswith(
+        f"1 server will lose power at {local:%H:%M} Asia/Kolkata on {local:%Y-%m-%d} ({due:%H:%M} UTC"
+    )
+    assert f"- ci-07 ({server})" in got.body.decode()
+    assert cloud.count(CallKind.STOP) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "at"),
+    [
+        ({"notice_for": "9999-12-31T23:59:59Z"}, "data.notice_for"),
+        ({"notice_for": "tonight"}, "data.notice_for"),
+    ],
+)
+def test_notify_chat_refuses_a_notice_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], at: str
+) -> None:
+    """A time decades away, or none."""
+    event = sample("out/completed-notice.json")
+    with SinkServer() as chat, serving(monkeypatch) as serve:
+        url = serve("notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_TEXT_URL": chat.url})
+        document = {**event, "data": {**event["data"], **changes}}
+        headers = {"Content-Type": "application/cloudevents+json"}
+        answer = requests.post(url, json=document, headers=headers, timeout=30)
+    assert (answer.status_code, [fault["at"] for fault in answer.json()["faults"]]) == (400, [at])
+    assert chat.got == []
+
+
+def test_notify_chat_refuses_a_notice_of_a_real_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has stopped servers, or tried to."""
+    event = sample("out/completed.json")
+    with SinkServer() as chat, serving(monkeypatch) as serve:
+        url = serve("notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_TEXT_URL": chat.url})
+        document = {**event, "data": {**event["data"], "notice_for": event["data"]["finished_at"]}}
+        headers = {"Content-Type": "application/cloudevents+json"}
+        answer = requests.post(url, json=document, headers=headers, timeout=30)
+    assert [fault["at"] for fault in answer.json()["faults"]] == ["data.notice_for"]
