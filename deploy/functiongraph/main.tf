@@ -42,6 +42,9 @@ locals {
       reason     = "nightly"
     } : name => value if value != null
   }
+
+  # The notice before it: a dry run about the same servers.
+  notice = merge(local.scheduled, { dry_run = true, notice_for = var.notice_for })
 }
 
 # --- what the function may do
@@ -152,6 +155,21 @@ resource "opentelekomcloud_fgs_trigger_v2" "nightly" {
       error_message = "Set either server_ids or selector."
     }
   }
+}
+
+# The result goes to the topic of results like any other, and from there to notify_chat, if that is subscribed.
+resource "opentelekomcloud_fgs_trigger_v2" "notice" {
+  count = var.notice_schedule == null ? 0 : 1
+
+  function_urn = opentelekomcloud_fgs_function_v2.stop.urn
+  type         = "TIMER"
+
+  event_data = jsonencode({
+    name          = "notice"
+    schedule_type = "Cron"
+    schedule      = var.notice_schedule
+    user_event    = jsonencode(local.notice)
+  })
 }
 
 resource "opentelekomcloud_smn_topic_v2" "requests" {

@@ -92,6 +92,28 @@ variable "schedule" {
   }
 }
 
+variable "notice_schedule" {
+  description = "When notice of the nightly stop is given, as schedule; earlier than it by notice_for. Without it there is none."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.notice_schedule == null || can(regex("^CRON_TZ=[A-Za-z]+(/[A-Za-z_+-]+)* (\\S+ ){4,5}\\S+$", var.notice_schedule))
+    error_message = "Must be CRON_TZ=<zone>, and five or six fields."
+  }
+}
+
+variable "notice_for" {
+  description = "How long before the stop the notice is given"
+  type        = string
+  default     = "1h"
+
+  validation {
+    condition     = can(regex("^[1-9][0-9]{0,6}[smhd]$", var.notice_for))
+    error_message = "Must be a duration such as 30m or 1h."
+  }
+}
+
 variable "api" {
   description = "nova or bms: the role allows exactly what that API needs"
   type        = string
