@@ -292,6 +292,17 @@ def test_schedule_may_have_a_selector_in_place_of_ids() -> None:
     assert event_violations("stop.requested.v1.json", data) == []
 
 
+def test_the_notice_is_about_the_same_servers_and_for_the_time_of_the_stop() -> None:
+    """In the base and in production: earlier than the schedule by what `notice_for` says."""
+    for objects in (OBJECTS, kustomize.render(KNATIVE / "base")):
+        stop, notice = (found("PingSource", name, objects)["spec"] for name in ("weekday-evening", "weekday-notice"))
+        asked, noticed = json.loads(stop["data"]), json.loads(notice["data"])
+        assert noticed == {**asked, "dry_run": True, "notice_for": "1h"}
+        assert event_violations("stop.requested.v1.json", noticed) == []
+        assert (stop["schedule"], notice["schedule"]) == ("0 20 * * 1-5", "0 19 * * 1-5")
+        assert (notice["timezone"], notice["sink"]) == (stop["timezone"], stop["sink"])
+
+
 # --- broker
 
 

@@ -213,6 +213,16 @@ def test_job_takes_ids_or_a_selector() -> None:
     assert '--message-body "$DATA"' in _cloud_run_commands()
 
 
+def test_the_job_for_the_notice_asks_for_a_dry_run_of_the_same_servers() -> None:
+    """As a shell makes it of the data of the first job."""
+    (body,) = re.findall(r'--message-body ("\$\{DATA.*?")  ', _cloud_run_commands())
+    (form, *_) = re.findall(r"^DATA='(.*?)'", _cloud_run_commands(), re.MULTILINE)
+    script = f"DATA='{form}'; printf %s {body}"
+    made = json.loads(subprocess.run(["sh", "-c", script], capture_output=True, check=True, timeout=60).stdout)
+    assert made == {**json.loads(form), "dry_run": True, "notice_for": "1h"}
+    assert event_violations("stop.requested.v1.json", made) == []
+
+
 # --- every platform
 
 

@@ -294,6 +294,7 @@ def module(tmp_path: Path) -> Path:
         f'{found[0]}\nresource "terraform_data" "x" {{\n  input = jsonencode(local.settings)\n'
         f"  lifecycle {{\n{''.join(guards)}  }}\n}}\n"
         'output "scheduled" {\n  value = jsonencode(local.scheduled)\n}\n'
+        'output "notice" {\n  value = jsonencode(local.notice)\n}\n'
     )
     example = _plain(hcl2.loads((FOLDER / "terraform.tfvars.example").read_text()))
     (tmp_path / "terraform.tfvars.json").write_text(json.dumps(example))
@@ -329,6 +330,9 @@ def test_schedule_names_servers_or_a_selector(module: Path, variables: dict[str,
     scheduled = json.loads(plan["planned_values"]["outputs"]["scheduled"]["value"])
     assert scheduled == {**data, "reason": "nightly"}
     assert event_violations("stop.requested.v1.json", scheduled) == []
+    noticed = json.loads(plan["planned_values"]["outputs"]["notice"]["value"])
+    assert noticed == {**scheduled, "dry_run": True, "notice_for": "1h"}
+    assert event_violations("stop.requested.v1.json", noticed) == []
 
 
 @terraform
@@ -339,6 +343,8 @@ def test_terraform_takes_the_example_and_refuses_what_cannot_work(module: Path) 
     assert "either server_ids or selector" in _plan(module, server_ids=[])
     assert "either server_ids or selector" in _plan(module, selector={"tags": ["autostop"]})
     assert "Must be CRON_TZ" in _plan(module, schedule="0 0 20 ? * MON-FRI")
+    assert "Must be CRON_TZ" in _plan(module, notice_schedule="0 0 19 ? * MON-FRI")
+    assert "Must be a duration" in _plan(module, notice_for="1 hour")
     assert "begin with swr." in _plan(module, image="docker.io/library/x")
     assert "nova or bms" in _plan(module, api="ecs")
     assert "Error" not in _plan(module, image="swr.eu-de.otc.t-systems.com/x/y:1", schedule="CRON_TZ=UTC 0 0 20 * * *")
