@@ -328,6 +328,7 @@ class CloudError(RetryableError):
         concerns_one_server: whether it is about a server rather than the cloud.
         concerns_all: whether it ends the event at once, since every other call would fail in the same way.
         of_many: whether it was the response for several servers without naming one.
+        contradicts_status: it is from an error document whose HTTP status was 2xx, so it is no certain refusal.
     """
 
     name = "cloud-error"
@@ -354,6 +355,7 @@ class CloudError(RetryableError):
         self.status = status
         self.maybe_acted = maybe_acted
         self.of_many = False
+        self.contradicts_status = False
 
     @property
     def cause(self) -> Cause:

@@ -129,6 +129,7 @@ def from_success(
     number = int(code) if code.isascii() and code.isdigit() and len(code) == 3 else 0
     fault = from_answer(what, number if 400 <= number < 600 and number != 401 else status, headers, body, secrets)
     fault.maybe_acted = fault.maybe_acted or isinstance(fault, CloudUnexpectedAnswer | CloudFault)
+    fault.contradicts_status = True
     return fault
 
 

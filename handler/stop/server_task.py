@@ -293,7 +293,8 @@ class ServerTask:
 
     def _unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> Next:
         """Our stop was turned down, failed or lost: read again before anything else."""
-        if self._attempt is not None and (fault.maybe_acted or isinstance(fault, CloudFault)):
+        uncertain = fault.maybe_acted or fault.contradicts_status or isinstance(fault, CloudFault)
+        if self._attempt is not None and uncertain:
             self._attempt = self._attempt._replace(lost=True)
         return Next(Step.READ, self.failures.unsent(fault, at, counts=counts))
 

@@ -282,6 +282,7 @@ def test_a_success_with_an_error_in_its_body_is_what_the_error_says(
     assert {(type(answer), isinstance(answer, CloudError) and answer.maybe_acted) for answer in answers.values()} == {
         (kind, maybe_acted)
     }
+    assert all(isinstance(answer, CloudError) and answer.contradicts_status for answer in answers.values())
     divided = kind in (CallDenied, StateConflict, ServerNotFound)
     assert len(bms.stop_groups(ids)) == (4 if divided else 1)
 

@@ -530,6 +530,8 @@ def test_the_creation_of_a_server_is_no_start_after_our_stop() -> None:
 
 NONE_KEPT = [History(None)]
 CHANGED = NOW + seconds(2)
+CONTRADICTORY = StateConflict("busy", status=200)
+CONTRADICTORY.contradicts_status = True
 
 
 @pytest.mark.parametrize(
@@ -542,6 +544,8 @@ CHANGED = NOW + seconds(2)
         (NOW, None, LOST, Reason.STARTED_SINCE),
         (None, NOW, LOST, Reason.STARTED_SINCE),
         (None, None, LOST, Reason.STARTED_SINCE),
+        (NOW, NOW, CONTRADICTORY, Reason.CONFIRMED),
+        (NOW, CHANGED, CONTRADICTORY, Reason.STARTED_SINCE),
         (NOW, CHANGED, CONFLICT, Reason.CONFIRMED),
         (NOW, CHANGED, DOWN, Reason.CONFIRMED),
     ],
