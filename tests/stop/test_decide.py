@@ -632,6 +632,7 @@ def test_an_entry_that_could_not_be_read_counts_if_it_may_be_a_start(unread: Unr
     assert decision.move is move
     assert decision.history is (Lookup.UNREADABLE if move is Move.LEAVE else Lookup.NONE_COUNTS)
     assert ("could not be read" in decision.detail) is (move is Move.LEAVE)
+    assert decision.reason is (Reason.STARTED_SINCE if move is Move.LEAVE else Reason.DRY_RUN)
 
 
 @pytest.mark.parametrize(("at", "move"), [(NOW, Move.LEAVE), (EVENT - TOLERANCE - TICK, Move.STOP)])
@@ -655,6 +656,22 @@ def test_a_creation_whose_time_could_not_be_read_counts_for_a_selector(selector:
     assert decide(server, asked(ID, time=EVENT, selector=selector), Policy(), NOW).move is move
 
 
+@pytest.mark.parametrize(("at", "move"), [(EVENT - TOLERANCE, Move.LEAVE), (EVENT - TOLERANCE - TICK, Move.STOP)])
+def test_a_creation_after_the_event_counts_for_a_selector(at: Any, move: Move) -> None:
+    """Less the clock tolerance, as a start does."""
+    server = seen("active", updated=NOW, history=acts(Action("create", at)))
+    decision = decide(server, asked(ID, time=EVENT, selector=Selector(name="ci-*")), Policy(), NOW)
+    assert decision.move is move
+
+
+@pytest.mark.parametrize("gap", [Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE])
+def test_a_server_left_running_for_want_of_a_history_says_why_there_was_none(gap: Lookup) -> None:
+    """Its record has changed since a stop of ours whose answer was lost."""
+    attempt = StopAttempt(NOW - seconds(9), NOW - seconds(9), lost=True)
+    decision = judge("active", updated=NOW, history=History(None, gap=gap), attempt=attempt)
+    assert (decision.reason, decision.history) == (Reason.STARTED_SINCE, gap)
+
+
 @pytest.mark.parametrize(
     ("older", "named"),
     [
@@ -674,6 +691,8 @@ def test_the_entry_before_a_start_of_ironic_is_named_too(older: list[Action], na
     assert decision.reason is Reason.STARTED_SINCE
     assert "ironic" in decision.detail
     assert ("u-7" in decision.detail) is named
+    if not named:
+        assert decision.detail.endswith(", too close to the event to tell).")
 
 
 def test_only_a_start_is_irons_own_record() -> None:

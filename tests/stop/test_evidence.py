@@ -43,12 +43,12 @@ def judged(
 
 def test_a_skipped_server_shows_all_that_was_observed_at() -> None:
     """States, lock, flavor, times, and the entry of the history that counted: the log is not needed."""
-    _, evidence = judged(seen("active", updated=RECENT), time=EVENT, histories=[acts(STARTED)])
+    _, evidence = judged(seen("active", updated=RECENT, power_state=1), time=EVENT, histories=[acts(STARTED)])
     assert evidence == Evidence(
         observed_at=NOW,
         vm_state="active",
         task_state=None,
-        power_state=None,
+        power_state=1,
         locked=False,
         launched=True,
         flavor="physical.s3.large",

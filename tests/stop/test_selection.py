@@ -359,6 +359,8 @@ def test_a_list_that_keeps_failing_must_come_again() -> None:
     with pytest.raises(BudgetSpent, match=r"could not be listed in time \(cloud-unreachable\)") as raised:
         played(cloud, budget=10.0)
     assert (raised.value.retry_after, cloud.calls) == (3.0, [])
+    assert raised.value.cause is not None
+    assert str(raised.value).endswith(f"; the last failure: {raised.value.cause}.")
     assert [at for at, _ in cloud.looks] == [0.0, 3.0, 6.0, 9.0]
     assert cloud.executor.monotonic() - START <= 10.0
 
@@ -418,9 +420,21 @@ def test_a_look_that_does_not_even_end_is_not_waited_for() -> None:
             return super().find(wanted, timeout)
 
     cloud = Stubborn({}, FakeExecutor(), listed=[[ci(1)]])
-    with pytest.raises(BudgetSpent, match=r"\(the time was too short\)"):
+    with pytest.raises(BudgetSpent, match=r"\(the time was too short\)\.$"):
         played(cloud)
     assert (cloud.executor.monotonic() - START, cloud.calls) == (50.0, [])
+
+
+def test_each_failed_look_is_reported() -> None:
+    """So that the log shows the first failure at once."""
+    first, second = CloudUnreachable("no"), CloudFault("broken")
+    cloud = town(first, second, [ci(1)])
+    failures: list[CloudError] = []
+    prepare(
+        asked(selector=CI), Policy(), cloud, cloud.executor, deadline=START + 50.0, backoff=fixed_backoff,
+        on_failure=failures.append,
+    )  # fmt: skip
+    assert failures == [first, second]
 
 
 def test_an_event_that_came_too_late_makes_no_look() -> None:

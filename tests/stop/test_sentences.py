@@ -69,6 +69,7 @@ SENTENCES = [
     (one("active", OFF, REJECTED), "The cloud took the stop; it does not show the server any more."),
     (one("active", OFF, "active"), "The cloud took the stop, but the server is active after it."),
     (one("active", OFF, "error"), "The cloud took the stop, but the server is error after it."),
+    (one("active", OFF, "active", stops=[LOST]), "The cloud took the stop, but the server is active after it."),
     (
         one("active", stops=[Taken("req-1")], histories=[acts(Action("stop", NOW, "req-1", failed=True))]),
         "The cloud took the stop, then recorded that it failed.",

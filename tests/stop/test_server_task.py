@@ -847,6 +847,18 @@ def test_only_a_server_whose_power_is_off_is_confirmed(power_state: int | None, 
         assert (result.evidence.vm_state, result.evidence.power_state) == ("stopped", power_state)
 
 
+def test_the_evidence_of_a_power_that_stayed_on_is_of_the_last_read() -> None:
+    """With its times and its running task, which is Nova's power sync."""
+    last = seen("stopped/powering-off", power_state=1, updated=NOW + seconds(20))
+    play = Scenario(Script("active", last))
+    result = play.result()
+    assert (result.reason, result.evidence is not None) == (Reason.POWER_STILL_ON, True)
+    assert result.evidence is not None
+    assert result.evidence.task_state == "powering-off"
+    assert result.evidence.updated == NOW + seconds(20)
+    assert result.evidence.observed_at == play.executor.now()
+
+
 def test_a_power_that_goes_off_late_is_confirmed() -> None:
     """The watch goes on while the power is on, also beside Nova's own power sync."""
     on, sync = seen("stopped", power_state=1), seen("stopped/powering-off", power_state=1)

@@ -40,6 +40,9 @@ def test_the_limit_counts_attempts_until_they_leave_the_window() -> None:
     with pytest.raises(StopLimitReached) as refused:
         Reservation(limit).reserve(4)
     assert refused.value.retry_after == pytest.approx(600.0)
+    with pytest.raises(StopLimitReached, match=r"^At most 5 servers are stopped within 600 seconds\.$") as refused:
+        Reservation(limit).reserve(3)
+    assert refused.value.retry_after == pytest.approx(500.0)
     clock.now += 500
     used(limit, 3)
     with pytest.raises(StopLimitReached):
@@ -74,6 +77,43 @@ def test_each_attempt_counts() -> None:
         Reservation(limit).reserve(1)
 
 
+def test_what_goes_beyond_the_reserved_room_needs_just_so_much_more() -> None:
+    """A stop of two servers with room for one needs room for one more."""
+    one = Reservation(StopLimit(2, 600.0, FakeClock()))
+    one.reserve(1)
+    assert one.attempt(2) is None
+
+
+def test_without_reserved_room_an_attempt_needs_room_of_its_own() -> None:
+    """Also after the room was released, which gives back nothing twice."""
+    limit = StopLimit(1, 600.0, FakeClock())
+    one, other = Reservation(limit), Reservation(limit)
+    assert one.attempt(1) is None
+    one.release()
+    one.release()
+    assert other.attempt(1) == pytest.approx(600.0)
+
+
+def test_room_that_was_released_twice_is_given_back_once() -> None:
+    """A reservation ends with its event."""
+    limit = StopLimit(2, 600.0, FakeClock())
+    used(limit, 1)
+    one = Reservation(limit)
+    one.reserve(1)
+    one.release()
+    one.release()
+    with pytest.raises(StopLimitReached):
+        Reservation(limit).reserve(2)
+
+
+def test_all_but_stops_goes_to_the_cloud_as_it_is() -> None:
+    """A limited cloud reads, finds and groups as the cloud does."""
+    inner = mock.create_autospec(Cloud, instance=True, one_by_one=True, api="bms")
+    cloud = LimitedCloud(inner, Reservation(StopLimit(1, 600.0, FakeClock())))
+    for name in ("api", "one_by_one", "read_groups", "read", "find", "history", "stop_groups"):
+        assert getattr(cloud, name) is getattr(inner, name)
+
+
 def test_a_stop_that_is_held_back_is_not_sent() -> None:
     """It comes back as a throttled call, which the cloud never saw."""
     inner = mock.create_autospec(Cloud, instance=True, one_by_one=True)
@@ -84,6 +124,7 @@ def test_a_stop_that_is_held_back_is_not_sent() -> None:
     assert cloud.stop(["a"], 1.0) == {"a": Taken()}
     answer = cloud.stop(["a"], 1.0)["a"]
     assert isinstance(answer, CloudThrottled)
+    assert str(answer) == "stopping the server: the stop limit of this process is reached"
     assert answer.retry_after == pytest.approx(600.0)
     assert not answer.maybe_acted
     inner.stop.assert_called_once_with(["a"], 1.0)
@@ -115,6 +156,19 @@ def test_without_a_stop_the_limit_is_not_used() -> None:
     assert [server.reason for server in report.servers] == [Reason.ALREADY_STOPPED]
 
 
+@pytest.mark.parametrize(
+    ("left_out", "detail"),
+    [
+        (0, None),
+        (1, "The producer left 1 alert out of its message."),
+        (2, "The producer left 2 alerts out of its message."),
+    ],
+)
+def test_a_report_says_what_the_producer_left_out(left_out: int, detail: str | None) -> None:
+    """Alerts that it left out of its message are not handled."""
+    assert Scenario(Script("stopped"), left_out=left_out).report().detail == detail
+
+
 def test_too_little_room_ends_the_run_with_nothing_sent() -> None:
     """The event must come again."""
     scenario = Scenario(Script("active"), Script("active"))
@@ -135,7 +189,11 @@ def prepared(*ids: Sequence[str], most: int = 3, age: timedelta | None = None) -
         asked(*one, time=executor.now() - age if age and not number else None) for number, one in enumerate(ids)
     ]
     made = [prepare(one, policy, cloud, executor, deadline=START + 10) for one in requests]
-    return [one.refusal for one in refuse_too_many(made, policy)]
+    refused = refuse_too_many(made, policy)
+    too_many = [one for one in refused if one.refusal is Refusal.TOO_MANY_SERVERS]
+    for one in too_many:
+        assert one.detail == "The events of this batch are about 4 servers; at most 3 are taken at once."
+    return [one.refusal for one in refused]
 
 
 def test_distinct_servers_of_a_batch_are_counted() -> None:

@@ -191,4 +191,4 @@ def test_a_wrong_token_is_not_tried_again_at_once(tmp_path: Path) -> None:
         assert here.notified.statuses[0] == 401
         assert here.state(server) == "active"
     assert here.asked.passed == []
-    assert json.loads((tmp_path / "receive_webhook.log").read_text().splitlines()[-1])["problem"] == "Unauthenticated"
+    assert json.loads((tmp_path / "receive_webhook.log").read_text().splitlines()[-1])["problem"] == "unauthenticated"
