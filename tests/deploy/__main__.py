@@ -189,7 +189,10 @@ def _violations(
 
 
 def _chat_violations(environment: Environment, broker: Broker, events: list[Event], count: Counter[str]) -> list[str]:
-    """Check that a delivery to notify_chat became a message or was dropped, and a result id became one message."""
+    """Check that a delivery to notify_chat became a message or was dropped, and a result id became one message.
+
+    That each event has a message is checked in `_violations`.
+    """
     wrong = []
     for event in events:
         for id_, different in environment.results(event).items():
@@ -200,7 +203,9 @@ def _chat_violations(environment: Environment, broker: Broker, events: list[Even
             count["dropped"] += dropped
             if posted + dropped != taken:
                 wrong.append(f"{id_}: {taken} deliveries to the chat, {posted} messages and {dropped} dropped")
-            if posted != 1:
+            # Where a synchronous channel could not reach notify_chat, the post of the result failed, and the event came
+            # again: its next result, which says what is so by then, has an id of its own.
+            if posted != 1 and not (broker.channel is Channel.SYNCHRONOUS and taken == 0):
                 wrong.append(f"{id_}: {posted} messages about one result id")
     return wrong
 
