@@ -11,22 +11,26 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 from unittest import mock
 from uuid import uuid5
 
 from hypothesis import HealthCheck, Phase, settings
 
-from handler import rfc3339
-from handler.cloud import bms
+from handler import event_types, rfc3339
+from handler.cloud import bms, error_mapping, servers
 from handler.cloud.api_client import Reply
+from handler.cloud.bms import BmsReader
 from handler.cloud.connect import Clouds
+from handler.cloud.nova import NovaReader
 from handler.cloud.servers import Reading
-from handler.errors import BudgetSpent
+from handler.errors import BudgetSpent, CloudError
+from handler.inbound.cloudevents import decode
 from handler.outbound import result
 from handler.services import stop_servers
 from handler.services.runs import Runs
@@ -46,6 +50,7 @@ Breakage = AbstractContextManager[object]
 _guarded, _by_state = decide._guarded, decide._by_state
 _parse, _parse_either = rfc3339.parse, rfc3339.parse_either
 _refuse, _cloud, _conclude = decide.refuse, Clouds.cloud, scheduler.Scheduler._conclude
+_labels, _from_success, _pages = decide.labels, error_mapping.from_success, NovaReader._pages
 _unsent, _on_stop, _on_history, _watch, _result_id = (
     ServerTask._unsent,
     ServerTask.on_stop,
@@ -182,6 +187,31 @@ def _power_counts_as_off(*powers: Power) -> Breakage:
     return mock.patch.object(Server, "power", property(power))
 
 
+def _metadata_protects_nothing() -> Breakage:
+    def labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | None]]:
+        return (found for found in _labels(server, key) if found[2] is None)
+
+    return mock.patch.object(decide, "labels", labels)
+
+
+def _error_document_is_a_certain_refusal() -> Breakage:
+    def from_success(*arguments: Any) -> CloudError | None:
+        fault = _from_success(*arguments)
+        if fault is not None:
+            fault.contradicts_status = False
+        return fault
+
+    return mock.patch.object(error_mapping, "from_success", from_success)
+
+
+def _list_ends_with_its_first_page() -> Breakage:
+    return mock.patch.object(NovaReader, "_pages", lambda self, timeout: islice(_pages(self, timeout), 1))
+
+
+def _flavor_is_its_id() -> Breakage:
+    return mock.patch.object(servers, "_flavor", lambda flavor: str(flavor.get("id", "")))
+
+
 def _patch(target: object, name: str, value: object) -> Callable[[], Breakage]:
     return lambda: mock.patch.object(target, name, value)
 
@@ -197,16 +227,20 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "unreadable keep-until protects": _unreadable_keep_until_has_passed,
     "keep-until in basic form": _patch(rfc3339, "parse_either", rfc3339.parse),
     "tags in the old form": _patch(decide, "_old_form", lambda *_: None),
+    "protected by metadata": _metadata_protects_nothing,
     "locked": lambda: _without_guard(Reason.LOCKED),
     "not-bare-metal": lambda: _without_guard(Reason.NOT_BARE_METAL),
+    "bare metal by the name of the flavor": _flavor_is_its_id,
     "other-project": lambda: _without_guard(Reason.OTHER_PROJECT),
     "not-opted-in": lambda: _without_guard(Reason.NOT_OPTED_IN),
     "only what a selector fits": lambda: mock.patch.object(selection, "matches", return_value=True),
+    "a selector's list is whole": _list_ends_with_its_first_page,
     # starts
     "started-since": _patch(decide, "_started_since", lambda _server, _request, _policy, stop: stop),
     "since": _patch(StopRequest, "since_of", lambda *_: None),
     "a time ahead counts as now": _patch(run, "_not_after", lambda request, _: request),
     "history that fails": _history_that_fails_is_empty,
+    "history of Nova in bms mode": _patch(BmsReader, "history", lambda *_: History(None)),
     "unreadable history entry": _patch(decide, "_not_understood", lambda *_: iter(())),
     "start after the first stop": _patch(ServerTask, "_attempted", lambda *_: None),
     "without a history the record proves it": _patch(decide, "_without_history", lambda _server, _history, stop: stop),
@@ -226,6 +260,9 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "in-the-future": lambda: _without_refusal(Refusal.IN_THE_FUTURE),
     "dry run": _dry_runs_write,
     "stop limit": _patch(StopLimit, "take", lambda *_: None),
+    "each attempt counts against the stop limit": _patch(StopLimit, "attempted", StopLimit.give_back),
+    "own results are ignored": _patch(event_types, "RESULTS", frozenset()),
+    "dead-lettered copies are ignored": _patch(decode, "_DEAD_LETTER_MARKS", ()),
     "one run per event": _patch(Runs, "report", lambda _self, _request, _deadline, run: run()),
     # what became of a stop
     "read before a repeat": _lost_stop_is_sent_again_at_once,
@@ -233,6 +270,7 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "no stop after one that was taken": _taken_stop_is_sent_again,
     "confirm before stopped": _taken_counts_as_stopped,
     "2xx with an error document": _patch(Reply, "error", lambda *_: None),
+    "2xx with an error document is no certain refusal": _error_document_is_a_certain_refusal,
     "list that fails": _patch(Reading, "_without_list", lambda _self, fault: fault),
     "job that failed without children": _patch(bms, "_verdict_of_all", lambda *_: None),
     "503 if not all is done": _unfinished_servers_are_left_out,
