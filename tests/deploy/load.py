@@ -1,8 +1,8 @@
 """`make load`: a thousand events within a minute against one process, and a SIGTERM in the middle of them.
 
 The function is served as in production, by functions-framework and gunicorn, with the settings of the manifest's
-Service but for the dry run and the stop limit. The cloud is simulated in a process of its own and takes 50 ms for each call. The sender
-is open: events leave on time whether or not earlier ones were answered, as from a broker.
+Service but for the dry run and the stop limit. The cloud is simulated in a process of its own and takes 50 ms for each
+call. The sender is open: events leave on time whether or not earlier ones were answered, as from a broker.
 """
 
 from __future__ import annotations
