@@ -278,7 +278,8 @@ class ServerTask:
             # An accepted stop stays accepted, whatever later reads show.
             return Next(Step.READ, due) if due <= self._watch_ends() else self._end_of_watch()
         if self.failures.own_trouble(fault, at):
-            return self._end(Reason.CLOUD_ERROR, "The cloud answers for other servers, not for this one.", fault)
+            detail = f"The cloud answers for other servers, not for this one.{self.failures.told()}"
+            return self._end(Reason.CLOUD_ERROR, detail, fault)
         return Next(Step.READ, due)
 
     def _unrecorded(self, fault: CloudError, at: Moment) -> Next | None:

@@ -86,6 +86,10 @@ SENTENCES = [
         "The cloud takes the stops of other servers, but not of this one.",
     ),
     (beside(["stopped"], DOWN), "The cloud answers for other servers, not for this one."),
+    (
+        beside(["stopped"], "active", DOWN, stops=[LOST]),
+        "The cloud answers for other servers, not for this one. Our stop had no answer.",
+    ),
     (one(UPDATED, histories=[FAULT], time=EVENT), "The cloud shows the server, but fails to show its history."),
     (
         one("active/rebooting", budget=5),
