@@ -14,7 +14,7 @@ from handler.stop.model import Report, StopRequest
 
 
 def _content(request: StopRequest) -> StopRequest:
-    """Return what deliveries of one event have in common.
+    """Return what deliveries of one event have in common; the order of its servers does not count.
 
     An event that says for each server since when its condition has held is decided by that, if it is not later than its
     `time`. Alarms of Alertmanager are such: `receive_webhook` gives each delivery a `time` of its own.
@@ -22,7 +22,8 @@ def _content(request: StopRequest) -> StopRequest:
     time_, ids = request.time, request.server_ids
     moments = [request.since_of(server_id) for server_id in ids]
     settled = bool(ids) and time_ is not None and all(moment is not None and moment <= time_ for moment in moments)
-    return replace(request, time=None if settled else time_, traceparent=None, tracestate=None)
+    time_ = None if settled else time_
+    return replace(request, server_ids=tuple(sorted(ids)), time=time_, traceparent=None, tracestate=None)
 
 
 class Runs:

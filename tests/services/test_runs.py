@@ -14,6 +14,8 @@ import pytest
 from handler.errors import BudgetSpent, EventInProgress, RetryableError
 from handler.services.runs import Runs
 from handler.stop.model import Report
+from tests.inbound.webhooks import test_alertmanager as alertmanager
+from tests.inbound.webhooks.scene import ONE, TWO
 from tests.outbound.test_result import report, row
 from tests.stop.fakes import asked, id_of
 
@@ -81,6 +83,23 @@ def test_a_repeat_with_a_new_time_waits_if_the_event_says_since_when(gate: Gate)
         gate.end.set()
         assert first.result(60) is second.result(60)
     assert gate.count == 1
+
+
+def test_deliveries_of_an_alert_group_by_two_alertmanagers_are_one_event(gate: Gate) -> None:
+    """They come at different times, and their alerts may have another order."""
+    here = alertmanager.scene()
+    for alerts in ((ONE, TWO), (TWO, ONE)):
+        alertmanager.send(here, *map(alertmanager.alert, alerts))
+        here.later(seconds=8)
+    runs = Runs(1)
+    first, again = here.handed
+    with ThreadPoolExecutor(2) as threads:
+        run = threads.submit(runs.report, first, FAR, gate)
+        assert gate.begun.wait(60)
+        second = threads.submit(runs.report, again, FAR, never)
+        waiting(runs, 1)
+        gate.end.set()
+        assert run.result(60) is second.result(60)
 
 
 @pytest.mark.parametrize("since", [None, {}, {id_of(1): timedelta(seconds=1)}, {id_of(1): timedelta(seconds=9)}])
