@@ -103,9 +103,11 @@ def test_without_a_server_the_right_to_stop_is_a_warning_that_names_one(cloud: S
         {"vm_state": "stopped", "task_state": "powering-on"},
         {"vm_state": "stopped", "task_state": "powering-off"},
         {"vm_state": "active", "task_state": "powering-off"},
+        {"vm_state": "stopped", "power_state": 1},
+        {"vm_state": "stopped", "power_state": 0},
     ],
 )
-def test_no_stop_is_sent_to_a_server_that_is_not_stopped(cloud: Simulator, state: dict[str, str]) -> None:
+def test_no_stop_is_sent_to_a_server_that_is_not_stopped(cloud: Simulator, state: dict[str, Any]) -> None:
     """Whatever the operator asked for."""
     server_id = cloud.add_server(**state)
     found = checked(cloud, server_id)["stop"]

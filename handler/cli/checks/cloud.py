@@ -25,7 +25,7 @@ from handler.settings.login import CloudLogin, LoginKind
 from handler.settings.stop_servers import ApiName, Settings
 from handler.stop.decide import is_bare_metal, settled_as_stopped
 from handler.stop.evidence import History
-from handler.stop.model import Server
+from handler.stop.model import Power, Server
 from handler.stop.ports import DryRunStop, Taken
 
 _Answer = TypeVar("_Answer")
@@ -224,7 +224,8 @@ def _rights(settings: Settings, caller: _Caller, server_id: str | None, on_check
 
 
 def _stopped(server: Server) -> bool:
-    return server.task_state is None and settled_as_stopped(server)
+    """Whether a stop could do nothing to it: a server that is recorded as stopped may have its power on."""
+    return server.task_state is None and settled_as_stopped(server) and server.power is Power.OFF
 
 
 def _token_accepted(caller: _Caller) -> bool:
@@ -311,8 +312,9 @@ def _stop(settings: Settings, caller: _Caller, server_id: str | None, example: s
         return warning("stop", "the right to stop was not tested: the server could not be read", advice)
     if not _stopped(found):
         task = f" ({found.task_state})" if found.task_state else ""
-        state = f"{found.vm_state}{task}"
-        return warning("stop", f"the right to stop was not tested: the server is {state}, not stopped", advice)
+        power = "" if found.power is Power.OFF else f" (power {found.power})"
+        detail = f"the server is {found.vm_state}{task}{power}, not stopped with its power off"
+        return warning("stop", f"the right to stop was not tested: {detail}", advice)
     answer = caller.call(lambda clouds: clouds.cloud(dry_run=False).stop([server_id], TIMEOUT).get(server_id))
     sent = f"a stop was sent to {server_id}, which is stopped already"
     match answer:
