@@ -192,6 +192,21 @@ def test_a_click_on_approve_is_an_approval_and_takes_the_buttons_away(responses:
     assert TOKEN not in update.data["text"]
 
 
+def test_a_replayed_click_is_the_same_event(responses: SinkServer) -> None:
+    """A consumer can drop the repeat; another click is another event."""
+    here = clicking(responses)
+    url = f"{origin(responses)}/actions/x"
+    for body in (click(url), click(url), click(url, trigger_id="another")):
+        press(here, body)
+    one, two, three = (request.id for request in here.handed)
+    assert one == two != three
+    here = buttons()
+    for message in (action(), action(), action(trigger_id="another")):
+        here.post("/mattermost", message, JSON)
+    one, two, three = (request.id for request in here.handed)
+    assert one == two != three
+
+
 def test_a_click_of_the_requester_leaves_the_buttons_for_others(responses: SinkServer) -> None:
     """`stop_servers` would refuse it, too; then the message would be gone."""
     plan = Plan(ONE, "/s", "1", f"slack:T0001/{slack.USER}", Approver.OTHER, datetime.now(UTC), {TWO: b"seen1234"})
