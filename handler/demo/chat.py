@@ -10,18 +10,23 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from urllib.parse import urlencode
+from zoneinfo import available_timezones
 
 import click
 import requests
 
+from handler import rfc3339
 from handler.demo.fleet import CI_07, CI_08, CI_09, CI_10, CI_11, DB_01, FLEET, GPU_01, GPU_02, LAB_01, add
 from handler.demo.function import HTTP, function
-from handler.demo.stand_ins import StandIns, stand_ins
+from handler.demo.stand_ins import Posted, StandIns, stand_ins
+from handler.event_types import STOP_REQUESTED
 from handler.settings.chat_actions import ButtonAction
 from handler.simulator import Simulator
 from handler.terminal import Progress, Row, counted, table, terminal_width, wrap
 
+_ZONE = "Europe/Berlin"
 _USER, _CHANNEL, _WORKSPACE = "U2147483697", "C2147483705", "T0001"
 _SECOND_USER = "U2147483698"
 # The expected number of stops of each server.
@@ -92,6 +97,10 @@ def demo_chat() -> int:
                     text, found = _run(scenario, url, chat, width)
                     progress.print(text)
                     violations += found
+                progress.on("waiting for the notice")
+                text, found = _notice(chat, keys, width)
+                progress.print(text)
+                violations += found
             violations += [*chat.undelivered, *_show_servers(cloud, width)]
             if chat.posted(timeout=0.0) is not None:
                 violations.append("the chat got more than one message for a request")
@@ -104,7 +113,7 @@ def demo_chat() -> int:
             click.echo("\n".join(wrap(violation, width, "  - ")))
         return 1
     click.echo("\n".join(["", *wrap("How to set this up: events/webhooks.md and events/chat.md.", width)]))
-    summary = f"{counted(len(made), 'request')} sent. Everything came out as expected."
+    summary = f"{counted(len(made) + 1, 'request')} sent. Everything came out as expected."
     click.echo(click.style("\n".join(wrap(summary, width)), fg="green"))
     return 0
 
@@ -115,7 +124,13 @@ def _start(running: ExitStack, cloud: Simulator, chat: StandIns, keys: Keys) -> 
     notify = running.enter_context(
         function(
             "notify_chat",
-            {**callers, "AUTOSTOP_NOTIFY_SLACK_URL": f"{chat.url}/services/ops", "AUTOSTOP_SLACK_HOSTS": chat.url},
+            {
+                **callers,
+                "AUTOSTOP_NOTIFY_SLACK_URL": f"{chat.url}/services/ops",
+                "AUTOSTOP_SLACK_HOSTS": chat.url,
+                # A machine may have no data of time zones.
+                **({"AUTOSTOP_NOTIFY_TIMEZONE": _ZONE} if _ZONE in available_timezones() else {}),
+            },
         )
     )
     chat.deliver_to = running.enter_context(
@@ -347,11 +362,7 @@ def _run(scenario: Scenario, url: str, chat: StandIns, width: int) -> tuple[str,
     posted = chat.posted()
     if posted is None:
         return "\n".join(text), [*violations, f"{scenario.path}: no message in the chat"]
-    where = "in the channel" if posted.path.startswith("/services/") else "as an answer to it"
-    text.append(f"  later    {where}:")
-    for line in posted.lines:
-        shown = f"{line[:_SHOWN_OF_COMMAND]}…" if line.startswith("approve ") else line
-        text += wrap(shown, width, "           | ", "           |   ")
+    text += _shown(posted, width)
     if posted.path != scenario.posted_to:
         violations.append(f"{scenario.path}: posted to {posted.path} instead of {scenario.posted_to}")
     missing = [line for line in scenario.message if line not in posted.lines]
@@ -366,6 +377,43 @@ def _immediate(answer: requests.Response, chat: StandIns) -> str:
     """Return what who clicked is answered at once: Slack shows nothing of the response itself."""
     posted = chat.posted() if answer.status_code == 200 else None
     return " ".join(posted.lines) if posted else ""
+
+
+def _shown(posted: Posted, width: int) -> list[str]:
+    """Return the lines that show a message of the chat."""
+    where = "in the channel" if posted.path.startswith("/services/") else "as an answer to it"
+    lines = [f"  later    {where}:"]
+    for line in posted.lines:
+        shown = f"{line[:_SHOWN_OF_COMMAND]}…" if line.startswith("approve ") else line
+        lines += wrap(shown, width, "           | ", "           |   ")
+    return lines
+
+
+def _notice(chat: StandIns, keys: Keys, width: int) -> tuple[str, list[str]]:
+    """Send what a schedule sends to the broker an hour before the stop; return as `_run` does."""
+    title = "A schedule gives notice, an hour before it stops ci-10 and db-01."
+    data = {"server_ids": [CI_10, DB_01], "dry_run": True, "notice_for": "1h", "reason": "weekday evening"}
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {keys.internal}",
+        "ce-specversion": "1.0",
+        "ce-id": secrets.token_hex(8),
+        "ce-source": "/schedules/weekday-notice",
+        "ce-type": STOP_REQUESTED,
+        "ce-time": rfc3339.render(datetime.now(UTC)),
+    }
+    text = [*_heading(title, width), "", *wrap(json.dumps(data), width, "  sent     ")]
+    answer = HTTP.post(f"{chat.url}/broker", data=json.dumps(data).encode(), headers=headers, timeout=30)
+    text.append(f"  at once  HTTP {answer.status_code} of the broker")
+    posted = chat.posted()
+    if posted is None:
+        return "\n".join(text), ["the notice: no message in the chat"]
+    text += _shown(posted, width)
+    headline = next(iter(posted.lines), "")
+    expected = headline.startswith("1 server will lose power at ") and " unless kept. " in headline
+    if not expected or f"• ci-10 ({CI_10})" not in posted.lines:
+        return "\n".join(text), [f"the notice: posted {headline!r}"]
+    return "\n".join(text), []
 
 
 def _heading(title: str, width: int) -> list[str]:

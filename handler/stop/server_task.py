@@ -278,7 +278,7 @@ class ServerTask:
             # An accepted stop stays accepted, whatever later reads show.
             return Next(Step.READ, due) if due <= self._watch_ends() else self._end_of_watch()
         if self.failures.own_trouble(fault, at):
-            detail = f"The cloud answers for other servers, not for this one.{self.failures.told()}"
+            detail = f"The cloud answers for other servers, not for this one.{self.failures.stop_outcome()}"
             return self._end(Reason.CLOUD_ERROR, detail, fault)
         return Next(Step.READ, due)
 

@@ -11,7 +11,7 @@ import pytest
 from handler.demo import chat as module
 from handler.demo import stand_ins as stand_ins_module
 from handler.demo.chat import Keys, Scenario, demo_chat, scenarios
-from handler.demo.fleet import CI_07, CI_08
+from handler.demo.fleet import CI_07, CI_08, CI_10
 from handler.demo.function import HTTP
 from handler.demo.stand_ins import StandIns, stand_ins
 from tests.conftest import serving
@@ -34,6 +34,9 @@ def test_the_demo_shows_both_answers_and_ends_well(
         "at once  HTTP 401: The signature is missing or wrong.",
         "in the channel:\n           | Asked to stop: 1 server, of which 1 stopped.",
         f"| • ci-08 ({CI_08})",
+        "in the channel:\n           | 1 server will lose power at ",
+        f"| • ci-10 ({CI_10})",
+        "| To keep a server running, type: keep ID 2h",
         "ci-10   active   0           active, env=ci",
         "An approval is needed, nothing was sent: 4 servers",
         "at once  HTTP 200: Nothing was handed on. The plan must be approved by another person",
@@ -99,6 +102,15 @@ def test_it_fails_if_something_comes_out_otherwise(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("in_threads")
+def test_a_notice_that_reads_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
+    """As if the schedule asked for another server."""
+    monkeypatch.setattr(module, "CI_10", CI_07)
+    code, out = play(lambda made: made)
+    assert code == 1
+    assert "the notice: posted" in out
+
+
+@pytest.mark.usefixtures("in_threads")
 def test_a_message_that_is_missing_or_too_many_is_noticed(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
     """It is waited for, within a time limit."""
     monkeypatch.setattr(StandIns.posted, "__defaults__", (0.05,))
@@ -112,6 +124,7 @@ def test_a_message_that_is_missing_or_too_many_is_noticed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module, "_show_servers", lambda *_: [])
     monkeypatch.setattr(module, "_run", run)
+    monkeypatch.setattr(module, "_notice", lambda *_: ("", []))
     code, out = play(lambda made: made[:1])
     assert code == 1
     assert "more than one message" in out

@@ -428,7 +428,7 @@ def test_a_look_that_does_not_even_end_is_not_waited_for() -> None:
 def test_each_failed_look_is_reported() -> None:
     """So that the log shows the first failure at once."""
     first, second = CloudUnreachable("no"), CloudFault("broken")
-    cloud = town(first, second, [ci(1)])
+    cloud = listing(first, second, [ci(1)])
     failures: list[CloudError] = []
     prepare(
         asked(selector=CI), Policy(), cloud, cloud.executor, deadline=START + 50.0, backoff=fixed_backoff,
