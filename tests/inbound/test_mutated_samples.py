@@ -22,8 +22,8 @@ from handler.inbound.endpoints.stop_servers import requests_of as requests_of_ev
 from handler.inbound.webhooks.smn import Smn
 from handler.settings.receive_webhook import from_environ
 from handler.stop.model import Selector, StopRequest
+from tests.inbound.webhooks.authentication import ENVIRON, GOLDEN, authenticated
 from tests.inbound.webhooks.scene import NOW, Scene
-from tests.inbound.webhooks.test_golden import ENVIRON, GOLDEN, SIGN
 from tests.inbound.webhooks.vendor import Vendor
 from tests.test_events_folder import EVENTS, names, structured
 
@@ -72,7 +72,7 @@ class Sample(NamedTuple):
         here = Scene(**environ)
         here.producers["/smn"] = Smn(from_environ(environ), "/bms-autostop/smn", VENDOR.get)  # type: ignore[index]
         try:
-            raw, headers, query = SIGN[self.path]({"body": body}, VENDOR)
+            raw, headers, query = authenticated(self.path, body, VENDOR)
         except (KeyError, TypeError, AttributeError):
             # What has no text where SMN signs text cannot be signed.
             return []
@@ -193,6 +193,13 @@ def _words(body: Any) -> list[tuple[Any, ...]]:
     states = [place for place in places(body) if isinstance(at(body, place), str) and at(body, place) in FIRING]
     # What the message is, is not its state; nor is what a group of alerts says of all of them.
     return [place for place in states if place[-1] not in ("message_type", "type") and place != ("status",)]
+
+
+def test_each_producer_has_a_sample_whose_state_is_known_here() -> None:
+    """The test below changes the word for the firing state, and so must find it."""
+    paths = {sample.path for sample in SAMPLES if _words(sample.body)}
+    for path in {sample.path for sample in SAMPLES if sample.path.startswith("/")}:
+        assert path in paths, f"FIRING above must have the word with which {path} fires"
 
 
 @settings(max_examples=100)

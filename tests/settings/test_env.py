@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -189,9 +190,11 @@ def test_a_secret_has_sixteen_characters_or_bytes(target: str, setting: Setting[
         assert violations(_with(setting, f"{LONG},<placeholder-for-a-token>"), FROM_ENVIRON[target])
 
 
-def test_every_secret_that_is_chosen_here_is_tested_above() -> None:
-    """Secrets of the cloud and URLs of chats are made by others."""
-    assert len({setting.name for _, setting in CHOSEN}) == 17
+def test_what_is_called_like_a_secret_is_declared_as_one() -> None:
+    """So that it is among those above. Secrets of the cloud and URLs of chats are made by others."""
+    called = {setting.name for setting in declared() if re.search("(TOKENS?|SECRET|KEYS|PASSWORD)$", setting.name)}
+    assert called <= {setting.name for setting in declared() if setting.secret}, "must have secret=True"
+    assert {name for name in called if name.startswith("AUTOSTOP_")} <= {setting.name for _, setting in CHOSEN}
 
 
 def test_a_secret_does_not_show() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from handler.errors import BodyIncomplete
 from handler.inbound.webhooks import registry
-from tests.inbound.webhooks.scene import NOW, ONE, Scene, basic, bearer, fresh_secret, refused, says
+from tests.inbound.webhooks.authentication import BODY_AUTHENTICATES, BY_SIGNATURE, BY_TOKEN, KEY, SECRET, SENT, ByToken
+from tests.inbound.webhooks.scene import FORM, JSON, ONE, Scene, bearer, fresh_secret, refused, says
 
 TOKEN = fresh_secret()
 BODY = {"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}
@@ -53,34 +54,14 @@ def test_health_is_answered(path: str, status: str) -> None:
     refused(here.post(path, BODY, bearer(TOKEN)), 403)
 
 
-KEY = base64.b64encode(TOKEN.encode()).decode()
-STAMP = str(int(NOW.timestamp()))
-IN_HEADERS = [
-    ("/alertmanager", {"AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN}, bearer(TOKEN), ""),
-    ("/grafana", {"AUTOSTOP_GRAFANA_TOKEN": TOKEN}, bearer(TOKEN), ""),
-    ("/aodh", {"AUTOSTOP_AODH_TOKEN": TOKEN}, {}, f"token={TOKEN}"),
-    ("/azure-monitor", {"AUTOSTOP_AZURE_TOKEN": TOKEN}, {}, f"token={TOKEN}"),
-    ("/eventbridge", {"AUTOSTOP_EVENTBRIDGE_TOKEN": TOKEN}, basic(TOKEN), ""),
-    ("/gitlab", {"AUTOSTOP_GITLAB_TOKEN": TOKEN}, {"x-gitlab-token": TOKEN}, ""),
-]
-IN_THE_BODY = [
-    ("/grafana", {"AUTOSTOP_GRAFANA_HMAC_SECRET": TOKEN}, {"x-grafana-alerting-signature": "00"}),
-    (
-        "/gitlab",
-        {"AUTOSTOP_GITLAB_SIGNING_TOKEN": f"whsec_{KEY}"},
-        {"webhook-id": "1", "webhook-timestamp": STAMP, "webhook-signature": "v1,00"},
-    ),
-    ("/smn", {"AUTOSTOP_SMN_TOPICS": "urn:smn:eu-de:0123456789abcdef0123456789abcdef:stop"}, {}),
-    (
-        "/slack",
-        {"AUTOSTOP_SLACK_SIGNING_SECRET": TOKEN},
-        {"x-slack-request-timestamp": STAMP, "x-slack-signature": "v0=00"},
-    ),
-    ("/mattermost", {"AUTOSTOP_MATTERMOST_TOKENS": TOKEN}, {}),
-    ("/mattermost", {"AUTOSTOP_MATTERMOST_TOKENS": TOKEN}, {"content-type": "application/json"}),
-    ("/teams", {"AUTOSTOP_TEAMS_SECRET": KEY}, {"authorization": "HMAC 00"}),
-    ("/rocketchat", {"AUTOSTOP_ROCKETCHAT_TOKENS": TOKEN}, {}),
-]
+BEFORE_THE_BODY = {name: way for name, way in BY_TOKEN.items() if way.path not in BODY_AUTHENTICATES}
+# Settings and headers of each producer that is authenticated by its body.
+BY_THE_BODY: dict[str, tuple[str, Mapping[str, str], dict[str, str]]] = {
+    "smn": ("/smn", {"AUTOSTOP_SMN_TOPICS": "urn:smn:eu-de:0123456789abcdef0123456789abcdef:stop"}, {}),
+    **{name: (way.path, {way.setting: SECRET}, JSON) for name, way in BY_TOKEN.items() if way.is_in_body},
+    **{f"{name}-form": (way.path, {way.setting: SECRET}, FORM) for name, way in BY_TOKEN.items() if way.is_in_body},
+    **{f"{name}-signed": (way.path, way.environ, way.sign(b"", int(SENT), KEY)) for name, way in BY_SIGNATURE.items()},
+}
 
 
 class Reading:
@@ -94,27 +75,24 @@ class Reading:
         raise BodyIncomplete("The body did not arrive in time.")
 
 
-@pytest.mark.parametrize(("path", "environ", "headers", "query"), IN_HEADERS)
-def test_proof_in_the_headers_comes_before_the_body(
-    path: str, environ: dict[str, Any], headers: dict[str, str], query: str
-) -> None:
+@pytest.mark.parametrize("way", BEFORE_THE_BODY.values(), ids=BEFORE_THE_BODY)
+def test_proof_in_the_headers_comes_before_the_body(way: ByToken) -> None:
     """Without it the body is not read; with it, it may take 20 seconds."""
+    environ: dict[str, Any] = {way.setting: SECRET}
     here = Scene(**environ)
     body = Reading()
-    refused(here.post(path, body, bearer("wrong"), query="token=wrong"), 401)
+    refused(here.post(way.path, body, bearer("wrong"), query="token=wrong"), 401)
     assert body.seconds == []
-    refused(here.post(path, body, headers, query=query), 503)
+    _, headers, query = way.show(SECRET)
+    refused(here.post(way.path, body, headers, query=query), 503)
     assert body.seconds == [20.0]
 
 
-@pytest.mark.parametrize(("path", "environ", "headers"), IN_THE_BODY)
-def test_a_body_that_is_the_proof_has_five_seconds(path: str, environ: dict[str, Any], headers: dict[str, str]) -> None:
-    """A thread waits for it, and nobody knows yet for whom."""
+@pytest.mark.parametrize("name", BY_THE_BODY)
+def test_a_body_that_is_the_proof_has_five_seconds(name: str) -> None:
+    """A thread waits for it, and the caller is not known yet."""
+    path, settings, headers = BY_THE_BODY[name]
+    environ: dict[str, Any] = dict(settings)
     body = Reading()
     refused(Scene(**environ).post(path, body, headers), 503)
     assert body.seconds == [5.0]
-
-
-def test_each_producer_has_its_place_above() -> None:
-    """The next one too."""
-    assert {row[0] for row in (*IN_HEADERS, *IN_THE_BODY)} == set(registry.SWITCHES)

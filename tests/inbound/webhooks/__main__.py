@@ -1,0 +1,34 @@
+"""`python -m tests.inbound.webhooks NAME ...` writes status and event into samples of events/samples/webhooks/.
+
+Read the difference: the test of the samples cannot find what is wrong in an event that was written here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from tests.inbound.webhooks.authentication import GOLDEN, NAMES
+from tests.inbound.webhooks.test_golden import play
+from tests.inbound.webhooks.vendor import Vendor
+
+
+def write(name: str) -> None:
+    """Send the sample, and write what came of it.
+
+    Args:
+        name: of its file, without `.json`.
+    """
+    pair = json.loads((GOLDEN / f"{name}.json").read_text())
+    pair["status"], events = play(pair, Vendor())
+    pair["event"] = events[0] if events else None
+    (GOLDEN / f"{name}.json").write_text(json.dumps(pair, indent=1, ensure_ascii=False) + "\n")
+    print(f"{name}: status {pair['status']}, {'an event' if events else 'no event'}")
+
+
+if __name__ == "__main__":
+    unknown = sorted(set(sys.argv[1:]) - set(NAMES))
+    if unknown or not sys.argv[1:]:
+        sys.exit(f"Must be samples of events/samples/webhooks/, without .json: {', '.join(unknown) or 'none is named'}")
+    for sample in sys.argv[1:]:
+        write(sample)
