@@ -17,7 +17,7 @@ from handler.outbound.result import batch, binary, result_event, result_id
 from handler.stop.evidence import Action, Evidence, Lookup
 from handler.stop.model import Approver, Outcome, PlanOffer, Reason, Refusal, Report, ServerResult, StopRequest
 from tests.stop.test_server_task import WAYS
-from tests.test_events_folder import faults
+from tests.test_events_folder import MARKED, faults
 
 ONE = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
 TWO = "95bf2490-5428-432c-ad9b-5e3406f869dd"
@@ -43,7 +43,6 @@ def row(reason: Reason = Reason.CONFIRMED, id_: str = ONE) -> ServerResult:
 
 def judged_by(reason: Reason = Reason.CONFIRMED, **changes: Any) -> Evidence:
     """Evidence that fits a reason."""
-    kept = reason in (Reason.PROTECTED, Reason.KEPT_UNTIL)
     usual = Evidence(
         observed_at=datetime(2026, 11, 20, 19, 0, 0, 250000, UTC),
         vm_state="active",
@@ -53,7 +52,7 @@ def judged_by(reason: Reason = Reason.CONFIRMED, **changes: Any) -> Evidence:
         launched=reason is not Reason.NEVER_LAUNCHED,
         flavor="physical.o2.medium",
         updated=None,
-        tag="autostop=never" if kept else None,
+        tag="autostop=never" if reason in MARKED else None,
         metadata=None,
         event_time=None,
         clock_tolerance=timedelta(seconds=2.5),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from handler.keep import meanings as keep_meanings
 from handler.keep.decide import written
@@ -34,21 +34,6 @@ _WORDS: Mapping[Outcome, str] = {
     Outcome.PLANNED: "would be switched off",
     Outcome.UNCHANGED: "unchanged",
 }
-# Their detail says more than the meaning of the reason does.
-_TELLING = frozenset(
-    {
-        Reason.PROTECTED,
-        Reason.KEPT_UNTIL,
-        Reason.STARTED_SINCE,
-        Reason.CHANGED_SINCE_PLAN,
-        Reason.BUSY,
-        Reason.FORBIDDEN,
-        Reason.REVERTED,
-        Reason.POWER_STILL_ON,
-        Reason.CLOUD_ERROR,
-    }
-)
-
 # Of a keep, likewise.
 _KEEP_WORDS: Mapping[KeepOutcome, str] = {
     KeepOutcome.FAILED: "failed",
@@ -57,6 +42,7 @@ _KEEP_WORDS: Mapping[KeepOutcome, str] = {
     KeepOutcome.RELEASED: "released",
     KeepOutcome.PLANNED: "would be changed",
 }
+# Their detail says more than the meaning of the reason does.
 _KEEP_TELLING = frozenset(
     {
         KeepReason.ALREADY_KEPT,
@@ -255,10 +241,46 @@ def _groups(report: Report, most: int) -> tuple[Group, ...]:
 
 
 def _row(server: ServerResult) -> Row:
-    remark = server.detail if server.reason in _TELLING else ""
-    if server.reason is Reason.WRONG_STATE and server.vm_state:
-        remark = f"It is {server.vm_state}."
-    return Row(server.id, one_line(server.name, _LONGEST_NAME), one_line(remark, _LONGEST_REMARK))
+    return Row(server.id, one_line(server.name, _LONGEST_NAME), one_line(_remark(server), _LONGEST_REMARK))
+
+
+def _remark(server: ServerResult) -> str:
+    """Return what a message says of a server beside the meaning of its reason; empty if that is all."""
+    match server.reason:
+        case (
+            Reason.PROTECTED
+            | Reason.KEPT_UNTIL
+            | Reason.STARTED_SINCE
+            | Reason.CHANGED_SINCE_PLAN
+            | Reason.BUSY
+            | Reason.FORBIDDEN
+            | Reason.REVERTED
+            | Reason.POWER_STILL_ON
+            | Reason.CLOUD_ERROR
+        ):
+            return server.detail
+        case Reason.WRONG_STATE:
+            return f"It is {server.vm_state}." if server.vm_state else ""
+        case (
+            Reason.CONFIRMED
+            | Reason.ACCEPTED
+            | Reason.ALREADY_STOPPED
+            | Reason.ALREADY_STOPPING
+            | Reason.LOCKED
+            | Reason.NOT_BARE_METAL
+            | Reason.OTHER_PROJECT
+            | Reason.NOT_OPTED_IN
+            | Reason.NOT_FOUND
+            | Reason.DELETING
+            | Reason.NEVER_LAUNCHED
+            | Reason.CONFLICT
+            | Reason.REJECTED
+            | Reason.DRY_RUN
+            | Reason.NEEDS_APPROVAL
+        ):
+            return ""
+        case unreachable:
+            assert_never(unreachable)
 
 
 def _keep_headline(report: KeepReport) -> str:
