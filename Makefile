@@ -11,7 +11,7 @@ LOCK   := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-
 EXTRAS_LOCKED := --extra smn --extra oidc --extra otel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-chat test check format readme settings lock clean \
+.PHONY: help demo demo-chat setup test check format readme settings lock clean \
         bench prove breakages mutants interop flow load observability \
         wheel functiongraph-zip image-test sbom audit release-check
 
@@ -26,6 +26,8 @@ demo-chat: $(VENV)/run.stamp  ## from a chat command and an alarm to the message
 	@$(BIN)/bms-autostop demo-chat
 
 #@ While you change it
+setup: $(VENV)/dev.stamp   ## install what tests and checks need into .venv, and nothing else
+
 test: $(VENV)/dev.stamp    ## all tests, with coverage; a single one: .venv/bin/pytest tests/...
 	@$(BIN)/python -m pytest -n 3 --cov=handler --cov-branch --cov-report=term:skip-covered --no-cov-on-fail
 	@$(BIN)/coverage report --include='handler/stop/*' --show-missing --skip-covered --fail-under=100 > .coverage-stop || { cat .coverage-stop; exit 1; }
@@ -42,8 +44,7 @@ check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests, Dock
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 format: $(VENV)/dev.stamp  ## fix what `check` can fix by itself
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix . ; found=$$? ; $(BIN)/ruff format . && exit $$found
 
 readme: $(VENV)/dev.stamp  ## write the tables of events/README.md and deploy/settings.md from the code
 	@$(BIN)/python -m tests.readme
