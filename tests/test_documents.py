@@ -111,7 +111,10 @@ def _ports() -> Iterator[None]:
     """The documents' ports, which only one session of this machine's user can have at a time."""
     with (Path(tempfile.gettempdir()) / f"bms-autostop-documents-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert [port for port in _PORTS if in_use(port)] == [], "the documents need these ports"
+        used = [port for port in _PORTS if in_use(port)]
+        assert not used, (
+            f"ports {used} of 127.0.0.1 must be free: end what listens there (`ss -ltnp`) and run this again"
+        )
         yield
 
 
