@@ -9,10 +9,12 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import tests
 from handler.settings import TARGETS, declared, env, keep_servers, notify_chat, receive_webhook, stop_servers
 from handler.settings.env import Env, Secret, Setting
 from tests.settings.environments import LEAST, MARK, URN, names, read, violations
@@ -70,6 +72,29 @@ def test_a_target_reads_what_is_declared_for_it(target: str, monkeypatch: pytest
         # What only some kinds of login look at.
         FROM_ENVIRON[target]({"AUTOSTOP_INBOUND_AUTH": "none", "RUNTIME_PROJECT_ID": "p", "OS_REGION_NAME": "eu-de"})
     assert seen == {setting.name for setting in declared() if target in setting.targets}
+
+
+@pytest.mark.parametrize("setting", declared(), ids=lambda setting: setting.name)
+def test_a_value_that_is_not_understood_is_named(setting: Setting[Any]) -> None:
+    """By every target that reads it, whatever else is set."""
+    for value in ("maybe", "\x01", "-", ","):
+        try:
+            setting.parse(value)
+        except ValueError:
+            for target in setting.targets:
+                assert setting.name in names(violations({**EVERYTHING, setting.name: value}, FROM_ENVIRON[target]))
+
+
+_TESTS = "".join(path.read_text() for path in Path(tests.__path__[0]).rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in declared() if setting.name.startswith("AUTOSTOP_")])
+def test_each_setting_is_set_in_a_test(name: str) -> None:
+    """What comes of it, only its own test knows."""
+    # What a loop over the chats sets.
+    ending = re.sub("AUTOSTOP_NOTIFY_[A-Z]+_", "", name)
+    found = re.search(rf"\b{name}\b|_{ending}\b", _TESTS)
+    assert found, f"a test in tests/settings/ must set {name}"
 
 
 @pytest.mark.parametrize("target", TARGETS)

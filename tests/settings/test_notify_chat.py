@@ -77,6 +77,16 @@ def test_a_host_belongs_to_one_chat() -> None:
     )
 
 
+def test_buttons_of_mattermost_need_a_key() -> None:
+    """Nothing else shows `receive_webhook` that the click is on a button of ours."""
+    url = {"AUTOSTOP_WEBHOOK_URL": "https://webhooks.example/stops/"}
+    assert violations(**url) == ("AUTOSTOP_ACTION_KEYS must be set with AUTOSTOP_WEBHOOK_URL.",)
+    keys = "a-first-key-of-thirty-two-letters,a-second-key-of-thirty-two-letters"
+    made = from_environ({**NONE, **url, "AUTOSTOP_ACTION_KEYS": keys})
+    assert made.webhook_url == "https://webhooks.example/stops"
+    assert [key.reveal() for key in made.action_keys] == keys.split(",")
+
+
 def test_all_faults_are_reported_at_once_and_none_quotes_a_url() -> None:
     """A misspelt name, with what was perhaps meant; a URL that is none."""
     found = violations(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import FrozenInstanceError, asdict
+from dataclasses import FrozenInstanceError, asdict, fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -132,22 +132,27 @@ def test_each_setting_arrives(name: str, good: str, attribute: str, value: objec
     assert getattr(read(**{name: good}), attribute) == value
 
 
-@pytest.mark.parametrize(
-    ("name", "good", "attribute", "value"),
-    [
-        ("AUTOSTOP_PROTECT", "keep=on", "protect", ("keep", "on")),
-        ("AUTOSTOP_ONLY", "autostop=yes", "only", ("autostop", "yes")),
-        ("AUTOSTOP_BARE_METAL_ONLY", "off", "bare_metal_only", False),
-        ("AUTOSTOP_DRY_RUN", "yes", "dry_run", True),
-        ("AUTOSTOP_MAX_SERVERS", "1000", "max_servers", 1000),
-        ("AUTOSTOP_MAX_EVENT_AGE", "0", "max_event_age", timedelta(0)),
-        ("AUTOSTOP_CLOCK_TOLERANCE", "1m", "clock_tolerance", timedelta(minutes=1)),
-        ("AUTOSTOP_WAIT", "0", "wait", timedelta(0)),
-    ],
-)
+RULES = [
+    ("AUTOSTOP_PROTECT", "keep=on", "protect", ("keep", "on")),
+    ("AUTOSTOP_ONLY", "autostop=yes", "only", ("autostop", "yes")),
+    ("AUTOSTOP_BARE_METAL_ONLY", "off", "bare_metal_only", False),
+    ("AUTOSTOP_DRY_RUN", "yes", "dry_run", True),
+    ("AUTOSTOP_MAX_SERVERS", "1000", "max_servers", 1000),
+    ("AUTOSTOP_MAX_EVENT_AGE", "0", "max_event_age", timedelta(0)),
+    ("AUTOSTOP_CLOCK_TOLERANCE", "1m", "clock_tolerance", timedelta(minutes=1)),
+    ("AUTOSTOP_WAIT", "0", "wait", timedelta(0)),
+]
+
+
+@pytest.mark.parametrize(("name", "good", "attribute", "value"), RULES)
 def test_each_rule_arrives(name: str, good: str, attribute: str, value: object) -> None:
     """A variable sets its rule of the policy."""
     assert getattr(read(**{name: good}).policy, attribute) == value
+
+
+def test_every_rule_is_tested_above() -> None:
+    """And its default at the top of this file."""
+    assert {attribute for _, _, attribute, _ in RULES} == {field.name for field in fields(Policy)}
 
 
 BAD = {
