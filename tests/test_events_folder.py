@@ -60,6 +60,8 @@ REASONS = {
     },
     "planned": {"dry-run", "needs-approval"},
 }
+# Reasons that rest on one tag or one entry of the metadata, which is in the evidence. The schema says so too.
+MARKED = {"protected", "kept-until"}
 REFUSALS = {
     "too-old",
     "expired",
@@ -157,7 +159,7 @@ def evidence(reason: str, **changes: object) -> dict[str, object]:
         "locked": reason == "locked",
         "launched": reason != "never-launched",
         "flavor": "physical.o2.medium",
-        "tag": "autostop=never" if reason in ("protected", "kept-until") else None,
+        "tag": "autostop=never" if reason in MARKED else None,
         "metadata": None,
         "updated": "2026-11-20T18:00:00.000Z",
         "event_time": "2026-11-20T19:00:00.000Z",
@@ -410,7 +412,8 @@ def test_result_sample_counts_its_rows_right(name: str) -> None:
     """The summary counts the rows, and no server is there twice."""
     data = sample(f"out/{name}")["data"]
     counted = Counter(server["outcome"] for server in data["servers"])
-    assert data["summary"] == {outcome: counted[outcome] for outcome in REASONS}
+    expected = {outcome: counted[outcome] for outcome in REASONS}
+    assert data["summary"] == expected, f"data.summary of events/samples/out/{name} must count its servers"
     assert len({server["id"] for server in data["servers"]}) == len(data["servers"])
 
 
@@ -429,8 +432,17 @@ def test_result_samples_cover_every_type_outcome_reason_and_refusal() -> None:
     events = [sample(f"out/{name}") for name in RESULTS]
     pairs = {(server["outcome"], server["reason"]) for event in events for server in event["data"]["servers"]}
     assert {event["type"] for event in events} == RESULT_TYPES
-    assert pairs == {(outcome, reason) for outcome, reasons in REASONS.items() for reason in reasons}
+    expected = {(outcome, reason) for outcome, reasons in REASONS.items() for reason in reasons}
+    assert pairs == expected, "a sample in events/samples/out/ must have a server with each reason"
     assert {event["data"]["refusal"] for event in events} == REFUSALS | {None}
+
+
+def test_the_schema_allows_tag_and_metadata_for_the_reasons_that_rest_on_them() -> None:
+    """The list of reasons in the schema is that of the tests."""
+    rules = SCHEMAS["result.v1.json"]["$defs"]["server"]["allOf"]
+    (rule,) = [rule for rule in rules if "tag" in json.dumps(rule.get("then", {}))]
+    message = "events/schemas/result.v1.json: the rule about evidence.tag must name the reasons of MARKED"
+    assert set(rule["if"]["properties"]["reason"]["enum"]) == MARKED, message
 
 
 def test_no_sample_calls_an_accepted_server_stopped() -> None:
@@ -739,4 +751,4 @@ def test_readme_names_every_type_outcome_reason_and_refusal() -> None:
     words = set(re.findall(r"`([^`\s]+)`", text))
     types = INCOMING_TYPES | {kind.removeprefix(PREFIX) for kind in RESULT_TYPES}
     reasons = {reason for group in REASONS.values() for reason in group}
-    assert (types | set(REASONS) | reasons | REFUSALS) - words == set()
+    assert (types | set(REASONS) | reasons | REFUSALS) - words == set(), "`make readme` writes the table of reasons"

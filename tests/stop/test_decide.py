@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from handler.stop.decide import KEEP_UNTIL, decide, is_bare_metal
 from handler.stop.evidence import Action, History, Lookup, UnreadEntry
-from handler.stop.model import Decision, Move, Policy, Reason, Selector, Server, StopAttempt
+from handler.stop.model import Decision, Move, Outcome, Policy, Reason, Selector, Server, StopAttempt
 from tests.stop.fakes import ID, NOW, acts, asked, seconds, seen
+from tests.test_events_folder import MARKED
 
 VM_STATES = [
     "active",
@@ -254,12 +256,29 @@ def test_each_guard_alone_prevents_the_stop(reason: Reason, facts: dict[str, Any
     """One objection is enough."""
     decision = judge("active", **facts)
     assert (decision.move, decision.reason) == (Move.LEAVE, reason)
+    names_entry = decision.tag is not None or decision.metadata is not None
+    assert names_entry is (reason in MARKED), "MARKED in tests/test_events_folder.py must have what rests on a tag"
+
+
+def test_every_guard_is_tested_here() -> None:
+    """The next one too. The others depend on history, settings and plans, and are tested further down."""
+    others = {Reason.STARTED_SINCE, Reason.NOT_OPTED_IN, Reason.CHANGED_SINCE_PLAN}
+    skipped = {reason for reason in Reason if reason.outcome is Outcome.SKIPPED}
+    assert {reason for reason, _ in GUARDS} == skipped - others, "GUARDS must have a row for each guard"
+
+
+def _merged(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return the facts of all rows in one server: tags and metadata add up."""
+    merged: dict[str, Any] = {}
+    for facts in rows:
+        merged |= {name: merged[name] | value if name in merged else value for name, value in facts.items()}
+    return merged
 
 
 @pytest.mark.parametrize("first", range(len(GUARDS)))
 def test_the_guards_have_an_order(first: int) -> None:
     """The first is named: other project, protected, kept until, locked, not bare metal; then not opted in."""
-    facts = {name: value for _, more in GUARDS[first:] for name, value in more.items()}
+    facts = _merged(facts for _, facts in GUARDS[first:])
     assert judge("active", policy=Policy(only=("autostop", "allowed")), **facts).reason is GUARDS[first][0]
 
 

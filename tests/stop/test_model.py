@@ -10,35 +10,20 @@ import pytest
 from handler.stop.meanings import MEANINGS
 from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult
 from tests.stop.fakes import ID, NOW, asked, id_of, seen
-
-# As the contract's table has it, written out once more by hand.
-TABLE = {
-    "stopped": {"confirmed"},
-    "accepted": {"accepted"},
-    "unchanged": {"already-stopped", "already-stopping"},
-    "skipped": {
-        "protected", "kept-until", "locked", "not-bare-metal", "started-since", "other-project", "not-opted-in",
-        "changed-since-plan",
-    },
-    "failed": {
-        "not-found", "wrong-state", "power-still-on", "busy", "deleting", "never-launched", "forbidden", "conflict",
-        "rejected", "reverted", "cloud-error",
-    },
-    "planned": {"dry-run", "needs-approval"},
-}  # fmt: skip
+from tests.test_events_folder import REASONS
 
 
 def test_every_reason_belongs_to_the_outcome_of_the_contract() -> None:
-    """Each outcome has exactly the reasons of the contract, and each reason exactly one outcome."""
+    """Each outcome has the reasons that are written out by hand for the events, and each reason one outcome."""
     paired: dict[str, set[str]] = {outcome.value: set() for outcome in Outcome}
     for reason in Reason:
         paired[reason.outcome.value].add(reason.value)
-    assert paired == TABLE
+    assert paired == REASONS, "REASONS in tests/test_events_folder.py must have each reason under its outcome"
 
 
 def test_each_reason_has_one_plain_sentence() -> None:
     """None is missing, none is left over, no two are the same, and none breaks the table."""
-    assert list(MEANINGS) == list(Reason)
+    assert list(MEANINGS) == list(Reason), "handler/stop/meanings.py must have each reason, in the order of Reason"
     assert len(set(MEANINGS.values())) == len(Reason)
     for sentence in MEANINGS.values():
         assert re.fullmatch(r"[A-Z][^|\n.]+\.", sentence)
@@ -71,7 +56,7 @@ def _report(*reasons: Reason) -> Report:
 @pytest.mark.parametrize("reason", Reason)
 def test_one_failed_server_makes_the_report_failed(reason: Reason) -> None:
     """A report has failed if at least one server has, and nothing but the outcome `failed` counts as that."""
-    assert _report(Reason.CONFIRMED, reason).failed is (reason.value in TABLE["failed"])
+    assert _report(Reason.CONFIRMED, reason).failed is (reason.value in REASONS["failed"])
 
 
 def test_a_report_counts_its_outcomes() -> None:

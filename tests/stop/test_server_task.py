@@ -29,7 +29,7 @@ from handler.stop.evidence import Action, History
 from handler.stop.model import Outcome, Policy, Reason, ServerResult
 from handler.stop.ports import ReadSingly, StopFailed, Taken
 from tests.stop.fakes import ID, NOW, START, Scenario, Script, acts, seconds, seen
-from tests.stop.test_model import TABLE
+from tests.test_events_folder import REASONS
 
 CONFLICT = StateConflict("busy", status=409, request_id="req-409")
 FAULT = CloudFault("broken", status=500, request_id="req-500")
@@ -101,7 +101,7 @@ def test_every_reason_can_be_reached(reason: Reason) -> None:
     """The vocabulary has no word that nothing leads to, and each comes with the contract's outcome and a sentence."""
     result = WAYS[reason]()
     assert result.reason is reason
-    assert reason.value in TABLE[result.outcome.value]
+    assert reason.value in REASONS[result.outcome.value]
     assert result.detail.endswith(".")
 
 

@@ -22,12 +22,12 @@ _ENVIRONMENTS_A_ROUND = 25
 _LONG = 10_000
 _PATIENCE = 4
 # Approvals are not part of the model yet.
-_NOT_MODELLED = frozenset(
+NOT_MODELLED = frozenset(
     {"needs-approval", "changed-since-plan", "approval-invalid", "approval-expired", "approval-self"}
 )
 _REQUIRED = {
-    "reasons": [reason.value for reason in Reason if reason not in _NOT_MODELLED],
-    "refusals": [refusal.value for refusal in Refusal if refusal not in _NOT_MODELLED],
+    "reasons": [reason.value for reason in Reason if reason not in NOT_MODELLED],
+    "refusals": [refusal.value for refusal in Refusal if refusal not in NOT_MODELLED],
     "faults": [str(fault) for fault in FAULTS],
     "problems": list(PROBLEMS),
     "runs shared": [""],

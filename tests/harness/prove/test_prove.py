@@ -12,10 +12,13 @@ from concurrent.futures import TimeoutError as FutureTimeout
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from handler.stop.model import Outcome, Reason
 from tests.harness.prove import scheduler
+from tests.harness.prove.__main__ import NOT_MODELLED
 from tests.harness.prove.breakages import BREAKAGES, find
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.counters import Counters
+from tests.harness.prove.invariants import _OUTCOMES
 from tests.harness.prove.machine import COUNTERS, Machine, run_round
 
 # The shortest way to a violation takes minutes to find, and is for the long run.
@@ -48,6 +51,15 @@ def test_every_invariant_holds_whatever_goes_wrong() -> None:
 def test_a_removed_guard_is_found(breakage: str) -> None:
     """A state machine that finds nothing proves nothing; `make breakages` tries each guard."""
     assert find(breakage) is not None
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in NOT_MODELLED])
+def test_each_reason_is_in_the_model(reason: Reason) -> None:
+    """A new guard is modelled and broken once; SHAPES in environment.py has servers that it keeps running."""
+    message = f"_OUTCOMES in tests/harness/prove/invariants.py must have {reason}"
+    assert _OUTCOMES.get(reason, "failed") == reason.outcome, message
+    if reason.outcome is Outcome.SKIPPED:
+        assert reason in BREAKAGES, f"BREAKAGES in tests/harness/prove/breakages.py must have {reason}"
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
