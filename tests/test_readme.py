@@ -7,10 +7,12 @@ import re
 
 import pytest
 
+from handler.inbound.webhooks.registry import SWITCHES
 from tests.conftest import ROOT
 from tests.readme import EVENTS, SETTINGS, settings_page, with_reasons
 
 README = (ROOT / "README.md").read_text()
+WEBHOOKS = (ROOT / "events" / "webhooks.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 
@@ -45,6 +47,13 @@ def test_documents_name_only_make_targets_that_exist() -> None:
     for document in [ROOT / "README.md", *ROOT.glob("[!.]*/**/*.md"), ROOT / "CONTRIBUTING.md"]:
         named = set(re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", document.read_text(), re.MULTILINE))
         assert {one or other for one, other in named} <= targets, document
+
+
+@pytest.mark.parametrize("path", SWITCHES)
+def test_each_producer_is_in_the_table_of_the_documents(path: str) -> None:
+    """What it acts on, where the ids stand, and how it authenticates."""
+    rows = [line.split(" | ")[0] for line in WEBHOOKS.splitlines() if line.startswith("| `/")]
+    assert any(f"`{path}`" in row for row in rows), f"events/webhooks.md must have a row for {path}"
 
 
 def test_the_readme_names_only_settings_that_exist() -> None:

@@ -33,7 +33,7 @@ from handler.settings import declared
 from handler.settings.common import wanted_signals
 from handler.settings.env import Secret, SettingsError
 from handler.settings.login import CloudLogin
-from handler.settings.notify_chat import NotifySettings
+from handler.settings.notify_chat import ChatName, NotifySettings
 from handler.settings.notify_chat import from_environ as notify_settings
 from handler.settings.receive_webhook import WebhookSettings
 from handler.settings.receive_webhook import from_environ as webhook_settings
@@ -84,7 +84,7 @@ WEBHOOK_MARKS = {
 # Who knows the URL may post.
 NOTIFY_MARKS = {
     f"AUTOSTOP_NOTIFY_{chat}_URL": f"https://127.0.0.1:1/marked-hook-of-{chat.lower()}"
-    for chat in ("SLACK", "MATTERMOST", "TEAMS", "ROCKETCHAT", "TEXT")
+    for chat in (name.upper() for name in ChatName)
 }
 MARKS = {**LOGIN_MARKS, **STOP_MARKS, **WEBHOOK_MARKS, **NOTIFY_MARKS}
 WRONG = "marked-wrong-token"

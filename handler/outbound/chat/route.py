@@ -20,8 +20,6 @@ _PATHS: Mapping[ChatName, re.Pattern[str]] = {
     ChatName.MATTERMOST: re.compile(r"(/[^/]+)*/hooks/commands/[^/]+"),
 }
 
-_SPEAKING = (ChatName.SLACK, ChatName.MATTERMOST, ChatName.TEAMS, ChatName.ROCKETCHAT)
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -86,4 +84,4 @@ def _answered(url: str, settings: NotifySettings) -> ChatName | None:
 def _spoken(source: str) -> ChatName | None:
     """The chat that an event of `receive_webhook` comes from: its source ends like the path it was sent to."""
     word = source.rpartition("/")[2]
-    return next((chat for chat in _SPEAKING if chat == word), None)
+    return next((chat for chat in ChatName if chat == word and chat is not ChatName.TEXT), None)

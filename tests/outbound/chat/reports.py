@@ -6,25 +6,23 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.cloudevents.result_events import read
-from handler.outbound.chat import mattermost, plain, rocketchat, slack, teams
+from handler.outbound.chat.post import _MODULES
 from handler.outbound.chat.route import MattermostButtons
 from handler.settings.env import Secret
+from handler.settings.notify_chat import ChatName
 from handler.stop.model import Approver, PlanOffer, Reason, Refusal, Report, ServerResult
 from tests.stop.fakes import NOW, asked, id_of
 from tests.test_events_folder import EVENTS
 
 BUTTONS = MattermostButtons("https://hooks.example/mattermost", Secret("the-key-of-the-samples-is-public"))
 CHATS: dict[str, ModuleType] = {
-    "slack": slack,
-    "mattermost": mattermost,
-    "teams": teams,
-    "rocketchat": rocketchat,
-    "text": plain,
+    chat.value: import_module(f"handler.outbound.chat.{_MODULES.get(chat, chat)}") for chat in ChatName
 }
 
 
