@@ -46,7 +46,7 @@ _NOT_FOR_STOP = (
     "handler.settings.chat",
     "handler.settings.chat_actions",
     "handler.keep",
-    "handler.durations",
+    "handler.settings.durations",
     *_APPROVAL,
 )
 # Modules of ours that a cold start of `stop_servers` may load. A new one that every event needs may raise it.

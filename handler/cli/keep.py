@@ -43,7 +43,7 @@ def _time(text: str) -> datetime:
 
 
 def _duration(text: str) -> timedelta:
-    from handler import durations
+    from handler.settings import durations
 
     return durations.parse(text)
 

@@ -10,12 +10,13 @@ from datetime import datetime
 
 from cloudevents.http import CloudEvent
 
-from handler import durations, rfc3339
+from handler import rfc3339
 from handler.event_types import KEEP_COMPLETED, KEEP_FAILED
 from handler.keep.decide import written
 from handler.keep.model import KeepReport, KeepRequest, KeepResult, Outcome
 from handler.outbound.logs import about
 from handler.outbound.result import selector_row
+from handler.settings import durations
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from cloudevents.http import CloudEvent
 
-from handler import durations
 from handler.cloud.metadata import MetadataClouds
 from handler.errors import RetryableError
 from handler.http_client import HttpClient, host_of
@@ -31,6 +30,7 @@ from handler.outbound.keep import keep_result_event, log_keep_report, log_keep_s
 from handler.outbound.logs import FailedCalls, log_received, log_started, log_unhandled
 from handler.outbound.result import batch, binary
 from handler.outbound.sink import Sink
+from handler.settings import durations
 from handler.settings.keep_servers import KeepSettings
 from handler.stop.executor import ThreadExecutor
 

@@ -164,7 +164,7 @@ def _notice_for(value: object, now: datetime, violations: list[Violation]) -> da
     """Read the time that notice is given for: RFC 3339, or a duration such as `1h`."""
     if value is None:
         return None
-    from handler import durations
+    from handler.settings import durations
 
     text = value if isinstance(value, str) else ""
     try:

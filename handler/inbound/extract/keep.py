@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from handler import durations, event_types, rfc3339
+from handler import event_types, rfc3339
 from handler.errors import BadEvent, CallerForbidden, Violation
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract.canonical import (
@@ -21,6 +21,7 @@ from handler.inbound.extract.canonical import (
 from handler.inbound.skip import Skip
 from handler.inbound.trace_context import traced
 from handler.keep.model import KeepRequest
+from handler.settings import durations
 from handler.stop.model import UUID
 
 _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}

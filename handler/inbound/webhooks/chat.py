@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from typing import assert_never
 from urllib.parse import urlsplit
 
-from handler import durations
 from handler.errors import Acceptance
 from handler.event_types import KEEP_REQUESTED, STOP_APPROVED, STOP_REQUESTED
 from handler.inbound.http.responses import Answer
@@ -33,6 +32,7 @@ from handler.inbound.webhooks.grammar import (
 from handler.inbound.webhooks.model import WebhookRequest
 from handler.keep.decide import written
 from handler.keep.model import KeepRequest
+from handler.settings import durations
 from handler.settings.receive_webhook import People
 from handler.stop.meanings import REFUSALS
 from handler.stop.model import Approver, Refusal, StopRequest
