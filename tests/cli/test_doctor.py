@@ -510,6 +510,18 @@ def test_a_token_for_the_sink_is_checked(cloud: Simulator, tmp_path: Path) -> No
     assert "secret-of-the-sink" not in str(found)
 
 
+def test_callers_that_may_approve_what_they_ask_for_are_a_warning(cloud: Simulator) -> None:
+    """Only where plans can be signed; with named approvers it is ok."""
+    keys = {"AUTOSTOP_APPROVAL_KEYS": "k" * 32}
+    bearer = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "token-that-asks-only"}
+    assert "approvals" not in checked(cloud, **bearer)
+    found = checked(cloud, **bearer, **keys)["approvals"]
+    assert found.status is Status.WARNING
+    assert "AUTOSTOP_APPROVER_TOKENS" in found.fix
+    named = checked(cloud, **bearer, **keys, AUTOSTOP_APPROVER_TOKENS="token-that-approves")
+    assert named["approvals"].status is Status.OK
+
+
 def test_an_issuer_that_gives_its_keys_is_ok(cloud: Simulator) -> None:
     """They are fetched as the function fetches them, and counted."""
     with Issuer() as issuer:

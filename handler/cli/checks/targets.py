@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from handler.cli.checks import TIMEOUT, Check, OnCheck, error, network, ok, warning
 from handler.errors import CloudError, KeysUnreachable
-from handler.settings.common import InboundAuth, SinkSettings
+from handler.settings.common import Callers, InboundAuth, SinkSettings
 from handler.settings.stop_servers import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def stop_servers(settings: Settings, server_id: str | None, on_check: OnCheck) -
     from handler.cli.checks.cloud import cloud
 
     yield from _callers(settings.callers.inbound_auth, settings.callers.oidc, on_check)
+    if settings.approval.keys:
+        yield _approvals(settings.callers)
     yield from cloud(settings, server_id, on_check)
     on_check("sink")
     if settings.result_topic:
@@ -110,6 +112,14 @@ def _callers(auth: InboundAuth, oidc: OidcSettings | None, on_check: OnCheck) ->
     if oidc is not None:
         on_check("issuer")
         yield _issuer(oidc)
+
+
+def _approvals(callers: Callers) -> Check:
+    """Check that callers that may ask for a stop cannot approve it as well."""
+    if callers.names_approvers:
+        return ok("approvals", "only the named callers may approve")
+    fix = "Set AUTOSTOP_APPROVER_TOKENS (bearer) or AUTOSTOP_APPROVER_SUBJECTS (oidc), usually to receive_webhook's."
+    return warning("approvals", "every caller that may ask for a stop may also approve it", fix)
 
 
 def _issuer(settings: OidcSettings) -> Check:
