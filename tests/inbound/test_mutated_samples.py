@@ -30,6 +30,8 @@ from tests.test_events_folder import EVENTS, names, structured
 CHATS = {"/slack", "/mattermost", "/teams", "/rocketchat"}
 # What fires, and what does not or is not known to.
 FIRING = {"firing", "alarm", "ALARM", "Fired", "success", "notification", "Notification", "normal"}
+# Paths whose state is a number, which stands for other things elsewhere: the tests of the producer change it.
+NUMBERED: set[str] = set()
 OTHER = ["resolved", "ok", "OK", "Resolved", "failed", "insufficient data", "NoData", "Firing?", "", None, True, 1]
 SEVERAL = {"batch.json", "smn-three-records.json"}
 VENDOR = Vendor()
@@ -199,7 +201,8 @@ def test_each_producer_has_a_sample_whose_state_is_known_here() -> None:
     """The test below changes the word for the firing state, and so must find it."""
     paths = {sample.path for sample in SAMPLES if _words(sample.body)}
     for path in {sample.path for sample in SAMPLES if sample.path.startswith("/")}:
-        assert path in paths, f"FIRING above must have the word with which {path} fires"
+        message = f"FIRING above must have the word with which {path} fires, or NUMBERED the path if it is a number"
+        assert path in paths | NUMBERED, message
 
 
 @settings(max_examples=100)
