@@ -36,6 +36,8 @@ class ByPath(dict[str, dict[str, Any]]):
 
 ACTS = ByPath({pair["path"]: pair for pair in reversed(SAMPLES) if pair["event"]})
 """For each path a sample that is handed on."""
+SENDS_FORMS = {pair["path"] for pair in SAMPLES if "urlencoded" in pair["headers"].get("content-type", "")}
+"""Paths of producers whose body is a form; else it is JSON."""
 
 
 # --- tokens
@@ -196,14 +198,9 @@ for _path in SWITCHES.keys() & WAYS.keys():
     ENVIRON |= _environ(WAYS[_path])
 
 
-def sends_forms(path: str) -> bool:
-    """Say whether the producer's body is a form; else it is JSON."""
-    return "urlencoded" in ACTS[path]["headers"]["content-type"]
-
-
 def encoded(path: str, document: Any) -> bytes:
     """Return a body as the producer writes it."""
-    return form(document) if sends_forms(path) else json.dumps(document).encode()
+    return form(document) if path in SENDS_FORMS else json.dumps(document).encode()
 
 
 def authenticated(path: str, document: Any, vendor: Vendor) -> Sent:

@@ -23,6 +23,7 @@ from tests.inbound.webhooks.authentication import (
     ENVIRON,
     KEY,
     SECRET,
+    SENDS_FORMS,
     SENT,
     WAYS,
     BySignature,
@@ -31,7 +32,6 @@ from tests.inbound.webhooks.authentication import (
     authenticated,
     authenticated_bytes,
     encoded,
-    sends_forms,
 )
 from tests.inbound.webhooks.scene import NOW, Scene, flip, refused, says
 from tests.inbound.webhooks.vendor import Vendor
@@ -313,7 +313,7 @@ def test_a_message_is_taken_within_five_minutes(sent: Callable[[int], tuple[int,
 UNREADABLE = [b"", b"{", b"[]", b"5", b'"x"', b"\xff", b"a=b", b'{"a": NaN}', b'{"token": ["x"]}']
 
 
-@pytest.mark.parametrize("path", [path for path in ACTS if path not in BODY_AUTHENTICATES and not sends_forms(path)])
+@pytest.mark.parametrize("path", [path for path in ACTS if path not in BODY_AUTHENTICATES and path not in SENDS_FORMS])
 @pytest.mark.parametrize("body", UNREADABLE[:-1], ids=repr)
 def test_an_authenticated_body_that_is_no_json_object_is_400(path: str, body: bytes) -> None:
     """It comes from the producer, which is told what is wrong; nothing is handed on."""
