@@ -20,10 +20,12 @@ def write(name: str) -> None:
         name: of its file, without `.json`.
     """
     pair = json.loads((GOLDEN / f"{name}.json").read_text())
-    pair["status"], events = play(pair, Vendor())
-    pair["event"] = events[0] if events else None
+    answer, events = play(pair, Vendor())
+    pair["status"], pair["event"] = answer.status, events[0] if events else None
     (GOLDEN / f"{name}.json").write_text(json.dumps(pair, indent=1, ensure_ascii=False) + "\n")
-    print(f"{name}: status {pair['status']}, {'an event' if events else 'no event'}")
+    print(f"{name}: status {answer.status}, {'an event' if events else 'no event'}")
+    if answer.status >= 400:
+        print(answer.body.decode())
 
 
 if __name__ == "__main__":

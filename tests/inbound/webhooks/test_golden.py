@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cloudevents.conversion import to_dict
 
+from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
 from handler.inbound.webhooks.smn import Smn
 from handler.outbound.stop_request import stop_request_event
@@ -23,23 +24,23 @@ def vendor() -> Vendor:
     return Vendor()
 
 
-def play(pair: Any, vendor: Vendor) -> tuple[int, list[dict[str, Any]]]:
-    """Send what the producer sends: the status of the answer, and the events that were handed on."""
+def play(pair: Any, vendor: Vendor) -> tuple[Answer, list[dict[str, Any]]]:
+    """Send what the producer sends: the answer, and the events that were handed on."""
     environ = {**ENVIRON, **pair["settings"]}
     here = Scene(**environ)
     settings = from_environ(environ)
     here.producers["/smn"] = Smn(settings, "/bms-autostop/smn", vendor.get)  # type: ignore[index]
     body, headers, query = authenticated(pair["path"], pair["body"], vendor)
     answer = here.post(pair["path"], body, {**pair["headers"], **headers}, query=query)
-    return answer.status, [dict(to_dict(stop_request_event(request, {}))) for request in here.handed]
+    return answer, [dict(to_dict(stop_request_event(request, {}))) for request in here.handed]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_golden_pair_comes_true(name: str, vendor: Vendor) -> None:
     """The whole event, or none, and the status; and no UUID of anything else is among the servers."""
     pair = json.loads((GOLDEN / f"{name}.json").read_text())
-    status, events = play(pair, vendor)
-    assert status == pair["status"]
+    answer, events = play(pair, vendor)
+    assert answer.status == pair["status"], answer
     expected = [] if pair["event"] is None else [pair["event"]]
     assert events == expected, f"python -m tests.inbound.webhooks {name} writes the event of the sample"
     for event in events:
