@@ -10,6 +10,7 @@ import pytest
 from handler.cloud.dry_run import DryRunCloud
 from handler.errors import (
     BudgetSpent,
+    CallDenied,
     CloudError,
     CloudFault,
     CloudThrottled,
@@ -22,7 +23,7 @@ from handler.stop.model import Reason, ServerResult
 from handler.stop.pauses import backoff
 from handler.stop.ports import Taken
 from handler.stop.server_task import ServerTask
-from tests.stop.fakes import NOW, START, FakeExecutor, Raised, Scenario, Script, id_of, seconds, seen
+from tests.stop.fakes import NOW, START, FakeExecutor, Raised, Scenario, Script, acts, id_of, seconds, seen
 
 OFF = "active/powering-off"
 DOWN = CloudUnreachable("down", status=503)
@@ -166,6 +167,19 @@ def test_causes_are_named_once_each_and_in_order() -> None:
         play.report()
     assert caught.value.retry_after is None
     assert isinstance(caught.value.__cause__, CloudError)
+    assert caught.value.cause == DOWN.cause
+
+
+def test_each_failed_call_is_reported_but_no_history_that_cannot_be_had() -> None:
+    """The row of the server says that; answers are no failures."""
+    failures: list[CloudError] = []
+    recent, denied = seen("active", updated=NOW), CallDenied("no", status=403)
+    play = Scenario(Script(DOWN, recent, "stopped", histories=[denied]), time=NOW - seconds(60))
+    (server,) = play.report(on_failure=failures.append).servers
+    assert (server.reason, failures) == (Reason.CONFIRMED, [DOWN])
+    failing, broken = Script(recent, "stopped", histories=[DOWN, acts()]), failures[:0]
+    Scenario(failing, time=NOW - seconds(60)).report(on_failure=broken.append)
+    assert broken == [DOWN]
 
 
 def test_each_result_is_reported_as_soon_as_it_is_there() -> None:

@@ -606,6 +606,7 @@ def test_a_server_whose_job_failed_is_never_accepted(reads: list[Any], reason: R
     result = play.result()
     assert result.reason is reason
     assert ("BMS.1007: no power unit" in result.detail) is (reason is not Reason.CONFIRMED)
+    assert result.request_id == ("req-404" if reason is Reason.NOT_FOUND else "req-1")
     assert len(play.cloud.of("stop")) == 1
 
 
