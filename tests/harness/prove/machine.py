@@ -59,7 +59,8 @@ _STATUSES = (400, 403, 404, 409, 413, 429, 500, 502, 503, 504)
 # What the BMS API may give as a cause: states, unknown servers, rights, its own failures, our mistakes.
 _CODES = ("BMS.0035", "BMS.0040", "BMS.0033", "BMS.1007", "BMS.0018", "BMS.0212", "X.1")
 # Of an error document that a stop is answered with in spite of its 2xx status.
-_DOCUMENTS = ("BMS.0288", "BMS.1006", "X.1")
+_NOT_FOUND_DOCUMENT = "BMS.1006"
+_DOCUMENTS = ("BMS.0288", _NOT_FOUND_DOCUMENT, "X.1")
 # The kinds of faults that an environment has or does not have.
 FAULT_KINDS = (
     "status", "code", "error document", "cut", "rival", "lost answer", "network", "history", "login", "token",
@@ -335,14 +336,21 @@ class Machine(RuleBasedStateMachine):
         pause=st.integers(3, 7),
         action=st.sampled_from(["start", "reboot"]),
         hide=st.booleans(),
+        contradictory=st.booleans(),
         when=st.sampled_from(["now", "none"]),
     )
-    def start_after_lost_answer(self, pause: int, action: str, hide: bool, when: str) -> None:
-        """Let a user start a server after a stop whose answer got lost; the cloud may not show its history."""
+    def start_after_lost_answer(self, pause: int, action: str, hide: bool, contradictory: bool, when: str) -> None:
+        """Let a user start a server after a stop of which it is not certain what became; its history may not be shown.
+
+        Its answer got lost, or is an error document with a status that says success.
+        """
         which = self._target(CallKind.STOP, None, ask=True)
         if which is None:
             return
-        self.lose_answer(which, 504)
+        if contradictory and "error document" in self.faults:
+            self.answer_with_error_document(which, _NOT_FOUND_DOCUMENT, ask=False)
+        else:
+            self.lose_answer(which, 504)
         if hide:
             self._fail(CallKind.ACTIONS, which, 403, 5)
         self.ask([which], pause, 0, when, dry_run=False, since=None)
