@@ -69,7 +69,7 @@ class Container:
             return Probe(), False
         settings = self._shared.settings
         try:
-            approver = caller.prove(request.headers, settings.callers, request.received + call.budget(settings))
+            approver = caller.authenticate(request.headers, settings.callers, request.received + call.budget(settings))
         except Unauthenticated:
             if request.path == _INVOKE and (inside := gateway_request(request)) is not None:
                 return inside, False

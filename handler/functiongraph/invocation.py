@@ -76,7 +76,7 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
                 assert_never(unknown)
     except RetryableError as error:
         _LOG.warning("call not handled", extra=error.log_fields())
-        raise NotHandled(f"{error.name}: {responses.told(error)}") from None
+        raise NotHandled(f"{error.name}: {responses.detail_of(error)}") from None
     except AutostopError as error:
         _LOG.warning("call not handled", extra=error.log_fields())
         raise NeverPossible(str(error)) from None
@@ -121,7 +121,7 @@ def _gateway_answer(shared: SharedResources, request: GatewayRequest, call: Call
     http = request.http(shared.settings.max_body, received)
     approver = False
     if http.method == "POST":
-        approver = caller.prove(http.headers, shared.settings.callers, received + call.budget(shared.settings))
+        approver = caller.authenticate(http.headers, shared.settings.callers, received + call.budget(shared.settings))
     service = Service(call.settings(shared.settings), shared)
     if http.method != "POST":
         return service.endpoint().answer(http)

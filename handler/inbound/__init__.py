@@ -1,1 +1,1 @@
-"""From HTTP to what is asked: who calls, is it an event, which servers."""
+"""From an HTTP request to stop requests: authentication, decoding, extraction."""

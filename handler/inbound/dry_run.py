@@ -1,8 +1,8 @@
-"""Where producers let people and rules say that a message is a dry run.
+"""Recognition of dry runs wherever a producer lets people or rules ask for one.
 
-A member called `dry_run`, in any case and with `-` or `_`, counts wherever it stands: label, annotation, property,
-variable, trait, header or query parameter. What is close to that name, and a value that is neither true nor false, is
-an error of the message: its author expects that nothing is stopped.
+A member called `dry_run`, in any case and with `-` or `_`, counts wherever it is: label, annotation, property,
+variable, trait, header or query parameter. A name that is close to it, and a value that is neither true nor false, are
+violations: the author of the message expects that nothing is stopped.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ _MISSPELT = "must have its member spelled dry_run"
 
 
 def flag(value: object) -> bool | None:
-    """Return the boolean that a value is, or is the text of; None for every other value."""
+    """Return a boolean, or that of a text; None for every other value."""
     if isinstance(value, bool):
         return value
     return {"true": True, "false": False}.get(value.strip().casefold()) if isinstance(value, str) else None
 
 
 def is_name(name: str) -> bool:
-    """Say whether a member of this name tells whether the message is a dry run."""
+    """Return whether a member of this name asks for a dry run."""
     return names.normalized(name) == _NAME
 
 
 def requested_in(document: object, at: str, violations: list[Violation]) -> bool:
-    """Say whether any part of a document asks for a dry run.
+    """Return whether any part of a document asks for a dry run.
 
     Args:
         document: JSON, at any depth: members by their name, entries with `key` or `name` beside `value` (variables of
             GitLab), and arrays of a name, a number and a value (traits of Aodh).
-        at: what a flaw calls the document.
-        flaws: gets what is misspelt or unreadable.
+        at: path of the document in violations.
+        violations: receives those found.
     """
     requested = False
     # No recursion: a document may be nested as deep as the parser allows.
@@ -63,10 +63,10 @@ def requested_in(document: object, at: str, violations: list[Violation]) -> bool
 
 
 def requested(document: object, at: str) -> bool:
-    """Say whether any part of a document asks for a dry run; see `requested_in`.
+    """Return whether any part of a document asks for a dry run; see `requested_in`.
 
     Raises:
-        BadEvent: a part does so in a way that is not understood.
+        BadEvent: a part is misspelt, or neither true nor false.
     """
     violations: list[Violation] = []
     found = requested_in(document, at, violations)
@@ -76,14 +76,14 @@ def requested(document: object, at: str) -> bool:
 
 
 def requested_beside(headers: Mapping[str, str], query: str) -> bool:
-    """Say whether a header or a query parameter of a request asks for a dry run.
+    """Return whether a header or a query parameter of a request asks for a dry run.
 
     Args:
-        headers: lower-case names; attributes of events (`ce-`) are not looked at here.
+        headers: names in lower case; attributes of events (`ce-`) are not considered.
         query: undecoded.
 
     Raises:
-        BadEvent: one does so in a way that is not understood.
+        BadEvent: one is misspelt, or neither true nor false.
     """
     found = [(name.removeprefix("x-"), value) for name, value in headers.items() if name[:1] in ("d", "x")]
     if query:
@@ -92,7 +92,7 @@ def requested_beside(headers: Mapping[str, str], query: str) -> bool:
 
 
 def _read(name: str, value: object, at: str, violations: list[Violation]) -> bool:
-    # Few names are as long as this one, so the others cost next to nothing.
+    # Few names are as long as this one, so the check costs little.
     if not len(_NAME) - 1 <= len(name) <= 10 * len(_NAME):
         return False
     written = names.normalized(name)

@@ -1,10 +1,10 @@
-"""Names as people write them: which known name an unknown one stands for."""
+"""Comparison of names with their usual spellings and misspellings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-# Shorter names are too close to other words for a single edit to tell what is meant.
+# Of a shorter name, a single edit makes too many other words.
 _SHORTEST = 5
 
 
@@ -12,7 +12,7 @@ def normalized(name: str) -> str:
     """Return a name without case, dashes, underscores, spaces and characters that are not visible.
 
     Args:
-        name: what precedes its last slash, as in a Kubernetes label, is left out.
+        name: what precedes its last slash, as in a Kubernetes label, is ignored.
     """
     last = name.rpartition("/")[2]
     if not last.isascii():
@@ -27,6 +27,7 @@ def meant(name: str, known: Iterable[str]) -> str | None:
 
     Args:
         name: none of the known ones.
+        known: the known ones.
 
     Returns:
         The one that it equals but for case, dashes, underscores or a plural s, or, if that has five letters or more,
@@ -44,7 +45,7 @@ def meant(name: str, known: Iterable[str]) -> str | None:
 
 
 def one_edit_apart(one: str, other: str) -> bool:
-    """Say whether inserting, deleting or replacing one character, or swapping two neighbours, makes one the other."""
+    """Return whether one insertion, deletion, replacement or swap of neighbours makes one name the other."""
     if one == other:
         return False
     start = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

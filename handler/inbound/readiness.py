@@ -1,4 +1,4 @@
-"""How `/readyz` is answered without a call for each question."""
+"""Readiness checks whose results are reused, so that `/readyz` does not make a call for each request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _USABLE = 10.0
 
 
 class Readiness:
-    """The result of the last check, which is made in one thread at a time and at most once a second.
+    """The last readiness check, made by one thread at a time and at most once a second.
 
     Args:
         monotonic: the clock.
@@ -42,7 +42,7 @@ class Readiness:
                 raise ReadinessUnknown("A readiness check is under way.", retry_after=1.0)
             return
         try:
-            # It may have been made between the look at the result and here.
+            # Another thread may have made it meanwhile.
             if not self._use_result(_FRESH):
                 self._make(check)
         finally:
@@ -53,7 +53,7 @@ class Readiness:
         try:
             check()
         except LoginMissing:
-            # A matter of this request alone, on FunctionGraph, and no call was made.
+            # This concerns one request alone, on FunctionGraph, and no call was made.
             raise
         except AutostopError as failure:
             error = failure
@@ -62,7 +62,7 @@ class Readiness:
             raise error
 
     def _use_result(self, age: float) -> bool:
-        """Whether there is a result of at most this age; raise it if it is an error."""
+        """Return whether there is a result of at most this age, and raise it if it is an error."""
         result = self._result
         if result is None or self._monotonic() - result[0] > age:
             return False

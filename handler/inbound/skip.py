@@ -1,4 +1,4 @@
-"""What asks for nothing, and what is answered to it."""
+"""Messages that ask for no stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Skip(NamedTuple):
 
     Attributes:
         reason: for the log, in a few words.
-        response: what its sender is answered.
+        response: to its sender.
         warn: whether the operator has to change something, so that the log line is a WARNING.
     """
 

@@ -1,4 +1,4 @@
-"""W3C Trace Context, as events and requests carry it."""
+"""W3C Trace Context of events and requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TraceContext(TypedDict):
 
 
 def traced(parent: str | None, state: str | None) -> TraceContext:
-    """Return a trace context as far as it is well-formed; a malformed one is to be dropped (W3C Trace Context)."""
+    """Return a trace context without what is malformed, which must be dropped (W3C Trace Context)."""
     if parent is None or not _TRACEPARENT.fullmatch(parent):
         return TraceContext(traceparent=None, tracestate=None)
     return TraceContext(traceparent=parent, tracestate=state if _TRACESTATE.fullmatch(state or "") else None)

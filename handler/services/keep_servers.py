@@ -112,8 +112,8 @@ class KeepService:
 
     def endpoint(self) -> KeepEndpoint:
         """Return the endpoint of `keep_servers`."""
-        on_ignored = self._telemetry.ignored if self._telemetry else None
-        return KeepEndpoint(self._settings, self.handle, self.ready, on_ignored, self._readiness)
+        on_skip = self._telemetry.ignored if self._telemetry else None
+        return KeepEndpoint(self._settings, self.handle, self.ready, on_skip, self._readiness)
 
     def ready(self) -> None:
         """Raise unless the login works and the cloud's URL is known."""

@@ -337,18 +337,18 @@ def test_nothing_is_authenticated_or_decoded_twice(
     """Whatever kind of request it is."""
     decoded: list[object] = []
     checked: list[object] = []
-    loads, prove = strict_json.loads, caller.prove
+    loads, authenticate = strict_json.loads, caller.authenticate
 
     def counting_loads(raw: bytes | str) -> object:
         decoded.append(bytes(raw) if isinstance(raw, bytes) else raw)
         return loads(raw)
 
-    def counting_prove(given: Mapping[str, str], callers: Callers, until: float = float("inf")) -> None:
+    def counting_authenticate(given: Mapping[str, str], callers: Callers, until: float = float("inf")) -> None:
         checked.append(given)
-        prove(given, callers, until)
+        authenticate(given, callers, until)
 
     monkeypatch.setattr(strict_json, "loads", counting_loads)
-    monkeypatch.setattr(caller, "prove", counting_prove)
+    monkeypatch.setattr(caller, "authenticate", counting_authenticate)
     environ = {
         "AUTOSTOP_INBOUND_AUTH": "bearer",
         "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token",

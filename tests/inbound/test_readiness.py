@@ -61,7 +61,7 @@ def _meanwhile(readiness: Readiness, ask: Callable[[], None]) -> None:
         maker.join()
 
 
-def test_nobody_waits_for_a_check() -> None:
+def test_no_request_waits_for_a_check() -> None:
     """Without a result of the last ten seconds, nothing is known."""
     readiness = Readiness(FakeClock(0.0))
     unused = Check()
@@ -107,7 +107,7 @@ def test_a_call_without_a_login_says_nothing_of_others() -> None:
     assert check.made == 1
 
 
-def test_a_check_that_fails_by_a_bug_can_be_made_again() -> None:
+def test_a_check_that_fails_by_a_defect_can_be_made_again() -> None:
     """It holds nothing."""
     readiness, check = Readiness(FakeClock(0.0)), Check()
     with pytest.raises(RuntimeError):

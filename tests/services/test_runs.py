@@ -70,7 +70,7 @@ def test_a_second_delivery_gets_the_report_of_the_first(gate: Gate) -> None:
 
 
 def test_a_repeat_with_a_new_time_waits_if_the_event_says_since_when(gate: Gate) -> None:
-    """`receive_webhook` gives each delivery of an alarm by Alertmanager the time of its arrival."""
+    """Alertmanager's messages have no time: `receive_webhook` gives each delivery of an alarm its arrival."""
     runs = Runs(1)
     begun = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
     alarm = replace(REQUEST, time=begun + timedelta(minutes=1), since={id_of(1): begun})

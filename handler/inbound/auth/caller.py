@@ -1,4 +1,4 @@
-"""Who may call: proof of the caller, and the consent that a webhook sender asks for."""
+"""Authentication of the caller, and the consent that a webhook sender asks for."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ if TYPE_CHECKING:
     from handler.inbound.auth.oidc import TokenVerifier
 
 
-def prove(headers: Mapping[str, str], callers: Callers, until: float = float("inf")) -> bool:
-    """Let the caller pass, or don't.
+def authenticate(headers: Mapping[str, str], callers: Callers, until: float = float("inf")) -> bool:
+    """Authenticate the caller.
 
     Args:
-        headers: lower-case names.
-        until: how long what proves it may be waited for, on the monotonic clock: the end of the event's budget.
+        headers: names in lower case.
+        callers: the settings.
+        until: how long keys may be waited for, on the monotonic clock: the end of the event's budget.
 
     Returns:
         Whether the caller may send approvals.
 
     Raises:
-        CallerUnproven: with `bearer`, no token or none of ours; with `oidc`, none or a bad one.
-        CallerForbidden: with `oidc`, a good token of somebody who may not call.
-        KeysUnreachable: with `oidc`, whether the token is good cannot be told now.
+        Unauthenticated: with `bearer`, no token or another one; with `oidc`, none or one that is not valid.
+        CallerForbidden: with `oidc`, a valid token of a subject that may not call.
+        KeysUnreachable: with `oidc`, whether the token is valid cannot be determined now.
     """
     match callers.inbound_auth:
         case InboundAuth.NONE:
@@ -34,11 +35,11 @@ def prove(headers: Mapping[str, str], callers: Callers, until: float = float("in
         case InboundAuth.BEARER:
             scheme, _, token = headers.get("authorization", "").partition(" ")
             sent = token.strip().encode("latin-1", "replace")
-            # Every token is compared, so that the time taken does not tell which one came close.
+            # Every token is compared, so that the time taken does not depend on how much of one is right.
             hits = [hmac.compare_digest(sent, known.reveal().encode()) for known in callers.bearer_tokens]
             approvers = [hmac.compare_digest(sent, known.reveal().encode()) for known in callers.approver_tokens]
             if scheme.lower() != "bearer" or not any(hits + approvers):
-                raise Unauthenticated("A bearer token that is accepted here is needed.")
+                raise Unauthenticated("A bearer token that is accepted here is required.")
             return not callers.names_approvers or any(approvers)
         case InboundAuth.OIDC:
             names = _oidc(callers).check(headers, until)
@@ -48,17 +49,17 @@ def prove(headers: Mapping[str, str], callers: Callers, until: float = float("in
 
 
 def ready(callers: Callers) -> None:
-    """Have what callers are proved with.
+    """Check that callers can be authenticated.
 
     Raises:
-        KeysUnreachable: with `oidc`, no keys of the issuer are here, and none can be had.
+        KeysUnreachable: with `oidc`, no keys of the issuer are known, and none could be fetched.
     """
     if callers.inbound_auth is InboundAuth.OIDC:
         _oidc(callers).ready()
 
 
 def _oidc(callers: Callers) -> TokenVerifier:
-    # PyJWT and cryptography are loaded by who needs them.
+    # PyJWT and cryptography are loaded only where they are used.
     from handler.inbound.auth.oidc import verifier_for
 
     assert callers.oidc is not None
@@ -69,11 +70,11 @@ def consent(headers: Mapping[str, str], callers: Callers) -> dict[str, str]:
     """Answer the handshake of the CloudEvents webhook profile.
 
     Returns:
-        The headers of the answer. Without `WebHook-Request-Origin` it is no handshake, and they say only what is
-        allowed. The callback that a sender may offer is not visited: consent is given here or not at all.
+        The headers of the response. Without `WebHook-Request-Origin` it is no handshake, and they have the allowed
+        methods only. The callback URL that a sender may offer is not called: consent is given in the response.
 
     Raises:
-        CallerForbidden: that origin may not subscribe.
+        CallerForbidden: the origin may not subscribe.
     """
     allow = {"Allow": "POST, OPTIONS"}
     origin = headers.get("webhook-request-origin")

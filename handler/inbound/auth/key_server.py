@@ -1,6 +1,6 @@
-"""Where an issuer publishes its keys: asked with care, and only keys that tokens may be signed with are taken.
+"""Fetching of an issuer's keys: over https, without redirects, bounded in time and size.
 
-https only, no redirect, bounded in time and size; PyJWT's own client follows redirects and knows no such bounds.
+PyJWT's own client follows redirects and has no such bounds. Only keys that tokens may be signed with are used.
 """
 
 from __future__ import annotations
@@ -22,24 +22,35 @@ _CALL = "fetching the issuer's keys"
 _MOST_BYTES = 1024 * 1024
 
 _RSA_BITS = range(2048, 16385)
-# What a key of each kind may sign with. Symmetric algorithms and `none` are on no list.
+# What a key of each kind may sign with. Symmetric algorithms and `none` are not among them.
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 ALGORITHMS = (*_RSA, *_CURVES.values())
 
 
 class KeyServer:
-    """Where an issuer publishes its keys: where the settings say, or else its discovery document."""
+    """The key server of an issuer: at the URL of the settings, or at that of its discovery document.
+
+    Args:
+        settings: of the issuer.
+        monotonic: the clock, in seconds.
+    """
 
     def __init__(self, settings: OidcSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._monotonic = monotonic
 
     def __call__(self, seconds: float) -> Mapping[str, PyJWK]:
-        """Fetch the keys, by their id; those that nothing may be signed with are left out.
+        """Fetch the keys.
+
+        Args:
+            seconds: for the whole fetch.
+
+        Returns:
+            The keys by their id, without those that tokens must not be signed with.
 
         Raises:
-            KeysUnreachable: not in time, or nothing that makes sense.
+            KeysUnreachable: no valid key arrived in time.
         """
         until = self._monotonic() + seconds
         url = self._settings.jwks_url or self._discover(until)
@@ -58,29 +69,29 @@ class KeyServer:
         issuer = self._settings.issuer
         document = self._object(self._get(issuer.rstrip("/") + "/.well-known/openid-configuration", until))
         if document.get("issuer") != issuer:
-            raise KeysUnreachable("The discovery document is of another issuer than AUTOSTOP_OIDC_ISSUER.")
+            raise KeysUnreachable("The discovery document must be of the issuer AUTOSTOP_OIDC_ISSUER.")
         url = document.get("jwks_uri")
         if not isinstance(url, str) or not url.isascii() or not url.isprintable():
-            raise KeysUnreachable("The discovery document does not say where the keys are.")
+            raise KeysUnreachable("The discovery document must have a jwks_uri.")
         # An issuer that is reached over TLS cannot send us to this machine's own ports.
         if not url.startswith("https://") and not (issuer.startswith("http://") and is_safe(url)):
-            raise KeysUnreachable("The discovery document has the keys at a place that is not safe.")
+            raise KeysUnreachable("The jwks_uri of the discovery document must be an https URL.")
         return url
 
     def _get(self, url: str, until: float) -> bytes:
-        # It is asked every few minutes, so no connection is kept.
+        # A request is made every few minutes, so no connection is kept.
         client = HttpClient(verify=self._settings.ca or True, pool=1, monotonic=self._monotonic)
         try:
             status, headers, body = client.send(
                 "GET",
                 url,
-                headers={"Accept": "application/json", **self._proof(url)},
+                headers={"Accept": "application/json", **self._authorization(url)},
                 timeout=max(until - self._monotonic(), 0.1),
                 max_body=_MOST_BYTES,
             )
         except (*FAILURES, ValueError) as failure:
             cause = Cause(_CALL, host_of(url), None, call_failure(failure))
-            raise KeysUnreachable(f"The key server gave no answer ({cause.failure}).", cause=cause) from None
+            raise KeysUnreachable(f"The key server gave no response ({cause.failure}).", cause=cause) from None
         finally:
             client.close()
         if status != 200:
@@ -91,15 +102,15 @@ class KeyServer:
             )
         return body
 
-    def _proof(self, url: str) -> dict[str, str]:
-        """Our own token, for the host that the settings name and for no other."""
+    def _authorization(self, url: str) -> dict[str, str]:
+        """Return the header with our own token, for the host that the settings name and no other."""
         path = self._settings.token_file
         if not path or urlsplit(url)[:2] != urlsplit(self._settings.jwks_url or self._settings.issuer)[:2]:
             return {}
         # Read anew each time: Kubernetes renews it in place.
         token = self._file(path).decode("latin-1").strip()
         if not token.isascii() or not token.isprintable():
-            raise KeysUnreachable("AUTOSTOP_OIDC_TOKEN_FILE holds no token.")
+            raise KeysUnreachable("AUTOSTOP_OIDC_TOKEN_FILE must hold a token.")
         return {"Authorization": f"Bearer {token}"}
 
     def _file(self, path: str) -> bytes:
@@ -120,7 +131,7 @@ class KeyServer:
 
 
 def _usable(entry: dict[str, object]) -> PyJWK | None:
-    """A key that tokens may be signed with; None for any other. Only its public members are looked at."""
+    """Return a key that tokens may be signed with, of its public members alone; None for any other."""
     operations = entry.get("key_ops", ["verify"])
     if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         return None

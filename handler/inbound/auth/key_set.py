@@ -1,4 +1,4 @@
-"""The keys that an issuer signs with: kept, renewed by one thread at a time, and never as often as somebody likes."""
+"""The cached keys of an issuer: renewed by one thread at a time, and not as often as callers could make it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from handler.errors import Cause, KeysUnreachable
 
 _LOG = logging.getLogger(__name__)
 
-# Keys are looked at anew so often, so that one that the issuer has withdrawn does not count for long ...
+# Seconds after which keys are fetched again, so that one that the issuer has withdrawn does not count for long ...
 _FRESH_FOR = 600.0
-# ... but so long a key server may be down before what is known of it counts no more.
+# ... and for which cached keys count while the key server does not respond.
 _KEPT_FOR = 3600.0
-# After a fetch that did not bring the key it was made for: any caller can name a key that is not there.
+# After a fetch that did not bring the requested key: any caller can name a key that does not exist.
 _PAUSE = 3.0
 _PAUSE_AFTER_FAILURE = 10.0
 _LONGEST_PAUSE = 60.0
 _FETCH_TIMEOUT = 5.0
 _LONGEST_WAIT = 10.0
 
-# Seconds in; the keys by their id out, or KeysUnreachable.
+# Takes seconds; returns the keys by their id, or raises KeysUnreachable.
 Fetch = Callable[[float], Mapping[str, PyJWK]]
 
 
@@ -57,13 +57,14 @@ class Keys:
         self._cause: Cause | None = None
 
     def find(self, kid: str, until: float = float("inf")) -> PyJWK | None:
-        """The key of this id, or None if the issuer has no such key.
+        """Return the key of an id, or None if the issuer has no such key.
 
         Args:
+            kid: the id.
             until: how long it may be waited for, on the monotonic clock.
 
         Raises:
-            KeysUnreachable: that cannot be told now.
+            KeysUnreachable: whether there is such a key cannot be determined now.
         """
         asked = self._monotonic()
         kept = self._kept
@@ -71,14 +72,14 @@ class Keys:
         if fresh is not None:
             return fresh
         spare = kept.find(kid, asked - _KEPT_FOR)
-        # Who has a key that still counts does not wait for somebody who fetches newer ones.
+        # A caller whose key still counts does not wait for a thread that fetches newer ones.
         if spare is not None and self._lock.locked():
             return spare
         with self._alone(until):
             return self._look(kid, asked, until)
 
     def ready(self) -> None:
-        """Have keys that count.
+        """Check that there are keys that count, and fetch them otherwise.
 
         Raises:
             KeysUnreachable: there are none, and none could be fetched.
@@ -94,7 +95,7 @@ class Keys:
     @contextmanager
     def _alone(self, until: float) -> Iterator[None]:
         if not self._lock.acquire(timeout=max(min(until - self._monotonic(), _LONGEST_WAIT), 0.0)):
-            raise KeysUnreachable("The issuer's keys are being fetched, and that takes too long.")
+            raise KeysUnreachable("The issuer's keys are being fetched, which takes too long.")
         try:
             yield
         finally:
@@ -107,7 +108,7 @@ class Keys:
         if found is not None:
             return found
         if self._kept.since < asked and kid not in self._missing:
-            # It may be a new key. To call the token wrong now could lose an event.
+            # It may be a new key: a 401 now could lose an event.
             raise self._unreachable()
         if not self._missing:
             self._not_before = now + _PAUSE
@@ -115,7 +116,7 @@ class Keys:
         return None
 
     def _renew(self, asked: float, until: float = float("inf")) -> None:
-        """Fetch, unless somebody has done so since it was asked for, or it is too early or too late to do so."""
+        """Fetch the keys, unless another thread has done so since `asked`, or it is too early or too late to do so."""
         now = self._monotonic()
         if self._kept.since >= asked or now < self._not_before or now >= until:
             return
@@ -133,7 +134,7 @@ class Keys:
 
     def _unreachable(self) -> KeysUnreachable:
         return KeysUnreachable(
-            "The issuer's keys, which the caller's token is checked with, cannot be had now.",
+            "The issuer's keys, which the caller's token is checked with, cannot be fetched now.",
             retry_after=max(self._not_before - self._monotonic(), 1.0),
             cause=self._cause,
         )

@@ -21,7 +21,7 @@ from handler.settings.oidc import OidcSettings
 
 _TOKEN = re.compile(r"bearer +([\w-]+\.[\w-]+\.[\w-]+) *", re.ASCII | re.IGNORECASE)
 _MAX_TOKEN = 16 * 1024
-# Google is seen to write its name with the scheme and without it.
+# Google writes its name with and without the scheme.
 _OTHER_NAMES = {"https://accounts.google.com": "accounts.google.com"}
 # By class, as PyJWT's own messages quote the token.
 _REASONS: Mapping[type[Exception], str] = {
@@ -58,6 +58,7 @@ class TokenVerifier:
     """Checks tokens of one issuer.
 
     Args:
+        settings: of the issuer.
         keys: its keys.
     """
 
@@ -70,16 +71,16 @@ class TokenVerifier:
         """Authenticate a caller, and check that it may call.
 
         Args:
-            headers: lower-case names.
+            headers: names in lower case.
             until: how long keys may be waited for, on the monotonic clock.
 
         Returns:
             What the caller is known as, in the form of AUTOSTOP_OIDC_SUBJECTS.
 
         Raises:
-            CallerUnproven: no token, or a bad one.
-            CallerForbidden: a good token of a subject that is not on the list.
-            KeysUnreachable: whether it is good cannot be determined now.
+            Unauthenticated: no token, or one that is not valid.
+            CallerForbidden: a valid token of a subject that is not listed.
+            KeysUnreachable: whether it is valid cannot be determined now.
         """
         bearer = _TOKEN.fullmatch(headers.get("authorization", ""))
         if bearer is None or len(bearer[1]) > _MAX_TOKEN:
@@ -94,7 +95,11 @@ class TokenVerifier:
         return names
 
     def ready(self) -> None:
-        """Raise KeysUnreachable unless tokens can be checked."""
+        """Check that tokens can be checked.
+
+        Raises:
+            KeysUnreachable: there are no keys.
+        """
         self._keys.ready()
 
     def _authenticated(self, token: str, until: float) -> Mapping[str, object]:
@@ -117,7 +122,7 @@ class TokenVerifier:
             "verify_signature": key is not None,
             # One by one: without the signature PyJWT checks only what is listed.
             **dict.fromkeys(("verify_iss", "verify_aud", "verify_exp", "verify_nbf", "verify_iat"), True),
-            # Who may call is a 403 and not a 401, and `jti` is not used.
+            # A subject that may not call is a 403 and not a 401, and `jti` is not used.
             **dict.fromkeys(("verify_sub", "verify_jti"), False),
         }
         return self._jwt.decode(
@@ -131,7 +136,7 @@ class TokenVerifier:
 
 
 def verifier_for(settings: OidcSettings) -> TokenVerifier:
-    """The one proof that all who have these settings share, so that keys are fetched once."""
+    """Return the verifier of these settings, which all callers share so that keys are fetched once."""
     with _lock:
         if settings not in _made:
             _made[settings] = TokenVerifier(settings, Keys(KeyServer(settings)))
@@ -140,17 +145,17 @@ def verifier_for(settings: OidcSettings) -> TokenVerifier:
 
 def _names(claims: Mapping[str, object]) -> frozenset[str]:
     names = {_text(claims, "sub")}
-    # Anybody can sign up with somebody else's address at some issuers: it counts once it is verified.
+    # Some issuers let a user sign up with the address of another person: it counts once it is verified.
     if claims.get("email_verified") is True:
         names.add(_text(claims, "email"))
-    # Entra's name for the application that asked for the token: `appid` in version 1, `azp` in version 2. It did so
-    # for itself, and not for whoever uses it, if object and subject are the same and no scope is given.
+    # Entra's name for the application that requested the token: `appid` in version 1, `azp` in version 2. It did so
+    # for itself, and not for its user, if object and subject are the same and no scope is given.
     if "scp" not in claims and "" != _text(claims, "oid") == _text(claims, "sub"):
         names.add(f"azp:{_text(claims, 'azp' if 'azp' in claims else 'appid')}")
     return frozenset(names)
 
 
 def _text(claims: Mapping[str, object], name: str) -> str:
-    """A claim's text; empty if it is none, which no setting can be."""
+    """Return a claim that is text; empty, which no setting can be, if it is not."""
     value = claims.get(name)
     return value if isinstance(value, str) else ""

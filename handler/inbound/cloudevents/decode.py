@@ -1,7 +1,7 @@
-"""HTTP messages as CloudEvents 1.0, strictly: every flaw is named, none is repaired.
+"""Strict decoding of HTTP messages to CloudEvents 1.0: every violation is named, none is repaired.
 
 The SDK's own decoding fills in a missing `time`, takes a JSON body that does not parse as bytes, and stops at the
-first flaw. Here nothing is invented.
+first violation.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from handler.inbound.cloudevents import strict_json
 _STRUCTURED = "application/cloudevents+json"
 _BATCH = "application/cloudevents-batch+json"
 _MARK = "application/cloudevents"
-# What HTTP clients send unless told otherwise.
+# The default of HTTP clients.
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 _MOST_IN_BATCH = 100
-# Attributes travel on as headers of the result; servers take about 8 KiB a header, and encoding can triple a text.
+# Attributes become headers of the result; servers accept about 8 KiB a header, and encoding can triple a text.
 _LONGEST_ATTRIBUTE = 2048
 _REQUIRED = ("id", "source", "type")
 _TIMES = ("time", "expirytime")
 _TEXTS = ("subject", "datacontenttype", "correlationid", "traceparent", "tracestate")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _JSON_TYPE = re.compile(r"(application|text)/json|[\w.!#$&^+-]+/[\w.!#$&^+-]+\+json", re.ASCII)
-# Senders that do not know what they send, or leave it to a default, mark JSON like this.
+# Media types of JSON from senders that leave them to a default.
 _UNSPECIFIC_TYPES = ("", "application/octet-stream")
 _DEAD_LETTER_MARKS = ("knativeerrordest", "knativeerrorcode", "deadletterreason")
 
@@ -44,12 +44,12 @@ class Event:
     """One incoming CloudEvent.
 
     Attributes:
-        time, expirytime: aware, UTC; None if the event does not say. Never invented.
-        flaws: what is wrong with it so far; then the other attributes hold what could be made out.
-        dead_letter: it is a copy that a broker made of an event it could not deliver.
-        data: the JSON value that it carries, also if it came as text; other text or bytes; None if it carries nothing.
-        media_type: of the data, lower case and without parameters; empty if the event does not say.
-        dry_run: an extension attribute says that it is one.
+        time, expirytime: aware, UTC; None if the event has none.
+        violations: those found so far; if there are any, the other attributes hold what could be read.
+        dead_letter: whether it is a copy that a broker made of an event that it could not deliver.
+        data: its JSON value, also if it came as text; other text or bytes; None without data.
+        media_type: of the data, lower case and without parameters; empty if there is none.
+        dry_run: whether an extension attribute asks for a dry run.
     """
 
     id: str
@@ -69,7 +69,7 @@ class Event:
 
 
 class Delivery(NamedTuple):
-    """What one HTTP message brought."""
+    """The events of one HTTP message."""
 
     events: tuple[Event, ...]
     batch: bool
@@ -79,15 +79,16 @@ def decode(headers: Mapping[str, str], body: bytes) -> Delivery:
     """Read a message in binary, structured or batch mode.
 
     Args:
-        headers: lower-case names; values as WSGI has them (bytes read as Latin-1).
+        headers: names in lower case; values as WSGI has them (bytes read as Latin-1).
+        body: all of it.
 
     Returns:
-        The events, each with its own flaws, so that those of its data can be told together with them.
+        The events, each with its own violations, to be reported together with those of its data.
 
     Raises:
         BadEvent: the body as a whole cannot be read.
-        NotAnEvent: no CloudEvent in any mode.
-        TooLarge: more events in a batch than are taken at once.
+        NotAnEvent: it is not a CloudEvent in any mode.
+        TooLarge: a batch has too many events.
     """
     media_type = essence(headers.get("content-type", ""))
     if media_type == _BATCH:
@@ -95,7 +96,7 @@ def decode(headers: Mapping[str, str], body: bytes) -> Delivery:
     if media_type == _STRUCTURED:
         return Delivery((_single(_Reading(), _document(body)),), batch=False)
     if media_type.startswith(_MARK):
-        raise NotAnEvent("This format of CloudEvents is not spoken here; send JSON, or binary mode.")
+        raise NotAnEvent("The format of a CloudEvent must be JSON, or its mode binary.")
     if is_marked(headers):
         return Delivery((_binary(headers, media_type, body),), batch=False)
     if media_type == "application/json":
@@ -109,14 +110,14 @@ def decode(headers: Mapping[str, str], body: bytes) -> Delivery:
             return delivery
     if media_type in FORM_TYPES:
         raise NotAnEvent(f"A CloudEvent must not have the Content-Type {media_type}.")
-    raise NotAnEvent("This is no CloudEvent: neither ce- headers nor a CloudEvents media type.")
+    raise NotAnEvent("A CloudEvent must have ce- headers or a CloudEvents media type.")
 
 
 def is_marked(headers: Mapping[str, str]) -> bool:
-    """Say whether the headers alone mark a message as a CloudEvent, in any mode and format.
+    """Return whether the headers alone mark a message as a CloudEvent, in any mode and format.
 
     Args:
-        headers: lower-case names.
+        headers: names in lower case.
     """
     media_type = essence(headers.get("content-type", ""))
     return media_type.startswith(_MARK) or any(f"ce-{name}" in headers for name in ("specversion", *_REQUIRED))
@@ -126,7 +127,7 @@ def decode_document(document: object) -> Delivery | None:
     """Read a JSON document that no header marks as a CloudEvent.
 
     Returns:
-        The event, with what is wrong with it; None if the document is neither an event in the JSON format nor the
+        The event, with its violations; None if the document is neither an event in the JSON format nor the
         request of a Pub/Sub push subscription.
     """
     if isinstance(document, dict) and "specversion" in document:
@@ -146,7 +147,7 @@ def _is_pubsub_push(document: Mapping[str, object]) -> bool:
 
 
 def _pubsub_push(document: Mapping[str, object]) -> Event:
-    """Read the request of a Pub/Sub push subscription as the event that Eventarc makes of the same message.
+    """Convert the request of a Pub/Sub push subscription to the event that Eventarc makes of the same message.
 
     Its `source` is the subscription, since the request does not name the topic.
     """
@@ -164,21 +165,25 @@ def _pubsub_push(document: Mapping[str, object]) -> Event:
 
 
 class _Reading:
-    """The flaws found so far, and where in the message they are looked for."""
+    """The violations found so far.
+
+    Args:
+        prefix: of the part of the message that is being read.
+    """
 
     def __init__(self, prefix: str = "") -> None:
         self.violations: list[Violation] = []
         self.prefix = prefix
 
-    def violation(self, at: str, fault: str) -> None:
-        self.violations.append(Violation(f"{self.prefix}{at}", fault))
+    def violation(self, at: str, message: str) -> None:
+        self.violations.append(Violation(f"{self.prefix}{at}", message))
 
 
 def _document(body: bytes) -> object:
     try:
         return strict_json.loads(body)
-    except ValueError as fault:
-        raise BadEvent(Violation("body", str(fault))) from None
+    except ValueError as error:
+        raise BadEvent(Violation("body", str(error))) from None
 
 
 def _batch(body: bytes) -> tuple[Event, ...]:
@@ -186,12 +191,12 @@ def _batch(body: bytes) -> tuple[Event, ...]:
     if not isinstance(members, list):
         raise BadEvent(Violation("body", "must be a JSON array"))
     if len(members) > _MOST_IN_BATCH:
-        raise TooLarge(f"A batch holds at most {_MOST_IN_BATCH} events.")
+        raise TooLarge(f"A batch must have at most {_MOST_IN_BATCH} events.")
     return tuple(_single(_Reading(f"[{index}]."), member) for index, member in enumerate(members))
 
 
 def _single(reading: _Reading, document: object) -> Event:
-    """One event in the JSON format."""
+    """Read one event in the JSON format."""
     if not isinstance(document, dict):
         reading.violation("event", "must be a JSON object")
         document = {}
@@ -245,7 +250,7 @@ def _binary(headers: Mapping[str, str], media_type: str, body: bytes) -> Event:
             reading.violation(name, "must be UTF-8 once percent-decoded")
             attributes[name] = ""
     for name in ("traceparent", "tracestate"):
-        # The tracing headers proper serve where the sender did not set the extension.
+        # The headers of the request count where the sender did not set the extension.
         if name not in attributes and name in headers:
             attributes[name] = headers[name]
     extensions = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
@@ -260,7 +265,7 @@ def _binary(headers: Mapping[str, str], media_type: str, body: bytes) -> Event:
 
 
 def _dry_run(reading: _Reading, attributes: Mapping[str, object]) -> bool:
-    """Say whether an extension attribute asks for a dry run; it is called `dryrun`, as names of attributes must be."""
+    """Return whether the extension attribute `dryrun` asks for a dry run."""
     violations: list[Violation] = []
     requested = False
     for name, value in attributes.items():
@@ -271,21 +276,21 @@ def _dry_run(reading: _Reading, attributes: Mapping[str, object]) -> bool:
 
 
 def _header_value(value: str) -> str:
-    """Take off optional quotes, then decode exactly one round of percent-encoding."""
+    """Remove optional quotes, then decode exactly one round of percent-encoding."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
     return unquote_to_bytes(value.encode("latin-1")).decode("utf-8")
 
 
 def _typed(reading: _Reading, raw: bytes, media_type: str) -> object:
-    """Data as its media type says; JSON must parse. Text that holds JSON is parsed too."""
+    """Decode data by its media type: JSON must parse, and text that holds JSON is parsed too."""
     if not raw:
         return None
     if _JSON_TYPE.fullmatch(media_type):
         try:
             value = strict_json.loads(raw)
-        except ValueError as fault:
-            reading.violation("data", str(fault))
+        except ValueError as error:
+            reading.violation("data", str(error))
             return None
         return strict_json.loads_text(value) if isinstance(value, str) else value
     if media_type.startswith("text/") or media_type in _UNSPECIFIC_TYPES:
@@ -305,8 +310,8 @@ def _event(
     media_type: str,
     dry_run: bool,
 ) -> Event:
-    """Check the attributes that matter here, and build the event as far as it can be made out."""
-    flawed = {violation.at for violation in reading.violations}
+    """Check the attributes that are used here, and build the event as far as it can be read."""
+    reported = {violation.at for violation in reading.violations}
     checks = _Reading(reading.prefix)
     if attributes.get("specversion") != "1.0":
         checks.violation("specversion", "must be 1.0" if "specversion" in attributes else "must be present")
@@ -325,11 +330,11 @@ def _event(
             checks.violation(name, "must not have control characters")
         if len(attributes.get(name, "").encode()) > _LONGEST_ATTRIBUTE:
             checks.violation(name, f"must have at most {_LONGEST_ATTRIBUTE} bytes")
-    # What was no text to begin with is not also empty or malformed.
+    # An attribute that is not text is reported once.
     reading.violations += [
         violation
         for violation in checks.violations
-        if violation.at not in flawed and f"{reading.prefix}event" not in flawed
+        if violation.at not in reported and f"{reading.prefix}event" not in reported
     ]
     return Event(
         id=attributes.get("id", ""),

@@ -1,8 +1,7 @@
-"""From a result event back to the report that it tells: what `notify_chat` takes.
+"""Decoding of result events, which `notify_chat` receives, to the reports that they are made of.
 
-Strict where a message could say something untrue: an outcome must be the one of its reason, a rehearsal stops nothing,
-and a refused event has no servers. Members that are not needed for a message are not looked at, so that they may be
-added to.
+Strict where a message could otherwise be untrue: an outcome must be that of its reason, a dry run stops nothing, and a
+refused event has no servers. Members that no message needs are not read, so that members can be added.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from handler.stop.model import (
     StopRequest,
 )
 
-_MOST_FLAWS = 50
+_MOST_VIOLATIONS = 50
 _MOST_SERVERS = 1000
 _LONGEST = 4096
 _MOST_TOKEN = 65536
@@ -47,8 +46,9 @@ class ResultEvent:
     """A result event.
 
     Attributes:
-        source, id, type: its identity, and what it is.
-        trace_id: of the trace that it belongs to, or None.
+        source, id, type: attributes of the event.
+        report: the result.
+        trace_id: of its trace, or None.
     """
 
     source: str
@@ -59,10 +59,10 @@ class ResultEvent:
 
 
 def read(event: Event) -> ResultEvent:
-    """Read the report that a result event tells.
+    """Read the report of a result event.
 
     Raises:
-        BadEvent: it is no result event, or its data is not that of one; with every flaw.
+        BadEvent: it is not a result event, or its data is malformed; with every violation.
     """
     if event.type not in RESULTS | KEEP_RESULTS and event.type.strip():
         raise BadEvent(Violation("type", "must be a result event"))
@@ -111,7 +111,13 @@ def _report(data: Mapping[str, object], type_: str, reading: ResultReader) -> Re
 
 
 def keep_report(data: Mapping[str, object], type_: str, reading: ResultReader) -> KeepReport:
-    """Read the report of a keep."""
+    """Read the report of a keep.
+
+    Args:
+        data: of the event.
+        type_: of the event.
+        reading: receives the violations.
+    """
     asked = reading.request(data)
     refusal = reading.optional(data, "refusal", "data.refusal", Refusal)
     report = KeepReport(
@@ -148,7 +154,7 @@ def _keep_result(row: Mapping[str, object], at: str, reading: ResultReader) -> K
         reading.violation(f"{at}.outcome", "must be that of its reason")
     until = reading.optional(row, "keep_until", f"{at}.keep_until", rfc3339.parse)
     if reason is KeepReason.KEPT and until is None:
-        reading.violation(f"{at}.keep_until", "must be there, since the server is kept")
+        reading.violation(f"{at}.keep_until", "must be present, since the server is kept")
     return KeepResult(
         id=reading.server_id(row, at),
         reason=reason or KeepReason.CLOUD_ERROR,
@@ -159,29 +165,31 @@ def _keep_result(row: Mapping[str, object], at: str, reading: ResultReader) -> K
 
 
 def _type(report: Report) -> str:
-    """The type that the result event of a report has."""
+    """Return the type of the result event of a report."""
     word = "refused" if report.refusal else "planned" if report.plan else "failed" if report.failed else "completed"
     return f"{PREFIX}stop.{word}.v1"
 
 
 def _unlike(server: ServerResult, report: Report) -> bool:
-    """Whether a server cannot have come out so: neither a dry run nor a plan sends anything."""
+    """Return whether the outcome of a server contradicts its report: neither a dry run nor a plan stops anything."""
     if server.outcome in (Outcome.STOPPED, Outcome.ACCEPTED):
         return report.dry_run or report.plan is not None
     return server.outcome is Outcome.PLANNED and report.dry_run is not (server.reason is Reason.DRY_RUN)
 
 
 class ResultReader:
-    """What was found wrong so far. A value that is wrong is replaced by one that is never used."""
+    """The violations found so far. A malformed value is replaced by one that is never used."""
 
     def __init__(self) -> None:
         self.violations: list[Violation] = []
 
-    def violation(self, at: str, fault: str) -> None:
-        if len(self.violations) < _MOST_FLAWS:
-            self.violations.append(Violation(at, fault))
+    def violation(self, at: str, message: str) -> None:
+        """Add a violation, unless there are too many already."""
+        if len(self.violations) < _MOST_VIOLATIONS:
+            self.violations.append(Violation(at, message))
 
     def text(self, document: Mapping[str, object], name: str, at: str) -> str:
+        """Read a string that must not be empty."""
         value = document.get(name)
         if isinstance(value, str) and value:
             return value[:_LONGEST]
@@ -191,6 +199,7 @@ class ResultReader:
     def optional(
         self, document: Mapping[str, object], name: str, at: str, kind: Callable[[str], _Value]
     ) -> _Value | None:
+        """Read a string that may be absent or null, and convert it with `kind`, which raises ValueError."""
         value = document.get(name)
         if value is not None and not isinstance(value, str):
             self.violation(at, "must be a string")
@@ -202,12 +211,14 @@ class ResultReader:
         return None
 
     def flag(self, document: Mapping[str, object], name: str, at: str) -> bool:
+        """Read a boolean."""
         value = document.get(name)
         if not isinstance(value, bool):
             self.violation(at, "must be true or false")
         return value is True
 
     def time(self, data: Mapping[str, object], name: str, within: str = "data") -> datetime:
+        """Read an RFC 3339 timestamp."""
         try:
             return rfc3339.parse(str(data.get(name)))
         except ValueError:
@@ -215,6 +226,7 @@ class ResultReader:
             return datetime.min
 
     def request(self, data: Mapping[str, object]) -> StopRequest:
+        """Read the request that the result is of, without its servers."""
         asked = data.get("request")
         if not isinstance(asked, dict):
             self.violation("data.request", "must be a JSON object")
@@ -233,6 +245,7 @@ class ResultReader:
         )
 
     def plan(self, data: Mapping[str, object]) -> PlanOffer | None:
+        """Read the plan that waits for an approval, if there is one."""
         plan = data.get("plan")
         if plan is None:
             return None
@@ -249,6 +262,7 @@ class ResultReader:
         return PlanOffer(token, self.time(plan, "expires_at", "data.plan"), approver or Approver.OTHER)
 
     def servers(self, data: Mapping[str, object]) -> tuple[ServerResult, ...]:
+        """Read the results of all servers."""
         return tuple(self._server(row, at) for row, at in self.rows(data))
 
     def rows(self, data: Mapping[str, object]) -> list[tuple[Mapping[str, object], str]]:

@@ -1,4 +1,4 @@
-"""The endpoint of `keep_servers`: authenticate, read the events, hand them on, answer."""
+"""The endpoint of `keep_servers`: authenticates the caller, reads the events, and has them handled."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class KeepEndpoint:
     """Answers requests to `keep_servers`.
 
     Args:
-        handle: handles requests, given whether they came as a batch and when; makes the answer.
-        ready: raises if no token can be had.
-        on_ignored: gets the type of each event that is rightly not acted on, and why.
+        settings: of the target.
+        handle: handles requests and makes the response, given whether they came as a batch, and when.
+        ready: raises if no token can be obtained.
+        on_skip: called with the type of each event that asks for nothing, and why.
         readiness: shared by all endpoints of the process.
         now: the clock.
     """
@@ -43,19 +44,19 @@ class KeepEndpoint:
         settings: KeepSettings,
         handle: Handle,
         ready: Callable[[], None],
-        on_ignored: Callable[[str, str], None] | None = None,
+        on_skip: Callable[[str, str], None] | None = None,
         readiness: Readiness | None = None,
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._settings = settings
         self._handle = handle
         self._ready = ready
-        self._on_ignored = on_ignored
+        self._on_skip = on_skip
         self._now = now
         self._readiness = readiness or Readiness()
 
     def answer(self, request: HttpRequest) -> Answer:
-        """Answer one request. Never raises."""
+        """Answer one request; never raises."""
         return responses.served(
             request.method, request.path, lambda: self._readiness.check(self._check), lambda: self._answer(request)
         )
@@ -70,7 +71,7 @@ class KeepEndpoint:
                 return Answer(200, caller.consent(request.headers, self._settings.callers))
             case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
-                caller.prove(request.headers, self._settings.callers, until)
+                caller.authenticate(request.headers, self._settings.callers, until)
                 return self._deliver(request)
             case _:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
@@ -81,7 +82,7 @@ class KeepEndpoint:
         requests: list[KeepRequest] = collect(
             delivery,
             lambda event: extract_keep(event, max_keep, now),
-            self._on_ignored,
+            self._on_skip,
             dry=dry_run.requested_beside(request.headers, request.query),
         )
         trace = traced(request.headers.get("traceparent"), request.headers.get("tracestate"))

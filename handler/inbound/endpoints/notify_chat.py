@@ -1,4 +1,4 @@
-"""The door of `notify_chat`: result events in, 204 out once they are told."""
+"""The endpoint of `notify_chat`: receives result events, and answers 204 once a chat has accepted them."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from handler.settings.notify_chat import NotifySettings
 
 _LOG = logging.getLogger(__name__)
 
-Tell = Callable[[Sequence[ResultEvent], float], None]
+Post = Callable[[Sequence[ResultEvent], float], None]
 
 
 class NotifyEndpoint:
     """Answers requests to `notify_chat`.
 
     Args:
-        tell: tells the results of one request, given when it was here, or raises.
+        settings: of the target.
+        post: posts the results of one request, given when it arrived, or raises.
     """
 
-    def __init__(self, settings: NotifySettings, tell: Tell) -> None:
+    def __init__(self, settings: NotifySettings, post: Post) -> None:
         self._settings = settings
-        self._tell = tell
+        self._post = post
         self._readiness = Readiness()
 
     def answer(self, request: HttpRequest) -> Answer:
-        """Answer one request. Never raises."""
+        """Answer one request; never raises."""
         return responses.served(request.method, request.path, self._be_ready, lambda: self._answer(request))
 
     def _be_ready(self) -> None:
-        # Whether a chat takes messages is only known by posting one.
+        # Only posting a message would show whether a chat accepts messages.
         self._readiness.check(lambda: caller.ready(self._settings.callers))
 
     def _answer(self, request: HttpRequest) -> Answer:
@@ -48,20 +49,20 @@ class NotifyEndpoint:
                 return Answer(200, caller.consent(request.headers, self._settings.callers))
             case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
-                caller.prove(request.headers, self._settings.callers, until)
+                caller.authenticate(request.headers, self._settings.callers, until)
                 results = _results(decode(request.headers, request.body))
                 if results:
-                    self._tell(results, request.received)
+                    self._post(results, request.received)
                 return Answer(204)
             case _:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
 
 def _results(delivery: Delivery) -> list[ResultEvent]:
-    """What the events tell.
+    """Read the results of all events.
 
     Raises:
-        BadEvent: with the flaws of all events; one malformed event and none is told.
+        BadEvent: an event is malformed, so that none is posted; with the violations of all.
     """
     results: dict[tuple[str, str], ResultEvent] = {}
     violations: list[Violation] = []
@@ -69,19 +70,19 @@ def _results(delivery: Delivery) -> list[ResultEvent]:
         prefix = f"[{index}]." if delivery.batch else ""
         violations += event.violations
         if event.dead_letter and not event.violations:
-            # A broker made this copy since it could not be told; telling it here again would go round in circles.
+            # A broker made this copy because it could not be delivered: to post it again would be a loop.
             _LOG.info("event ignored", extra={**about(event), "detail": "dead-lettered copy"})
             continue
         if event.type == STOP_ANNOUNCED and not event.violations:
-            # The result follows within seconds and says what came of it.
+            # The result follows within seconds and has the outcome.
             _LOG.info("event ignored", extra={**about(event), "detail": "announcement"})
             continue
         try:
-            told = read(event)
+            result = read(event)
         except BadEvent as bad:
             violations += [Violation(f"{prefix}{violation.at}", violation.message) for violation in bad.violations]
             continue
-        if results.setdefault((told.source, told.id), told) != told:
+        if results.setdefault((result.source, result.id), result) != result:
             violations.append(Violation(f"{prefix}id", "must be unique within the batch"))
     if violations:
         raise BadEvent(*violations)

@@ -1,4 +1,4 @@
-"""The door of `receive_webhook`: verify, gate, extract, hand on; at most one stop request a delivery."""
+"""The endpoint of `receive_webhook`: verify, gate, extract, hand on; at most one stop request a delivery."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class WebhookEndpoint:
     """Answers requests to `receive_webhook`.
 
     Args:
-        producers: by path; who is not in here is refused.
-        hand_on: gives a stop request to the sink within a time on the monotonic clock, or raises SinkUnreachable.
-        dry_run: everything is handed on as a dry run.
+        producers: by path; every other path is refused.
+        hand_on: sends a stop request to the sink by a time on the monotonic clock, or raises SinkUnreachable.
+        dry_run: whether everything is handed on as a dry run.
         now: the clock.
     """
 
@@ -51,9 +51,9 @@ class WebhookEndpoint:
         self._now = now
 
     def answer(self, request: HttpRequest) -> Answer:
-        """Answer one request. Never raises."""
-        # The settings were valid at the start, and there is no login: nothing else has to be had to be ready.
-        # People end URLs with a slash out of habit.
+        """Answer one request; never raises."""
+        # The settings were valid at the start, and there is no login: the target is always ready.
+        # URLs are often configured with a slash at the end.
         path = request.path.removesuffix("/") or "/"
         return responses.served(request.method, path, lambda: None, lambda: self._answer(request._replace(path=path)))
 

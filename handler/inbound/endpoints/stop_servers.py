@@ -1,4 +1,4 @@
-"""The endpoint of `stop_servers`: one HTTP request in, one answer out."""
+"""The endpoint of `stop_servers`: one HTTP request in, one response out."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ class StopEndpoint:
     """Answers requests to `stop_servers`.
 
     Args:
-        handle: handles requests, given whether they came as a batch and when; makes the answer.
-        ready: raises if no token can be had.
-        ignored: gets the type of each event that is rightly not acted on, and why.
+        settings: of the target.
+        handle: handles requests and makes the response, given whether they came as a batch, and when.
+        ready: raises if no token can be obtained.
+        on_skip: called with the type of each event that asks for nothing, and why.
         readiness: shared by all endpoints of the process.
     """
 
@@ -46,17 +47,17 @@ class StopEndpoint:
         settings: Settings,
         handle: Handle,
         ready: Callable[[], None],
-        ignored: Callable[[str, str], None] | None = None,
+        on_skip: Callable[[str, str], None] | None = None,
         readiness: Readiness | None = None,
     ) -> None:
         self._readiness = readiness or Readiness()
         self._settings = settings
         self._handle = handle
         self._ready = ready
-        self._ignored = ignored
+        self._on_skip = on_skip
 
     def answer(self, request: HttpRequest) -> Answer:
-        """Answer one request. Never raises."""
+        """Answer one request; never raises."""
         return responses.served(request.method, request.path, self._be_ready, lambda: self._answer(request))
 
     def _be_ready(self) -> None:
@@ -72,25 +73,26 @@ class StopEndpoint:
                 return Answer(200, caller.consent(request.headers, self._settings.callers))
             case "POST":
                 until = request.received + self._settings.deadline.total_seconds()
-                approver = caller.prove(request.headers, self._settings.callers, until)
+                approver = caller.authenticate(request.headers, self._settings.callers, until)
                 return self.deliver(decode(request.headers, request.body), request, approver)
             case _:
                 raise WrongMethod("Only POST and OPTIONS are served here.")
 
     def deliver(self, delivery: Delivery, request: HttpRequest, approver: bool) -> Answer:
-        """Have the events of an authenticated caller handled.
+        """Handle the events of an authenticated caller.
 
         Args:
-            request: that brought them; its body is not read.
+            delivery: the events.
+            request: of the caller; its body is not read.
             approver: whether the caller may send approvals.
 
         Raises:
             BadEvent: with every violation of every event.
             CallerForbidden: an event is an approval, and the caller may not send one.
-            RetryableError: at least one of them must come again.
+            RetryableError: at least one event must be sent again.
         """
         dry = dry_run.requested_beside(request.headers, request.query)
-        requests = requests_of(delivery, self._settings.event_types, self._ignored, dry=dry, approver=approver)
+        requests = requests_of(delivery, self._settings.event_types, self._on_skip, dry=dry, approver=approver)
         # An event's own trace context comes first (CloudEvents' distributed tracing extension).
         trace = traced(request.headers.get("traceparent"), request.headers.get("tracestate"))
         requests = [one if one.traceparent else replace(one, **trace) for one in requests]
@@ -100,24 +102,25 @@ class StopEndpoint:
 def requests_of(
     delivery: Delivery,
     event_types: Mapping[str, str],
-    on_ignored: Callable[[str, str], None] | None = None,
+    on_skip: Callable[[str, str], None] | None = None,
     *,
     dry: bool = False,
     approver: bool = True,
 ) -> list[StopRequest]:
-    """What the events of a delivery ask for, all of them or none; those that are rightly ignored are left out.
+    """Return what the events of a delivery ask for, without those that ask for nothing.
 
     Args:
+        delivery: the events.
         event_types: further types that are accepted, as the settings have them.
-        on_ignored: gets the type of each event that is ignored, and why.
-        dry: the request around the events asks for a dry run of all of them.
+        on_skip: called with the type of each event that asks for nothing, and why.
+        dry: whether the request around the events asks for a dry run of all of them.
         approver: whether the caller may send approvals.
 
     Raises:
         BadEvent: with every violation of every event.
         CallerForbidden: an event is an approval, and the caller may not send one.
     """
-    requests = collect(delivery, lambda event: extract(event, event_types), on_ignored, dry=dry)
+    requests = collect(delivery, lambda event: extract(event, event_types), on_skip, dry=dry)
     if not approver and any(request.plan is not None for request in requests):
         raise CallerForbidden("The caller is not one of those that may send approvals.")
     return requests
@@ -126,17 +129,23 @@ def requests_of(
 def collect(
     delivery: Delivery,
     extract: Callable[[Event], Request | Skip],
-    on_ignored: Callable[[str, str], None] | None = None,
+    on_skip: Callable[[str, str], None] | None = None,
     *,
     dry: bool = False,
 ) -> list[Request]:
     """Extract what each event of a delivery asks for; as `requests_of`.
 
     Args:
+        delivery: the events.
         extract: reads one event; raises BadEvent.
+        on_skip: called with the type of each event that asks for nothing, and why.
+        dry: whether the request around the events asks for a dry run of all of them.
+
+    Raises:
+        BadEvent: with every violation of every event.
     """
     requests: dict[tuple[str, str], Request] = {}
-    ignored: list[tuple[Event, Skip]] = []
+    skipped: list[tuple[Event, Skip]] = []
     violations: list[Violation] = []
     event: Event
     for index, event in enumerate(delivery.events):
@@ -150,8 +159,8 @@ def collect(
         except BadEvent as bad:
             found += [Violation(f"{prefix}{violation.at}", violation.message) for violation in bad.violations]
         if isinstance(asked, Skip):
-            ignored.append((event, asked))
-        # Source and id name one event; the same one twice in a batch is a repeat, two under one name a mistake.
+            skipped.append((event, asked))
+        # Source and id identify an event: two of a batch with the same are a repeat, or a mistake.
         elif asked is not None and not found and requests.setdefault((asked.source, asked.id), asked) != asked:
             found.append(Violation(f"{prefix}id", "must be unique within the batch"))
         if found:
@@ -159,21 +168,21 @@ def collect(
             violations += found
     if violations:
         raise BadEvent(*violations)
-    for event, skip in ignored:
+    for event, skip in skipped:
         _LOG.info("event ignored", extra={**about(event), "detail": skip.reason})
-        if on_ignored is not None:
-            on_ignored(event.type, skip.reason)
+        if on_skip is not None:
+            on_skip(event.type, skip.reason)
     return list(requests.values())
 
 
 def _log_malformed(event: Event, violations: Sequence[Violation]) -> None:
-    """One line for an event that can never succeed, with as much of its identity as could be made out."""
+    """Log an event that can never succeed, with as much of its identity as could be read."""
     bad = BadEvent(*violations)
     _LOG.warning("event malformed", extra={**about(event), **bad.log_fields()})
 
 
 def about(event: Event) -> dict[str, str | None]:
-    """The keys of every line about an event, as far as they could be made out."""
+    """Return the keys of every log line about an event, as far as they could be read."""
     parent = traced(event.traceparent, None)["traceparent"]
     return {
         "event_source": event.source or None,

@@ -1,4 +1,4 @@
-"""An HTTP request as the endpoints see it, whatever server or platform took it."""
+"""An HTTP request as the endpoints get it, whatever server or platform received it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import NamedTuple
 ReadBody = Callable[[float], bytes]
 """Reads a body within so many seconds; the same bytes again when it is called again."""
 
-# Seconds in all for a body. Whose caller is not authenticated yet gets less: it holds a thread for nothing.
+# Seconds in all for a body. One of a caller that is not authenticated yet gets less, since it occupies a thread.
 _BODY_TIMEOUT = 20.0
 _UNAUTHENTICATED_BODY_TIMEOUT = 5.0
 
 
 class HttpRequest(NamedTuple):
-    """One HTTP request. The body is read when it is asked for first, so authenticate the caller before that.
+    """One HTTP request. The body is read on first access: authenticate the caller before.
 
     Attributes:
         method: upper case.
-        path: as sent, undecoded as far as the server leaves it so.
-        headers: lower-case names; values as WSGI has them.
+        path: as sent, undecoded as far as the server permits.
+        headers: names in lower case; values as WSGI has them.
         content: the body, or what reads it.
         received: when its head was complete, on the monotonic clock.
         query: what follows the question mark, undecoded.
@@ -34,7 +34,7 @@ class HttpRequest(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """All of the body, of a caller that is authenticated.
+        """The whole body, of a caller that is authenticated.
 
         Raises:
             TooLarge: it is larger than `AUTOSTOP_MAX_BODY`.

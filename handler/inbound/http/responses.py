@@ -1,4 +1,4 @@
-"""HTTP answers: the one place where an exception becomes a status. None repeats what the caller sent."""
+"""HTTP responses: the one place where exceptions become statuses. None repeats what the caller sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _REFUSED_RETRY_AFTER = 60.0
 
 
 class Answer(NamedTuple):
-    """An HTTP answer before any framework has its say."""
+    """An HTTP response, independent of any framework."""
 
     status: int
     headers: Mapping[str, str] = MappingProxyType({})
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
 
 def problem(error: AutostopError) -> Answer:
-    """The answer for an exception, as a problem document (RFC 9457).
+    """Return the response for an exception, a problem document (RFC 9457).
 
     Returns:
         `application/problem+json` with type, title, status, detail; for a malformed event `faults`: objects of `at` and
@@ -59,7 +59,7 @@ def problem(error: AutostopError) -> Answer:
                 "faults": [{"at": violation.at, "fault": violation.message} for violation in error.violations],
             }
         case Unauthenticated():
-            status, title = 401, "The caller did not prove itself"
+            status, title = 401, "The caller is not authenticated"
             headers["WWW-Authenticate"] = 'Bearer realm="bms-autostop"'
         case CallerForbidden():
             status, title = 403, "The caller may not do this"
@@ -71,58 +71,61 @@ def problem(error: AutostopError) -> Answer:
         case RequestLineTooLong():
             status, title = 414, "The request line is too long"
         case NotAnEvent():
-            status, title = 415, "This is no event"
+            status, title = 415, "Not an event"
         case HeadersTooLarge():
             status, title = 431, "The headers are too large"
         case RetryableError():
             status, title = 503, "Not handled; send it again"
-            members = {"detail": told(error), **({"cause": error.cause._asdict()} if error.cause else {})}
+            members = {"detail": detail_of(error), **({"cause": error.cause._asdict()} if error.cause else {})}
             default = _REFUSED_RETRY_AFTER if isinstance(error, LoginRefused) else _DEFAULT_RETRY_AFTER
             wait = default if error.retry_after is None else error.retry_after
             headers["Retry-After"] = str(max(1, math.ceil(wait)))
         case _:
-            return problem(InternalFault("Something unexpected happened; the log tells more."))
+            return problem(InternalFault("Something unexpected happened; the log has the details."))
     document = {"type": f"urn:bms-autostop:problem:{error.name}", "title": title, "status": status, **members}
     return json_answer(status, document, {**headers, "Content-Type": "application/problem+json"})
 
 
-def told(trouble: RetryableError) -> str:
-    """What may be said of trouble outside of the log."""
-    if isinstance(trouble, CloudError) and not isinstance(trouble, LoginMissing | InsecureEndpoint | EndpointUnusable):
-        # Its message quotes the cloud, which is for the log alone.
-        return f"The cloud did not do what was asked ({trouble.name}): {trouble.cause}."
-    return str(trouble)
+def detail_of(error: RetryableError) -> str:
+    """Return what may be shown of an error outside of the log."""
+    if isinstance(error, CloudError) and not isinstance(error, LoginMissing | InsecureEndpoint | EndpointUnusable):
+        # Its message quotes the cloud: for the log only.
+        return f"The cloud did not do what was asked ({error.name}): {error.cause}."
+    return str(error)
 
 
 def always(make: Callable[[], Answer]) -> Answer:
-    """Make an answer; whatever is raised becomes one, and a line in the log."""
+    """Return the response that `make` makes; what it raises becomes a response and a log line."""
     try:
         return make()
     except AutostopError as error:
         return refused(error)
     except Exception:
         _LOG.exception("a bug kept the request from being handled")
-        return problem(InternalFault("Something unexpected happened; the log tells more."))
+        return problem(InternalFault("Something unexpected happened; the log has the details."))
 
 
 def refused(error: AutostopError) -> Answer:
-    """The answer for an exception, and a line in the log."""
+    """Log an exception, and return the response for it."""
     answer = problem(error)
     _LOG.warning("request not handled", extra={"status": answer.status, **error.log_fields()})
     return answer
 
 
 def served(method: str, path: str, ready: Callable[[], None], make: Callable[[], Answer]) -> Answer:
-    """Answer a platform's question whether the process is alive or ready, or else make an answer; as `always`.
+    """Answer a probe for liveness or readiness, or return the response that `make` makes; as `always`.
 
     Args:
+        method: of the request.
+        path: of the request.
         ready: raises if events could not be handled now.
+        make: makes the response to any other request.
     """
     return always(lambda: _probe(method, path, ready) or make())
 
 
 def _probe(method: str, path: str, ready: Callable[[], None]) -> Answer | None:
-    """The answer to such a question; None if it is none."""
+    """Return the response to a probe; None for any other request."""
     match method, path:
         case (("GET" | "HEAD"), "/healthz"):
             _LOG.debug("probe received", extra={"path": path})
@@ -136,5 +139,5 @@ def _probe(method: str, path: str, ready: Callable[[], None]) -> Answer | None:
 
 
 def json_answer(status: int, document: object, headers: Mapping[str, str] | None = None) -> Answer:
-    """An answer with a JSON body."""
+    """Return a response with a JSON body."""
     return Answer(status, {"Content-Type": "application/json", **(headers or {})}, json.dumps(document).encode())

@@ -192,6 +192,7 @@ class Exchange:
         """Read at most `size` bytes of the body; all of it, if it has fewer.
 
         Args:
+            size: in bytes.
             within: seconds from now on, in all.
 
         Raises:
@@ -225,7 +226,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
         self._max_platform_line = MAX_PLATFORM_LINE if os.environ.get("RUNTIME_PROJECT_ID") else MAX_LINE
         self.cfg.set("limit_request_line", MAX_LINE - len("\r\n"))
         self.cfg.set("limit_request_field_size", self._max_platform_line)
-        # No peer says who it forwards for, over which scheme, or under which path.
+        # No peer is trusted to set the client, the scheme or the path of a request.
         self.cfg.set("forwarded_allow_ips", "")
         self.cfg.set("forwarder_headers", "")
         self.cfg.set("secure_scheme_headers", {})
@@ -242,7 +243,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
         self._probe_pool = ThreadPoolExecutor(1, thread_name_prefix="healthz")
         super().init_process()
 
-    # --- connections that come
+    # --- new connections
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection, and wait for its first head."""
@@ -269,7 +270,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
             time.sleep(0.01)
 
     def on_client_socket_readable(self, conn: _Connection, client: socket.socket) -> None:
-        """Read the head of a further request on a kept connection, of which the first byte is here."""
+        """Read the head of a further request on a kept connection, whose first byte has arrived."""
         self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
         self._read_head(conn)
@@ -353,7 +354,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
                 pass
             case _:
                 self.log.exception("Error handling request")
-                error = InternalFault("Something unexpected happened; the log tells more.")
+                error = InternalFault("Something unexpected happened; the log has the details.")
         with contextlib.suppress(OSError):
             client.settimeout(SEND_TIMEOUT)
             client.sendall(_message(responses.refused(error)))
@@ -381,10 +382,10 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
         self.keepalived_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_client_socket_readable, conn))
 
-    # --- connections that end
+    # --- connections to be closed
 
     def _linger(self, conn: _Connection) -> None:
-        """Say that no more will be sent, and discard what comes until the client ends the connection.
+        """End our side of the connection, and discard what arrives until the client ends its side.
 
         To close it at once would reset it if something is unread, and the client could lose the answer (RFC 9112, 9.6).
         """
@@ -486,14 +487,14 @@ def install(longest: timedelta) -> None:
 
 
 def _is_writable(sock: socket.socket) -> bool:
-    """Whether a short answer can be sent without waiting."""
+    """Return whether a short answer can be sent without waiting."""
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     return bool(poll.poll(0))
 
 
 def _message(answer: Answer) -> bytes:
-    """An answer that ends its connection, as it is sent."""
+    """Return an answer that ends its connection, as bytes."""
     headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n{lines}\r\n".encode() + answer.body

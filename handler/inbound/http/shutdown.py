@@ -18,12 +18,12 @@ class _Closable(Protocol):
 
 
 def begun() -> bool:
-    """Whether this process takes no more events."""
+    """Return whether this process accepts no more events."""
     return _begun.is_set()
 
 
 def begin(listeners: Iterable[_Closable]) -> None:
-    """Take no more events, and let go of the port."""
+    """Accept no more events, and close the listening sockets."""
     _begun.set()
     for listener in listeners:
         listener.close()

@@ -1,8 +1,8 @@
-"""The WSGI front: makes what any byte on the wire can do to the framework harmless before it gets there.
+"""WSGI middleware that keeps from the framework what it does not handle safely.
 
 functions-framework answers 404 on two paths and a redirect for doubled slashes, reads a body of any length into
-memory after the function has answered, and shows an exception's text on its 500 page. Each of these is seen to here,
-and the function stays a plain `http` one. What gunicorn leaves unbounded is bounded in `server_limits`.
+memory after the function has answered, and shows an exception's text on its 500 page. None of that happens to the
+requests that this module passes on. What gunicorn leaves unbounded is bounded in `server_limits`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 _KEY = "autostop.request"
 
 
-class Front:
-    """Wraps the framework's WSGI application; the function finds the whole request in the WSGI environment.
+class Middleware:
+    """Wraps the framework's WSGI application; `request_of` returns the whole request to the function.
 
     Args:
+        app: the application.
         max_body: bytes.
-        flush: is called before an answer is sent: what was logged until then should be written.
+        flush: called before a response is sent, to write what was logged until then.
     """
 
     def __init__(self, app: WSGIApplication, max_body: int, flush: Callable[[], None] = lambda: None) -> None:
@@ -41,7 +42,7 @@ class Front:
         self._flush = flush
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Let the framework route a request that cannot surprise it; its body is read when it is asked for."""
+        """Pass a plain request on to the framework; the body of the real one is read on first access."""
         body = _Body(environ, self._max_body)
         try:
             if shutdown.begun() and environ.get("PATH_INFO") != "/healthz":
@@ -51,14 +52,14 @@ class Front:
             return _send(responses.refused(error), environ, start_response)
         finally:
             # A function has answered when its application returns. Where the next request begins is not known if
-            # the body was not read, and to read it now would let a client without proof hold a thread.
+            # the body was not read, and to read it now would let an unauthenticated client occupy a thread.
             if not body.complete and (exchange := _exchange(environ)) is not None:
                 exchange.close()
             self._flush()
 
 
 class _Body:
-    """The body of a request: read once, when it is asked for first, within bounds."""
+    """The body of a request: read once, on first access, within bounds."""
 
     def __init__(self, environ: WSGIEnvironment, max_body: int) -> None:
         self._environ = environ
@@ -75,7 +76,7 @@ class _Body:
         return isinstance(self._read, bytes)
 
     def __call__(self, within: float) -> bytes:
-        """Read it, or return what was read before.
+        """Return the body; read it if it was not read before.
 
         Args:
             within: seconds from now on, in all.
@@ -117,7 +118,7 @@ class _Body:
 
 
 def request_of(environ: Mapping[str, Any]) -> HttpRequest:
-    """The request that the front has put into the WSGI environment."""
+    """Return the request that the middleware has put into the WSGI environment."""
     found = environ[_KEY]
     assert isinstance(found, HttpRequest)
     return found
@@ -126,17 +127,18 @@ def request_of(environ: Mapping[str, Any]) -> HttpRequest:
 def install(
     app: Any, max_body: int, longest: timedelta = timedelta(0), flush: Callable[[], None] = lambda: None
 ) -> None:
-    """Put the front before a Flask application, and limits before gunicorn.
+    """Install the middleware in a Flask application, and the limits in gunicorn.
 
     Args:
+        app: the application.
         max_body: bytes.
         longest: the whole budget of one event, which SIGTERM does not cut off.
-        flush: is called before an answer is sent.
+        flush: called before a response is sent.
 
     Raises:
         SystemExit: the server is configured in a way in which the limits cannot hold.
     """
-    app.wsgi_app = Front(app.wsgi_app, max_body, flush)
+    app.wsgi_app = Middleware(app.wsgi_app, max_body, flush)
     try:
         import gunicorn  # noqa: F401
     except ImportError:
@@ -155,7 +157,7 @@ def _plain(environ: WSGIEnvironment, body: _Body) -> WSGIEnvironment:
         "SCRIPT_NAME": "",
         "QUERY_STRING": "",
         "HTTP_HOST": "localhost",
-        # Werkzeug would answer a request to become a WebSocket with a page of its own.
+        # Werkzeug would answer a request for a WebSocket with a page of its own.
         "HTTP_UPGRADE": "",
         # The framework reads what is left of the body; the function has the body from the request.
         "CONTENT_LENGTH": "0",
@@ -181,7 +183,7 @@ def _request(environ: WSGIEnvironment, body: _Body) -> HttpRequest:
 
 
 def _exchange(environ: WSGIEnvironment) -> Exchange | None:
-    """The server's side of the request; None with another server than ours."""
+    """Return the server's side of the request; None with another server than ours."""
     return getattr(environ.get("wsgi.input"), "exchange", None)
 
 
@@ -189,7 +191,7 @@ def _announced(environ: WSGIEnvironment) -> int | None:
     text = str(environ.get("CONTENT_LENGTH") or "")
     if not (text.isascii() and text.isdigit()):
         return None
-    # Python refuses to read a number of thousands of digits; this one is over any limit.
+    # Python refuses to read a number of thousands of digits; this one is above any limit.
     return int(text) if len(text) < 19 else 10**18
 
 

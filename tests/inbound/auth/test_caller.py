@@ -9,7 +9,7 @@ import pytest
 
 from handler.errors import CallerForbidden, Unauthenticated
 from handler.inbound.auth import caller
-from tests.support.events import Behind, binary, event, knock, settings, structured
+from tests.support.events import FakeHandler, binary, call_endpoint, event, settings, structured
 
 TOKENS: dict[str, Any] = {
     "AUTOSTOP_INBOUND_AUTH": "bearer",
@@ -17,10 +17,10 @@ TOKENS: dict[str, Any] = {
 }
 
 
-def test_without_auth_anybody_may_call() -> None:
-    """`none` asks for no proof, and minds none that is given."""
-    caller.prove({}, settings().callers)
-    caller.prove({"authorization": "Bearer whatever"}, settings().callers)
+def test_without_auth_every_caller_may_call() -> None:
+    """`none` requires no credentials, and ignores those that are sent."""
+    caller.authenticate({}, settings().callers)
+    caller.authenticate({"authorization": "Bearer whatever"}, settings().callers)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_without_auth_anybody_may_call() -> None:
 )
 def test_each_token_opens(header: str) -> None:
     """Old and new token both count while they rotate; the scheme's case does not matter."""
-    caller.prove({"authorization": header}, settings(**TOKENS).callers)
+    caller.authenticate({"authorization": header}, settings(**TOKENS).callers)
 
 
 @pytest.mark.parametrize(
@@ -59,25 +59,25 @@ def test_each_token_opens(header: str) -> None:
 def test_anything_else_does_not(header: str) -> None:
     """No token, half a token, another scheme or stray bytes are all the same refusal."""
     with pytest.raises(Unauthenticated):
-        caller.prove({"authorization": header}, settings(**TOKENS).callers)
+        caller.authenticate({"authorization": header}, settings(**TOKENS).callers)
 
 
-def test_no_header_is_no_proof() -> None:
-    """A caller who says nothing is refused."""
+def test_without_a_header_a_caller_is_refused() -> None:
+    """A caller without a header is refused."""
     with pytest.raises(Unauthenticated):
-        caller.prove({}, settings(**TOKENS).callers)
+        caller.authenticate({}, settings(**TOKENS).callers)
 
 
 def test_a_token_may_have_characters_beyond_ascii() -> None:
     """It arrives as UTF-8 bytes that WSGI shows as Latin-1."""
     known = settings(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="schlüssel-für-den-test").callers
-    caller.prove({"authorization": "Bearer " + "schlüssel-für-den-test".encode().decode("latin-1")}, known)
+    caller.authenticate({"authorization": "Bearer " + "schlüssel-für-den-test".encode().decode("latin-1")}, known)
     with pytest.raises(Unauthenticated):
-        caller.prove({"authorization": "Bearer schlussel-für-den-test"}, known)
+        caller.authenticate({"authorization": "Bearer schlussel-für-den-test"}, known)
 
 
 def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A right first token does not spare the others, so the time taken tells nothing."""
+    """A right first token does not spare the others, so the time taken reveals nothing."""
     compared: list[tuple[bytes, bytes]] = []
     real = hmac.compare_digest
 
@@ -86,7 +86,7 @@ def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
         return real(sent, known)
 
     monkeypatch.setattr(hmac, "compare_digest", watched)
-    caller.prove({"authorization": "Bearer first-token-of-two"}, settings(**TOKENS).callers)
+    caller.authenticate({"authorization": "Bearer first-token-of-two"}, settings(**TOKENS).callers)
     assert compared == [(b"first-token-of-two", b"first-token-of-two"), (b"first-token-of-two", b"second-token-of-two")]
 
 
@@ -100,22 +100,22 @@ def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatc
         binary(),
     ],
 )
-def test_an_unproven_caller_learns_nothing_about_its_body(message: tuple[dict[str, str], bytes]) -> None:
-    """Proof is asked for before the body is looked at."""
-    behind = Behind()
-    answer = knock(message, behind, headers={"authorization": "Bearer wrong"}, **TOKENS)
-    assert (answer.status, behind.requests) == (401, [])
+def test_an_unauthenticated_caller_learns_nothing_about_its_body(message: tuple[dict[str, str], bytes]) -> None:
+    """The caller is authenticated before the body is read."""
+    fake = FakeHandler()
+    answer = call_endpoint(message, fake, headers={"authorization": "Bearer wrong"}, **TOKENS)
+    assert (answer.status, fake.requests) == (401, [])
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="bms-autostop"'
 
 
-def test_a_proven_caller_gets_through() -> None:
+def test_an_authenticated_caller_is_accepted() -> None:
     """With a token the event is handled as usual."""
-    behind = Behind()
-    answer = knock(binary(), behind, headers={"authorization": "Bearer second-token-of-two"}, **TOKENS)
-    assert (answer.status, len(behind.requests)) == (200, 1)
+    fake = FakeHandler()
+    answer = call_endpoint(binary(), fake, headers={"authorization": "Bearer second-token-of-two"}, **TOKENS)
+    assert (answer.status, len(fake.requests)) == (200, 1)
 
 
-def test_without_an_origin_it_is_no_handshake() -> None:
+def test_without_an_origin_it_is_not_a_handshake() -> None:
     """A bare OPTIONS learns the methods, and gives no consent."""
     assert caller.consent({}, settings(AUTOSTOP_WEBHOOK_ORIGINS="*").callers) == {"Allow": "POST, OPTIONS"}
 
@@ -136,7 +136,7 @@ def test_an_allowed_origin_gets_consent(origin: str) -> None:
     [("", "events.example.com"), ("a.example.com", "b.example.com"), ("a.example.com", "*"), ("a.example.com", "")],
 )
 def test_another_origin_gets_none(origins: str, origin: str) -> None:
-    """Who is not on the list may not subscribe; with no list nobody may."""
+    """An origin that is not on the list may not subscribe; without a list none may."""
     with pytest.raises(CallerForbidden):
         caller.consent({"webhook-request-origin": origin}, settings(AUTOSTOP_WEBHOOK_ORIGINS=origins).callers)
 
@@ -172,8 +172,8 @@ def test_a_rate_that_is_a_number_is_granted(asked: str, granted: str) -> None:
 
 
 def test_the_handshake_needs_no_token() -> None:
-    """A sender asks for consent before it has anything to prove."""
+    """A sender asks for consent before it has credentials."""
     headers = {"webhook-request-origin": "a.example"}
-    answer = knock(({}, b""), method="OPTIONS", headers=headers, AUTOSTOP_WEBHOOK_ORIGINS="a.example", **TOKENS)
+    answer = call_endpoint(({}, b""), method="OPTIONS", headers=headers, AUTOSTOP_WEBHOOK_ORIGINS="a.example", **TOKENS)
     assert (answer.status, answer.headers["WebHook-Allowed-Origin"]) == (200, "a.example")
-    assert knock(({}, b""), method="OPTIONS", headers=headers, **TOKENS).status == 403
+    assert call_endpoint(({}, b""), method="OPTIONS", headers=headers, **TOKENS).status == 403

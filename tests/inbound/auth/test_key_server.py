@@ -20,7 +20,7 @@ from handler.inbound.auth.key_server import KeyServer
 from handler.settings.oidc import OidcSettings
 from tests.support.issuer import DISCOVERY, JWKS, Issuer, Page, ec_key, jwk, rsa_key
 
-NO_ANSWER = "gave no answer"
+NO_ANSWER = "gave no response"
 
 
 @pytest.fixture
@@ -31,15 +31,15 @@ def issuer() -> Iterator[Issuer]:
 
 
 def server(issuer: Issuer | str, **changes: Any) -> KeyServer:
-    """What asks this issuer."""
+    """A client of this issuer."""
     url = issuer if isinstance(issuer, str) else issuer.url
     return KeyServer(OidcSettings(**{"issuer": url, "audiences": frozenset(), "subjects": frozenset(), **changes}))
 
 
-def refused(asks: KeyServer, seconds: float = 5) -> str:
-    """The keys could not be had; what is said of it, with no address in it."""
+def refused(fetch: KeyServer, seconds: float = 5) -> str:
+    """The message of a failed fetch, which must have no address in it."""
     with pytest.raises(KeysUnreachable) as raised:
-        asks(seconds)
+        fetch(seconds)
     assert "127.0.0.1" not in str(raised.value)
     return str(raised.value)
 
@@ -61,11 +61,11 @@ def test_an_issuer_may_end_in_a_slash(issuer: Issuer) -> None:
     """As Entra's of version 1 does; it is compared with the slash."""
     issuer.describe(issuer=f"{issuer.url}/")
     assert set(server(f"{issuer.url}/")(5)) == {"one"}
-    assert "another issuer" in refused(server(issuer))
+    assert "must be of the issuer" in refused(server(issuer))
 
 
 def test_a_url_of_the_keys_needs_no_discovery(issuer: Issuer) -> None:
-    """The issuer's own address is not asked at all."""
+    """No request is made to the issuer."""
     keys = server("https://kubernetes.default.svc.cluster.local", jwks_url=f"{issuer.url}{JWKS}")(5)
     assert (set(keys), issuer.count(DISCOVERY)) == ({"one"}, 0)
 
@@ -73,20 +73,20 @@ def test_a_url_of_the_keys_needs_no_discovery(issuer: Issuer) -> None:
 def test_keys_may_stand_in_a_file(tmp_path: Path) -> None:
     """Mounted, where pods cannot reach the issuer; read anew each time, so it can be replaced."""
     place = tmp_path / "the keys.json"
-    asks = server("x", jwks_url=place.as_uri())
-    assert "FileNotFoundError" in refused(asks)
+    fetch = server("x", jwks_url=place.as_uri())
+    assert "FileNotFoundError" in refused(fetch)
     for kid in ("one", "two"):
         place.write_text(json.dumps({"keys": [jwk(rsa_key("first"), kid)]}))
-        assert set(asks(5)) == {kid}
+        assert set(fetch(5)) == {kid}
     place.write_text("{")
-    assert "must be JSON" in refused(asks)
+    assert "must be JSON" in refused(fetch)
 
 
 # --- what is taken
 
 
 def test_keys_for_signatures_are_taken(issuer: Issuer) -> None:
-    """Of each kind on the list, for the algorithm that the key says, or the usual one of its kind."""
+    """Of each kind on the list, for the algorithm that the key names, or the usual one of its kind."""
     plain = jwk(rsa_key("first"), "plain")
     del plain["use"]
     found = taken(
@@ -101,7 +101,7 @@ def test_keys_for_signatures_are_taken(issuer: Issuer) -> None:
 
 
 def test_other_keys_are_left_out(issuer: Issuer) -> None:
-    """Shared secrets, keys to encrypt with, weak, broken, nameless ones, and what is no key at all."""
+    """Shared secrets, keys to encrypt with, weak, broken, nameless ones, and what is not a key at all."""
     good = jwk(rsa_key("first"), "good")
     edwards = json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key()))
     found = taken(
@@ -148,8 +148,8 @@ def test_a_private_key_that_was_published_is_used_as_a_public_one(issuer: Issuer
 @pytest.mark.parametrize(
     "document", [{}, {"keys": []}, {"keys": {}}, {"keys": None}, {"keys": [{"kty": "oct"}]}], ids=str
 )
-def test_no_key_at_all_is_trouble(issuer: Issuer, document: object) -> None:
-    """An issuer without keys is one that has a bad moment: what is kept counts on."""
+def test_no_key_at_all_is_an_error(issuer: Issuer, document: object) -> None:
+    """An issuer without keys is taken for a failure: cached keys still count."""
     issuer.pages[JWKS] = Page(json.dumps(document).encode())
     assert "no key that can be used" in refused(server(issuer))
 
@@ -159,7 +159,7 @@ def test_no_key_at_all_is_trouble(issuer: Issuer, document: object) -> None:
 
 @pytest.mark.parametrize("path", [DISCOVERY, JWKS])
 @pytest.mark.parametrize("status", [204, 301, 302, 307, 308, 400, 401, 403, 404, 429, 500, 503])
-def test_anything_but_200_is_trouble(issuer: Issuer, path: str, status: int) -> None:
+def test_anything_but_200_is_an_error(issuer: Issuer, path: str, status: int) -> None:
     """A redirect most of all: it is not followed."""
     issuer.pages["/elsewhere"] = issuer.pages[path]
     issuer.pages[path] = Page(status=status, headers={"Location": f"{issuer.url}/elsewhere", "Retry-After": "7"})
@@ -173,15 +173,15 @@ def test_anything_but_200_is_trouble(issuer: Issuer, path: str, status: int) -> 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b"[]", b"null", b'"text"', b'{"a": NaN}']
 )
-def test_garbage_is_trouble(issuer: Issuer, path: str, body: bytes) -> None:
-    """Not JSON, nested without end, or no object."""
+def test_random_input_is_an_error(issuer: Issuer, path: str, body: bytes) -> None:
+    """Not JSON, nested without end, or not an object."""
     issuer.pages[path] = Page(body)
     assert refused(server(issuer)).startswith("The document of the key server must ") or b"NaN" in body
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, JWKS])
 def test_an_answer_without_end_is_not_read_to_its_end(issuer: Issuer, path: str) -> None:
-    """A megabyte is plenty."""
+    """More than a megabyte."""
     issuer.pages[path] = Page(b'{"keys": "' + b"x" * 1024 * 1024 + b'"}')
     assert NO_ANSWER in refused(server(issuer))
 
@@ -189,14 +189,14 @@ def test_an_answer_without_end_is_not_read_to_its_end(issuer: Issuer, path: str)
 @pytest.mark.parametrize(
     "headers", [{"Content-Length": "99999"}, {"Content-Encoding": "gzip"}, {"Content-Length": "x"}]
 )
-def test_an_answer_that_is_cut_or_mislabelled_is_trouble(issuer: Issuer, headers: dict[str, str]) -> None:
-    """Half a document says nothing."""
+def test_an_answer_that_is_cut_or_mislabelled_is_an_error(issuer: Issuer, headers: dict[str, str]) -> None:
+    """Half a document is not used."""
     issuer.pages[JWKS] = Page(b'{"keys": []}', headers={"Connection": "close", **headers})
     refused(server(issuer), 1)
 
 
 def test_an_answer_that_does_not_come_is_not_waited_for(issuer: Issuer) -> None:
-    """It is trouble like any other."""
+    """It is an error like any other."""
     issuer.open.clear()
     assert NO_ANSWER in refused(server(issuer), 0.2)
 
@@ -244,7 +244,7 @@ def test_an_answer_that_drips_is_not_waited_for() -> None:
             thread.join()
 
 
-def test_nobody_there_is_trouble() -> None:
+def test_no_listener_is_an_error() -> None:
     """No connection, or no such host, or no such certificate authority."""
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
@@ -260,19 +260,19 @@ def test_plain_http_is_not_spoken_where_tls_was_asked_for(issuer: Issuer) -> Non
     assert issuer.asked == []
 
 
-# --- what the discovery document may say
+# --- the discovery document
 
 
-def test_another_issuers_document_is_trouble(issuer: Issuer) -> None:
-    """Letter by letter, as the standard has it; or nobody can tell whose keys these are."""
+def test_another_issuers_document_is_an_error(issuer: Issuer) -> None:
+    """Compared exactly, as OpenID Connect demands; or it is unknown whose keys these are."""
     for name in (None, "", "https://issuer.example", issuer.url.upper(), f"{issuer.url}/", 5, [issuer.url]):
         issuer.describe(issuer=name)
-        assert "another issuer" in refused(server(issuer))
+        assert "must be of the issuer" in refused(server(issuer))
     assert issuer.count(JWKS) == 0
 
 
 @pytest.mark.parametrize("place", [None, 5, "", ["https://a"], "https://a\nb", "https://\u00e4", "\x00"])
-def test_a_document_without_a_place_is_trouble(issuer: Issuer, place: object) -> None:
+def test_a_document_without_a_place_is_an_error(issuer: Issuer, place: object) -> None:
     """Nothing is made of it."""
     issuer.describe(jwks_uri=place)
     refused(server(issuer))
@@ -295,21 +295,21 @@ def test_a_document_without_a_place_is_trouble(issuer: Issuer, place: object) ->
 def test_keys_come_from_a_safe_place(issuer: Issuer, place: str) -> None:
     """https, or for an issuer on this machine http on this machine; never a file."""
     issuer.describe(jwks_uri=place)
-    assert "not safe" in refused(server(issuer))
+    assert "must be an https URL" in refused(server(issuer))
 
 
 def test_an_issuer_out_there_does_not_send_us_to_this_machine(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its document may name https only."""
     document = json.dumps({"issuer": "https://issuer.example", "jwks_uri": f"{issuer.url}{JWKS}"}).encode()
     monkeypatch.setattr(KeyServer, "_get", lambda *_: document)
-    assert "not safe" in refused(server("https://issuer.example"))
+    assert "must be an https URL" in refused(server("https://issuer.example"))
 
 
 # --- our own token
 
 
 def test_our_token_goes_to_the_key_server(issuer: Issuer, tmp_path: Path) -> None:
-    """To where the settings say, for both documents; it is read anew each time."""
+    """To the host of the settings, for both documents; it is read anew each time."""
     file = tmp_path / "token"
     for text in ("first", "second\n"):
         file.write_text(text)
@@ -319,7 +319,7 @@ def test_our_token_goes_to_the_key_server(issuer: Issuer, tmp_path: Path) -> Non
 
 
 def test_our_token_goes_nowhere_else(issuer: Issuer, tmp_path: Path) -> None:
-    """Not to another host that the discovery document names; that one gets no proof."""
+    """Not to another host that the discovery document names; that one gets no credentials."""
     file = tmp_path / "token"
     file.write_text("ours")
     with Issuer() as other:
@@ -330,8 +330,8 @@ def test_our_token_goes_nowhere_else(issuer: Issuer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"two\nlines", b"\xff", None])
-def test_a_file_without_a_token_is_trouble(issuer: Issuer, tmp_path: Path, content: bytes | None) -> None:
-    """Nothing of it is sent or told."""
+def test_a_file_without_a_token_is_an_error(issuer: Issuer, tmp_path: Path, content: bytes | None) -> None:
+    """Nothing of it is sent or reported."""
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""The issuer's keys: fetched once for all, kept, rotated, and what happens while they cannot be had."""
+"""The issuer's keys: fetched once for all, kept, rotated, and what happens while they cannot be fetched."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Server:
         self.takes = 0.0
 
     def fetch(self, seconds: float) -> Mapping[str, PyJWK]:
-        """The keys, or the trouble."""
+        """Return the keys, or raise the error."""
         assert 0 < seconds <= 5
         self.seconds.append(seconds)
         self.fetched += 1
@@ -41,12 +41,12 @@ class Server:
         return {name: ONE if name == "one" else TWO for name in self.has}
 
     def keys(self) -> Keys:
-        """What stands before it."""
+        """The cached keys of the server."""
         return Keys(self.fetch, lambda: self.now)
 
 
 def unreachable(keys: Keys, kid: str) -> float:
-    """The key cannot be told of now; how long to wait."""
+    """Whether there is the key cannot be determined now; how long to wait."""
     with pytest.raises(KeysUnreachable) as raised:
         keys.find(kid)
     assert raised.value.retry_after is not None
@@ -54,7 +54,7 @@ def unreachable(keys: Keys, kid: str) -> float:
 
 
 def test_keys_are_fetched_once_and_kept() -> None:
-    """For ten minutes; then they are looked at anew."""
+    """For ten minutes; then they are fetched again."""
     server = Server("one", "two")
     keys = server.keys()
     assert (keys.find("one"), keys.find("two"), keys.find("one")) == (ONE, TWO, ONE)
@@ -78,8 +78,8 @@ def test_a_new_key_is_fetched_when_it_is_first_used() -> None:
     assert (keys.find("two"), keys.find("one"), server.fetched) == (TWO, None, 3)
 
 
-def test_a_flood_of_unknown_keys_is_no_flood_of_requests() -> None:
-    """One fetch in three seconds. In between what is not known may be new: it is asked to come again."""
+def test_many_unknown_keys_do_not_cause_many_requests() -> None:
+    """One fetch in three seconds. In between an unknown key may be a new one: a 503."""
     server = Server("one")
     keys = server.keys()
     keys.find("one")
@@ -108,8 +108,8 @@ def test_a_key_that_appears_during_a_flood_is_not_called_wrong() -> None:
     assert keys.find("two") == TWO
 
 
-def test_a_key_server_that_is_down_is_no_verdict() -> None:
-    """Neither pass nor refusal: come again; it is asked again after ten seconds, and not before."""
+def test_a_key_server_that_is_down_is_not_a_verdict() -> None:
+    """Neither pass nor refusal, but a 503; keys are fetched again after ten seconds, and not before."""
     server = Server("one")
     server.down = KeysUnreachable("down")
     keys = server.keys()
@@ -124,7 +124,7 @@ def test_a_key_server_that_is_down_is_no_verdict() -> None:
 
 
 def test_what_is_known_counts_for_an_hour_while_the_key_server_is_down() -> None:
-    """A key that was fetched opens; one that was not is no verdict, even if it was called unknown before."""
+    """A key that was fetched opens; one that was not is not a verdict, even if it was called unknown before."""
     server = Server("one")
     keys = server.keys()
     keys.find("one")
@@ -143,14 +143,14 @@ def test_what_is_known_counts_for_an_hour_while_the_key_server_is_down() -> None
 
 
 def test_the_key_server_may_say_when_to_come_back() -> None:
-    """Within a minute: nobody is locked out for longer because of one answer."""
-    for told, waited in ((0.0, 10), (30.0, 30), (3600.0, 60), (None, 10)):
+    """Within a minute: no caller is locked out for longer because of one answer."""
+    for reported, waited in ((0.0, 10), (30.0, 30), (3600.0, 60), (None, 10)):
         server = Server("one")
-        server.down = KeysUnreachable("down", retry_after=told)
+        server.down = KeysUnreachable("down", retry_after=reported)
         assert unreachable(server.keys(), "one") == waited
 
 
-def test_a_bug_is_no_flood_either() -> None:
+def test_an_unusable_answer_does_not_cause_many_requests_either() -> None:
     """Whatever is raised, the next try waits."""
     server = Server("one")
     server.down = RuntimeError("bug")
@@ -161,8 +161,8 @@ def test_a_bug_is_no_flood_either() -> None:
     assert server.fetched == 1
 
 
-def test_nobody_waits_for_keys_longer_than_there_is_time() -> None:
-    """The fetch is cut short for who began it; without any time left there is none, and no pause comes of that."""
+def test_no_caller_waits_for_keys_beyond_its_budget() -> None:
+    """The fetch is cut short for the caller that began it; without time left there is none, and no pause after it."""
     server = Server("one")
     keys = server.keys()
     for left in (0.0, -1.0):
@@ -177,7 +177,7 @@ def test_nobody_waits_for_keys_longer_than_there_is_time() -> None:
     assert keys.find("one", server.now - 1) == ONE
 
 
-def test_who_waits_for_somebody_elses_fetch_leaves_in_time() -> None:
+def test_who_waits_for_another_callers_fetch_leaves_in_time() -> None:
     """With the time of its own event."""
     server = Server("one")
     keys = server.keys()
@@ -189,19 +189,19 @@ def test_who_waits_for_somebody_elses_fetch_leaves_in_time() -> None:
 def test_why_keys_were_not_renewed_stands_in_the_log() -> None:
     """Once a try."""
     server = Server("one")
-    server.down = KeysUnreachable("The key server gave no answer.")
+    server.down = KeysUnreachable("The key server gave no response.")
     keys = server.keys()
     with logged() as lines:
         unreachable(keys, "one")
         unreachable(keys, "one")
     (line,) = lines.all
     assert line["message"] == "the issuer's keys were not renewed"
-    assert line["detail"] == "The key server gave no answer."
+    assert line["detail"] == "The key server gave no response."
     assert (line["level"], line["problem"]) == ("WARNING", "keys-unreachable")
 
 
 def test_ready_means_that_keys_are_here() -> None:
-    """They are fetched if need be; as long as those that are kept count, nobody is asked."""
+    """They are fetched if need be, but not as long as the cached ones count."""
     server = Server("one")
     server.down = KeysUnreachable("down")
     keys = server.keys()
@@ -222,7 +222,7 @@ def test_ready_means_that_keys_are_here() -> None:
 
 
 class Slow(Server):
-    """A key server that answers when the test says so."""
+    """A key server that answers when the test lets it."""
 
     def __init__(self, *names: str) -> None:
         super().__init__(*names)
@@ -247,7 +247,7 @@ class Slow(Server):
 
 
 def test_two_events_at_once_fetch_once() -> None:
-    """Whoever comes while somebody fetches gets what that brings: the key, or that there is none."""
+    """A caller that arrives while another fetches gets the result of that: the key, or that there is none."""
     server = Slow("one")
     server.takes = 1.0
     keys = server.keys()
@@ -255,7 +255,7 @@ def test_two_events_at_once_fetch_once() -> None:
         first = pool.submit(keys.find, "one")
         assert server.asked.wait(20)
         others = [pool.submit(keys.find, kid) for kid in ("one", "one", "forged-1", "forged-2")]
-        # Two looks by who fetches, one by each of the others when it comes.
+        # Two readings by the caller that fetches, one by each of the others when it arrives.
         for _ in range(2 + len(others)):
             assert server.looks.acquire(timeout=20)
         server.answer.set()
@@ -282,20 +282,20 @@ def test_who_has_a_key_does_not_wait_for_newer_ones() -> None:
         assert renewing.result(20) == ONE
 
 
-def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who has no key gives up, and is told to come again."""
+def test_no_caller_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A caller without a key gets a 503."""
     monkeypatch.setattr("handler.inbound.auth.key_set._LONGEST_WAIT", 0.01)
     server = Slow("one")
     keys = server.keys()
     with ThreadPoolExecutor(1) as pool:
         fetching = pool.submit(keys.find, "one")
         assert server.asked.wait(20)
-        for asks in (lambda: keys.find("one"), keys.ready):
-            _refused(asks)
+        for call in (lambda: keys.find("one"), keys.ready):
+            _refused(call)
         server.answer.set()
         assert fetching.result(20) == ONE
 
 
-def _refused(asks: Any) -> None:
+def _refused(call: Any) -> None:
     with pytest.raises(KeysUnreachable, match="takes too long"):
-        asks()
+        call()

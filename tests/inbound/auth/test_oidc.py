@@ -1,4 +1,4 @@
-"""Callers that prove themselves by a token of an issuer: what opens, and everything that does not."""
+"""Callers that authenticate by a token of an issuer: which are accepted, and which are not."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwt.api_jwt, "datetime", _Clock)
 
 
-def proof(*published: dict[str, Any], **changes: Any) -> TokenVerifier:
-    """A proof whose issuer has these keys, or else one RSA key called `one`."""
+def verifier(*published: dict[str, Any], **changes: Any) -> TokenVerifier:
+    """A verifier whose issuer has these keys, or else one RSA key called `one`."""
     keys = {}
     for entry in published or (jwk(rsa_key("first"), "one"),):
         key = _usable(entry)
@@ -72,13 +72,13 @@ def proof(*published: dict[str, Any], **changes: Any) -> TokenVerifier:
 def verdict(sent: str, by: TokenVerifier | None = None) -> type[AutostopError] | None:
     """What came of a token; its refusal repeats nothing of it."""
     try:
-        (by or proof()).check(bearer(sent))
+        (by or verifier()).check(bearer(sent))
     except AutostopError as refusal:
-        said, kind = str(refusal), type(refusal)
+        shown, kind = str(refusal), type(refusal)
     else:
         return None
-    assert MARK not in said
-    assert not sent or sent not in said
+    assert MARK not in shown
+    assert not sent or sent not in shown
     return kind
 
 
@@ -103,7 +103,7 @@ def good(**changes: Any) -> str:
 def test_a_token_of_the_issuer_opens(entry: Any, alg: str) -> None:
     """Signed with the algorithm that its key is for."""
     key, published = entry()
-    assert verdict(token(claims(), key, alg=alg), proof(published)) is None
+    assert verdict(token(claims(), key, alg=alg), verifier(published)) is None
 
 
 def test_pyjwts_own_tokens_and_ours_are_the_same_thing() -> None:
@@ -117,25 +117,25 @@ def test_pyjwts_own_tokens_and_ours_are_the_same_thing() -> None:
 @pytest.mark.parametrize("header", ["bearer {}", "BEARER {}", "Bearer   {} "])
 def test_the_scheme_is_read_as_http_has_it(header: str) -> None:
     """In any case, with spaces."""
-    proof().check({"authorization": header.format(good())})
+    verifier().check({"authorization": header.format(good())})
 
 
-@pytest.mark.parametrize("said", [AUDIENCE, [AUDIENCE], ["another", AUDIENCE]])
-def test_the_audience_is_one_or_many(said: object) -> None:
+@pytest.mark.parametrize("shown", [AUDIENCE, [AUDIENCE], ["another", AUDIENCE]])
+def test_the_audience_is_one_or_many(shown: object) -> None:
     """It is enough that one of them is ours."""
-    assert verdict(good(aud=said)) is None
+    assert verdict(good(aud=shown)) is None
 
 
 def test_each_of_our_audiences_opens() -> None:
     """A function can have an old and a new name."""
-    by = proof(audiences=frozenset({"https://a.example", "https://b.example"}))
+    by = verifier(audiences=frozenset({"https://a.example", "https://b.example"}))
     assert [verdict(good(aud=name), by) for name in ("https://a.example", "https://b.example")] == [None, None]
     assert verdict(good(aud=AUDIENCE), by) is Unauthenticated
 
 
 def test_google_is_known_with_and_without_scheme() -> None:
-    """And nobody else is: another issuer's name is taken letter by letter."""
-    google = proof(issuer="https://accounts.google.com")
+    """And no other is: the name of another issuer is compared exactly."""
+    google = verifier(issuer="https://accounts.google.com")
     assert verdict(good(iss="https://accounts.google.com"), google) is None
     assert verdict(good(iss="accounts.google.com"), google) is None
     assert verdict(good(iss="issuer.example")) is Unauthenticated
@@ -145,9 +145,9 @@ def test_google_is_known_with_and_without_scheme() -> None:
 def test_only_one_version_of_entras_issuer_counts() -> None:
     """The one that the settings name: tokens of version 1 and 2 have different ones."""
     first, second = "https://sts.windows.net/t/", "https://login.microsoftonline.com/t/v2.0"
-    assert verdict(good(iss=first), proof(issuer=first)) is None
-    assert verdict(good(iss=second), proof(issuer=second)) is None
-    assert verdict(good(iss=first), proof(issuer=second)) is Unauthenticated
+    assert verdict(good(iss=first), verifier(issuer=first)) is None
+    assert verdict(good(iss=second), verifier(issuer=second)) is None
+    assert verdict(good(iss=first), verifier(issuer=second)) is Unauthenticated
 
 
 # --- claims that are wrong, one at a time
@@ -212,7 +212,7 @@ def test_clocks_may_differ_by_the_leeway_and_no_more(changes: dict[str, Any], ou
 
 def test_without_leeway_the_second_counts() -> None:
     """A token has expired in the second that it names."""
-    strict = proof(leeway=timedelta(0))
+    strict = verifier(leeway=timedelta(0))
     assert verdict(good(exp=NOW), strict) is Unauthenticated
     assert verdict(good(exp=NOW + 1, nbf=NOW, iat=NOW), strict) is None
 
@@ -240,7 +240,7 @@ def test_without_leeway_the_second_counts() -> None:
         (f"azp:{APP}", {"appid": APP, "oid": OBJECT, "sub": OBJECT}, None),
         (f"azp:{APP}", {"azp": OBJECT, "appid": APP, "oid": OBJECT, "sub": OBJECT}, CallerForbidden),
         (f"azp:{APP}", {"azp": APP, "oid": OBJECT, "sub": OBJECT, "scp": "use"}, CallerForbidden),
-        (f"azp:{APP}", {"azp": APP, "oid": OBJECT, "sub": "somebody"}, CallerForbidden),
+        (f"azp:{APP}", {"azp": APP, "oid": OBJECT, "sub": "another"}, CallerForbidden),
         (f"azp:{APP}", {"azp": APP}, CallerForbidden),
         (f"azp:{APP}", {"azp": [APP], "oid": OBJECT, "sub": OBJECT}, CallerForbidden),
         (APP, {"azp": APP, "oid": OBJECT, "sub": OBJECT}, CallerForbidden),
@@ -249,16 +249,16 @@ def test_without_leeway_the_second_counts() -> None:
 )
 def test_a_good_token_opens_only_for_who_is_on_the_list(allowed: str, changes: dict[str, Any], outcome: object) -> None:
     """403 else: by subject, verified address, or an application that calls for itself."""
-    assert verdict(good(**changes), proof(subjects=frozenset({"other", allowed}))) is outcome
+    assert verdict(good(**changes), verifier(subjects=frozenset({"other", allowed}))) is outcome
 
 
-def test_an_empty_list_is_nobody() -> None:
+def test_an_empty_list_allows_no_subject() -> None:
     """The settings refuse it already."""
-    assert verdict(good(), proof(subjects=frozenset())) is CallerForbidden
-    assert verdict(good(sub=""), proof(subjects=frozenset())) is CallerForbidden
+    assert verdict(good(), verifier(subjects=frozenset())) is CallerForbidden
+    assert verdict(good(sub=""), verifier(subjects=frozenset())) is CallerForbidden
 
 
-# --- tokens that are none, and forgeries
+# --- malformed and forged tokens
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_an_empty_list_is_nobody() -> None:
     ],
     ids=lambda sent: f"{len(sent)}-{sent[:8]!a}",
 )
-def test_what_is_no_token_is_refused(sent: str) -> None:
+def test_what_is_not_a_token_is_refused(sent: str) -> None:
     """Whatever it is instead."""
     assert verdict(sent) is Unauthenticated
 
@@ -294,11 +294,11 @@ def test_what_is_no_token_is_refused(sent: str) -> None:
 def test_a_token_stands_where_a_bearer_token_stands(header: str | None) -> None:
     """Once, after its scheme."""
     with pytest.raises(Unauthenticated):
-        proof().check({} if header is None else {"authorization": header.format(good())})
+        verifier().check({} if header is None else {"authorization": header.format(good())})
 
 
-def test_the_public_key_is_no_shared_secret() -> None:
-    """HS256 with the key that everybody knows: in each form in which a library could have taken it."""
+def test_the_public_key_is_not_a_shared_secret() -> None:
+    """HS256 with the public key: in each form in which a library could have taken it."""
     public = rsa_key("first").public_key()
     for secret in (
         public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
@@ -313,7 +313,7 @@ def test_the_public_key_is_no_shared_secret() -> None:
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "", None, 5, ["RS256"], {"RS256": 1}])
-def test_no_algorithm_is_no_signature(alg: object) -> None:
+def test_no_algorithm_is_not_a_signature(alg: object) -> None:
     """With an empty signature, a made-up one, and the one of a good token."""
     real = good().rpartition(".")[2]
     for signature in ("", "AAAA", real):
@@ -363,7 +363,7 @@ def test_keys_that_the_token_brings_along_are_not_observed_at() -> None:
 
 def test_a_key_under_another_name_does_not_open() -> None:
     """Unknown, empty, or the name of another key that the issuer has."""
-    by = proof(jwk(rsa_key("first"), "one"), jwk(rsa_key("second"), "two"))
+    by = verifier(jwk(rsa_key("first"), "one"), jwk(rsa_key("second"), "two"))
     assert [verdict(token(claims(), rsa_key("first"), kid=kid), by) for kid in ("three", "", "two")] == [
         Unauthenticated,
         KeysUnreachable,
@@ -374,7 +374,7 @@ def test_a_key_under_another_name_does_not_open() -> None:
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_any_bit_that_changes_closes(part: int) -> None:
     """Of header, payload and signature; each bit of each character that can be changed to another of the alphabet."""
-    by = proof()
+    by = verifier()
     parts = good().split(".")
     whole = parts[part]
     tried = 0
@@ -405,8 +405,8 @@ def test_a_claim_that_stands_twice_is_none() -> None:
     assert verdict(sent) is Unauthenticated
 
 
-def test_a_token_that_is_no_good_anyway_has_no_keys_fetched_for_it() -> None:
-    """Expired, of another issuer, for somebody else: nobody has to be asked."""
+def test_no_keys_are_fetched_for_a_token_that_is_refused_anyway() -> None:
+    """Expired, of another issuer, for another audience: no request is made."""
 
     def fetch(_: float) -> Any:
         raise AssertionError("asked")

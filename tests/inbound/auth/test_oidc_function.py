@@ -18,7 +18,7 @@ from handler.settings import notify_chat as notify_settings
 from handler.simulator import CallKind, Simulator
 from tests.conftest import StartFunction
 from tests.support.capture import logged
-from tests.support.events import Behind, binary, knock
+from tests.support.events import FakeHandler, binary, call_endpoint
 from tests.support.issuer import DISCOVERY, JWKS, SUBJECT, Issuer, bearer, claims, jwk, rsa_key, token
 from tests.test_events_folder import faults
 
@@ -30,11 +30,11 @@ def issuer() -> Iterator[Issuer]:
         yield running
 
 
-def proof(issuer: Issuer, key: str = "first", kid: str = "one", **changes: Any) -> dict[str, str]:
+def credentials(issuer: Issuer, key: str = "first", kid: str = "one", **changes: Any) -> dict[str, str]:
     """The header with a token that opens now, but for the changes."""
     now = int(time.time())
-    said = claims(**{"iss": issuer.url, "iat": now, "nbf": now, "exp": now + 600, **changes})
-    return bearer(token(said, rsa_key(key), kid))
+    content = claims(**{"iss": issuer.url, "iat": now, "nbf": now, "exp": now + 600, **changes})
+    return bearer(token(content, rsa_key(key), kid))
 
 
 def problem(answer: requests.Response) -> str:
@@ -46,7 +46,7 @@ def problem(answer: requests.Response) -> str:
 
 
 def stops(cloud: Simulator) -> int:
-    """How many stops the cloud was sent."""
+    """How many stops the cloud received."""
     return cloud.count(CallKind.STOP)
 
 
@@ -55,7 +55,7 @@ def test_a_caller_with_a_token_stops_a_server(cloud: Simulator, start_function: 
     function = start_function(cloud, **issuer.environ())
     for _ in range(3):
         server = cloud.add_server()
-        answer = function.send({"server_ids": [server]}, headers=proof(issuer))
+        answer = function.send({"server_ids": [server]}, headers=credentials(issuer))
         assert (answer.status_code, cloud.server(server).vm_state) == (200, "stopped")
     assert (issuer.count(DISCOVERY), issuer.count(JWKS)) == (1, 1)
 
@@ -64,10 +64,10 @@ def test_without_a_good_token_nothing_happens(cloud: Simulator, start_function: 
     """401 and 403, and neither the log nor the answer repeats anything of the token."""
     function = start_function(cloud, **issuer.environ())
     server = cloud.add_server()
-    expired = proof(issuer, exp=int(time.time()) - 60)
-    stranger = proof(issuer, sub="marked-subject", email="marked@p.example", email_verified=True)
-    forged = proof(issuer, key="second", jti="marked-id")
-    unknown = proof(issuer, kid="marked-kid")
+    expired = credentials(issuer, exp=int(time.time()) - 60)
+    stranger = credentials(issuer, sub="marked-subject", email="marked@p.example", email_verified=True)
+    forged = credentials(issuer, key="second", jti="marked-id")
+    unknown = credentials(issuer, kid="marked-kid")
     expected = [
         ({}, 401, "unauthenticated"),
         (expired, 401, "unauthenticated"),
@@ -94,7 +94,7 @@ def test_a_key_server_that_is_down_is_503(cloud: Simulator, start_function: Star
     del issuer.pages[JWKS]
     function = start_function(cloud, **issuer.environ())
     server = cloud.add_server()
-    for headers in (proof(issuer), proof(issuer, key="second"), proof(issuer, sub="stranger")):
+    for headers in (credentials(issuer), credentials(issuer, key="second"), credentials(issuer, sub="stranger")):
         answer = function.send({"server_ids": [server]}, headers=headers)
         assert (answer.status_code, problem(answer)) == (503, "keys-unreachable")
         assert 1 <= int(answer.headers["Retry-After"]) <= 10
@@ -105,14 +105,14 @@ def test_a_key_server_that_is_down_is_503(cloud: Simulator, start_function: Star
 
 
 def test_ready_is_who_has_keys_and_a_login(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
-    """The first event then waits for neither; asked again, nobody is asked."""
+    """The first event then waits for neither; a second probe makes no call."""
     function = start_function(cloud, **issuer.environ())
     for _ in range(3):
         assert requests.get(f"{function.url}/readyz", timeout=30).status_code == 200
     assert issuer.count(JWKS) == 1
     issuer.pages.clear()
     server = cloud.add_server()
-    assert function.send({"server_ids": [server]}, headers=proof(issuer)).status_code == 200
+    assert function.send({"server_ids": [server]}, headers=credentials(issuer)).status_code == 200
 
 
 def test_events_at_once_fetch_keys_once(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
@@ -120,7 +120,7 @@ def test_events_at_once_fetch_keys_once(cloud: Simulator, start_function: StartF
     function = start_function(cloud, **issuer.environ())
     servers = [cloud.add_server() for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
-        sent = list(pool.map(lambda one: function.send({"server_ids": [one]}, headers=proof(issuer)), servers))
+        sent = list(pool.map(lambda one: function.send({"server_ids": [one]}, headers=credentials(issuer)), servers))
     assert [answer.status_code for answer in sent] == [200] * 6
     assert (issuer.count(DISCOVERY), issuer.count(JWKS)) == (1, 1)
 
@@ -129,38 +129,38 @@ def test_keys_rotate_under_a_running_function(cloud: Simulator, start_function: 
     """The new key opens with its first token, and the old one still does."""
     function = start_function(cloud, **issuer.environ())
     servers = [cloud.add_server() for _ in range(3)]
-    assert function.send({"server_ids": servers[:1]}, headers=proof(issuer)).status_code == 200
+    assert function.send({"server_ids": servers[:1]}, headers=credentials(issuer)).status_code == 200
     issuer.publish(jwk(rsa_key("first"), "one"), jwk(rsa_key("second"), "two"))
-    assert function.send({"server_ids": servers[1:2]}, headers=proof(issuer, "second", "two")).status_code == 200
-    assert function.send({"server_ids": servers[2:]}, headers=proof(issuer)).status_code == 200
+    assert function.send({"server_ids": servers[1:2]}, headers=credentials(issuer, "second", "two")).status_code == 200
+    assert function.send({"server_ids": servers[2:]}, headers=credentials(issuer)).status_code == 200
     assert issuer.count(JWKS) == 2
 
 
 def test_the_handshake_needs_no_token(issuer: Issuer) -> None:
-    """A sender asks for consent before it has anything to prove, and no keys are fetched for that."""
+    """A sender asks for consent before it has credentials, and no keys are fetched for that."""
     environ: dict[str, Any] = issuer.environ(AUTOSTOP_WEBHOOK_ORIGINS="eventgrid.azure.net")
     headers = {"webhook-request-origin": "eventgrid.azure.net"}
-    answer = knock(({}, b""), method="OPTIONS", headers=headers, **environ)
+    answer = call_endpoint(({}, b""), method="OPTIONS", headers=headers, **environ)
     assert (answer.status, answer.headers["WebHook-Allowed-Origin"]) == (200, "eventgrid.azure.net")
     assert issuer.asked == []
 
 
-def test_an_unproven_caller_learns_nothing_about_its_body(issuer: Issuer) -> None:
-    """Proof is asked for before the body is looked at."""
-    behind = Behind()
-    answer = knock(({"content-type": "text/plain"}, b"hello"), behind, **issuer.environ())
-    assert (answer.status, behind.requests) == (401, [])
-    answer = knock(binary(), behind, headers=proof(issuer), received=time.monotonic(), **issuer.environ())
-    assert (answer.status, len(behind.requests)) == (200, 1)
+def test_an_unauthenticated_caller_learns_nothing_about_its_body(issuer: Issuer) -> None:
+    """The caller is authenticated before the body is read."""
+    fake = FakeHandler()
+    answer = call_endpoint(({"content-type": "text/plain"}, b"hello"), fake, **issuer.environ())
+    assert (answer.status, fake.requests) == (401, [])
+    answer = call_endpoint(binary(), fake, headers=credentials(issuer), received=time.monotonic(), **issuer.environ())
+    assert (answer.status, len(fake.requests)) == (200, 1)
 
 
 def test_the_issuer_is_not_waited_for_beyond_the_budget(issuer: Issuer) -> None:
-    """An event that has used its time up is answered, and nobody is asked for keys any more."""
-    late: dict[str, Any] = {"received": time.monotonic() - 51, "headers": proof(issuer)}
-    answer = knock(binary(), **late, **issuer.environ())
+    """An event that has used its time up is answered, and no keys are fetched for it."""
+    late: dict[str, Any] = {"received": time.monotonic() - 51, "headers": credentials(issuer)}
+    answer = call_endpoint(binary(), **late, **issuer.environ())
     assert (answer.status, json.loads(answer.body)["type"].rpartition(":")[2]) == (503, "keys-unreachable")
     settings = notify_settings.from_environ(issuer.environ())
-    request = HttpRequest("POST", "/", {**binary()[0], **proof(issuer)}, b"", time.monotonic() - 51)
+    request = HttpRequest("POST", "/", {**binary()[0], **credentials(issuer)}, b"", time.monotonic() - 51)
     assert NotifyEndpoint(settings, lambda *_: None).answer(request).status == 503
     assert issuer.asked == []
 
@@ -176,10 +176,10 @@ def test_only_the_named_subjects_may_send_approvals(
         AUTOSTOP_APPROVER_SUBJECTS="webhooks",
     )
     data = {"server_ids": [cloud.add_server()], "approval": "self"}
-    plan = function.send(data, headers=proof(issuer)).json()["plan"]["token"]
+    plan = function.send(data, headers=credentials(issuer)).json()["plan"]["token"]
     approval = {"plan": plan, "approved_by": "slack:T1/U1"}
-    refused = function.send(approval, type=STOP_APPROVED, headers=proof(issuer))
+    refused = function.send(approval, type=STOP_APPROVED, headers=credentials(issuer))
     assert (refused.status_code, problem(refused)) == (403, "caller-forbidden")
     assert stops(cloud) == 0
-    answer = function.send(approval, type=STOP_APPROVED, headers=proof(issuer, sub="webhooks"))
+    answer = function.send(approval, type=STOP_APPROVED, headers=credentials(issuer, sub="webhooks"))
     assert (answer.status_code, stops(cloud)) == (200, 1)

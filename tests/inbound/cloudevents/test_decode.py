@@ -1,4 +1,4 @@
-"""HTTP messages as CloudEvents: what is taken, and every flaw by its name."""
+"""HTTP messages as CloudEvents: what is taken, and every violation by its name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from handler.errors import BadEvent, NotAnEvent, TooLarge, Violation
 from handler.inbound.cloudevents.decode import Event, decode
-from tests.support.events import ONE, STOP, Message, attributes, batch, binary, event, knock, structured
+from tests.support.events import ONE, STOP, Message, attributes, batch, binary, call_endpoint, event, structured
 
 
 def single(message: Message) -> Event:
-    """The one event of a message that is no batch."""
+    """The one event of a message that is not a batch."""
     delivery = decode(*message)
     assert not delivery.batch
     (found,) = delivery.events
@@ -36,7 +36,7 @@ def mode(request: pytest.FixtureRequest) -> Any:
 
 
 def test_a_good_event_is_read_whole(mode: Any) -> None:
-    """Every attribute that is used here arrives, times in UTC, and no flaw is found."""
+    """Every attribute that is used here arrives, times in UTC, and no violation is found."""
     found = single(
         mode(
             time="2026-11-20T20:00:00.5+01:00",
@@ -101,8 +101,8 @@ def test_nothing_is_invented(mode: Any) -> None:
         ({"correlationid": "x" * 2049}, [("correlationid", "must have at most 2048 bytes")]),
     ],
 )
-def test_each_attribute_flaw_is_named(mode: Any, given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
-    """One thing wrong with an attribute is one flaw, by the attribute's name, in both modes."""
+def test_each_attribute_violation_is_named(mode: Any, given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    """One thing wrong with an attribute is one violation, by the attribute's name, in both modes."""
     assert violations(mode(**given)) == expected
 
 
@@ -132,11 +132,11 @@ def test_any_fraction_of_a_second_is_read(mode: Any, written: str, microsecond: 
     assert found.time == datetime(2026, 11, 20, 19, 0, 0, microsecond, UTC)
 
 
-def test_all_flaws_are_told_at_once(mode: Any) -> None:
+def test_all_violations_are_reported_at_once(mode: Any) -> None:
     """One answer names everything that is wrong with attributes and data together."""
     data = {"server_ids": [ONE, "nonsense"], "dry_run": "yes", "reason": 5}
     message = mode(specversion="2", id="", source=None, time="soon", expirytime="x", subject="a\x7f", data=data)
-    answer = knock(message)
+    answer = call_endpoint(message)
     assert answer.status == 400
     assert {fault["at"] for fault in json.loads(answer.body)["faults"]} == {
         "specversion",
@@ -151,9 +151,9 @@ def test_all_flaws_are_told_at_once(mode: Any) -> None:
     }
 
 
-def test_without_a_type_the_flaws_of_the_data_are_told_too(mode: Any) -> None:
-    """An event that does not say what it is, is read as a request for the sake of its flaws."""
-    answer = knock(mode(type=None, data={"server_ids": []}))
+def test_without_a_type_the_violations_of_the_data_are_reported_too(mode: Any) -> None:
+    """An event that does not say what it is, is read as a request for the sake of its violations."""
+    answer = call_endpoint(mode(type=None, data={"server_ids": []}))
     assert {fault["at"] for fault in json.loads(answer.body)["faults"]} == {"type", "data.server_ids"}
 
 
@@ -189,8 +189,8 @@ def test_header_values_are_decoded_exactly_once(sent: str, read: str) -> None:
 
 @pytest.mark.parametrize("name", ["id", "subject", "time"])
 @pytest.mark.parametrize("sent", ["%ff", "%C3%28", "\xe9", "%ED%A0%80", "%C0%AF"])
-def test_a_header_that_is_no_utf8_is_refused(name: str, sent: str) -> None:
-    """Bytes that are no UTF-8, also overlong ones and surrogates, are one flaw."""
+def test_a_header_that_is_not_utf8_is_refused(name: str, sent: str) -> None:
+    """Bytes that are not UTF-8, also overlong ones and surrogates, are one violation."""
     assert violations(binary(**{name: sent})) == [(name, "must be UTF-8 once percent-decoded")]
 
 
@@ -232,8 +232,8 @@ def test_data_is_read_as_its_media_type_says(content_type: str | None, body: byt
         (b"\xff\xfe{\x00}\x00", "must be UTF-8"),
         (b'{"a": 1, "a": 2}', "must not have a name twice in one object"),
         (b'{"b": {"a": 1, "\\u0061": 1}}', "must not have a name twice in one object"),
-        (b'{"a": NaN}', "must have only numbers that JSON knows"),
-        (b"[-Infinity]", "must have only numbers that JSON knows"),
+        (b'{"a": NaN}', "must have only numbers of JSON"),
+        (b"[-Infinity]", "must have only numbers of JSON"),
         (b'["\\ud800"]', "must not have half of a surrogate pair"),
         (b'{"\\udc00": 1}', "must not have half of a surrogate pair"),
         (b"[" * 100_000, "must not be nested so deep"),
@@ -243,8 +243,8 @@ def test_data_is_read_as_its_media_type_says(content_type: str | None, body: byt
         (b"\xef\xbb\xbf\xef\xbb\xbf{}", "must be JSON"),
     ],
 )
-def test_json_that_is_none_is_refused(body: bytes, fault: str) -> None:
-    """Each liberty that a JSON parser might take is a flaw of the data, or of the body in structured mode."""
+def test_what_is_not_json_is_refused(body: bytes, fault: str) -> None:
+    """Each liberty that a JSON parser might take is a violation of the data, or of the body in structured mode."""
     assert violations(binary(body)) == [("data", fault)]
     with pytest.raises(BadEvent) as raised:
         decode(*structured(body))
@@ -258,7 +258,7 @@ def test_both_halves_of_a_surrogate_pair_are_one_character() -> None:
 
 @pytest.mark.parametrize("name", ["specversion", "id", "source", "type"])
 def test_one_required_header_is_enough_to_be_a_binary_event(name: str) -> None:
-    """Who sends one ce- header meant an event, and is told what else it lacks."""
+    """Who sends one ce- header meant an event, and gets all violations."""
     message = {f"ce-{name}": "1.0"}, b""
     assert {at for at, _ in violations(message)} == {"specversion", "id", "source", "type"} - {name}
 
@@ -282,7 +282,7 @@ def test_tracing_headers_serve_where_the_extension_is_missing() -> None:
     "name", ["specversion", "id", "source", "type", "time", "expirytime", "subject", "datacontenttype"]
 )
 @pytest.mark.parametrize("value", [1, 1.0, True, [], {}, ["x"]])
-def test_an_attribute_of_the_wrong_type_is_one_flaw(name: str, value: object) -> None:
+def test_an_attribute_of_the_wrong_type_is_one_violation(name: str, value: object) -> None:
     """A number for an id is called no text, and not empty or missing as well."""
     assert violations(structured(event(**{name: value}))) == [(name, "must be a string")]
 
@@ -297,8 +297,8 @@ def test_null_means_not_set() -> None:
 
 
 @pytest.mark.parametrize("document", [[], "text", 1, None, True])
-def test_an_event_that_is_no_object_is_one_flaw(document: object) -> None:
-    """It is not also said to lack every attribute."""
+def test_an_event_that_is_not_an_object_is_one_violation(document: object) -> None:
+    """The missing attributes are not reported as well."""
     assert violations(structured(json.dumps(document).encode())) == [("event", "must be a JSON object")]
 
 
@@ -324,7 +324,7 @@ def test_bad_base64_is_refused(encoded: object) -> None:
     assert violations(structured(event(data_base64=encoded))) == [("data_base64", "must be base64")]
 
 
-def test_base64_of_what_is_no_json_is_refused() -> None:
+def test_base64_of_what_is_not_json_is_refused() -> None:
     """Inside, the data obeys the same rules as outside."""
     encoded = base64.b64encode(b"{").decode()
     message = structured(event(data_base64=encoded, datacontenttype="application/json"))
@@ -347,8 +347,8 @@ def test_a_batch_keeps_its_order() -> None:
     assert decode(*batch()).events == ()
 
 
-def test_flaws_of_a_batch_say_which_member() -> None:
-    """A member's place stands before each of its flaws."""
+def test_violations_of_a_batch_say_which_member() -> None:
+    """A member's place stands before each of its violations."""
     delivery = decode(*batch(event(), event(id=None, time="x"), 5))
     assert [violation.at for found in delivery.events for violation in found.violations] == [
         "[1].id",
@@ -403,8 +403,8 @@ def test_the_content_type_decides_before_the_headers() -> None:
         ("", b""),
     ],
 )
-def test_what_is_no_event_in_json_is_not_understood(content_type: str, body: bytes) -> None:
-    """XML formats, forms and plain JSON are no CloudEvent here."""
+def test_what_is_not_an_event_in_json_is_not_understood(content_type: str, body: bytes) -> None:
+    """XML formats, forms and plain JSON are not CloudEvents."""
     with pytest.raises(NotAnEvent):
         decode({"content-type": content_type}, body)
 

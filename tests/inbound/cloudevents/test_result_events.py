@@ -1,4 +1,4 @@
-"""Result events read back: everything that is told is in them, and what is no result is refused."""
+"""Result events read back: everything that is reported is in them, and what is not a result is refused."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_a_report_comes_back_as_it_was_sent(report: Report) -> None:
     assert reading(dict(to_dict(event))).report == expected
 
 
-def test_members_that_are_not_told_may_come_and_go() -> None:
-    """A newer `stop_servers` may say more."""
+def test_unknown_members_are_ignored() -> None:
+    """A newer `stop_servers` may add members."""
     document = sample("out/completed.json")
     document["data"]["added_later"] = {"a": [1]}
     document["data"]["servers"][0]["evidence"] = "whatever"
@@ -86,21 +86,21 @@ def test_members_that_are_not_told_may_come_and_go() -> None:
 @pytest.mark.parametrize(
     ("reason", "dry_run"), [(Reason.CONFIRMED, True), (Reason.ACCEPTED, True), (Reason.DRY_RUN, False)]
 )
-def test_a_rehearsal_stops_nothing_and_nothing_else_is_only_planned(reason: Reason, dry_run: bool) -> None:
-    """A message would say both that nothing was sent and that a server was stopped."""
+def test_a_dry_run_stops_nothing_and_nothing_else_is_only_planned(reason: Reason, dry_run: bool) -> None:
+    """A message would state both that nothing was sent and that a server was stopped."""
     event = result_event(replace(told(reason), dry_run=dry_run), source="/bms-autostop", extensions={})
     assert violations(dict(to_dict(event))) == {"data.dry_run": "must fit the servers"}
 
 
 @pytest.mark.parametrize("type_", ["io.github.bms-autostop.stop.requested.v1", "com.example.other", "stop.failed.v1"])
-def test_what_is_no_result_is_refused(type_: str) -> None:
-    """A stop request is none: whoever sends it here has mixed up two addresses, and must be told."""
+def test_what_is_not_a_result_is_refused(type_: str) -> None:
+    """A stop request is none: its sender has mixed up two URLs, and gets a 400."""
     assert violations({**sample("out/completed.json"), "type": type_}) == {"type": "must be a result event"}
 
 
 @pytest.mark.parametrize("data", [None, "text", ["x"], 7])
 def test_data_has_to_be_an_object(data: object) -> None:
-    """Without it there is nothing to tell."""
+    """Without it there is nothing to report."""
     assert violations({**sample("out/completed.json"), "data": data}) == {"data": "must be a JSON object"}
 
 
@@ -138,15 +138,15 @@ def _set(*path: str | int, value: object) -> Callable[[Any], None]:
         (_set("servers", 0, "outcome", value="accepted"), "servers[0].outcome", "must be that of its reason"),
     ],
 )
-def test_each_flaw_of_the_data_is_named(change: Callable[[Any], None], at: str, fault: str) -> None:
-    """One flaw, one line, no value repeated."""
+def test_each_violation_of_the_data_is_named(change: Callable[[Any], None], at: str, fault: str) -> None:
+    """One violation, one line, no value repeated."""
     document = copy.deepcopy(sample("out/completed-single.json"))
     change(document["data"])
     assert violations(document) == {f"data.{at}": fault}
 
 
-def test_a_server_that_is_no_object_and_an_unknown_reason_are_flaws() -> None:
-    """They are told with all that they lack."""
+def test_a_server_that_is_not_an_object_and_an_unknown_reason_are_violations() -> None:
+    """All their violations are reported."""
     document = copy.deepcopy(sample("out/completed-single.json"))
     document["data"]["servers"] = ["x", {**document["data"]["servers"][0], "reason": "because"}]
     found = violations(document)
@@ -160,8 +160,8 @@ def test_the_type_has_to_fit() -> None:
     assert violations(document) == {"type": "must fit the data"}
 
 
-def test_not_more_flaws_are_told_than_help() -> None:
-    """Whoever sends a thousand wrong servers gets fifty lines."""
+def test_the_list_of_violations_is_bounded() -> None:
+    """A thousand malformed servers give fifty lines."""
     document = copy.deepcopy(sample("out/completed-single.json"))
     document["data"]["servers"] = [7] * 1000
     (event,) = decode(STRUCTURED, json.dumps(document).encode()).events
@@ -171,7 +171,7 @@ def test_not_more_flaws_are_told_than_help() -> None:
 
 
 def test_an_event_without_a_type_is_still_read_to_its_end() -> None:
-    """The missing type is a flaw of the event; those of its data are told along with it."""
+    """The missing type is a violation of the event; those of its data are reported along with it."""
     document = {**sample("out/completed-single.json"), "type": ""}
     assert reading(document).report == reading(sample("out/completed-single.json")).report
     document["data"] = {**document["data"], "dry_run": 1}

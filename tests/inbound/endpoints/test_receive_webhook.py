@@ -10,7 +10,8 @@ import pytest
 from handler.errors import BodyIncomplete
 from handler.inbound.webhooks import registry
 from tests.inbound.webhooks.authentication import BODY_AUTHENTICATES, BY_SIGNATURE, BY_TOKEN, KEY, SECRET, SENT, ByToken
-from tests.inbound.webhooks.scene import FORM, JSON, ONE, Scene, bearer, fresh_secret, refused, says
+from tests.inbound.webhooks.scene import FORM, JSON, ONE, Scene, bearer, fresh_secret, refused
+from tests.inbound.webhooks.scene import says as json_of
 
 TOKEN = fresh_secret()
 BODY = {"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}
@@ -21,9 +22,9 @@ def scene(down: bool = False, **environ: Any) -> Scene:
     return Scene(down=down, **{"AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN, **environ})
 
 
-@pytest.mark.parametrize("path", ["", "/", "/nobody", "/alertmanager//", "/Alertmanager", "//alertmanager", "/door"])
+@pytest.mark.parametrize("path", ["", "/", "/unknown", "/alertmanager//", "/Alertmanager", "//alertmanager", "/other"])
 def test_an_unknown_path_is_403(path: str) -> None:
-    """Whatever proof is shown."""
+    """Whatever the credentials."""
     here = scene()
     refused(here.post(path, BODY, bearer(TOKEN)), 403)
     assert here.handed == []
@@ -50,7 +51,7 @@ def test_health_is_answered(path: str, status: str) -> None:
     """By GET; a POST there is no webhook."""
     here = scene()
     answer = here.post(path, method="GET")
-    assert (answer.status, says(answer)) == (200, {"status": status})
+    assert (answer.status, json_of(answer)) == (200, {"status": status})
     refused(here.post(path, BODY, bearer(TOKEN)), 403)
 
 
@@ -76,7 +77,7 @@ class Reading:
 
 
 @pytest.mark.parametrize("way", BEFORE_THE_BODY.values(), ids=BEFORE_THE_BODY)
-def test_proof_in_the_headers_comes_before_the_body(way: ByToken) -> None:
+def test_credentials_in_the_headers_are_checked_before_the_body(way: ByToken) -> None:
     """Without it the body is not read; with it, it may take 20 seconds."""
     environ: dict[str, Any] = {way.setting: SECRET}
     here = Scene(**environ)
@@ -89,8 +90,8 @@ def test_proof_in_the_headers_comes_before_the_body(way: ByToken) -> None:
 
 
 @pytest.mark.parametrize("name", BY_THE_BODY)
-def test_a_body_that_is_the_proof_has_five_seconds(name: str) -> None:
-    """A thread waits for it, and the caller is not known yet."""
+def test_a_body_that_authenticates_has_five_seconds(name: str) -> None:
+    """A thread waits for it, of a caller that is not authenticated yet."""
     path, settings, headers = BY_THE_BODY[name]
     environ: dict[str, Any] = dict(settings)
     body = Reading()

@@ -1,4 +1,4 @@
-"""One request in, one answer out, whatever happens behind the door."""
+"""One request in, one answer out, whatever the handler raises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import pytest
 
 from handler.errors import BudgetSpent, LoginRefused
 from tests.support.capture import logged
-from tests.support.events import ONE, TWO, Behind, Message, batch, binary, event, faults_of, knock, structured
+from tests.support.events import (
+    ONE,
+    TWO,
+    FakeHandler,
+    Message,
+    batch,
+    binary,
+    call_endpoint,
+    event,
+    faults_of,
+    structured,
+)
 from tests.test_events_folder import faults, sample
 from tests.test_events_folder import structured as sample_event
 
@@ -19,15 +30,15 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_alive_means_alive(method: str) -> None:
     """/healthz is 200 even when the cloud can't be reached."""
-    answer = knock(({}, b""), Behind(not_ready=LoginRefused("x")), method=method, path="/healthz")
+    answer = call_endpoint(({}, b""), FakeHandler(not_ready=LoginRefused("x")), method=method, path="/healthz")
     assert (answer.status, json.loads(answer.body)) == (200, {"status": "alive"})
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_ready_means_that_a_token_can_be_had(method: str) -> None:
     """/readyz is 200, or 503 with the reason's name."""
-    assert knock(({}, b""), method=method, path="/readyz").status == 200
-    answer = knock(({}, b""), Behind(not_ready=LoginRefused("x")), method=method, path="/readyz")
+    assert call_endpoint(({}, b""), method=method, path="/readyz").status == 200
+    answer = call_endpoint(({}, b""), FakeHandler(not_ready=LoginRefused("x")), method=method, path="/readyz")
     assert answer.status == 503
     assert json.loads(answer.body)["type"] == "urn:bms-autostop:problem:login-refused"
 
@@ -35,107 +46,107 @@ def test_ready_means_that_a_token_can_be_had(method: str) -> None:
 @pytest.mark.parametrize("path", ["/", "/any/path", "//", "/healthz", "/readyz", "/robots.txt", ""])
 def test_events_are_taken_on_any_path(path: str) -> None:
     """A POST is an event wherever it is sent."""
-    behind = Behind()
-    assert knock(binary(), behind, path=path).status == 200
-    assert [request.server_ids for request in behind.requests] == [(ONE,)]
+    fake = FakeHandler()
+    assert call_endpoint(binary(), fake, path=path).status == 200
+    assert [request.server_ids for request in fake.requests] == [(ONE,)]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "BREW", ""])
 def test_other_methods_are_refused(method: str) -> None:
     """Anything but POST and OPTIONS is 405, and an event in it is not acted on."""
-    behind = Behind()
-    answer = knock(binary(), behind, method=method)
-    assert (answer.status, answer.headers["Allow"], behind.requests) == (405, "POST, OPTIONS", [])
+    fake = FakeHandler()
+    answer = call_endpoint(binary(), fake, method=method)
+    assert (answer.status, answer.headers["Allow"], fake.requests) == (405, "POST, OPTIONS", [])
 
 
 def test_the_moment_of_receipt_is_handed_on() -> None:
     """The budget counts from when the request was here, not from when it is handled."""
-    behind = Behind()
-    knock(binary(), behind)
-    assert (behind.as_batch, behind.received) == (False, 12.5)
+    fake = FakeHandler()
+    call_endpoint(binary(), fake)
+    assert (fake.as_batch, fake.received) == (False, 12.5)
 
 
 def test_a_batch_is_handled_in_one_go() -> None:
     """Its events come in the order sent, and are marked as a batch."""
-    behind = Behind()
-    knock(batch(event(id="a"), event(id="b", source="/other")), behind)
-    assert ([request.id for request in behind.requests], behind.as_batch) == (["a", "b"], True)
+    fake = FakeHandler()
+    call_endpoint(batch(event(id="a"), event(id="b", source="/other")), fake)
+    assert ([request.id for request in fake.requests], fake.as_batch) == (["a", "b"], True)
 
 
 def test_a_batch_of_one_is_a_batch() -> None:
     """Its result goes back the same way."""
-    behind = Behind()
-    knock(batch(event()), behind)
-    assert behind.as_batch is True
+    fake = FakeHandler()
+    call_endpoint(batch(event()), fake)
+    assert fake.as_batch is True
 
 
 def test_an_empty_batch_is_nothing_to_act_on() -> None:
     """It is answered 204."""
-    behind = Behind()
-    assert (knock(batch(), behind).status, behind.requests) == (204, [])
+    fake = FakeHandler()
+    assert (call_endpoint(batch(), fake).status, fake.requests) == (204, [])
 
 
 @pytest.mark.parametrize("bad", [event(id=None), event(data={"server_ids": ["x"]}), event(type="other"), 5, None, []])
 def test_one_malformed_member_refuses_the_batch(bad: object) -> None:
     """Nothing of the batch is done, and the answer says which member is to blame."""
-    behind = Behind()
-    found = faults_of(knock(batch(event(id="a"), bad, event(id="b")), behind))
-    assert behind.requests == []
+    fake = FakeHandler()
+    found = faults_of(call_endpoint(batch(event(id="a"), bad, event(id="b")), fake))
+    assert fake.requests == []
     assert all(at.startswith("[1].") for at in found)
 
 
-def test_all_members_flaws_are_told_together() -> None:
-    """Flaws of attributes and of data, of all members, in one answer."""
-    found = faults_of(knock(batch(event(id=None, data={"server_ids": []}), event(type="other", time="x"))))
+def test_all_members_violations_are_reported_together() -> None:
+    """Violations of attributes and of data, of all members, in one answer."""
+    found = faults_of(call_endpoint(batch(event(id=None, data={"server_ids": []}), event(type="other", time="x"))))
     assert set(found) == {"[0].id", "[0].data.server_ids", "[1].time", "[1].type"}
 
 
 def test_a_repeat_in_a_batch_is_handled_once() -> None:
     """The same event twice is one event."""
-    behind = Behind()
-    knock(batch(event(id="a"), event(id="a"), event(id="b")), behind)
-    assert [request.id for request in behind.requests] == ["a", "b"]
+    fake = FakeHandler()
+    call_endpoint(batch(event(id="a"), event(id="a"), event(id="b")), fake)
+    assert [request.id for request in fake.requests] == ["a", "b"]
 
 
 def test_two_events_under_one_name_refuse_the_batch() -> None:
     """Source and id name one event; two that differ are a mistake of the sender."""
-    behind = Behind()
-    answer = knock(batch(event(id="a"), event(id="a", data={"server_ids": [TWO]})), behind)
+    fake = FakeHandler()
+    answer = call_endpoint(batch(event(id="a"), event(id="a", data={"server_ids": [TWO]})), fake)
     assert faults_of(answer) == {"[1].id": "must be unique within the batch"}
-    assert behind.requests == []
+    assert fake.requests == []
 
 
 def test_the_same_id_of_two_sources_is_two_events() -> None:
     """An id counts within its source only."""
-    behind = Behind()
-    knock(batch(event(source="/a"), event(source="/b")), behind)
-    assert [request.source for request in behind.requests] == ["/a", "/b"]
+    fake = FakeHandler()
+    call_endpoint(batch(event(source="/a"), event(source="/b")), fake)
+    assert [request.source for request in fake.requests] == ["/a", "/b"]
 
 
 def test_ignored_members_do_not_hold_up_the_others() -> None:
-    """Own results in a batch are passed over."""
-    behind = Behind()
+    """Own results in a batch are ignored."""
+    fake = FakeHandler()
     own = event(id="own", type="io.github.bms-autostop.stop.failed.v1")
-    assert knock(batch(own, event(id="a")), behind).status == 200
-    assert [request.id for request in behind.requests] == ["a"]
-    assert knock(batch(own), Behind()).status == 204
+    assert call_endpoint(batch(own, event(id="a")), fake).status == 200
+    assert [request.id for request in fake.requests] == ["a"]
+    assert call_endpoint(batch(own), FakeHandler()).status == 204
 
 
 def test_too_large_a_batch_is_413() -> None:
     """101 events are not a malformed event, but too much at once."""
-    assert knock(batch(*[event(id=str(number)) for number in range(101)])).status == 413
+    assert call_endpoint(batch(*[event(id=str(number)) for number in range(101)])).status == 413
 
 
-def test_trouble_behind_the_door_is_503() -> None:
+def test_an_error_in_the_handler_is_503() -> None:
     """What passes is answered so that the sender tries again."""
-    answer = knock(binary(), Behind(BudgetSpent("The budget is spent.", retry_after=3)))
+    answer = call_endpoint(binary(), FakeHandler(BudgetSpent("The budget is spent.", retry_after=3)))
     assert (answer.status, answer.headers["Retry-After"]) == (503, "3")
 
 
-def test_a_bug_behind_the_door_is_503_and_says_nothing() -> None:
+def test_a_defect_in_the_handler_is_503_and_says_nothing() -> None:
     """The answer has no word of the exception; the log has where it came from, but not what it quotes."""
     with logged() as lines:
-        answer = knock(binary(), Behind(RuntimeError("secret words")))
+        answer = call_endpoint(binary(), FakeHandler(RuntimeError("secret words")))
     assert (answer.status, b"secret" in answer.body) == (503, False)
     assert faults("problem.json", json.loads(answer.body)) == []
     (line,) = lines.all
@@ -148,7 +159,7 @@ def test_a_bug_behind_the_door_is_503_and_says_nothing() -> None:
 def test_a_refusal_leaves_a_line_in_the_log() -> None:
     """One line for the event, with what could be made out of its identity, and one for the request that it came in."""
     with logged() as lines:
-        knock(structured(event(id="", type="what.ever", data={"server_ids": [MARK]}, traceparent=TRACE)))
+        call_endpoint(structured(event(id="", type="what.ever", data={"server_ids": [MARK]}, traceparent=TRACE)))
     of_event, of_request = lines.all
     assert (of_event["message"], of_event["level"]) == ("event malformed", "WARNING")
     assert (of_event["event_source"], of_event["event_id"], of_event["event_type"]) == ("/tests", None, "what.ever")
@@ -167,7 +178,9 @@ def test_each_malformed_event_of_a_batch_is_a_line() -> None:
     """And what was right in that batch, or would have been ignored, is none: nothing was done with it."""
     own = event(id="own", type="io.github.bms-autostop.stop.failed.v1")
     with logged() as lines:
-        knock(batch(own, event(id="good"), event(id="bad", data={"server_ids": [MARK]}), event(id="worse", time="x")))
+        call_endpoint(
+            batch(own, event(id="good"), event(id="bad", data={"server_ids": [MARK]}), event(id="worse", time="x"))
+        )
     assert [(line["message"], line.get("event_id")) for line in lines.all] == [
         ("event malformed", "bad"),
         ("event malformed", "worse"),
@@ -211,18 +224,18 @@ def _marked_everywhere() -> list[Message]:
 @pytest.mark.parametrize("method", ["POST", "PUT", MARK])
 def test_nothing_is_echoed(message: Message, method: str) -> None:
     """However bad a request is, no text of it comes back in headers or body."""
-    behind = Behind()
-    answer = knock(message, behind, method=method, path=f"/{MARK}", headers={"host": MARK, "x-mark": MARK})
+    fake = FakeHandler()
+    answer = call_endpoint(message, fake, method=method, path=f"/{MARK}", headers={"host": MARK, "x-mark": MARK})
     assert answer.status in (400, 405, 415)
     assert MARK not in str(dict(answer.headers))
     assert MARK.encode() not in answer.body
     assert faults("problem.json", json.loads(answer.body)) == []
-    assert behind.requests == []
+    assert fake.requests == []
 
 
 def test_an_origin_that_is_refused_is_not_repeated() -> None:
     """The handshake's refusal has no word of who asked."""
-    answer = knock(({}, b""), method="OPTIONS", headers={"webhook-request-origin": MARK})
+    answer = call_endpoint(({}, b""), method="OPTIONS", headers={"webhook-request-origin": MARK})
     assert answer.status == 403
     assert MARK.encode() not in answer.body
 
@@ -230,14 +243,14 @@ def test_an_origin_that_is_refused_is_not_repeated() -> None:
 @pytest.mark.parametrize("name", sorted({"schedule", "stop-request", "server-id", "subject-only", "dry-run"}))
 def test_samples_are_taken(name: str) -> None:
     """What events/ shows as a good event is one."""
-    behind = Behind()
-    assert knock(structured(sample_event(f"{name}.json")), behind).status == 200
-    assert len(behind.requests) == 1
+    fake = FakeHandler()
+    assert call_endpoint(structured(sample_event(f"{name}.json")), fake).status == 200
+    assert len(fake.requests) == 1
 
 
 def test_the_malformed_sample_gives_the_sample_problem() -> None:
-    """The faults that events/ shows are the ones found."""
-    answer = knock(structured(sample("in/malformed.json")))
+    """The violations of the sample in events/ are those found."""
+    answer = call_endpoint(structured(sample("in/malformed.json")))
     expected = {fault["at"]: fault["fault"] for fault in sample("out/problem.json")["faults"]}
     assert faults_of(answer) == expected
 
@@ -245,9 +258,9 @@ def test_the_malformed_sample_gives_the_sample_problem() -> None:
 def test_the_batch_sample_is_taken() -> None:
     """Each member of the sample batch becomes a request."""
     members = sample("in/batch.json")
-    behind = Behind()
-    assert knock(batch(*members), behind).status == 200
-    assert len(behind.requests) == len(members)
+    fake = FakeHandler()
+    assert call_endpoint(batch(*members), fake).status == 200
+    assert len(fake.requests) == len(members)
 
 
 def test_the_binary_sample_is_taken() -> None:
@@ -255,6 +268,6 @@ def test_the_binary_sample_is_taken() -> None:
     sent = sample("in/schedule-binary.json")
     headers = {name.lower(): value for name, value in sent["headers"].items()}
     body = sent["body"] if isinstance(sent["body"], str) else json.dumps(sent["body"])
-    behind = Behind()
-    assert knock((headers, body.encode()), behind).status == 200
-    assert behind.requests[0].type == "dev.knative.sources.ping"
+    fake = FakeHandler()
+    assert call_endpoint((headers, body.encode()), fake).status == 200
+    assert fake.requests[0].type == "dev.knative.sources.ping"

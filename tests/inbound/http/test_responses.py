@@ -44,6 +44,7 @@ EXPECTED = {
     errors.HeadersTooLarge: (431, "headers-too-large"),
     errors.RetryableError: (503, "trouble"),
     errors.BudgetSpent: (503, "budget-spent"),
+    errors.NotAnnounced: (503, "not-announced"),
     errors.EventInProgress: (503, "event-in-progress"),
     errors.StopLimitReached: (503, "stop-limit-reached"),
     errors.ApprovalNotConfigured: (503, "approval-not-configured"),
@@ -110,12 +111,12 @@ def test_headers_say_what_to_do_next(kind: type[AutostopError]) -> None:
     ],
 )
 def test_the_wait_is_what_the_other_side_asked_for(error: AutostopError, seconds: str) -> None:
-    """A wait that was told is passed on, rounded up to whole seconds; otherwise there is a default."""
+    """A `Retry-After` is passed on, rounded up to whole seconds; otherwise there is a default."""
     assert responses.problem(error).headers["Retry-After"] == seconds
 
 
-def test_all_flaws_are_listed() -> None:
-    """The document has one object a flaw, with place and fault."""
+def test_all_violations_are_listed() -> None:
+    """The document has one object a violation, with its place and what must be true."""
     document = json.loads(
         responses.problem(BadEvent(Violation("id", "must be present"), Violation("time", "is bad"))).body
     )
@@ -132,12 +133,12 @@ def test_a_503_carries_its_cause() -> None:
         document = json.loads(responses.problem(error).body)
         assert document["cause"] == expected
         assert faults("problem.json", document) == []
-    assert "reading at ecs.example:8774: connection-refused" in str(responses.told(refused))
+    assert "reading at ecs.example:8774: connection-refused" in str(responses.detail_of(refused))
     assert "cause" not in json.loads(responses.problem(errors.ShuttingDown("x")).body)
 
 
 def test_the_words_of_the_cloud_stay_inside() -> None:
-    """What the cloud said is for the log; the caller learns the situation's name."""
+    """The message of the cloud is for the log; the caller gets the name of the problem."""
     answer = responses.problem(CloudError("reading: HTTP 500 (secret words)", request_id="req-secret"))
     assert b"secret" not in answer.body
     assert b"cloud-error" in answer.body

@@ -160,7 +160,7 @@ def test_pipelined_requests_are_answered_in_order(process: FunctionProcess) -> N
         assert statuses(rest(client)) == [200, 200, 200, 405, 200]
 
 
-def test_a_client_that_stays_after_its_answer_delays_nobody(process: FunctionProcess) -> None:
+def test_a_client_that_stays_after_its_answer_delays_no_other(process: FunctionProcess) -> None:
     """The server waits for it to leave, but not in the thread that accepts connections; then it closes itself."""
     began = time.monotonic()
     with connected(process, 10, request("GET", "/", {"Connection": "close"})) as staying:
@@ -172,7 +172,7 @@ def test_a_client_that_stays_after_its_answer_delays_nobody(process: FunctionPro
 
 
 def test_probes_are_answered_while_every_thread_is_busy(simulated: Simulator, tmp_path: Path) -> None:
-    """Or a platform would kill a process that has its hands full."""
+    """Or a platform would kill a process that is only busy."""
     with FunctionProcess(simulated, tmp_path, environ={"THREADS": "2"}) as process:
         unfinished = HEAD + b"Content-Length: 100\r\n\r\n{"
         with connected(process, 4, request(headers={**EVENT_HEADERS, "Content-Length": "100"})) as holding:
@@ -246,7 +246,9 @@ def guarded(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.mark.parametrize("path", ["/", "/invoke", "/init"])
 @pytest.mark.parametrize("length", [100, 10 * MAX_BODY])
-def test_without_proof_a_caller_is_answered_before_its_body(guarded: FunctionProcess, path: str, length: int) -> None:
+def test_without_credentials_a_caller_is_answered_before_its_body(
+    guarded: FunctionProcess, path: str, length: int
+) -> None:
     """Also where it asks for leave to send it, and the connection ends there."""
     for headers in (
         {"Content-Length": str(length)},
@@ -260,7 +262,7 @@ def test_without_proof_a_caller_is_answered_before_its_body(guarded: FunctionPro
         assert b"\r\nConnection: close\r\n" in answer
 
 
-def test_with_proof_the_body_is_asked_for(guarded: FunctionProcess) -> None:
+def test_with_credentials_the_body_is_asked_for(guarded: FunctionProcess) -> None:
     """Once the caller is authenticated."""
     headers = {**EVENT_HEADERS, "Authorization": f"Bearer {TOKEN}", "Expect": "100-continue"}
     with guarded.connect() as client:
@@ -285,7 +287,7 @@ def test_elsewhere_functiongraphs_paths_are_as_any(process: FunctionProcess, pat
     assert statuses(answer) == [415]
 
 
-def test_a_body_that_proves_its_sender_has_five_seconds(simulated: Simulator, tmp_path: Path) -> None:
+def test_a_body_that_authenticates_its_sender_has_five_seconds(simulated: Simulator, tmp_path: Path) -> None:
     """However it drips; meanwhile the process is healthy."""
     webhook = {"AUTOSTOP_EVENT_SINK": "http://127.0.0.1:9/", "AUTOSTOP_SLACK_SIGNING_SECRET": TOKEN}
     with FunctionProcess(simulated, tmp_path, "receive_webhook", environ=webhook) as process:
@@ -411,7 +413,7 @@ def test_a_script_name_of_the_environment_is_ignored(simulated: Simulator, tmp_p
 # --- the log
 
 
-def test_a_log_that_nobody_reads_delays_no_event(simulated: Simulator, tmp_path: Path) -> None:
+def test_a_log_that_is_not_read_delays_no_event(simulated: Simulator, tmp_path: Path) -> None:
     """The lines that do not fit are counted; what fits comes in order once it is read."""
     server = simulated.add_server("unread")
     with FunctionProcess(simulated, tmp_path, stdout=subprocess.PIPE) as process:
@@ -443,7 +445,7 @@ def test_no_line_is_lost_at_the_end(simulated: Simulator, tmp_path: Path) -> Non
         assert process.popen.wait(HANG) == 0
 
 
-def test_it_ends_although_nobody_reads_its_log(simulated: Simulator, tmp_path: Path) -> None:
+def test_it_ends_although_its_log_is_not_read(simulated: Simulator, tmp_path: Path) -> None:
     """What it still has to write is given up after two seconds."""
     with FunctionProcess(simulated, tmp_path, stdout=subprocess.PIPE) as process:
         with process.connect() as client:

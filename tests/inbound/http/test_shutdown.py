@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from handler.inbound.http import shutdown
-from handler.inbound.http.wsgi import Front
+from handler.inbound.http.wsgi import Middleware
 from handler.simulator import Simulator
 from tests.conftest import STOP
 from tests.support.process import HANG, ROOT, environment
@@ -47,7 +47,7 @@ def _send(url: str, server: str, answers: dict[str, requests.Response | None]) -
 def test_events_in_hand_are_finished_and_others_go_elsewhere(tmp_path: Path) -> None:
     """More events than threads, then SIGTERM: those begun end as ever, those waiting are 503 and untouched.
 
-    Who comes now is refused at once, while events are still in hand.
+    A new request is refused at once, while events are still handled.
     """
     environ = {"AUTOSTOP_WAIT": "10s", "AUTOSTOP_DEADLINE": "25s", "THREADS": str(THREADS)}
     with Simulator(power_off_delay=3.0) as cloud:
@@ -137,15 +137,15 @@ def _leaves() -> Iterator[None]:
 
 def _asked(path: str, method: str = "POST") -> tuple[str, bytes]:
     """Status and body of an answer."""
-    said: list[str] = []
+    shown: list[str] = []
     environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.input": io.BytesIO()}
 
     def app(_: Any, start: Any) -> list[bytes]:
         start("200 OK", [])
         return [b"from the application"]
 
-    answer = b"".join(Front(app, 4096)(environ, lambda status, *_: said.append(status)))  # type: ignore[arg-type]
-    return said[0], answer
+    answer = b"".join(Middleware(app, 4096)(environ, lambda status, *_: shown.append(status)))  # type: ignore[arg-type]
+    return shown[0], answer
 
 
 @pytest.mark.usefixtures("_leaves")

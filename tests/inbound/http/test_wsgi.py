@@ -133,7 +133,7 @@ def test_an_absurd_length_is_refused(process: FunctionProcess, length: str) -> N
 
 
 def test_a_body_shorter_than_announced_is_503(process: FunctionProcess) -> None:
-    """Whoever was cut off may send the event again."""
+    """Who was cut off may send the event again."""
     answer = process.exchange(request(headers={**EVENT_HEADERS, "Content-Length": "100"}, body=MARK.encode()))
     assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:body-incomplete"
     assert b"\r\nRetry-After: " in answer
@@ -151,7 +151,7 @@ def test_a_body_shorter_than_announced_is_503(process: FunctionProcess) -> None:
     ],
 )
 def test_broken_chunks_are_refused(process: FunctionProcess, body: bytes) -> None:
-    """A body that is framed wrongly is no event."""
+    """A body that is framed wrongly is not an event."""
     answer = process.exchange(request(headers={**EVENT_HEADERS, "Transfer-Encoding": "chunked"}, body=body))
     refused(answer, 400)
 
@@ -186,7 +186,7 @@ def test_chunks_that_end_too_early_are_503(process: FunctionProcess, body: bytes
         f"POST / HTTP/1.1\r\nHost: a\r\nHost: {MARK}\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_400_and_not_quoted(process: FunctionProcess, head: str) -> None:
+def test_what_is_not_http_is_400_and_not_quoted(process: FunctionProcess, head: str) -> None:
     """The server's own error page never shows, and never a 5xx."""
     refused(process.exchange(head.encode("latin-1")), 400)
 
@@ -283,7 +283,7 @@ CHUNKED = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
 def ask(max_body: Any = 100, **environ: Any) -> tuple[str, dict[str, str], bytes, list[dict[str, Any]]]:
     """Status, headers and body that a front answers, and what got through it."""
     inside, got = Inside(), []
-    body = wsgi.Front(inside, max_body)(
+    body = wsgi.Middleware(inside, max_body)(
         {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "wsgi.input": io.BytesIO(b""), **environ},
         lambda status, headers: got.append((status, dict(headers))),  # type: ignore[arg-type]
     )
@@ -402,12 +402,12 @@ def asking(read: Callable[[HttpRequest], object], content: Exchanged) -> HttpReq
         return []
 
     environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "CONTENT_LENGTH": "4", "wsgi.input": content}
-    wsgi.Front(app, 100)(environ, lambda *_: None)  # type: ignore[arg-type]
+    wsgi.Middleware(app, 100)(environ, lambda *_: None)  # type: ignore[arg-type]
     return got[0]
 
 
 def test_a_body_has_20_seconds_and_5_before_its_caller_is_authenticated() -> None:
-    """It is read once, whoever asks again."""
+    """It is read once, however often it is accessed."""
     for read, seconds in ((lambda request: request.body, 20.0), (lambda request: request.unauthenticated_body, 5.0)):
         content = Exchanged(b"body")
         found = asking(read, content)
@@ -416,7 +416,7 @@ def test_a_body_has_20_seconds_and_5_before_its_caller_is_authenticated() -> Non
         assert found.received == Exchanged.received
 
 
-def test_a_body_that_nobody_asks_for_is_not_read() -> None:
+def test_a_body_that_is_not_accessed_is_not_read() -> None:
     """The connection is closed after the answer instead."""
     content = Exchanged(b"body")
     asking(lambda _: None, content)
@@ -433,7 +433,7 @@ def test_the_log_is_flushed_before_an_answer_is_sent() -> None:
         return []
 
     environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/"}
-    made = wsgi.Front(app, 100, lambda: done.append("flushed"))
+    made = wsgi.Middleware(app, 100, lambda: done.append("flushed"))
     assert (list(made(environ, lambda *_: None)), done) == ([], ["handled", "flushed"])  # type: ignore[arg-type]
 
 
@@ -472,7 +472,7 @@ def test_without_gunicorn_the_front_is_put_up(monkeypatch: pytest.MonkeyPatch) -
 
     app: Any = App()
     wsgi.install(app, 100)
-    assert isinstance(app.wsgi_app, wsgi.Front)
+    assert isinstance(app.wsgi_app, wsgi.Middleware)
 
 
 def test_one_event_of_the_front_is_whole(process: FunctionProcess) -> None:
