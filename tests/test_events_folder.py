@@ -260,13 +260,13 @@ def test_batch_sample_is_well_formed() -> None:
 
 
 def test_a_batch_with_one_malformed_member_is_malformed() -> None:
-    """One bad member invalidates the batch, and the fault says which member it is."""
+    """One bad member invalidates the batch, and the error names the member."""
     batch = [*structured("batch.json"), structured("malformed.json")]
     assert "$[2].id" in paths("cloudevent-batch-in.json", batch)
 
 
 def test_malformed_sample_has_several_faults_at_once() -> None:
-    """The malformed sample is wrong in its attributes and in its data, and every fault is found."""
+    """The malformed sample is wrong in its attributes and in its data, and every violation is found."""
     event = structured("malformed.json")
     assert "source" not in event
     assert {"$", "$.id", "$.time", "$.data.server_ids[1]", "$.data.dry_run"} <= paths("cloudevent-in.json", event)
@@ -347,13 +347,13 @@ def _data(key: str, value: object) -> Callable[[dict[str, Any]], None]:
             pytest.param(_data(name, None), id=f"{name} misspelt")
             for name in ("serverIDs", "server-id", "Reason", "reasons", "replyTo", "SINCE", "selectors")
         ),
-        pytest.param(_data("since", "yesterday"), id="since that is no time"),
+        pytest.param(_data("since", "yesterday"), id="since that is not a time"),
         pytest.param(_data("since", {"ci-07": "2026-11-20T19:00:00Z"}), id="since of a name"),
         pytest.param(_data("since", {"5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10": 1}), id="since that is a number"),
         pytest.param(_data("left_out", -1), id="fewer than none left out"),
-        pytest.param(_data("approval", "none"), id="an approval by nobody"),
+        pytest.param(_data("approval", "none"), id="an approval of an unknown kind"),
         pytest.param(_data("requester", "ada"), id="a requester without a system"),
-        pytest.param(_data("notice_for", "1h"), id="a notice that nobody would give"),
+        pytest.param(_data("notice_for", "1h"), id="an unknown member"),
         pytest.param(_set("dryrun", "yes"), id="dryrun that is neither true nor false"),
         pytest.param(_data("selector", {"tags": ["ci"]}), id="selector beside ids"),
         pytest.param(_data("reason", "x" * 501), id="long reason"),
@@ -377,7 +377,7 @@ def test_malformed_request_is_refused(change: Callable[[dict[str, Any]], None]) 
         pytest.param(_set("time", "2026-11-20T19:00:00.123456789+01:00"), id="time with nanoseconds and an offset"),
         pytest.param(_set("time", "2026-11-20t19:00:00z"), id="time in lower case"),
         pytest.param(_set("time", None), id="null time"),
-        pytest.param(_set("subject", "a room"), id="a subject that is no id"),
+        pytest.param(_set("subject", "a room"), id="a subject that is not an id"),
         pytest.param(_set("extension", True), id="an extension"),
         pytest.param(_data("server_ids", ["5F0C1A52-3D0E-4B7A-9A55-0D6F3C2B1A10"] * 2), id="upper case, twice"),
         pytest.param(_data("reason", "x" * 500), id="reason of 500 characters"),
@@ -456,7 +456,7 @@ def test_no_sample_calls_an_accepted_server_stopped() -> None:
 
 
 def test_problem_sample_is_well_formed() -> None:
-    """The sample of an HTTP error names all faults of the malformed sample."""
+    """The sample of an HTTP error names all violations of the malformed sample."""
     problem = sample("out/problem.json")
     assert faults("problem.json", problem) == []
     found = {fault["at"] for fault in problem["faults"]}
@@ -534,7 +534,7 @@ def test_wrong_row_is_refused(changed: dict[str, object]) -> None:
         pytest.param("locked", evidence(""), id="locked and not locked"),
         pytest.param("never-launched", evidence(""), id="never launched and launched"),
         pytest.param("busy", evidence("busy", history="found"), id="found without its entry"),
-        pytest.param("busy", evidence("busy", action=action()), id="an entry though nobody asked"),
+        pytest.param("busy", evidence("busy", action=action()), id="an entry though the history was not read"),
         pytest.param("busy", evidence("busy", history="perhaps"), id="an unknown word for the history"),
         pytest.param("busy", evidence("busy", history="found", action=action(events=[])), id="more of the entry"),
         pytest.param("busy", evidence("busy", observed_at="2026-11-20T19:00:00Z"), id="a time without milliseconds"),
@@ -713,7 +713,7 @@ def test_asyncapi_is_a_3_0_document(asyncapi: Any) -> None:
     assert {"info", "channels", "operations", "components"} <= set(asyncapi)
 
 
-def test_asyncapi_refs_lead_somewhere(asyncapi: Any) -> None:
+def test_asyncapi_refs_have_targets(asyncapi: Any) -> None:
     """Each reference points into the document or to a schema in the folder that has that part."""
     for ref in refs(asyncapi):
         file, _, pointer = ref.partition("#")

@@ -336,7 +336,7 @@ def test_a_member_under_another_name_is_400_that_names_it(stopper: Stopper, name
 
 
 @pytest.mark.parametrize("name", ["team", "server", "servers", "ids", "time", "treason2", "dry", "requests", "source"])
-def test_a_member_that_is_close_to_none_is_passed_over(stopper: Stopper, name: str) -> None:
+def test_a_member_that_is_close_to_none_is_ignored(stopper: Stopper, name: str) -> None:
     """A producer may say more than is read here."""
     answer = stopper.send({**IDS, name: "x"}, ce())
     assert (answer.status_code, stopper.running()) == (200, {B}), answer.text
@@ -680,7 +680,7 @@ def test_azure_names_the_server_in_either_place(
 
 
 def test_another_schema_of_azure_is_refused_with_what_to_switch_on(webhook: Webhook) -> None:
-    """The fault is the advice."""
+    """The violation states the fix."""
     answer = webhook.post("/azure-monitor", {"schemaId": "AzureMonitorMetricAlert"})
     assert "common alert schema" in answer.json()["faults"][0]["fault"]
 

@@ -1,4 +1,4 @@
-"""From a CloudEvent to what is asked: which servers, and which events are not acted on."""
+"""The stop request of a CloudEvent: which servers it names, and which events are not acted on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from handler.inbound.extract.dispatch import extract
 from handler.inbound.skip import Skip
 from handler.stop.model import StopRequest
 from tests.support.capture import logged
-from tests.support.events import ONE, THREE, TWO, Behind, binary, event, faults_of, knock, structured
+from tests.support.events import ONE, THREE, TWO, FakeHandler, binary, call_endpoint, event, faults_of, structured
 
 NOW = datetime(2026, 11, 20, 20, tzinfo=UTC)
 PING = "dev.knative.sources.ping"
@@ -23,7 +23,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def asked(**given: Any) -> StopRequest:
-    """What a good event asks for."""
+    """The stop request of a well-formed event."""
     found = extract(decode(*structured(event(**given))).events[0])
     assert isinstance(found, StopRequest)
     return found
@@ -31,9 +31,9 @@ def asked(**given: Any) -> StopRequest:
 
 def faults(**given: Any) -> dict[str, str]:
     """What the answer to a bad event names."""
-    behind = Behind()
-    found = faults_of(knock(structured(event(**given)), behind))
-    assert behind.requests == []
+    fake = FakeHandler()
+    found = faults_of(call_endpoint(structured(event(**given)), fake))
+    assert fake.requests == []
     return found
 
 
@@ -54,13 +54,13 @@ def faults(**given: Any) -> dict[str, str]:
     ],
 )
 def test_ids_come_from_their_place_only(data: object, ids: tuple[str, ...]) -> None:
-    """Ids are lower case, without repeats, in the order sent; a UUID elsewhere in the data is none."""
+    """Ids are lower case, without repeats, in the order sent; a UUID elsewhere in the data is not an id of a server."""
     assert asked(data=data).server_ids == ids
 
 
 @pytest.mark.parametrize("type_", ["io.github.bms-autostop.stop.requested.v1", PING])
 def test_both_types_carry_the_canonical_data(type_: str) -> None:
-    """A PingSource says what to stop in the same words."""
+    """A PingSource sends the same data."""
     assert asked(type=type_).server_ids == (ONE,)
 
 
@@ -112,23 +112,23 @@ def test_a_subject_that_is_one_uuid_names_the_server(subject: str, data: object,
     ],
 )
 def test_one_malformed_id_refuses_the_whole_event(bad: object) -> None:
-    """The other ids of the event are not acted on either, and the bad one's place is told."""
+    """The other ids of the event are not acted on either, and the bad one's place is reported."""
     assert faults(data={"server_ids": [TWO, bad, THREE]}) == {"data.server_ids[1]": "must be a UUID"}
 
 
 @pytest.mark.parametrize("bad", ["", "x", 5, [ONE], {}])
 def test_a_malformed_single_id_is_refused(bad: object) -> None:
-    """server_id obeys the same rule, and a good subject does not step in for it."""
+    """`server_id` has the same rule, and a valid subject does not replace it."""
     assert faults(subject=TWO, data={"server_id": bad}) == {"data.server_id": "must be a UUID"}
 
 
 @pytest.mark.parametrize("bad", [[], {}, "", ONE, 5, False])
 def test_server_ids_is_an_array_that_is_not_empty(bad: object) -> None:
-    """A single id where the array should be is not guessed at."""
+    """A single id in place of the array is refused."""
     assert faults(data={"server_ids": bad}) == {"data.server_ids": "must be an array of at least one id"}
 
 
-def test_the_list_of_flaws_ends_somewhere() -> None:
+def test_the_list_of_violations_is_bounded() -> None:
     """A thousand bad ids do not make an answer of a thousand lines."""
     assert len(faults(data={"server_ids": ["x"] * 1000, "dry_run": 1})) <= 51
 
@@ -142,13 +142,13 @@ def test_dry_run_is_a_boolean(value: bool) -> None:
 
 @pytest.mark.parametrize("value", ["true", "false", 0, 1, None, [], "yes"])
 def test_dry_run_is_nothing_but_a_boolean(value: object) -> None:
-    """Who writes "true" must not get a real stop, so it is refused."""
+    """The author of "true" expects a dry run, so it is refused."""
     assert faults(data={"server_ids": [ONE], "dry_run": value}) == {"data.dry_run": "must be true or false"}
 
 
 @pytest.mark.parametrize("name", ["dryRun", "dryrun", "dry-run", "DRY_RUN", "Dry Run", "dry_run_", "_dry_run"])
 def test_a_misspelt_dry_run_is_refused(name: str) -> None:
-    """Who misspells it expects a rehearsal and would get a power cut."""
+    """Its author expects a dry run."""
     assert faults(data={"server_ids": [ONE], name: True}) == {"data.dry_run": "must be spelled dry_run"}
 
 
@@ -178,9 +178,9 @@ def test_data_is_one_object(data: object, fault: str) -> None:
     assert faults(data=data) == {"data": fault}
 
 
-def test_bytes_are_no_data() -> None:
+def test_data_must_not_be_bytes() -> None:
     """Data of a media type that is not JSON is refused."""
-    answer = knock(binary(b"<stop/>", content_type="application/xml"))
+    answer = call_endpoint(binary(b"<stop/>", content_type="application/xml"))
     assert faults_of(answer) == {"data": "must be a JSON object; the Content-Type is not that of JSON"}
 
 
@@ -211,7 +211,7 @@ def test_since_is_of_all_servers_or_by_id(since: object, expected: dict[str, int
 
 @pytest.mark.parametrize(("seconds", "taken"), [(60, True), (60.001, False)])
 def test_since_may_be_a_minute_ahead_and_stays_as_it_is(seconds: float, taken: bool) -> None:
-    """Clocks differ; more than that is no clock. What an event asks for must not depend on when it is delivered."""
+    """Clocks differ, but not by more. What an event asks for must not depend on when it is delivered."""
     ahead = rfc3339.render(NOW + timedelta(seconds=seconds))
     sent = decode(*structured(event(data={"selector": {"name": "ci-*"}, "since": ahead}))).events[0]
     if not taken:
@@ -223,8 +223,8 @@ def test_since_may_be_a_minute_ahead_and_stays_as_it_is(seconds: float, taken: b
     assert found.since_of(ONE) == NOW + timedelta(seconds=seconds)
 
 
-def test_members_that_nobody_knows_are_passed_over() -> None:
-    """A producer may say more than is read here."""
+def test_unknown_members_are_ignored() -> None:
+    """A producer may send more than is read here."""
     assert asked(data={"server_ids": [ONE], "team": "build", "nested": {"dry_run": True}}).server_ids == (ONE,)
 
 
@@ -269,20 +269,20 @@ def test_own_results_are_ignored(word: str) -> None:
     """A result that comes back, as from a broker without a filter, is answered with an empty 204."""
     own = f"io.github.bms-autostop.stop.{word}.v1"
     assert isinstance(extract(decode(*structured(event(type=own))).events[0]), Skip)
-    behind = Behind()
-    answer = knock(structured(event(type=own, data={"servers": []})), behind)
-    assert (answer.status, answer.body, behind.requests) == (204, b"", [])
+    fake = FakeHandler()
+    answer = call_endpoint(structured(event(type=own, data={"servers": []})), fake)
+    assert (answer.status, answer.body, fake.requests) == (204, b"", [])
 
 
 def test_dead_letters_are_ignored() -> None:
-    """A copy of an event that could not be delivered is no new wish to stop anything."""
-    behind = Behind()
-    answer = knock(structured(event(knativeerrorcode="503")), behind)
-    assert (answer.status, answer.body, behind.requests) == (204, b"", [])
+    """A copy of an event that could not be delivered is not a new request."""
+    fake = FakeHandler()
+    answer = call_endpoint(structured(event(knativeerrorcode="503")), fake)
+    assert (answer.status, answer.body, fake.requests) == (204, b"", [])
 
 
 def test_an_unknown_type_is_refused() -> None:
-    """A type that nobody set up is a 400, whatever its data says."""
+    """A type that is not configured is a 400, whatever its data is."""
     assert faults(type="com.example.stop", data={"server_ids": ["x"]}) == {
         "type": "must be a type that is accepted here"
     }
@@ -297,7 +297,7 @@ def test_what_is_ignored_must_be_well_formed_all_the_same() -> None:
 def test_the_log_says_what_was_ignored() -> None:
     """An ignored event leaves one line with its identity and the reason."""
     with logged() as lines:
-        knock(structured(event(type="io.github.bms-autostop.stop.completed.v1")))
+        call_endpoint(structured(event(type="io.github.bms-autostop.stop.completed.v1")))
     (line,) = lines.all
     assert line["message"] == "event ignored"
     assert (line["event_id"], line["detail"]) == ("event-1", "own result event")

@@ -236,7 +236,7 @@ def dry(draw: st.DrawFn) -> tuple[Sample, Any]:
 @settings(max_examples=250)
 @given(dry())
 def test_a_dry_run_anywhere_stops_nothing(made: tuple[Sample, Any]) -> None:
-    """Honoured or refused, but never passed over."""
+    """Acted on or refused, but never ignored."""
     sample, body = made
     assert sample.send(body) == []
 

@@ -14,7 +14,18 @@ from handler.inbound.extract.dispatch import extract
 from handler.inbound.skip import Skip
 from handler.settings.env import SettingsError
 from handler.stop.model import StopRequest
-from tests.support.events import ONE, THREE, TWO, Behind, attributes, event, faults_of, knock, settings, structured
+from tests.support.events import (
+    ONE,
+    THREE,
+    TWO,
+    FakeHandler,
+    attributes,
+    call_endpoint,
+    event,
+    faults_of,
+    settings,
+    structured,
+)
 
 PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 CLOUD_EYE = "CES:Event:SYS.BMS-serverReboot"
@@ -26,7 +37,7 @@ def found(more: dict[str, str] | None = None, **given: Any) -> StopRequest | Ski
 
 
 def asked(more: dict[str, str] | None = None, **given: Any) -> StopRequest:
-    """What a good event asks for."""
+    """The stop request of a well-formed event."""
     request = found(more, **given)
     assert isinstance(request, StopRequest)
     return request
@@ -83,7 +94,7 @@ def test_a_message_without_data_names_no_server(inner: str | None) -> None:
     ],
 )
 def test_a_malformed_message_is_refused(data: object, at: str) -> None:
-    """Each flaw is named; nothing is stopped."""
+    """Each violation is named; nothing is stopped."""
     assert list(violations(type=PUBLISHED, data=data)) == [at]
 
 
@@ -115,7 +126,7 @@ def test_an_event_about_no_resource_names_no_server(data: object) -> None:
 @pytest.mark.parametrize("namespace", ["SYS.RDS", "SYS.EVS", "SYS.BMSX", "RDS", ""])
 @pytest.mark.parametrize("id_", [ONE, "3d39c18788b54a919bab633874c159dfin01"])
 def test_an_event_about_something_else_is_ignored(namespace: str, id_: str) -> None:
-    """It is no server's, whatever its id looks like."""
+    """It is not a server's, whatever its id looks like."""
     assert found(type=f"CES:Event:{namespace}-diskFull", data=resource(id_)) == Skip("the event is not about a server")
 
 
@@ -135,7 +146,7 @@ def test_data_of_another_shape_is_refused(data: object, at: str) -> None:
 
 
 @pytest.mark.parametrize("id_", ["db-1", 7, [ONE], f"{ONE} {TWO}"])
-def test_a_resource_that_is_no_server_is_refused(id_: object) -> None:
+def test_a_resource_that_is_not_a_server_is_refused(id_: object) -> None:
     """Its id stands where a server's should."""
     assert violations(type=CLOUD_EYE, data=resource(id_)) == {"data.eventInfo.detail.resource_id": "must be a UUID"}
 
@@ -173,21 +184,21 @@ def test_a_path_that_finds_something_else_refuses_the_event(path: str) -> None:
     assert list(violations({"com.example.night": path}, type="com.example.night", data=data)) == ["data"]
 
 
-def test_the_door_takes_the_types_of_the_settings() -> None:
-    """And still none that nobody named."""
-    behind = Behind()
+def test_the_endpoint_takes_the_types_of_the_settings() -> None:
+    """And still no server that is not named."""
+    fake = FakeHandler()
     named = structured({**attributes(type="com.example.night"), "data": {"ids": [ONE]}})
     other = structured({**attributes(type="com.example.day"), "data": {"ids": [ONE]}})
     types = "com.example.evening; com.example.night=ids;"
-    assert knock(named, behind, AUTOSTOP_EVENT_TYPES=types).status == 200
-    assert [request.server_ids for request in behind.requests] == [(ONE,)]
-    assert faults_of(knock(other, behind, AUTOSTOP_EVENT_TYPES=types)) == {
+    assert call_endpoint(named, fake, AUTOSTOP_EVENT_TYPES=types).status == 200
+    assert [request.server_ids for request in fake.requests] == [(ONE,)]
+    assert faults_of(call_endpoint(other, fake, AUTOSTOP_EVENT_TYPES=types)) == {
         "type": "must be a type that is accepted here"
     }
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "shown"),
     [
         ("a=", "must be of the form"),
         ("=b", "must be of the form"),
@@ -196,7 +207,7 @@ def test_the_door_takes_the_types_of_the_settings() -> None:
         ("a=b[", "must have only paths that are JMESPath"),
     ],
 )
-def test_types_that_cannot_work_refuse_the_start(text: str, said: str) -> None:
+def test_types_that_cannot_work_refuse_the_start(text: str, shown: str) -> None:
     """Rather than fail at the first event."""
-    with pytest.raises(SettingsError, match=f"AUTOSTOP_EVENT_TYPES {said}"):
+    with pytest.raises(SettingsError, match=f"AUTOSTOP_EVENT_TYPES {shown}"):
         settings(AUTOSTOP_EVENT_TYPES=text)

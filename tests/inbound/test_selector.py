@@ -27,7 +27,7 @@ BESIDE = "must not be beside ids of servers"
 
 
 def asked(selector: object, more: dict[str, str] | None = None, **attributes: Any) -> StopRequest:
-    """What a good event with this selector asks for."""
+    """The stop request of a well-formed event with this selector."""
     (found,) = decode(*structured(event(data={"selector": selector}, **attributes))).events
     request = extract(found, more or {})
     assert isinstance(request, StopRequest)
@@ -60,7 +60,7 @@ def test_a_selector_is_taken_as_it_is_written(selector: object, expected: Select
 
 
 @pytest.mark.parametrize("type_", ["dev.knative.sources.ping", "com.example.ticket", "pubsub"])
-def test_whoever_carries_canonical_data_can_select(type_: str) -> None:
+def test_every_type_with_canonical_data_can_select(type_: str) -> None:
     """A schedule, a type of the settings, and what is inside of a message of Pub/Sub."""
     expected = Selector(tags=("env=ci",))
     if type_ == "pubsub":
@@ -110,9 +110,9 @@ NO_METADATA: list[Any] = [{}, None, [], "team=build", {str(number): "x" for numb
           for name in ("*", "**", "?", "?*", "*?*", "???", "[a-z]*", "[!x]*", "*[!]]", "[]]*", "[*]", "[ -~]*")),
         *(({"name": name}, {".name": "must close each ["}) for name in ("ci-[0", "[", "[]", "[!]", "a[!]*", "[]*")),
         ({"name": "ci-[^0]"}, {".name": "must have [! in place of [^"}),
-        ({"tags": ["__type_baremetal"]}, {"": "fits every bare metal server"}),
-        ({"metadata": EVERY_BMS}, {"": "fits every bare metal server"}),
-        ({"tags": ["__type_baremetal"] * 2, "metadata": EVERY_BMS}, {"": "fits every bare metal server"}),
+        ({"tags": ["__type_baremetal"]}, {"": "must not select every bare metal server"}),
+        ({"metadata": EVERY_BMS}, {"": "must not select every bare metal server"}),
+        ({"tags": ["__type_baremetal"] * 2, "metadata": EVERY_BMS}, {"": "must not select every bare metal server"}),
         ({"tags": [], "metadata": {}, "name": "*"}, {
             ".tags": "must be an array of 1 to 50 tags",
             ".metadata": "must be an object of 1 to 128 entries",
@@ -121,7 +121,7 @@ NO_METADATA: list[Any] = [{}, None, [], "team=build", {str(number): "x" for numb
     ],
 )  # fmt: skip
 def test_a_selector_that_is_wrong_or_could_mean_all_is_refused(selector: object, expected: dict[str, str]) -> None:
-    """Every fault is named; a part that is empty, null or misspelt does not just drop out."""
+    """Every violation is named; a part that is empty, null or misspelt does not just drop out."""
     assert faults(data={"selector": selector}) == {f"data.selector{at}": fault for at, fault in expected.items()}
 
 
@@ -140,7 +140,7 @@ def test_a_selector_beside_ids_is_ambiguous(given: dict[str, Any]) -> None:
 
 
 def test_a_selector_beside_a_wrong_id_is_ambiguous_as_well() -> None:
-    """Both faults are named."""
+    """Both violations are named."""
     assert faults(data={"selector": {"name": "ci-*"}, "server_ids": ["ci-07"]}) == {
         "data.selector": BESIDE,
         "data.server_ids[0]": "must be a UUID",
@@ -155,7 +155,7 @@ def test_the_sample_is_taken() -> None:
     assert request.selector == Selector(name="ci-*")
 
 
-def test_a_subject_that_is_no_id_is_no_matter() -> None:
+def test_a_subject_that_is_not_an_id_is_ignored() -> None:
     """It says something else, as a subject may."""
     assert asked({"name": "ci-*"}, subject="the build farm").selector == Selector(name="ci-*")
 
@@ -193,8 +193,8 @@ def test_the_schema_agrees_with_the_code(selector: dict[str, Any]) -> None:
     """What events/ calls a good selector is one, and nothing else."""
     found: list[Violation] = []
     parse(selector, found)
-    told = schema_faults("common.json#/$defs/selector", selector)
-    assert (found == []) is (told == []), (found, told)
+    reported = schema_faults("common.json#/$defs/selector", selector)
+    assert (found == []) is (reported == []), (found, reported)
 
 
 _json = st.recursive(

@@ -1,4 +1,4 @@
-"""From an event to a keep request: the data of `keep.requested.v1`."""
+"""The keep request of an event: the data of `keep.requested.v1`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ _MEMBERS = ("server_ids", "server_id", "selector", "for", "until", "release", "d
 
 
 def extract_keep(event: Event, max_keep: timedelta, now: datetime) -> KeepRequest | Skip:
-    """Find out what an event asks for.
+    """Read the keep request of an event.
 
     Args:
+        event: the event.
         max_keep: how far after `now` a keep may end.
         now: aware.
 
     Raises:
         BadEvent: its data is malformed, or asks for a longer keep; with every violation.
-        CallerForbidden: it is of a type that does not belong here.
+        CallerForbidden: its type is not handled here.
     """
     if event.type in event_types.RESULTS | event_types.KEEP_RESULTS:
         return Skip("own result event")
@@ -94,7 +95,7 @@ def too_long(duration: timedelta | None, until: datetime | None, max_keep: timed
 def _how_long(
     data: Mapping[str, object], violations: list[Violation]
 ) -> tuple[timedelta | None, datetime | None, bool]:
-    """Read `for`, `until` and `release`, of which exactly one must be there."""
+    """Read `for`, `until` and `release`, of which exactly one must be present."""
     release = data.get("release", False)
     if not isinstance(release, bool):
         violations.append(Violation("data.release", "must be true or false"))
@@ -102,14 +103,14 @@ def _how_long(
     if len(given) > 1:
         violations += [Violation(f"data.{name}", f"must not stand beside {given[0]}") for name in given[1:]]
     if not given and isinstance(release, bool):
-        violations.append(Violation("data.for", "must be there, or until, or release"))
+        violations.append(Violation("data.for", "must be present, or until, or release"))
     duration, until = data.get("for"), data.get("until")
     found_duration = found_until = None
     if duration is not None:
         try:
             found_duration = durations.parse(duration if isinstance(duration, str) else "")
-        except ValueError as fault:
-            violations.append(Violation("data.for", str(fault)))
+        except ValueError as error:
+            violations.append(Violation("data.for", str(error)))
     if until is not None:
         try:
             found_until = rfc3339.parse(until if isinstance(until, str) else "")

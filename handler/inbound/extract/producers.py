@@ -1,6 +1,6 @@
 """Extractors for events that other clouds send as CloudEvents, and for the types that the settings name.
 
-Loaded when the first such event comes: requests and schedules do not need them.
+Loaded when the first such event arrives.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from handler.inbound.extract.canonical import canonical, data_object, not_an_obj
 from handler.inbound.skip import Skip
 from handler.stop.model import UUID, StopRequest
 
-# A stop makes Cloud Eye report a server that was shut down: acting on it would be a loop.
+# A stop makes Cloud Eye report a server that was shut down: to act on it would be a loop.
 _ECHO = "osshutdown"
 # What the namespaces of servers end with; `CES:Event:SYS.BMS-osShutdown` has the namespace before the dash.
 _SERVERS = (".BMS", ".ECS")
 
 
 def published(event: Event, now: datetime) -> StopRequest:
-    """Read a message of Google's Pub/Sub: `data.message.data` is base64 of text that holds the canonical data.
+    """Read a message of Google's Pub/Sub: `data.message.data` is base64 of canonical data.
 
     Raises:
-        BadEvent: with every flaw of the data.
+        BadEvent: the data is malformed; with every violation.
     """
     data = _object(event)
     message = data.get("message")
@@ -53,7 +53,7 @@ def cloud_eye(event: Event) -> StopRequest | Skip:
     """Read an event of Cloud Eye from Huawei's EventGrid: the server is `data.eventInfo.detail.resource_id`.
 
     Raises:
-        BadEvent: the resource must be a UUID.
+        BadEvent: the resource is not a UUID.
     """
     info = _member(_object(event), "eventInfo", "data.eventInfo")
     name = info.get("event_name")
@@ -70,18 +70,17 @@ def cloud_eye(event: Event) -> StopRequest | Skip:
 
 
 def by_path(event: Event, path: str) -> StopRequest:
-    """Read a type of the settings: the ids are where a JMESPath finds them in the data, one text or a list of them.
+    """Read an event of a type of the settings: a JMESPath finds the ids in its data, one text or a list of texts.
 
     Raises:
-        BadEvent: what is found there is something else, or not all of it is UUIDs; or nothing is found, and the data
-            is not an object.
+        BadEvent: it finds something else, or not only UUIDs; or nothing, and the data is not an object.
     """
     import jmespath
 
     try:
         found = jmespath.search(path, event.data)
     except jmespath.exceptions.JMESPathError:
-        # A function that was given the wrong kind of value.
+        # A function of the path got a value of the wrong type.
         raise BadEvent(Violation("data", "must be searchable by the path of the settings")) from None
     if found is None and not isinstance(event.data, dict):
         raise BadEvent(Violation("data", not_an_object(event.data, event.media_type)))
@@ -93,7 +92,7 @@ def by_path(event: Event, path: str) -> StopRequest:
 
 
 def _ids(found: Sequence[object], at: str) -> tuple[str, ...]:
-    """Ids by the rules of the canonical data: one that is none refuses the whole event."""
+    """Read ids by the rules of canonical data: one that is malformed refuses the whole event."""
     ids = [id_.lower() for id_ in found if isinstance(id_, str) and UUID.fullmatch(id_)]
     if len(ids) < len(found):
         raise BadEvent(Violation(at, "must be a UUID"))
@@ -101,7 +100,7 @@ def _ids(found: Sequence[object], at: str) -> tuple[str, ...]:
 
 
 def _object(event: Event) -> Mapping[str, object]:
-    """Return the data; without any, or with data of another kind, nothing could be found in it."""
+    """Return the data, which must be an object for a path to find something in it."""
     data = data_object(event)
     if data is None:
         raise BadEvent(Violation("data", "must be a JSON object"))
@@ -109,7 +108,7 @@ def _object(event: Event) -> Mapping[str, object]:
 
 
 def _member(document: Mapping[str, object], name: str, at: str) -> Mapping[str, object]:
-    """Return an object inside of another; empty if it is not there."""
+    """Return an object inside of another; empty if there is none."""
     value = document.get(name)
     if value is None:
         return {}

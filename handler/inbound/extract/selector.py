@@ -1,7 +1,7 @@
 """The `selector` of canonical data. Loaded when an event has one.
 
-It is read more strictly than the rest: a part that is empty, null or misspelt would let it fit more servers than
-somebody meant.
+It is read more strictly than other members: a part that is empty, null or misspelt would select more servers than
+its author meant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LONGEST = 255
 _MOST_TAGS, _MOST_ENTRIES = 50, 128
 # A set of a glob, as fnmatch reads it: what comes first after `[` or `[!` belongs to it, even if it is `]`.
 _SET = re.compile(r"\[(?:!.|[^!])[^\]]*\]", re.DOTALL)
-# What the cloud itself puts on every bare metal server: with nothing else beside it, it means all of them.
+# What the cloud itself puts on every bare metal server: alone it would select all of them.
 _ON_EVERY_ONE = {"__type_baremetal", ("metering.resourcetype", "__type_baremetal")}
 
 
@@ -26,8 +26,8 @@ def parse(value: object, violations: list[Violation]) -> Selector:
     """Read a selector.
 
     Args:
-        value: what stands in the data, and is not null.
-        flaws: gets everything that is wrong with it; then what is returned is worth nothing.
+        value: of the member, not null.
+        violations: receives those found; if there are any, the returned selector must not be used.
     """
     if not isinstance(value, dict):
         violations.append(Violation(_AT, "must be a JSON object"))
@@ -43,7 +43,7 @@ def parse(value: object, violations: list[Violation]) -> Selector:
     )
     labels = {*found.tags, *found.metadata}
     if labels and not found.name and labels <= _ON_EVERY_ONE:
-        violations.append(Violation(_AT, "fits every bare metal server"))
+        violations.append(Violation(_AT, "must not select every bare metal server"))
     return found
 
 
@@ -53,8 +53,8 @@ def _tags(value: object, violations: list[Violation]) -> tuple[str, ...]:
         violations.append(Violation(at, f"must be an array of 1 to {_MOST_TAGS} tags"))
         return ()
     for index, tag in enumerate(value):
-        if fault := _fault(tag):
-            violations.append(Violation(f"{at}[{index}]", fault))
+        if message := _message(tag):
+            violations.append(Violation(f"{at}[{index}]", message))
     return tuple(tag for tag in value if isinstance(tag, str))
 
 
@@ -64,16 +64,16 @@ def _metadata(value: object, violations: list[Violation]) -> tuple[tuple[str, st
         violations.append(Violation(at, f"must be an object of 1 to {_MOST_ENTRIES} entries"))
         return ()
     for key, entry in value.items():
-        # Which entry it is cannot be said: its key is the sender's own text. An empty value is one that servers have.
-        if fault := _fault(key) or (_fault(entry) if entry != "" else None):
-            violations.append(Violation(at, f"each key and value {fault}"))
+        # The entry is not named: its key is text of the sender. An empty value is one that servers have.
+        if message := _message(key) or (_message(entry) if entry != "" else None):
+            violations.append(Violation(at, f"each key and value {message}"))
     return tuple((key, entry) for key, entry in value.items() if isinstance(entry, str))
 
 
 def _name(value: object, violations: list[Violation]) -> str:
     at = f"{_AT}.name"
-    if fault := _fault(value):
-        violations.append(Violation(at, fault))
+    if message := _message(value):
+        violations.append(Violation(at, message))
         return ""
     glob = str(value)
     rest = _SET.sub("", glob)
@@ -82,13 +82,13 @@ def _name(value: object, violations: list[Violation]) -> str:
     elif not rest.strip("*?"):
         violations.append(Violation(at, "must have a character that stands for itself"))
     if any(found.startswith("[^") for found in _SET.findall(glob)):
-        # Some shells take it for "none of these", fnmatch for "one of these".
+        # It means "none of these" in some shells, and "one of these" to fnmatch.
         violations.append(Violation(at, "must have [! in place of [^"))
     return glob
 
 
-def _fault(value: object) -> str | None:
-    """What is wrong with a text that the cloud is to know; None if nothing is."""
+def _message(value: object) -> str | None:
+    """Return the message about a text that no server can have; None if one can."""
     if not isinstance(value, str):
         return "must be a string"
     if not value.strip():

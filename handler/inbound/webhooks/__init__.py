@@ -1,1 +1,1 @@
-"""Producers that speak no CloudEvents, one file each, all alike: verify, gate, extract."""
+"""Producers without CloudEvents, one file each: verify, gate, extract."""

@@ -1,4 +1,4 @@
-"""A group of alerts as Alertmanager sends it, and Grafana too: each alert is looked at by itself."""
+"""Groups of alerts as Alertmanager and Grafana send them; each alert is judged by itself."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from handler.stop.model import StopRequest
 
 _LOG = logging.getLogger(__name__)
 
-_MOST_FLAWS = 50
+_MOST_VIOLATIONS = 50
 _LONGEST_NAME = 200
 # Grafana's own alerts about a rule that it could not evaluate. They carry the labels of the rule.
 _NO_DATA = {"datasourcenodata", "datasourceerror"}
@@ -42,9 +42,9 @@ class Alert:
     """One firing alert that names servers.
 
     Attributes:
-        server_ids: what it is about.
+        server_ids: the servers that it is about.
         fingerprint, starts_at: its identity, as its producer writes them.
-        since: when it began, as far as that is known.
+        since: when it began, or None.
         name, summary: for people.
     """
 
@@ -58,7 +58,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What one notification says.
+    """One notification.
 
     Attributes:
         document: all of it.
@@ -71,7 +71,7 @@ class Group:
     missing_data: bool = False
 
     def gate(self) -> Skip | None:
-        """Say whether there is anything to act on; None if there is."""
+        """Skip a group without an alert to act on."""
         if left_out := self._left_out():
             _LOG.warning("the producer left alerts out; raise its limit", extra={"left_out": left_out})
         if self.alerts:
@@ -83,10 +83,11 @@ class Group:
 
         Args:
             producer: its name, for people.
-            time: when the notification was sent, as far as that is proven. It tells a repeat from a redelivery.
+            source: of the request.
+            time: when the notification was sent, if that is signed. It distinguishes a repeat from a redelivery.
 
         Raises:
-            BadEvent: something says that it is a dry run, in a way that is not understood.
+            BadEvent: a dry run is asked for with a misspelt name or another value than true or false.
         """
         sent = (str(int(time.timestamp())),) if time else ()
         return StopRequest(
@@ -104,22 +105,22 @@ class Group:
         )
 
     def _identity(self) -> tuple[str, ...]:
-        """Return what tells this notification from others; the order of the alerts does not matter."""
+        """Return what identifies this notification, whatever the order of its alerts."""
         pairs = sorted((alert.fingerprint, alert.starts_at) for alert in self.alerts)
-        # Why it was sent is in newer versions only.
+        # Only newer versions have the reason of the notification.
         group = (text(self.document, "groupKey"), text(self.document, "notification_reason"))
         return (*group, *(part for pair in pairs for part in pair))
 
     def _reason(self, producer: str) -> str | None:
-        """Return which alarms fire, and what the first of them says."""
+        """Return the names of the alarms that fire, and the summary of the first."""
         names = ", ".join(dict.fromkeys(alert.name for alert in self.alerts if alert.name))
         summary = next((alert.summary for alert in self.alerts if alert.summary), "")
         return cut(": ".join(part for part in (f"{producer} alarm {names}".strip(), summary) if part), LONGEST_REASON)
 
     def _since(self) -> Mapping[str, datetime]:
-        """Return when the last alert about each server began: any of them is enough to ask for the stop.
+        """Return when the last alert about each server began: any of them is a reason to stop it.
 
-        A server with an alert that does not say when it began has none.
+        A server with an alert that has no start is left out.
         """
         began: dict[str, datetime | None] = {}
         for alert in self.alerts:
@@ -139,10 +140,11 @@ def read_group(delivery: WebhookRequest, label: str) -> Group:
     Alerts that are malformed are left out, with a line in the log, unless there are no others.
 
     Args:
-        label: name of the label that holds the server's id.
+        delivery: the request.
+        label: name of the label that has the server's id.
 
     Raises:
-        BadEvent: it is malformed, or all its alerts are that could be acted on; with every flaw.
+        BadEvent: it is malformed, or all alerts are that could be acted on; with every violation.
     """
     document = json_body(delivery)
     entries = document.get("alerts")
@@ -163,7 +165,7 @@ def read_group(delivery: WebhookRequest, label: str) -> Group:
             violations += bad.violations
             _LOG.warning("alert malformed", extra={**_about(entry), "detail": str(bad)})
     if violations and not alerts:
-        raise BadEvent(*violations[:_MOST_FLAWS])
+        raise BadEvent(*violations[:_MOST_VIOLATIONS])
     return Group(document, tuple(alerts), missing_data)
 
 
@@ -177,16 +179,15 @@ def _about(entry: object) -> dict[str, str | None]:
 
 
 def _may_fire(document: Mapping[str, object], entry: object) -> bool:
-    """Say whether an alert fires, by its own state; one that is no object at all may."""
-    # What has another state, or one that is not known, is not even read. Nor is a group that fires only in part said
-    # to be resolved.
+    """Return whether an alert fires, by its own state; one that is not an object may."""
+    # What has another state, or an unknown one, is not read. A group that fires only in part has the state `firing`.
     return document.get("status", "firing") == "firing" and (
         not isinstance(entry, dict) or entry.get("status") == "firing"
     )
 
 
 def _lacks_data(entry: object) -> bool:
-    """Say whether an alert fires because Grafana had nothing to evaluate: that says nothing about the server."""
+    """Return whether an alert fires because Grafana had no data, which is no measurement of the server."""
     if not isinstance(entry, dict):
         return False
     labels, annotations = member(entry, "labels"), member(entry, "annotations")
@@ -196,7 +197,7 @@ def _lacks_data(entry: object) -> bool:
 
 
 def _read(at: str, entry: object, label: str, now: datetime) -> Iterable[Alert]:
-    """Read a firing alert; nothing comes of one that names no server."""
+    """Read a firing alert; nothing if it names no server."""
     if not isinstance(entry, dict):
         raise BadEvent(Violation(at, "must be a JSON object"))
     labels = entry.get("labels")
@@ -211,7 +212,7 @@ def _read(at: str, entry: object, label: str, now: datetime) -> Iterable[Alert]:
     return [
         Alert(
             server_ids=ids,
-            # Without a fingerprint the labels themselves say which alert it is: that is what it is made of.
+            # A fingerprint is made of the labels, which stand in for one that is missing.
             fingerprint=text(entry, "fingerprint") or repr(sorted(labels.items())),
             starts_at=text(entry, "startsAt"),
             since=since,

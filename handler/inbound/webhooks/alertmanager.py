@@ -1,10 +1,10 @@
 """Prometheus Alertmanager, webhook version 4.
 
-Its notifications have no id. What one is about is the group, and which alert of it fires since when: a redelivery says
-the same, so it has the same event id. A repeat (`repeat_interval`) of an alarm that still fires says the same too, but
-for newer versions' `notification_reason`, so it gets the id of the first one: of the two mistakes, taking a redelivery
-for a new alarm is the one that can cut the power twice. It is handed on all the same. Nothing in a notification says
-when it was sent, so its time is the receipt; that of the alarm's start would refuse every alarm that lasts.
+Its notifications have no id. The event id is made of the group and of the alerts that fire, with their starts, so that
+a redelivery has the same. A repeat (`repeat_interval`) of an alarm that still fires has the same content but for the
+`notification_reason` of newer versions, so it can have the id of the first: to take a redelivery for a new alarm could
+cut the power twice. It is handed on all the same. No notification has the time at which it was sent, so the event has
+that of receipt; with the start of the alarm, every alarm that lasts would be refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from handler.stop.model import StopRequest
 
 
 class Alertmanager(Alarm):
-    """Proves itself by a token; each alert that fires and has the label is acted on."""
+    """Authenticated by a token; each alert that fires and has the label is acted on."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
         self._token = settings.alertmanager_token
@@ -26,16 +26,16 @@ class Alertmanager(Alarm):
         self._source = source
 
     def verify(self, delivery: WebhookRequest) -> Group:
-        """Bearer token, or basic auth's password."""
+        """Check the bearer token, or the password of basic authentication."""
         signatures.bearer_or_password(delivery.headers, self._token)
         return read_group(delivery, self._label)
 
     def gate(self, message: Group) -> Skip | None:
-        """At least one alert must fire and name a server."""
+        """Skip a group in which no alert fires and names a server."""
         return message.gate()
 
     def extract(self, message: Group) -> StopRequest:
-        """The label's value of each alert."""
+        """Take the ids from the label of each alert."""
         return message.request("Alertmanager", self._source)
 
 

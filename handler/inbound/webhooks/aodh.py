@@ -1,10 +1,10 @@
 """OpenStack Aodh, HTTP(S) alarm action.
 
-It can prove itself by nothing but a secret in the action's URL. The event behind the alarm has an id, which a
-redelivery repeats; another event that hits the same alarm is another event here too. An alarm on a threshold or on a
-composite of others says nothing of a server, whatever other UUIDs it holds: there the URL of the alarm's action names
-it, by the parameter `server_id`. `generated` is when the event behind the alarm happened, and nothing says when the
-notification was sent, so its time is the receipt.
+It is authenticated by a secret in the URL of the action. The event behind the alarm has an id, which a redelivery
+repeats; another event that matches the same alarm is another event here too. An alarm on a threshold or on a composite
+of others has no server, whatever other UUIDs it has: there the parameter `server_id` of the action's URL names it.
+`generated` is when the event behind the alarm happened; no member has the time at which the notification was sent, so
+the event's time is that of receipt.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _ECHOES = tuple(f"{prefix}power_off." for prefix in _COMPUTE)
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What Aodh says.
+    """One notification.
 
     Attributes:
         document: the body.
-        request_id: the id that Aodh's log has for this request.
-        named: what the URL of the alarm's action says of the server, and where.
+        request_id: of this request in Aodh's log.
+        named: value of the URL's parameter `server_id`, and its place.
         now: when it was received (aware).
     """
 
@@ -63,11 +63,11 @@ class Notification:
         return member(self.document, "reason_data", "event")
 
     def instances(self) -> list[tuple[str, object]]:
-        """The server in the event's traits, and where it stands."""
+        """Return the values of the event's traits that name the server, and their places."""
         traits = list(self._traits())
         named = [(at, value) for at, name, value in traits if name == "instance_id"]
         if not named and text(self.event, "event_type").startswith(_COMPUTE):
-            # Some deployments map it to this name, which in events about anything else is no server's.
+            # Some deployments map it to this name, which only in events about servers is a server's.
             named = [(at, value) for at, name, value in traits if name == "resource_id"]
         return named
 
@@ -75,7 +75,7 @@ class Notification:
         """Return the servers that the event or the URL names.
 
         Raises:
-            BadEvent: one must be a UUID, or event and URL name different ones.
+            BadEvent: one is not a UUID, or event and URL name different ones.
         """
         found, named = both(lambda: ids_in(self.instances()), lambda: ids_in(self.named))
         if found and named and set(found) != set(named):
@@ -83,10 +83,10 @@ class Notification:
         return found or named
 
     def since(self) -> datetime | None:
-        """Return when the event behind the alarm happened, as far as the alarm says; Aodh leaves its zone out: UTC.
+        """Return when the event behind the alarm happened, or None; Aodh's times are in UTC, without a zone.
 
         Raises:
-            BadEvent: it is no time, or in the future.
+            BadEvent: it is not a time, or in the future.
         """
         generated = self.event.get("generated")
         if isinstance(generated, str) and _WITHOUT_ZONE.fullmatch(generated):
@@ -101,16 +101,16 @@ class Notification:
 
 
 class Aodh(Alarm):
-    """Proves itself by the query parameter `token`."""
+    """Authenticated by the query parameter `token`."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
         self._token = settings.aodh_token
         self._source = source
 
     def verify(self, delivery: WebhookRequest) -> Notification:
-        """The token in the URL."""
+        """Check the token in the URL."""
         if not signatures.query_token(delivery.query, self._token):
-            raise Unauthenticated("The query parameter token is missing or wrong.")
+            raise Unauthenticated("The query parameter token must be the token of this webhook.")
         parameters = parse_qsl(delivery.query, keep_blank_values=True, errors="replace")
         return Notification(
             document=json_body(delivery),
@@ -120,7 +120,7 @@ class Aodh(Alarm):
         )
 
     def gate(self, message: Notification) -> Skip | None:
-        """Only the state `alarm`, and an event that names a server and is no echo of a stop."""
+        """Skip other states than `alarm`, and events that name no server or were caused by a stop."""
         if message.document.get("current") != "alarm":
             return Skip("the alarm does not fire")
         if text(message.event, "event_type").startswith(_ECHOES):
@@ -130,10 +130,10 @@ class Aodh(Alarm):
         return Skip("the alarm names no server; add &server_id=<id> to the URL of its alarm action", warn=True)
 
     def extract(self, message: Notification) -> StopRequest:
-        """The trait `instance_id`, or the parameter `server_id` of the action's URL; both must agree."""
+        """Take the ids from the trait `instance_id`, or the parameter `server_id` of the URL; both must agree."""
         document = message.document
         about = text(message.event, "message_id") or message.request_id or text(message.event, "generated")
-        # Its own reason quotes the id of the event and no more.
+        # The reason of the notification has only the id of the event.
         name, why = text(document, "alarm_name"), text(message.event, "event_type")
         ids, since = both(message.server_ids, message.since)
         named = ids if message.named else ()

@@ -1,10 +1,10 @@
 """Azure Monitor action groups, common alert schema.
 
-An alert has an id of its own and the time at which it fired, and a redelivery repeats both. Azure sends an alert that
-goes on firing once; a stateless one comes again with a new time, and is a new event. That time is the alarm's start,
-and nothing says when the notification was sent, so the event's time is the receipt.
+An alert has an id and the time at which it fired, and a redelivery repeats both. Azure sends an alert that continues to
+fire once; a stateless one is sent again with a new time, and is a new event. That time is the start of the alarm; no
+member has the time at which the notification was sent, so the event's time is that of receipt.
 
-A webhook action of Azure cannot set a header, so the token may stand in its URL instead.
+A webhook action of Azure cannot set a header, so the token may be in its URL instead.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
 
-# Where custom properties of rules stand: the first in newer alerts, the second in log alerts.
+# Where the custom properties of rules are: the first in newer alerts, the second in log alerts.
 _PLACES = (("data", "customProperties"), ("data", "alertContext", "properties"))
 _SCHEMA = "azureMonitorCommonAlertSchema"
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What Azure says.
+    """One notification.
 
     Attributes:
         document: the body.
-        label: name of the custom property that holds the server's id.
+        label: name of the custom property that has the server's id.
         now: when it was received (aware).
     """
 
@@ -58,7 +58,7 @@ class Notification:
         return member(self.document, "data", "essentials")
 
     def named(self) -> list[tuple[str, object]]:
-        """Return the property, and where it stands: which of the two places it is depends on the kind of alert."""
+        """Return the values of the property, with their places: which there is depends on the kind of alert."""
         found = [(".".join((*place, self.label)), member(self.document, *place).get(self.label)) for place in _PLACES]
         return [(at, value) for at, value in found if value not in (None, "")]
 
@@ -66,7 +66,7 @@ class Notification:
         """Return the servers that the rule names.
 
         Raises:
-            BadEvent: one must be a UUID, or the two places name different ones.
+            BadEvent: one is not a UUID, or the two places name different ones.
         """
         ids = server_ids(self.named())
         if any(set(server_ids([place])) != set(ids) for place in self.named()):
@@ -77,13 +77,13 @@ class Notification:
         """Return when the alert fired.
 
         Raises:
-            BadEvent: it is no time, or in the future.
+            BadEvent: it is not a time, or in the future.
         """
         return start_time(self.essentials.get("firedDateTime"), "data.essentials.firedDateTime", self.now)
 
 
 class AzureMonitor(Alarm):
-    """Proves itself by a token; the server's id is a custom property of the alert rule."""
+    """Authenticated by a token; the server's id is a custom property of the alert rule."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
         self._token = settings.azure_token
@@ -91,13 +91,13 @@ class AzureMonitor(Alarm):
         self._source = source
 
     def verify(self, delivery: WebhookRequest) -> Notification:
-        """Bearer token, basic auth's password, or the query parameter `token`."""
+        """Check the bearer token, the password of basic authentication, or the query parameter `token`."""
         if not signatures.query_token(delivery.query, self._token):
             signatures.bearer_or_password(delivery.headers, self._token)
         return Notification(json_body(delivery), self._property, delivery.now)
 
     def gate(self, message: Notification) -> Skip | None:
-        """Only the condition `Fired`, and a rule that names a server."""
+        """Skip other conditions than `Fired`, and rules that name no server."""
         if message.document.get("schemaId") != _SCHEMA:
             raise BadEvent(Violation("schemaId", "must be that of the common alert schema; switch it on in the action"))
         if message.essentials.get("monitorCondition") != "Fired":
@@ -105,7 +105,7 @@ class AzureMonitor(Alarm):
         return None if message.named() else Skip("the alert names no server")
 
     def extract(self, message: Notification) -> StopRequest:
-        """The custom property of the rule."""
+        """Take the ids from the custom property of the rule."""
         essentials = message.essentials
         ids, since = both(message.server_ids, message.since)
         rule, why = text(essentials, "alertRule"), text(essentials, "description")

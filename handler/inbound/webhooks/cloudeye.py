@@ -1,6 +1,6 @@
-"""An alarm of Cloud Eye, as it comes inside of an SMN message.
+"""Alarms of Cloud Eye, which come inside SMN messages.
 
-Its form is not documented; it is known from captures. Two places name the resource, and both must agree.
+Their form is not documented; it is known from captures. Two members name the resource, and both must agree.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from handler.errors import BadEvent, Violation
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import LONGEST_REASON, attribute, cut, member, server_ids, start_time, text
 
-# What stopping a server raises: an alarm on it would go round in circles.
+# Events that a stop causes: an alarm on them would be a loop.
 _PLATFORM = {"SYS", "AGT", "SERVICE"}
-# What the namespaces of servers are called, such as SERVICE.BMS, AGT.ECS, SYS.BMS.
+# Last parts of the namespaces of servers, such as SERVICE.BMS, AGT.ECS, SYS.BMS.
 _SERVERS = {"BMS", "ECS"}
 _ECHOES = {"osshutdown", "servershutdown", "stopbaremetalservers"}
 
 
 @dataclass(frozen=True, slots=True)
 class CloudEyeAlarm:
-    """One alarm, or the notice that it is over."""
+    """One alarm, or the message that it has ended."""
 
     document: Mapping[str, object]
 
     @classmethod
     def is_one(cls, document: Mapping[str, object]) -> bool:
-        """Whether a message is Cloud Eye's at all."""
+        """Return whether a message is of Cloud Eye."""
         return document.get("message_type") == "alarm" or "alarm_status" in document
 
     @property
@@ -37,7 +37,7 @@ class CloudEyeAlarm:
         return member(self.document, "template_variable")
 
     def gate(self) -> Skip | None:
-        """Only the state `alarm`, where nothing says otherwise, and no echo of a stop."""
+        """Skip other states than `alarm`, alarms about other things than servers, and those that a stop causes."""
         if self.document.get("alarm_status") != "alarm" or self._details.get("IsAlarm") is False:
             return Skip("the alarm does not fire")
         named = [
@@ -52,10 +52,10 @@ class CloudEyeAlarm:
         return None if self._about_server() else Skip("the alarm is not about a server")
 
     def server_ids(self) -> tuple[str, ...]:
-        """The resource, which `dimension` must confirm if it is there.
+        """Return the resource, which must be that of `dimension` if there is one.
 
         Raises:
-            BadEvent: they disagree, or one must be a UUID.
+            BadEvent: they disagree, or one is not a UUID.
         """
         found: list[tuple[str, object]] = []
         if self._resource():
@@ -68,30 +68,30 @@ class CloudEyeAlarm:
         return ids
 
     def reason(self) -> str | None:
-        """Name and metric of the alarm."""
+        """Return name and metric of the alarm."""
         name, metric = text(self.document, "alarm_name"), text(self.document, "metric_name")
         return cut(": ".join(part for part in (f"Cloud Eye alarm {name}".strip(), metric) if part), LONGEST_REASON)
 
     def alarm_id(self) -> str | None:
-        """Its id, as far as it can be an attribute of an event."""
+        """Return its id, if that can be an attribute of an event."""
         return attribute(text(self.document, "alarm_id"))
 
     def since(self, now: datetime) -> datetime | None:
-        """Return when the alarm began, as far as it says.
+        """Return when the alarm began, or None.
 
         Args:
             now: aware.
 
         Raises:
-            BadEvent: it is no time, or in the future.
+            BadEvent: it is not a time, or in the future.
         """
         return start_time(self.document.get("time"), "message.time", now)
 
     def _about_server(self) -> bool:
-        """Say whether it is about a server, by the namespace of its metric or event.
+        """Return whether it is about a server, by the namespace of its metric or event.
 
         The platform's own services have namespaces that begin with SYS, AGT or SERVICE. Metrics of users have others,
-        or a message has none: then the name of the dimension tells.
+        or a message has none: then the name of the dimension decides.
         """
         service, _, kind = text(self.document, "namespace").strip().upper().partition(".")
         if service in _PLATFORM:
@@ -102,7 +102,7 @@ class CloudEyeAlarm:
         return text(self._details, "ResourceId").strip()
 
     def _instance(self) -> str:
-        """The instance among the dimensions; empty if there is none, or several."""
+        """Return the instance among the dimensions; empty if there is none, or several."""
         values = self._instances()
         return values[0] if len(values) == 1 else ""
 

@@ -1,9 +1,9 @@
-"""AWS EventBridge API destinations: CloudWatch alarms in EventBridge's envelope, and what a rule says by itself.
+"""AWS EventBridge API destinations: CloudWatch alarms in EventBridge's envelope, and constant input of rules.
 
 The envelope has an id and a time, and redeliveries, for up to a day, repeat both. A rule's constant input has neither
 unless its author puts them there (`{"id": "<id>", "time": "<time>", "server_ids": [...]}` in an input transformer):
-without an id the same words within the same hour are one event. Schedules run at full hours or less often than hourly,
-redeliveries begin at once, so that tells most of them apart; and the two of a wrong guess have the same content.
+without an id the same bytes within the same hour are one event. Schedules run at full hours or less often than hourly,
+redeliveries begin at once, which distinguishes most of them; two that are confused have the same content.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ALARM = "CloudWatch Alarm State Change"
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A document, its exact bytes, and when it came."""
+    """A document, its exact bytes, and when it was received."""
 
     document: Mapping[str, object]
     body: bytes
@@ -49,7 +49,7 @@ class Sent:
 
 
 class EventBridge(Alarm):
-    """Proves itself by the token of the connection. EventBridge waits 5 seconds."""
+    """Authenticated by the token of the connection. EventBridge waits 5 seconds."""
 
     patience = 3.5
 
@@ -59,12 +59,12 @@ class EventBridge(Alarm):
         self._source = source
 
     def verify(self, delivery: WebhookRequest) -> Sent:
-        """Bearer token, or basic auth's password."""
+        """Check the bearer token, or the password of basic authentication."""
         signatures.bearer_or_password(delivery.headers, self._token)
         return Sent(json_body(delivery), delivery.body, delivery.now)
 
     def gate(self, message: Sent) -> Skip | None:
-        """An alarm must be in the state `ALARM` and name a server; constant input always acts."""
+        """Skip alarms in other states than `ALARM` or without a server; constant input is always acted on."""
         document = message.document
         if not _is_envelope(document):
             return None if is_canonical(document) else Skip("neither an envelope nor a stop request")
@@ -77,7 +77,7 @@ class EventBridge(Alarm):
         return None if self._instances(document) else Skip("the alarm names no server")
 
     def extract(self, message: Sent) -> StopRequest:
-        """The dimension of the alarm's metrics, or the canonical data of a constant input."""
+        """Take the ids from the dimension of the alarm's metrics, or from the canonical data of a constant input."""
         document = message.document
         id_ = text(document, "id")
         if not _is_envelope(document):
@@ -112,8 +112,8 @@ class EventBridge(Alarm):
         """Return the servers of the metric that the alarm watches.
 
         Raises:
-            BadEvent: one must be a UUID; or the alarm watches a calculation with metrics of several servers, or several
-                metrics, so that nothing says which server is meant.
+            BadEvent: one is not a UUID; or the alarm watches a calculation with metrics of several servers, or several
+                metrics, so that it is not clear which server is meant.
         """
         found = self._instances(document)
         ids = server_ids(found)
@@ -122,7 +122,7 @@ class EventBridge(Alarm):
         return ids
 
     def _instances(self, document: Mapping[str, object]) -> list[tuple[str, object]]:
-        """Return the dimension that names the server of each watched metric that has one, and where it stands."""
+        """Return the dimension with the server of each watched metric that has one, with its place."""
         found = []
         for at, metric in _watched(document):
             dimensions = member(metric, "metricStat", "metric", "dimensions")
@@ -137,7 +137,7 @@ class EventBridge(Alarm):
 def _watched(document: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
     """Return the metrics that an alarm watches: all, if it watches something that is calculated of them.
 
-    Those of AWS's own services are left out: none of them is about a server of this cloud.
+    Those of AWS's own services are not among them: none is about a server of this cloud.
     """
     metrics = member(document, "detail", "configuration").get("metrics")
     found = [
@@ -156,7 +156,7 @@ def _watched(document: Mapping[str, object]) -> list[tuple[str, Mapping[str, obj
 
 
 def _lacks_data(state: Mapping[str, object]) -> bool:
-    """Say whether an alarm fires because its data is missing, as it does where that is treated as breaching."""
+    """Return whether an alarm fires because its data is missing, which a rule may treat as breaching."""
     if "no datapoints were received" in text(state, "reason"):
         return True
     data = strict_json.loads_text(text(state, "reasonData"))

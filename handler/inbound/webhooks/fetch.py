@@ -1,4 +1,4 @@
-"""GET from hosts that the settings name, and from no other: a URL in a message is never followed blindly."""
+"""GET from the hosts of the settings only, since URLs in messages are untrusted input."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from handler.http_client import FAILURES, HttpClient, call_failure, host_of
 
 _LOG = logging.getLogger(__name__)
 
-# One way to read it for every parser: no user, no backslash, no upper-case scheme, no character beyond ASCII.
+# URLs that every parser reads alike: no user, no backslash, no upper-case scheme, no character beyond ASCII.
 _URL = re.compile(r"https://([A-Za-z0-9.-]+(?::\d{1,5})?)(/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]*)", re.ASCII)
 _MOST_BYTES = 1024 * 1024
 _LONGEST_CALL = 4.0
 
-# URL and seconds in; status and body out.
+# Takes URL and seconds; returns status and body.
 Get = Callable[[str, float], tuple[int, bytes]]
 
 
 def is_at(url: str, hosts: Collection[str], path: re.Pattern[str] | None = None) -> bool:
-    """Whether a URL is https, at one of these hosts, and has such a path.
+    """Return whether a URL is https, at one of these hosts, and has such a path.
 
     Args:
+        url: untrusted input.
         hosts: lower case, each `host` or `host:port`.
         path: what path and query must match as a whole; None for any.
     """
@@ -35,17 +36,21 @@ def is_at(url: str, hosts: Collection[str], path: re.Pattern[str] | None = None)
 
 
 def get(url: str, seconds: float) -> tuple[int, bytes]:
-    """GET a URL; a redirect is an answer like any other, and is not followed.
+    """GET a URL; redirects are not followed.
+
+    Args:
+        url: a checked URL.
+        seconds: for the whole request.
 
     Returns:
         Status and body.
 
     Raises:
-        ProducerUnreachable: no answer in time, or one of no sensible size.
+        ProducerUnreachable: no complete response in time, or one that is too large.
     """
     if seconds <= 0:
-        raise ProducerUnreachable("There was no time left to ask the producer.")
-    # It is asked about once a day, so no connection is kept.
+        raise ProducerUnreachable("There is no time left for a request to the producer.")
+    # A request is made about once a day, so no connection is kept.
     client = HttpClient(pool=1)
     try:
         answer = client.send("GET", url, headers={}, timeout=min(seconds, _LONGEST_CALL), max_body=_MOST_BYTES)
@@ -59,5 +64,5 @@ def get(url: str, seconds: float) -> tuple[int, bytes]:
 
 
 def left(until: float) -> float:
-    """Seconds until a time on the monotonic clock."""
+    """Return the seconds until a time on the monotonic clock."""
     return until - time.monotonic()

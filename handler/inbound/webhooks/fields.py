@@ -1,4 +1,4 @@
-"""Reading what producers send, and making what a stop request needs of it."""
+"""Reading of members of producers' documents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from handler.inbound.webhooks.model import WebhookRequest
 from handler.stop.model import UUID, StopRequest
 
 LONGEST_REASON, LONGEST_REQUESTER, LONGEST_REPLY_TO, LONGEST_ATTRIBUTE = 500, 200, 2048, 1024
-_MOST_FLAWS = 50
+_MOST_VIOLATIONS = 50
 # One fixed namespace, so that the same delivery gives the same event id in every deployment.
 _IDS = uuid.UUID("b0a6f3d2-94b8-5d55-8a1e-52c1f7f0c1de")
 _PLAIN = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}", re.ASCII)
@@ -29,7 +29,7 @@ _FORMATTED = re.compile(
     r"(\d{4})/(\d\d)/(\d\d) (\d\d:\d\d:\d\d(?:\.\d+)?) GMT(?:([+-]\d\d):?(\d\d))?(?: \([A-Z]+\))?", re.ASCII
 )
 _ZONE_WITHOUT_COLON = re.compile(r"([+-]\d\d)(\d\d)$", re.ASCII)
-# Seconds since the epoch stay below this until the year 5138, milliseconds were above it since 1973.
+# Seconds since the epoch are below this until the year 5138, milliseconds above it since 1973.
 _FIRST_MILLISECOND = 1e11
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]+")
 
@@ -38,21 +38,22 @@ _B = TypeVar("_B")
 
 
 def json_object(body: object, at: str = "body", media_type: str = "") -> Mapping[str, object]:
-    """A JSON object, or the text of one; or text of that, as a sender makes it that encodes JSON twice.
+    """Parse a JSON object, its text, or the text of that, as senders that encode JSON twice send it.
 
     Args:
-        at: what a flaw calls it.
-        media_type: in lower case; a flaw names that of a form, which clients send unless told otherwise.
+        body: bytes, text or an object.
+        at: its path in violations.
+        media_type: in lower case; a violation names that of a form, which many clients send by default.
 
     Raises:
-        BadEvent: it is none.
+        BadEvent: it is not an object.
     """
     hint = f"; the Content-Type is {media_type}" if media_type in FORM_TYPES else ""
     if isinstance(body, bytes | str):
         try:
             body = strict_json.loads(body)
-        except ValueError as fault:
-            raise BadEvent(Violation(at, f"{fault}{hint}")) from None
+        except ValueError as error:
+            raise BadEvent(Violation(at, f"{error}{hint}")) from None
     if isinstance(body, str):
         body = strict_json.loads_text(body)
     if not isinstance(body, dict):
@@ -61,34 +62,34 @@ def json_object(body: object, at: str = "body", media_type: str = "") -> Mapping
 
 
 def json_body(delivery: WebhookRequest) -> Mapping[str, object]:
-    """The body of a delivery as a JSON object.
+    """Parse the body of a delivery, a JSON object.
 
     Raises:
-        BadEvent: it is none.
+        BadEvent: it is not an object.
     """
     return json_object(delivery.body, media_type=essence(delivery.headers.get("content-type", "")))
 
 
 def proving_json(body: bytes) -> Mapping[str, object]:
-    """The body as a JSON object, where the proof is in the body: what cannot be read proves nothing.
+    """Parse a body that has the token or the signature in it, a JSON object.
 
     Raises:
-        CallerUnproven: it is no JSON object.
+        Unauthenticated: it is not a JSON object.
     """
     try:
         return json_object(body)
     except BadEvent:
-        raise Unauthenticated("The message cannot be read, so it proves nothing.") from None
+        raise Unauthenticated("The body must be a JSON object that authenticates the caller.") from None
 
 
 def text(document: Mapping[str, object], name: str) -> str:
-    """A member that is text; empty if it is not there or something else."""
+    """Return a member that is text; empty if there is none."""
     value = document.get(name)
     return value if isinstance(value, str) else ""
 
 
 def member(document: Mapping[str, object], *names: str) -> Mapping[str, object]:
-    """An object inside of objects; empty if any of them is not there or something else."""
+    """Return an object inside of objects; empty if there is none."""
     for name in names:
         inner = document.get(name)
         document = inner if isinstance(inner, dict) else {}
@@ -96,11 +97,11 @@ def member(document: Mapping[str, object], *names: str) -> Mapping[str, object]:
 
 
 def server_ids(found: Iterable[tuple[str, object]]) -> tuple[str, ...]:
-    """The ids in these values, lower case, in order and without repeats.
+    """Return the ids in these values, in lower case, in order and without repeats.
 
     Args:
-        found: where each value stands, and the value: one id, or several with commas or spaces between them, or the
-            text of a JSON array of them.
+        found: path of each value, and the value: one id, or several with commas or spaces between them, or the text of
+            a JSON array of them.
 
     Raises:
         BadEvent: with everything that must be a UUID; one is enough to refuse all.
@@ -111,7 +112,7 @@ def server_ids(found: Iterable[tuple[str, object]]) -> tuple[str, ...]:
         parts = _parts(value)
         if parts and all(UUID.fullmatch(part) for part in parts):
             ids |= dict.fromkeys(part.lower() for part in parts)
-        elif len(violations) < _MOST_FLAWS:
+        elif len(violations) < _MOST_VIOLATIONS:
             violations.append(Violation(at, "must be a UUID"))
     if violations:
         raise BadEvent(*violations)
@@ -128,40 +129,42 @@ def _parts(value: object) -> list[str]:
 
 
 def moment(value: object, at: str) -> datetime:
-    """A time in any of the forms that producers use.
+    """Parse a time in any of the forms that producers use.
 
     Args:
         value: seconds or milliseconds since the epoch, as a number or as text; RFC 3339, also with a zone without a
             colon; or `2026/11/20 19:00:00 GMT+01:00`.
+        at: its path in violations.
 
     Raises:
-        BadEvent: it is none.
+        BadEvent: it is in none of them.
     """
-    said = str(value).strip()
+    written = str(value).strip()
     try:
-        if re.fullmatch(r"\d{9,14}(\.\d+)?", said, re.ASCII):
-            number = float(said)
+        if re.fullmatch(r"\d{9,14}(\.\d+)?", written, re.ASCII):
+            number = float(written)
             return datetime.fromtimestamp(number / 1000 if number >= _FIRST_MILLISECOND else number, UTC)
-        if found := _FORMATTED.fullmatch(said):
+        if found := _FORMATTED.fullmatch(written):
             year, month, day, clock, hours, minutes = found.groups()
             return rfc3339.parse(f"{year}-{month}-{day}T{clock}{f'{hours}:{minutes}' if hours else 'Z'}")
-        return rfc3339.parse(_ZONE_WITHOUT_COLON.sub(r"\1:\2", said))
+        return rfc3339.parse(_ZONE_WITHOUT_COLON.sub(r"\1:\2", written))
     except (ValueError, OverflowError):
         raise BadEvent(Violation(at, "must be a time")) from None
 
 
 def start_time(value: object, at: str, now: datetime) -> datetime | None:
-    """When an alarm began.
+    """Parse the start of an alarm.
 
     Args:
         value: as `moment` takes it, or nothing.
+        at: its path in violations.
         now: aware.
 
     Returns:
-        The time, not after `now`; None if the producer does not say: no value, or Go's zero time.
+        The time, not after `now`; None without a value, or for Go's zero time.
 
     Raises:
-        BadEvent: it is no time, or more than a minute in the future.
+        BadEvent: it is not a time, or more than a minute in the future.
     """
     if value is None or value == "":
         return None
@@ -176,10 +179,10 @@ def start_time(value: object, at: str, now: datetime) -> datetime | None:
 
 
 def identity(*parts: str) -> str:
-    """An event id made of what a producer calls its message: the same parts, the same id.
+    """Make an event id of what identifies a message of a producer: the same parts, the same id.
 
     Returns:
-        The text itself if there is one plain part, else a UUID made of all.
+        The part itself if there is one and it is plain, else a UUID (version 5) of all.
     """
     if len(parts) == 1 and _PLAIN.fullmatch(parts[0]):
         return parts[0]
@@ -187,26 +190,26 @@ def identity(*parts: str) -> str:
 
 
 def cut(words: str, longest: int) -> str | None:
-    """A text in one line and no longer than this; None if nothing is left of it."""
+    """Return a text in one line, cut to a length; None if nothing is left of it."""
     line = _CONTROL.sub(" ", words).strip()
     return (line if len(line) <= longest else f"{line[: longest - 1]}…") or None
 
 
 def attribute(words: str) -> str | None:
-    """A text that can be an attribute of an event as it is; None if it cannot."""
+    """Return a text that can be an attribute of an event; None for any other."""
     return words if words.strip() and not _CONTROL.search(words) and len(words.encode()) <= LONGEST_ATTRIBUTE else None
 
 
 def form(body: bytes) -> Mapping[str, str]:
-    """The fields of a form; what is no UTF-8 in them is replaced."""
+    """Parse the fields of a form; bytes that are not UTF-8 are replaced."""
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, errors="replace"))
 
 
 def both(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
-    """Make two things, so that the flaws of both are told together.
+    """Call both, so that the violations of both are reported together.
 
     Raises:
-        BadEvent: with the flaws of either.
+        BadEvent: with the violations of either.
     """
     try:
         made = first()
@@ -222,14 +225,17 @@ def both(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
 def canonical_request(
     data: Mapping[str, object], *, id_: str, source: str, requested_by: str, now: datetime
 ) -> StopRequest:
-    """The stop request of canonical data that came without an envelope of CloudEvents; its time is not set.
+    """Make the stop request of canonical data that came without a CloudEvents envelope; its time is not set.
 
     Args:
-        requested_by: who asks if the data does not say.
+        data: canonical data.
+        id_: of the request.
+        source: of the request.
+        requested_by: counts if the data has none.
         now: aware.
 
     Raises:
-        BadEvent: with every flaw of the data.
+        BadEvent: the data is malformed; with every violation.
     """
     request = canonical(plain_event(data, id_=id_, source=source), now)
     if not request.server_ids and request.selector is None:
@@ -238,7 +244,7 @@ def canonical_request(
 
 
 def plain_event(data: object, *, id_: str, source: str) -> Event:
-    """The stop request that data without an envelope stands for."""
+    """Return the event that data without an envelope is read as."""
     return Event(
         id=id_,
         source=source,

@@ -1,12 +1,12 @@
 """GitLab's pipeline webhook: a scheduled pipeline is the clock, and a variable of it names the servers.
 
-GitLab tells of each change of a pipeline's state, so only `success` acts, which comes once a run. A run has an id, and
-the time at which it finished tells one that was started again from the one before; a redelivery repeats both. That
-is also the event's time, since anybody can have GitLab send an old delivery again, which it signs and sends as of now.
-The signing token, which newer versions have, signs the delivery's id and time in the manner of Standard Webhooks; the
-plain token proves the sender alone.
+GitLab sends each change of a pipeline's state, so only `success` is acted on, which comes once a run. A run has an id,
+and the time at which it finished distinguishes one that was started again; a redelivery repeats both. That is also the
+event's time, since users can have GitLab send an old delivery again, which it signs and sends as of now. The signing
+token, which newer versions have, signs the delivery's id and time as Standard Webhooks do; the plain token
+authenticates the sender alone.
 
-GitLab writes variables in capitals by custom, so case does not count, nor an `s` at the end of the name.
+Variables of GitLab are usually in capitals, so neither case nor an `s` at the end of the name counts.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 from handler.stop.model import StopRequest
 
-# Ruby's way of writing a time, in the time zone of the instance.
+# The form of Ruby's times, in the time zone of the instance.
 _RUBYS = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:UTC|([+-]\d\d)(\d\d))", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What GitLab says, and when it was sent, or else received if that is not signed."""
+    """One notification, and when it was sent, or received if that is not signed."""
 
     document: Mapping[str, object]
     sent: datetime
 
     @property
     def pipeline(self) -> Mapping[str, object]:
-        """The pipeline itself; empty if the message is about something else."""
+        """The pipeline; empty if the message is about something else."""
         return member(self.document, "object_attributes")
 
     def variables(self, label: str) -> list[tuple[str, object]]:
-        """The values of the variable of this name, and where each stands."""
+        """Return the values of the variable of this name, with their places."""
         names = (label.casefold(), f"{label.casefold()}s")
         return [(at, value) for at, key, value in self._variables() if key.casefold() in names]
 
     def time(self) -> datetime:
-        """When the pipeline ended, and no later than the message; that of the message if it does not say."""
+        """Return when the pipeline ended, not after the time of the message; the latter if there is no other."""
         written = text(self.pipeline, "finished_at")
         if found := _RUBYS.fullmatch(written):
             day, clock, hours, minutes = found.groups()
@@ -77,7 +77,7 @@ class Notification:
 
 
 class Gitlab(Alarm):
-    """Proves itself by its token, by a signature, or both: whatever is set must be right."""
+    """Authenticated by its token, by a signature, or both: what is set must be valid."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
         self._token = settings.gitlab_token
@@ -86,10 +86,10 @@ class Gitlab(Alarm):
         self._source = source
 
     def verify(self, delivery: WebhookRequest) -> Notification:
-        """The header `X-Gitlab-Token`, then the signature over id, time and body."""
+        """Check the header `X-Gitlab-Token`, then the signature over id, time and body."""
         sent = delivery.headers.get("x-gitlab-token", "").encode("latin-1", "replace")
         if self._token and not signatures.is_one_of(sent, [self._token]):
-            raise Unauthenticated("The token of this webhook is needed.")
+            raise Unauthenticated("The token of this webhook is required.")
         time = self._signed(delivery) if self._key else delivery.now
         return Notification(json_body(delivery), time)
 
@@ -100,14 +100,14 @@ class Gitlab(Alarm):
             self._key, f"{id_}.{written}.".encode("latin-1", "replace"), delivery.unauthenticated_body
         )
         expected = f"v1,{base64.b64encode(mac).decode()}"
-        # One a key, while keys are changed; every one is compared.
+        # There is one for each key while keys are changed; every one is compared.
         hits = [signatures.same(one, expected) for one in delivery.headers.get("webhook-signature", "").split(" ")]
         if not any(hits):
-            raise Unauthenticated("The signature is missing or wrong.")
+            raise Unauthenticated("A valid signature is required.")
         return signatures.fresh(time, delivery.now)
 
     def gate(self, message: Notification) -> Skip | None:
-        """Only a pipeline that has succeeded, and that names a server."""
+        """Skip what is not a pipeline that has succeeded and names a server."""
         if message.document.get("object_kind") != "pipeline":
             return Skip("it is not about a pipeline")
         if message.pipeline.get("status") != "success":
@@ -115,7 +115,7 @@ class Gitlab(Alarm):
         return None if message.variables(self._label) else Skip("the pipeline names no server")
 
     def extract(self, message: Notification) -> StopRequest:
-        """The variable's value: one id or several."""
+        """Take the ids from the value of the variable."""
         pipeline, project = message.pipeline, member(message.document, "project")
         number = pipeline.get("id")
         if not isinstance(number, int):

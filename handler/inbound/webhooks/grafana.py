@@ -1,8 +1,8 @@
 """Grafana's webhook contact point, version 1.
 
 A notification has no id. With a signed timestamp each has its own time, which is the event's time and a part of its
-id: a redelivery repeats it, a repeat of an alarm that still fires has a new one. Without it the two look alike, and a
-repeat gets the id of the first for the reason given for Alertmanager; Grafana sends nothing again before the next.
+id: a redelivery repeats it, a repeat of an alarm that still fires has a new one. Without it the two are alike, and a
+repeat has the id of the first for the reason given for Alertmanager.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SIGNATURE = "x-grafana-alerting-signature"
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A group of alerts, and when it was sent as far as that is signed."""
+    """A group of alerts, and when it was sent if that is signed."""
 
     group: Group
     time: datetime | None
 
 
 class Grafana(Alarm):
-    """Proves itself by a token, a signature, or both: whatever is set must be right."""
+    """Authenticated by a token, a signature, or both: what is set must be valid."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
         self._token = settings.grafana_token
@@ -40,7 +40,7 @@ class Grafana(Alarm):
         self._source = source
 
     def verify(self, delivery: WebhookRequest) -> Notification:
-        """Token, then signature over the body, with the time before it if there is one."""
+        """Check the token, then the signature over the body, with the time before it if there is one."""
         if self._token:
             signatures.bearer_or_password(delivery.headers, self._token)
         time = self._signed(delivery) if self._secret else None
@@ -54,15 +54,15 @@ class Grafana(Alarm):
             prefix = f"{written}:".encode("ascii")
         mac = signatures.signature(self._secret, prefix, delivery.unauthenticated_body)
         if not signatures.same(delivery.headers.get(_SIGNATURE, ""), mac.hex()):
-            raise Unauthenticated("The signature is missing or wrong.")
+            raise Unauthenticated("A valid signature is required.")
         return None if time is None else signatures.fresh(time, delivery.now)
 
     def gate(self, message: Notification) -> Skip | None:
-        """At least one alert must fire and name a server."""
+        """Skip a group in which no alert fires and names a server."""
         return message.group.gate()
 
     def extract(self, message: Notification) -> StopRequest:
-        """The label's value of each alert."""
+        """Take the ids from the label of each alert."""
         return message.group.request("Grafana", self._source, message.time)
 
 

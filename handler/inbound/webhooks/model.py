@@ -1,4 +1,4 @@
-"""What all producers have in common: a delivery comes in, a stop request or nothing comes out."""
+"""The interface of all producers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WebhookRequest:
-    """One POST of a producer, of which nothing is proven yet.
+    """One POST of a producer, not authenticated yet.
 
     Attributes:
         request: its headers, query and body.
-        now: when it was here (aware).
-        until: when the answer must be on its way, on the monotonic clock.
+        now: when it was received (aware).
+        until: when the response must be sent, on the monotonic clock.
     """
 
     request: HttpRequest
@@ -34,12 +34,12 @@ class WebhookRequest:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Lower-case names; values as WSGI has them."""
+        """Headers, names in lower case; values as WSGI has them."""
         return self.request.headers
 
     @property
     def query(self) -> str:
-        """Undecoded."""
+        """The query, undecoded."""
         return self.request.query
 
     @property
@@ -57,24 +57,24 @@ Message = TypeVar("Message")
 
 
 class Producer(Protocol[Message]):
-    """One kind of sender. `Message` is what its deliveries say, once they are proven.
+    """One kind of sender. `Message` is an authenticated delivery.
 
     Attributes:
-        patience: seconds from the delivery's arrival to the answer; shorter than what the producer waits for.
+        patience: seconds from the arrival of a delivery to the response; less than the producer waits.
     """
 
     patience: float
 
     def verify(self, delivery: WebhookRequest) -> Message:
-        """Let only what this producer sent pass.
+        """Authenticate and read a delivery.
 
         Raises:
-            CallerUnproven: it is not proven, too old, or changed on the way.
-            BadEvent: it is proven, and cannot be read.
+            Unauthenticated: it is not of this producer, too old, or changed on its way.
+            BadEvent: it is authenticated, and cannot be read.
         """
 
     def gate(self, message: Message) -> Skip | None:
-        """Say whether there is anything to act on; None if there is.
+        """Return a reason to skip the message; None if it is to be acted on.
 
         Raises:
             BadEvent: it is malformed.
@@ -84,29 +84,33 @@ class Producer(Protocol[Message]):
         """Make the request. A time of None stands for the receipt.
 
         Raises:
-            BadEvent: it is malformed; with every flaw.
+            BadEvent: the message is malformed; with every violation.
         """
 
     def handed_on(self, message: Message, request: StopRequest | KeepRequest) -> Answer:
-        """What the producer is told once the sink has taken the request."""
+        """Return the response once the sink has taken the request."""
 
     def not_handed_on(
         self, message: Message, request: StopRequest | KeepRequest, acceptance: Acceptance
     ) -> Answer | None:
-        """Answer if the sink did not say that it has taken it; None for a 503, so that it is sent again.
+        """Return the response if the sink did not confirm that it has taken the request; None for a 503.
+
+        A producer sends its message again after a 503.
 
         Args:
+            message: the delivery.
+            request: made of it.
             acceptance: whether the sink may have taken it.
         """
 
 
 class Alarm:
-    """The answers of a producer that is a machine."""
+    """The responses to a producer that is a program."""
 
     patience = 8.0
 
     def handed_on(self, _message: object, request: StopRequest | KeepRequest) -> Answer:
-        """Say that it was handed on, as which event, and what the producer left out; nothing has been stopped yet."""
+        """Return the id of the request, and how much the producer left out; nothing has been stopped yet."""
         left_out = request.left_out if isinstance(request, StopRequest) else 0
         incomplete = {"left_out": left_out} if left_out else {}
         return responses.json_answer(200, {"status": "handed-on", "id": request.id, **incomplete})
@@ -114,5 +118,5 @@ class Alarm:
     def not_handed_on(
         self, _message: object, _request: StopRequest | KeepRequest, _acceptance: Acceptance
     ) -> Answer | None:
-        """Have it sent again: the event's id is the same then."""
+        """Let the producer send it again, which gives an event with the same id."""
         return None

@@ -1,4 +1,4 @@
-"""Which path belongs to which producer. Nothing of a producer is loaded unless it is switched on."""
+"""The producers by path. A producer is loaded only if it is switched on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from handler.inbound.webhooks.model import Producer
 from handler.settings.receive_webhook import WebhookSettings
 
-# Path, and what switches the producer on. Its module is called like its path, and has a function `producer`.
+# Path, and what switches the producer on. Its module has the name of its path, and a function `producer`.
 SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {
     "/alertmanager": lambda settings: settings.alertmanager_token,
     "/grafana": lambda settings: settings.grafana_token or settings.grafana_hmac_secret,

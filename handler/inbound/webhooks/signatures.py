@@ -1,4 +1,4 @@
-"""How producers prove themselves: compared in constant time, whatever is compared."""
+"""Tokens and signatures of producers, compared in constant time."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from urllib.parse import parse_qsl
 from handler.errors import Unauthenticated
 from handler.settings.env import Secret
 
-# What Slack's documentation asks for; producers that leave the window to the receiver get the same one.
+# Slack's documentation asks for five minutes; producers that leave the window to the receiver get the same.
 WINDOW = timedelta(seconds=300)
 
 
 def is_one_of(sent: bytes, known: Iterable[Secret]) -> bool:
-    """Whether a text that was sent is one of these secrets.
+    """Return whether a text that was sent is one of these secrets.
 
-    Every one is compared, so that the time taken does not tell which came close.
+    Every one is compared, so that the time taken does not depend on how much of one is right.
     """
     hits = [hmac.compare_digest(sent, secret.reveal().encode()) for secret in known]
     return any(hits)
 
 
 def bearer_or_password(headers: Mapping[str, str], known: Secret) -> None:
-    """Take the secret as a bearer token, or as the password of basic auth with any user name.
+    """Check the secret as a bearer token, or as the password of basic authentication with any user name.
 
     Raises:
-        CallerUnproven: it is neither.
+        Unauthenticated: it is neither.
     """
     scheme, _, rest = headers.get("authorization", "").partition(" ")
     sent = rest.strip().encode("latin-1", "replace")
@@ -42,43 +42,43 @@ def bearer_or_password(headers: Mapping[str, str], known: Secret) -> None:
     elif scheme.lower() != "bearer":
         sent = b""
     if not is_one_of(sent, [known]):
-        raise Unauthenticated("The token of this webhook is needed.")
+        raise Unauthenticated("The token of this webhook is required.")
 
 
 def query_token(query: str, known: Secret) -> bool:
-    """Whether the query holds the secret as `token`."""
+    """Return whether the query has the secret as `token`."""
     pairs = parse_qsl(query, keep_blank_values=True, errors="replace")
     sent = [value for name, value in pairs if name == "token"]
     return len(sent) == 1 and is_one_of(sent[0].encode("utf-8", "replace"), [known])
 
 
 def signature(key: bytes, *parts: bytes) -> bytes:
-    """HMAC-SHA256 of the parts in a row."""
+    """Return the HMAC-SHA256 of the concatenated parts."""
     return hmac.new(key, b"".join(parts), hashlib.sha256).digest()
 
 
 def same(sent: str, expected: str) -> bool:
-    """Whether a header says exactly this; the expected text is ASCII."""
+    """Return whether a header has the expected value, which is ASCII."""
     return hmac.compare_digest(sent.encode("latin-1", "replace"), expected.encode("ascii"))
 
 
 def unix_time(text: str) -> datetime:
-    """Read seconds since 1970.
+    """Parse seconds since 1970.
 
     Raises:
-        CallerUnproven: it is no such number.
+        Unauthenticated: it is not such a number.
     """
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise Unauthenticated("The time of the message is missing or no number.")
+        raise Unauthenticated("The time of the message must be a number of seconds.")
     return datetime.fromtimestamp(int(text), UTC)
 
 
 def fresh(sent: datetime, now: datetime, window: timedelta = WINDOW) -> datetime:
-    """Let a message of about now pass, and give back its time.
+    """Check that a message was sent at about this time, and return when.
 
     Raises:
-        CallerUnproven: it lies outside the window, on either side.
+        Unauthenticated: it is outside the window, on either side.
     """
     if abs(now - sent) > window:
-        raise Unauthenticated("The message is too old, or from the future.")
+        raise Unauthenticated("The message must have been sent within the last minutes, and not in the future.")
     return sent

@@ -1,10 +1,10 @@
 """Open Telekom Cloud's Simple Message Notification, and through it Cloud Eye's alarms.
 
 Every message has an id and the time at which it was first sent, and a redelivery repeats both; a repeat of an alarm
-that still fires is a message of its own. How long SMN goes on sending again is not documented: a message is refused
-once it is older than an hour, and `stop_servers` has its own limit of an event's age besides.
+that still fires is another message. For how long SMN sends again is not documented: a message is refused once it is
+older than an hour, and `stop_servers` has its own limit of an event's age.
 
-A subscription confirms itself, once its request has passed every check that a notification has to pass.
+A subscription is confirmed once its request has passed every check of a notification.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from handler.stop.model import StopRequest
 _LOG = logging.getLogger(__name__)
 
 _TEXTS = ("type", "message", "message_id", "topic_urn", "timestamp", "signature", "signing_cert_url")
-# All that is signed, the message left out: that one comes first in the signed text and may have lines.
+# All signed fields but the message, which comes first in the signed text and may have several lines.
 _ONE_LINE = ("message_id", "subject", "subscribe_url", "timestamp", "topic_urn", "type")
 _BREAKS = frozenset("\r\n")
 _HEADERS = {"x-smn-message-type": "type", "x-smn-message-id": "message_id", "x-smn-topic-urn": "topic_urn"}
 _OLDEST = timedelta(hours=1)
-# A subscription can be confirmed for this long.
+# For how long a subscription can be confirmed.
 _OLDEST_CONFIRMATION = timedelta(hours=48)
 _FUTURE = timedelta(minutes=5)
 _CONFIRMATION = "SubscriptionConfirmation"
@@ -44,13 +44,13 @@ _CONFIRMATION = "SubscriptionConfirmation"
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What SMN says, proven.
+    """One authenticated message.
 
     Attributes:
-        fields: all text.
+        fields: those that are text.
         document: all of it.
         time: when it was first sent.
-        until: when the answer must be on its way, on the monotonic clock.
+        until: when the response must be sent, on the monotonic clock.
         now: when it was received (aware).
     """
 
@@ -62,7 +62,7 @@ class Message:
 
 
 class Smn(Alarm):
-    """Proves itself by a signature; only the topics of the settings are listened to."""
+    """Authenticated by a signature; only the topics of the settings are accepted."""
 
     def __init__(self, settings: WebhookSettings, source: str, get: fetch.Get = fetch.get) -> None:
         self._topics = settings.smn_topics
@@ -72,11 +72,11 @@ class Smn(Alarm):
         self._source = source
 
     def verify(self, delivery: WebhookRequest) -> Message:
-        """Topic and time first, as they cost nothing; then certificate and signature."""
+        """Check topic and time first, which needs no request; then certificate and signature."""
         document = proving_json(delivery.unauthenticated_body)
         fields = _fields(document, delivery.headers)
         if fields["topic_urn"] not in self._topics:
-            raise Unauthenticated("This topic is not listened to.")
+            raise Unauthenticated("The topic must be one of AUTOSTOP_SMN_TOPICS.")
         time = _time(fields, delivery.now)
         self._certificates.check(
             fields["signing_cert_url"],
@@ -88,28 +88,28 @@ class Smn(Alarm):
         return Message(fields, document, time, delivery.until, delivery.now)
 
     def gate(self, message: Message) -> Skip | None:
-        """Only a notification, and of Cloud Eye only an alarm that fires. A new subscription is confirmed here."""
+        """Confirm a subscription; skip what is not a notification, and alarms of Cloud Eye that do not fire."""
         kind = message.fields["type"]
         if kind == _CONFIRMATION:
             return self._confirm(message)
         if kind != "Notification":
             return Skip("no notification", Answer(200))
-        return self._said(message).gate()
+        return self._notification(message).gate()
 
     def extract(self, message: Message) -> StopRequest:
-        """What Cloud Eye's alarm is about, or canonical data."""
-        request = self._said(message).extract()
-        # What stands beside the message is not signed; that can only make it do less.
+        """Take the ids from the alarm of Cloud Eye, or from canonical data."""
+        request = self._notification(message).extract()
+        # A dry run may also be asked for beside the message, where nothing is signed: it can only prevent a stop.
         return replace(request, dry_run=request.dry_run or dry_run.requested(message.document, "body"))
 
-    def _said(self, message: Message) -> SmnMessage:
+    def _notification(self, message: Message) -> SmnMessage:
         fields = message.fields
         return SmnMessage(fields["message_id"], fields["message"], message.time, self._source, message.now)
 
     def _confirm(self, message: Message) -> Skip:
         url = message.fields["subscribe_url"]
         if not fetch.is_at(url, self._confirm_hosts):
-            raise CallerForbidden("Subscriptions are not confirmed at that host; see AUTOSTOP_SMN_CONFIRM_HOSTS.")
+            raise CallerForbidden("The host of the subscription must be one of AUTOSTOP_SMN_CONFIRM_HOSTS.")
         status, _ = self._get(url, fetch.left(message.until))
         if not 200 <= status < 300:
             cause = Cause("confirming the subscription", host_of(url), status, None)
@@ -122,14 +122,14 @@ def _fields(document: Mapping[str, object], headers: Mapping[str, str]) -> Mappi
     fields = {name: text(document, name) for name in (*_TEXTS, "subject", "subscribe_url")}
     odd = document.get("subject") is not None and not isinstance(document["subject"], str)
     if odd or not all(fields[name] for name in _TEXTS) or document.get("signature_version") != "v1":
-        raise Unauthenticated("The message is not signed in the way that is known here.")
+        raise Unauthenticated("The message must have all signed fields, and signature_version v1.")
     if any(set(fields[name]) & _BREAKS for name in _ONE_LINE):
-        # The signed text has a line for each: with a break in one of them, another message could have the same text.
-        raise Unauthenticated("A field has a line break where none may be.")
+        # The signed text has a line for each: with a line break in one, another message could have the same text.
+        raise Unauthenticated("Signed fields must not have line breaks.")
     for header, name in _HEADERS.items():
-        # They are not signed, but two that differ cannot both be right.
+        # Headers are not signed, but must agree with the body.
         if headers.get(header, fields[name]) != fields[name]:
-            raise Unauthenticated("Headers and body disagree.")
+            raise Unauthenticated("Headers and body must agree.")
     return fields
 
 
@@ -137,10 +137,10 @@ def _time(fields: Mapping[str, str], now: datetime) -> datetime:
     try:
         time = rfc3339.parse(fields["timestamp"])
     except ValueError:
-        raise Unauthenticated("The time of the message is malformed.") from None
+        raise Unauthenticated("The time of the message must be an RFC 3339 timestamp.") from None
     oldest = _OLDEST_CONFIRMATION if fields["type"] == _CONFIRMATION else _OLDEST
     if not now - oldest <= time <= now + _FUTURE:
-        raise Unauthenticated("The message is too old, or from the future.")
+        raise Unauthenticated("The message must not be too old, nor from the future.")
     return time
 
 

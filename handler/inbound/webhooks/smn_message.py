@@ -1,4 +1,4 @@
-"""What a notification of SMN says, whichever way it came: Cloud Eye's alarm, or canonical data as JSON text."""
+"""The message of an SMN notification: an alarm of Cloud Eye, or canonical data as JSON text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class SmnMessage:
     """One notification.
 
     Attributes:
-        message_id: SMN's; a message that is sent again keeps it.
-        text: the message itself.
+        message_id: of SMN; a redelivery has the same.
+        text: of the message.
         time: when it was first sent (aware).
-        source: of the request that may come of it.
+        source: of the stop request.
         now: when it was received (aware).
     """
 
@@ -34,10 +34,10 @@ class SmnMessage:
     now: datetime
 
     def gate(self) -> Skip | None:
-        """Of Cloud Eye only an alarm that fires; else only canonical data.
+        """Skip alarms of Cloud Eye that do not fire, and what is neither an alarm nor canonical data.
 
         Raises:
-            BadEvent: it is no JSON object.
+            BadEvent: the text is not a JSON object.
         """
         document = self._document()
         if CloudEyeAlarm.is_one(document):
@@ -47,10 +47,10 @@ class SmnMessage:
         return Skip("neither an alarm nor a stop request")
 
     def extract(self) -> StopRequest:
-        """What Cloud Eye's alarm is about, or canonical data.
+        """Make the stop request of the alarm of Cloud Eye, or of canonical data.
 
         Raises:
-            BadEvent: with every flaw.
+            BadEvent: it is malformed; with every violation.
         """
         document, id_ = self._document(), identity(self.message_id)
         if not CloudEyeAlarm.is_one(document):

@@ -1,7 +1,7 @@
-"""Whether SMN said it: RSA (PKCS #1 v1.5) over SHA-256, with a certificate from a pinned host.
+"""Signatures of SMN: RSA (PKCS #1 v1.5) over SHA-256, with a certificate from a host of the settings.
 
-The certificate comes over TLS from a host of the settings; nothing else vouches for it, so no other place, no redirect
-and no plain http is ever tried. The algorithm is fixed here, and not read from the certificate.
+Only TLS to that host authenticates the certificate, so no other host, no redirect and no plain http is used. The
+algorithm is fixed here, and not read from the certificate.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CONFIRMATION = ("message", "message_id", "subscribe_url", "timestamp", "topic_u
 
 
 def signed_text(fields: Mapping[str, str]) -> bytes:
-    """What the signature is over: name and value of some fields, each on a line; an empty subject is left out."""
+    """Return the signed text: name and value of some fields, each on a line, without an empty subject."""
     names = _NOTIFICATION if fields["type"] == "Notification" else _CONFIRMATION
     lines = [f"{name}\n{fields[name]}\n" for name in names if name != "subject" or fields["subject"]]
     return "".join(lines).encode()
@@ -43,7 +43,7 @@ def signed_text(fields: Mapping[str, str]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """What a certificate says."""
+    """Key and validity of a certificate."""
 
     key: rsa.RSAPublicKey
     not_before: datetime
@@ -54,7 +54,7 @@ class Certificates:
     """The certificates that messages are signed with, kept for a day.
 
     Args:
-        hosts: where they may come from.
+        hosts: from which they may come.
         get: fetches a URL.
         monotonic: the clock, in seconds.
     """
@@ -72,21 +72,21 @@ class Certificates:
         self._lock = threading.Lock()
 
     def check(self, url: str, signature: str, text: bytes, now: datetime, seconds: float) -> None:
-        """Let a text pass that is signed with the certificate at this URL.
+        """Check that a text is signed with the certificate at a URL.
 
         Raises:
-            CallerUnproven: it is not, or the certificate is no good.
-            ProducerUnreachable: the certificate could not be had.
+            Unauthenticated: it is not, or the certificate is not valid.
+            ProducerUnreachable: the certificate could not be fetched.
         """
         if not fetch.is_at(url, self._hosts, _PATH):
-            raise Unauthenticated("The certificate is not where one may come from.")
+            raise Unauthenticated("The URL of the certificate must be at a host of AUTOSTOP_SMN_CERT_HOSTS.")
         signer = self._signer(url, seconds)
         if not signer.not_before <= now <= signer.not_after:
-            raise Unauthenticated("The certificate is not valid now.")
+            raise Unauthenticated("The certificate must be valid now.")
         try:
             signer.key.verify(_decoded(signature), text, padding.PKCS1v15(), hashes.SHA256())
         except InvalidSignature:
-            raise Unauthenticated("The signature is wrong.") from None
+            raise Unauthenticated("A valid signature is required.") from None
 
     def _signer(self, url: str, seconds: float) -> Signer:
         with self._lock:
@@ -96,9 +96,9 @@ class Certificates:
         status, body = self._get(url, seconds)
         if status >= 500 or status == 429:
             cause = Cause("fetching the certificate", host_of(url), status, None)
-            raise ProducerUnreachable(f"The certificate could not be had (HTTP {status}).", cause=cause)
+            raise ProducerUnreachable(f"The certificate could not be fetched (HTTP {status}).", cause=cause)
         if status != 200:
-            raise Unauthenticated("There is no certificate where the message says.")
+            raise Unauthenticated("The URL must be that of a certificate.")
         loaded = _load(body)
         with self._lock:
             self._kept[url] = (self._monotonic(), loaded)
@@ -113,9 +113,9 @@ def _load(pem: bytes) -> Signer:
         certificate = x509.load_pem_x509_certificate(pem)
         key = certificate.public_key()
     except (ValueError, x509.InvalidVersion, UnsupportedAlgorithm):
-        raise Unauthenticated("There is no certificate where the message says.") from None
+        raise Unauthenticated("The URL must be that of a certificate.") from None
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size < _SMALLEST_KEY:
-        raise Unauthenticated("The certificate has no key that is strong enough.")
+        raise Unauthenticated(f"The certificate must have an RSA key of at least {_SMALLEST_KEY} bits.")
     return Signer(key, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
@@ -123,8 +123,8 @@ def _decoded(signature: str) -> bytes:
     try:
         raw = base64.b64decode(signature, validate=True)
     except (binascii.Error, ValueError):
-        raise Unauthenticated("The signature is no base64.") from None
+        raise Unauthenticated("The signature must be base64.") from None
     if base64.b64encode(raw).decode("ascii") != signature:
-        # The last character has bits that decoding drops: one signature, one way to write it.
-        raise Unauthenticated("The signature is no base64.")
+        # The last character has bits that decoding drops: only one spelling of a signature is accepted.
+        raise Unauthenticated("The signature must be base64.")
     return raw

@@ -1,8 +1,7 @@
-"""The HTML of a message in Microsoft Teams as the text that it shows.
+"""Conversion of the HTML of a message in Microsoft Teams to text.
 
-What carries a meaning in HTML keeps one in the text: code, list items, quotations, struck-out text and links get the
-marks that the chats without HTML use for them, so that the grammar takes or refuses them alike. An element that is not
-known here stays in the text as it is, and is refused as any other unknown word.
+Code, list items, quotations, struck-out text and links get the marks that the chats without HTML use for them, so that
+the grammar accepts or refuses them alike. An unknown element stays in the text, and is refused as any unknown word.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from handler.inbound.webhooks.grammar import normalized
 _TAG = re.compile(r"""(</?[A-Za-z](?:[^<>"']|"[^"]*"|'[^']*')*>)""")
 _NAME = re.compile(r"</?([a-z][a-z0-9]*)(?=[\s/>])")
 _HREF = re.compile(r"""\bhref\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))""", re.IGNORECASE)
-# A reply that quotes begins with an empty element, which stands for the message quoted.
+# A reply with a quotation begins with an empty element in place of the quoted message.
 _PLACEHOLDER = re.compile(r"<quoted\b[^<>]*(?:/>|>\s*</quoted\s*>)", re.IGNORECASE)
 _STRUCK_OUT = "~~"
 _HIDDEN_BY_STYLE = re.compile(r"\bstyle\s*=.*(?:line-through|display\s*:\s*none|visibility\s*:\s*hidden)", re.I | re.S)
-# What stands in the text for the beginning and the end of an element.
+# Text in place of the beginning and the end of an element.
 _MARKS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("b", "em", "font", "i", "span", "strong", "u"), ("", "")),
     **dict.fromkeys(("br", "div", "h1", "h2", "h3", "h4", "h5", "h6", "ol", "p", "ul"), ("\n", "\n")),
@@ -34,7 +33,7 @@ _MARKS: dict[str, tuple[str, str]] = {
 
 
 def plain_text(markup: str) -> tuple[str, str]:
-    """Turn the HTML of a message into text.
+    """Convert the HTML of a message to text.
 
     Args:
         markup: the activity's `text`.
@@ -57,16 +56,16 @@ def plain_text(markup: str) -> tuple[str, str]:
         else:
             shown = _mark(piece, tag[1] if tag else "")
         target.append(shown)
-        # In the mention itself it goes on being the start, and ends with it.
+        # The mention itself is still the start, which ends with it.
         at_start = at_start and (target is name or not normalized(shown).strip())
     return "".join(name), "".join(text)
 
 
 def _mark(tag: str, element: str) -> str:
-    """What stands in the text for a tag."""
+    """Return the text in place of a tag."""
     closes = tag[1] == "/"
     if element == "a":
-        # As Slack has it: the address, which may have another id than what is shown, and the text.
+        # As in Slack: the address, which may have another id than the text, and the text.
         href = _HREF.search(tag)
         return ">" if closes else f"<{html.unescape(next(filter(None, href.groups()), '')) if href else ''}|"
     if element not in _MARKS:

@@ -10,8 +10,7 @@ import pytest
 from handler.errors import BodyIncomplete
 from handler.inbound.webhooks import registry
 from tests.inbound.webhooks.authentication import BODY_AUTHENTICATES, BY_SIGNATURE, BY_TOKEN, KEY, SECRET, SENT, ByToken
-from tests.inbound.webhooks.scene import FORM, JSON, ONE, Scene, bearer, fresh_secret, refused
-from tests.inbound.webhooks.scene import says as json_of
+from tests.inbound.webhooks.scene import FORM, JSON, ONE, Scene, bearer, fresh_secret, json_of, refused
 
 TOKEN = fresh_secret()
 BODY = {"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}

@@ -1,4 +1,4 @@
-"""A door with producers behind it, a clock that stands still, and a sink that writes down what it is given."""
+"""An endpoint with producers behind it, a clock that stands still, and a sink that writes down what it is given."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-def basic(password: str, user: str = "anybody") -> dict[str, str]:
+def basic(password: str, user: str = "any") -> dict[str, str]:
     """The header that carries a password."""
     return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
@@ -153,15 +153,18 @@ def _as_sent(stamp: datetime) -> datetime:
     return stamp.replace(microsecond=stamp.microsecond // 1000 * 1000)
 
 
-def says(answer: Answer) -> Any:
+def json_of(answer: Answer) -> Any:
     """An answer's JSON."""
     return json.loads(answer.body)
+
+
+says = json_of
 
 
 def refused(answer: Answer, status: int) -> Any:
     """The problem document of a refusal."""
     assert answer.status == status, answer
     assert answer.headers["Content-Type"] == "application/problem+json"
-    document = says(answer)
+    document = json_of(answer)
     assert faults("problem.json", document) == []
     return document

@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from tests.inbound.webhooks.scene import NOW, ONE, THREE, TWO, Scene, basic, bearer, flip, fresh_secret, refused, says
+from tests.inbound.webhooks.scene import (
+    NOW,
+    ONE,
+    THREE,
+    TWO,
+    Scene,
+    basic,
+    bearer,
+    flip,
+    fresh_secret,
+    json_of,
+    refused,
+)
 from tests.support.capture import logged
 
 TOKEN = fresh_secret()
@@ -67,7 +79,7 @@ def test_each_alert_of_a_group_is_gated_by_itself() -> None:
     assert (request.source, request.time, request.dry_run) == ("/bms-autostop/alertmanager", NOW, False)
     assert request.reason == "Alertmanager alarm BareMetalIdle: bms-db-01 idle for 6h"
     assert request.correlationid == '{}:{alertname="BareMetalIdle"}'
-    assert (answer.status, says(answer)) == (200, {"status": "handed-on", "id": request.id})
+    assert (answer.status, json_of(answer)) == (200, {"status": "handed-on", "id": request.id})
 
 
 def test_the_label_is_a_setting() -> None:
@@ -91,7 +103,7 @@ def test_the_label_is_a_setting() -> None:
     ],
 )
 def test_nothing_to_act_on_is_204(alerts: list[Any]) -> None:
-    """Resolved, of an unknown state, or about something that is no server: taken, and nothing is done."""
+    """Resolved, of an unknown state, or about something that is not a server: taken, and nothing is done."""
     here = scene()
     answer = send(here, *alerts)
     assert (answer.status, answer.body, here.handed) == (204, b"", [])
@@ -112,8 +124,8 @@ def test_a_malformed_alert_does_not_block_its_group(id_: object) -> None:
     assert len(here.handed) == 1
 
 
-def test_every_malformed_id_is_told() -> None:
-    """Nobody has to mend one after the other."""
+def test_every_malformed_id_is_reported() -> None:
+    """So that they can be fixed at once."""
     found = refused(send(scene(), alert("a"), alert(ONE, "resolved"), alert("b")), 400)
     assert [fault["at"] for fault in found["faults"]] == [
         "alerts[0].labels.server_id",
@@ -121,7 +133,7 @@ def test_every_malformed_id_is_told() -> None:
     ]
 
 
-def test_of_very_many_faults_only_some_are_told() -> None:
+def test_of_very_many_faults_only_some_are_reported() -> None:
     """The answer has bounds."""
     assert len(refused(send(scene(), *[alert("a")] * 200), 400)["faults"]) == 50
     assert len(refused(send(scene(), *[5] * 200), 400)["faults"]) == 50
@@ -141,7 +153,7 @@ def test_of_very_many_faults_only_some_are_told() -> None:
         (b'{"alerts": [{"status": "firing", "labels": []}]}', "alerts[0].labels"),
     ],
 )
-def test_what_is_no_notification_is_400(body: bytes, at: str) -> None:
+def test_what_is_not_a_notification_is_400(body: bytes, at: str) -> None:
     """And is not handed on."""
     here = scene()
     found = refused(here.post("/alertmanager", body, bearer(TOKEN)), 400)
@@ -193,7 +205,7 @@ def test_another_notification_has_another_id(alerts: list[Any], changes: dict[st
 
 
 def test_the_labels_stand_in_for_a_missing_fingerprint() -> None:
-    """Two alerts without one are still told apart."""
+    """Two alerts without one are still distinguished."""
     one, two = alert(ONE), alert(TWO)
     del one["fingerprint"], two["fingerprint"]
     first, other, again = ids(([one], {}), ([two], {}), ([copy.deepcopy(one)], {}))
@@ -204,11 +216,11 @@ def test_the_labels_stand_in_for_a_missing_fingerprint() -> None:
 # --- who is it?
 
 
-@pytest.mark.parametrize("proof", [bearer, basic, lambda token: {"Authorization": f"bearer  {token} "}])
-def test_the_token_is_taken_as_bearer_or_password(proof: Callable[[str], dict[str, str]]) -> None:
+@pytest.mark.parametrize("credentials", [bearer, basic, lambda token: {"Authorization": f"bearer  {token} "}])
+def test_the_token_is_taken_as_bearer_or_password(credentials: Callable[[str], dict[str, str]]) -> None:
     """Whichever of the two the receiver is configured with."""
     here = scene()
-    assert here.post("/alertmanager", group(alert(ONE)), proof(TOKEN)).status == 200
+    assert here.post("/alertmanager", group(alert(ONE)), credentials(TOKEN)).status == 200
     assert here.only().server_ids == (ONE,)
 
 
@@ -233,7 +245,7 @@ def test_the_token_is_taken_as_bearer_or_password(proof: Callable[[str], dict[st
         bearer(""),
     ],
 )
-def test_any_other_proof_is_401(headers: dict[str, str]) -> None:
+def test_any_other_credentials_are_401(headers: dict[str, str]) -> None:
     """Nothing is handed on, and nothing of the body is looked at before."""
     here = scene()
     refused(here.post("/alertmanager", group(alert(ONE)), headers), 401)
@@ -241,7 +253,7 @@ def test_any_other_proof_is_401(headers: dict[str, str]) -> None:
     assert here.handed == []
 
 
-def test_a_cut_list_is_told_in_the_log() -> None:
+def test_a_cut_list_is_reported_in_the_log() -> None:
     """What is in it is acted on; that some are missing is the operator's to know."""
     here = scene()
     with logged() as lines:

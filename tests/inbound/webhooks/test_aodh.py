@@ -100,7 +100,7 @@ def test_nothing_to_act_on_is_204(body: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("id_", ["bms-01", 5, None, "", ONE[:-1]])
 def test_a_malformed_id_is_400(id_: object) -> None:
-    """The fault says where it is."""
+    """The violation names the place."""
     here = scene()
     found = refused(send(here, notification([["state", 1, "active"], ["instance_id", 1, id_]])), 400)
     assert found["faults"] == [{"at": "reason_data.event.traits[1]", "fault": "must be a UUID"}]
@@ -109,7 +109,7 @@ def test_a_malformed_id_is_400(id_: object) -> None:
 
 
 def test_a_redelivery_has_the_same_id_and_another_event_has_not() -> None:
-    """The event behind the alarm tells; where it has no id, the notification's request does."""
+    """The event behind the alarm identifies it; where that has no id, the request of the notification does."""
     here = scene()
     another = {**REQUEST, "x-openstack-request-id": "req-another"}
     send(here, notification())

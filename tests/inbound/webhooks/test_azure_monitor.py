@@ -104,7 +104,7 @@ def test_another_schema_is_400(schema: object) -> None:
 
 
 def test_a_redelivery_has_the_same_id_and_another_alert_has_not() -> None:
-    """Alert and time of firing tell."""
+    """Alert and time of firing identify it."""
     here = scene()
     for body in (alert(), alert(), alert(firedDateTime="2026-11-20T13:00:00Z"), alert(alertId="another")):
         send(here, body)

@@ -164,7 +164,7 @@ def test_a_redelivery_has_the_same_id() -> None:
         ),
     ],
 )
-def test_what_is_malformed_is_400_with_all_faults(body: dict[str, Any], faults: dict[str, str]) -> None:
+def test_what_is_malformed_is_400_with_all_violations(body: dict[str, Any], faults: dict[str, str]) -> None:
     """Nothing of it is handed on."""
     here = scene()
     found = refused(send(here, body), 400)

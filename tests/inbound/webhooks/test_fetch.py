@@ -26,13 +26,13 @@ from tests.support.sink_server import SinkServer
 
 
 class Host:
-    """A host that answers GET over TLS as told, and writes down what it is asked."""
+    """A host that answers GET over TLS as configured, and records the requests."""
 
     def __init__(self, port: int) -> None:
         self.name = f"localhost:{port}"
         self.url = f"https://{self.name}"
         self.asked: list[str] = []
-        self.says: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.json_of: dict[str, tuple[int, dict[str, str], bytes]] = {}
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def host(folder: Path, vendor: Vendor) -> Iterator[Host]:
     class Answers(Handler):
         def do_GET(self) -> None:
             here.asked.append(self.path)
-            status, headers, body = here.says.get(self.path, (404, {}, b""))
+            status, headers, body = here.json_of.get(self.path, (404, {}, b""))
             self.reply(status, body, headers)
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -72,7 +72,7 @@ def there(tmp_path_factory: pytest.TempPathFactory, vendor: Vendor, monkeypatch:
 
 def test_status_and_body_come_back(there: Host) -> None:
     """Good or bad."""
-    there.says["/a"] = (200, {}, b"body")
+    there.json_of["/a"] = (200, {}, b"body")
     assert fetch.get(f"{there.url}/a", 5.0) == (200, b"body")
     assert fetch.get(f"{there.url}/b", 5.0) == (404, b"")
 
@@ -80,14 +80,14 @@ def test_status_and_body_come_back(there: Host) -> None:
 def test_a_redirect_is_not_followed(there: Host) -> None:
     """Wherever it leads."""
     with SinkServer() as elsewhere:
-        there.says["/a"] = (302, {"Location": elsewhere.url}, b"")
+        there.json_of["/a"] = (302, {"Location": elsewhere.url}, b"")
         assert fetch.get(f"{there.url}/a", 5.0)[0] == 302
         assert elsewhere.got == []
 
 
 def test_a_body_that_is_too_long_is_none(there: Host) -> None:
-    """Nobody fills the memory."""
-    there.says["/a"] = (200, {}, b"x" * 3_000_000)
+    """No server fills the memory."""
+    there.json_of["/a"] = (200, {}, b"x" * 3_000_000)
     with pytest.raises(ProducerUnreachable):
         fetch.get(f"{there.url}/a", 5.0)
 
@@ -137,7 +137,7 @@ def test_the_whole_function_takes_an_alarm_over_real_tls(
     cert, confirm = f"{there.url}/smn/SMN_1.pem", f"{there.url}/confirm?token=x"
     now = rfc3339.render(datetime.now(UTC))
     signer = certificate(vendor.key, datetime.now(UTC) - timedelta(days=1))
-    there.says = {"/smn/SMN_1.pem": (200, {}, signer), "/confirm?token=x": (200, {}, b"")}
+    there.json_of = {"/smn/SMN_1.pem": (200, {}, signer), "/confirm?token=x": (200, {}, b"")}
     alarm = {
         "message_type": "alarm",
         "namespace": "SERVICE.BMS",
@@ -146,7 +146,7 @@ def test_the_whole_function_takes_an_alarm_over_real_tls(
     }
     made: dict[str, Any] = {"signing_cert_url": cert, "timestamp": now}
     with SinkServer() as sink, SinkServer() as elsewhere, serving(monkeypatch) as serve:
-        there.says["/smn/SMN_2.pem"] = (302, {"Location": elsewhere.url}, b"")
+        there.json_of["/smn/SMN_2.pem"] = (302, {"Location": elsewhere.url}, b"")
         url = serve(
             "receive_webhook",
             {

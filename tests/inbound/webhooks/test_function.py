@@ -80,10 +80,10 @@ def test_the_whole_chain_stops_a_server(serve: Serve, cloud: Simulator) -> None:
     assert cloud.server(server).vm_state == "stopped"
 
 
-@pytest.mark.parametrize("said", [Say(400), Say(403), Say(302, {"Location": "http://127.0.0.1:1/"})])
-def test_a_sink_that_refuses_is_503(serve: Serve, said: Say) -> None:
+@pytest.mark.parametrize("shown", [Say(400), Say(403), Say(302, {"Location": "http://127.0.0.1:1/"})])
+def test_a_sink_that_refuses_is_503(serve: Serve, shown: Say) -> None:
     """Asked once, and the producer is asked to send again."""
-    with SinkServer(said) as sink:
+    with SinkServer(shown) as sink:
         url = webhook(serve, sink.url)
         answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30)
     assert (answer.status_code, len(sink.got)) == (503, 1)
@@ -100,7 +100,7 @@ def test_a_bad_token_reaches_no_sink(serve: Serve) -> None:
 
 
 def test_with_nothing_switched_on_it_says_so_and_refuses_everybody(serve: Serve) -> None:
-    """It starts, so that a secret that is still to come is no crash."""
+    """It starts, so that a secret that is still to come does not end it."""
     with logged("WARNING") as lines:
         WebhookService(from_environ({"AUTOSTOP_EVENT_SINK": "http://sink/"})).endpoint()
     assert "no webhook is switched on" in lines.text
@@ -184,14 +184,14 @@ def test_a_chat_reads_that_a_command_was_not_handed_on_if_the_connection_was_ref
     assert "NOT handed on" in command(serve, f"http://127.0.0.1:{port}/")
 
 
-@pytest.mark.parametrize("said", [Say(500), Say(502), Say(503), Say(504), Say(0)])
-def test_a_chat_reads_that_a_command_may_have_been_taken(serve: Serve, said: Say) -> None:
+@pytest.mark.parametrize("reply", [Say(500), Say(502), Say(503), Say(504), Say(0)])
+def test_a_chat_reads_that_a_command_may_have_been_taken(serve: Serve, reply: Say) -> None:
     """After a 5xx or a cut connection the power may be off already."""
-    with SinkServer(*[said] * 100) as sink:
+    with SinkServer(*[reply] * 100) as sink:
         text = command(serve, sink.url)
     assert "not known whether it was taken. Do not send it again" in text
     assert "handed on" not in text
-    assert len(sink.got) == 1 or said.status == 503
+    assert len(sink.got) == 1 or reply.status == 503
 
 
 def test_a_command_to_a_slow_sink_is_posted_once_and_stops_its_server_once(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, fresh_secret, mac, refused, says
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, fresh_secret, json_of, mac, refused
 
 TOKEN = fresh_secret()
 KEY = secrets.token_bytes(32)
@@ -39,12 +39,12 @@ def hook(variables: Any = None, *, kind: str = "pipeline", **attributes: Any) ->
 
 
 def by_token(**environ: Any) -> Scene:
-    """GitLab proves itself by its token."""
+    """GitLab authenticates itself by its token."""
     return Scene(**{"AUTOSTOP_GITLAB_TOKEN": TOKEN, **environ})
 
 
 def by_signature(**environ: Any) -> Scene:
-    """GitLab proves itself by its signature."""
+    """GitLab authenticates itself by its signature."""
     return Scene(**{"AUTOSTOP_GITLAB_SIGNING_TOKEN": SIGNING, **environ})
 
 
@@ -64,7 +64,7 @@ def test_a_pipeline_that_succeeded_names_its_servers() -> None:
     here = by_token()
     answer = send(here, hook())
     request = here.only()
-    assert (answer.status, says(answer)) == (200, {"status": "handed-on", "id": request.id})
+    assert (answer.status, json_of(answer)) == (200, {"status": "handed-on", "id": request.id})
     assert (request.server_ids, request.time, request.source) == ((ONE, TWO), ENDED, "/bms-autostop/gitlab")
     assert (request.reason, request.requested_by) == ("GitLab pipeline 31 of ops/night", "GitLab: night")
 
@@ -81,21 +81,21 @@ def test_the_least_that_a_pipeline_says_is_enough() -> None:
 
 @pytest.mark.parametrize("key", ["SERVER_ID", "SERVER_IDS", "server_ids", "Server_Id"])
 def test_case_and_number_of_the_variable_do_not_count(key: str) -> None:
-    """As GitLab's people write them in capitals."""
+    """As they are usually written in GitLab."""
     here = by_token()
     send(here, hook([{"key": "OTHER", "value": THREE}, "odd", {"key": key, "value": ONE}]))
     assert here.only().server_ids == (ONE,)
 
 
 def test_the_name_of_the_variable_is_a_setting() -> None:
-    """The same as for labels."""
+    """As for labels."""
     here = by_token(AUTOSTOP_ID_LABEL="bms")
     send(here, hook([{"key": "BMS", "value": TWO}, {"key": "SERVER_ID", "value": ONE}]))
     assert here.only().server_ids == (TWO,)
 
 
 def test_one_bad_id_refuses_all() -> None:
-    """Half of what was meant is not what was meant."""
+    """The servers of one id alone are not what its author meant."""
     here = by_token()
     problem = refused(send(here, hook([{"key": "SERVER_IDS", "value": f"{ONE},db-1"}])), 400)
     assert problem["faults"] == [{"at": "object_attributes.variables[0].value", "fault": "must be a UUID"}]
@@ -104,7 +104,7 @@ def test_one_bad_id_refuses_all() -> None:
 
 @pytest.mark.parametrize("id_", [None, "31", {}])
 def test_a_pipeline_without_a_number_is_400(id_: Any) -> None:
-    """Nothing would make its redelivery recognisable."""
+    """Its redelivery could not be recognized."""
     problem = refused(send(by_token(), hook(id=id_)), 400)
     assert problem["faults"] == [{"at": "object_attributes.id", "fault": "must be a number"}]
 
@@ -113,7 +113,7 @@ def test_a_pipeline_without_a_number_is_400(id_: Any) -> None:
     "status", ["created", "pending", "running", "failed", "canceled", "skipped", "manual", None, 1]
 )
 def test_no_other_state_acts(status: Any) -> None:
-    """GitLab tells of each."""
+    """GitLab sends each."""
     here = by_token()
     assert send(here, hook(status=status)).status == 204
     assert here.handed == []
@@ -140,7 +140,7 @@ def test_a_redelivery_is_recognisable_and_another_run_is_not_it() -> None:
 
 
 def test_a_signed_time_is_the_events_time() -> None:
-    """And the plain token is not asked for."""
+    """And the plain token is not required."""
     here, body = by_signature(), json.dumps(hook()).encode()
     assert here.post("/gitlab", body, signed(body)).status == 200
     assert here.only().time == NOW - timedelta(seconds=5)
@@ -160,7 +160,7 @@ def test_a_signed_time_is_the_events_time() -> None:
     ],
 )
 def test_a_message_that_comes_late_is_as_old_as_its_pipeline(finished_at: Any, earlier: timedelta) -> None:
-    """Somebody may send a delivery of last month again; what cannot be read, or is yet to come, is the receipt."""
+    """A user may send a delivery of last month again; what cannot be read, or is yet to come, is the receipt."""
     here = by_token()
     assert send(here, hook(finished_at=finished_at)).status == 200
     assert here.only().time == NOW - earlier
@@ -175,7 +175,7 @@ def test_one_right_signature_of_several_is_enough() -> None:
 
 
 def test_both_set_both_are_needed() -> None:
-    """The token without the signature, or the other way round, proves too little."""
+    """The token without the signature, or the other way round, is not enough."""
     here, body = by_token(AUTOSTOP_GITLAB_SIGNING_TOKEN=SIGNING), json.dumps(hook()).encode()
     refused(here.post("/gitlab", body, {"x-gitlab-token": TOKEN}), 401)
     refused(here.post("/gitlab", body, signed(body)), 401)

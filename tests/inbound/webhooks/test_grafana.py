@@ -69,7 +69,7 @@ def group(*alerts: Any, **changes: Any) -> bytes:
 
 
 def signed(body: bytes, at: int | None = None, secret: str = SECRET) -> dict[str, str]:
-    """The headers that prove a body, with or without a time."""
+    """The headers that authenticate a body, with or without a time."""
     if at is None:
         return {**JSON, "X-Grafana-Alerting-Signature": mac(secret, body).hex()}
     timed = f"{at}:".encode() + body
@@ -82,12 +82,12 @@ def timed(here: Scene, *alerts: Any, at: int = SENT) -> Answer:
     return here.post("/grafana", body, signed(body, at))
 
 
-@pytest.mark.parametrize("proof", [bearer, basic])
-def test_a_token_is_enough_where_only_it_is_set(proof: Any) -> None:
+@pytest.mark.parametrize("credentials", [bearer, basic])
+def test_a_token_is_enough_where_only_it_is_set(credentials: Any) -> None:
     """Each alert is gated by itself; without a signed time the receipt counts."""
     here = Scene(**BY_TOKEN)
     body = group(alert(ONE), alert(TWO, "resolved"))
-    assert here.post("/grafana", body, proof(TOKEN)).status == 200
+    assert here.post("/grafana", body, credentials(TOKEN)).status == 200
     request = here.only()
     assert (request.server_ids, request.time, request.source) == ((ONE,), NOW, "/bms-autostop/grafana")
     assert request.reason == "Grafana alarm Idle: idle for 6h"
@@ -109,7 +109,7 @@ def test_the_signed_time_is_the_events() -> None:
 
 
 def test_with_both_set_both_are_needed() -> None:
-    """Whoever sets a signature does not want a token to be enough."""
+    """With a signature set, a token is not enough."""
     here = Scene(**BY_TOKEN, **BY_MAC)
     body = group(alert(ONE))
     refused(here.post("/grafana", body, bearer(TOKEN)), 401)
@@ -136,7 +136,7 @@ def test_a_malformed_id_is_400() -> None:
 
 
 def test_with_a_signed_time_a_repeat_is_another_event_and_a_redelivery_is_not() -> None:
-    """The time tells them apart."""
+    """The time distinguishes them."""
     here = Scene(**BY_TIMED_MAC)
     for at in (SENT, SENT, SENT + 60):
         timed(here, alert(ONE), at=at)
@@ -145,7 +145,7 @@ def test_with_a_signed_time_a_repeat_is_another_event_and_a_redelivery_is_not() 
 
 
 def test_without_one_a_repeat_has_the_id_of_the_first() -> None:
-    """They cannot be told apart; another start of the alarm can."""
+    """They cannot be distinguished; another start of the alarm can."""
     here = Scene(**BY_TOKEN)
     for starts_at in ("2026-11-20T12:00:00Z", "2026-11-20T12:00:00Z", "2026-11-20T17:00:00Z"):
         here.post("/grafana", group(alert(ONE, starts_at=starts_at)), bearer(TOKEN))

@@ -37,13 +37,13 @@ def asked(here: Scene) -> KeepRequest:
 )
 def test_a_duration_is_handed_on_and_repeated_with_its_end(text: str, length: timedelta, shown: str) -> None:
     """It counts from the second at which the command was sent."""
-    here, said = typed(f"keep {ONE}, {TWO} {text} because tests run")
+    here, reply = typed(f"keep {ONE}, {TWO} {text} because tests run")
     request = asked(here)
     assert (request.server_ids, request.duration, request.until, request.release) == ((ONE, TWO), length, None, False)
     assert (request.reason, request.time, request.dry_run) == ("tests run", SENT, False)
     assert request.requested_by == "ada U2147483697 in ops C2147483705 (Slack)"
     end = (SENT + length).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert said == (
+    assert reply == (
         f"Understood: keep 2 servers for {shown}, until {end}: {ONE}, {TWO}. Reason: `tests run`. "
         "The request was handed on. The result comes later."
     )
@@ -53,24 +53,24 @@ def test_a_time_is_handed_on_and_repeated_in_utc() -> None:
     """Whatever zone was typed."""
     until = NOW.replace(microsecond=0) + timedelta(hours=3)
     there = until.astimezone(datetime.strptime("+0200", "%z").tzinfo).isoformat()
-    here, said = typed(f"keep {ONE} until {there}")
+    here, reply = typed(f"keep {ONE} until {there}")
     assert (asked(here).until, asked(here).duration) == (until, None)
-    assert said.startswith(f"Understood: keep 1 server until {until:%Y-%m-%dT%H:%M:%SZ}: {ONE}.")
+    assert reply.startswith(f"Understood: keep 1 server until {until:%Y-%m-%dT%H:%M:%SZ}: {ONE}.")
 
 
 def test_a_release_is_handed_on() -> None:
     """Without a time."""
-    here, said = typed(f"release {ONE}")
+    here, reply = typed(f"release {ONE}")
     assert asked(here).release is True
-    assert said == f"Understood: release 1 server: {ONE}. The request was handed on. The result comes later."
+    assert reply == f"Understood: release 1 server: {ONE}. The request was handed on. The result comes later."
 
 
 def test_a_deployment_that_only_plans_plans_keeps_too() -> None:
     """Nothing would be written."""
-    here, said = typed(f"keep {ONE} 2h", AUTOSTOP_DRY_RUN="true")
+    here, reply = typed(f"keep {ONE} 2h", AUTOSTOP_DRY_RUN="true")
     assert asked(here).dry_run is True
-    assert said.startswith("Understood: keep (dry run) 1 server for 2h,")
-    assert said.endswith("It is a dry run: nothing will be written.")
+    assert reply.startswith("Understood: keep (dry run) 1 server for 2h,")
+    assert reply.endswith("It is a dry run: nothing will be written.")
 
 
 @pytest.mark.parametrize(
@@ -83,33 +83,33 @@ def test_a_deployment_that_only_plans_plans_keeps_too() -> None:
     ],
 )
 def test_what_cannot_be_kept_is_said_at_once(text: str, environ: dict[str, str], words: str) -> None:
-    """Else it would end with the dead letters of a broker, and nobody in the chat would see it."""
-    here, said = typed(text, **environ)
+    """Else it would end with the dead letters of a broker, unseen by its author."""
+    here, reply = typed(text, **environ)
     assert (here.kept, here.handed) == ([], [])
-    assert said == f"Nothing was handed on. {words}"
+    assert reply == f"Nothing was handed on. {words}"
 
 
 @pytest.mark.parametrize("text", [f"keep {ONE}", f"keep {ONE} 2", f"keep {ONE} tomorrow", f"release {ONE} 2h"])
 def test_what_is_not_understood_is_not_handed_on(text: str) -> None:
     """As for a stop."""
-    here, said = typed(text)
+    here, reply = typed(text)
     assert (here.kept, here.handed) == ([], [])
-    assert "Not understood" in said
+    assert "Not understood" in reply
 
 
 def test_a_stranger_may_not_keep() -> None:
     """The lists are those of a stop."""
     here = test_slack.scene()
-    said = test_slack.said(test_slack.send(here, f"keep {ONE} 2h", user_id="U9"))
+    reply = test_slack.said(test_slack.send(here, f"keep {ONE} 2h", user_id="U9"))
     assert here.kept == []
-    assert "AUTOSTOP_SLACK_USERS" in said
+    assert "AUTOSTOP_SLACK_USERS" in reply
 
 
-def test_a_sink_that_does_not_take_it_is_told() -> None:
+def test_a_sink_that_does_not_take_it_is_reported() -> None:
     """In words."""
     here = test_slack.scene(down=True)
-    said = test_slack.said(test_slack.send(here, f"keep {ONE} 2h"))
-    assert "But it was NOT handed on" in said
+    reply = test_slack.said(test_slack.send(here, f"keep {ONE} 2h"))
+    assert "But it was NOT handed on" in reply
 
 
 @pytest.mark.parametrize("own", [True, False])

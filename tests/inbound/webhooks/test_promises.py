@@ -1,4 +1,4 @@
-"""What every producer and every chat promises, one row for each; the next one is held to it by its sample."""
+"""What every producer and every chat promises, one row for each; a new one is tested by its sample."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.inbound.webhooks.authentication import (
     authenticated_bytes,
     encoded,
 )
-from tests.inbound.webhooks.scene import NOW, Scene, flip, refused, says
+from tests.inbound.webhooks.scene import NOW, Scene, flip, json_of, refused
 from tests.inbound.webhooks.vendor import Vendor
 
 ALL = sorted(SWITCHES)
@@ -88,7 +88,7 @@ def test_the_source_names_the_deployment_and_the_producer(path: str, source: str
 
 @pytest.mark.parametrize("path", ALL)
 def test_a_deployment_in_dry_run_mode_hands_on_dry_runs(path: str) -> None:
-    """A chat says so."""
+    """The reply of a chat states it."""
     here = scene(path, AUTOSTOP_DRY_RUN="true")
     answer = send(here, path)
     assert here.only().dry_run is True
@@ -148,9 +148,9 @@ def test_a_machine_sends_again_if_the_sink_is_down(path: str) -> None:
 @pytest.mark.parametrize("path", CHATS)
 def test_a_chat_says_in_words_that_the_sink_is_down(path: str) -> None:
     """With status 200, since a person would see nothing of an error; and it is clear that nothing was handed on."""
-    told = text_of(send(scene(path, down=True), path))
-    assert "NOT handed on" in told
-    assert "was handed on" not in told
+    reported = text_of(send(scene(path, down=True), path))
+    assert "NOT handed on" in reported
+    assert "was handed on" not in reported
 
 
 # --- tokens
@@ -209,11 +209,11 @@ class Signed:
         self.path, self.here = way.path, Scene(**environ)
         self.plain: dict[str, str] = pair["headers"]
         self.body = encoded(way.path, pair["body"])
-        self.proof = way.sign(self.body, at, key)
+        self.credentials = way.sign(self.body, at, key)
 
-    def status(self, body: bytes | None = None, proof: Mapping[str, str] | None = None) -> int:
+    def status(self, body: bytes | None = None, credentials: Mapping[str, str] | None = None) -> int:
         """Send it with another body, or other headers in place of the signature's; return the status."""
-        sent = self.plain | dict(self.proof if proof is None else proof)
+        sent = self.plain | dict(self.credentials if credentials is None else credentials)
         status: int = self.here.post(self.path, self.body if body is None else body, sent).status
         return status
 
@@ -241,13 +241,13 @@ def test_one_changed_bit_of_the_body_is_401(way: BySignature) -> None:
 def test_one_changed_bit_of_a_header_is_401(way: BySignature) -> None:
     """Wherever it is; and a header that is empty, odd, longer or missing."""
     signed = Signed(way)
-    for name, value in signed.proof.items():
+    for name, value in signed.credentials.items():
         for at in range(len(value)):
-            assert signed.status(proof={**signed.proof, name: flip(value, at)}) == 401
+            assert signed.status(credentials={**signed.credentials, name: flip(value, at)}) == 401
         for other in ("", "v0=", "é", "0", "9" * 30, "\u0665", f"{value}0", f"{value.upper()}0"):
-            assert signed.status(proof={**signed.proof, name: other}) == 401
-        rest = {key: value for key, value in signed.proof.items() if key != name}
-        assert signed.status(proof=rest) == 401
+            assert signed.status(credentials={**signed.credentials, name: other}) == 401
+        rest = {key: value for key, value in signed.credentials.items() if key != name}
+        assert signed.status(credentials=rest) == 401
     assert signed.here.handed == []
 
 
@@ -315,8 +315,8 @@ UNREADABLE = [b"", b"{", b"[]", b"5", b'"x"', b"\xff", b"a=b", b'{"a": NaN}', b'
 
 @pytest.mark.parametrize("path", [path for path in ACTS if path not in BODY_AUTHENTICATES and path not in SENDS_FORMS])
 @pytest.mark.parametrize("body", UNREADABLE[:-1], ids=repr)
-def test_an_authenticated_body_that_is_no_json_object_is_400(path: str, body: bytes) -> None:
-    """It comes from the producer, which is told what is wrong; nothing is handed on."""
+def test_an_authenticated_body_that_is_not_a_json_object_is_400(path: str, body: bytes) -> None:
+    """It comes from the producer, which gets the violations; nothing is handed on."""
     here = scene(path)
     body, headers, query = authenticated_bytes(path, body)
     found = refused(here.post(path, body, {**ACTS[path]["headers"], **headers}, query=query), 400)
@@ -341,7 +341,7 @@ def text_of(answer: Any) -> str:
     """Return what a person reads, which never says that a server was stopped."""
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/json"
-    text: str = says(answer)["text"]
+    text: str = json_of(answer)["text"]
     assert "stopped" not in text
     return text
 
@@ -381,7 +381,7 @@ def test_only_the_named_people_may_and_only_in_the_named_channels(path: str, who
 
 @pytest.mark.parametrize("path", CHATS)
 @pytest.mark.parametrize("list_", ["USERS", "CHANNELS"])
-def test_an_empty_list_allows_nobody(path: str, list_: str) -> None:
+def test_an_empty_list_allows_no_user(path: str, list_: str) -> None:
     """In place of everybody."""
     environ: dict[str, Any] = {f"AUTOSTOP_{path[1:].upper()}_{list_}": ""}
     here = scene(path, **environ)

@@ -14,7 +14,7 @@ from handler.errors import ProducerUnreachable
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.smn import Smn
 from handler.settings.receive_webhook import from_environ
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, refused, says
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, json_of, refused
 from tests.inbound.webhooks.vendor import (
     CERT_URL,
     CONFIRM_URL,
@@ -54,7 +54,7 @@ def scene(vendor: Vendor, **changes: Any) -> Scene:
 
 
 def alarm(**changes: Any) -> dict[str, Any]:
-    """What Cloud Eye says of a server that is idle; a change given as None is left out."""
+    """The alarm of Cloud Eye about an idle server; a change given as None is left out."""
     details = {
         "AccountName": "OTC00000000001000000001",
         "ResourceName": "bms-db-01",
@@ -110,12 +110,12 @@ def test_an_alarm_is_handed_on(vendor: Vendor) -> None:
     assert request.time == datetime(2026, 11, 20, 18, 0, tzinfo=UTC)
     assert (request.source, request.correlationid) == ("/bms-autostop/smn", "al1795190000000Xy9Zk2Qw3")
     assert (request.reason, request.requested_by) == ("Cloud Eye alarm bms-idle: cpu_usage", "Cloud Eye")
-    assert (answer.status, says(answer)["status"]) == (200, "handed-on")
+    assert (answer.status, json_of(answer)["status"]) == (200, "handed-on")
     assert vendor.asked == [CERT_URL]
 
 
 def test_canonical_data_is_handed_on(vendor: Vendor) -> None:
-    """Whoever publishes to the topic may write it, and is bound to its rules."""
+    """A publisher to the topic may send it, by the rules of canonical data."""
     here = scene(vendor)
     send(here, vendor.notification({"server_ids": [TWO.upper(), ONE], "dry_run": True, "reason": "night"}))
     request = here.only()
@@ -205,7 +205,7 @@ def test_nothing_to_act_on_is_204(vendor: Vendor, message: dict[str, Any]) -> No
     ],
 )
 def test_what_is_malformed_or_disagrees_is_400(vendor: Vendor, message: object, at: str) -> None:
-    """Two places name the resource; if they do not agree, neither is believed."""
+    """Two places name the resource; if they do not agree, the message is refused."""
     here = scene(vendor)
     found = refused(send(here, vendor.notification(message)), 400)
     assert [fault["at"] for fault in found["faults"]] == [at]
@@ -239,7 +239,7 @@ def test_a_sink_that_is_down_is_503(vendor: Vendor) -> None:
 
 
 def test_a_subscription_is_confirmed(vendor: Vendor) -> None:
-    """By asking the one URL, after the certificate."""
+    """By a GET of its URL, after that of the certificate."""
     here = scene(vendor)
     answer = send(here, vendor.confirmation())
     assert (answer.status, answer.body, here.handed) == (200, b"", [])
@@ -258,7 +258,7 @@ def test_it_may_be_confirmed_for_two_days(vendor: Vendor) -> None:
 
 @pytest.mark.parametrize("served", [(302, b""), (404, b""), (500, b""), ProducerUnreachable("x")])
 def test_a_confirmation_that_fails_is_503(vendor: Vendor, served: Any) -> None:
-    """So that it is asked for again; a redirect is no confirmation and is not followed."""
+    """So that SMN sends it again; a redirect is not a confirmation and is not followed."""
     here = scene(vendor)
     vendor.served[CONFIRM_URL] = served
     found = refused(send(here, vendor.confirmation()), 503)
@@ -293,7 +293,7 @@ def test_a_subscription_elsewhere_is_never_confirmed(vendor: Vendor, url: str) -
 @pytest.mark.parametrize(
     "url", [CONFIRM_URL.replace("https://", "https:\n//"), CONFIRM_URL + "\nx", CONFIRM_URL + "\r"]
 )
-def test_a_subscription_whose_url_has_a_line_break_proves_nothing(vendor: Vendor, url: str) -> None:
+def test_a_subscription_whose_url_has_a_line_break_is_401(vendor: Vendor, url: str) -> None:
     """Nothing is fetched for it, not even the certificate."""
     here = scene(vendor)
     refused(send(here, vendor.confirmation(subscribe_url=url)), 401)
@@ -314,7 +314,7 @@ def test_the_hosts_are_settings(vendor: Vendor) -> None:
 
 @pytest.mark.parametrize("kind", ["UnsubscribeConfirmation", "Something"])
 def test_other_messages_are_taken_and_nothing_is_fetched_for_them(vendor: Vendor, kind: str) -> None:
-    """Also the farewell, whose URL would subscribe again."""
+    """Also `UnsubscribeConfirmation`, whose URL would subscribe again."""
     here = scene(vendor)
     answer = send(here, vendor.confirmation(type=kind))
     assert (answer.status, here.handed, vendor.asked) == (200, [], [CERT_URL])
@@ -414,7 +414,7 @@ def test_a_certificate_from_elsewhere_is_never_fetched(vendor: Vendor, url: str)
 
 
 def test_one_changed_bit_of_the_certificates_url_is_401(vendor: Vendor) -> None:
-    """It is not signed, but then there is no certificate; and no other host is asked."""
+    """It is not signed, but then there is no certificate; and no request to another host."""
     here = scene(vendor)
     message = vendor.notification(alarm())
     for at in range(len(CERT_URL)):
@@ -437,8 +437,8 @@ def test_one_changed_bit_of_the_certificates_url_is_401(vendor: Vendor) -> None:
         (ProducerUnreachable("x"), 503),
     ],
 )
-def test_a_certificate_that_cannot_be_had_is_no_pass(vendor: Vendor, served: Any, status: int) -> None:
-    """What is there and is none is 401; trouble that passes is 503, and is tried again."""
+def test_a_certificate_that_cannot_be_had_is_not_a_pass(vendor: Vendor, served: Any, status: int) -> None:
+    """What is there and is none is 401; a transient error is 503, and is tried again."""
     here = scene(vendor)
     good = vendor.served[CERT_URL]
     vendor.served[CERT_URL] = served
@@ -519,20 +519,20 @@ def test_there_is_room_for_redeliveries(vendor: Vendor, timestamp: str) -> None:
 )
 @pytest.mark.parametrize("value", [None, "", 5, ["x"]])
 def test_a_field_that_is_missing_or_no_text_is_401(vendor: Vendor, name: str, value: object) -> None:
-    """It proves nothing then."""
+    """Then it is a 401."""
     here = scene(vendor)
     refused(here.post("/smn", {**vendor.notification(alarm()), name: value}, JSON), 401)
     assert (here.handed, vendor.asked) == ([], [])
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"', b"{}"])
-def test_what_cannot_be_read_proves_nothing(vendor: Vendor, body: bytes) -> None:
+def test_what_cannot_be_read_is_401(vendor: Vendor, body: bytes) -> None:
     """Not even who sent it."""
     refused(scene(vendor).post("/smn", body, JSON), 401)
 
 
 @pytest.mark.parametrize("signature", ["!", "AAAA", base64.b64encode(b"x" * 256).decode(), "é"])
-def test_what_is_no_signature_is_401(vendor: Vendor, signature: str) -> None:
+def test_what_is_not_a_signature_is_401(vendor: Vendor, signature: str) -> None:
     """Of whatever length."""
     here = scene(vendor)
     refused(here.post("/smn", {**vendor.notification(alarm()), "signature": signature}, JSON), 401)

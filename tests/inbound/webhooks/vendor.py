@@ -24,7 +24,7 @@ PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
 def new_key(size: int = 2048) -> rsa.RSAPrivateKey:
-    """A key that nobody has used before."""
+    """A new key."""
     return rsa.generate_private_key(public_exponent=65537, key_size=size)
 
 
@@ -83,7 +83,7 @@ class Vendor:
         self.asked: list[str] = []
 
     def get(self, url: str, _seconds: float) -> tuple[int, bytes]:
-        """Answer as told; 404 to everything else."""
+        """Answer as configured; 404 to everything else."""
         self.asked.append(url)
         found = self.served.get(url, (404, b"no such key"))
         if isinstance(found, ProducerUnreachable):
@@ -97,7 +97,7 @@ class Vendor:
         return {**message, "signature": base64.b64encode(made).decode()}
 
     def notification(self, message: object, **changes: Any) -> dict[str, Any]:
-        """A signed notification; what is no text is put in as JSON."""
+        """A signed notification; what is not text is put in as JSON."""
         return self.sign(
             {
                 "subject": "[Major Alarm]From Cloud Eye: bms-idle",
