@@ -1,1 +1,1 @@
-"""The result event, where it goes, and what the log says."""
+"""The result event, its sinks, chat messages and the log."""

@@ -1,4 +1,4 @@
-"""A keep as events: the result (`keep.completed.v1`, `keep.failed.v1`), its lines in the log, and the request."""
+"""Keeps as events: the result (`keep.completed.v1`, `keep.failed.v1`), its lines in the log, and the request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from handler.settings import durations
 
 _LOG = logging.getLogger(__name__)
 
-# One fixed namespace, so that the same result has the same id in every deployment.
+# A fixed namespace, so that the same result has the same id in every deployment.
 _IDS = uuid.UUID("0d0b9d5e-52f6-5b0e-8d1e-4f5a0c1d7b36")
 _WRITTEN = frozenset({Outcome.KEPT, Outcome.RELEASED})
 
@@ -29,7 +29,8 @@ def keep_request_event(request: KeepRequest, extensions: Mapping[str, str]) -> C
     """Make the event that `receive_webhook` posts.
 
     Args:
-        extensions: attributes that the platform wants on every event sent.
+        request: the keep request.
+        extensions: attributes of every event sent.
     """
     data = {
         "server_ids": list(request.server_ids),
@@ -58,7 +59,11 @@ def keep_request_event(request: KeepRequest, extensions: Mapping[str, str]) -> C
 
 
 def keep_result_id(report: KeepReport, type_: str) -> str:
-    """Derive the id of a result event from the event that it answers and from what it says.
+    """Derive the id of a result event from the incoming event and from the content of the result.
+
+    Args:
+        report: the result.
+        type_: of the result event.
 
     Returns:
         A UUID (version 5) of the incoming `source` and `id`, the type, the refusal, and of each server its id, outcome,
@@ -84,8 +89,9 @@ def keep_result_event(report: KeepReport, *, source: str, extensions: Mapping[st
     """Make the result event of one report.
 
     Args:
-        source: the event's `source`.
-        extensions: attributes that the platform wants on every event sent.
+        report: the result.
+        source: of the result event.
+        extensions: attributes of every event sent.
     """
     request = report.request
     type_ = KEEP_FAILED if report.failed else KEEP_COMPLETED
@@ -136,7 +142,7 @@ def keep_result_data(report: KeepReport) -> dict[str, object]:
 
 
 def keep_row(server: KeepResult) -> dict[str, str | None]:
-    """Return one server as the result event and the log show it."""
+    """Return one server as in the result event and the log."""
     return {
         "id": server.id,
         "name": server.name,

@@ -40,7 +40,7 @@ class JsonLines(logging.Formatter):
     """One JSON object a record; what is given as `extra` becomes keys of it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
+        """Return the record as one line."""
         line: dict[str, object] = {
             "time": rfc3339.render(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname,
@@ -54,9 +54,9 @@ class JsonLines(logging.Formatter):
 
 
 def _traceback(failure: BaseException | None) -> Iterator[str]:
-    """Where an exception came from, and what it was; its text only if it is ours.
+    """Yield the lines of a traceback, with the text of an exception only if it is ours.
 
-    Others quote what they stumbled over: http.client a header's value, which may be a password.
+    Other exceptions quote their input: http.client a header's value, which may be a password.
     """
     if failure is None:
         return
@@ -106,7 +106,7 @@ class BackgroundStream:
         self._stalled = False
 
     def write(self, text: str) -> int:
-        """Have a text written, or drop it."""
+        """Queue a text for the thread that writes, or drop it."""
         data = text.encode("utf-8", "backslashreplace")
         with self._changed:
             if self._size + len(data) > self._capacity:
@@ -122,10 +122,10 @@ class BackgroundStream:
         return len(text)
 
     def flush(self) -> None:
-        """Wait for nothing: a log handler calls it for each line."""
+        """Do nothing: a log handler calls it for each line."""
 
     def wait(self, seconds: float) -> None:
-        """Wait until what came before is written, but no longer than this, and not at all while nobody reads it."""
+        """Wait until what came before is written, but no longer than this, and not at all while it is not read."""
         with self._changed:
             logged = self._logged
             if not self._stalled:
@@ -162,16 +162,16 @@ class BackgroundStream:
                 # Another process that has the same pipe may have set it so.
                 select.select([], [self._descriptor], [])
             except OSError:
-                # Its reader is gone, or the disk is full: there is no place to say so.
+                # Its reader is gone, or the disk is full: this cannot be logged.
                 return
 
 
 def write_in_background() -> Callable[[], None]:
-    """Have what `configure` sends to stdout written by a thread, for a server process.
+    """Let a thread write what `configure` sends to stdout, for a server process.
 
     Returns:
-        Waits until what was logged is written, but not long. Called before an answer is sent, it keeps lines from being
-        lost where a platform stops a process after its answer.
+        A function that waits until what was logged is written, but not long. Called before an answer is sent, it
+        prevents the loss of lines where a platform stops a process after its answer.
     """
     for handler in logging.getLogger("handler").handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.__stdout__:
@@ -184,12 +184,12 @@ def write_in_background() -> Callable[[], None]:
 
 
 def log_started(target: str, **facts: object) -> None:
-    """One line for a process that begins to serve a target."""
+    """Log that a process begins to serve a target."""
     _LOG.info("started", extra={"version": __version__, "target": target, **facts})
 
 
 def log_received(request: StopRequest | KeepRequest) -> None:
-    """One line for an event that arrived and asks for something."""
+    """Log an event that arrived and asks for something."""
     selector = {"selector": selector_row(request.selector)} if request.selector else {}
     extra = {**about(request), "servers": len(request.server_ids), "dry_run": request.dry_run, **selector}
     _LOG.info("event received", extra=extra)
@@ -198,7 +198,7 @@ def log_received(request: StopRequest | KeepRequest) -> None:
 class FailedCalls:
     """Logs the failed calls to the cloud of one event: each cause once, at its first failure.
 
-    What the cloud says of one server's state is no failure: that it is not there, or cannot be stopped now.
+    The state of one server is not a failure: that it does not exist, or cannot be stopped now.
     """
 
     def __init__(self, request: StopRequest | KeepRequest) -> None:
@@ -214,7 +214,7 @@ class FailedCalls:
 
 
 def log_server(request: StopRequest, server: ServerResult) -> None:
-    """One line for a server of the event."""
+    """Log the result of a server of the event."""
     row: dict[str, object] = dict(server_row(server))
     row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
     level = logging.WARNING if server.outcome is Outcome.FAILED else logging.INFO
@@ -222,7 +222,7 @@ def log_server(request: StopRequest, server: ServerResult) -> None:
 
 
 def log_report(report: Report, result_type: str) -> None:
-    """One line for the event."""
+    """Log the result of the event."""
     _LOG.log(
         logging.WARNING if report.failed else logging.INFO,
         "event handled",
@@ -239,13 +239,13 @@ def log_report(report: Report, result_type: str) -> None:
     )
 
 
-def log_unhandled(request: StopRequest | KeepRequest, trouble: RetryableError) -> None:
-    """One line for an event that must come again."""
-    _LOG.warning("event not handled", extra={**about(request), **trouble.log_fields()})
+def log_unhandled(request: StopRequest | KeepRequest, error: RetryableError) -> None:
+    """Log an event that must be sent again."""
+    _LOG.warning("event not handled", extra={**about(request), **error.log_fields()})
 
 
 def about(request: StopRequest | KeepRequest) -> dict[str, str | None]:
-    """The keys of every line about an event."""
+    """Return the keys of every log line about an event."""
     return {
         "event_source": request.source,
         "event_id": request.id,

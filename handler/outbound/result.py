@@ -1,4 +1,4 @@
-"""A report as a result event: `stop.completed.v1`, `stop.failed.v1` or `stop.refused.v1`."""
+"""Reports as result events: `stop.completed.v1`, `stop.failed.v1`, `stop.refused.v1` or `stop.planned.v1`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from handler.stop.evidence import Evidence
 from handler.stop.model import PlanOffer, Reason, Report, Selector, ServerResult, StopRequest
 
 _PREFIX = "io.github.bms-autostop.stop."
-# One fixed namespace, so that the same result has the same id in every deployment.
+# A fixed namespace, so that the same result has the same id in every deployment.
 _IDS = uuid.UUID("6e9d1f0c-6c0c-5d0e-9d4a-2f1f6a5f7c11")
 # With these reasons, the request id of a row is the one of the stop, if the cloud gave one.
 _STOP_TAKEN = frozenset({Reason.CONFIRMED, Reason.ACCEPTED, Reason.REVERTED, Reason.POWER_STILL_ON})
-# Printable ASCII but for space, double quote and percent goes into a header as it is (CloudEvents HTTP binding).
+# Printable ASCII but for space, double quote and percent is not encoded in headers (CloudEvents HTTP binding).
 _PLAIN_IN_HEADER = "!#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 
 def result_id(report: Report, type_: str) -> str:
-    """Derive the id of a result event from the event that it answers and from what it says.
+    """Derive the id of a result event from the incoming event and from the content of the result.
 
     The same content has the same id, so that a receiver can drop a repeat; other content has another id, as
     CloudEvents demands of events with one `source`. `causationid` ties all results of an event together.
 
     Args:
-        type_: the result event's type.
+        report: the result.
+        type_: of the result event.
 
     Returns:
         A UUID (version 5) of the incoming `source` and `id`, the type, the refusal, and of each server its id, outcome,
-        reason, states, job id, and the request id of a stop that the cloud took; of no time but that a plan expires.
+        reason, states, job id, and the request id of a stop that the cloud took; of no time but the expiry of a plan.
     """
     rows = [
         (
@@ -51,10 +52,10 @@ def result_id(report: Report, type_: str) -> str:
         for server in report.servers
     ]
     request = report.request
-    says: list[object] = [request.source, request.id, type_, report.refusal, rows]
+    content: list[object] = [request.source, request.id, type_, report.refusal, rows]
     if report.plan is not None:
-        says.append(rfc3339.render(report.plan.expires_at))
-    return str(uuid.uuid5(_IDS, json.dumps(says)))
+        content.append(rfc3339.render(report.plan.expires_at))
+    return str(uuid.uuid5(_IDS, json.dumps(content)))
 
 
 def result_type(report: Report) -> str:
@@ -70,8 +71,9 @@ def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) 
     """Make the result event of one report.
 
     Args:
-        source: the event's `source`.
-        extensions: attributes that the platform wants on every event sent.
+        report: the result.
+        source: of the result event.
+        extensions: attributes of every event sent.
     """
     request = report.request
     type_ = result_type(report)
@@ -95,7 +97,7 @@ def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) 
 
 
 def binary(event: CloudEvent) -> tuple[dict[str, str], bytes]:
-    """Headers and body in binary mode; header values percent-encoded, which the SDK leaves out."""
+    """Return headers and body in binary mode, with header values percent-encoded, which the SDK does not do."""
     headers, body = to_binary(event)
     encoded = {
         name: quote(value, safe=_PLAIN_IN_HEADER) if name.startswith("ce-") else value
@@ -105,14 +107,14 @@ def binary(event: CloudEvent) -> tuple[dict[str, str], bytes]:
 
 
 def batch(events: Sequence[CloudEvent]) -> tuple[dict[str, str], bytes]:
-    """Headers and body in batch mode."""
+    """Return headers and body in batch mode."""
     return {"content-type": "application/cloudevents-batch+json"}, json.dumps(
         [dict(to_dict(event)) for event in events]
     ).encode()
 
 
 def result_data(report: Report) -> dict[str, object]:
-    """The `data` of the result event."""
+    """Return the `data` of the result event."""
     return {
         "request": request_row(report.request),
         "dry_run": report.dry_run,
@@ -132,7 +134,7 @@ def result_data(report: Report) -> dict[str, object]:
 
 
 def people(request: StopRequest) -> dict[str, str]:
-    """Who asked and who approved, as far as the event says so."""
+    """Return who requested and who approved, as far as the event names them."""
     found = {"requester": request.requester, "approved_by": request.approved_by, "plan_id": request.plan_id}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -142,7 +144,7 @@ def _plan_row(plan: PlanOffer) -> dict[str, str]:
 
 
 def request_row(request: StopRequest) -> dict[str, object]:
-    """What an event asked for, as the events sent about it show it."""
+    """Return the request of an event as in the events that are sent about it."""
     return {
         "source": request.source,
         "id": request.id,
@@ -157,7 +159,7 @@ def request_row(request: StopRequest) -> dict[str, object]:
 
 
 def selector_row(selector: Selector | None) -> dict[str, object] | None:
-    """A selector as canonical data has it: the parts that are given, and no others."""
+    """Return a selector as in canonical data, with the given parts only."""
     if selector is None:
         return None
     parts = {"tags": list(selector.tags), "metadata": dict(selector.metadata), "name": selector.name}
@@ -165,7 +167,7 @@ def selector_row(selector: Selector | None) -> dict[str, object] | None:
 
 
 def server_row(server: ServerResult) -> dict[str, str | None]:
-    """One server as the result event and the log show it."""
+    """Return one server as in the result event and the log."""
     return {
         "id": server.id,
         "name": server.name,
@@ -181,7 +183,7 @@ def server_row(server: ServerResult) -> dict[str, str | None]:
 
 
 def evidence_row(evidence: Evidence) -> dict[str, object]:
-    """What a server was judged by, as the result event and `plan` show it."""
+    """Return the evidence of one server as in the result event and `plan`."""
     action = evidence.action
     return {
         "observed_at": rfc3339.render(evidence.observed_at),

@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 _ATTEMPT_TIMEOUT = 5.0
 _LONGEST_TOKEN = 64 * 1024
-# As Knative's delivery contract has it; any other 4xx will not change by asking again.
+# As in Knative's delivery contract; a retry does not change any other 4xx.
 _WORTH_ANOTHER_TRY = frozenset({404, 408, 409, 429})
 
 
@@ -40,12 +40,12 @@ class _NoToken(OSError):
 
 
 class SinkReply(NamedTuple):
-    """What a sink answered to one attempt.
+    """The response of a sink to one attempt.
 
     Attributes:
         status: as in HTTP, or why no answer came.
-        retry_after: seconds after which it wants to be asked again, or None.
-        cause: why it was not taken; None if it was.
+        retry_after: seconds after which the sink accepts another attempt, or None.
+        cause: why the event was not taken; None if it was.
     """
 
     status: int | NoAnswer
@@ -77,7 +77,7 @@ class DeliveryAttempt:
         """Make attempts until one is answered with 2xx, or another one cannot help or must not be made.
 
         Args:
-            attempt: tries once within so many seconds.
+            attempt: sends once, within so many seconds.
             deadline: on the monotonic clock.
 
         Raises:
@@ -99,7 +99,7 @@ class DeliveryAttempt:
                 raise SinkUnreachable(_final(status), retry_after=wait, acceptance=acceptance, cause=cause)
             pause = min(0.2 * 2.0 ** min(attempts - 1, 5), 4.0) * random.uniform(0.5, 1.0)
             if wait is not None:
-                # At least the own pause, or `Retry-After: 0` would make this a hammer.
+                # At least the own pause, since `Retry-After: 0` would remove every pause.
                 pause = max(pause, wait)
             if self._monotonic() + pause >= deadline:
                 raise _too_late(cause, acceptance, wait)
@@ -112,7 +112,7 @@ class DeliveryAttempt:
 
 
 def _is_not_taken(status: int | NoAnswer) -> bool:
-    """Say whether an attempt shows that the sink has not taken the event."""
+    """Return whether an attempt shows that the sink has not taken the event."""
     match status:
         case NoAnswer.REFUSED | NoAnswer.NOT_SENT:
             return True
@@ -165,23 +165,25 @@ class Sink:
         self._client = new_client(verify=settings.ca or True, monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
-        """POST the event in binary mode until the sink takes it; see `send`."""
+        """POST an event in binary mode until the sink accepts it; see `send`."""
         self.send(*binary(event), deadline)
 
     def send(self, headers: Mapping[str, str], body: bytes, deadline: float) -> None:
-        """POST the event until the sink takes it.
+        """POST an event until the sink accepts it.
 
         Args:
+            headers: of the event.
+            body: of the event.
             deadline: on the monotonic clock.
 
         Raises:
-            SinkUnreachable: the sink did not say that it has taken it.
+            SinkUnreachable: the sink did not confirm that it has taken it.
         """
         self._delivery.until_taken(lambda timeout: self._post(headers, body, timeout), deadline)
 
     def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> SinkReply:
         try:
-            proof = self._proof()
+            authorization = self._authorization()
         except _NoToken:
             return self._not_taken(headers, NoAnswer.NOT_SENT, None, CallFailure.NO_TOKEN_IN_FILE)
         try:
@@ -189,7 +191,7 @@ class Sink:
                 "POST",
                 self._settings.url,
                 body=body,
-                headers={**headers, **proof},
+                headers={**headers, **authorization},
                 timeout=timeout,
                 head_only=True,
             )
@@ -209,11 +211,11 @@ class Sink:
         _LOG.warning("the sink did not take the event", extra={"event_id": event_id, "cause": cause._asdict()})
         return SinkReply(status, wait, cause)
 
-    def _proof(self) -> dict[str, str]:
-        """What shows the sink who we are.
+    def _authorization(self) -> dict[str, str]:
+        """Return the header that authenticates us at the sink.
 
         Raises:
-            _NoToken: the file cannot be read, or holds no token; it may be written just now.
+            _NoToken: the file cannot be read, or holds no token; it may be being written.
         """
         token = self._settings.token.reveal()
         if self._settings.token_file:
@@ -228,7 +230,7 @@ class Sink:
 
 
 def _why(failure: Exception) -> NoAnswer:
-    """Return what a failed exchange says of the event; a time-out says nothing, whatever timed out."""
+    """Return whether a failed exchange has delivered the event; after a time-out that is unknown."""
     match failure:
         case urllib3.exceptions.NewConnectionError() if isinstance(failure.__cause__, ConnectionRefusedError):
             return NoAnswer.REFUSED

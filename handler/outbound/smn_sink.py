@@ -1,4 +1,4 @@
-"""Hands a result to a topic of Open Telekom Cloud's Simple Message Notification, as a message of JSON text."""
+"""Publishing of results to a topic of Open Telekom Cloud's Simple Message Notification, as JSON text."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from handler.outbound.sink import DeliveryAttempt, NoAnswer, SinkReply
 
 _LOG = logging.getLogger(__name__)
 
-# SMN takes no more, counted in bytes of UTF-8.
+# Largest message of SMN, in bytes of UTF-8.
 _LARGEST_MESSAGE = 256 * 1024
 
 
 class Publisher(Protocol):
-    """What publishes a message with the cloud's login."""
+    """Publishes messages with the cloud's login."""
 
     def publish(self, subject: str, message: str, timeout: float) -> None:
         """Publish once, within so many seconds.
 
         Raises:
-            CloudError: it was not taken, or nobody knows.
+            CloudError: it was not accepted, or whether it was is not known.
         """
 
 
 class TopicSink:
     """A topic to which results are published: the structured event as the message, the summary as the subject.
 
-    A message may be published twice, if the answer to the first was lost; both hold the same event with the same id.
+    A message may be published twice, if the response to the first was lost; both have the same event with the same id.
 
     Args:
+        publisher: publishes to the topic.
         sleep, monotonic: the clock.
     """
 
@@ -52,20 +53,21 @@ class TopicSink:
         self._delivery = DeliveryAttempt(sleep=sleep, monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
-        """Publish the event until the topic takes it.
+        """Publish an event until the topic accepts it.
 
         Args:
+            event: the result event.
             deadline: on the monotonic clock.
 
         Raises:
-            SinkUnreachable: it was not taken in time, or never will be like this.
+            SinkUnreachable: the topic did not accept it in time, or never will.
             LoginRefused: the cloud refused the login.
         """
-        # Half of a surrogate pair is none that could be written: better a `?` than no result.
+        # Half of a surrogate pair cannot be encoded: a `?` is better than no result.
         encoded = json.dumps(dict(to_dict(event)), ensure_ascii=False).encode(errors="replace")
         if len(encoded) > _LARGEST_MESSAGE:
             raise SinkUnreachable(
-                "The result is larger than a message of SMN may be; name fewer servers in one event.",
+                "The result must not be larger than a message of SMN; name fewer servers in one event.",
                 acceptance=Acceptance.NOT_TAKEN,
             )
         subject, message = _subject(event), encoded.decode()
@@ -85,7 +87,7 @@ class TopicSink:
 
 
 def _subject(event: CloudEvent) -> str:
-    """What an e-mail has as its subject, such as `bms-autostop stop.completed: 2 stopped, 1 skipped`."""
+    """Return the subject of an e-mail, such as `bms-autostop stop.completed: 2 stopped, 1 skipped`."""
     word = event["type"].removeprefix(PREFIX).removesuffix(".v1")
     data = event.data
     if event["type"] == STOP_ANNOUNCED:

@@ -13,10 +13,11 @@ from handler.stop.model import StopRequest
 
 
 def stop_request_event(request: StopRequest, extensions: Mapping[str, str]) -> CloudEvent:
-    """Make the event, canonical data and all.
+    """Make the event with canonical data.
 
     Args:
-        extensions: attributes that the platform wants on every event sent.
+        request: the stop request.
+        extensions: attributes of every event sent.
     """
     optional = {
         "time": rfc3339.render(request.time) if request.time else None,
@@ -46,7 +47,7 @@ def stop_request_event(request: StopRequest, extensions: Mapping[str, str]) -> C
         "left_out": request.left_out or None,
     }
     if request.plan is not None:
-        # Which servers are stopped is what the plan says.
+        # The servers are those of the plan.
         data = {
             "plan": request.plan,
             "approved_by": request.approved_by,

@@ -54,7 +54,7 @@ from tests.inbound.webhooks.test_smn import send as smn_send
 from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certificate
 from tests.outbound.test_result import REQUEST, report
 from tests.outbound.test_result import row as server_result
-from tests.outbound.test_smn_sink import Says, hand_over
+from tests.outbound.test_smn_sink import ScriptedTopic, hand_over
 from tests.outbound.test_smn_sink import result as topic_result
 from tests.support.capture import logged
 from tests.support.clock import FakeClock
@@ -255,7 +255,7 @@ class Scenes:
         found([server_row(0, tenant_id=THEIRS)])
 
     def topic_silent(self) -> None:
-        hand_over(Says(CloudThrottled("x")), topic_result(), FakeClock(100.0))
+        hand_over(ScriptedTopic(CloudThrottled("x")), topic_result(), FakeClock(100.0))
 
     def keys_kept(self) -> None:
         issuer = KeyServer("one")

@@ -98,7 +98,7 @@ def test_an_event_without_a_failed_server_is_information() -> None:
 
 
 def test_a_failed_call_is_logged_once_for_each_cause() -> None:
-    """With the event, the cause and what to do; what the cloud says of the state of one server is no failure."""
+    """With the event, the cause and what to do; the state of one server is not a failure."""
     with logged() as lines:
         failed = logs.FailedCalls(REQUEST)
         for status in (503, 503, 502):
@@ -116,7 +116,7 @@ def test_a_failed_call_is_logged_once_for_each_cause() -> None:
 
 
 def test_a_line_break_in_a_value_does_not_make_a_line() -> None:
-    """Nobody forges a line by way of an id."""
+    """No line can be forged with an id."""
     forged = replace(report(row()), request=replace(REQUEST, id='x\n{"message": "forged"}\u2028'))
     with logged() as lines:
         logs.log_report(forged, "the.type")
@@ -163,7 +163,7 @@ def test_other_loggers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_exception_that_is_none_is_an_empty_text() -> None:
-    """Whoever asks for the traceback where there is none loses no line."""
+    """A request for a traceback where there is none loses no line."""
     with logged() as lines:
         logging.getLogger("handler.test").error("odd", exc_info=True)
     assert lines.all[0]["exception"] == ""
@@ -230,7 +230,7 @@ def test_lines_are_written_in_order() -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_reader_that_does_not_read_holds_nobody(blocking: bool) -> None:
+def test_a_reader_that_does_not_read_blocks_no_writer(blocking: bool) -> None:
     """What fits comes once it reads, in order; what was dropped is counted."""
     line = "x" * 999 + "\n"
     with logged() as log, piped(100_000, blocking=blocking) as (stream, reader):
@@ -253,7 +253,7 @@ def test_a_reader_that_does_not_read_holds_nobody(blocking: bool) -> None:
     assert [line["count"] for line in log.of("log lines dropped")] == [400]
 
 
-def test_a_reader_that_is_gone_holds_nobody() -> None:
+def test_a_reader_that_is_gone_blocks_no_writer() -> None:
     """Nor is it an error of the event."""
     reader, writer = os.pipe()
     os.close(reader)

@@ -107,7 +107,7 @@ def test_what_a_run_brings_makes_a_valid_event(reason: Reason) -> None:
     assert server["reason"] == reason
 
 
-def test_the_evidence_is_told_in_full() -> None:
+def test_the_evidence_is_reported_in_full() -> None:
     """Times as everywhere in a result, the tolerance in seconds, the entry of the history in Nova's words."""
     at = datetime(2026, 11, 20, 19, 1, 30, tzinfo=UTC)
     shown = judged_by(
@@ -147,7 +147,7 @@ def test_each_refusal_makes_a_valid_event(refusal: Refusal) -> None:
 
 
 def test_one_failure_among_many_makes_it_failed() -> None:
-    """The others' good outcomes are told all the same."""
+    """The others' good outcomes are reported all the same."""
     document = made(report(row(), row(Reason.BUSY, TWO)))
     assert document["type"] == f"{PREFIX}failed.v1"
     assert [server["outcome"] for server in document["data"]["servers"]] == ["stopped", "failed"]
@@ -206,7 +206,7 @@ def test_what_the_request_lacks_the_result_lacks() -> None:
 
 @pytest.mark.parametrize("ids", [(), (ONE, TWO)])
 def test_only_a_single_server_is_the_subject(ids: tuple[str, ...]) -> None:
-    """None or several are no subject."""
+    """Without a server, or with several, there is no subject."""
     refusal = None if ids else Refusal.NO_SERVER_IDS
     assert "subject" not in made(report(*(row(id_=id_) for id_ in ids), refusal=refusal))
 
@@ -335,7 +335,7 @@ def test_a_batch_is_an_array_of_events() -> None:
     assert [document["causationid"] for document in json.loads(body)] == ["a", "b"]
 
 
-def test_a_plan_says_what_an_approver_needs() -> None:
+def test_a_plan_has_what_an_approver_needs() -> None:
     """Besides the rows: the token, until when, and who; also where another server failed."""
     document = made(report(row(Reason.NEEDS_APPROVAL), row(Reason.NOT_FOUND, TWO)))
     assert document["type"] == f"{PREFIX}planned.v1"

@@ -113,7 +113,7 @@ def test_what_may_pass_is_tried_again(status: int) -> None:
 
 
 def test_a_cut_connection_is_tried_again() -> None:
-    """No answer at all is no refusal; the log says so without the address."""
+    """No answer at all is not a refusal; the log says so without the address."""
     with SinkServer(Say(0)) as server, logged() as lines:
         hand_over(server.url, FakeClock(100.0))
     assert len(server.got) == 2
@@ -135,7 +135,7 @@ def test_retry_after_is_kept(status: int) -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "", "Fri, 20 Nov 1926 19:00:00 GMT"])
 def test_a_strange_retry_after_makes_no_hammer(value: str) -> None:
-    """Zero, the past and what nobody can read leave the own pauses as they are."""
+    """Zero, the past and what cannot be parsed leave the own pauses as they are."""
     clock = FakeClock(100.0)
     with SinkServer(*[Say(503, {"Retry-After": value})] * 3) as server:
         hand_over(server.url, clock)
@@ -144,14 +144,14 @@ def test_a_strange_retry_after_makes_no_hammer(value: str) -> None:
 
 
 def test_an_absurd_wait_is_cut() -> None:
-    """What the sender is told is an hour at most."""
+    """The sender waits for an hour at most."""
     with SinkServer(Say(503, {"Retry-After": "9" * 400})) as server, pytest.raises(SinkUnreachable) as raised:
         hand_over(server.url, FakeClock(100.0))
     assert raised.value.retry_after == 3600.0
 
 
 def test_a_wait_beyond_the_budget_ends_it_at_once() -> None:
-    """There is no use in sleeping then; the sender is told when to come back."""
+    """There is no use in sleeping then; the sender is informed when to send again."""
     clock = FakeClock(100.0)
     with SinkServer(Say(503, {"Retry-After": "31"})) as server, pytest.raises(SinkUnreachable) as raised:
         hand_over(server.url, clock, budget=30.0)
@@ -178,7 +178,7 @@ def test_a_spent_budget_sends_nothing() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 410, 413, 415, 422])
 def test_a_refusal_is_final(status: int) -> None:
-    """Asking again will not change it; the status is told, and nothing of the sink's words."""
+    """Asking again will not change it; the status is reported, and nothing of the sink's words."""
     with SinkServer(Say(status, body=b"marked words")) as server, pytest.raises(SinkUnreachable) as raised:
         hand_over(server.url, FakeClock(100.0))
     assert len(server.got) == 1
@@ -196,7 +196,7 @@ def test_a_redirect_is_not_followed(status: int) -> None:
 
 
 def test_no_sink_at_all_is_unreachable() -> None:
-    """A port on which nobody listens is tried until the budget ends."""
+    """A port without a listener is tried until the budget ends."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     clock = FakeClock(100.0)
@@ -312,7 +312,7 @@ def test_what_is_repeated_as_often_as_it_helps_tells_the_same() -> None:
 
 
 def test_netrc_is_not_observed_at(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A password that lies around in the home directory is sent to nobody."""
+    """A password in the home directory is not sent."""
     netrc = tmp_path_factory.mktemp("home") / "netrc"
     netrc.write_text("machine 127.0.0.1 login me password marked\n")
     monkeypatch.setenv("NETRC", str(netrc))

@@ -38,7 +38,7 @@ def result(*rows: dict[str, object], kind: str = "completed", refusal: str | Non
     return CloudEvent(attributes, {"refusal": refusal, "summary": summary, "servers": list(rows)})
 
 
-class Says:
+class ScriptedTopic:
     """A topic that says these one after the other, and then takes everything."""
 
     def __init__(self, *answers: CloudError) -> None:
@@ -61,7 +61,7 @@ def hand_over(topic: Any, event: CloudEvent, clock: FakeClock, budget: float = 3
 
 def test_the_message_is_the_structured_event() -> None:
     """With what is not ASCII as it is, as SMN counts bytes; the subject is for people."""
-    topic = Says()
+    topic = ScriptedTopic()
     event = result(row("stopped", "confirmed", name="bär"), row("skipped", "locked"), row("accepted", "accepted"))
     hand_over(topic, event, FakeClock())
     ((subject, message),) = topic.took
@@ -71,15 +71,15 @@ def test_the_message_is_the_structured_event() -> None:
 
 
 def test_half_of_a_character_does_not_keep_a_result_back() -> None:
-    """Names that somebody cut come that way out of JSON; they are no text that SMN could keep."""
-    topic = Says()
+    """Names that were cut come that way out of JSON; SMN could not store such text."""
+    topic = ScriptedTopic()
     hand_over(topic, result(row("stopped", "confirmed", name="ci-\ud83d")), FakeClock())
     assert json.loads(topic.took[0][1])["data"]["servers"][0]["name"] == "ci-?"
 
 
 def test_the_subject_of_a_refusal_is_its_reason() -> None:
     """There is nothing to count."""
-    topic = Says()
+    topic = ScriptedTopic()
     hand_over(topic, result(kind="refused", refusal="too-old"), FakeClock())
     assert topic.took[0][0] == "bms-autostop stop.refused: too-old"
 
@@ -87,7 +87,7 @@ def test_the_subject_of_a_refusal_is_its_reason() -> None:
 @pytest.mark.parametrize(("count", "text"), [(1, "1 server"), (3, "3 servers")])
 def test_the_subject_of_an_announcement_is_how_many_servers(count: int, text: str) -> None:
     """There is no outcome yet."""
-    topic = Says()
+    topic = ScriptedTopic()
     servers = [Candidate(f"00000000-0000-4000-8000-{number:012d}", None) for number in range(count)]
     event = announcement_event(REQUEST, servers, source="/s", extensions={}, now=datetime.now(UTC))
     hand_over(topic, event, FakeClock())
@@ -97,7 +97,7 @@ def test_the_subject_of_an_announcement_is_how_many_servers(count: int, text: st
 @pytest.mark.parametrize("status", [None, 500, 503, 404, 429])
 def test_what_may_pass_is_tried_again(status: int | None) -> None:
     """With the sink's own pauses, and no longer than an attempt may take."""
-    topic, clock = Says(CloudError("down", status=status), CloudError("down", status=status)), FakeClock()
+    topic, clock = ScriptedTopic(CloudError("down", status=status), CloudError("down", status=status)), FakeClock()
     with logged() as lines:
         hand_over(topic, result(), clock)
     assert (len(topic.took), len(clock.slept), topic.timeouts) == (1, 2, [5.0, 5.0, 5.0])
@@ -106,7 +106,7 @@ def test_what_may_pass_is_tried_again(status: int | None) -> None:
 
 def test_the_clouds_own_wait_is_kept() -> None:
     """As that of any sink."""
-    topic, clock = Says(CloudError("slow down", status=429, retry_after=7.0)), FakeClock()
+    topic, clock = ScriptedTopic(CloudError("slow down", status=429, retry_after=7.0)), FakeClock()
     hand_over(topic, result(), clock)
     assert clock.slept == [7.0]
 
@@ -114,7 +114,7 @@ def test_the_clouds_own_wait_is_kept() -> None:
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_refusal_is_final(status: int) -> None:
     """The result is not lost by that: the event comes again."""
-    topic = Says(CloudError("no", status=status))
+    topic = ScriptedTopic(CloudError("no", status=status))
     with pytest.raises(SinkUnreachable, match=rf"HTTP {status}"):
         hand_over(topic, result(), FakeClock())
     assert topic.took == []
@@ -123,15 +123,15 @@ def test_a_refusal_is_final(status: int) -> None:
 @pytest.mark.parametrize("refused", [LoginRefused("no", status=401), LoginMissing("none")])
 def test_a_refused_login_is_not_tried_again(refused: LoginRefused) -> None:
     """Else it would lock itself."""
-    topic = Says(refused)
+    topic = ScriptedTopic(refused)
     with pytest.raises(type(refused)):
         hand_over(topic, result(), FakeClock())
     assert len(topic.timeouts) == 1
 
 
-def test_what_is_too_large_is_told_and_not_sent() -> None:
+def test_what_is_too_large_is_reported_and_not_sent() -> None:
     """SMN would refuse it, each time anew."""
-    topic = Says()
+    topic = ScriptedTopic()
     with pytest.raises(SinkUnreachable, match="larger than a message of SMN"):
         hand_over(topic, result(row("stopped", "confirmed", detail="ä" * 131072)), FakeClock())
     assert topic.timeouts == []
@@ -141,7 +141,7 @@ def test_as_many_servers_as_the_settings_allow_fit_into_a_message() -> None:
     """With ids, evidence and all, and names as long as they come."""
     name, request = "b" * 64, f"req-{uuid.uuid4()}"
     rows = [row("stopped", "confirmed", name=name, request_id=request, detail="x" * 200) for _ in range(150)]
-    topic = Says()
+    topic = ScriptedTopic()
     hand_over(topic, result(*rows), FakeClock())
     assert len(topic.took) == 1
 
@@ -193,7 +193,7 @@ def test_keys_sign_what_they_publish(otc: Simulator, start_client: StartClient) 
 
 
 def test_a_cloud_without_topics_is_found_out(start_client: StartClient) -> None:
-    """Nobody can say where to publish."""
+    """It has no URL to publish to."""
     with Simulator() as plain, pytest.raises(CloudUnexpectedAnswer, match="the catalogue does not have it"):
         topic_of(start_client, plain, f"urn:smn:eu-de:{plain.project_id}:x").url(5.0)
 
@@ -252,9 +252,9 @@ def test_a_token_that_is_over_is_renewed(otc: Simulator, start_client: StartClie
     assert (len(otc.published), otc.count(CallKind.LOGIN)) == (1, 2)
 
 
-def test_a_topic_that_is_not_there_is_told(otc: Simulator, start_client: StartClient) -> None:
+def test_a_topic_that_is_not_there_is_reported(otc: Simulator, start_client: StartClient) -> None:
     """After some tries: a topic may be new."""
-    topic = topic_of(start_client, otc, f"urn:smn:eu-de:{otc.project_id}:nobody")
+    topic = topic_of(start_client, otc, f"urn:smn:eu-de:{otc.project_id}:missing")
     with logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
         hand_over(topic, result(), FakeClock(), budget=2.0)
     assert "HTTP 404 SMN.0006" in lines.all[0]["detail"]
