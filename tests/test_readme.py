@@ -18,12 +18,12 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 def test_the_table_of_reasons_is_that_of_the_code() -> None:
     """`make readme` writes it anew."""
-    assert with_reasons(EVENTS.read_text()) == EVENTS.read_text()
+    assert with_reasons(EVENTS.read_text()) == EVENTS.read_text(), "`make readme` writes events/README.md"
 
 
 def test_the_page_of_settings_is_that_of_the_code() -> None:
     """deploy/settings.md lists every setting as it is declared; `make settings` writes it anew."""
-    assert settings_page() == SETTINGS.read_text()
+    assert settings_page() == SETTINGS.read_text(), "`make readme` writes deploy/settings.md"
 
 
 def test_only_the_table_is_written() -> None:

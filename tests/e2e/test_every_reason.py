@@ -135,7 +135,7 @@ def simulated(api: Api) -> Iterator[Simulator]:
 
 def test_there_is_a_way_to_each_reason_and_refusal() -> None:
     """A new word in the vocabulary needs a scenario for the whole function here."""
-    assert list(WAYS) == list(Reason)
+    assert list(WAYS) == list(Reason), "WAYS above must lead to each reason, in the order of Reason"
     assert set(REFUSALS) == set(Refusal)
 
 
