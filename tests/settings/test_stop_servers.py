@@ -152,7 +152,8 @@ def test_each_rule_arrives(name: str, good: str, attribute: str, value: object) 
 
 def test_every_rule_is_tested_above() -> None:
     """And its default at the top of this file."""
-    assert {attribute for _, _, attribute, _ in RULES} == {field.name for field in fields(Policy)}
+    rules = {field.name for field in fields(Policy)}
+    assert {attribute for _, _, attribute, _ in RULES} == rules, "RULES must have a row for each field of Policy"
 
 
 BAD = {
