@@ -708,7 +708,7 @@ def _pointed_at(document: Any, pointer: str) -> Any:
 
 
 def test_asyncapi_is_a_3_0_document(asyncapi: Any) -> None:
-    """The document says which AsyncAPI it follows and has the parts that make it one."""
+    """The document names its version of AsyncAPI and has the parts that make it one."""
     assert asyncapi["asyncapi"] == "3.0.0"
     assert {"info", "channels", "operations", "components"} <= set(asyncapi)
 

@@ -132,7 +132,7 @@ GENERIC = [None, "text/plain", "text/plain; charset=utf-8", "application/octet-s
 def test_json_as_text_is_read_alike_by_all_extractors(
     stopper: Stopper, content_type: str | None, type_: str, data: object, encoded: int
 ) -> None:
-    """Without a content type, under one that says nothing, and encoded twice."""
+    """Without a content type, under an unspecific one, and encoded twice."""
     body = json.dumps(data)
     for _ in range(encoded - 1):
         body = json.dumps(body)
@@ -265,7 +265,7 @@ def test_headers_that_are_not_encoded_do_not_matter(
 def test_a_dry_run_is_honoured_wherever_it_is_asked_for(
     stopper: Stopper, headers: dict[str, str], body: object, path: str
 ) -> None:
-    """Any part that says so is enough."""
+    """Any part is enough."""
     answer = stopper.send(body, headers, path)
     assert (answer.status_code, stopper.running()) == (200, {A, B}), answer.text
     assert (answer.json()["dry_run"], answer.json()["servers"][0]["reason"]) == (True, "dry-run")
@@ -464,7 +464,7 @@ def test_an_alarm_about_something_else_is_ignored(stopper: Stopper, document: di
     ],
 )
 def test_an_alarm_about_a_server_stops_it(stopper: Stopper, document: dict[str, object]) -> None:
-    """By its namespace, or by the dimension where that says nothing."""
+    """By its namespace, or by the dimension where that has none."""
     answer = invoke(stopper, document)
     assert (answer.status_code, stopper.running()) == (200, {B}), answer.text
 
@@ -572,7 +572,7 @@ def test_missing_data_is_not_firing(webhook: Webhook, path: str, without_data: d
 
 
 def test_the_state_of_each_alert_counts_and_not_a_label_of_that_name(webhook: Webhook) -> None:
-    """One says the opposite of the other."""
+    """They contradict each other."""
     over, on = labelled(status="firing"), {**labelled(status="resolved"), "fingerprint": "on"}
     on["labels"]["server_id"] = B
     assert webhook.post("/alertmanager", group({**over, "status": "resolved"}, on)).status_code == 200
@@ -674,7 +674,7 @@ def azure(custom: object = None, context: object = None, **essentials: object) -
 def test_azure_names_the_server_in_either_place(
     webhook: Webhook, body: dict[str, object], status: int, ids: list[str]
 ) -> None:
-    """Two that disagree are not believed; none is nothing to act on."""
+    """Two that disagree are refused; without any there is nothing to act on."""
     answer = webhook.post("/azure-monitor", body)
     assert (answer.status_code, webhook.ids()) == (status, ids), answer.text
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.inbound.webhooks.scene import Scene, basic, bearer, fresh_secret, says
+from tests.inbound.webhooks.scene import Scene, basic, bearer, fresh_secret, json_of
 from tests.support.events import FakeHandler, call_endpoint, faults_of
 
 CAPTURED = ROOT / "tests" / "captured"
@@ -83,7 +83,7 @@ def test_what_alertmanager_sends_is_understood(name: str) -> None:
     assert [list(request.server_ids) for request in here.handed] == ([firing] * 2 if firing else [])
     assert len({request.id for request in here.handed}) <= 1
     if firing:
-        assert says(answers[0]) == says(answers[1])
+        assert json_of(answers[0]) == json_of(answers[1])
         assert here.handed[0].reason == f"Alertmanager alarm BareMetalIdle: {firing[0]} is idle: 0 % - ✓ stop it"
 
 

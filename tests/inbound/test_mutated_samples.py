@@ -126,7 +126,7 @@ def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def at(tree: Any, place: tuple[Any, ...]) -> Any:
-    """What stands at a place."""
+    """The value at a place."""
     for key in place:
         tree = tree[key]
     return tree

@@ -66,7 +66,7 @@ def resource(id_: object, name: str = "serverReboot") -> dict[str, object]:
 
 
 def test_what_was_published_is_the_canonical_data() -> None:
-    """Ids, dry run and reason; attributes and the subscription are not looked at."""
+    """Ids, dry run and reason; attributes and the subscription are ignored."""
     data = message({"server_ids": [ONE.upper()], "dry_run": True, "reason": "night"}, attributes={"server_id": TWO})
     request = asked(type=PUBLISHED, data=data)
     assert (request.server_ids, request.dry_run, request.reason) == ((ONE,), True, "night")
@@ -74,7 +74,7 @@ def test_what_was_published_is_the_canonical_data() -> None:
 
 @pytest.mark.parametrize("inner", ["", None])
 def test_a_message_without_data_names_no_server(inner: str | None) -> None:
-    """A message may have attributes only; the event is answered with a refusal that says so."""
+    """A message may have attributes only; the event is answered with a refusal."""
     data = {"message": {"data": inner, "attributes": {"server_ids": ONE}}}
     assert asked(type=PUBLISHED, data=data).server_ids == ()
 
@@ -147,7 +147,7 @@ def test_data_of_another_shape_is_refused(data: object, at: str) -> None:
 
 @pytest.mark.parametrize("id_", ["db-1", 7, [ONE], f"{ONE} {TWO}"])
 def test_a_resource_that_is_not_a_server_is_refused(id_: object) -> None:
-    """Its id stands where a server's should."""
+    """Its id is in the place of a server's."""
     assert violations(type=CLOUD_EYE, data=resource(id_)) == {"data.eventInfo.detail.resource_id": "must be a UUID"}
 
 
@@ -171,7 +171,7 @@ def test_a_type_of_the_settings_carries_the_canonical_data() -> None:
     ],
 )
 def test_a_path_finds_the_ids(path: str, ids: tuple[str, ...]) -> None:
-    """One or a list; what stands elsewhere is none, and nor is the subject."""
+    """One or a list; an id elsewhere does not count, nor does the subject."""
     data = {"node": {"id": ONE.upper()}, "nodes": [{"id": ONE}, {"id": TWO, "on": True}], "server_ids": [THREE]}
     request = asked({"com.example.night": path}, type="com.example.night", subject=THREE, data=data)
     assert request.server_ids == ids

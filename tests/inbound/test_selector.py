@@ -54,7 +54,7 @@ def asked(selector: object, more: dict[str, str] | None = None, **attributes: An
     ],
 )
 def test_a_selector_is_taken_as_it_is_written(selector: object, expected: Selector | None) -> None:
-    """Spaces, case and order are kept; null stands for none."""
+    """Spaces, case and order are kept; null counts as absent."""
     request = asked(selector)
     assert (request.selector, request.server_ids) == (expected, ())
 
@@ -156,7 +156,7 @@ def test_the_sample_is_taken() -> None:
 
 
 def test_a_subject_that_is_not_an_id_is_ignored() -> None:
-    """It says something else, as a subject may."""
+    """It is another text, as a subject may be."""
     assert asked({"name": "ci-*"}, subject="the build farm").selector == Selector(name="ci-*")
 
 
@@ -217,7 +217,7 @@ def test_any_json_is_a_selector_or_a_named_fault(value: object) -> None:
 
 
 def test_a_selector_goes_on_to_the_event_sink_as_it_came() -> None:
-    """What `receive_webhook` posts says the same again."""
+    """What `receive_webhook` posts is the same."""
     for selector in ({"tags": ["a"]}, {"metadata": {"k": ""}, "name": "ci-*"}):
         sent = stop_request_event(asked(selector), {})
         assert sent.data == {"selector": selector, "dry_run": False}

@@ -1,4 +1,4 @@
-"""The approval of a plan: `stop.approved.v1`. Loaded when the first one comes."""
+"""The approval of a plan: `stop.approved.v1`. Loaded when the first one arrives."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ _TEXTS = ("dry_run", "reason", "requested_by", "reply_to")
 def approved(event: Event) -> StopRequest:
     """Read an approval: `data.plan` is the token of the plan, `data.approved_by` the identity of the approver.
 
-    Which servers are stopped is what the token says, and nothing else of the event.
+    The servers are those of the token, and no others.
+
+    Args:
+        event: the event.
 
     Raises:
-        BadEvent: with every violation of the data.
+        BadEvent: the data is malformed; with every violation.
     """
     data = data_object(event) or {}
     violations: list[Violation] = misspelt(data, (*_APPROVAL, *MEMBERS))
     violations += [
-        Violation(f"data.{name}", "must not be in an approval: the plan says which servers are stopped")
+        Violation(f"data.{name}", "must not be in an approval: the plan names the servers")
         for name in MEMBERS
         if name not in _TEXTS and data.get(name) is not None
     ]

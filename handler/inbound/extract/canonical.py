@@ -1,4 +1,4 @@
-"""Canonical data: which servers to stop, by ids or a selector, and what may be said beside them."""
+"""Canonical data: which servers to stop, by ids or a selector, and the optional members beside them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from handler.stop.model import UUID, Approver, Selector, StopRequest
 _IDS = ("server_ids", "server_id", "selector")
 _LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
 MEMBERS = (*_IDS, "dry_run", *_LONGEST, "requester", "since", "left_out", "approval", "notice_for")
-MOST_FLAWS = 50
-# A system's name leaves room for the rest in a plan's token.
+MOST_VIOLATIONS = 50
+# At most 16 characters of the system, so that the identity fits into the token of a plan.
 _IDENTITY = r"[A-Za-z][A-Za-z0-9-]{0,15}:[\x21-\x7e]{1,183}"
 _FUTURE_TOLERANCE = timedelta(minutes=1)
 NOT_A_TIME = "must be an RFC 3339 timestamp with a zone"
@@ -31,10 +31,11 @@ def canonical(event: Event, now: datetime) -> StopRequest:
     """Read canonical data: `server_ids`, or `server_id`, or a `subject` that is one UUID; or a `selector`.
 
     Args:
+        event: the event.
         now: aware; `since` must not be after it.
 
     Raises:
-        BadEvent: with every flaw of the data.
+        BadEvent: the data is malformed; with every violation.
     """
     data = data_object(event) or {}
     violations: list[Violation] = []
@@ -59,7 +60,7 @@ def canonical(event: Event, now: datetime) -> StopRequest:
     if not dry and data.get("notice_for") is not None:
         violations.append(Violation("data.notice_for", "must be beside dry_run: true"))
     if violations:
-        raise BadEvent(*violations[:MOST_FLAWS])
+        raise BadEvent(*violations[:MOST_VIOLATIONS])
     return StopRequest(
         source=event.source,
         id=event.id,
@@ -97,7 +98,10 @@ def request_for(event: Event, server_ids: tuple[str, ...], dry: bool, reason: st
     """Make the request of an event whose data is not canonical.
 
     Args:
+        event: the event.
+        server_ids: those of its data.
         dry: whether its data asks for a dry run; the event itself may, too.
+        reason: for people, or None.
     """
     return StopRequest(
         source=event.source,
@@ -117,7 +121,7 @@ def data_object(event: Event) -> Mapping[str, object] | None:
     """Return the data of an event, which must be an object; None if there is none.
 
     Raises:
-        BadEvent: it is something else.
+        BadEvent: it is not an object.
     """
     if event.data is None or isinstance(event.data, dict):
         return event.data
@@ -125,7 +129,7 @@ def data_object(event: Event) -> Mapping[str, object] | None:
 
 
 def not_an_object(data: object, media_type: str) -> str:
-    """Say why data is not a JSON object, without quoting it."""
+    """Return the message about data that is not a JSON object, without quoting it."""
     if media_type in FORM_TYPES:
         return f"must be a JSON object; the Content-Type is {media_type}"
     if isinstance(data, bytes):
@@ -139,7 +143,7 @@ def not_an_object(data: object, media_type: str) -> str:
 
 
 def is_canonical(document: Mapping[str, object]) -> bool:
-    """Say whether a document that came without an envelope of CloudEvents is meant as canonical data.
+    """Return whether a document that came without a CloudEvents envelope is meant as canonical data.
 
     Members whose names are close to `server_ids`, `server_id` or `selector` count, so that a misspelling is reported.
     """
@@ -147,7 +151,7 @@ def is_canonical(document: Mapping[str, object]) -> bool:
 
 
 def _started_at(value: str, at: str, now: datetime, violations: list[Violation]) -> datetime | None:
-    """Read the time since when a condition has held.
+    """Read the time since which a condition has held.
 
     Returns:
         The time; None if it is malformed or too far in the future.
@@ -181,10 +185,16 @@ def _notice_for(value: object, now: datetime, violations: list[Violation]) -> da
 
 
 def not_after(stamp: datetime, at: str, now: datetime, violations: list[Violation]) -> datetime | None:
-    """Return a time that is ahead of `now` by no more than clocks may differ, as it is; else None.
+    """Return a time that is ahead of `now` by at most the difference of clocks; None for a later one.
 
-    The run takes one that is ahead for the present time. Here it stays as it is, or two deliveries of one event would
-    not have the same content.
+    A run takes a time that is ahead for the present. Here it stays as it is, so that two deliveries of one event have
+    the same content.
+
+    Args:
+        stamp: the time.
+        at: its path in violations.
+        now: aware.
+        violations: receives one if it is later.
     """
     if stamp - now > _FUTURE_TOLERANCE:
         violations.append(Violation(at, _IN_THE_FUTURE))
@@ -193,13 +203,13 @@ def not_after(stamp: datetime, at: str, now: datetime, violations: list[Violatio
 
 
 def misspelt(data: Mapping[str, object], known: Sequence[str]) -> list[Violation]:
-    """Return a flaw for each known member that stands there under another name; unknown ones are no flaw."""
+    """Return a violation for each known member with another spelling; unknown members are permitted."""
     found = (names.meant(name, known) for name in data if name not in known)
     return [Violation(f"data.{name}", f"must be spelled {name}") for name in dict.fromkeys(found) if name]
 
 
 def dry_run_of(data: Mapping[str, object], known: Sequence[str], violations: list[Violation]) -> bool:
-    """Say whether the data asks for a dry run."""
+    """Return whether the data asks for a dry run."""
     requested = data.get("dry_run", False)
     if not isinstance(requested, bool):
         violations.append(Violation("data.dry_run", "must be true or false"))
@@ -212,7 +222,7 @@ def dry_run_of(data: Mapping[str, object], known: Sequence[str], violations: lis
 
 
 def selector_of(data: Mapping[str, object], violations: list[Violation], *, beside_ids: bool) -> Selector | None:
-    """Return the selector, which may not stand beside ids."""
+    """Return the selector, which must not be beside ids."""
     if data.get("selector") is None:
         return None
     from handler.inbound.extract.selector import parse
@@ -236,7 +246,7 @@ def server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[
     for at, id_ in found:
         if isinstance(id_, str) and UUID.fullmatch(id_):
             ids.append(id_.lower())
-        elif len(violations) < MOST_FLAWS:
+        elif len(violations) < MOST_VIOLATIONS:
             violations.append(Violation(at, "must be a UUID"))
     return ids
 
@@ -247,7 +257,10 @@ def _since(
     """Read `since`: one time, or a time for each of some servers.
 
     Args:
+        value: of the member.
         ids: of the event; None if it has a selector, which may find any.
+        now: aware.
+        violations: receives those found.
     """
     at = "data.since"
     match value:
@@ -271,12 +284,12 @@ def _since(
 
 
 def texts_of(data: Mapping[str, object], violations: list[Violation]) -> dict[str, str | None]:
-    """Return the texts that are carried through to the result."""
+    """Return the texts that are copied to the result."""
     return {name: text_of(data, name, longest, violations) for name, longest in _LONGEST.items()}
 
 
 def text_of(data: Mapping[str, object], name: str, longest: int, violations: list[Violation]) -> str | None:
-    """Return a member that is a text of at most so many characters, or None."""
+    """Return a member that is text of at most `longest` characters, or None."""
     value = data.get(name)
     if value is None:
         return None

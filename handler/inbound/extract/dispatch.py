@@ -1,7 +1,7 @@
-"""Which extractor reads an event, and the gates before them.
+"""The choice of the extractor of an event.
 
-An extractor takes ids only from where its producer puts them. Nothing sweeps a body for UUIDs: nearly every payload
-also holds those of alarms, users and tenants.
+An extractor takes ids only from where its producer puts them. No body is searched for UUIDs: nearly every payload also
+has those of alarms, users and tenants.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _NO_MORE: Mapping[str, str] = {}
 
 
 def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | None = None) -> StopRequest | Skip:
-    """Find out what an event asks for.
+    """Return what an event asks for.
 
     Args:
+        event: the event.
         more: further types that are accepted, each with the JMESPath of the ids in its data; empty for canonical data.
         now: aware; the present time if it is not given.
 
@@ -59,5 +60,5 @@ def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | No
         return cloud_eye(event)
     if event.type.strip():
         raise BadEvent(Violation("type", "must be a type that is accepted here"))
-    # Without a type it is malformed anyway; what its data lacks is reported along with that.
+    # Without a type it is malformed anyway; the violations of its data are reported as well.
     return canonical(event, now)

@@ -9,7 +9,7 @@ from handler import event_types, rfc3339
 from handler.errors import BadEvent, CallerForbidden, Violation
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract.canonical import (
-    MOST_FLAWS,
+    MOST_VIOLATIONS,
     NOT_A_TIME,
     data_object,
     dry_run_of,
@@ -78,7 +78,7 @@ def extract_keep(event: Event, max_keep: timedelta, now: datetime) -> KeepReques
     )
     violations += too_long(duration, until, max_keep, now)
     if violations:
-        raise BadEvent(*violations[:MOST_FLAWS])
+        raise BadEvent(*violations[:MOST_VIOLATIONS])
     return request
 
 

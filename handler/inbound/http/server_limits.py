@@ -320,7 +320,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
     # --- requests
 
     def enqueue_req(self, conn: _Connection) -> None:
-        """Have a request handled in a thread of the pool; the first of a connection, if it is for `/healthz`, apart.
+        """Handle a request in a thread of the pool; the first of a connection, if for `/healthz`, in one of its own.
 
         Its answer fits into the empty buffer of the socket, and it reads no body: nothing can keep it waiting.
         """
@@ -464,7 +464,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
 
 
 def install(longest: timedelta) -> None:
-    """Have functions-framework's gunicorn use this worker.
+    """Make functions-framework's gunicorn use this worker.
 
     functions-framework makes its configuration after it has loaded the function, from gunicorn's defaults and a few
     values of its own.

@@ -1,4 +1,4 @@
-"""What a click on a button of our messages asks for. The names are those that `notify_chat` gives its buttons."""
+"""The commands of the buttons of our messages, which have the names that `notify_chat` gives them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from handler.settings.chat_actions import ButtonAction
 
 
 def command(action: str, value: str) -> ApproveCommand | DiscardCommand | NotUnderstood:
-    """Understand a click.
+    """Return the command of a click.
 
     Args:
         action: the button's name.
-        value: what the button carries, which is the rest of the line that could be typed instead.
+        value: of the button: the rest of the line that could be typed instead.
     """
     match action:
         case ButtonAction.APPROVE:

@@ -1,7 +1,7 @@
-"""What all chats have in common: who may, what was understood, and the first answer.
+"""The common part of all chats: who may ask, how a command is understood, and the first response.
 
-The first answer says what was understood and whether it was handed on. It never claims what has not happened: whether
-the servers were stopped is in the result, which comes later.
+The first response has what was understood, and whether it was handed on. Whether the servers were stopped is in the
+result, which comes later.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ from handler.stop.meanings import REFUSALS
 from handler.stop.model import Approver, Refusal, StopRequest
 
 _MOST_SHOWN, _LONGEST_QUOTE = 10, 60
-# Enough of a token to tell two of them apart.
+# Enough of a token to distinguish two of them.
 _SHOWN_OF_TOKEN = 12
 _NO_IDENTITY = "Nothing was handed on. An approval needs to know who you are, and this chat did not say so."
-# Both look like what they stand for, and no chat takes them for markup, a mention, a link or the end of a code span.
+# Characters of the same look that no chat takes for markup, a mention, a link or the end of a code span.
 _HARMLESS = str.maketrans({"`": "\u02cb", "@": "\uff20", "<": "\u2039", ">": "\u203a", "&": "\uff06"})
 
 
 @dataclass(frozen=True, slots=True)
 class ChatCommand:
-    """One message of a chat, proven.
+    """One message of a chat, authenticated.
 
     Attributes:
-        identity: what the chat calls it.
+        identity: its id in the chat.
         command: what was typed, as understood.
-        users, channels: every id that the chat has for who said it, and where.
-        who: the same for people.
-        time: when it was said, or None.
-        reply_to: URL for later answers, or None.
-        passed_over: why it is not even looked at, or empty.
-        in_thread: the answer belongs below a message, not to a command.
-        person: identity of the user, `<system>:<id>`; empty if the chat does not say who it is.
-        click: it was not typed: a button was clicked.
+        users, channels: every id that the chat has for its author, and for the channel.
+        who: both, for people.
+        time: when it was sent, or None.
+        reply_to: URL for later messages, or None.
+        ignored_because: reason to ignore it, or empty.
+        in_thread: whether the response belongs below a message, not to a command.
+        person: identity of the user, `<system>:<id>`; empty if the chat does not send one.
+        click: whether it is a click on a button.
     """
 
     identity: tuple[str, ...]
@@ -69,7 +69,7 @@ class ChatCommand:
     who: str
     time: datetime | None = None
     reply_to: str | None = None
-    passed_over: str = ""
+    ignored_because: str = ""
     in_thread: bool = False
     person: str = ""
     click: bool = False
@@ -84,12 +84,14 @@ DISCARDED = "The plan was discarded by {who}. Nothing was sent. Its token stays 
 
 
 class Chat(ABC):
-    """A producer that people type into.
+    """A producer whose messages are typed by people.
 
     Args:
-        name: how it is called, and its settings are.
+        name: of the chat, also in the names of its settings.
+        people: the users and channels that are allowed.
+        source: of its events.
         max_keep: how far ahead a keep may end.
-        approval: who must approve the stops that are asked for here; None for nobody.
+        approval: who must approve the stops that are requested here; None without approvals.
     """
 
     patience = 2.0
@@ -105,29 +107,29 @@ class Chat(ABC):
 
     @abstractmethod
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
-        """Let only what this chat sent pass."""
+        """Authenticate the request."""
 
     @abstractmethod
-    def say(self, words: str, said: ChatCommand) -> Answer:
-        """An answer as this chat wants it, for nobody else to see where the chat can do that."""
+    def reply(self, words: str, command: ChatCommand) -> Answer:
+        """Return a response in the form of this chat, visible to the author alone where the chat permits that."""
 
     def gate(self, message: ChatCommand) -> Skip | None:
-        """Bots, strangers and what is not understood ask for nothing."""
-        if message.passed_over:
-            return Skip(message.passed_over, Answer(200))
+        """Skip messages of bots, of users who are not listed, and what is not understood."""
+        if message.ignored_because:
+            return Skip(message.ignored_because, Answer(200))
         setting = f"AUTOSTOP_{self._name.upper().replace('.', '')}"
         if not message.users & self._people.users:
-            return Skip("user not allowed", self.say(f"You may not do this: {setting}_USERS lacks you.", message))
+            return Skip("user not allowed", self.reply(f"You may not do this: {setting}_USERS lacks you.", message))
         if not message.channels & self._people.channels:
             return Skip(
-                "channel not allowed", self.say(f"Not from here: {setting}_CHANNELS lacks this channel.", message)
+                "channel not allowed", self.reply(f"Not from here: {setting}_CHANNELS lacks this channel.", message)
             )
         match message.command:
             case ReleaseCommand():
                 return None
             case StopCommand():
                 if self._approval is not None and not message.person:
-                    return Skip("no identity", self.say(_NO_IDENTITY, message))
+                    return Skip("no identity", self.reply(_NO_IDENTITY, message))
                 return None
             case KeepCommand() as keep:
                 return self._keep_refused(keep, message)
@@ -136,28 +138,29 @@ class Chat(ABC):
             case DiscardCommand():
                 return Skip("discarded", self.close(DISCARDED.format(who=_quoted(message.who, 80)), message))
             case HelpCommand():
-                return Skip("help", self.say(HELP, message))
+                return Skip("help", self.reply(HELP, message))
             case NotUnderstood(quoted, example):
                 words = (
                     f"Nothing was handed on. Not understood: {_quoted(quoted, _LONGEST_QUOTE)}\n"
                     f"This would be understood: `{example}`\n{HELP}"
                 )
-                return Skip("not understood", self.say(words, message))
+                return Skip("not understood", self.reply(words, message))
             case _:
                 assert_never(message.command)
 
     def _approval_refused(self, command: ApproveCommand, message: ChatCommand) -> Skip | None:
         """Refuse at once what `stop_servers` would refuse later, when the buttons for others would be gone."""
         if not message.person:
-            return Skip("no identity", self.say(_NO_IDENTITY, message))
+            return Skip("no identity", self.reply(_NO_IDENTITY, message))
         from handler.stop.approval import refuses_approver
 
         if refuses_approver(command.token, message.person):
-            return Skip("approval-self", self.say(f"Nothing was handed on. {REFUSALS[Refusal.APPROVAL_SELF]}", message))
+            words = f"Nothing was handed on. {REFUSALS[Refusal.APPROVAL_SELF]}"
+            return Skip("approval-self", self.reply(words, message))
         return None
 
     def _keep_refused(self, command: KeepCommand, message: ChatCommand) -> Skip | None:
-        """Refuse at once what `keep_servers` would refuse later, where nobody in the chat would see it."""
+        """Refuse at once what `keep_servers` would refuse later, which the chat would not show."""
         now = message.time or datetime.now(UTC)
         length = command.until - now if command.until is not None else command.duration or timedelta(0)
         if length > self._max_keep:
@@ -166,10 +169,10 @@ class Chat(ABC):
             words = "That time has passed."
         else:
             return None
-        return Skip("keep not possible", self.say(f"Nothing was handed on. {words}", message))
+        return Skip("keep not possible", self.reply(f"Nothing was handed on. {words}", message))
 
     def extract(self, message: ChatCommand) -> StopRequest | KeepRequest:
-        """The ids that were typed."""
+        """Make the request of the command."""
         command = message.command
         id_, requested_by = identity(*message.identity), cut(f"{message.who} ({self._name})", LONGEST_REQUESTER)
         if isinstance(command, ApproveCommand):
@@ -215,22 +218,22 @@ class Chat(ABC):
         )
 
     def close(self, words: str, message: ChatCommand) -> Answer:
-        """An answer that takes the place of the buttons of a message, so that none is clicked again."""
-        return self.say(words, message)
+        """Return a response that replaces the buttons of a message, so that none is clicked again."""
+        return self.reply(words, message)
 
     def handed_on(self, message: ChatCommand, request: StopRequest | KeepRequest) -> Answer:
-        """What was understood, and that it is on its way."""
+        """Return a response with what was understood, and that it was handed on."""
         unsent = "no stop will be sent" if isinstance(request, StopRequest) else "nothing will be written"
         after = f"It is a dry run: {unsent}." if request.dry_run else "The result comes later."
         if isinstance(request, StopRequest) and request.approval is not None and not request.dry_run:
             after = "It needs an approval; the plan comes later."
-        answer = self.close if message.click else self.say
+        answer = self.close if message.click else self.reply
         return answer(f"{_understood(request)} The request was handed on. {after}", message)
 
     def not_handed_on(
         self, message: ChatCommand, request: StopRequest | KeepRequest, acceptance: Acceptance
     ) -> Answer | None:
-        """Answer in words: an error status shows as nothing useful in a chat."""
+        """Return a response in text: no chat shows an error status usefully."""
         match acceptance:
             case Acceptance.NOT_TAKEN:
                 words = "But it was NOT handed on: the next stage did not take it. Send it again."
@@ -241,23 +244,23 @@ class Chat(ABC):
                 )
             case unknown:
                 assert_never(unknown)
-        return self.say(f"{_understood(request)} {words}", message)
+        return self.reply(f"{_understood(request)} {words}", message)
 
 
 def people(*ids: str) -> frozenset[str]:
-    """These ids as far as there are any."""
+    """Return the ids that are not empty."""
     return frozenset(id_ for id_ in ids if id_)
 
 
 def who(fields: Mapping[str, object]) -> str:
-    """Who spoke, and where, by name and id."""
+    """Return the author and the channel, by name and id."""
     return "{user_name} {user_id} in {channel_name} {channel_id}".format_map(
         {name: text(fields, name) for name in ("user_name", "user_id", "channel_name", "channel_id")}
     )
 
 
 def reply_url(url: str) -> str | None:
-    """A URL that may be answered to. Which hosts are trusted is decided where the answer is sent."""
+    """Return a URL for later messages, or None; which hosts are trusted is decided where they are sent."""
     try:
         usable = urlsplit(url).scheme in ("http", "https") and cut(url, LONGEST_REPLY_TO) == url
     except ValueError:
@@ -266,7 +269,7 @@ def reply_url(url: str) -> str | None:
 
 
 def person(system: str, *ids: str) -> str:
-    """The identity of a user, as plans and approvals name it; empty unless all of its parts are usable."""
+    """Return the identity of a user, as plans and approvals name it; empty unless all of its parts are usable."""
     found = f"{system}:{'/'.join(ids)}"
     return found if all(ids) and re.fullmatch(r"[a-z]+:[!-~]{1,183}", found) else ""
 
@@ -290,7 +293,7 @@ def _verb(request: StopRequest | KeepRequest) -> str:
 
 
 def _end(request: StopRequest | KeepRequest) -> str:
-    """Say until when servers are to be kept, with the duration if that is what was typed."""
+    """Return until when servers are to be kept, with the duration if one was typed."""
     if isinstance(request, StopRequest) or request.release:
         return ""
     end = request.end(request.time or datetime.now(UTC))
@@ -299,5 +302,5 @@ def _end(request: StopRequest | KeepRequest) -> str:
 
 
 def _quoted(words: str, longest: int) -> str:
-    """Untrusted input as a code span in which nothing is markup."""
+    """Return untrusted input as a code span without markup."""
     return f"`{(cut(words, longest) or '').translate(_HARMLESS)}`"

@@ -70,7 +70,7 @@ def json_body(delivery: WebhookRequest) -> Mapping[str, object]:
     return json_object(delivery.body, media_type=essence(delivery.headers.get("content-type", "")))
 
 
-def proving_json(body: bytes) -> Mapping[str, object]:
+def authenticating_json(body: bytes) -> Mapping[str, object]:
     """Parse a body that has the token or the signature in it, a JSON object.
 
     Raises:

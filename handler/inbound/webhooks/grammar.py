@@ -1,7 +1,7 @@
-"""The commands that people type into a chat: a closed grammar, in which free text stands only after `because`.
+"""The commands that people type into a chat: a closed grammar, with free text only after `because`.
 
 A stop can cut power, so a text that is not understood as a whole asks for nothing: what the grammar does not have is
-never skipped and never taken for a remark. Before it is read, a text is brought into Unicode normalization form KC and
+neither skipped nor taken for a remark. Before it is read, a text is brought into Unicode normalization form KC and
 loses its format characters (category Cf), which are invisible and are pasted along.
 """
 
@@ -80,7 +80,7 @@ class ReleaseCommand:
 
 @dataclass(frozen=True, slots=True)
 class ApproveCommand:
-    """`approve`: carry out the plan that the token stands for."""
+    """`approve`: carry out the plan of the token."""
 
     token: str
 
@@ -124,7 +124,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"([1-9][0-9]{0,4})([mhd])")
 _TOKEN = re.compile(r"[A-Za-z0-9._~=-]{1,2000}")
 
-# What may stand around an id or around all of them, and what closes it: code marks, brackets, and the quotation marks
+# What may enclose an id or all of them, and what closes it: code marks, brackets, and the quotation marks
 # of English, French, German and its neighbours.
 _CLOSING = {
     "`": "`",
@@ -148,7 +148,7 @@ _CLOSING = {
 _BRACKETS = frozenset("([{<")
 _OPENING = re.escape("".join(_CLOSING.keys() - {"<"}))
 _ITEM = re.compile(
-    # A quotation in a chat begins with `>`, so no space may stand between `<` and what it encloses.
+    # A quotation in a chat begins with `>`, so no space is allowed between `<` and what it encloses.
     rf"(?:(?P<bullet>[-•*]|[0-9]{{1,3}}[.)])\s+)?(?P<opening>(?:[{_OPENING}]\s*|<){{0,8}})(?P<id>{UUID.pattern})",
     re.ASCII | re.IGNORECASE,
 )
@@ -167,12 +167,12 @@ class _UnknownError(Exception):
 
 
 def normalized(text: str) -> str:
-    """The text in Unicode normalization form KC, without format characters."""
+    """Return the text in Unicode normalization form KC, without format characters."""
     return "".join(char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
 
 
 def parse(text: str, name: str = "", *, begins_with_name: bool = False) -> Command | NotUnderstood:
-    """Understand what was typed.
+    """Parse what was typed.
 
     Args:
         text: as typed, markup of the chat already turned into text.
@@ -208,7 +208,7 @@ def parse(text: str, name: str = "", *, begins_with_name: bool = False) -> Comma
 
 
 def _after(name: str, line: str) -> str:
-    """The line after the name with which it must begin."""
+    """Return the line after the name with which it must begin."""
     rest = line[len(name) :]
     joined = name[-1:].isalnum() and rest[:1].isalnum()
     if joined or line[: len(name)].lower() != name:
@@ -217,7 +217,7 @@ def _after(name: str, line: str) -> str:
 
 
 def _verb(line: str) -> tuple[Verb | None, str]:
-    """The verb, None if the line does not begin with one, and the rest of the line."""
+    """Return the verb, None if the line does not begin with one, and the rest of the line."""
     line = _without_code_marks(line)
     mark = _MARK_BEFORE_VERB.match(line)
     inner = _without_code_marks(line[mark.end() :] if mark else line)
@@ -270,7 +270,7 @@ def _keep(rest: str, reason: str) -> KeepCommand:
 
 
 def _reason(rest: str) -> tuple[str, str]:
-    """What stands before `because`, and the reason after it; empty if there is none.
+    """Return what precedes `because`, and the reason after it; empty if there is none.
 
     Raises:
         _UnknownError: the reason is empty, or has something in it that may be meant as an id or as a dry run.
@@ -279,7 +279,7 @@ def _reason(rest: str) -> tuple[str, str]:
     if not found:
         return rest, ""
     reason = rest[found.end() :].strip()
-    # So that no accent, stroke or character without a shape stands between the letters.
+    # Without accents, strokes and invisible characters between the letters.
     plain = unicodedata.normalize("NFKD", reason).encode("ascii", "ignore").decode().lower()
     _, dry, after = plain.partition("dry")
     suspect = _like_an_id(plain) or ("dry run" if dry and "run" in after else "") or _mixed_alphabets(reason)
@@ -289,7 +289,7 @@ def _reason(rest: str) -> tuple[str, str]:
 
 
 def _like_an_id(reason: str) -> str:
-    """The first part of a reason that looks like an id or a piece of one, with a digit and a letter in it; or empty."""
+    """Return the first part of a reason that looks like a part of an id, with a digit and a letter; or empty."""
     for found in re.finditer("[0-9a-f]{4,}(?:-[0-9a-f]{4,})*", reason):
         digits = found[0].replace("-", "")
         if len(digits) >= 8 and not digits.isalpha() and not digits.isdigit():
@@ -303,7 +303,7 @@ def _mixed_alphabets(reason: str) -> str:
 
 
 def _server_ids(text: str) -> tuple[str, ...]:
-    """The ids of a list in which nothing but ids stands, maybe enclosed as a whole.
+    """Return the ids of a list of ids alone, which may be enclosed as a whole.
 
     Raises:
         _UnknownError: there is anything else in it, or nothing.
@@ -320,7 +320,7 @@ def _server_ids(text: str) -> tuple[str, ...]:
 
 
 def _items(text: str) -> tuple[str, ...]:
-    """The ids of a list that is not enclosed as a whole.
+    """Return the ids of a list that is not enclosed as a whole.
 
     Raises:
         _UnknownError: with the rest of the list from where it is not understood.
@@ -330,7 +330,7 @@ def _items(text: str) -> tuple[str, ...]:
     position, new_line = 0, True
     while item := _ITEM.match(text, position):
         end = _closed(text, item.end(), item["opening"])
-        # Brackets may hold a remark about the id before them, and a hyphen may stand for "without": either they are
+        # Brackets may hold a remark about the id before them, and a hyphen may mean "without": either they are
         # at each id or at none.
         forms.add((bool(item["bullet"]), not _BRACKETS.isdisjoint(item["opening"])))
         if end is None or len(forms) > 1 or (item["bullet"] and not new_line):
@@ -346,7 +346,7 @@ def _items(text: str) -> tuple[str, ...]:
 
 
 def _closed(text: str, position: int, opening: str) -> int | None:
-    """Where the text goes on after everything that was opened is closed in turn; None if it is not."""
+    """Return where the text continues after everything that was opened is closed in turn; None if it is not."""
     for mark in reversed("".join(opening.split())):
         if mark != "<":
             while text[position : position + 1].isspace():
@@ -358,13 +358,13 @@ def _closed(text: str, position: int, opening: str) -> int | None:
 
 
 def _without_code_marks(text: str) -> str:
-    """The text without code marks around it, if it is one piece of code."""
+    """Return the text without code marks around it, if it is one piece of code."""
     found = _CODE.fullmatch(text)
     return found[2].strip() if found else text
 
 
 def _is_dry_run(word: str) -> bool:
-    """Whether it is `dry-run` or `dryrun` after any number of dashes: chats make one long dash of two hyphens."""
+    """Return whether it is `dry-run` or `dryrun` after any number of dashes, as chats make one dash of two hyphens."""
     with_hyphens = "".join("-" if unicodedata.category(char) == "Pd" or char == "\u2212" else char for char in word)
     return bool(re.fullmatch("-*dry-?run", with_hyphens, re.IGNORECASE))
 

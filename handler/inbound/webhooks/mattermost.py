@@ -1,11 +1,11 @@
 """Mattermost: slash commands, outgoing webhooks, and clicks on the buttons of our messages.
 
-A slash command has a `trigger_id` and says no time: its time is the receipt. An outgoing webhook has the id and the
-time of the post, and one that is older than five minutes is refused. Neither is signed: the token is all the proof
-there is, so who can read a delivery can make another. Without trigger or post (old servers) the same words within an
-hour are one event, since nothing else tells a redelivery from a second command. A slash command must be made with the
-request method POST: GET, which would leave the token in access logs, is answered 405. A click carries no token and no
-time: what proves it is our own MAC in the context of the button, which Mattermost shows to no client.
+A slash command has a `trigger_id` and no time: its time is that of receipt. An outgoing webhook has the id and the time
+of the post, and one that is older than five minutes is refused. Neither is signed: who can read a delivery, with its
+token, can forge another. Without trigger or post (old servers) the same text within an hour is one event, since
+nothing else distinguishes a redelivery from a second command. A slash command must be made with the request method
+POST: GET, which would leave the token in access logs, is answered 405. A click has no token and no time: it is
+authenticated by our own MAC in the context of the button, which Mattermost shows to no client.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.inbound.http.responses import Answer, json_answer
 from handler.inbound.webhooks import buttons, signatures
 from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person, reply_url, who
-from handler.inbound.webhooks.fields import form, member, proving_json, text
+from handler.inbound.webhooks.fields import authenticating_json, form, member, text
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
 from handler.settings.chat_actions import mac
 from handler.settings.receive_webhook import WebhookSettings
 
-# Forms have seconds, JSON has milliseconds; this many seconds are the year 5138.
+# Forms have seconds, JSON has milliseconds; so many seconds are the year 5138.
 _MOST_SECONDS = 10**11
 
 
 class Mattermost(Chat):
-    """Proves itself by a token: commands in a header and the body, webhooks in the body only."""
+    """Authenticated by a token: commands in a header and the body, webhooks in the body only."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
         super().__init__("Mattermost", settings.mattermost_people, source, settings.max_keep, settings.chat_approval)
@@ -36,9 +36,9 @@ class Mattermost(Chat):
         self._tokens = settings.mattermost_tokens
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
-        """Every token that is there must be one of ours, and one must be there."""
+        """Check that there is a token, and that each is one of the settings; or the MAC of a click."""
         if "json" in delivery.headers.get("content-type", "").lower():
-            message = proving_json(delivery.unauthenticated_body)
+            message = authenticating_json(delivery.unauthenticated_body)
             if isinstance(message.get("context"), dict):
                 return self._click(message)
         fields = _fields(delivery)
@@ -48,7 +48,7 @@ class Mattermost(Chat):
             sent.append(token.strip().encode("latin-1", "replace") if scheme.lower() == "token" else b"")
         hits = [signatures.is_one_of(token, self._tokens) for token in sent]
         if not hits or not all(hits):
-            raise Unauthenticated("The token is missing or wrong.")
+            raise Unauthenticated("A token of this webhook is required.")
         return _command(fields, delivery.now) if fields.get("command") else _post(fields, delivery)
 
     def _click(self, message: Mapping[str, object]) -> ChatCommand:
@@ -57,7 +57,7 @@ class Mattermost(Chat):
         action, value, sent = text(context, "action"), text(context, "value"), text(context, "mac")
         hits = [signatures.same(sent, mac(key.reveal(), action, value)) for key in self._keys]
         if not any(hits):
-            raise Unauthenticated("The context of the button is not one of ours.")
+            raise Unauthenticated("The context of the button must have a valid MAC.")
         user, channel = text(message, "user_id"), text(message, "channel_id")
         # Without a trigger (old servers) one button of one post is one event for each user.
         words = (text(message, "post_id"), user, action)
@@ -73,20 +73,22 @@ class Mattermost(Chat):
         )
 
     def close(self, words: str, _message: ChatCommand) -> Answer:
-        """In place of the message that has the button, for all who saw it."""
+        """Replace the message that has the button, for all who see it."""
         return json_answer(200, {"update": {"message": words, "props": {}}})
 
-    def say(self, words: str, said: ChatCommand) -> Answer:
-        """For the eyes of who typed a command or clicked; below the post of an outgoing webhook."""
-        if said.click:
+    def reply(self, words: str, command: ChatCommand) -> Answer:
+        """Return a response for the author of a command or click alone, or below the post of an outgoing webhook."""
+        if command.click:
             return json_answer(200, {"ephemeral_text": words})
-        return json_answer(200, {"response_type": "comment" if said.in_thread else "ephemeral", "text": words})
+        return json_answer(200, {"response_type": "comment" if command.in_thread else "ephemeral", "text": words})
 
 
 def _fields(delivery: WebhookRequest) -> Mapping[str, str]:
     if "json" in delivery.headers.get("content-type", "").lower():
         return {
-            name: str(value) for name, value in proving_json(delivery.unauthenticated_body).items() if value is not None
+            name: str(value)
+            for name, value in authenticating_json(delivery.unauthenticated_body).items()
+            if value is not None
         }
     return form(delivery.unauthenticated_body)
 

@@ -1,7 +1,7 @@
 """Slack slash commands, and clicks on the buttons of our messages (block actions).
 
-Each is signed together with the second at which Slack sent it, which is the event's time. `trigger_id` names one use of
-a command: a replay within the window is the same event, the same words typed again are another.
+Each is signed together with the second at which Slack sent it, which is the event's time. `trigger_id` identifies one
+use of a command: a replay within the window is the same event, the same text typed again is another.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from handler.settings.receive_webhook import WebhookSettings
 
 _LOG = logging.getLogger(__name__)
 
-# A click is answered within three seconds, of which handing on has the first two.
+# Slack waits 3 seconds for the response to a click, of which handing on has the first two.
 _PATIENCE, _MOST_ANSWER = 0.8, 64 * 1024
 
 
 class Slack(Chat):
-    """Proves itself by a signature over time and body. Slack waits 3 seconds."""
+    """Authenticated by a signature over time and body. Slack waits 3 seconds."""
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
         super().__init__("Slack", settings.slack_people, source, settings.max_keep, settings.chat_approval)
@@ -38,13 +38,13 @@ class Slack(Chat):
         self._secret = settings.slack_signing_secret.reveal().encode()
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
-        """The signature must be over exactly these bytes, and the time in it within five minutes of now."""
+        """Check the signature over exactly these bytes, and that its time is within five minutes of now."""
         written = delivery.headers.get("x-slack-request-timestamp", "")
         signed = delivery.headers.get("x-slack-signature", "")
         time = signatures.unix_time(written)
         mac = signatures.signature(self._secret, b"v0:", written.encode("ascii"), b":", delivery.unauthenticated_body)
         if not signatures.same(signed, f"v0={mac.hex()}"):
-            raise Unauthenticated("The signature is missing or wrong.")
+            raise Unauthenticated("A valid signature is required.")
         signatures.fresh(time, delivery.now)
         fields = form(delivery.body)
         if "payload" in fields:
@@ -58,23 +58,25 @@ class Slack(Chat):
             who=who(fields),
             time=time,
             reply_to=reply_url(fields.get("response_url", "")),
-            passed_over="probe of the certificate" if fields.get("ssl_check") == "1" else "",
+            ignored_because="probe of the certificate" if fields.get("ssl_check") == "1" else "",
             person=person("slack", fields.get("team_id", ""), user),
         )
 
-    def say(self, words: str, said: ChatCommand) -> Answer:
-        """For the eyes of who typed the command, or clicked."""
+    def reply(self, words: str, command: ChatCommand) -> Answer:
+        """Return a response for the author of the command or click alone."""
         document: dict[str, object] = {"response_type": "ephemeral", "text": words}
         return (
-            self._respond({**document, "replace_original": False}, said) if said.click else json_answer(200, document)
+            self._respond({**document, "replace_original": False}, command)
+            if command.click
+            else json_answer(200, document)
         )
 
     def close(self, words: str, message: ChatCommand) -> Answer:
-        """In place of the message that has the button, for all who saw it."""
+        """Replace the message that has the button, for all who see it."""
         return self._respond({"replace_original": True, "text": words}, message)
 
     def _respond(self, document: Mapping[str, object], click: ChatCommand) -> Answer:
-        """Answer a click: Slack shows nothing of the response to it, but what is posted to its `response_url`."""
+        """Answer a click by a POST to its `response_url`: Slack does not show the response to it."""
         url = click.reply_to or ""
         parts = urlsplit(url)
         if f"{parts.scheme}://{parts.netloc.removesuffix(':443')}" not in self._origins:
@@ -88,7 +90,7 @@ class Slack(Chat):
             if not 200 <= answer.status < 300:
                 _LOG.warning("a click was not answered", extra={"detail": f"Slack answered HTTP {answer.status}."})
         except FAILURES as failure:
-            # Its text would quote the URL, which is a secret.
+            # Its message quotes the URL, which is a secret.
             _LOG.warning("a click was not answered", extra={"detail": type(failure).__name__})
         return Answer(200)
 
@@ -113,14 +115,14 @@ def _click(payload: Mapping[str, object], time: datetime, signed: str) -> ChatCo
         who=f"{text(member(payload, 'user'), 'username')} {user} in {where}",
         time=time,
         reply_to=reply_url(text(payload, "response_url")),
-        passed_over="" if ours else "another interaction",
+        ignored_because="" if ours else "another interaction",
         person=person("slack", team, user),
         click=True,
     )
 
 
 def _unescaped(text: str) -> str:
-    # Slack writes the three characters that mean something to it as entities, and no others.
+    # Slack writes its three control characters as entities, and no others.
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 

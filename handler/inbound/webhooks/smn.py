@@ -21,7 +21,7 @@ from handler.inbound import dry_run
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import fetch
-from handler.inbound.webhooks.fields import proving_json, text
+from handler.inbound.webhooks.fields import authenticating_json, text
 from handler.inbound.webhooks.model import Alarm, WebhookRequest
 from handler.inbound.webhooks.smn_message import SmnMessage
 from handler.inbound.webhooks.smn_signature import Certificates, signed_text
@@ -73,7 +73,7 @@ class Smn(Alarm):
 
     def verify(self, delivery: WebhookRequest) -> Message:
         """Check topic and time first, which needs no request; then certificate and signature."""
-        document = proving_json(delivery.unauthenticated_body)
+        document = authenticating_json(delivery.unauthenticated_body)
         fields = _fields(document, delivery.headers)
         if fields["topic_urn"] not in self._topics:
             raise Unauthenticated("The topic must be one of AUTOSTOP_SMN_TOPICS.")

@@ -1,8 +1,8 @@
 """Microsoft Teams outgoing webhooks.
 
 The whole activity is signed, and the time and the id of the message are in it: an old message is refused, and a replay
-within the window is the same event. Message ids count from one conversation to the next, so both make the event's id.
-There is no way to answer later.
+within the window is the same event. Message ids are unique within a conversation, so both make the event's id. There is
+no URL for later messages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from handler.settings.receive_webhook import WebhookSettings
 
 
 class Teams(Chat):
-    """Proves itself by a signature over the body. Teams waits 5 seconds."""
+    """Authenticated by a signature over the body. Teams waits 5 seconds."""
 
     patience = 3.5
 
@@ -32,35 +32,35 @@ class Teams(Chat):
         self._key = base64.b64decode(settings.teams_secret.reveal())
 
     def verify(self, delivery: WebhookRequest) -> ChatCommand:
-        """The signature must be over exactly these bytes, and the message of the last five minutes."""
+        """Check the signature over exactly these bytes, and that the message is of the last five minutes."""
         scheme, _, signed = delivery.headers.get("authorization", "").partition(" ")
         mac = base64.b64encode(signatures.signature(self._key, delivery.unauthenticated_body)).decode("ascii")
         if not signatures.same(signed.strip(), mac) or scheme.lower() != "hmac":
-            raise Unauthenticated("The signature is missing or wrong.")
+            raise Unauthenticated("A valid signature is required.")
         activity = json_object(delivery.body)
         try:
             time = signatures.fresh(rfc3339.parse(text(activity, "timestamp")), delivery.now)
         except ValueError:
-            raise Unauthenticated("The time of the message is missing or malformed.") from None
-        said_by, typed = member(activity, "from"), text(activity, "text")
+            raise Unauthenticated("The time of the message must be an RFC 3339 timestamp.") from None
+        author, typed = member(activity, "from"), text(activity, "text")
         conversation = text(member(activity, "conversation"), "id")
         name, command = plain_text(typed)
         return ChatCommand(
             identity=(conversation, text(activity, "id") or mac),
             command=parse(command, name),
-            users=people(text(said_by, "aadObjectId"), text(said_by, "id")),
+            users=people(text(author, "aadObjectId"), text(author, "id")),
             channels=_channels(activity, conversation),
-            who=f"{text(said_by, 'name')} {text(said_by, 'aadObjectId') or text(said_by, 'id')}",
+            who=f"{text(author, 'name')} {text(author, 'aadObjectId') or text(author, 'id')}",
             time=time,
-            passed_over=_passed_over(activity, said_by),
+            ignored_because=_ignored_because(activity, author),
             in_thread=True,
             person=person(
-                "teams", text(member(activity, "channelData", "tenant"), "id"), text(said_by, "aadObjectId").lower()
+                "teams", text(member(activity, "channelData", "tenant"), "id"), text(author, "aadObjectId").lower()
             ),
         )
 
-    def say(self, words: str, _said: ChatCommand) -> Answer:
-        """As a reply in the conversation."""
+    def reply(self, words: str, _command: ChatCommand) -> Answer:
+        """Return a response that is a reply in the conversation."""
         return json_answer(200, {"type": "message", "text": words.replace("\n", "\n\n")})
 
 
@@ -70,10 +70,10 @@ def _channels(activity: Mapping[str, object], conversation: str) -> frozenset[st
     return people(channel, text(member(activity, "channelData"), "teamsChannelId"), conversation.partition(";")[0])
 
 
-def _passed_over(activity: Mapping[str, object], said_by: Mapping[str, object]) -> str:
+def _ignored_because(activity: Mapping[str, object], author: Mapping[str, object]) -> str:
     if activity.get("type") != "message":
         return "no message"
-    return "said by a bot" if said_by.get("role") == "bot" or text(said_by, "id").startswith("28:") else ""
+    return "sent by a bot" if author.get("role") == "bot" or text(author, "id").startswith("28:") else ""
 
 
 producer = Teams

@@ -77,7 +77,7 @@ def test_a_token_may_have_characters_beyond_ascii() -> None:
 
 
 def test_every_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A right first token does not spare the others, so the time taken reveals nothing."""
+    """A valid first token does not end the comparison, so the time taken reveals nothing."""
     compared: list[tuple[bytes, bytes]] = []
     real = hmac.compare_digest
 

@@ -20,7 +20,7 @@ TWO = PyJWK(jwk(rsa_key("second"), "two"), "RS256")
 
 
 class Server:
-    """A key server that the test turns on and off, and a clock that stands still."""
+    """A key server that the test turns on and off, and a clock that the test sets."""
 
     def __init__(self, *names: str) -> None:
         self.now = 1000.0
@@ -66,7 +66,7 @@ def test_keys_are_fetched_once_and_kept() -> None:
 
 
 def test_a_new_key_is_fetched_when_it_is_first_used() -> None:
-    """Rotation: the new one opens at once, and the old one as long as the issuer has it."""
+    """Rotation: the new key is accepted at once, and the old one as long as the issuer has it."""
     server = Server("one")
     keys = server.keys()
     keys.find("one")
@@ -124,7 +124,7 @@ def test_a_key_server_that_is_down_is_not_a_verdict() -> None:
 
 
 def test_what_is_known_counts_for_an_hour_while_the_key_server_is_down() -> None:
-    """A key that was fetched opens; one that was not is not a verdict, even if it was called unknown before."""
+    """A fetched key is accepted; for another there is no verdict, even if it was unknown before."""
     server = Server("one")
     keys = server.keys()
     keys.find("one")
@@ -237,7 +237,7 @@ class Slow(Server):
         return super().fetch(seconds)
 
     def keys(self) -> Keys:
-        """What stands before it; each look at the clock is counted."""
+        """The cached keys of the server; each reading of the clock is counted."""
 
         def monotonic() -> float:
             self.looks.release()

@@ -83,11 +83,11 @@ def verdict(sent: str, by: TokenVerifier | None = None) -> type[AutostopError] |
 
 
 def good(**changes: Any) -> str:
-    """A token that opens, but for the changes."""
+    """A valid token, but for the changes."""
     return token(claims(**changes), rsa_key("first"))
 
 
-# --- what opens
+# --- accepted tokens
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_token_of_the_issuer_opens(entry: Any, alg: str) -> None:
 
 
 def test_pyjwts_own_tokens_and_ours_are_the_same_thing() -> None:
-    """What its high-level call makes opens here, and what opens here is read by it."""
+    """Its tokens are accepted here, and it accepts ours."""
     sent = jwt.encode(claims(), rsa_key("first"), algorithm="RS256", headers={"kid": "one"})
     assert verdict(sent) is None
     read = jwt.decode(good(), rsa_key("first").public_key(), ["RS256"], audience=AUDIENCE, issuer=ISSUER)

@@ -31,7 +31,7 @@ def issuer() -> Iterator[Issuer]:
 
 
 def credentials(issuer: Issuer, key: str = "first", kid: str = "one", **changes: Any) -> dict[str, str]:
-    """The header with a token that opens now, but for the changes."""
+    """The header with a token that is valid now, but for the changes."""
     now = int(time.time())
     content = claims(**{"iss": issuer.url, "iat": now, "nbf": now, "exp": now + 600, **changes})
     return bearer(token(content, rsa_key(key), kid))
@@ -126,7 +126,7 @@ def test_events_at_once_fetch_keys_once(cloud: Simulator, start_function: StartF
 
 
 def test_keys_rotate_under_a_running_function(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
-    """The new key opens with its first token, and the old one still does."""
+    """The new key is accepted with its first token, and the old one still is."""
     function = start_function(cloud, **issuer.environ())
     servers = [cloud.add_server() for _ in range(3)]
     assert function.send({"server_ids": servers[:1]}, headers=credentials(issuer)).status_code == 200

@@ -258,7 +258,7 @@ def test_both_halves_of_a_surrogate_pair_are_one_character() -> None:
 
 @pytest.mark.parametrize("name", ["specversion", "id", "source", "type"])
 def test_one_required_header_is_enough_to_be_a_binary_event(name: str) -> None:
-    """Who sends one ce- header meant an event, and gets all violations."""
+    """A single ce- header marks an event, which gets all violations."""
     message = {f"ce-{name}": "1.0"}, b""
     assert {at for at, _ in violations(message)} == {"specversion", "id", "source", "type"} - {name}
 
@@ -313,7 +313,7 @@ def test_an_event_that_is_not_an_object_is_one_violation(document: object) -> No
     ],
 )
 def test_base64_data_is_read(raw: bytes, content_type: str | None, data: object) -> None:
-    """data_base64 is read as its content type says."""
+    """`data_base64` is read by its content type."""
     found = single(structured(event(data_base64=base64.b64encode(raw).decode(), datacontenttype=content_type)))
     assert (found.data, found.violations) == (data, ())
 
@@ -332,7 +332,7 @@ def test_base64_of_what_is_not_json_is_refused() -> None:
 
 
 def test_only_one_form_of_data_may_be_there() -> None:
-    """Data beside data_base64 says two things."""
+    """`data` beside `data_base64` is ambiguous."""
     document = event(data={}, data_base64="e30=")
     assert violations(structured(document)) == [("data_base64", "must not be beside data")]
 
@@ -348,7 +348,7 @@ def test_a_batch_keeps_its_order() -> None:
 
 
 def test_violations_of_a_batch_say_which_member() -> None:
-    """A member's place stands before each of its violations."""
+    """The place of a member precedes each of its violations."""
     delivery = decode(*batch(event(), event(id=None, time="x"), 5))
     assert [violation.at for found in delivery.events for violation in found.violations] == [
         "[1].id",

@@ -88,7 +88,7 @@ def test_an_empty_batch_is_nothing_to_act_on() -> None:
 
 @pytest.mark.parametrize("bad", [event(id=None), event(data={"server_ids": ["x"]}), event(type="other"), 5, None, []])
 def test_one_malformed_member_refuses_the_batch(bad: object) -> None:
-    """Nothing of the batch is done, and the answer says which member is to blame."""
+    """Nothing of the batch is done, and the answer names the member."""
     fake = FakeHandler()
     found = faults_of(call_endpoint(batch(event(id="a"), bad, event(id="b")), fake))
     assert fake.requests == []
@@ -234,7 +234,7 @@ def test_nothing_is_echoed(message: Message, method: str) -> None:
 
 
 def test_an_origin_that_is_refused_is_not_repeated() -> None:
-    """The handshake's refusal has no word of who asked."""
+    """The refusal of the handshake does not repeat the origin."""
     answer = call_endpoint(({}, b""), method="OPTIONS", headers={"webhook-request-origin": MARK})
     assert answer.status == 403
     assert MARK.encode() not in answer.body

@@ -133,7 +133,7 @@ def test_an_absurd_length_is_refused(process: FunctionProcess, length: str) -> N
 
 
 def test_a_body_shorter_than_announced_is_503(process: FunctionProcess) -> None:
-    """Who was cut off may send the event again."""
+    """The event can be sent again."""
     answer = process.exchange(request(headers={**EVENT_HEADERS, "Content-Length": "100"}, body=MARK.encode()))
     assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:body-incomplete"
     assert b"\r\nRetry-After: " in answer
@@ -158,7 +158,7 @@ def test_broken_chunks_are_refused(process: FunctionProcess, body: bytes) -> Non
 
 @pytest.mark.parametrize("body", [b"", b"5", b"5\r\nabc", b"2\r\n{}", b"2\r\n{}\r\n0\r\n"])
 def test_chunks_that_end_too_early_are_503(process: FunctionProcess, body: bytes) -> None:
-    """The event may come again: the connection ended in its body."""
+    """The event can be sent again: the connection ended in its body."""
     answer = process.exchange(request(headers={**EVENT_HEADERS, "Transfer-Encoding": "chunked"}, body=body))
     assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:body-incomplete"
 
@@ -193,7 +193,7 @@ def test_what_is_not_http_is_400_and_not_quoted(process: FunctionProcess, head: 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"\x16\x03\x01\x02\x00", b"GET", b"POST / HTTP/1.1\r\nHost"])
 def test_half_a_request_gets_nothing_worse_than_400(process: FunctionProcess, sent: bytes) -> None:
-    """Who hangs up in the middle may get no answer at all, and the next caller is served."""
+    """A client that disconnects may get no answer, and the next one is served."""
     assert statuses(process.exchange(sent)) in ([], [400])
     assert statuses(process.exchange(request("GET", "/healthz"))) == [200]
 
@@ -371,7 +371,7 @@ def test_a_body_that_breaks_off_has_its_answer(failure: Exception, status: int, 
 
 
 class Exchanged(io.BytesIO):
-    """A body as gunicorn's worker provides it; its `exchange` writes down what it is asked for."""
+    """A body as gunicorn's worker provides it; its `exchange` records the calls."""
 
     received = 7.0
 

@@ -1,4 +1,4 @@
-"""Texts that people type or paste into a chat, by kind, and what each asks for.
+"""Texts that people type or paste into a chat, by kind, each with its command.
 
 In the texts and the outcomes A, B and C stand for ids. An outcome is `stop` or `plan` and the servers, or `refused`.
 """

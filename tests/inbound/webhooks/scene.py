@@ -1,4 +1,4 @@
-"""An endpoint with producers behind it, a clock that stands still, and a sink that writes down what it is given."""
+"""An endpoint with producers, a clock that is set, and a sink that records what it receives."""
 
 from __future__ import annotations
 
@@ -156,9 +156,6 @@ def _as_sent(stamp: datetime) -> datetime:
 def json_of(answer: Answer) -> Any:
     """An answer's JSON."""
     return json.loads(answer.body)
-
-
-says = json_of
 
 
 def refused(answer: Answer, status: int) -> Any:

@@ -199,7 +199,7 @@ def test_a_redelivery_has_the_same_id() -> None:
     ],
 )
 def test_another_notification_has_another_id(alerts: list[Any], changes: dict[str, Any]) -> None:
-    """Another server, another start, another group; and a repeat, where the producer says that it is one."""
+    """Another server, another start, another group; and a repeat, where the producer marks it as one."""
     first, other = ids(([alert(ONE)], {}), (alerts, changes))
     assert first != other
 
@@ -246,7 +246,7 @@ def test_the_token_is_taken_as_bearer_or_password(credentials: Callable[[str], d
     ],
 )
 def test_any_other_credentials_are_401(headers: dict[str, str]) -> None:
-    """Nothing is handed on, and nothing of the body is looked at before."""
+    """Nothing is handed on, and the body is not read before."""
     here = scene()
     refused(here.post("/alertmanager", group(alert(ONE)), headers), 401)
     refused(here.post("/alertmanager", b"no json", headers), 401)

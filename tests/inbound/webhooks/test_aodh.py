@@ -64,7 +64,7 @@ def test_the_instance_of_the_event_is_stopped() -> None:
 
 
 def test_the_other_name_of_the_trait_counts_for_servers_only() -> None:
-    """In an event about a volume it is the volume's id; beside the documented name it is not looked at."""
+    """In an event about a volume it is the volume's id; beside the documented name it is ignored."""
     here = scene()
     send(here, notification([["resource_id", 1, ONE]]))
     assert here.only().server_ids == (ONE,)

@@ -1,4 +1,4 @@
-"""Approvals from chats: the typed command, the buttons of Slack and Mattermost, who may, and what is answered."""
+"""Approvals from chats: the typed command, the buttons of Slack and Mattermost, allowed users, responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.inbound.webhooks import test_mattermost as mattermost
 from tests.inbound.webhooks import test_rocketchat as rocketchat
 from tests.inbound.webhooks import test_slack as slack
 from tests.inbound.webhooks import test_teams as teams
-from tests.inbound.webhooks.scene import FORM, JSON, ONE, TWO, Scene, flip, form, fresh_secret, refused, says
+from tests.inbound.webhooks.scene import FORM, JSON, ONE, TWO, Scene, flip, form, fresh_secret, json_of, refused
 from tests.inbound.webhooks.test_slack_sdk import Still
 from tests.settings.environments import violations
 from tests.support.sink_server import Say, SinkServer
@@ -33,9 +33,9 @@ KEY = fresh_secret()
 
 
 def test_an_approval_that_is_typed_is_handed_on() -> None:
-    """With the token as it is and the identity of the user; the first answer says no more than that."""
+    """With the token as it is and the identity of the user; the first response has no more than that."""
     here = slack.scene()
-    words = slack.said(slack.send(here, f"approve {TOKEN}"))
+    words = slack.shown(slack.send(here, f"approve {TOKEN}"))
     request = here.only()
     assert (request.type, request.plan, request.approved_by) == (STOP_APPROVED, TOKEN, f"slack:T0001/{slack.USER}")
     assert (request.server_ids, request.requester, request.approval) == ((), None, None)
@@ -53,10 +53,10 @@ def test_an_approval_that_is_typed_is_handed_on() -> None:
         (f"aprove {TOKEN}", "x"),
     ],
 )
-def test_what_is_no_approval_is_not_handed_on(text: str, kind: str) -> None:
+def test_what_is_not_an_approval_is_not_handed_on(text: str, kind: str) -> None:
     """The grammar is closed."""
     here = slack.scene()
-    assert "Not understood" in slack.said(slack.send(here, text)), kind
+    assert "Not understood" in slack.shown(slack.send(here, text)), kind
     assert here.handed == []
 
 
@@ -89,9 +89,9 @@ def test_a_stop_names_its_requester() -> None:
 
 @pytest.mark.parametrize("approver", Approver)
 def test_stops_from_chats_may_need_an_approval(approver: Approver) -> None:
-    """A plan needs none, and the first answer says what comes."""
+    """A plan needs none, and the first response announces it."""
     here = slack.scene(AUTOSTOP_CHAT_APPROVAL=approver.value)
-    assert "needs an approval" in slack.said(slack.send(here))
+    assert "needs an approval" in slack.shown(slack.send(here))
     slack.send(here, f"plan {ONE}", trigger_id="2")
     slack.send(here, f"approve {TOKEN}", trigger_id="3")
     assert [request.approval for request in here.handed] == [approver, None, None]
@@ -99,9 +99,9 @@ def test_stops_from_chats_may_need_an_approval(approver: Approver) -> None:
 
 @pytest.mark.parametrize("text", [f"approve {TOKEN}", f"stop {ONE}"])
 def test_without_an_identity_nothing_is_handed_on_that_needs_one(text: str) -> None:
-    """A request of nobody could be approved by anybody."""
+    """A request without a requester could be approved by its author."""
     here = slack.scene(AUTOSTOP_CHAT_APPROVAL="other")
-    assert "who you are" in slack.said(slack.send(here, text, team_id=""))
+    assert "who you are" in slack.shown(slack.send(here, text, team_id=""))
     assert here.handed == []
 
 
@@ -214,16 +214,16 @@ def test_a_click_of_the_requester_leaves_the_buttons_for_others(responses: SinkS
     here = clicking(responses)
     press(here, click(f"{origin(responses)}/actions/x", value=token))
     assert here.handed == []
-    (told,) = responses.got
-    assert told.data["replace_original"] is False
-    assert "another person" in told.data["text"]
+    (response,) = responses.got
+    assert response.data["replace_original"] is False
+    assert "another person" in response.data["text"]
     other = issue(replace(plan, requester="slack:T0001/U9"), [KEY.encode()], "/bms-autostop")
     press(here, click(f"{origin(responses)}/actions/x", value=other))
     assert here.only().plan == other
 
 
 def test_a_click_on_discard_hands_nothing_on(responses: SinkServer) -> None:
-    """It takes the buttons away, and says that the token is still valid."""
+    """It removes the buttons, and states that the token is still valid."""
     here = clicking(responses)
     press(here, click(f"{origin(responses)}/actions/x", ButtonAction.DISCARD, "plan"))
     assert here.handed == []
@@ -247,12 +247,12 @@ def test_a_click_on_discard_hands_nothing_on(responses: SinkServer) -> None:
     ],
 )
 def test_other_clicks_hand_nothing_on_and_leave_the_message(responses: SinkServer, changes: dict[str, Any]) -> None:
-    """The allow-lists apply, and who clicked alone is told."""
+    """The allow-lists apply, and only the author of the click gets the response."""
     here = clicking(responses)
     assert press(here, click(f"{origin(responses)}/actions/x", **changes)).status == 200
     assert here.handed == []
-    (told,) = responses.got
-    assert (told.data["replace_original"], told.data["response_type"]) == (False, "ephemeral")
+    (response,) = responses.got
+    assert (response.data["replace_original"], response.data["response_type"]) == (False, "ephemeral")
 
 
 @pytest.mark.parametrize("kind", ["view_submission", "shortcut", "message_action", "", None])
@@ -296,9 +296,9 @@ def test_a_click_that_is_not_handed_on_can_be_made_again(responses: SinkServer) 
     """The buttons stay."""
     here = slack.scene(AUTOSTOP_SLACK_HOSTS=origin(responses), down=True)
     press(here, click(f"{origin(responses)}/actions/x"))
-    (told,) = responses.got
-    assert told.data["replace_original"] is False
-    assert "NOT handed on" in told.data["text"]
+    (response,) = responses.got
+    assert response.data["replace_original"] is False
+    assert "NOT handed on" in response.data["text"]
 
 
 # --- Mattermost's buttons ---
@@ -328,9 +328,9 @@ def buttons(**environ: str) -> Scene:
 
 
 def test_a_click_in_mattermost_is_an_approval_and_takes_the_buttons_away() -> None:
-    """Our MAC in the context is the proof."""
+    """Our MAC in the context authenticates it."""
     here = buttons()
-    answer = says(here.post("/mattermost", action(), JSON))
+    answer = json_of(here.post("/mattermost", action(), JSON))
     assert (here.only().plan, here.only().approved_by) == (TOKEN, f"mattermost:{mattermost.USER}")
     assert answer["update"]["props"] == {}
     assert "handed on" in answer["update"]["message"]
@@ -339,7 +339,7 @@ def test_a_click_in_mattermost_is_an_approval_and_takes_the_buttons_away() -> No
 def test_a_click_on_discard_in_mattermost_hands_nothing_on() -> None:
     """It takes the buttons away."""
     here = buttons()
-    answer = says(here.post("/mattermost", action(ButtonAction.DISCARD, "plan"), JSON))
+    answer = json_of(here.post("/mattermost", action(ButtonAction.DISCARD, "plan"), JSON))
     assert here.handed == []
     assert "Nothing was sent" in answer["update"]["message"]
 
@@ -357,7 +357,7 @@ def test_a_click_on_discard_in_mattermost_hands_nothing_on() -> None:
     ],
 )
 def test_a_context_that_is_not_ours_is_401(context: dict[str, str]) -> None:
-    """Whoever reaches the address could make one up, also with a token of Mattermost's beside it."""
+    """Who reaches the URL could forge one, also with a token of Mattermost's beside it."""
     here = buttons()
     assert refused(here.post("/mattermost", action(context=context), JSON), 401)
     assert refused(here.post("/mattermost", action(context=context, token=mattermost.TOKEN), JSON), 401)
@@ -365,7 +365,7 @@ def test_a_context_that_is_not_ours_is_401(context: dict[str, str]) -> None:
 
 
 def test_without_a_key_every_click_is_401() -> None:
-    """Nothing could prove one."""
+    """No click could be authenticated."""
     here = mattermost.scene()
     assert refused(here.post("/mattermost", action(), JSON), 401)
 
@@ -374,6 +374,6 @@ def test_without_a_key_every_click_is_401() -> None:
 def test_strangers_clicks_in_mattermost_hand_nothing_on(changes: dict[str, str]) -> None:
     """The allow-lists apply; the message stays."""
     here = buttons()
-    answer = says(here.post("/mattermost", action(**changes), JSON))
+    answer = json_of(here.post("/mattermost", action(**changes), JSON))
     assert here.handed == []
     assert set(answer) == {"ephemeral_text"}

@@ -95,7 +95,7 @@ def test_a_malformed_id_is_400(id_: object) -> None:
 
 @pytest.mark.parametrize("schema", ["Microsoft.Insights/activityLogs", None, 5])
 def test_another_schema_is_400(schema: object) -> None:
-    """The old ones differ from alert type to alert type; the answer says what to do."""
+    """The old ones differ from alert type to alert type; the violation states what to do."""
     here = scene()
     found = refused(send(here, {**alert(), "schemaId": schema}), 400)
     assert found["faults"][0]["at"] == "schemaId"

@@ -25,7 +25,7 @@ NAMES = {ONE: "A", TWO: "B", THREE: "C"}
 
 
 class Chats:
-    """`receive_webhook` with all four chats switched on, and the sink behind it."""
+    """`receive_webhook` with all four chats switched on, and its sink."""
 
     def __init__(self, url: str, sink: SinkServer) -> None:
         self._url = url
@@ -185,7 +185,7 @@ def test_all_chats_without_html_read_the_same(chats: Chats, text: str, outcome: 
     ],
 )
 def test_the_name_of_the_command_counts(chats: Chats, command: str, text: str, outcome: str) -> None:
-    """Its verb may be left out, no other may be typed, and one that only plans asks for nothing but dry runs."""
+    """Its verb may be left out, no other may be typed, and with one that only plans, only dry runs can be requested."""
     assert chats.slack(filled_in(text), command)[0] == outcome
     assert chats.mattermost(filled_in(text), command)[0] == outcome
 
@@ -218,7 +218,7 @@ def test_the_name_of_the_command_counts(chats: Chats, command: str, text: str, o
 def test_a_message_must_begin_with_its_trigger_word(
     chats: Chats, path: str, trigger: str, text: str, outcome: str
 ) -> None:
-    """What stands before a trigger word that may stand anywhere is not guessed at."""
+    """Text before a trigger word that may be anywhere is refused."""
     got, answer = chats.post(path, filled_in(text), trigger)
     assert got == outcome
     assert ("Not understood" in answer) == (outcome == REFUSED)

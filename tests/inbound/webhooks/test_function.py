@@ -82,7 +82,7 @@ def test_the_whole_chain_stops_a_server(serve: Serve, cloud: Simulator) -> None:
 
 @pytest.mark.parametrize("shown", [Say(400), Say(403), Say(302, {"Location": "http://127.0.0.1:1/"})])
 def test_a_sink_that_refuses_is_503(serve: Serve, shown: Say) -> None:
-    """Asked once, and the producer is asked to send again."""
+    """One attempt, and a 503 to the producer."""
     with SinkServer(shown) as sink:
         url = webhook(serve, sink.url)
         answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN), timeout=30)
@@ -136,7 +136,7 @@ CHAT_TOKEN = fresh_secret()
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have producers wait for a second, and a sink that is asked again for less."""
+    """Producers that wait for a second, and a sink with attempts for less."""
     monkeypatch.setattr("handler.outbound.sink._ATTEMPT_TIMEOUT", 0.1)
     monkeypatch.setattr("handler.inbound.webhooks.rocketchat.RocketChat.patience", 1.0)
     monkeypatch.setattr("handler.inbound.webhooks.model.Alarm.patience", 1.0)
@@ -197,7 +197,7 @@ def test_a_chat_reads_that_a_command_may_have_been_taken(serve: Serve, reply: Sa
 def test_a_command_to_a_slow_sink_is_posted_once_and_stops_its_server_once(
     serve: Serve, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer comes in time, `stop_servers` goes on, and is not asked again."""
+    """The response is in time, `stop_servers` continues, and there is no second attempt."""
     impatient(monkeypatch)
     server = cloud.add_server(id=ONE, power_off_delay=600.0)
     with SinkServer() as results:

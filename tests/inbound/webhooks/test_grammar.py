@@ -1,4 +1,4 @@
-"""The chat grammar: what it understands, and what no text can make of it."""
+"""The chat grammar: what it understands, and what no text can achieve."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_what_is_not_understood_is_quoted(text: str, quoted: str) -> None:
 @pytest.mark.parametrize("verb", ["stop", "plan", "keep", "release", "approve", "help", "halt"])
 @pytest.mark.parametrize("name", ["", "/bms-stop", "/bms-plan", "/bms-keep", "/bms-keep-dry-run"])
 def test_the_example_is_understood_and_stops_nothing(verb: str, name: str) -> None:
-    """Also by who copies it as it is."""
+    """Also if it is copied unchanged."""
     found = parse(f"{verb} ?", name)
     assert isinstance(found, NotUnderstood)
     example = parse(found.example, name)
@@ -193,7 +193,7 @@ def commands(draw: st.DrawFn, *, real_stops: bool = False) -> Typed:
     """A text that follows the grammar.
 
     Args:
-        real_stops: only stops that are no dry runs.
+        real_stops: only stops that are not dry runs.
     """
     listed, ids = draw(id_lists())
     reason = draw(st.sampled_from(("", *REASONS)))
@@ -333,7 +333,7 @@ def _as_read(text: str) -> str:
 
 
 def _cannot_stop_more_than_it_lists(text: str, name: str) -> None:
-    """Assert of a text that it is no stop, or a dry run, or a stop of the ids that stand whole in its list."""
+    """Assert of a text that it is not a stop, or a dry run, or a stop of the ids that stand whole in its list."""
     found = parse(text, name)
     if not isinstance(found, StopCommand) or found.dry_run:
         return
@@ -395,7 +395,7 @@ def test_nothing_added_to_a_command_makes_it_stop_more(typed: Typed, data: st.Da
 def test_a_command_with_something_like_a_dry_run_in_it_stops_nothing(
     typed: Typed, dry_run: str, glue: str, data: st.DataObject
 ) -> None:
-    """Wherever it stands, in the reason as well."""
+    """Wherever it is, in the reason as well."""
     words = re.split("(\\s+)", typed.text)
     at = data.draw(st.integers(0, len(words)))
     text = "".join([*words[:at], glue, dry_run, glue, *words[at:]])

@@ -21,7 +21,7 @@ SENT = datetime.fromtimestamp(test_slack.SENT, UTC)
 def typed(text: str, **environ: str) -> tuple[Scene, str]:
     """A command of Slack, and what its user reads."""
     here = test_slack.scene(**environ)
-    return here, test_slack.said(test_slack.send(here, text))
+    return here, test_slack.shown(test_slack.send(here, text))
 
 
 def asked(here: Scene) -> KeepRequest:
@@ -100,7 +100,7 @@ def test_what_is_not_understood_is_not_handed_on(text: str) -> None:
 def test_a_stranger_may_not_keep() -> None:
     """The lists are those of a stop."""
     here = test_slack.scene()
-    reply = test_slack.said(test_slack.send(here, f"keep {ONE} 2h", user_id="U9"))
+    reply = test_slack.shown(test_slack.send(here, f"keep {ONE} 2h", user_id="U9"))
     assert here.kept == []
     assert "AUTOSTOP_SLACK_USERS" in reply
 
@@ -108,7 +108,7 @@ def test_a_stranger_may_not_keep() -> None:
 def test_a_sink_that_does_not_take_it_is_reported() -> None:
     """In words."""
     here = test_slack.scene(down=True)
-    reply = test_slack.said(test_slack.send(here, f"keep {ONE} 2h"))
+    reply = test_slack.shown(test_slack.send(here, f"keep {ONE} 2h"))
     assert "But it was NOT handed on" in reply
 
 

@@ -1,4 +1,4 @@
-"""Mattermost: commands and outgoing webhooks, the token, the window, who may."""
+"""Mattermost: commands and outgoing webhooks, the token, the window, the allowed users and channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import FORM, JSON, NOW, ONE, TWO, Scene, flip, form, fresh_secret, refused, says
+from tests.inbound.webhooks.scene import FORM, JSON, NOW, ONE, TWO, Scene, flip, form, fresh_secret, json_of, refused
 
 TOKEN, OLD_TOKEN = fresh_secret(), fresh_secret()
 USER, CHANNEL = "c3a4cqe3dfy6dgopqt8ai3hydh", "fukuanbpnpy7fqaus5dqn7oyxw"
@@ -69,11 +69,11 @@ def type_(here: Scene, text: str = f"stop {ONE}", header: str | None = f"Token {
     return here.post("/mattermost", form(command(text, **changes)), headers)
 
 
-def said(answer: Answer, kind: str = "ephemeral") -> str:
+def shown(answer: Answer, kind: str = "ephemeral") -> str:
     """What is read."""
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/json"
-    document = says(answer)
+    document = json_of(answer)
     assert document["response_type"] == kind
     text: str = document["text"]
     assert "stopped" not in text
@@ -81,21 +81,21 @@ def said(answer: Answer, kind: str = "ephemeral") -> str:
 
 
 def test_a_command_is_handed_on() -> None:
-    """At the time of its receipt, since it says none; the answer is for who typed it."""
+    """Its time is that of receipt, since it has none; the response is for its author."""
     here = scene()
-    told = said(type_(here, f"stop {ONE} {TWO} because too hot"))
+    answer = shown(type_(here, f"stop {ONE} {TWO} because too hot"))
     request = here.only()
     assert (request.server_ids, request.reason, request.id) == ((ONE, TWO), "too hot", "dGVzdC1vbmx5")
     assert (request.time, request.source) == (NOW, "/bms-autostop/mattermost")
     assert request.reply_to == "https://mm.example/hooks/commands/testonly"
     assert request.requested_by == f"ada {USER} in ops {CHANNEL} (Mattermost)"
-    assert told.startswith(f"Understood: stop 2 servers: {ONE}, {TWO}. Reason: `too hot`. The request was handed on.")
+    assert answer.startswith(f"Understood: stop 2 servers: {ONE}, {TWO}. Reason: `too hot`. The request was handed on.")
 
 
 def test_ids_alone_are_enough_for_a_command_that_says_stop() -> None:
     """As the command may have a verb for a name."""
     here = scene()
-    said(type_(here, ONE, command="/bms-stop"))
+    shown(type_(here, ONE, command="/bms-stop"))
     assert here.only().server_ids == (ONE,)
 
 
@@ -108,7 +108,7 @@ def test_a_post_is_handed_on(as_json: bool) -> None:
     else:
         fields = {name: str(value) for name, value in post(timestamp=SENT).items()}
         answer = here.post("/mattermost", form(fields), FORM)
-    assert "handed on" in said(answer, "comment")
+    assert "handed on" in shown(answer, "comment")
     request = here.only()
     assert (request.server_ids, request.id) == ((ONE,), "jq4b8mh3x7fktnxk8oyzbgwtmr")
     assert request.time == datetime.fromtimestamp(SENT + (0.25 if as_json else 0), UTC)
@@ -118,18 +118,18 @@ def test_a_post_is_handed_on(as_json: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "trigger"), [(f"BMS plan {ONE}", "bms"), (f"plan {ONE}", ""), (f"bms, plan {ONE}", "bms,")]
 )
-def test_the_trigger_word_is_no_part_of_the_command(text: str, trigger: str) -> None:
+def test_the_trigger_word_is_not_part_of_the_command(text: str, trigger: str) -> None:
     """Whichever it is, and if there is none."""
     here = scene()
-    said(here.post("/mattermost", post(text, trigger_word=trigger), JSON), "comment")
+    shown(here.post("/mattermost", post(text, trigger_word=trigger), JSON), "comment")
     assert here.only().dry_run is True
 
 
 def test_stop_may_be_the_trigger_word() -> None:
     """Then it is still the verb."""
     here = scene()
-    said(here.post("/mattermost", post(f"stop {ONE}", trigger_word="stop"), JSON), "comment")
-    said(here.post("/mattermost", post("stops working, see ticket", trigger_word="stop"), JSON), "comment")
+    shown(here.post("/mattermost", post(f"stop {ONE}", trigger_word="stop"), JSON), "comment")
+    shown(here.post("/mattermost", post("stops working, see ticket", trigger_word="stop"), JSON), "comment")
     assert here.only().server_ids == (ONE,)
 
 
@@ -137,7 +137,7 @@ def test_stop_may_be_the_trigger_word() -> None:
 def test_only_the_named_people_may_post(who: dict[str, str]) -> None:
     """As with commands."""
     here = scene()
-    said(here.post("/mattermost", post(**who), JSON), "comment")
+    shown(here.post("/mattermost", post(**who), JSON), "comment")
     assert here.handed == []
 
 
@@ -188,9 +188,9 @@ def test_any_other_token_in_the_body_is_401(token: str) -> None:
 def test_a_token_in_either_place_is_enough() -> None:
     """And the old one counts while both are set."""
     here = scene()
-    said(type_(here, token=""))
-    said(type_(here, header=None))
-    said(type_(here, header=f"token {OLD_TOKEN}", token=OLD_TOKEN))
+    shown(type_(here, token=""))
+    shown(type_(here, header=None))
+    shown(type_(here, header=f"token {OLD_TOKEN}", token=OLD_TOKEN))
     assert len(here.handed) == 3
 
 

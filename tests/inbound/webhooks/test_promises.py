@@ -338,7 +338,7 @@ def test_a_body_that_should_authenticate_and_cannot_be_read_is_401(path: str, bo
 
 
 def text_of(answer: Any) -> str:
-    """Return what a person reads, which never says that a server was stopped."""
+    """Return the text that a person reads, which never states that a server was stopped."""
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/json"
     text: str = json_of(answer)["text"]

@@ -1,4 +1,4 @@
-"""Rocket.Chat: the token, the window, bots and edits, who may."""
+"""Rocket.Chat: the token, the window, bots and edits, the allowed users and channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, TWO, Scene, flip, fresh_secret, refused, says
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, TWO, Scene, flip, fresh_secret, json_of, refused
 
 TOKEN, OLD_TOKEN = fresh_secret(), fresh_secret()
 
@@ -46,10 +46,10 @@ def send(here: Scene, text: str = f"!bms stop {ONE}", **changes: Any) -> Answer:
     return here.post("/rocketchat", message(text, **changes), JSON)
 
 
-def said(answer: Answer) -> str:
+def shown(answer: Answer) -> str:
     """What is posted."""
     assert answer.status == 200
-    document = says(answer)
+    document = json_of(answer)
     assert list(document) == ["text"]
     text: str = document["text"]
     assert "stopped" not in text
@@ -59,17 +59,17 @@ def said(answer: Answer) -> str:
 def test_a_message_is_handed_on() -> None:
     """With its own id and time."""
     here = scene()
-    told = said(send(here, f"!bms stop {ONE} {TWO} because too hot"))
+    reported = shown(send(here, f"!bms stop {ONE} {TWO} because too hot"))
     request = here.only()
     assert (request.server_ids, request.reason, request.id) == ((ONE, TWO), "too hot", "nDPoZ3mKPPBKwMpMH")
     assert request.time == datetime(2026, 11, 20, 18, 0, 0, 250000, UTC)
     assert (request.source, request.reply_to) == ("/bms-autostop/rocketchat", None)
     assert request.requested_by == "ada rocketAda in general GENERAL (Rocket.Chat)"
-    assert told.startswith("Understood: stop 2 servers")
+    assert reported.startswith("Understood: stop 2 servers")
 
 
 @pytest.mark.parametrize("bot", [True, {"i": "abc"}, "yes", 1])
-def test_bots_are_passed_over_without_a_word(bot: object) -> None:
+def test_bots_are_ignored_without_a_response(bot: object) -> None:
     """Or the answer to this webhook would be answered too."""
     here = scene()
     answer = send(here, bot=bot)
@@ -79,7 +79,7 @@ def test_bots_are_passed_over_without_a_word(bot: object) -> None:
 def test_an_edit_does_nothing_and_says_so() -> None:
     """It has the id of the message that may have done something already."""
     here = scene()
-    assert "edited" in said(send(here, isEdited=True))
+    assert "edited" in shown(send(here, isEdited=True))
     assert here.handed == []
 
 

@@ -1,4 +1,4 @@
-"""Slack: the signature, the window, who may, and what is answered."""
+"""Slack: the signature, the window, the allowed users and channels, and the responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import FORM, NOW, ONE, TWO, Scene, form, fresh_secret, mac, says
+from tests.inbound.webhooks.scene import FORM, NOW, ONE, TWO, Scene, form, fresh_secret, json_of, mac
 
 SECRET = fresh_secret()
 USER, CHANNEL = "U2147483697", "C2147483705"
@@ -36,7 +36,7 @@ def fields(text: str = f"stop {ONE}", **changes: Any) -> dict[str, str]:
 
 
 def signed(body: bytes, at: int = SENT, secret: str = SECRET) -> dict[str, str]:
-    """The headers that prove a body."""
+    """The headers that authenticate a body."""
     return {
         **FORM,
         "X-Slack-Request-Timestamp": str(at),
@@ -60,11 +60,11 @@ def send(here: Scene, text: str = f"stop {ONE}", at: int = SENT, **changes: Any)
     return here.post("/slack", body, signed(body, at))
 
 
-def said(answer: Answer) -> str:
-    """What the person reads, and nobody else."""
+def shown(answer: Answer) -> str:
+    """The text that its author alone reads."""
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/json"
-    document = says(answer)
+    document = json_of(answer)
     assert document["response_type"] == "ephemeral"
     text: str = document["text"]
     assert "stopped" not in text
@@ -74,7 +74,7 @@ def said(answer: Answer) -> str:
 def test_a_command_is_handed_on() -> None:
     """With the signed time, the use of the command as id, and the URL for later answers."""
     here = scene()
-    told = said(send(here, f"stop {ONE} {TWO} because R&amp;D is done"))
+    reported = shown(send(here, f"stop {ONE} {TWO} because R&amp;D is done"))
     request = here.only()
     assert (request.server_ids, request.reason, request.dry_run) == ((ONE, TWO), "R&D is done", False)
     assert request.id == "13345224609.738474920.8088930838d88f008e0"
@@ -82,7 +82,7 @@ def test_a_command_is_handed_on() -> None:
     assert request.source == "/bms-autostop/slack"
     assert request.requested_by == f"ada {USER} in ops {CHANNEL} (Slack)"
     assert request.reply_to == "https://hooks.slack.example/commands/T0001/1234567890/test"
-    assert told == (
+    assert reported == (
         f"Understood: stop 2 servers: {ONE}, {TWO}. Reason: `R\uff06D is done`. "
         "The request was handed on. The result comes later."
     )
@@ -91,15 +91,15 @@ def test_a_command_is_handed_on() -> None:
 def test_ids_alone_are_enough_for_a_command_that_says_stop() -> None:
     """As an app with a command of its own for each verb sends it."""
     here = scene()
-    said(send(here, f"{ONE} {TWO}", command="/bms-stop"))
+    shown(send(here, f"{ONE} {TWO}", command="/bms-stop"))
     assert here.only().server_ids == (ONE, TWO)
 
 
 @pytest.mark.parametrize("text", [f"plan {ONE}", f"stop {ONE} --dry-run"])
-def test_a_rehearsal_is_told_as_one(text: str) -> None:
-    """Nobody has to guess whether the power will be cut."""
+def test_a_dry_run_is_reported_as_one(text: str) -> None:
+    """It is clear whether the power will be cut."""
     here = scene()
-    assert "plan (dry run) 1 server" in said(send(here, text))
+    assert "plan (dry run) 1 server" in shown(send(here, text))
     assert here.only().dry_run is True
 
 
@@ -114,9 +114,9 @@ def test_many_servers_stay_readable() -> None:
     """The answer lists the first ten."""
     here = scene()
     ids = [f"{n:08x}-0000-4000-8000-000000000000" for n in range(25)]
-    told = said(send(here, f"stop {' '.join(ids)}"))
-    assert f"{ids[9]} and 15 more." in told
-    assert ids[10] not in told
+    reported = shown(send(here, f"stop {' '.join(ids)}"))
+    assert f"{ids[9]} and 15 more." in reported
+    assert ids[10] not in reported
     assert here.only().server_ids == tuple(ids)
 
 
@@ -154,8 +154,8 @@ def test_without_a_trigger_the_signature_stands_in() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "javascript:alert(1)", "ftp://x/", "https://x/" + "y" * 2050, "https://[::1", "x"])
-def test_what_is_no_url_is_not_answered_to(url: str) -> None:
+def test_what_is_not_a_url_is_not_answered_to(url: str) -> None:
     """The request goes on without it."""
     here = scene()
-    said(send(here, response_url=url))
+    shown(send(here, response_url=url))
     assert here.only().reply_to is None

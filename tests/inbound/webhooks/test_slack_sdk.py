@@ -30,7 +30,7 @@ THEIRS = SignatureVerifier(SECRET, Still())
 
 
 def ours(here: Scene, body: bytes, headers: dict[str, str]) -> bool:
-    """Whether it gets past our check; what it says may still be malformed."""
+    """Whether it is authenticated; its content may still be malformed."""
     return here.post("/slack", body, headers).status != 401
 
 

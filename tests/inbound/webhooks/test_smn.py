@@ -468,7 +468,7 @@ def test_a_certificate_that_is_not_valid_now_is_401(vendor: Vendor, since: datet
 
 
 def test_a_kept_certificate_runs_out(vendor: Vendor) -> None:
-    """Its end is looked at each time, not only when it is fetched."""
+    """Its validity is checked each time, not only when it is fetched."""
     here = scene(vendor)
     vendor.served[CERT_URL] = (200, certificate(vendor.key, NOW - timedelta(days=1), 1))
     message = vendor.notification(alarm(), timestamp=SENT)
@@ -527,7 +527,7 @@ def test_a_field_that_is_missing_or_no_text_is_401(vendor: Vendor, name: str, va
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"', b"{}"])
 def test_what_cannot_be_read_is_401(vendor: Vendor, body: bytes) -> None:
-    """Not even who sent it."""
+    """Not even its sender."""
     refused(scene(vendor).post("/smn", body, JSON), 401)
 
 

@@ -1,4 +1,4 @@
-"""Microsoft Teams: the signature, the window, the mention, who may."""
+"""Microsoft Teams: the signature, the window, the mention, the allowed users and channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, mac, refused, says
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, json_of, mac, refused
 
 KEY = secrets.token_bytes(32)
 SECRET = base64.b64encode(KEY).decode()
@@ -46,7 +46,7 @@ def activity(text: str = f"<at>BMS</at>&nbsp;stop {ONE}\n", **changes: Any) -> d
 
 
 def signed(body: bytes, key: bytes = KEY) -> dict[str, str]:
-    """The headers that prove a body."""
+    """The headers that authenticate a body."""
     return {**JSON, "Authorization": "HMAC " + base64.b64encode(mac(key, body)).decode()}
 
 
@@ -62,11 +62,11 @@ def send(here: Scene, text: str = f"<at>BMS</at> stop {ONE}", **changes: Any) ->
     return here.post("/teams", body, signed(body))
 
 
-def said(answer: Answer) -> str:
+def shown(answer: Answer) -> str:
     """What is read."""
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/json"
-    document = says(answer)
+    document = json_of(answer)
     assert document["type"] == "message"
     text: str = document["text"]
     assert "stopped" not in text
@@ -76,13 +76,13 @@ def said(answer: Answer) -> str:
 def test_a_message_is_handed_on() -> None:
     """With its own time, and an id made of conversation and message."""
     here = scene()
-    told = said(send(here, f"<at>BMS</at>&nbsp;stop {ONE} {TWO} because R&amp;D is <b>done</b>\n"))
+    reported = shown(send(here, f"<at>BMS</at>&nbsp;stop {ONE} {TWO} because R&amp;D is <b>done</b>\n"))
     request = here.only()
     assert (request.server_ids, request.reason) == ((ONE, TWO), "R&D is done")
     assert request.time == datetime(2026, 11, 20, 18, 0, 0, 123456, UTC)
     assert (request.source, request.reply_to) == ("/bms-autostop/teams", None)
     assert request.requested_by == f"Ada {AAD} (Teams)"
-    assert told.startswith(
+    assert reported.startswith(
         f"Understood: stop 2 servers: {ONE}, {TWO}. Reason: `R\uff06D is done`. The request was handed on."
     )
 
@@ -96,10 +96,10 @@ def test_a_message_is_handed_on() -> None:
         (f"<p><at>BMS plan</at> {ONE}</p>", (ONE,)),
     ],
 )
-def test_the_mention_is_no_part_of_the_command(text: str, ids: tuple[str, ...]) -> None:
+def test_the_mention_is_not_part_of_the_command(text: str, ids: tuple[str, ...]) -> None:
     """However it is written; a name that is a verb counts as one."""
     here = scene()
-    said(send(here, text))
+    shown(send(here, text))
     assert (here.only().server_ids, here.only().dry_run) == (ids, True)
 
 
@@ -107,7 +107,7 @@ def test_the_mention_is_no_part_of_the_command(text: str, ids: tuple[str, ...]) 
 def test_a_user_has_two_ids(users: str) -> None:
     """Either may be on the list."""
     here = scene(AUTOSTOP_TEAMS_USERS=users)
-    said(send(here))
+    shown(send(here))
     assert len(here.handed) == 1
 
 
@@ -118,7 +118,7 @@ def test_a_user_has_two_ids(users: str) -> None:
 def test_the_channel_is_named_in_several_places(channel_data: Any) -> None:
     """The conversation's id begins with it."""
     here = scene()
-    said(send(here, channelData=channel_data))
+    shown(send(here, channelData=channel_data))
     assert len(here.handed) == 1
 
 
@@ -131,7 +131,7 @@ def test_the_channel_is_named_in_several_places(channel_data: Any) -> None:
         {"from": {"id": USER, "aadObjectId": AAD, "role": "bot"}},
     ],
 )
-def test_bots_and_other_activities_are_passed_over(changes: dict[str, Any]) -> None:
+def test_bots_and_other_activities_are_ignored(changes: dict[str, Any]) -> None:
     """Without a word."""
     here = scene()
     answer = send(here, **changes)

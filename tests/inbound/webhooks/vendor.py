@@ -1,4 +1,4 @@
-"""What stands in for SMN: a fresh key, its certificate, and a wire that serves it and writes down what is asked."""
+"""A fake of SMN: a new key, its certificate, and a client that serves it and records the requests."""
 
 from __future__ import annotations
 
