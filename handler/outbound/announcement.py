@@ -26,18 +26,18 @@ from handler.stop.ports import Candidate
 
 _LOG = logging.getLogger(__name__)
 
-# One fixed namespace, so that the same announcement has the same id in every deployment.
+# A fixed namespace, so that the same announcement has the same id in every deployment.
 _IDS = uuid.UUID("4f0f3f55-7d0a-5c55-9c1b-5f6f1c1f0a52")
-# Seconds, name resolution and all attempts included.
+# Seconds, with name resolution and all attempts.
 _LONGEST = 2.0
-# Of a budget that is nearly spent, no more than this share.
+# At most this share of the budget that is left.
 _SHARE = 0.5
-# The sink gives up a little earlier, so that its reason is known.
+# The sink ends its attempts a little earlier, so that their cause is known.
 _SINK_SHARE = 0.95
 
 
 class EventSink(Protocol):
-    """Where the announcement goes."""
+    """The sink of announcements."""
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
         """Deliver an event until the deadline on the monotonic clock, or raise."""
@@ -50,9 +50,10 @@ def announcement_event(
     """Make the event that announces stops.
 
     Args:
-        servers: that the event may still stop.
-        source: the event's `source`.
-        extensions: attributes that the platform wants on every event sent.
+        request: the stop request.
+        servers: those that may still be stopped.
+        source: of the announcement.
+        extensions: attributes of every event sent.
         now: aware.
 
     Returns:
@@ -82,9 +83,10 @@ class Announcer:
     """Announces the stops of events.
 
     Args:
-        required: nothing is stopped without a delivered announcement.
-        source, extensions: as `announcement_event` has them.
-        on_outcome: gets whether an announcement was delivered.
+        sink: receives the announcements.
+        required: whether nothing is stopped without a delivered announcement.
+        source, extensions: see `announcement_event`.
+        on_outcome: called with whether an announcement was delivered.
         monotonic, now: the clocks.
     """
 
@@ -111,11 +113,12 @@ class Announcer:
         """Announce what an event may stop, within 2 seconds.
 
         Args:
+            request: the stop request.
             deadline: of the event, on the monotonic clock.
             servers: at least one.
 
         Raises:
-            NotAnnounced: it was not delivered, and nothing is to be stopped without it.
+            NotAnnounced: it was not delivered, and is required.
         """
         event = announcement_event(request, servers, source=self._source, extensions=self._extensions, now=self._now())
         failure = self._failure(event, min(_LONGEST, (deadline - self._monotonic()) * _SHARE))

@@ -27,7 +27,7 @@ from handler.simulator import Simulator
 from handler.stop.model import Reason, Report
 from tests.conftest import serving
 from tests.inbound.webhooks.scene import fresh_secret
-from tests.outbound.chat.reports import told as reported
+from tests.outbound.chat.reports import reported
 from tests.support.capture import logged
 from tests.support.issuer import Issuer, bearer, claims, rsa_key, token
 from tests.support.sink_server import Say, SinkServer

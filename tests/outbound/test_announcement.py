@@ -82,7 +82,7 @@ def test_the_sample_fits_its_schema() -> None:
     [{"servers": []}, {"servers": [{"id": ONE.id}]}, {"servers": [{"id": "CI-07", "name": None}]}, {"more": 1}],
 )
 def test_another_form_does_not_fit_the_schema(change: dict[str, object]) -> None:
-    """No server, one without a name, one whose id is no UUID, an unknown member."""
+    """No server, one without a name, one whose id is not a UUID, an unknown member."""
     event = made(ONE, TWO)
     assert faults("cloudevent-out.json", {**event, "data": {**event["data"], **change}})
 
@@ -148,7 +148,7 @@ def test_best_effort_goes_on_without_it(lines: Lines, failure: Exception) -> Non
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_required_ends_the_event(lines: Lines, failure: Exception) -> None:
-    """With the sink's wish when to come again, and what went wrong."""
+    """With the `Retry-After` of the sink, and the cause."""
     with pytest.raises(NotAnnounced) as raised:
         announce(Taking(failure))
     if isinstance(failure, SinkUnreachable):

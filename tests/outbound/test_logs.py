@@ -131,7 +131,7 @@ def test_what_json_does_not_have_is_written_as_text() -> None:
 
 
 def test_the_level_is_kept() -> None:
-    """With WARNING the good news is silent."""
+    """With WARNING, successes are not logged."""
     with logged("WARNING") as lines:
         logs.log_report(report(row()), "the.type")
     assert lines.all == []

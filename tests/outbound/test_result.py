@@ -89,7 +89,7 @@ def made(report: Report, extensions: Mapping[str, str] | None = None, source: st
 
 @pytest.mark.parametrize("reason", Reason)
 def test_each_reason_makes_a_valid_event(reason: Reason) -> None:
-    """Whatever became of a server, the result keeps to its schema, and its type says if one failed."""
+    """The result of every outcome matches its schema, and its type is `failed` if one failed."""
     document = made(report(row(reason), dry_run=reason is Reason.DRY_RUN))
     words = {Reason.NEEDS_APPROVAL: "planned"}
     word = words.get(reason, "failed" if reason.outcome is Outcome.FAILED else "completed")
@@ -140,7 +140,7 @@ def test_the_evidence_is_reported_in_full() -> None:
 
 @pytest.mark.parametrize("refusal", Refusal)
 def test_each_refusal_makes_a_valid_event(refusal: Refusal) -> None:
-    """A refused event has no rows, and says why."""
+    """A refused event has no rows, and a reason."""
     document = made(report(refusal=refusal))
     assert document["type"] == f"{PREFIX}refused.v1"
     assert (document["data"]["refusal"], document["data"]["servers"]) == (refusal, [])
@@ -258,7 +258,7 @@ def test_other_content_has_another_id(other: Report) -> None:
 
 
 def test_the_request_id_of_a_failed_call_is_not_part_of_the_id() -> None:
-    """It differs with each attempt, while the result says the same."""
+    """It differs with each attempt, while the result is the same."""
     failed = row(Reason.FORBIDDEN)
     assert (
         made(report(replace(failed, request_id="req-1")))["id"]
@@ -355,7 +355,7 @@ def test_another_expiry_makes_another_id() -> None:
 
 
 def test_a_result_says_who_asked_and_who_approved() -> None:
-    """As far as the event says so."""
+    """As far as the event names them."""
     people: dict[str, Any] = {"requester": "slack:T1/U1", "approved_by": "slack:T1/U2", "plan_id": TWO}
     request = made(report(row(), **people))["data"]["request"]
     assert {name: request[name] for name in people} == people

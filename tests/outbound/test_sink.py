@@ -113,7 +113,7 @@ def test_what_may_pass_is_tried_again(status: int) -> None:
 
 
 def test_a_cut_connection_is_tried_again() -> None:
-    """No answer at all is not a refusal; the log says so without the address."""
+    """No answer at all is not a refusal; the log has it without the address."""
     with SinkServer(Say(0)) as server, logged() as lines:
         hand_over(server.url, FakeClock(100.0))
     assert len(server.got) == 2
@@ -303,7 +303,7 @@ def test_without_an_address_or_a_token_nothing_is_sent_and_nothing_repeated(
 
 
 def test_what_is_repeated_as_often_as_it_helps_tells_the_same() -> None:
-    """A result's sink keeps being asked after anything that may pass; what is known of the event is known there too."""
+    """The sink of results gets another attempt after every transient error; `acceptance` is known there too."""
     for answer, acceptance in ((Say(500), Acceptance.UNKNOWN), (Say(404), Acceptance.NOT_TAKEN)):
         with SinkServer(*[answer] * 100) as server, pytest.raises(SinkUnreachable) as raised:
             hand_over(server.url, FakeClock(100.0), budget=2.0)

@@ -39,7 +39,7 @@ def result(*rows: dict[str, object], kind: str = "completed", refusal: str | Non
 
 
 class ScriptedTopic:
-    """A topic that says these one after the other, and then takes everything."""
+    """A topic that raises these errors one after the other, and then accepts everything."""
 
     def __init__(self, *answers: CloudError) -> None:
         self.answers = list(answers)
@@ -113,7 +113,7 @@ def test_the_clouds_own_wait_is_kept() -> None:
 
 @pytest.mark.parametrize("status", [400, 403])
 def test_a_refusal_is_final(status: int) -> None:
-    """The result is not lost by that: the event comes again."""
+    """The result is not lost: the event is sent again."""
     topic = ScriptedTopic(CloudError("no", status=status))
     with pytest.raises(SinkUnreachable, match=rf"HTTP {status}"):
         hand_over(topic, result(), FakeClock())

@@ -1,1 +1,1 @@
-"""What a result reads like in each chat: pure functions, one file a chat, all alike."""
+"""The message of a result for each chat: pure functions, one file a chat."""

@@ -1,4 +1,4 @@
-"""The buttons below a message, for the chats that have some."""
+"""The buttons of a message, for the chats that have buttons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ class Button(NamedTuple):
     """A button.
 
     Attributes:
-        value: what it carries, and a click brings back.
+        action: its name.
+        label: its text.
+        value: returned by a click.
         primary: whether it is shown as the main one.
     """
 
@@ -24,7 +26,7 @@ class Button(NamedTuple):
 
 
 def buttons(message: ChatMessage) -> Iterator[Button]:
-    """Return the buttons that belong below a message."""
+    """Return the buttons of a message."""
     if message.command:
         yield Button(ButtonAction.APPROVE, "Approve", message.command.partition(" ")[2], primary=True)
         yield Button(ButtonAction.DISCARD, "Discard", "plan")

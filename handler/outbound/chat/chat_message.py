@@ -1,8 +1,7 @@
-"""What is to be told about a report, before any chat has its say: what matters first, every reason as a sentence.
+"""The content of a message about a report, independent of the chat: most important first, each reason as a sentence.
 
-Text of ours and text from outside (names, reasons, who asked) are kept apart here, so that each chat can see to it that
-nothing from outside becomes markup, a mention or a link. The word "stopped" is said of a server that was seen stopped,
-and of no other.
+Our own text and untrusted input (names, reasons, who asked) are separate members, so that each chat can keep the latter
+from becoming markup, a mention or a link. The word "stopped" is used of servers that were seen stopped only.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from handler.keep.model import Reason as KeepReason
 from handler.stop.meanings import MEANINGS, REFUSALS
 from handler.stop.model import Approver, Outcome, PlanOffer, Reason, Report, ServerResult, StopRequest
 
-# What a button of Slack holds, and a person can be asked to paste.
+# Of the value of a button of Slack, which a person can still paste.
 LONGEST_TOKEN = 1_900
 _LONGEST_NAME, _LONGEST_REMARK, _LONGEST_FACT = 60, 160, 300
-# Tried one after the other until the message fits into the chat; without any row it always does.
+# Numbers of rows to try until the message fits into the chat; without rows it always does.
 _ROWS = (30, 20, 10, 5, 0)
-# What needs somebody's eye comes first: it is also what is listed if not everything can be.
+# What needs a person comes first, and is listed if not everything can be.
 _WORDS: Mapping[Outcome, str] = {
     Outcome.FAILED: "failed",
     Outcome.ACCEPTED: "accepted, not confirmed",
@@ -34,7 +33,7 @@ _WORDS: Mapping[Outcome, str] = {
     Outcome.PLANNED: "would be switched off",
     Outcome.UNCHANGED: "unchanged",
 }
-# Of a keep, likewise.
+# The same for keeps.
 _KEEP_WORDS: Mapping[KeepOutcome, str] = {
     KeepOutcome.FAILED: "failed",
     KeepOutcome.UNCHANGED: "unchanged",
@@ -42,8 +41,8 @@ _KEEP_WORDS: Mapping[KeepOutcome, str] = {
     KeepOutcome.RELEASED: "released",
     KeepOutcome.PLANNED: "would be changed",
 }
-# Their detail says more than the meaning of the reason does.
-_KEEP_TELLING = frozenset(
+# Their detail says more than the meaning of the reason.
+_KEEP_DETAILED = frozenset(
     {
         KeepReason.ALREADY_KEPT,
         KeepReason.PROTECTED,
@@ -53,7 +52,7 @@ _KEEP_TELLING = frozenset(
     }
 )
 
-# Of a notice, those beside the servers that it is about.
+# In a notice, the outcomes of other servers.
 _OTHER_WORDS: Mapping[Outcome, str] = {
     outcome: word for outcome, word in _WORDS.items() if outcome is not Outcome.PLANNED
 }
@@ -64,7 +63,7 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One server. All of it but the id is text from outside.
+    """One server. All members but the id are untrusted input.
 
     Attributes:
         name, remark: one line each; may be empty.
@@ -77,11 +76,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The servers that came out alike.
+    """The servers with the same outcome and reason.
 
     Attributes:
-        title, meaning: our words.
-        left_out: how many more there are than rows.
+        title, meaning: our text.
+        left_out: number of servers without a row.
     """
 
     title: str
@@ -91,7 +90,7 @@ class Group:
 
     @property
     def rest(self) -> str:
-        """What to say of those that are left out; empty if none are."""
+        """A line about those without a row; empty if there are none."""
         if not self.left_out:
             return ""
         return f"and {self.left_out} more" if self.rows else f"{self.left_out} not listed here"
@@ -99,14 +98,14 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """What is to be told.
+    """The content of a message.
 
     Attributes:
-        headline: our words.
-        facts: pairs of a label of ours and text from outside, in one line.
-        groups: what matters most first.
-        closing: our words.
-        approval: our words on how the plan is approved; empty if there is none.
+        headline: our text.
+        facts: pairs of a label of ours and untrusted input in one line.
+        groups: the most important first.
+        closing: our text.
+        approval: our text on how the plan is approved; empty without a plan.
         command: the line to type for it; empty if it is too long for that.
         keepable: ids of the servers that a notice is about, which a button of the chat may offer to keep.
     """
@@ -120,11 +119,12 @@ class ChatMessage:
     keepable: tuple[str, ...] = ()
 
 
-def notice(report: AnyReport, most: int) -> ChatMessage:
-    """Say what came of an event.
+def chat_message(report: AnyReport, most: int) -> ChatMessage:
+    """Make the content of the message about a report.
 
     Args:
-        most: how many servers may be listed.
+        report: the result of an event.
+        most: number of servers to list at most.
     """
     request = report.request
     plan = report.plan if isinstance(report, Report) else None
@@ -146,23 +146,23 @@ def notice(report: AnyReport, most: int) -> ChatMessage:
 
 
 def _people(request: StopRequest | KeepRequest) -> tuple[tuple[str, str | None], ...]:
-    """Say who asked, and who approved. An approval's own `requested_by` is the approver."""
+    """Return who requested and who approved. The `requested_by` of an approval is the approver."""
     if isinstance(request, StopRequest) and request.approved_by is not None:
         return ("Asked by", request.requester), ("Approved by", request.approved_by)
     return (("Asked by", request.requested_by),)
 
 
 def fitted(report: AnyReport, make: Callable[[ChatMessage], _Made], fits: Callable[[_Made], bool]) -> _Made:
-    """The message with as many servers listed as fit into it."""
+    """Return the message with as many servers as fit into it."""
     for most in _ROWS[:-1]:
-        made = make(notice(report, most))
+        made = make(chat_message(report, most))
         if fits(made):
             return made
-    return make(notice(report, _ROWS[-1]))
+    return make(chat_message(report, _ROWS[-1]))
 
 
 def one_line(text: str | None, longest: int) -> str:
-    """A text from outside in one line, without characters that are not seen or that turn others round."""
+    """Return untrusted input in one line, without characters that are invisible or change the direction of others."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text or "").split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
@@ -175,11 +175,11 @@ def _headline(report: Report) -> str:
     count = len(report.servers)
     what = f"{count} server{'s' * (count != 1)}"
     summary = report.summary
-    told = ", ".join(f"{number} {word}" for outcome, word in _WORDS.items() if (number := summary[outcome]))
+    counts = ", ".join(f"{number} {word}" for outcome, word in _WORDS.items() if (number := summary[outcome]))
     begin = "Dry run, nothing was sent" if report.dry_run else "Asked to stop"
     if report.plan is not None:
         begin = "An approval is needed, nothing was sent"
-    return f"{begin}: {what}" + (f", of which {told}." if told else ", so there was nothing to do.")
+    return f"{begin}: {what}" + (f", of which {counts}." if counts else ", so there was nothing to do.")
 
 
 def _approval(plan: PlanOffer) -> str:
@@ -190,7 +190,7 @@ def _approval(plan: PlanOffer) -> str:
 
 
 def _notice_headline(report: Report, due: datetime) -> str:
-    """Say which servers lose power when. The names stand in the rows, since they are text from outside."""
+    """Return which servers lose power, and when. Their names are in the rows, since they are untrusted input."""
     if due <= report.finished_at:
         return f"This notice came too late: the stop was due {_due(due)}. The dry run sent nothing."
     count = len(_losing_power(report))
@@ -207,7 +207,7 @@ def _losing_power(report: Report) -> tuple[str, ...]:
 
 
 def _due(due: datetime) -> str:
-    """Say a time to the minute: in its own zone first, and in UTC."""
+    """Render a time to the minute: in its own zone first, and in UTC."""
     utc = due.astimezone(UTC)
     if due.utcoffset() == utc.utcoffset():
         return f"at {utc:%H:%M} UTC on {utc:%Y-%m-%d}"
@@ -218,7 +218,7 @@ def _due(due: datetime) -> str:
 def _groups(report: Report, most: int) -> tuple[Group, ...]:
     groups = []
     noticed = report.notice_for is not None and report.notice_for > report.finished_at
-    # What a notice is about comes first.
+    # The servers that will lose power come first.
     words: Mapping[Outcome, str] = {Outcome.PLANNED: "will lose power", **_OTHER_WORDS} if noticed else _WORDS
     for outcome, word in words.items():
         reasons = [reason for reason in Reason if reason.outcome is outcome]
@@ -245,7 +245,7 @@ def _row(server: ServerResult) -> Row:
 
 
 def _remark(server: ServerResult) -> str:
-    """Return what a message says of a server beside the meaning of its reason; empty if that is all."""
+    """Return the text about a server beside the meaning of its reason; empty if there is none."""
     match server.reason:
         case (
             Reason.PROTECTED
@@ -289,10 +289,10 @@ def _keep_headline(report: KeepReport) -> str:
     count = len(report.servers)
     what = f"{count} server{'s' * (count != 1)}"
     summary = report.summary
-    told = ", ".join(f"{number} {word}" for outcome, word in _KEEP_WORDS.items() if (number := summary[outcome]))
+    counts = ", ".join(f"{number} {word}" for outcome, word in _KEEP_WORDS.items() if (number := summary[outcome]))
     asked = f"keep until {_time(report.keep_until)}" if report.keep_until else "end the keep"
     begin = f"Dry run, nothing was written ({asked})" if report.dry_run else f"Asked to {asked}"
-    return f"{begin}: {what}" + (f", of which {told}." if told else ", so there was nothing to do.")
+    return f"{begin}: {what}" + (f", of which {counts}." if counts else ", so there was nothing to do.")
 
 
 def _keep_groups(report: KeepReport, most: int) -> tuple[Group, ...]:
@@ -317,9 +317,9 @@ def _keep_groups(report: KeepReport, most: int) -> tuple[Group, ...]:
 
 
 def _keep_row(server: KeepResult, report: KeepReport) -> Row:
-    remark = server.detail if server.reason in _KEEP_TELLING else ""
+    remark = server.detail if server.reason in _KEEP_DETAILED else ""
     if server.reason in (KeepReason.KEPT, KeepReason.RELEASED) and server.keep_until != report.keep_until:
-        # It ended up kept longer than was asked for.
+        # It is kept for longer than was requested.
         remark = server.detail or (f"Kept until {written(server.keep_until)}." if server.keep_until else "")
     return Row(server.id, one_line(server.name, _LONGEST_NAME), one_line(remark, _LONGEST_REMARK))
 

@@ -1,7 +1,7 @@
-"""What the chats that read Markdown have in common.
+"""The common part of the chats with Markdown.
 
-Text from outside stands in code spans, in which nothing is markup, a link, an emoji or a hashtag. What could end the
-span is replaced, and so is the sign of a mention: some versions look for mentions before they look for code.
+Untrusted input is in code spans, in which nothing is markup, a link, an emoji or a hashtag. What could end the span is
+replaced, and so is the sign of a mention: some versions parse mentions before code.
 """
 
 from __future__ import annotations
@@ -10,30 +10,31 @@ from collections.abc import Iterator
 
 from handler.outbound.chat.chat_message import ChatMessage, Group, Row
 
-# Both look like what they stand for, and no program takes them for it.
+# Characters of the same look without a meaning.
 _REPLACED = str.maketrans({"`": "\u02cb", "@": "\uff20"})
 
 
-def markdown(told: ChatMessage, bold: str) -> str:
-    """The notice as Markdown.
+def markdown(content: ChatMessage, bold: str) -> str:
+    """Return a message as Markdown.
 
     Args:
-        bold: what stands around bold text.
+        content: of the message.
+        bold: the mark around bold text.
     """
     lines = [
-        f"{bold}{told.headline}{bold}",
-        *(f"{label}: {span(text)}" for label, text in told.facts),
-        told.closing,
-        *([told.approval] if told.approval else []),
-        *([f"`{told.command}`"] if told.command else []),
+        f"{bold}{content.headline}{bold}",
+        *(f"{label}: {span(text)}" for label, text in content.facts),
+        content.closing,
+        *([content.approval] if content.approval else []),
+        *([f"`{content.command}`"] if content.command else []),
     ]
-    # Two spaces at its end make a line end in Markdown that does not take it for a space anyway.
-    parts = ["  \n".join(lines), *("\n".join(_group(group, bold)) for group in told.groups)]
+    # Two spaces at its end make a line break in Markdown that takes line ends for spaces.
+    parts = ["  \n".join(lines), *("\n".join(_group(group, bold)) for group in content.groups)]
     return "\n\n".join(parts)
 
 
 def span(text: str) -> str:
-    """A text from outside, harmless."""
+    """Return untrusted input as a code span."""
     return f"`{text.translate(_REPLACED)}`"
 
 

@@ -1,6 +1,6 @@
 """Mattermost: Markdown, for an incoming webhook or the `response_url` of a command.
 
-An incoming webhook does notify whoever is mentioned, so nothing from outside may mention anybody. Limit: 16383
+An incoming webhook notifies users who are mentioned, so untrusted input must not contain mentions. Limit: 16383
 characters (Mattermost's documentation of posts).
 """
 
@@ -10,7 +10,7 @@ import json
 
 from handler.keep.model import AnyReport
 from handler.outbound.chat.buttons import Button, buttons
-from handler.outbound.chat.chat_message import fitted, notice
+from handler.outbound.chat.chat_message import chat_message, fitted
 from handler.outbound.chat.markdown import markdown
 from handler.outbound.chat.route import MattermostButtons
 
@@ -20,15 +20,16 @@ _LONGEST = 16_000
 
 
 def message(report: AnyReport, reply: bool, to_click: MattermostButtons | None) -> bytes:
-    """The body to POST.
+    """Return the body to POST.
 
     Args:
-        reply: it goes to a `response_url`. There everybody in the channel is told: a power cut is no private matter.
-        to_click: what buttons need; None for a message without any.
+        report: the result of an event.
+        reply: whether it goes to a `response_url`; it is visible to the whole channel, which a power cut concerns.
+        to_click: what buttons need; None for a message without buttons.
     """
-    text = fitted(report, lambda told: markdown(told, "**"), lambda made: len(made) <= _LONGEST)
+    text = fitted(report, lambda content: markdown(content, "**"), lambda made: len(made) <= _LONGEST)
     document: dict[str, object] = {"text": text, **({"response_type": "in_channel"} if reply else {})}
-    actions = [_action(button, to_click) for button in buttons(notice(report, 0))] if to_click else []
+    actions = [_action(button, to_click) for button in buttons(chat_message(report, 0))] if to_click else []
     if actions:
         document["attachments"] = [{"fallback": "approve, or discard", "actions": actions}]
     return json.dumps(document).encode()

@@ -1,4 +1,4 @@
-"""Plain text, for what is no chat or none that is known here. It has no limit, and no markup that could be forged."""
+"""Plain text, for chats that are not known here. It has no limit, and no markup that could be forged."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ CONTENT_TYPE = "text/plain; charset=utf-8"
 
 
 def message(report: AnyReport, _reply: bool, _buttons: object) -> bytes:
-    """The body to POST."""
+    """Return the body to POST."""
     return "".join(f"{line}\n" for line in fitted(report, _lines, lambda _: True)).encode()
 
 
-def _lines(told: ChatMessage) -> list[str]:
+def _lines(content: ChatMessage) -> list[str]:
     return [
-        told.headline,
-        *(f"{label}: {text}" for label, text in told.facts),
-        told.closing,
-        *filter(None, (told.approval, told.command)),
-        *(line for group in told.groups for line in ("", *_group(group))),
+        content.headline,
+        *(f"{label}: {text}" for label, text in content.facts),
+        content.closing,
+        *filter(None, (content.approval, content.command)),
+        *(line for group in content.groups for line in ("", *_group(group))),
     ]
 
 
@@ -33,5 +33,5 @@ def _group(group: Group) -> Iterator[str]:
 
 
 def row_text(row: Row) -> str:
-    """A server in one line, its text from outside as it is."""
+    """Return a server in one line, untrusted input unchanged."""
     return " ".join(part for part in (row.name, f"({row.id})" if row.name else row.id, row.remark) if part)

@@ -1,6 +1,6 @@
-"""Posts a message to a chat, once, and understands what the chat says to it.
+"""Posting of messages to chats.
 
-A status alone is not enough: some chats answer 200 and say in the body that nothing was posted.
+The status alone is not enough: some chats answer 200 with a body that says that nothing was posted.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _LOG = logging.getLogger(__name__)
 
 _CALL = "posting to the chat"
 _LARGEST_ANSWER = 64 * 1024
-# Asking for less time, too early, too often, or the chat is in trouble: the same message may be taken later.
+# Too late, too early, too often, or an error of the chat: the same message may be accepted later.
 _PASSING = frozenset({408, 425, 429})
 _MODULES = {"text": "plain"}
-# What may stand before a page: spaces, and the marks of UTF-8.
+# What may precede a page: spaces, and the byte order mark of UTF-8.
 _BLANK = b" \t\r\n\xef\xbb\xbf"
-_FAULT_OF_SLACK = re.compile(rb"[a-z]+(_[a-z]+)+")
+_SLACK_ERROR = re.compile(rb"[a-z]+(_[a-z]+)+")
 
 
 class Poster:
-    """Keeps the connections, and loads what a chat needs when it is first posted to.
+    """Posts reports; keeps the connections, and loads what a chat needs at its first message.
 
     Args:
-        buttons: what Mattermost needs for buttons; None for none there.
+        buttons: what Mattermost needs for buttons; None for messages without buttons there.
     """
 
     def __init__(self, buttons: MattermostButtons | None = None) -> None:
@@ -40,19 +40,21 @@ class Poster:
         self._buttons = buttons
 
     def post(self, report: AnyReport, target: Target, seconds: float) -> bool:
-        """Tell a report.
+        """Post a report once.
 
         Args:
-            seconds: for the whole of it.
+            report: the result of an event.
+            target: where to post.
+            seconds: for all of it.
 
         Returns:
-            Whether the chat has taken it. If not, it never will.
+            Whether the chat has accepted it; if not, it never will.
 
         Raises:
-            ChatUnreachable: it may take it later. It may also have posted it already, and its answer got lost.
+            ChatUnreachable: it may accept it later, or may have posted it already and its response was lost.
         """
         if seconds <= 0:
-            raise ChatUnreachable("There was no time left to tell the chat.")
+            raise ChatUnreachable("There is no time left to post to the chat.")
         chat = import_module(f"{__package__}.{_MODULES.get(target.chat, target.chat)}")
         try:
             answer = self._client.send(
@@ -64,7 +66,7 @@ class Poster:
                 max_body=_LARGEST_ANSWER,
             )
         except FAILURES as failure:
-            # Its text would quote the URL, which is a secret.
+            # Its message quotes the URL, which is a secret.
             cause = Cause(_CALL, host_of(target.url.reveal()), None, call_failure(failure))
             _LOG.warning(
                 "the chat gave no answer",
@@ -73,7 +75,7 @@ class Poster:
             raise ChatUnreachable("The chat gave no answer.", cause=cause) from None
         if answer.status >= 500 or answer.status in _PASSING or b"returned HTTP error 429" in answer.body:
             raise ChatUnreachable(
-                f"The chat does not take messages just now (HTTP {answer.status}).",
+                f"The chat does not accept messages now (HTTP {answer.status}).",
                 retry_after=retry_after(answer.headers),
                 cause=Cause(_CALL, host_of(target.url.reveal()), answer.status, None),
             )
@@ -87,19 +89,19 @@ class Poster:
 
 
 def _denied(chat: ChatName, body: bytes) -> bool:
-    """Whether a chat that answers 2xx says that it has posted nothing.
+    """Return whether a chat that answers 2xx has posted nothing, according to its body.
 
-    Slack and Rocket.Chat say so in JSON; the connectors of Teams in words; Slack's words for faults, such as
-    `invalid_payload`, come with other statuses as a rule. A page is from somebody who answers in the chat's place.
+    Slack and Rocket.Chat say so in JSON, the connectors of Teams in text; Slack's error codes, such as
+    `invalid_payload`, usually come with other statuses. A page is from a proxy in front of the chat.
     """
     if chat is not ChatName.TEXT and body.lstrip(_BLANK).startswith(b"<"):
         return True
     if body.startswith(b"Webhook message delivery failed"):
         return True
-    if chat is ChatName.SLACK and _FAULT_OF_SLACK.fullmatch(body.strip()):
+    if chat is ChatName.SLACK and _SLACK_ERROR.fullmatch(body.strip()):
         return True
     try:
-        said = json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    return isinstance(said, dict) and (said.get("ok") is False or said.get("success") is False)
+    return isinstance(document, dict) and (document.get("ok") is False or document.get("success") is False)

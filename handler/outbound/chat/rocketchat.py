@@ -1,6 +1,6 @@
 """Rocket.Chat: Markdown, for an incoming webhook.
 
-Limit: `Message_MaxAllowedSize`, which is 5000 characters unless an administrator says otherwise.
+Limit: `Message_MaxAllowedSize`, which is 5000 characters unless an administrator changes it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,6 @@ _LONGEST = 4_800
 
 
 def message(report: AnyReport, _reply: bool, _buttons: object) -> bytes:
-    """The body to POST."""
-    text = fitted(report, lambda told: markdown(told, "*"), lambda made: len(made) <= _LONGEST)
+    """Return the body to POST."""
+    text = fitted(report, lambda content: markdown(content, "*"), lambda made: len(made) <= _LONGEST)
     return json.dumps({"text": text, "parseUrls": False}).encode()

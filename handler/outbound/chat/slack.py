@@ -1,7 +1,7 @@
 """Slack: Block Kit, for an incoming webhook or the `response_url` of a command.
 
-Text from outside stands in `plain_text` objects only, in which Slack knows neither markup, mentions nor links; its
-three control characters are written as entities as everywhere. Limits: 50 blocks, 3000 characters a text, 150 a header
+Untrusted input is in `plain_text` objects only, in which Slack has neither markup, mentions nor links; its three
+control characters are written as entities as everywhere. Limits: 50 blocks, 3000 characters a text, 150 a header
 (Slack's reference of blocks); all blocks together are refused from about 13,000 characters on, which is not written
 down there.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from handler.keep.model import AnyReport
 from handler.outbound.chat.buttons import Button, buttons
-from handler.outbound.chat.chat_message import ChatMessage, Group, fitted, notice
+from handler.outbound.chat.chat_message import ChatMessage, Group, chat_message, fitted
 from handler.outbound.chat.plain import row_text
 from handler.outbound.chat.route import MattermostButtons
 
@@ -25,15 +25,16 @@ _Block = dict[str, object]
 
 
 def message(report: AnyReport, reply: bool, _buttons: MattermostButtons | None) -> bytes:
-    """The body to POST.
+    """Return the body to POST.
 
     Args:
-        reply: it goes to a `response_url`. There everybody in the channel is told: a power cut is no private matter.
+        report: the result of an event.
+        reply: whether it goes to a `response_url`; it is visible to the whole channel, which a power cut concerns.
     """
-    blocks = fitted(report, lambda told: list(_blocks(told)), _fits)
+    blocks = fitted(report, lambda content: list(_blocks(content)), _fits)
     document: dict[str, object] = {
-        # For notifications, and for clients that know no blocks.
-        "text": _escaped(notice(report, 0).headline),
+        # For notifications, and for clients without blocks.
+        "text": _escaped(chat_message(report, 0).headline),
         "blocks": blocks,
         "unfurl_links": False,
         "unfurl_media": False,
@@ -47,15 +48,15 @@ def _fits(blocks: list[_Block]) -> bool:
     return len(blocks) <= _MOST_BLOCKS and len(json.dumps(blocks, ensure_ascii=False)) <= _LONGEST_IN_ALL
 
 
-def _blocks(told: ChatMessage) -> Iterator[_Block]:
-    yield _section(f"*{_escaped(told.headline)}*", "mrkdwn")
-    lines = [*(f"{label}: {text}" for label, text in told.facts), told.closing]
+def _blocks(content: ChatMessage) -> Iterator[_Block]:
+    yield _section(f"*{_escaped(content.headline)}*", "mrkdwn")
+    lines = [*(f"{label}: {text}" for label, text in content.facts), content.closing]
     yield {"type": "context", "elements": [_text(_escaped(line)) for line in lines]}
-    if told.approval:
-        yield _section(_escaped("\n".join(filter(None, (told.approval, told.command)))))
-    if told.command:
-        yield {"type": "actions", "elements": [_button(button) for button in buttons(told)]}
-    for group in told.groups:
+    if content.approval:
+        yield _section(_escaped("\n".join(filter(None, (content.approval, content.command)))))
+    if content.command:
+        yield {"type": "actions", "elements": [_button(button) for button in buttons(content)]}
+    for group in content.groups:
         heading = f"*{_escaped(group.title)}*\n{_escaped(group.meaning)}"
         if group.rows:
             yield _section(heading, "mrkdwn")
@@ -82,7 +83,7 @@ def _rows(group: Group) -> Iterator[str]:
 
 
 def _texts(lines: Iterable[str]) -> Iterator[str]:
-    """The lines, in as few texts as hold them."""
+    """Join lines to as few texts as hold them."""
     text = ""
     for line in lines:
         if text and len(text) + 1 + len(line) > _LONGEST_TEXT:
@@ -97,7 +98,7 @@ def _section(text: str, kind: str = "plain_text") -> _Block:
 
 
 def _text(text: str, kind: str = "plain_text") -> _Block:
-    # `verbatim` keeps Slack from making links of what looks like one, `emoji` from making pictures.
+    # `verbatim` keeps Slack from making links of text, `emoji` from making pictures.
     return {"type": kind, "text": text, **({"verbatim": True} if kind == "mrkdwn" else {"emoji": False})}
 
 

@@ -1,7 +1,7 @@
 """Microsoft Teams: an Adaptive Card, for a webhook of a workflow or of a channel.
 
-Text from outside stands in `TextRun`s only, in which Markdown is not read (Adaptive Cards' reference); a mention would
-need an entity beside it, and there is none. Limit: 28 KB for the whole message (Teams' documentation of webhooks).
+Untrusted input is in `TextRun`s only, in which Markdown is not parsed (Adaptive Cards' reference); a mention would need
+an entity beside it, and there is none. Limit: 28 KB for the whole message (Teams' documentation of webhooks).
 """
 
 from __future__ import annotations
@@ -21,47 +21,47 @@ _Element = dict[str, object]
 
 
 def message(report: AnyReport, _reply: bool, _buttons: object) -> bytes:
-    """The body to POST."""
+    """Return the body to POST."""
     return fitted(report, _made, lambda body: len(body) <= _LARGEST)
 
 
-def _made(told: ChatMessage) -> bytes:
+def _made(content: ChatMessage) -> bytes:
     card = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
         "version": "1.4",
         "msteams": {"width": "Full"},
-        "body": list(_elements(told)),
+        "body": list(_elements(content)),
     }
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
     return json.dumps({"type": "message", "attachments": [attachment]}).encode()
 
 
-def _elements(told: ChatMessage) -> Iterator[_Element]:
-    yield {**_ours(told.headline), "weight": "Bolder", "size": "Medium"}
-    for label, text in told.facts:
-        yield _outside(f"{label}: {text}")
-    yield {**_ours(told.closing), "isSubtle": True, "spacing": "None"}
-    if told.approval:
-        yield _ours(told.approval)
-    if told.command:
+def _elements(content: ChatMessage) -> Iterator[_Element]:
+    yield {**_ours(content.headline), "weight": "Bolder", "size": "Medium"}
+    for label, text in content.facts:
+        yield _untrusted(f"{label}: {text}")
+    yield {**_ours(content.closing), "isSubtle": True, "spacing": "None"}
+    if content.approval:
+        yield _ours(content.approval)
+    if content.command:
         # In a text block its underscores would be markup.
-        yield _outside(told.command)
-    for group in told.groups:
+        yield _untrusted(content.command)
+    for group in content.groups:
         yield from _group(group)
 
 
 def _group(group: Group) -> Iterator[_Element]:
     yield {**_ours(group.title), "weight": "Bolder", "separator": True}
     yield {**_ours(group.meaning), "isSubtle": True, "spacing": "None"}
-    yield from (_outside(f"• {row_text(row)}") for row in group.rows)
+    yield from (_untrusted(f"• {row_text(row)}") for row in group.rows)
     if group.rest:
-        yield _outside(f"• {group.rest}")
+        yield _untrusted(f"• {group.rest}")
 
 
 def _ours(text: str) -> _Element:
     return {"type": "TextBlock", "text": text, "wrap": True}
 
 
-def _outside(text: str) -> _Element:
+def _untrusted(text: str) -> _Element:
     return {"type": "RichTextBlock", "spacing": "None", "inlines": [{"type": "TextRun", "text": text}]}

@@ -16,7 +16,7 @@ from handler.inbound.cloudevents.decode import decode
 from handler.inbound.cloudevents.result_events import ResultEvent, read
 from handler.outbound.result import binary, result_event
 from handler.stop.model import Outcome, Reason, Refusal, Report
-from tests.outbound.chat.reports import told
+from tests.outbound.chat.reports import reported
 from tests.stop.fakes import id_of
 from tests.test_events_folder import RESULTS, sample
 
@@ -51,16 +51,16 @@ def test_every_sample_of_a_result_is_read(name: str) -> None:
 @pytest.mark.parametrize(
     "report",
     [
-        told(
+        reported(
             *[reason for reason in Reason if reason.outcome is not Outcome.PLANNED],
             requested_by="ada",
             reply_to="https://x/",
         ),
-        told(Reason.NEEDS_APPROVAL, Reason.NOT_FOUND, requester="slack:T1/U1"),
-        told(requester="slack:T1/U1", approved_by="slack:T1/U2", plan_id=id_of(3)),
-        replace(told(Reason.DRY_RUN, reason="try"), detail="A sentence."),
-        told(),
-        *(told(refusal=refusal) for refusal in Refusal),
+        reported(Reason.NEEDS_APPROVAL, Reason.NOT_FOUND, requester="slack:T1/U1"),
+        reported(requester="slack:T1/U1", approved_by="slack:T1/U2", plan_id=id_of(3)),
+        replace(reported(Reason.DRY_RUN, reason="try"), detail="A sentence."),
+        reported(),
+        *(reported(refusal=refusal) for refusal in Refusal),
     ],
     ids=["everything", "plan", "approval", "dry run", "nothing", *Refusal],
 )
@@ -88,7 +88,7 @@ def test_unknown_members_are_ignored() -> None:
 )
 def test_a_dry_run_stops_nothing_and_nothing_else_is_only_planned(reason: Reason, dry_run: bool) -> None:
     """A message would state both that nothing was sent and that a server was stopped."""
-    event = result_event(replace(told(reason), dry_run=dry_run), source="/bms-autostop", extensions={})
+    event = result_event(replace(reported(reason), dry_run=dry_run), source="/bms-autostop", extensions={})
     assert violations(dict(to_dict(event))) == {"data.dry_run": "must fit the servers"}
 
 
@@ -155,7 +155,7 @@ def test_a_server_that_is_not_an_object_and_an_unknown_reason_are_violations() -
 
 
 def test_the_type_has_to_fit() -> None:
-    """A failure that is announced as completed would be read as good news."""
+    """A failure must not be posted as completed."""
     document = {**sample("out/failed.json"), "type": "io.github.bms-autostop.stop.completed.v1"}
     assert violations(document) == {"type": "must fit the data"}
 

@@ -1,4 +1,4 @@
-"""`python -m tests.outbound.chat`: write the golden messages anew, to be looked at before they are committed."""
+"""`python -m tests.outbound.chat`: write the golden messages anew, to be reviewed before they are committed."""
 
 from __future__ import annotations
 

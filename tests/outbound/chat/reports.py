@@ -1,4 +1,4 @@
-"""Reports to tell, and the messages of every chat."""
+"""Reports, and the messages of every chat."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHATS: dict[str, ModuleType] = {
 
 
 def sampled(name: str) -> Report:
-    """The report that a sample of `events/samples/out` tells."""
+    """The report of a sample of `events/samples/out`."""
     body = (EVENTS / "samples" / "out" / f"{name}.json").read_bytes()
     (event,) = decode({"content-type": "application/cloudevents+json"}, body).events
     report = read(event).report
@@ -35,7 +35,9 @@ def sampled(name: str) -> Report:
     return report
 
 
-def told(*reasons: Reason, refusal: Refusal | None = None, detail: str = "", name: str = "", **request: Any) -> Report:
+def reported(
+    *reasons: Reason, refusal: Refusal | None = None, detail: str = "", name: str = "", **request: Any
+) -> Report:
     """A report with one server for each reason."""
     rows = tuple(
         ServerResult(id_of(number), reason, detail or f"Detail of {reason.name}.", name=name or f"ci-{number:02}")

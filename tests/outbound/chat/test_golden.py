@@ -33,18 +33,18 @@ def kept(chat: str, sample: str) -> Path:
 
 
 def written(chat: str, sample: str) -> str:
-    """A message as it stands in its file. The ones for Slack and Mattermost are those of an answer to a command."""
+    """A message as in its file. Those for Slack and Mattermost are responses to a command."""
     made = document(chat, sampled(sample), reply=True)
     return made if chat == "text" else json.dumps(made, indent=1, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize(("chat", "sample"), PAIRS)
 def test_each_result_reads_as_written_down(chat: str, sample: str) -> None:
-    """`python -m tests.outbound.chat` writes them anew; then somebody has to read them."""
+    """`python -m tests.outbound.chat` writes them anew; then read them."""
     assert written(chat, sample) == kept(chat, sample).read_text()
 
 
 def test_no_message_is_kept_that_nothing_makes() -> None:
-    """A file that no pair names would never be looked at again."""
+    """A file that no pair names would never be checked."""
     files = {*HERE.iterdir(), *(EVENTS / "samples" / "chat").iterdir()}
     assert files == {kept(chat, sample) for chat, sample in PAIRS}

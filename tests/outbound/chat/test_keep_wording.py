@@ -12,7 +12,7 @@ from handler.errors import BadEvent
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.cloudevents.result_events import ResultEvent, read
 from handler.keep.model import KeepReport
-from handler.outbound.chat.chat_message import notice
+from handler.outbound.chat.chat_message import chat_message
 from tests.outbound.chat.reports import CHATS
 from tests.support.events import structured
 from tests.test_keep_events import RESULTS, sample
@@ -44,8 +44,8 @@ def plain(name: str) -> list[str]:
     return [line for line in text.splitlines() if line]
 
 
-def test_kept_servers_are_told_with_the_time() -> None:
-    """What was not changed says why."""
+def test_kept_servers_are_reported_with_the_time() -> None:
+    """What was not changed has the reason."""
     assert plain("completed.json") == [
         "Asked to keep until 2026-11-20 21:00:00 UTC: 3 servers, of which 2 unchanged, 1 kept.",
         "Asked by: CI job 4711",
@@ -72,7 +72,7 @@ def test_failures_come_first_in_the_clouds_words() -> None:
     ]
 
 
-def test_releases_dry_runs_and_refusals_are_told_as_such() -> None:
+def test_releases_dry_runs_and_refusals_are_reported_as_such() -> None:
     """By the first line."""
     assert plain("released.json")[0] == "Asked to end the keep: 2 servers, of which 1 unchanged, 1 released."
     assert plain("dry-run.json")[0] == (
@@ -88,7 +88,7 @@ def test_releases_dry_runs_and_refusals_are_told_as_such() -> None:
 def test_each_chat_gets_a_message(chat: str, name: str) -> None:
     """With the headline in it, and without the word stopped, which would not be true."""
     body = CHATS[chat].message(report(name), True, None).decode()
-    assert notice(report(name), 0).headline.partition(":")[0] in body
+    assert chat_message(report(name), 0).headline.partition(":")[0] in body
     assert "stopped" not in body
 
 
@@ -120,7 +120,7 @@ def test_every_sample_is_read(name: str) -> None:
         ("completed.json", lambda data: data["servers"].append(7), "data.servers[3]"),
     ],
 )
-def test_a_result_that_contradicts_itself_is_not_told(
+def test_a_result_that_contradicts_itself_is_not_posted(
     name: str, change: Callable[[dict[str, Any]], object], at: str
 ) -> None:
     """A message could say something untrue."""

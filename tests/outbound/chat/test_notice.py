@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from handler.outbound.chat.chat_message import notice
+from handler.outbound.chat.chat_message import chat_message
 from handler.services.notify_chat import _in_zone
 from handler.stop.model import Reason, Report
-from tests.outbound.chat.reports import CHATS, sampled, spoken, told
+from tests.outbound.chat.reports import CHATS, reported, sampled, spoken
 from tests.stop.fakes import NOW, id_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -19,7 +19,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 def noticed(*reasons: Reason, due: datetime = NOW + timedelta(hours=1), name: str = "") -> Report:
     """The report of a notice; the dry run ended at 19:00 UTC."""
-    return replace(told(*reasons, name=name, notice_for=due), dry_run=True)
+    return replace(reported(*reasons, name=name, notice_for=due), dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_the_time_is_that_of_the_reader_and_utc(zone: tzinfo | None, due: str, w
     """To the minute, with the day of each where they differ."""
     report = _in_zone(noticed(Reason.DRY_RUN, due=datetime.fromisoformat(due)), zone)
     assert isinstance(report, Report)
-    assert notice(report, 5).headline == f"1 server will lose power {words} unless kept. Nothing was sent yet."
+    assert chat_message(report, 5).headline == f"1 server will lose power {words} unless kept. Nothing was sent yet."
 
 
 def test_a_notice_in_the_readers_summer_has_the_summers_hour() -> None:
@@ -49,7 +49,7 @@ def test_a_notice_in_the_readers_summer_has_the_summers_hour() -> None:
     report = replace(report, finished_at=datetime(2027, 7, 1, 17, 0, tzinfo=UTC))
     localized = _in_zone(report, BERLIN)
     assert isinstance(localized, Report)
-    assert "at 20:00 Europe/Berlin on 2027-07-01 (18:00 UTC)" in notice(localized, 5).headline
+    assert "at 20:00 Europe/Berlin on 2027-07-01 (18:00 UTC)" in chat_message(localized, 5).headline
 
 
 @pytest.mark.parametrize("chat", CHATS)
@@ -66,13 +66,13 @@ def test_each_chat_names_the_servers_that_lose_power_first(chat: str) -> None:
 def test_the_servers_that_a_button_may_keep_are_those_that_lose_power() -> None:
     """And no others; a dry run that gives no notice offers none."""
     report = noticed(Reason.PROTECTED, Reason.DRY_RUN, Reason.DRY_RUN)
-    assert notice(report, 1).keepable == (id_of(1), id_of(2))
-    assert notice(told(Reason.DRY_RUN), 1).keepable == ()
+    assert chat_message(report, 1).keepable == (id_of(1), id_of(2))
+    assert chat_message(reported(Reason.DRY_RUN), 1).keepable == ()
 
 
 def test_no_server_that_loses_power_is_said_so() -> None:
     """And why not."""
-    message = notice(noticed(Reason.KEPT_UNTIL), 5)
+    message = chat_message(noticed(Reason.KEPT_UNTIL), 5)
     assert message.headline.startswith(
         "No server will lose power at 20:00 UTC on 2026-11-20. Other servers: 1 skipped."
     )
@@ -80,11 +80,11 @@ def test_no_server_that_loses_power_is_said_so() -> None:
 
 def test_a_notice_that_comes_too_late_does_not_say_what_will_be() -> None:
     """The time has passed."""
-    message = notice(noticed(Reason.DRY_RUN, due=NOW), 5)
+    message = chat_message(noticed(Reason.DRY_RUN, due=NOW), 5)
     assert message.headline.startswith("This notice came too late: the stop was due at 19:00 UTC on 2026-11-20.")
     assert "will lose power" not in message.groups[0].title.lower()
 
 
-def test_the_sample_is_told_as_a_notice() -> None:
-    """As it stands in events/samples/out."""
-    assert notice(sampled("completed-notice"), 5).headline.startswith("2 servers will lose power at 19:00 UTC")
+def test_the_sample_is_reported_as_a_notice() -> None:
+    """As it is in events/samples/out."""
+    assert chat_message(sampled("completed-notice"), 5).headline.startswith("2 servers will lose power at 19:00 UTC")

@@ -1,4 +1,4 @@
-"""Posting to a chat over real HTTP: what it says decides whether the result is told, comes again, or never will be."""
+"""Posting to a chat over real HTTP: its response decides whether the result is posted, sent again, or refused."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from handler.outbound.chat.route import Target
 from handler.settings.env import Secret
 from handler.settings.notify_chat import ChatName
 from handler.stop.model import Reason
-from tests.outbound.chat.reports import document, told
+from tests.outbound.chat.reports import document, reported
 from tests.support.capture import logged
 from tests.support.sink_server import Say, SinkServer
 
-REPORT = told(Reason.CONFIRMED, Reason.ACCEPTED)
+REPORT = reported(Reason.CONFIRMED, Reason.ACCEPTED)
 CONNECTORS_429 = (
     b"Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error 429 with ..."
 )
 
 
 def post(sink: SinkServer, chat: ChatName = ChatName.SLACK, *, reply: bool = False, seconds: float = 5.0) -> bool:
-    """Tell a report to a chat that runs here."""
+    """Post a report to a chat that runs here."""
     return Poster().post(REPORT, Target(chat, Secret(f"{sink.url}/very-secret"), reply), seconds)
 
 
 @pytest.mark.parametrize("chat", ChatName)
 def test_each_chat_gets_its_message_as_what_it_is(chat: ChatName) -> None:
-    """JSON, or text in UTF-8; once, to the URL as it stands."""
+    """JSON, or text in UTF-8; once, to the URL unchanged."""
     with SinkServer(Say(200, body=b"ok")) as sink:
         assert post(sink, chat, reply=True) is True
     (got,) = sink.got
     assert (got.method, got.path) == ("POST", "/results/very-secret")
     kind = "text/plain; charset=utf-8" if chat is ChatName.TEXT else "application/json"
     assert got.headers["content-type"] == kind
-    said = got.body.decode() if chat is ChatName.TEXT else json.loads(got.body)
-    assert said == document(chat.value, REPORT, reply=True)
+    shown = got.body.decode() if chat is ChatName.TEXT else json.loads(got.body)
+    assert shown == document(chat.value, REPORT, reply=True)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "shown",
     [
         Say(200, body=b"ok"),
         Say(200, body=b'{"ok":true}'),
@@ -56,9 +56,9 @@ def test_each_chat_gets_its_message_as_what_it_is(chat: ChatName) -> None:
         Say(204),
     ],
 )
-def test_what_means_taken(said: Say) -> None:
+def test_what_means_taken(shown: Say) -> None:
     """Whatever else a chat says along with a 2xx."""
-    with SinkServer(said) as sink:
+    with SinkServer(shown) as sink:
         assert post(sink) is True
 
 
@@ -89,32 +89,32 @@ def test_a_200_that_says_no_is_a_no(body: bytes) -> None:
 
 @pytest.mark.parametrize("chat", [chat for chat in ChatName if chat is not ChatName.TEXT])
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Sign in</title>", b"\xef\xbb\xbf\r\n <html>"])
-def test_a_page_is_no_answer_of_a_chat(chat: ChatName, page: bytes) -> None:
+def test_a_page_is_not_an_answer_of_a_chat(chat: ChatName, page: bytes) -> None:
     """A portal that asks for a login answers in its place, with 200."""
     with SinkServer(Say(200, body=page)) as sink:
         assert post(sink, chat) is False
 
 
 def test_plain_text_may_be_answered_with_a_page() -> None:
-    """Nobody knows what takes it."""
+    """It is not known what receives it."""
     with SinkServer(Say(200, body=b"<html>Thank you</html>")) as sink:
         assert post(sink, ChatName.TEXT) is True
 
 
 @pytest.mark.parametrize("word", [b"invalid_payload", b"no_text", b"channel_is_archived\n", b"too_many_attachments"])
 def test_a_word_of_slack_for_a_fault_is_a_no(word: bytes) -> None:
-    """It says `ok` of what it has posted; its words for faults are told with other statuses, as a rule."""
+    """It answers `ok` for what it has posted; its error codes usually come with other statuses."""
     with SinkServer(Say(200, body=word)) as sink:
         assert post(sink) is False
 
 
 @pytest.mark.parametrize(
-    "said",
+    "shown",
     [*(Say(status) for status in (408, 425, 429, 500, 502, 503, 504)), Say(200, body=CONNECTORS_429), Say(0)],
 )
-def test_what_means_later(said: Say) -> None:
-    """Asked once; whoever sent the event sends it again."""
-    with SinkServer(said) as sink, logged() as lines, pytest.raises(ChatUnreachable) as caught:
+def test_what_means_later(shown: Say) -> None:
+    """One attempt; the sender of the event sends it again."""
+    with SinkServer(shown) as sink, logged() as lines, pytest.raises(ChatUnreachable) as caught:
         post(sink)
     assert len(sink.got) == 1
     assert caught.value.retry_after is None
@@ -136,7 +136,7 @@ def test_an_answer_without_end_is_none() -> None:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A chat that takes a connection and says nothing."""
+    """A chat that accepts a connection and does not answer."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}/very-secret"
 

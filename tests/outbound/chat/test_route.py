@@ -1,4 +1,4 @@
-"""Where a result is told. The address that an event brings is somebody else's text."""
+"""Where a result is reported. The address that an event brings is untrusted input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from handler.outbound.chat.route import Target, targets
 from handler.settings.notify_chat import ChatName, NotifySettings, from_environ
-from tests.outbound.chat.reports import told
+from tests.outbound.chat.reports import reported
 
 HOOKS = {
     "AUTOSTOP_NOTIFY_SLACK_URL": "https://hooks.slack.com/services/T/B/secret",
@@ -25,7 +25,7 @@ def settings(**environ: str) -> NotifySettings:
 
 def where(made: NotifySettings, reply_to: str = "", source: str = "/tests") -> list[tuple[str, str, bool]]:
     """Chat, URL and whether it is the one that the event brought, for each place in turn."""
-    found = targets(told(reply_to=reply_to, source=source), made)
+    found = targets(reported(reply_to=reply_to, source=source), made)
     return [(target.chat.value, target.url.reveal(), target.reply) for target in found]
 
 
@@ -56,12 +56,12 @@ def test_without_a_webhook_of_its_chat_the_default_is_the_second_place() -> None
     ],
 )
 def test_a_chat_without_such_an_address_is_known_by_the_source(source: str, chat: str) -> None:
-    """What was asked in Teams or Rocket.Chat is told by its webhook, everything else by the default."""
+    """What was requested in Teams or Rocket.Chat is reported by its webhook, everything else by the default."""
     assert [(name, reply) for name, _, reply in where(settings(**HOOKS), source=source)] == [(chat, False)]
 
 
-def test_nobody_may_be_there_to_be_told() -> None:
-    """No webhook is set, and nobody asked in a chat."""
+def test_there_may_be_no_chat_to_post_to() -> None:
+    """No webhook is set, and the request is not from a chat."""
     assert where(settings()) == []
 
 
@@ -134,7 +134,7 @@ def test_loopback_without_https_has_to_be_named_with_its_port() -> None:
 
 
 def test_a_target_shows_no_url() -> None:
-    """Whoever knows one can post."""
-    (target,) = targets(told(reply_to=SLACK), settings())
+    """Everyone who knows one can post."""
+    (target,) = targets(reported(reply_to=SLACK), settings())
     assert target == Target(ChatName.SLACK, target.url, reply=True)
     assert "hooks" not in repr(target)

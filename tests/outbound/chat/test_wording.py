@@ -1,4 +1,4 @@
-"""What every message says, and what it never does: too much for its chat, something untrue, somebody else's markup."""
+"""What every message has, and what it must not have: more than fits the chat, anything untrue, untrusted markup."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.outbound.chat import mattermost
-from handler.outbound.chat.chat_message import fitted, notice, one_line
+from handler.outbound.chat.chat_message import chat_message, fitted, one_line
 from handler.settings.chat_actions import mac
 from handler.stop.decide import decide
 from handler.stop.meanings import MEANINGS, REFUSALS
 from handler.stop.model import Outcome, Policy, Reason, Refusal, Report, ServerResult
 from handler.stop.selection import news
-from tests.outbound.chat.reports import BUTTONS, CHATS, document, spoken, told
+from tests.outbound.chat.reports import BUTTONS, CHATS, document, reported, spoken
 from tests.stop.fakes import NOW, asked, id_of, seen
 
 EVERY = tuple(Reason)
@@ -35,9 +35,9 @@ EVIL = (
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("reason", EVERY)
 def test_stopped_is_said_of_servers_that_were_seen_stopped_and_of_no_others(chat: str, reason: Reason) -> None:
-    """The word stands for `stopped`, and for a server that was stopped already; never for one that only was asked."""
-    said = re.search(r"\bstopped\b", spoken(chat, told(reason)), re.IGNORECASE)
-    assert bool(said) is (reason.outcome is Outcome.STOPPED or reason is Reason.ALREADY_STOPPED)
+    """The word is used for `stopped`, and for a server that was stopped already; not for one with only a stop sent."""
+    shown = re.search(r"\bstopped\b", spoken(chat, reported(reason)), re.IGNORECASE)
+    assert bool(shown) is (reason.outcome is Outcome.STOPPED or reason is Reason.ALREADY_STOPPED)
 
 
 @pytest.mark.parametrize("chat", CHATS)
@@ -48,11 +48,11 @@ def test_stopped_is_said_of_servers_that_were_seen_stopped_and_of_no_others(chat
 def test_what_the_decision_says_of_a_server_that_is_not_stopped_never_calls_it_so(
     chat: str, state: str, facts: dict[str, Any]
 ) -> None:
-    """The details of the real decisions are told too, so they are looked at with their own words."""
+    """The details of the real decisions are reported too, so they are checked with their own words."""
     server = seen(state, **facts)
     decision = decide(server, asked(server.id), Policy(), NOW)
     row = ServerResult(server.id, decision.reason, decision.detail, vm_state=server.vm_state)
-    report = replace(told(Reason.BUSY), servers=(row,), dry_run=decision.reason is Reason.DRY_RUN)
+    report = replace(reported(Reason.BUSY), servers=(row,), dry_run=decision.reason is Reason.DRY_RUN)
     assert not re.search(r"\bstopped\b", spoken(chat, report), re.IGNORECASE)
 
 
@@ -60,14 +60,14 @@ def test_what_the_decision_says_of_a_server_that_is_not_stopped_never_calls_it_s
 @pytest.mark.parametrize("reason", EVERY)
 def test_each_reason_is_a_sentence(chat: str, reason: Reason) -> None:
     """No reader has to look a word up, or another page."""
-    assert MEANINGS[reason] in spoken(chat, told(reason))
+    assert MEANINGS[reason] in spoken(chat, reported(reason))
 
 
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("refusal", Refusal)
 def test_a_refused_event_says_why(chat: str, refusal: Refusal) -> None:
     """And that nothing was sent, at least this time."""
-    text = spoken(chat, told(refusal=refusal))
+    text = spoken(chat, reported(refusal=refusal))
     assert f"Refused as a whole; nothing was sent to the cloud this time. {REFUSALS[refusal]}" in text
     assert "Asked to stop" not in text
 
@@ -78,24 +78,24 @@ def test_each_refusal_has_one_plain_sentence() -> None:
 
 
 @pytest.mark.parametrize("chat", CHATS)
-def test_a_rehearsal_says_that_nothing_was_sent(chat: str) -> None:
-    """It says what would be done, never that it was."""
-    text = spoken(chat, told(Reason.DRY_RUN, Reason.LOCKED))
+def test_a_dry_run_says_that_nothing_was_sent(chat: str) -> None:
+    """It has what would be done, never that it was."""
+    text = spoken(chat, reported(Reason.DRY_RUN, Reason.LOCKED))
     assert "Dry run, nothing was sent: 2 servers, of which 1 skipped, 1 would be switched off." in text
 
 
 @pytest.mark.parametrize("chat", CHATS)
 def test_what_went_wrong_comes_first(chat: str) -> None:
     """Failed, then accepted and not confirmed, then skipped, then the rest, whatever their order in the event was."""
-    text = spoken(chat, told(Reason.CONFIRMED, Reason.ALREADY_STOPPED, Reason.LOCKED, Reason.ACCEPTED, Reason.BUSY))
+    text = spoken(chat, reported(Reason.CONFIRMED, Reason.ALREADY_STOPPED, Reason.LOCKED, Reason.ACCEPTED, Reason.BUSY))
     words = ["Failed (busy)", "Accepted, not confirmed:", "Skipped (locked)", "Stopped:", "Unchanged (already-stopped)"]
     assert sorted(words, key=text.index) == words
 
 
 @pytest.mark.parametrize("chat", CHATS)
-def test_who_asked_why_and_when_is_told(chat: str) -> None:
+def test_who_asked_why_and_when_is_reported(chat: str) -> None:
     """Times have a zone; they are UTC whatever the report has."""
-    report = told(Reason.BUSY, requested_by="ada", reason="weekend", id="e-7", source="/me")
+    report = reported(Reason.BUSY, requested_by="ada", reason="weekend", id="e-7", source="/me")
     cet = timezone(timedelta(hours=1))
     report = replace(report, started_at=NOW.astimezone(cet), finished_at=NOW + timedelta(seconds=5))
     text = spoken(chat, report).replace("`", "")
@@ -107,28 +107,28 @@ def test_who_asked_why_and_when_is_told(chat: str) -> None:
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("count", [0, 51])
 def test_what_a_selector_fits_calls_no_server_stopped(chat: str, count: int) -> None:
-    """The real sentences about the event as a whole are told as they are."""
-    report = replace(told(), detail=news(count, Policy()))
+    """The real sentences about the event as a whole are reported as they are."""
+    report = replace(reported(), detail=news(count, Policy()))
     assert str(report.detail) in spoken(chat, report)
     assert "stopped" not in spoken(chat, report)
 
 
 @pytest.mark.parametrize("chat", CHATS)
-def test_what_is_said_of_the_event_as_a_whole_is_told(chat: str) -> None:
+def test_what_is_said_of_the_event_as_a_whole_is_reported(chat: str) -> None:
     """How many servers a selector fits may be the news."""
-    assert "No server fits." in spoken(chat, replace(told(), detail="No server fits."))
+    assert "No server fits." in spoken(chat, replace(reported(), detail="No server fits."))
 
 
 @pytest.mark.parametrize("chat", CHATS)
 def test_no_servers_is_nothing_to_do(chat: str) -> None:
     """An event that was handled and came to nothing does not read like one that was lost."""
-    assert "Asked to stop: 0 servers, so there was nothing to do." in spoken(chat, told())
+    assert "Asked to stop: 0 servers, so there was nothing to do." in spoken(chat, reported())
 
 
 @pytest.mark.parametrize("chat", CHATS)
 def test_twenty_servers_are_all_there(chat: str) -> None:
     """By name and by id, which is what one types to try again."""
-    text = spoken(chat, told(*[Reason.BUSY] * 4, *[Reason.LOCKED] * 3, *[Reason.CONFIRMED] * 13))
+    text = spoken(chat, reported(*[Reason.BUSY] * 4, *[Reason.LOCKED] * 3, *[Reason.CONFIRMED] * 13))
     for number in range(20):
         assert f"ci-{number:02}" in text
         assert id_of(number) in text
@@ -138,7 +138,7 @@ def test_twenty_servers_are_all_there(chat: str) -> None:
 @pytest.mark.parametrize("chat", CHATS)
 def test_of_a_thousand_servers_the_failed_ones_are_listed_and_all_are_counted(chat: str) -> None:
     """The rest is a number."""
-    text = spoken(chat, told(*[Reason.CONFIRMED] * 995, *[Reason.BUSY] * 5))
+    text = spoken(chat, reported(*[Reason.CONFIRMED] * 995, *[Reason.BUSY] * 5))
     assert "1000 servers, of which 5 failed, 995 stopped" in text
     assert all(id_of(number) in text for number in range(995, 1000))
     (more,) = re.findall(r"and (\d+) more", text)
@@ -151,15 +151,15 @@ def test_of_a_thousand_servers_the_failed_ones_are_listed_and_all_are_counted(ch
 def test_a_message_stays_within_the_limits_of_its_chat(chat: str, size: str, outside: str) -> None:
     """At 1, 20 and 1000 servers with every reason there is, whatever they are called."""
     text = {"plain": "ci-07", "evil": EVIL, "entities": "&" * 2000, "owls": "\U0001f989" * 2000}[outside]
-    report = told(*SIZES[size], name=text, detail=text, requested_by=text, reason=text, id=text, source=text)
+    report = reported(*SIZES[size], name=text, detail=text, requested_by=text, reason=text, id=text, source=text)
     report = replace(report, detail=text)
     assert within(chat, document(chat, report, reply=True))
 
 
 @pytest.mark.parametrize("chat", ["slack", "mattermost", "teams", "rocketchat"])
 def test_a_message_gets_shorter_if_its_chat_takes_less(chat: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each chat looks at its own limit."""
-    report = told(*[Reason.BUSY] * 30)
+    """Each chat has its own limit."""
+    report = reported(*[Reason.BUSY] * 30)
     assert spoken(chat, report).count("ci-") == 30
     name = {"slack": "_LONGEST_IN_ALL", "teams": "_LARGEST"}.get(chat, "_LONGEST")
     monkeypatch.setattr(CHATS[chat], name, 2000)
@@ -195,22 +195,22 @@ def fits_slack(made: Any) -> bool:
 
 def test_the_limits_here_can_be_broken() -> None:
     """They would notice a message that is too large."""
-    report = told(*[Reason.BUSY] * 1000)
+    report = reported(*[Reason.BUSY] * 1000)
     for chat in ("mattermost", "rocketchat"):
-        everything = " ".join(row.id for group in notice(report, 1000).groups for row in group.rows)
+        everything = " ".join(row.id for group in chat_message(report, 1000).groups for row in group.rows)
         assert not within(chat, {"text": everything})
     assert not fits_slack({"blocks": [{"type": "section", "text": {"text": "x" * 3001}}]})
 
 
 def test_fewer_are_listed_until_it_fits() -> None:
     """As many as there is room for, and none if there is room for none."""
-    report = told(*[Reason.BUSY] * 40)
+    report = reported(*[Reason.BUSY] * 40)
 
     def listed(most: int) -> int:
-        return fitted(report, lambda told: sum(len(group.rows) for group in told.groups), lambda rows: rows <= most)
+        return fitted(report, lambda made: sum(len(group.rows) for group in made.groups), lambda rows: rows <= most)
 
     assert [listed(most) for most in (100, 29, 12, 7, 3)] == [30, 20, 10, 5, 0]
-    assert "40 not listed here" in notice(report, 0).groups[0].rest
+    assert "40 not listed here" in chat_message(report, 0).groups[0].rest
 
 
 # --- text from outside
@@ -229,7 +229,7 @@ def hostile(draw: st.DrawFn) -> Report:
         for number, reason in enumerate(reasons)
     )
     request = replace(asked(), id=draw(outside), source=draw(outside), reason=draw(outside), requested_by=draw(outside))
-    return replace(told(), request=request, servers=rows, detail=draw(outside))
+    return replace(reported(), request=request, servers=rows, detail=draw(outside))
 
 
 @given(hostile())
@@ -247,7 +247,7 @@ def marked(blocks: list[Any]) -> list[str]:
 
 
 @given(hostile())
-def test_in_markdown_it_stands_in_code_and_mentions_nobody(report: Report) -> None:
+def test_in_markdown_it_is_in_code_and_mentions_no_user(report: Report) -> None:
     """Take the code spans out, and what is left is the same whatever came from outside; no `@` is left in any."""
     for chat, bold in (("mattermost", "**"), ("rocketchat", "*")):
         text = document(chat, report)["text"]
@@ -261,7 +261,7 @@ def test_in_markdown_it_stands_in_code_and_mentions_nobody(report: Report) -> No
 
 @given(hostile())
 def test_in_teams_it_stands_in_text_runs(report: Report) -> None:
-    """Nothing else in a card is read without Markdown; and a card without entities mentions nobody."""
+    """Nothing else in a card is read without Markdown; and a card without entities mentions no user."""
     card = document("teams", report)["attachments"][0]["content"]
     for element in card["body"]:
         if element["type"] == "TextBlock":
@@ -288,9 +288,9 @@ def test_a_long_text_is_cut_and_shows_it() -> None:
 
 
 @pytest.mark.parametrize("chat", CHATS)
-def test_a_server_without_a_name_is_told_by_its_id(chat: str) -> None:
-    """It was never seen, or somebody called it nothing."""
-    report = told(Reason.NOT_FOUND)
+def test_a_server_without_a_name_is_reported_by_its_id(chat: str) -> None:
+    """It was never seen, or its name is empty."""
+    report = reported(Reason.NOT_FOUND)
     report = replace(report, servers=tuple(replace(row, name=" ") for row in report.servers))
     text = spoken(chat, report)
     assert id_of(0) in text
@@ -300,7 +300,7 @@ def test_a_server_without_a_name_is_told_by_its_id(chat: str) -> None:
 
 def test_an_answer_to_a_command_is_seen_by_the_whole_channel() -> None:
     """As far as a chat makes a difference; a configured webhook needs no such words."""
-    report = told(Reason.CONFIRMED)
+    report = reported(Reason.CONFIRMED)
     for chat in ("slack", "mattermost"):
         assert document(chat, report, reply=True)["response_type"] == "in_channel"
         assert "response_type" not in document(chat, report)
@@ -310,7 +310,7 @@ def test_an_answer_to_a_command_is_seen_by_the_whole_channel() -> None:
 @pytest.mark.parametrize("chat", CHATS)
 def test_a_plan_says_how_it_is_approved(chat: str) -> None:
     """Nothing was sent; until when, by whom, and the line to type."""
-    words = spoken(chat, told(Reason.NEEDS_APPROVAL))
+    words = spoken(chat, reported(Reason.NEEDS_APPROVAL))
     assert "An approval is needed, nothing was sent" in words
     assert "another person than the requester" in words
     assert "approve dG9rZW4" in words
@@ -318,8 +318,8 @@ def test_a_plan_says_how_it_is_approved(chat: str) -> None:
 
 @pytest.mark.parametrize("chat", CHATS)
 def test_a_token_that_is_too_long_for_a_chat_is_not_shown(chat: str) -> None:
-    """The message says what to use instead, and has no buttons."""
-    report = told(Reason.NEEDS_APPROVAL)
+    """The message names what to use instead, and has no buttons."""
+    report = reported(Reason.NEEDS_APPROVAL)
     assert report.plan is not None
     report = replace(report, plan=report.plan._replace(token="x" * 1901))
     assert "x" * 100 not in json.dumps(document(chat, report))
@@ -329,7 +329,7 @@ def test_a_token_that_is_too_long_for_a_chat_is_not_shown(chat: str) -> None:
 
 def test_the_buttons_of_mattermost_need_an_address() -> None:
     """Without one there are none."""
-    report = told(Reason.NEEDS_APPROVAL)
+    report = reported(Reason.NEEDS_APPROVAL)
     assert b"actions" not in mattermost.message(report, False, None)
     ((attachment,),) = (document("mattermost", report)["attachments"],)
     approve, discard = attachment["actions"]
