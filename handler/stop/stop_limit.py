@@ -53,7 +53,7 @@ class StopLimit:
             return max(free_at - now, _LEAST_PAUSE)
 
     def attempted(self, servers: int) -> None:
-        """Keep the room of so many servers until their attempt is older than the window."""
+        """Keep the room of so many servers until their attempt, which has ended now, is older than the window."""
         with self._lock:
             self._attempts.append((self._monotonic(), servers))
 
@@ -90,18 +90,21 @@ class Reservation:
         self._held = servers
 
     def attempt(self, servers: int) -> float | None:
-        """Count an attempt to stop so many servers; one beyond the reserved room needs room of its own.
+        """Begin an attempt to stop so many servers; one beyond the reserved room needs room of its own.
 
         Returns:
-            None if the attempt may be made; else the seconds after which it may be.
+            None if the attempt may be made, and is ended by `attempted`; else the seconds after which it may be.
         """
         with self._lock:
             reserved = min(self._held, servers)
             if servers > reserved and (pause := self._limit.take(servers - reserved)) is not None:
                 return pause
             self._held -= reserved
-            self._limit.attempted(servers)
             return None
+
+    def attempted(self, servers: int) -> None:
+        """End an attempt: its window begins, since the cloud may receive a stop as late as that."""
+        self._limit.attempted(servers)
 
     def release(self) -> None:
         """Give back what no attempt used."""
@@ -130,4 +133,7 @@ class LimitedCloud:
         if pause is not None:
             fault = CloudThrottled("stopping the server: the stop limit of this process is reached", retry_after=pause)
             return dict.fromkeys(ids, fault)
-        return self._cloud.stop(ids, timeout)
+        try:
+            return self._cloud.stop(ids, timeout)
+        finally:
+            self._reservation.attempted(len(ids))

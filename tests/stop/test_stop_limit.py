@@ -23,8 +23,14 @@ def used(limit: StopLimit, *counts: int) -> None:
     for count in counts:
         one = Reservation(limit)
         one.reserve(count)
-        assert one.attempt(count) is None
+        attempt(one, count)
         one.release()
+
+
+def attempt(one: Reservation, servers: int) -> None:
+    """An attempt that is made, and ends at once."""
+    assert one.attempt(servers) is None
+    one.attempted(servers)
 
 
 def test_the_limit_counts_attempts_until_they_leave_the_window() -> None:
@@ -54,7 +60,7 @@ def test_what_an_event_did_not_use_is_given_back() -> None:
     limit = StopLimit(5, 600.0, FakeClock())
     first, second = Reservation(limit), Reservation(limit)
     first.reserve(5)
-    assert first.attempt(1) is None
+    attempt(first, 1)
     with pytest.raises(StopLimitReached) as refused:
         second.reserve(1)
     assert refused.value.retry_after == 1.0
@@ -69,12 +75,32 @@ def test_each_attempt_counts() -> None:
     limit = StopLimit(3, 600.0, FakeClock())
     one = Reservation(limit)
     one.reserve(2)
-    assert [one.attempt(1) for _ in range(3)] == [None] * 3
+    for _ in range(3):
+        attempt(one, 1)
     pause = one.attempt(1)
     assert pause == pytest.approx(600.0)
     one.release()
     with pytest.raises(StopLimitReached):
         Reservation(limit).reserve(1)
+
+
+def test_the_window_of_an_attempt_begins_when_it_ends() -> None:
+    """The cloud may receive a stop as late as that, for example after a login."""
+    clock = FakeClock()
+    limit = StopLimit(1, 600.0, clock)
+    inner = mock.create_autospec(Cloud, instance=True, one_by_one=True)
+
+    def stop(ids: Sequence[str], _: float) -> dict[str, Taken]:
+        clock.now += 650
+        assert Reservation(limit).attempt(1) == 1.0
+        return dict.fromkeys(ids, Taken())
+
+    inner.stop.side_effect = stop
+    LimitedCloud(inner, Reservation(limit)).stop(["a"], 700.0)
+    clock.now += 599
+    assert Reservation(limit).attempt(1) == 1.0
+    clock.now += 1
+    assert Reservation(limit).attempt(1) is None
 
 
 def test_what_goes_beyond_the_reserved_room_needs_just_so_much_more() -> None:
@@ -88,7 +114,7 @@ def test_without_reserved_room_an_attempt_needs_room_of_its_own() -> None:
     """Also after the room was released, which gives back nothing twice."""
     limit = StopLimit(1, 600.0, FakeClock())
     one, other = Reservation(limit), Reservation(limit)
-    assert one.attempt(1) is None
+    attempt(one, 1)
     one.release()
     one.release()
     assert other.attempt(1) == pytest.approx(600.0)
