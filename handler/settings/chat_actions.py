@@ -12,6 +12,7 @@ class ButtonAction(StrEnum):
 
     APPROVE = "autostopapprove"
     DISCARD = "autostopdiscard"
+    KEEP = "autostopkeep"
 
 
 def mac(key: str, action: str, value: str) -> str:

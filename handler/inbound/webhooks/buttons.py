@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from handler.inbound.webhooks.chat import DiscardCommand
-from handler.inbound.webhooks.grammar import ApproveCommand, NotUnderstood, Verb, parse
+from handler.inbound.webhooks.grammar import ApproveCommand, KeepCommand, NotUnderstood, Verb, parse
 from handler.settings.chat_actions import ButtonAction
 
 
-def command(action: str, value: str) -> ApproveCommand | DiscardCommand | NotUnderstood:
+def command(action: str, value: str) -> ApproveCommand | KeepCommand | DiscardCommand | NotUnderstood:
     """Return the command of a click.
 
     Args:
@@ -20,5 +20,8 @@ def command(action: str, value: str) -> ApproveCommand | DiscardCommand | NotUnd
             return found if isinstance(found, ApproveCommand) else NotUnderstood(action, f"{Verb.APPROVE} TOKEN")
         case ButtonAction.DISCARD:
             return DiscardCommand()
+        case ButtonAction.KEEP:
+            keep = parse(f"{Verb.KEEP} {value}")
+            return keep if isinstance(keep, KeepCommand) else NotUnderstood(action, f"{Verb.KEEP} ID 2h")
         case _:
             return NotUnderstood(action[:60], f"{Verb.APPROVE} TOKEN")

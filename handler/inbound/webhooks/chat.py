@@ -221,14 +221,22 @@ class Chat(ABC):
         """Return a response that replaces the buttons of a message, so that none is clicked again."""
         return self.reply(words, message)
 
+    def share(self, words: str, message: ChatCommand) -> Answer:
+        """An answer that leaves the message with its buttons; for all who saw it where the chat can do that."""
+        return self.reply(words, message)
+
     def handed_on(self, message: ChatCommand, request: StopRequest | KeepRequest) -> Answer:
         """Return a response with what was understood, and that it was handed on."""
         unsent = "no stop will be sent" if isinstance(request, StopRequest) else "nothing will be written"
         after = f"It is a dry run: {unsent}." if request.dry_run else "The result comes later."
         if isinstance(request, StopRequest) and request.approval is not None and not request.dry_run:
             after = "It needs an approval; the plan comes later."
-        answer = self.close if message.click else self.reply
-        return answer(f"{_understood(request)} The request was handed on. {after}", message)
+        words = f"{_understood(request)} The request was handed on. {after}"
+        if not message.click:
+            return self.reply(words, message)
+        if isinstance(request, KeepRequest):
+            return self.share(f"{words} Clicked by {_quoted(message.who, LONGEST_REQUESTER)}.", message)
+        return self.close(words, message)
 
     def not_handed_on(
         self, message: ChatCommand, request: StopRequest | KeepRequest, acceptance: Acceptance

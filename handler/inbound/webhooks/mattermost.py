@@ -40,7 +40,7 @@ class Mattermost(Chat):
         if "json" in delivery.headers.get("content-type", "").lower():
             message = authenticating_json(delivery.unauthenticated_body)
             if isinstance(message.get("context"), dict):
-                return self._click(message)
+                return self._click(message, delivery.now)
         fields = _fields(delivery)
         sent = [fields["token"].encode("utf-8", "replace")] if fields.get("token") else []
         if "authorization" in delivery.headers:
@@ -51,7 +51,7 @@ class Mattermost(Chat):
             raise Unauthenticated("A token of this webhook is required.")
         return _command(fields, delivery.now) if fields.get("command") else _post(fields, delivery)
 
-    def _click(self, message: Mapping[str, object]) -> ChatCommand:
+    def _click(self, message: Mapping[str, object], now: datetime) -> ChatCommand:
         """Read a click: https://developers.mattermost.com/integrate/plugins/interactive-messages."""
         context = member(message, "context")
         action, value, sent = text(context, "action"), text(context, "value"), text(context, "mac")
@@ -60,7 +60,7 @@ class Mattermost(Chat):
             raise Unauthenticated("The context of the button must have a valid MAC.")
         user, channel = text(message, "user_id"), text(message, "channel_id")
         # Without a trigger (old servers) one button of one post is one event for each user.
-        words = (text(message, "post_id"), user, action)
+        words = (text(message, "post_id"), user, action, value)
         trigger = text(message, "trigger_id")
         return ChatCommand(
             identity=(trigger,) if trigger else words,
@@ -68,6 +68,7 @@ class Mattermost(Chat):
             users=people(user),
             channels=people(channel),
             who=who(message),
+            time=now,
             person=person("mattermost", user),
             click=True,
         )

@@ -75,6 +75,10 @@ class Slack(Chat):
         """Replace the message that has the button, for all who see it."""
         return self._respond({"replace_original": True, "text": words}, message)
 
+    def share(self, words: str, message: ChatCommand) -> Answer:
+        """Below the message that has the button, for all who saw it."""
+        return self._respond({"response_type": "in_channel", "replace_original": False, "text": words}, message)
+
     def _respond(self, document: Mapping[str, object], click: ChatCommand) -> Answer:
         """Answer a click by a POST to its `response_url`: Slack does not show the response to it."""
         url = click.reply_to or ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from handler.outbound.chat.chat_message import ChatMessage
+from handler.keep.decide import written
+from handler.outbound.chat.chat_message import ChatMessage, Row
 from handler.settings.chat_actions import ButtonAction
 
 
@@ -30,3 +31,10 @@ def buttons(message: ChatMessage) -> Iterator[Button]:
     if message.command:
         yield Button(ButtonAction.APPROVE, "Approve", message.command.partition(" ")[2], primary=True)
         yield Button(ButtonAction.DISCARD, "Discard", "plan")
+
+
+def keep_button(message: ChatMessage, row: Row) -> Button | None:
+    """Return the button beside a server of a notice; None if the server has none."""
+    if message.keep_until is None or row.id not in message.keepable:
+        return None
+    return Button(ButtonAction.KEEP, "Keep 2 h", f"{row.id} until {written(message.keep_until)}")

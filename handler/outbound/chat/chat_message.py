@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar, assert_never
 
 from handler.keep import meanings as keep_meanings
@@ -57,6 +57,9 @@ _OTHER_WORDS: Mapping[Outcome, str] = {
     outcome: word for outcome, word in _WORDS.items() if outcome is not Outcome.PLANNED
 }
 _HOW_TO_KEEP = "To keep a server running, type: keep ID 2h"
+# Each button of a notice is beside its server. More of them are hard to read, and Slack's messages have a limit.
+_MOST_KEEP_BUTTONS = 10
+_KEEP_LENGTH = timedelta(hours=2)
 
 _Made = TypeVar("_Made")
 
@@ -107,7 +110,9 @@ class ChatMessage:
         closing: our text.
         approval: our text on how the plan is approved; empty without a plan.
         command: the line to type for it; empty if it is too long for that.
-        keepable: ids of the servers that a notice is about, which a button of the chat may offer to keep.
+        keepable: ids of the servers that have a button to keep them, in a chat that has buttons.
+        keep_until: the time until which the buttons keep a server (aware); None if there are none.
+        keep_hint: our words on that; empty if there are none.
     """
 
     headline: str
@@ -117,6 +122,8 @@ class ChatMessage:
     approval: str = ""
     command: str = ""
     keepable: tuple[str, ...] = ()
+    keep_until: datetime | None = None
+    keep_hint: str = ""
 
 
 def chat_message(report: AnyReport, most: int) -> ChatMessage:
@@ -128,6 +135,7 @@ def chat_message(report: AnyReport, most: int) -> ChatMessage:
     """
     request = report.request
     plan = report.plan if isinstance(report, Report) else None
+    keepable, keep_until = _keep_offer(report)
     facts = (
         ("Note", report.detail),
         *_people(request),
@@ -141,7 +149,9 @@ def chat_message(report: AnyReport, most: int) -> ChatMessage:
         closing=_closing(report),
         approval=_approval(plan) if plan else "",
         command=f"approve {plan.token}" if plan and len(plan.token) <= LONGEST_TOKEN else "",
-        keepable=_losing_power(report) if isinstance(report, Report) and report.notice_for else (),
+        keepable=keepable,
+        keep_until=keep_until,
+        keep_hint=f"A click on Keep 2 h keeps its server running until {_minute(keep_until)}." if keep_until else "",
     )
 
 
@@ -192,27 +202,41 @@ def _approval(plan: PlanOffer) -> str:
 def _notice_headline(report: Report, due: datetime) -> str:
     """Return which servers lose power, and when. Their names are in the rows, since they are untrusted input."""
     if due <= report.finished_at:
-        return f"This notice came too late: the stop was due {_due(due)}. The dry run sent nothing."
+        return f"This notice came too late: the stop was due at {_minute(due)}. The dry run sent nothing."
     count = len(_losing_power(report))
     rest = ", ".join(
         f"{number} {word}" for outcome, word in _OTHER_WORDS.items() if (number := report.summary[outcome])
     )
     others = f" Other servers: {rest}." if rest else ""
     what = f"{count} server{'s' * (count != 1)}" if count else "No server"
-    return f"{what} will lose power {_due(due)}{' unless kept' if count else ''}.{others} Nothing was sent yet."
+    return f"{what} will lose power at {_minute(due)}{' unless kept' if count else ''}.{others} Nothing was sent yet."
 
 
 def _losing_power(report: Report) -> tuple[str, ...]:
     return tuple(server.id for server in report.servers if server.outcome is Outcome.PLANNED)
 
 
-def _due(due: datetime) -> str:
+def _keep_offer(report: AnyReport) -> tuple[tuple[str, ...], datetime | None]:
+    """Return which servers have a button to keep them, and until when it does: the same however late it is clicked.
+
+    A keep that counted from the click could end before the stop, and each repeat of a click would prolong it.
+    """
+    due = report.notice_for if isinstance(report, Report) else None
+    if not isinstance(report, Report) or due is None or due <= report.finished_at:
+        return (), None
+    ids = _losing_power(report)
+    if not 0 < len(ids) <= _MOST_KEEP_BUTTONS:
+        return (), None
+    return ids, (due.astimezone(UTC) + _KEEP_LENGTH).astimezone(due.tzinfo)
+
+
+def _minute(time: datetime) -> str:
     """Render a time to the minute: in its own zone first, and in UTC."""
-    utc = due.astimezone(UTC)
-    if due.utcoffset() == utc.utcoffset():
-        return f"at {utc:%H:%M} UTC on {utc:%Y-%m-%d}"
-    other_day = f" on {utc:%Y-%m-%d}" if utc.date() != due.date() else ""
-    return f"at {due:%H:%M} {due.tzinfo} on {due:%Y-%m-%d} ({utc:%H:%M} UTC{other_day})"
+    utc = time.astimezone(UTC)
+    if time.utcoffset() == utc.utcoffset():
+        return f"{utc:%H:%M} UTC on {utc:%Y-%m-%d}"
+    other_day = f" on {utc:%Y-%m-%d}" if utc.date() != time.date() else ""
+    return f"{time:%H:%M} {time.tzinfo} on {time:%Y-%m-%d} ({utc:%H:%M} UTC{other_day})"
 
 
 def _groups(report: Report, most: int) -> tuple[Group, ...]:

@@ -42,10 +42,11 @@ def _group(group: Group, bold: str) -> Iterator[str]:
     yield f"{bold}{group.title}{bold}  "
     yield group.meaning
     yield ""
-    yield from (f"- {_row(row)}" for row in group.rows)
+    yield from (f"- {row_markdown(row)}" for row in group.rows)
     if group.rest:
         yield f"- {group.rest}"
 
 
-def _row(row: Row) -> str:
+def row_markdown(row: Row) -> str:
+    """Return a server in one line, its text from outside in code spans."""
     return " ".join(span(text) for text in (row.name, row.id, row.remark) if text)

@@ -7,11 +7,12 @@ characters (Mattermost's documentation of posts).
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from handler.keep.model import AnyReport
-from handler.outbound.chat.buttons import Button, buttons
-from handler.outbound.chat.chat_message import chat_message, fitted
-from handler.outbound.chat.markdown import markdown
+from handler.outbound.chat.buttons import Button, buttons, keep_button
+from handler.outbound.chat.chat_message import ChatMessage, chat_message, fitted
+from handler.outbound.chat.markdown import markdown, row_markdown
 from handler.outbound.chat.route import MattermostButtons
 
 CONTENT_TYPE = "application/json"
@@ -29,10 +30,26 @@ def message(report: AnyReport, reply: bool, to_click: MattermostButtons | None) 
     """
     text = fitted(report, lambda content: markdown(content, "**"), lambda made: len(made) <= _LONGEST)
     document: dict[str, object] = {"text": text, **({"response_type": "in_channel"} if reply else {})}
-    actions = [_action(button, to_click) for button in buttons(chat_message(report, 0))] if to_click else []
-    if actions:
-        document["attachments"] = [{"fallback": "approve, or discard", "actions": actions}]
+    attachments = list(_attachments(chat_message(report, len(report.servers)), to_click)) if to_click else []
+    if attachments:
+        document["attachments"] = attachments
     return json.dumps(document).encode()
+
+
+def _attachments(told: ChatMessage, to_click: MattermostButtons) -> Iterator[dict[str, object]]:
+    """Yield the buttons of a plan, or each server of a notice with its button."""
+    actions = [_action(button, to_click) for button in buttons(told)]
+    if actions:
+        yield {"fallback": "approve, or discard", "actions": actions}
+    if told.keep_hint:
+        yield {"fallback": told.keep_hint, "text": told.keep_hint}
+    for row in (row for group in told.groups for row in group.rows):
+        button = keep_button(told, row)
+        if button:
+            words = row_markdown(row)
+            # Mattermost finds the action of a click by its id alone, which must be unique in the whole message.
+            action = {**_action(button, to_click), "id": f"{button.action.value}{row.id.replace('-', '')}"}
+            yield {"fallback": words, "text": words, "actions": [action]}
 
 
 def _action(button: Button, to_click: MattermostButtons) -> dict[str, object]:

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterable, Iterator
 
 from handler.keep.model import AnyReport
-from handler.outbound.chat.buttons import Button, buttons
-from handler.outbound.chat.chat_message import ChatMessage, Group, chat_message, fitted
+from handler.outbound.chat.buttons import Button, buttons, keep_button
+from handler.outbound.chat.chat_message import ChatMessage, Group, Row, chat_message, fitted
 from handler.outbound.chat.plain import row_text
 from handler.outbound.chat.route import MattermostButtons
 
@@ -58,7 +58,12 @@ def _blocks(content: ChatMessage) -> Iterator[_Block]:
         yield {"type": "actions", "elements": [_button(button) for button in buttons(content)]}
     for group in content.groups:
         heading = f"*{_escaped(group.title)}*\n{_escaped(group.meaning)}"
-        if group.rows:
+        if group.rows and group.rows[0].id in content.keepable:
+            yield _section(f"{heading}\n{_escaped(content.keep_hint)}", "mrkdwn")
+            yield from (_row_with_button(row, content) for row in group.rows)
+            if group.rest:
+                yield _section(_escaped(f"• {group.rest}"))
+        elif group.rows:
             yield _section(heading, "mrkdwn")
             yield from (_section(text) for text in _texts(_rows(group)))
         else:
@@ -76,8 +81,18 @@ def _button(button: Button) -> _Block:
     }
 
 
+def _row_with_button(row: Row, told: ChatMessage) -> _Block:
+    section = _section(_row(row))
+    button = keep_button(told, row)
+    return {**section, "accessory": _button(button)} if button else section
+
+
+def _row(row: Row) -> str:
+    return _escaped(f"• {row_text(row)}")
+
+
 def _rows(group: Group) -> Iterator[str]:
-    yield from (_escaped(f"• {row_text(row)}") for row in group.rows)
+    yield from map(_row, group.rows)
     if group.rest:
         yield _escaped(f"• {group.rest}")
 
