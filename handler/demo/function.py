@@ -28,7 +28,7 @@ def function(target: str, environ: Mapping[str, str]) -> Iterator[str]:
     """Run a function until the block ends; yields its URL.
 
     Args:
-        target: `stop_servers`, `receive_webhook` or `notify_chat`.
+        target: `stop_servers`, `receive_webhook`, `notify_chat` or `keep_servers`.
         environ: its settings. Those of this process, and its proxies, are not passed on.
     """
     with socket.socket() as free:

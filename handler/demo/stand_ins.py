@@ -16,7 +16,9 @@ from typing import Any
 import requests
 
 from handler.demo.function import HTTP
+from handler.event_types import KEEP_REQUESTED
 
+BROKER = "/broker"
 _TIMEOUT = 40.0
 _FORWARDED = ("ce-", "authorization", "content-type", "traceparent", "tracestate")
 
@@ -41,14 +43,16 @@ class StandIns:
     Attributes:
         url: its origin.
         deliver_to: URL that the broker delivers to; set it before anything is sent to the broker.
+        deliver_keeps_to: the same for requests for a keep, as by a trigger of their own.
         undelivered: events that the broker could not deliver.
-        plan: the value of the button Approve of the last message with one.
+        buttons: for each action, the value of its first button in the last message with one.
     """
 
     url: str
     deliver_to: str = ""
+    deliver_keeps_to: str = ""
     undelivered: list[str] = field(default_factory=list)
-    plan: str = ""
+    buttons: dict[str, str] = field(default_factory=dict)
     _posted: queue.SimpleQueue[Posted] = field(default_factory=queue.SimpleQueue)
 
     def posted(self, timeout: float = _TIMEOUT) -> Posted | None:
@@ -60,21 +64,24 @@ class StandIns:
 
     def receive(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
         """Accept a message or an event. An event is delivered after it was acknowledged, as by a broker."""
-        if path == "/broker":
+        if path == BROKER:
             threading.Thread(target=self.deliver, args=(headers, body), daemon=True).start()
         else:
             message = json.loads(body)
-            self.plan = _plan(message) or self.plan
+            # The first one of an action wins, so it comes last.
+            self.buttons |= {button["action_id"]: button["value"] for button in reversed(_buttons(message))}
             self._posted.put(Posted(path, tuple(plain_text(message))))
 
     def deliver(self, headers: Mapping[str, str], body: bytes) -> None:
         """Deliver an event until it is accepted or refused, or the time is up."""
         sent = {name: value for name, value in headers.items() if name.lower().startswith(_FORWARDED)}
+        types = [value for name, value in headers.items() if name.lower() == "ce-type"]
+        url = self.deliver_keeps_to if types == [KEEP_REQUESTED] else self.deliver_to
         deadline = time.monotonic() + _TIMEOUT
         failure = "no answer"
         while time.monotonic() < deadline:
             try:
-                status = HTTP.post(self.deliver_to, data=body, headers=sent, timeout=_TIMEOUT).status_code
+                status = HTTP.post(url, data=body, headers=sent, timeout=_TIMEOUT).status_code
             except requests.RequestException as error:
                 failure = type(error).__name__
             else:
@@ -95,7 +102,7 @@ def stand_ins() -> Iterator[StandIns]:
         def do_POST(self) -> None:
             """Accept a request, and acknowledge it."""
             made.receive(self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response_only(202 if self.path == "/broker" else 200)
+            self.send_response_only(202 if self.path == BROKER else 200)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -126,9 +133,11 @@ def plain_text(message: Mapping[str, Any]) -> Iterator[str]:
                 plain = plain.replace("*", "")
                 # A heading, with a blank line above it except for the first one.
                 yield from [""] * (number > 0)
-            yield from plain.splitlines()
+            beside = f" [{block['accessory']['text']['text']}]" if "accessory" in block else ""
+            yield from f"{plain}{beside}".splitlines()
 
 
-def _plan(message: Mapping[str, Any]) -> str:
-    actions = [block for block in message.get("blocks", []) if block["type"] == "actions"]
-    return str(actions[0]["elements"][0]["value"]) if actions else ""
+def _buttons(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    blocks = message.get("blocks", [])
+    beside = [block["accessory"] for block in blocks if "accessory" in block]
+    return beside + [button for block in blocks if block["type"] == "actions" for button in block["elements"]]

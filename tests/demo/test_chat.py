@@ -22,7 +22,7 @@ from tests.support.sink_server import Say, SinkServer
 def test_the_demo_shows_both_answers_and_ends_well(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three real processes; neither the settings nor the proxy of this machine get in the way."""
+    """Four real processes; neither the settings nor the proxy of this machine get in the way."""
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("AUTOSTOP_NO_SUCH_THING", "1")
@@ -35,7 +35,11 @@ def test_the_demo_shows_both_answers_and_ends_well(
         "in the channel:\n           | Asked to stop: 1 server, of which 1 stopped.",
         f"| • ci-08 ({CI_08})",
         "in the channel:\n           | 1 server will lose power at ",
-        f"| • ci-10 ({CI_10})",
+        f"| • ci-10 ({CI_10}) [Keep 2 h]",
+        "at once  HTTP 200: Understood: keep 1 server until ",
+        ": 1 server, of which 1 kept.",
+        "| Skipped (kept-until): 1",
+        f"| • ci-10 ({CI_10}) It is to be kept running until ",
         "| To keep a server running, type: keep ID 2h",
         "ci-10   active   0           active, env=ci",
         "An approval is needed, nothing was sent: 4 servers",
@@ -107,7 +111,8 @@ def test_a_notice_that_reads_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "CI_10", CI_07)
     code, out = play(lambda made: made)
     assert code == 1
-    assert "the notice: posted" in out
+    assert "/broker: the message lacks: • ci-10" in out
+    assert "/broker: the message lacks: Skipped (kept-until): 1" in out
 
 
 @pytest.mark.usefixtures("in_threads")
@@ -124,7 +129,6 @@ def test_a_message_that_is_missing_or_too_many_is_noticed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module, "_show_servers", lambda *_: [])
     monkeypatch.setattr(module, "_run", run)
-    monkeypatch.setattr(module, "_notice", lambda *_: ("", []))
     code, out = play(lambda made: made[:1])
     assert code == 1
     assert "more than one message" in out
@@ -143,7 +147,7 @@ def test_when_it_is_interrupted_everything_ends(monkeypatch: pytest.MonkeyPatch)
             running.remove(target)
 
     def interrupted(*_: object) -> list[str]:
-        assert running == ["notify_chat", "stop_servers", "receive_webhook"]
+        assert running == ["notify_chat", "keep_servers", "stop_servers", "receive_webhook"]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "function", function)
