@@ -15,6 +15,7 @@ from handler.keep.model import KeepRequest
 from handler.services.receive_webhook import WebhookService
 from handler.settings.chat_actions import ButtonAction, mac
 from handler.settings.receive_webhook import from_environ
+from handler.stop.model import Reason
 from tests.inbound.webhooks import test_mattermost as mattermost
 from tests.inbound.webhooks import test_slack as slack
 from tests.inbound.webhooks.scene import JSON, NOW, ONE, TWO, Scene, flip, fresh_secret, json_of, refused
@@ -29,6 +30,10 @@ from tests.inbound.webhooks.test_approvals import (
     responses,
 )
 from tests.inbound.webhooks.test_slack_sdk import Still
+from tests.outbound.chat.reports import BUTTONS, document
+from tests.outbound.chat.test_notice import noticed
+from tests.stop.fakes import NOW as ENDED
+from tests.stop.fakes import id_of
 from tests.support.sink_server import SinkServer
 
 __all__ = ["responses"]
@@ -239,3 +244,24 @@ def test_clicks_are_posted_where_typed_keeps_are(separate: bool, responses: Sink
         (got,) = keeps.got if separate else stops.got
     assert got.headers["ce-type"] == KEEP_REQUESTED
     assert (got.data["server_ids"], got.data["until"]) == ([ONE], written(UNTIL))
+
+
+# --- from the message to the click ---
+
+
+def test_each_button_of_a_message_is_taken_when_it_is_clicked(responses: SinkServer) -> None:
+    """As `notify_chat` makes it, with the same key."""
+    ids = (id_of(0), id_of(1))
+    report = noticed(Reason.DRY_RUN, Reason.DRY_RUN)
+    slack_here = clicking(responses)
+    for block in document("slack", report)["blocks"]:
+        if button := block.get("accessory"):
+            assert press(slack_here, keep_click(responses, button["value"], trigger_id=button["value"])).status == 200
+    mm = mattermost.scene(AUTOSTOP_ACTION_KEYS=BUTTONS.key.reveal())
+    for attachment in document("mattermost", report)["attachments"]:
+        for each in attachment.get("actions", ()):
+            message = keep_action(context=each["integration"]["context"], trigger_id=each["id"])
+            assert set(says(mm.post("/mattermost", message, JSON))) == {"ephemeral_text"}
+    for here in (slack_here, mm):
+        assert [request.server_ids for request in here.kept] == [(id_,) for id_ in ids]
+        assert {request.until for request in here.kept} == {ENDED + timedelta(hours=3)}
