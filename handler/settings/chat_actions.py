@@ -16,9 +16,9 @@ class ButtonAction(StrEnum):
 
 
 def mac(key: str, action: str, value: str) -> str:
-    """Return what proves that a button is ours, in hexadecimal: HMAC-SHA-256 of what it is and what it carries.
+    """Return the MAC that authenticates a button, in hexadecimal: HMAC-SHA-256 of its action and its value.
 
-    Mattermost sends a button's context back as it is, and proves in no other way that a click is one.
+    Mattermost returns the context of a button unchanged, and authenticates a click in no other way.
     """
     signed = f"bms-autostop button\0{action}\0{value}"
     return hmac.new(key.encode(), signed.encode("utf-8", "replace"), hashlib.sha256).hexdigest()

@@ -70,7 +70,7 @@ class WebhookSettings:
         id_label: name of the label, property or dimension that has a server's id.
         grafana_timestamp_header: lower case; empty if Grafana signs no time.
         smn_cert_hosts, smn_confirm_hosts: lower case, each `host` or `host:port`.
-        chat_approval: who must approve the stops that people ask for in chats; None for nobody.
+        chat_approval: who must approve the stops that are requested in chats; None without approvals.
         slack_origins: where a `response_url` of Slack may lead.
         action_keys: one of them must have signed a button of Mattermost.
     """

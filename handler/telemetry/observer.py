@@ -104,7 +104,7 @@ class OpenTelemetryObserver:
             watch.outcome = "refused" if report.refusal else "planned" if planned else done
             watch.reason = report.refusal.value if report.refusal else None
             if isinstance(report, Report) and report.notice_for and not report.refusal:
-                # So that a schedule that gives notice is told apart from the one that stops.
+                # To distinguish a schedule that gives notice from the one that stops.
                 watch.reason = "notice"
             watch.span.set_attributes({"autostop.api": report.api, "autostop.dry_run": report.dry_run})
 

@@ -74,8 +74,8 @@ class Signer:
         )
         text = f"{_ALGORITHM}\n{added['X-Sdk-Date']}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
         signature = hmac.new(self._secret_key, text.encode(), hashlib.sha256).hexdigest()
-        proof = f"{_ALGORITHM} Access={self._access_key}, SignedHeaders={signed}, Signature={signature}"
-        return {**added, "Authorization": proof}
+        authorization = f"{_ALGORITHM} Access={self._access_key}, SignedHeaders={signed}, Signature={signature}"
+        return {**added, "Authorization": authorization}
 
 
 def canonical_path(path: str) -> str:
