@@ -22,7 +22,7 @@ from handler.inbound.webhooks import grammar
 from tests.conftest import ROOT
 from tests.deploy.schemas import schema_faults
 from tests.support.blocks import Block, Terminal, blocks, clone, in_use, new_user, sentences
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 DOCUMENTS = sorted(
     page
@@ -176,7 +176,7 @@ def test_command_that_fails_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("block", of("json"), ids=at)
 def test_json_is_data_of_a_stop_request(block: Block) -> None:
     """It is JSON, and by the schema what a stop request may have."""
-    assert faults("stop.requested.v1.json", strict_json.loads(block.text.encode())) == []
+    assert schema_violations("stop.requested.v1.json", strict_json.loads(block.text.encode())) == []
 
 
 @pytest.mark.parametrize("block", of("yaml"), ids=at)
@@ -185,7 +185,7 @@ def test_yaml_is_a_valid_resource(block: Block) -> None:
     for resource in yaml.safe_load_all(block.text):
         assert schema_faults(resource) == []
         if resource["kind"] == "PingSource":
-            assert faults("stop.requested.v1.json", json.loads(resource["spec"]["data"])) == []
+            assert schema_violations("stop.requested.v1.json", json.loads(resource["spec"]["data"])) == []
 
 
 @pytest.mark.parametrize("block", of("chat"), ids=at)

@@ -111,7 +111,7 @@ def validator(schema: str) -> Draft202012Validator:
     return Draft202012Validator({"$ref": BASE + schema}, registry=REGISTRY)
 
 
-def faults(schema: str, instance: object) -> list[str]:
+def schema_violations(schema: str, instance: object) -> list[str]:
     """Return the paths and messages of what a schema does not permit."""
     return [f"{error.json_path}: {error.message}" for error in validator(schema).iter_errors(instance)]
 
@@ -243,19 +243,19 @@ def test_there_is_a_schema_for_the_data_of_every_own_event() -> None:
 @pytest.mark.parametrize("name", [name for name in names("in") if name not in ("malformed.json", "batch.json")])
 def test_incoming_sample_is_well_formed(name: str) -> None:
     """Each incoming sample, but for the malformed one, is an event that the function takes."""
-    assert faults("cloudevent-in.json", structured(name)) == []
+    assert schema_violations("cloudevent-in.json", structured(name)) == []
 
 
 @pytest.mark.parametrize("name", names("approval"))
 def test_sample_of_an_approval_is_well_formed(name: str) -> None:
     """The request of an agent, and the approval of the plan that it got."""
-    assert faults("cloudevent-in.json", sample(f"approval/{name}")) == []
+    assert schema_violations("cloudevent-in.json", sample(f"approval/{name}")) == []
     assert sample("approval/approval.json")["data"]["plan"] == sample("out/planned.json")["data"]["plan"]["token"]
 
 
 def test_batch_sample_is_well_formed() -> None:
     """The batch sample holds several events, and each is well-formed."""
-    assert faults("cloudevent-batch-in.json", structured("batch.json")) == []
+    assert schema_violations("cloudevent-batch-in.json", structured("batch.json")) == []
     assert len(structured("batch.json")) > 1
 
 
@@ -368,7 +368,7 @@ def test_malformed_request_is_refused(change: Callable[[dict[str, Any]], None]) 
     """An event with one thing wrong is malformed, whatever that thing is."""
     event = structured("stop-request.json")
     change(event)
-    assert faults("cloudevent-in.json", event)
+    assert schema_violations("cloudevent-in.json", event)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_unusual_request_is_well_formed(change: Callable[[dict[str, Any]], None]
     """What CloudEvents or the canonical data allow is not called malformed."""
     event = structured("stop-request.json")
     change(event)
-    assert faults("cloudevent-in.json", event) == []
+    assert schema_violations("cloudevent-in.json", event) == []
 
 
 # --- samples out
@@ -404,7 +404,7 @@ def test_unusual_request_is_well_formed(change: Callable[[dict[str, Any]], None]
 @pytest.mark.parametrize("name", RESULTS)
 def test_result_sample_is_well_formed(name: str) -> None:
     """Each result sample is an event that the function can send."""
-    assert faults("cloudevent-out.json", sample(f"out/{name}")) == []
+    assert schema_violations("cloudevent-out.json", sample(f"out/{name}")) == []
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -458,7 +458,7 @@ def test_no_sample_calls_an_accepted_server_stopped() -> None:
 def test_problem_sample_is_well_formed() -> None:
     """The sample of an HTTP error names all violations of the malformed sample."""
     problem = sample("out/problem.json")
-    assert faults("problem.json", problem) == []
+    assert schema_violations("problem.json", problem) == []
     found = {fault["at"] for fault in problem["faults"]}
     assert found == {"id", "source", "time", "data.server_ids[1]", "data.dry_run"}
 
@@ -478,7 +478,7 @@ def test_wrong_problem_is_refused(change: Callable[[dict[str, Any]], None]) -> N
     """A problem document has its fixed members and echoes nothing."""
     problem = sample("out/problem.json")
     change(problem)
-    assert faults("problem.json", problem)
+    assert schema_violations("problem.json", problem)
 
 
 # --- result rules
@@ -489,7 +489,7 @@ def test_wrong_problem_is_refused(change: Callable[[dict[str, Any]], None]) -> N
 def test_reason_goes_with_exactly_one_outcome(outcome: str, reason: str) -> None:
     """A row is right only if its reason belongs to its outcome."""
     right = reason in REASONS[outcome]
-    assert (faults("result.v1.json#/$defs/server", row(outcome, reason)) == []) is right
+    assert (schema_violations("result.v1.json#/$defs/server", row(outcome, reason)) == []) is right
 
 
 @pytest.mark.parametrize(
@@ -514,7 +514,7 @@ def test_reason_goes_with_exactly_one_outcome(outcome: str, reason: str) -> None
 )
 def test_wrong_row_is_refused(changed: dict[str, object]) -> None:
     """A server row has exactly its members, and its states fit its outcome."""
-    assert faults("result.v1.json#/$defs/server", changed)
+    assert schema_violations("result.v1.json#/$defs/server", changed)
 
 
 @pytest.mark.parametrize(
@@ -544,7 +544,7 @@ def test_wrong_row_is_refused(changed: dict[str, object]) -> None:
 def test_wrong_evidence_is_refused(reason: str, changed: dict[str, object] | None) -> None:
     """Evidence has exactly its members, at most the one entry that decided, and fits the reason."""
     outcome = next(outcome for outcome, reasons in REASONS.items() if reason in reasons)
-    assert faults("result.v1.json#/$defs/server", row(outcome, reason, evidence=changed))
+    assert schema_violations("result.v1.json#/$defs/server", row(outcome, reason, evidence=changed))
 
 
 @pytest.mark.parametrize(
@@ -561,7 +561,7 @@ def test_wrong_evidence_is_refused(reason: str, changed: dict[str, object] | Non
 )
 def test_evidence_may_say_more_or_less(outcome: str, reason: str, shown: dict[str, object] | None) -> None:
     """A server may have been there once, and the cloud need not say everything."""
-    assert faults("result.v1.json#/$defs/server", row(outcome, reason, evidence=shown)) == []
+    assert schema_violations("result.v1.json#/$defs/server", row(outcome, reason, evidence=shown)) == []
 
 
 def test_samples_show_each_kind_of_evidence() -> None:
@@ -584,7 +584,7 @@ def test_result_needs_its_attribute(key: str) -> None:
     """A result event without one of its attributes is refused."""
     event = _completed()
     del event[key]
-    assert faults("cloudevent-out.json", event)
+    assert schema_violations("cloudevent-out.json", event)
 
 
 @pytest.mark.parametrize(
@@ -600,12 +600,12 @@ def test_result_needs_its_attribute(key: str) -> None:
 )
 def test_wrong_result_attribute_is_refused(change: dict[str, object]) -> None:
     """A result event's attributes keep to their rules."""
-    assert faults("cloudevent-out.json", _completed(**change))
+    assert schema_violations("cloudevent-out.json", _completed(**change))
 
 
 def test_result_may_carry_extensions_of_the_platform() -> None:
     """What K_CE_OVERRIDES adds is allowed."""
-    assert faults("cloudevent-out.json", _completed(team="build", shard=3)) == []
+    assert schema_violations("cloudevent-out.json", _completed(team="build", shard=3)) == []
 
 
 @pytest.mark.parametrize(
@@ -618,14 +618,14 @@ def test_result_may_carry_extensions_of_the_platform() -> None:
 )
 def test_row_may_have_a_stop_that_the_cloud_refused(seen: dict[str, object]) -> None:
     """A server that changed between our look and our stop keeps the name and state seen first."""
-    assert faults("result.v1.json#/$defs/server", seen) == []
+    assert schema_violations("result.v1.json#/$defs/server", seen) == []
 
 
 def test_a_single_server_has_to_be_the_subject() -> None:
     """A result of exactly one server without subject is refused."""
     event = sample("out/completed-single.json")
     del event["subject"]
-    assert faults("cloudevent-out.json", event)
+    assert schema_violations("cloudevent-out.json", event)
 
 
 @pytest.mark.parametrize("key", list(sample("out/completed.json")["data"]))
@@ -634,7 +634,7 @@ def test_result_data_needs_each_member(name: str, key: str) -> None:
     """No member of a result's data may be missing."""
     event = sample(f"out/{name}")
     del event["data"][key]
-    assert faults("cloudevent-out.json", event)
+    assert schema_violations("cloudevent-out.json", event)
 
 
 @pytest.mark.parametrize(
@@ -686,8 +686,8 @@ def test_result_says_what_it_was_asked(key: str) -> None:
     missing, extra = sample("out/failed.json"), sample("out/failed.json")
     del missing["data"]["request"][key]
     extra["data"]["request"]["more"] = 1
-    assert faults("cloudevent-out.json", missing)
-    assert faults("cloudevent-out.json", extra)
+    assert schema_violations("cloudevent-out.json", missing)
+    assert schema_violations("cloudevent-out.json", extra)
 
 
 # --- AsyncAPI and README

@@ -18,7 +18,7 @@ from handler.inbound.extract.keep import extract_keep
 from handler.keep.meanings import MEANINGS
 from handler.keep.model import Outcome, Reason
 from tests.support.events import structured
-from tests.test_events_folder import EVENTS, PREFIX, faults
+from tests.test_events_folder import EVENTS, PREFIX, schema_violations
 
 REQUESTS = ("for.json", "until.json", "release.json")
 RESULTS = sorted({path.name for path in (EVENTS / "samples" / "keep").glob("*.json")} - set(REQUESTS))
@@ -50,7 +50,7 @@ def _data(**changes: object) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_request_fits_its_schema_and_is_accepted(name: str) -> None:
     """Also by the code."""
-    assert faults("cloudevent-in.json", sample(name)) == []
+    assert schema_violations("cloudevent-in.json", sample(name)) == []
     assert accepted(sample(name))
 
 
@@ -80,7 +80,7 @@ def test_what_is_malformed_is_so_for_schema_and_code(change: Callable[[dict[str,
     """An event with one thing wrong."""
     event = sample("for.json")
     change(event)
-    assert faults("cloudevent-in.json", event)
+    assert schema_violations("cloudevent-in.json", event)
     assert not accepted(event)
 
 
@@ -99,7 +99,7 @@ def test_what_is_unusual_is_well_formed_for_both(change: Callable[[dict[str, Any
     """And nothing else."""
     event = sample("for.json")
     change(event)
-    assert faults("cloudevent-in.json", event) == []
+    assert schema_violations("cloudevent-in.json", event) == []
     assert accepted(event)
 
 
@@ -107,7 +107,7 @@ def test_what_is_unusual_is_well_formed_for_both(change: Callable[[dict[str, Any
 def test_a_result_fits_its_schema_and_counts_its_rows(name: str) -> None:
     """The summary has all outcomes."""
     event = sample(name)
-    assert faults("cloudevent-out.json", event) == []
+    assert schema_violations("cloudevent-out.json", event) == []
     counted = {outcome.value: 0 for outcome in Outcome}
     for row in event["data"]["servers"]:
         counted[row["outcome"]] += 1
@@ -127,7 +127,7 @@ def test_the_results_cover_every_outcome_and_reason() -> None:
 def test_a_reason_goes_with_one_outcome(outcome: Outcome, reason: Reason) -> None:
     """In the schema as in the code."""
     row = {**sample("completed.json")["data"]["servers"][0], "outcome": outcome.value, "reason": reason.value}
-    assert (faults("keep.result.v1.json#/$defs/server", row) == []) is (reason.outcome is outcome)
+    assert (schema_violations("keep.result.v1.json#/$defs/server", row) == []) is (reason.outcome is outcome)
 
 
 @pytest.mark.parametrize(
@@ -148,13 +148,13 @@ def test_a_result_that_contradicts_itself_is_refused(name: str, change: dict[str
     event = copy.deepcopy(sample(name))
     event["data"].update(change)
     event.pop("subject", None)
-    assert any("$.data" in fault for fault in faults("cloudevent-out.json", event))
+    assert any("$.data" in fault for fault in schema_violations("cloudevent-out.json", event))
 
 
 def test_kept_is_a_time_that_was_seen() -> None:
     """A row that says kept without one is refused."""
     row = {**sample("completed.json")["data"]["servers"][0], "keep_until": None}
-    assert faults("keep.result.v1.json#/$defs/server", row)
+    assert schema_violations("keep.result.v1.json#/$defs/server", row)
 
 
 def test_the_documents_have_all_types_outcomes_and_reasons() -> None:

@@ -13,7 +13,7 @@ from handler.event_types import STOP_APPROVED
 from handler.simulator import CallKind, Simulator
 from tests.conftest import Function, StartFunction
 from tests.support.sink_server import SinkServer
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 REQUESTER, ANOTHER = "slack:T1/U1", "slack:T1/U2"
 
@@ -36,7 +36,7 @@ def test_an_approval_is_posted(sink: SinkServer, stdin: bool, monkeypatch: pytes
     assert got.data["type"] == STOP_APPROVED
     assert got.data["data"] == {"plan": "AQID", "approved_by": ANOTHER, "reason": "agreed"}
     assert got.headers["authorization"] == f"Bearer {'t' * 20}"
-    assert faults("cloudevent-in.json", got.data) == []
+    assert schema_violations("cloudevent-in.json", got.data) == []
 
 
 @pytest.mark.parametrize(

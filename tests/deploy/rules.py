@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from handler.settings import env
 from tests.deploy.cron import cron_fault
 from tests.deploy.schemas import label
-from tests.test_events_folder import faults as event_faults
+from tests.test_events_folder import schema_violations as event_violations
 
 _RESERVED_PORTS = {8008, 8012, 8013, 8022, 9090, 9091}
 _RESERVED_ENV = {"PORT", "K_SERVICE", "K_CONFIGURATION", "K_REVISION"}
@@ -157,7 +157,7 @@ def _ping_source(spec: dict[str, Any]) -> Iterator[str]:
     if not isinstance(data, dict):
         yield "data must be a JSON object"
         return
-    for fault in event_faults("stop.requested.v1.json", data):
+    for fault in event_violations("stop.requested.v1.json", data):
         yield f"data: {fault}"
 
 

@@ -26,7 +26,7 @@ from tests.deploy.broker import ASYNC_ANNOTATION, CLASS_ANNOTATION, matches
 from tests.deploy.rules import budget_faults, environment, iso_duration
 from tests.deploy.schemas import label, schema_faults
 from tests.deploy.stage import BASE, KAFKA, KEEPS, KNATIVE, OIDC, OVERLAYS, PRODUCTION
-from tests.test_events_folder import faults as event_violations
+from tests.test_events_folder import schema_violations as event_violations
 
 README = (KNATIVE / "README.md").read_text()
 OBJECTS = kustomize.render(PRODUCTION)

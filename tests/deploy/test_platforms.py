@@ -17,7 +17,7 @@ import yaml
 from handler.settings import keep_servers as keep_settings
 from handler.settings import stop_servers as stop_settings
 from tests.conftest import ROOT
-from tests.test_events_folder import faults as event_violations
+from tests.test_events_folder import schema_violations as event_violations
 
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "plain" / "bms-autostop.service"

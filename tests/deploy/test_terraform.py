@@ -19,7 +19,7 @@ from handler.settings import stop_servers as stop_settings
 from handler.settings.login import LoginKind
 from tests.conftest import ROOT
 from tests.deploy.provider import COMMON, KINDS, PROVIDER
-from tests.test_events_folder import faults as event_violations
+from tests.test_events_folder import schema_violations as event_violations
 
 FOLDER = ROOT / "deploy" / "functiongraph"
 ID = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"

@@ -19,7 +19,7 @@ from handler.event_types import STOP_APPROVED, STOP_COMPLETED, STOP_FAILED, STOP
 from handler.simulator import CallKind, Fault, Simulator
 from handler.stop.approval import verify
 from tests.conftest import Function, StartFunction
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 KEY, NEW_KEY = "k" * 40, "n" * 40
 KEYS = {"AUTOSTOP_APPROVAL_KEYS": KEY}
@@ -75,7 +75,7 @@ def test_a_plan_is_answered_and_sends_nothing(cloud: Simulator, function: Functi
     assert data["request"]["requester"] == REQUESTER
     left = rfc3339.parse(data["plan"]["expires_at"]) - before
     assert timedelta(minutes=14) < left < timedelta(minutes=16)
-    assert faults("stop.planned.v1.json", data) == []
+    assert schema_violations("stop.planned.v1.json", data) == []
     assert stops(cloud) == 0
 
 
@@ -89,7 +89,7 @@ def test_an_approval_stops_what_was_planned_and_nothing_else(cloud: Simulator, f
     request = answer.json()["request"]
     assert (request["requester"], request["approved_by"]) == (REQUESTER, ANOTHER)
     assert request["plan_id"] == plan.headers["ce-id"]
-    assert faults("stop.completed.v1.json", answer.json()) == []
+    assert schema_violations("stop.completed.v1.json", answer.json()) == []
     assert cloud.server(protected).vm_state == "active"
     assert stops(cloud) == 1
 
@@ -145,7 +145,7 @@ def refusal(answer: requests.Response) -> str:
     assert answer.headers["ce-type"] == STOP_REFUSED
     data = answer.json()
     assert data["servers"] == []
-    assert faults("stop.refused.v1.json", data) == []
+    assert schema_violations("stop.refused.v1.json", data) == []
     return str(data["refusal"])
 
 
@@ -282,7 +282,7 @@ def test_a_malformed_approval_can_never_succeed(cloud: Simulator, function: Func
     answer = function.send(data, type=STOP_APPROVED)
     assert answer.status_code == 400, answer.text
     if isinstance(data, dict) and data.keys() <= {"plan", "approved_by", "server_ids", "requester"}:
-        assert faults("stop.approved.v1.json", data)
+        assert schema_violations("stop.approved.v1.json", data)
     assert cloud.calls == []
 
 
@@ -464,7 +464,7 @@ def test_a_malformed_requester_or_approval_is_malformed(cloud: Simulator, functi
         {"requester": "slack:T1 U1"},
     ):
         assert function.send({"server_ids": [id_], **data}).status_code == 400, data
-        assert faults("stop.requested.v1.json", {"server_ids": [id_], **data})
+        assert schema_violations("stop.requested.v1.json", {"server_ids": [id_], **data})
     assert stops(cloud) == 0
 
 

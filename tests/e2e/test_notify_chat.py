@@ -31,7 +31,7 @@ from tests.outbound.chat.reports import reported
 from tests.support.capture import logged
 from tests.support.issuer import Issuer, bearer, claims, rsa_key, token
 from tests.support.sink_server import Say, SinkServer
-from tests.test_events_folder import RESULTS, faults, sample
+from tests.test_events_folder import RESULTS, sample, schema_violations
 
 Serve = Callable[[str, Mapping[str, str]], str]
 STRUCTURED = {"Content-Type": "application/cloudevents+json"}
@@ -71,7 +71,7 @@ def send(url: str, report: Report) -> requests.Response:
 def problem(answer: requests.Response, status: int) -> Any:
     """The problem document of an answer."""
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json")
-    assert faults("problem.json", answer.json()) == []
+    assert schema_violations("problem.json", answer.json()) == []
     return answer.json()
 
 
@@ -391,7 +391,7 @@ def test_whatever_is_sent_the_answer_is_one_of_those_that_are_written_down(
         answer = endpoint.answer(HttpRequest("POST", "/", {"content-type": kind}, sent, 0.0))
         assert answer.status in (204, 400, 413, 415)
         if answer.status != 204:
-            assert faults("problem.json", json.loads(answer.body)) == []
+            assert schema_violations("problem.json", json.loads(answer.body)) == []
 
 
 # --- the chain

@@ -18,7 +18,7 @@ from tests.conftest import STOP, Function, StartFunction
 from tests.e2e.outcomes import at, came_out, stops
 from tests.support.capture import logged
 from tests.support.sink_server import SinkServer
-from tests.test_events_folder import faults as schema_faults
+from tests.test_events_folder import schema_violations
 
 CI = {"tags": ["env=ci"]}
 
@@ -60,7 +60,7 @@ def sent(function: Function, selector: object, *, more: Mapping[str, Any] | None
     if answer.status_code == 200:
         event = {name[3:]: value for name, value in answer.headers.items() if name.lower().startswith("ce-")}
         event |= {"datacontenttype": answer.headers["Content-Type"], "data": answer.json()}
-        assert schema_faults("cloudevent-out.json", event) == []
+        assert schema_violations("cloudevent-out.json", event) == []
     return answer
 
 
@@ -205,7 +205,7 @@ def test_a_selector_that_could_mean_all_is_not_an_event(cloud: Simulator, functi
     cloud.add_server("ci-07")
     answer = sent(function, selector)
     assert answer.status_code == 400
-    assert schema_faults("problem.json", answer.json()) == []
+    assert schema_violations("problem.json", answer.json()) == []
     assert {fault["at"].split(".")[1] for fault in answer.json()["faults"]} == {"selector"}
     assert len(cloud.calls) == 0
 

@@ -24,7 +24,7 @@ from tests.conftest import serving
 from tests.support.capture import logged
 from tests.support.functiongraph import alarm, notifications, passage, record, requested, tick, trace
 from tests.support.sink_server import SinkServer
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 GONE = "00000000-0000-4000-8000-000000000000"
 COMPLETED = "io.github.bms-autostop.stop.completed.v1"
@@ -101,7 +101,7 @@ def result_of(answer: requests.Response) -> Any:
     """The result event in the body."""
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, STRUCTURED), answer.text
     document = answer.json()
-    assert faults("cloudevent-out.json", document) == []
+    assert schema_violations("cloudevent-out.json", document) == []
     return document
 
 

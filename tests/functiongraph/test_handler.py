@@ -23,7 +23,7 @@ from tests.support.capture import Lines, logged
 from tests.support.functiongraph import StandIn, alarm, notifications, passage, record, requested, tick, trace
 from tests.support.issuer import AUDIENCE, SUBJECT, bearer, claims, rsa_key, token
 from tests.support.sink_server import Say, SinkServer
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 GONE = "00000000-0000-4000-8000-000000000000"
 COMPLETED = "io.github.bms-autostop.stop.completed.v1"
@@ -68,7 +68,7 @@ def stopped_by(event: object, context: StandIn) -> Any:
     """The result event that comes of it, seen to fit its schema and to be JSON."""
     result = functiongraph.handler(event, context)
     assert json.loads(json.dumps(result)) == result
-    assert faults("cloudevent-out.json", result) == []
+    assert schema_violations("cloudevent-out.json", result) == []
     return result
 
 

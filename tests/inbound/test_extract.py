@@ -29,7 +29,7 @@ def asked(**given: Any) -> StopRequest:
     return found
 
 
-def faults(**given: Any) -> dict[str, str]:
+def violations(**given: Any) -> dict[str, str]:
     """What the answer to a bad event names."""
     fake = FakeHandler()
     found = faults_of(call_endpoint(structured(event(**given)), fake))
@@ -113,24 +113,24 @@ def test_a_subject_that_is_one_uuid_names_the_server(subject: str, data: object,
 )
 def test_one_malformed_id_refuses_the_whole_event(bad: object) -> None:
     """The other ids of the event are not acted on either, and the bad one's place is reported."""
-    assert faults(data={"server_ids": [TWO, bad, THREE]}) == {"data.server_ids[1]": "must be a UUID"}
+    assert violations(data={"server_ids": [TWO, bad, THREE]}) == {"data.server_ids[1]": "must be a UUID"}
 
 
 @pytest.mark.parametrize("bad", ["", "x", 5, [ONE], {}])
 def test_a_malformed_single_id_is_refused(bad: object) -> None:
     """`server_id` has the same rule, and a valid subject does not replace it."""
-    assert faults(subject=TWO, data={"server_id": bad}) == {"data.server_id": "must be a UUID"}
+    assert violations(subject=TWO, data={"server_id": bad}) == {"data.server_id": "must be a UUID"}
 
 
 @pytest.mark.parametrize("bad", [[], {}, "", ONE, 5, False])
 def test_server_ids_is_an_array_that_is_not_empty(bad: object) -> None:
     """A single id in place of the array is refused."""
-    assert faults(data={"server_ids": bad}) == {"data.server_ids": "must be an array of at least one id"}
+    assert violations(data={"server_ids": bad}) == {"data.server_ids": "must be an array of at least one id"}
 
 
 def test_the_list_of_violations_is_bounded() -> None:
     """A thousand bad ids do not make an answer of a thousand lines."""
-    assert len(faults(data={"server_ids": ["x"] * 1000, "dry_run": 1})) <= 51
+    assert len(violations(data={"server_ids": ["x"] * 1000, "dry_run": 1})) <= 51
 
 
 @pytest.mark.parametrize("value", [True, False])
@@ -143,13 +143,13 @@ def test_dry_run_is_a_boolean(value: bool) -> None:
 @pytest.mark.parametrize("value", ["true", "false", 0, 1, None, [], "yes"])
 def test_dry_run_is_nothing_but_a_boolean(value: object) -> None:
     """The author of "true" expects a dry run, so it is refused."""
-    assert faults(data={"server_ids": [ONE], "dry_run": value}) == {"data.dry_run": "must be true or false"}
+    assert violations(data={"server_ids": [ONE], "dry_run": value}) == {"data.dry_run": "must be true or false"}
 
 
 @pytest.mark.parametrize("name", ["dryRun", "dryrun", "dry-run", "DRY_RUN", "Dry Run", "dry_run_", "_dry_run"])
 def test_a_misspelt_dry_run_is_refused(name: str) -> None:
     """Its author expects a dry run."""
-    assert faults(data={"server_ids": [ONE], name: True}) == {"data.dry_run": "must be spelled dry_run"}
+    assert violations(data={"server_ids": [ONE], name: True}) == {"data.dry_run": "must be spelled dry_run"}
 
 
 @pytest.mark.parametrize(("name", "longest"), [("reason", 500), ("requested_by", 200), ("reply_to", 2048)])
@@ -158,12 +158,12 @@ def test_texts_have_their_limits(name: str, longest: int) -> None:
     assert getattr(asked(data={"server_ids": [ONE], name: "é" * longest}), name) == "é" * longest
     assert getattr(asked(data={"server_ids": [ONE], name: None}), name) is None
     too_long = {f"data.{name}": f"must have at most {longest} characters"}
-    assert faults(data={"server_ids": [ONE], name: "x" * (longest + 1)}) == too_long
-    assert faults(data={"server_ids": [ONE], name: 5}) == {f"data.{name}": "must be a string"}
+    assert violations(data={"server_ids": [ONE], name: "x" * (longest + 1)}) == too_long
+    assert violations(data={"server_ids": [ONE], name: 5}) == {f"data.{name}": "must be a string"}
 
 
 @pytest.mark.parametrize(
-    ("data", "fault"),
+    ("data", "message"),
     [
         ("plain words", "must be JSON"),
         ("[1]", "must be a JSON object"),
@@ -173,9 +173,9 @@ def test_texts_have_their_limits(name: str, longest: int) -> None:
         (True, "must be a JSON object"),
     ],
 )
-def test_data_is_one_object(data: object, fault: str) -> None:
+def test_data_is_one_object(data: object, message: str) -> None:
     """Anything but an object, or text that holds one, is refused."""
-    assert faults(data=data) == {"data": fault}
+    assert violations(data=data) == {"data": message}
 
 
 def test_data_must_not_be_bytes() -> None:
@@ -283,7 +283,7 @@ def test_dead_letters_are_ignored() -> None:
 
 def test_an_unknown_type_is_refused() -> None:
     """A type that is not configured is a 400, whatever its data is."""
-    assert faults(type="com.example.stop", data={"server_ids": ["x"]}) == {
+    assert violations(type="com.example.stop", data={"server_ids": ["x"]}) == {
         "type": "must be a type that is accepted here"
     }
 
@@ -291,7 +291,7 @@ def test_an_unknown_type_is_refused() -> None:
 def test_what_is_ignored_must_be_well_formed_all_the_same() -> None:
     """A result event without an id is malformed before it is ours."""
     own = "io.github.bms-autostop.stop.completed.v1"
-    assert faults(type=own, id=None) == {"id": "must be present"}
+    assert violations(type=own, id=None) == {"id": "must be present"}
 
 
 def test_the_log_says_what_was_ignored() -> None:

@@ -16,10 +16,9 @@ from handler.inbound.extract.dispatch import extract
 from handler.inbound.extract.selector import parse
 from handler.outbound.stop_request import stop_request_event
 from handler.stop.model import Selector, StopRequest
-from tests.inbound.test_extract import faults
+from tests.inbound.test_extract import violations
 from tests.support.events import ONE, event, structured
-from tests.test_events_folder import faults as schema_faults
-from tests.test_events_folder import sample
+from tests.test_events_folder import sample, schema_violations
 
 EVERY_BMS = {"metering.resourcetype": "__type_baremetal"}
 NO_LITERAL = "must have a character that stands for itself"
@@ -122,7 +121,7 @@ NO_METADATA: list[Any] = [{}, None, [], "team=build", {str(number): "x" for numb
 )  # fmt: skip
 def test_a_selector_that_is_wrong_or_could_mean_all_is_refused(selector: object, expected: dict[str, str]) -> None:
     """Every violation is named; a part that is empty, null or misspelt does not just drop out."""
-    assert faults(data={"selector": selector}) == {f"data.selector{at}": fault for at, fault in expected.items()}
+    assert violations(data={"selector": selector}) == {f"data.selector{at}": fault for at, fault in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -135,13 +134,13 @@ def test_a_selector_that_is_wrong_or_could_mean_all_is_refused(selector: object,
 )
 def test_a_selector_beside_ids_is_ambiguous(given: dict[str, Any]) -> None:
     """Whether both or either was meant cannot be known; the subject counts too if it is an id."""
-    assert faults(**given) == {"data.selector": BESIDE}
-    assert schema_faults("cloudevent-in.json", event(**given)) != []
+    assert violations(**given) == {"data.selector": BESIDE}
+    assert schema_violations("cloudevent-in.json", event(**given)) != []
 
 
 def test_a_selector_beside_a_wrong_id_is_ambiguous_as_well() -> None:
     """Both violations are named."""
-    assert faults(data={"selector": {"name": "ci-*"}, "server_ids": ["ci-07"]}) == {
+    assert violations(data={"selector": {"name": "ci-*"}, "server_ids": ["ci-07"]}) == {
         "data.selector": BESIDE,
         "data.server_ids[0]": "must be a UUID",
     }
@@ -193,7 +192,7 @@ def test_the_schema_agrees_with_the_code(selector: dict[str, Any]) -> None:
     """What events/ calls a good selector is one, and nothing else."""
     found: list[Violation] = []
     parse(selector, found)
-    reported = schema_faults("common.json#/$defs/selector", selector)
+    reported = schema_violations("common.json#/$defs/selector", selector)
     assert (found == []) is (reported == []), (found, reported)
 
 
@@ -212,7 +211,7 @@ def test_any_json_is_a_selector_or_a_named_fault(value: object) -> None:
     """Never an accident; and what is taken has a part, each with something in it."""
     found: list[Violation] = []
     selector = parse(value, found)
-    assert bool(found) is (schema_faults("common.json#/$defs/selector", value) != [])
+    assert bool(found) is (schema_violations("common.json#/$defs/selector", value) != [])
     assert found or any(selector)
 
 

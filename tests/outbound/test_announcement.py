@@ -21,7 +21,7 @@ from handler.stop.model import Selector
 from handler.stop.ports import Candidate
 from tests.outbound.test_result import REQUEST, report
 from tests.support.capture import Lines, logged
-from tests.test_events_folder import EVENTS, faults
+from tests.test_events_folder import EVENTS, schema_violations
 
 NOW = datetime(2026, 11, 20, 19, tzinfo=UTC)
 ONE = Candidate("5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10", "ci-07")
@@ -44,7 +44,7 @@ def made(*servers: Candidate) -> dict[str, Any]:
 def test_it_fits_its_schema_and_names_the_servers() -> None:
     """In their order, with the name null where it is not known."""
     event = made(ONE, TWO)
-    assert faults("cloudevent-out.json", event) == []
+    assert schema_violations("cloudevent-out.json", event) == []
     assert event["data"]["servers"] == [{"id": ONE.id, "name": "ci-07"}, {"id": TWO.id, "name": None}]
     assert (event["causationid"], event["team"], event["time"]) == (REQUEST.id, "ops", "2026-11-20T19:00:00.000Z")
     assert "subject" not in event
@@ -72,7 +72,7 @@ def test_the_same_content_has_the_same_id() -> None:
 def test_the_sample_fits_its_schema() -> None:
     """And has the members that the code makes."""
     sample = json.loads((EVENTS / "samples" / "announce" / "announced.json").read_text())
-    assert faults("cloudevent-out.json", sample) == []
+    assert schema_violations("cloudevent-out.json", sample) == []
     assert set(made(ONE, TWO)) - {"team"} == set(sample)
     assert set(made(ONE, TWO)["data"]["request"]) == set(sample["data"]["request"])
 
@@ -84,7 +84,7 @@ def test_the_sample_fits_its_schema() -> None:
 def test_another_form_does_not_fit_the_schema(change: dict[str, object]) -> None:
     """No server, one without a name, one whose id is not a UUID, an unknown member."""
     event = made(ONE, TWO)
-    assert faults("cloudevent-out.json", {**event, "data": {**event["data"], **change}})
+    assert schema_violations("cloudevent-out.json", {**event, "data": {**event["data"], **change}})
 
 
 # --- delivery

@@ -17,7 +17,7 @@ from handler.outbound.result import batch, binary, result_event, result_id
 from handler.stop.evidence import Action, Evidence, Lookup
 from handler.stop.model import Approver, Outcome, PlanOffer, Reason, Refusal, Report, ServerResult, StopRequest
 from tests.stop.test_server_task import WAYS
-from tests.test_events_folder import MARKED, faults
+from tests.test_events_folder import MARKED, schema_violations
 
 ONE = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
 TWO = "95bf2490-5428-432c-ad9b-5e3406f869dd"
@@ -83,7 +83,7 @@ def report(*rows: ServerResult, refusal: Refusal | None = None, dry_run: bool = 
 def made(report: Report, extensions: Mapping[str, str] | None = None, source: str = "/bms-autostop") -> dict[str, Any]:
     """The result event in the JSON format, seen to fit its schema."""
     (document,) = json.loads(batch([result_event(report, source=source, extensions=extensions or {})])[1])
-    assert faults("cloudevent-out.json", document) == []
+    assert schema_violations("cloudevent-out.json", document) == []
     return dict(document)
 
 

@@ -20,7 +20,7 @@ from tests.conftest import STOP, Function, StartFunction
 from tests.support.capture import Lines, logged
 from tests.support.events import batch, event
 from tests.support.sink_server import Say, SinkServer
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 PREFIX = "io.github.bms-autostop.stop."
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -39,7 +39,7 @@ def from_binary(headers: Any, body: bytes) -> dict[str, Any]:
     attributes = {name.lower()[3:]: unquote(value) for name, value in headers.items() if name.lower().startswith("ce-")}
     content_type = {name.lower(): value for name, value in headers.items()}["content-type"]
     document = {**attributes, "datacontenttype": content_type, "data": json.loads(body)}
-    assert faults("cloudevent-out.json", document) == []
+    assert schema_violations("cloudevent-out.json", document) == []
     return document
 
 
@@ -136,7 +136,7 @@ def test_a_batch_is_answered_by_a_batch(cloud: Simulator, function: Function) ->
     assert answer.headers["Content-Type"] == "application/cloudevents-batch+json"
     documents = answer.json()
     assert [document["causationid"] for document in documents] == [first, second]
-    assert [faults("cloudevent-out.json", document) for document in documents] == [[], []]
+    assert [schema_violations("cloudevent-out.json", document) for document in documents] == [[], []]
 
 
 def test_a_batch_of_one_is_answered_by_a_batch_of_one(cloud: Simulator, function: Function) -> None:
@@ -155,7 +155,7 @@ def test_one_member_that_must_come_again_takes_the_batch_along(cloud: Simulator,
         answer = post_batch(function, *members)
     assert answer.status_code == 503
     assert "Retry-After" in answer.headers
-    assert faults("problem.json", answer.json()) == []
+    assert schema_violations("problem.json", answer.json()) == []
     assert [line["server_id"] for line in lines.of("server handled")] == [quick]
     assert lines.of("event handled") == []
     cloud.clear_faults()

@@ -108,11 +108,7 @@ def call_endpoint(
 
 
 def faults_of(answer: Answer) -> dict[str, str]:
-    """Where the answer says that something is wrong, and what."""
+    """The violations of a 400, by their places."""
     assert answer.status == 400, answer
     found = json.loads(answer.body)["faults"]
     return {fault["at"]: fault["fault"] for fault in found}
-
-
-# The names that `tests/inbound` uses.
-Behind, knock = FakeHandler, call_endpoint

@@ -19,7 +19,7 @@ from handler.outbound.stop_request import stop_request_event
 from handler.services.stop_servers import Service, SharedResources
 from handler.settings.stop_servers import from_environ
 from handler.stop.model import StopRequest
-from tests.test_events_folder import EVENTS, faults
+from tests.test_events_folder import EVENTS, schema_violations
 
 GOLDEN = EVENTS / "samples" / "functiongraph"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
@@ -69,7 +69,7 @@ def test_each_golden_pair_comes_true(name: str) -> None:
     assert (status, violations) == (pair.get("status"), pair.get("faults", []))
     for event in events:
         assert not set(pair["decoys"]) & set(event["data"].get("server_ids", []))
-        assert faults("cloudevent-in.json", event) == []
+        assert schema_violations("cloudevent-in.json", event) == []
 
 
 def test_each_trigger_has_a_pair_that_acts_and_one_that_does_not() -> None:

@@ -20,7 +20,7 @@ from tests.conftest import StartFunction
 from tests.support.capture import logged
 from tests.support.events import FakeHandler, binary, call_endpoint
 from tests.support.issuer import DISCOVERY, JWKS, SUBJECT, Issuer, bearer, claims, jwk, rsa_key, token
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def credentials(issuer: Issuer, key: str = "first", kid: str = "one", **changes:
 def problem(answer: requests.Response) -> str:
     """The name of the problem in an answer that keeps to its schema."""
     document = answer.json()
-    assert faults("problem.json", document) == []
+    assert schema_violations("problem.json", document) == []
     name: str = document["type"].rpartition(":")[2]
     return name
 

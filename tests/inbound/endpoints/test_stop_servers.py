@@ -20,7 +20,7 @@ from tests.support.events import (
     faults_of,
     structured,
 )
-from tests.test_events_folder import faults, sample
+from tests.test_events_folder import sample, schema_violations
 from tests.test_events_folder import structured as sample_event
 
 MARK = "marked-by-the-sender"
@@ -148,7 +148,7 @@ def test_a_defect_in_the_handler_is_503_and_says_nothing() -> None:
     with logged() as lines:
         answer = call_endpoint(binary(), FakeHandler(RuntimeError("secret words")))
     assert (answer.status, b"secret" in answer.body) == (503, False)
-    assert faults("problem.json", json.loads(answer.body)) == []
+    assert schema_violations("problem.json", json.loads(answer.body)) == []
     (line,) = lines.all
     assert line["level"] == "ERROR"
     assert line["exception"].endswith("RuntimeError\n")
@@ -229,7 +229,7 @@ def test_nothing_is_echoed(message: Message, method: str) -> None:
     assert answer.status in (400, 405, 415)
     assert MARK not in str(dict(answer.headers))
     assert MARK.encode() not in answer.body
-    assert faults("problem.json", json.loads(answer.body)) == []
+    assert schema_violations("problem.json", json.loads(answer.body)) == []
     assert fake.requests == []
 
 

@@ -20,7 +20,7 @@ from handler.errors import (
     Violation,
 )
 from handler.inbound.http import responses
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 
 def _family(kind: type[AutostopError]) -> Iterator[type[AutostopError]]:
@@ -87,7 +87,7 @@ def test_each_situation_has_its_answer(kind: type[AutostopError]) -> None:
     assert (answer.status, document["status"]) == (status, status)
     assert document["type"] == f"urn:bms-autostop:problem:{name}"
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert faults("problem.json", document) == []
+    assert schema_violations("problem.json", document) == []
 
 
 @pytest.mark.parametrize("kind", EXPECTED, ids=lambda kind: kind.__name__)
@@ -132,7 +132,7 @@ def test_a_503_carries_its_cause() -> None:
     for error in (refused, errors.BudgetSpent("1 of 1 servers not handled in time.", last=refused)):
         document = json.loads(responses.problem(error).body)
         assert document["cause"] == expected
-        assert faults("problem.json", document) == []
+        assert schema_violations("problem.json", document) == []
     assert "reading at ecs.example:8774: connection-refused" in str(responses.detail_of(refused))
     assert "cause" not in json.loads(responses.problem(errors.ShuttingDown("x")).body)
 

@@ -19,7 +19,7 @@ from tests.conftest import StartFunction
 from tests.support.events import ONE, binary, event
 from tests.support.process import HANG
 from tests.support.raw_http import MAX_BODY, FunctionProcess, problem, request, rest, statuses
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 MARK = "marked-by-the-sender"
 EVENT_HEADERS, EVENT_BODY = binary({})
@@ -44,7 +44,7 @@ def refused(answer: bytes, status: int) -> dict[str, Any]:
     assert statuses(answer) == [status], answer
     assert MARK.encode() not in answer
     document: dict[str, Any] = problem(answer)
-    assert faults("problem.json", document) == []
+    assert schema_violations("problem.json", document) == []
     return document
 
 

@@ -29,7 +29,7 @@ from handler.outbound.result import binary
 from handler.outbound.stop_request import stop_request_event
 from handler.settings.receive_webhook import from_environ
 from handler.stop.model import StopRequest
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 NOW = datetime(2026, 11, 20, 18, 0, 5, tzinfo=UTC)
 ONE = "95bf2490-5428-432c-ad9b-5e3406f869dd"
@@ -98,7 +98,7 @@ class Scene:
             return self._hand_on_keep(request)
         event = stop_request_event(request, {})
         document = dict(to_dict(event))
-        found = faults("cloudevent-in.json", document)
+        found = schema_violations("cloudevent-in.json", document)
         assert found == [], found
         (read,) = decode(*binary(event)).events
         assert read.violations == ()
@@ -114,7 +114,7 @@ class Scene:
 
     def _hand_on_keep(self, request: KeepRequest) -> None:
         event = keep_request_event(request, {})
-        found = faults("cloudevent-in.json", dict(to_dict(event)))
+        found = schema_violations("cloudevent-in.json", dict(to_dict(event)))
         assert found == [], found
         (read,) = decode(*binary(event)).events
         assert read.violations == ()
@@ -163,5 +163,5 @@ def refused(answer: Answer, status: int) -> Any:
     assert answer.status == status, answer
     assert answer.headers["Content-Type"] == "application/problem+json"
     document = json_of(answer)
-    assert faults("problem.json", document) == []
+    assert schema_violations("problem.json", document) == []
     return document

@@ -23,7 +23,7 @@ from tests.inbound.webhooks.scene import ONE, bearer, fresh_secret
 from tests.support.capture import logged
 from tests.support.process import environment
 from tests.support.sink_server import Say, SinkServer
-from tests.test_events_folder import faults
+from tests.test_events_folder import schema_violations
 
 TOKEN = fresh_secret()
 BODY: Any = {"alerts": [{"status": "firing", "labels": {"server_id": ONE, "alertname": "Idle: 50 %"}}]}
@@ -55,7 +55,7 @@ def test_a_notification_becomes_one_event_in_binary_mode(serve: Serve) -> None:
     (got,) = sink.got
     attributes = {name[3:]: unquote(value) for name, value in got.headers.items() if name[:3] == "ce-"}
     document = {**attributes, "datacontenttype": got.headers["content-type"], "data": got.data}
-    assert faults("cloudevent-in.json", document) == []
+    assert schema_violations("cloudevent-in.json", document) == []
     assert (answer.status_code, answer.json()) == (200, {"status": "handed-on", "id": attributes["id"]})
     assert got.headers["authorization"] == "Bearer token-for-the-sink"
     assert attributes["team"] == "ops"
@@ -96,7 +96,7 @@ def test_a_bad_token_reaches_no_sink(serve: Serve) -> None:
         url = webhook(serve, sink.url)
         answer = requests.post(f"{url}/alertmanager", json=BODY, headers=bearer(TOKEN[:-1]), timeout=30)
     assert (answer.status_code, sink.got) == (401, [])
-    assert faults("problem.json", answer.json()) == []
+    assert schema_violations("problem.json", answer.json()) == []
 
 
 def test_with_nothing_switched_on_it_says_so_and_refuses_everybody(serve: Serve) -> None:
