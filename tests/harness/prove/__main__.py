@@ -15,21 +15,20 @@ from hypothesis import HealthCheck, settings
 
 from handler.stop.model import Reason, Refusal
 from tests.harness.prove.machine import COUNTERS, FAULTS, PROBLEMS, Machine, run_round
+from tests.harness.prove.people import PEOPLE_FAULTS, PEOPLE_PROBLEMS, PeopleMachine
 
 # Hypothesis varies what it has tried before, so that many short rounds reach more than a long one.
 _ENVIRONMENTS_A_ROUND = 25
 # From so many deliveries on, all must have been reached.
 _LONG = 10_000
 _PATIENCE = 4
-# Approvals are not part of the model yet.
-NOT_MODELLED = frozenset(
-    {"needs-approval", "changed-since-plan", "approval-invalid", "approval-expired", "approval-self"}
-)
+# In turn.
+_MACHINES = (Machine, Machine, PeopleMachine)
 _REQUIRED = {
-    "reasons": [reason.value for reason in Reason if reason not in NOT_MODELLED],
-    "refusals": [refusal.value for refusal in Refusal if refusal not in NOT_MODELLED],
-    "faults": [str(fault) for fault in FAULTS],
-    "problems": list(PROBLEMS),
+    "reasons": [reason.value for reason in Reason],
+    "refusals": [refusal.value for refusal in Refusal],
+    "faults": [str(fault) for fault in (*FAULTS, *PEOPLE_FAULTS)],
+    "problems": [*PROBLEMS, *PEOPLE_PROBLEMS],
     "runs shared": [""],
 }
 
@@ -61,7 +60,7 @@ def main() -> int:
     began, rounds = time.monotonic(), 0
     try:
         while _goes_on(COUNTERS.total("deliveries"), arguments.deliveries):
-            run_round(Machine, rounds, arguments.seed, options)
+            run_round(_MACHINES[rounds % len(_MACHINES)], rounds, arguments.seed, options)
             rounds += 1
     finally:
         print("\n".join(COUNTERS.lines()))

@@ -41,6 +41,8 @@ from handler.stop.server_task import ServerTask
 from handler.stop.steps import Next, Step
 from handler.stop.stop_limit import StopLimit
 from tests.harness.prove.machine import COUNTERS, Machine, run_round
+from tests.harness.prove.people import PeopleMachine
+from tests.harness.prove.people_breakages import PEOPLE_BREAKAGES, WHOLE_WITH_PEOPLE
 
 _ROUNDS = 24
 _ENVIRONMENTS_A_ROUND = 25
@@ -280,6 +282,7 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "the same content has the same result id": _each_result_has_a_new_id,
     "other content has another result id": _an_event_has_one_result_id,
     "one event a result id": _two_events_share_a_result_id,
+    **PEOPLE_BREAKAGES,
 }
 
 
@@ -303,6 +306,10 @@ class _Watched(Machine):
         except BaseException as failure:
             self._note(failure)
             raise
+
+
+class _WatchedPeople(_Watched, PeopleMachine):
+    """The same with people in the loop."""
 
 
 _first: list[tuple[int, str]] = []
@@ -333,8 +340,9 @@ def find(breakage: str, start: int = 0, rounds: int = _ROUNDS) -> tuple[int, str
     logging.disable(logging.CRITICAL)
     try:
         with BREAKAGES[breakage](), redirect_stdout(io.StringIO()):
+            machine = _WatchedPeople if breakage in PEOPLE_BREAKAGES else _Watched
             for number in range(rounds):
-                run_round(_Watched, number, start, options)
+                run_round(machine, number, start, options)
     except BaseException as failure:
         if not _first or isinstance(failure, KeyboardInterrupt):
             raise
@@ -358,11 +366,11 @@ def main() -> int:
     for name in arguments.names or BREAKAGES:
         began = time.monotonic()
         found = find(name, arguments.seed)
-        wrong += (found is None) is not (name == WHOLE)
+        wrong += (found is None) is not (name in (WHOLE, WHOLE_WITH_PEOPLE))
         if not arguments.markdown:
             text = f"{found[0]:>6} deliveries: {found[1]}" if found else "nothing found"
             print(f"{name:48}{text[:170]} ({time.monotonic() - began:.0f} s)", flush=True)
-        elif name != WHOLE:
+        elif name not in (WHOLE, WHOLE_WITH_PEOPLE):
             count, text = found or ("-", "not found")
             print(f"| {name} | {count} | {text.partition(' to Message(')[0]} |", flush=True)
     return 1 if wrong else 0

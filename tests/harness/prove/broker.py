@@ -57,6 +57,11 @@ class Broker:
         copy.tries += 1
         return copy
 
+    def give_up(self, copy: Copy) -> None:
+        """Move a waiting copy to the dead letters."""
+        self.waiting.remove(copy)
+        self.dead.append(copy)
+
     def settle(self, copy: Copy, status: int | None) -> None:
         """Note the end of a delivery.
 

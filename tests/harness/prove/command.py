@@ -11,6 +11,7 @@ from handler.simulator import Action
 from handler.simulator.compute.servers import ServerState
 from handler.stop.model import StopRequest
 from handler.stop.run import PreparedRequest
+from tests.harness.prove.approvals import NO_RULES, ApprovalRules
 from tests.harness.prove.events import Event
 
 _numbers = itertools.count()
@@ -24,11 +25,13 @@ class Deployment:
         project_id: the login's.
         only: `key=value` that a server must carry (`AUTOSTOP_ONLY`), or None.
         stop_limit: most servers that one process sends stops for within a window, and its seconds; or None.
+        approval: which events need an approval.
     """
 
     project_id: str
     only: str | None = None
     stop_limit: tuple[int, float] | None = None
+    approval: ApprovalRules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class Command:
     Args:
         process: the process of the function that handles it.
         over_limit: the events of the delivery name too many servers together.
+        fewest, most: between these is the number of servers that the delivery is about.
 
     Attributes:
         event: the event; None if there are several, or none to act on.
@@ -100,6 +104,7 @@ class Command:
         renewing: servers whose stop was answered 401 and is sent again with a new token, as part of the same attempt.
         without_history: servers whose history the cloud does not show.
         unreadable_history: servers of whose history an entry could not be read.
+        newest_shown: for each server the request id of the newest entry of its history that was shown.
         failing: servers about which a call failed.
         last_login: when a login last timed out.
         posted: results that the sink took, as headers and body.
@@ -114,6 +119,8 @@ class Command:
         process: int = 0,
         *,
         over_limit: bool = False,
+        fewest: int = 0,
+        most: int = 0,
     ) -> None:
         self.number = next(_numbers)
         self.event = events[0] if len(events) == 1 else None
@@ -121,8 +128,12 @@ class Command:
         self.deployment = deployment
         self.process = process
         self.over_limit = over_limit
+        self.fewest, self.most = fewest, most
         self.parts = (
-            {event.key: Command([event], began, deployment, process, over_limit=over_limit) for event in events}
+            {
+                event.key: Command([event], began, deployment, process, over_limit=over_limit, fewest=fewest, most=most)
+                for event in events
+            }
             if len(events) > 1
             else {}
         )
@@ -133,6 +144,7 @@ class Command:
         self.renewing: set[str] = set()
         self.without_history: set[str] = set()
         self.unreadable_history: set[str] = set()
+        self.newest_shown: dict[str, str] = {}
         self.failing: set[str] = set()
         self.last_login = float("-inf")
         self.posted: list[tuple[Mapping[str, str], bytes]] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from handler.inbound.http.responses import Answer
-from tests.harness.prove import invariants
+from tests.harness.prove import approvals, invariants
 from tests.harness.prove.broker import Copy
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Command
@@ -62,13 +63,25 @@ class Delivery:
         self._environment = environment
         self._began = clock.monotonic()
         acting, now = copy.message.acting, clock.time()
+        rules = environment.deployment.approval
+        self._selected = {event.key: set(self._ids(event)) for event in acting} if calm else {}
+        certain = invariants.named(acting, now, rules)
+        if len(acting) == 1 and not certain:
+            certain = set().union(*self._selected.values())
         self._command = Command(
-            acting, now, environment.deployment, function.process, over_limit=invariants.over_limit(acting, now)
+            acting,
+            now,
+            environment.deployment,
+            function.process,
+            over_limit=invariants.over_limit(acting, now, rules),
+            fewest=len(certain),
+            most=len(certain.union(*(event.server_ids for event in acting)))
+            if all(event.tag is None for event in acting)
+            else len(environment.ids),
         )
         if environment.denied == "history":
             for event in acting:
                 self._command.of(event).without_history |= set(environment.ids)
-        self._selected = {event.key: set(self._ids(event)) for event in acting} if calm else {}
         self._expected = self._foretell() if calm else {}
         headers, body = copy.message.wire()
         recorder.counters.write(now, "delivery", headers, body)
@@ -172,16 +185,29 @@ class Delivery:
         counters = self._recorder.counters
         reported = [[row[n] for n in ("id", "outcome", "reason", "vm_state", "task_state", "job_id")] for row in rows]
         taken = [row["request_id"] for row in rows if row["reason"] in _STOP_TAKEN]
-        content = json.dumps([headers["ce-type"], refusal, reported, taken])
+        plan = data.get("plan")
+        content = json.dumps([headers["ce-type"], refusal, reported, taken, plan and plan["expires_at"]])
         self._recorder.result_id(event.key, headers["ce-id"], content)
         word = "refused" if refusal else "failed" if data["summary"]["failed"] else "completed"
+        if any(row["reason"] == "needs-approval" for row in rows):
+            word = "planned"
         counters.add("results", word)
         found = []
         if headers["ce-type"] != f"{_PREFIX}{word}.v1" or headers["ce-causationid"] != event.id:
             found.append(f"a result is of type {headers['ce-type']}, caused by {headers['ce-causationid']}")
         if refusal:
             return found + self._refusal_violations(event, command, refusal, rows)
-        if due := invariants.refusals(event, command.began):
+        if plan is not None:
+            expires_at = datetime.fromisoformat(plan["expires_at"]).timestamp()
+            offered = approvals.plan_of(command, headers["ce-id"], data, expires_at)
+            found += approvals.plan_violations(command, offered, plan["approver"], self._clock.time())
+            self._recorder.plans.append(offered)
+        if event.approves is not None:
+            people = [data["request"].get(name) for name in ("plan_id", "requester", "approved_by")]
+            right = [event.approves.plan.plan_id, event.approves.plan.requester, event.approves.approved_by]
+            if people != right:
+                found.append(f"the result of an approval says {people}, and it should be {right}")
+        if due := invariants.refusals(event, command.began, command.deployment.approval):
             found.append(f"an event was not refused though it is {due[0]}")
         if command.over_limit:
             found.append("an event was not refused though its batch is about too many servers")
@@ -201,7 +227,8 @@ class Delivery:
     ) -> list[str]:
         self._recorder.counters.add("refusals", refusal)
         now = self._clock.time()
-        right = refusal in invariants.refusals(event, command.began) or refusal in invariants.refusals(event, now)
+        rules = command.deployment.approval
+        right = any(refusal in invariants.refusals(event, moment, rules) for moment in (command.began, now))
         right |= refusal == "too-many-servers" and (
             len(invariants.selected_ids(self._command)) > invariants.MAX_SERVERS
             or len(invariants.selected_ids(command)) > invariants.MAX_SERVERS
@@ -246,13 +273,18 @@ class Delivery:
         everything = [server_id for event in self.copy.message.acting for server_id in self._ids(event)]
         foretold = {}
         for event in self.copy.message.acting:
+            command = self._command.of(event)
+            rules = command.deployment.approval
+            planned = rules.needed(event, command.fewest) is not None
+            if planned != (rules.needed(event, command.most) is not None):
+                continue
             for id_ in self._ids(event):
                 state, actions = self._recorder.state(id_), self._recorder.actions(id_)
                 if state and not environment.shows(state):
                     state = None
                 bms = environment.bms
                 reasons = invariants.expected(
-                    self._command.of(event),
+                    command,
                     state,
                     actions,
                     now,
@@ -260,7 +292,11 @@ class Delivery:
                     shared_job=len(everything) > 1
                     and bms is not None
                     and not (bms.job_server_ids and bms.job_children == "listed"),
+                    planned=planned,
                 )
+                if reasons:
+                    skipped = {reason for reason, outcome in invariants.OUTCOMES.items() if outcome == "skipped"}
+                    reasons = approvals.foretold(command, id_, state, actions, reasons, skipped)
                 if reasons and everything.count(id_) == 1:
                     foretold[(event.key, id_)] = reasons
         return foretold

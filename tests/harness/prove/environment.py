@@ -11,6 +11,7 @@ from handler.simulator.bms.views import is_bare_metal
 from handler.simulator.cloud import Cloud
 from handler.simulator.compute.servers import ServerState
 from handler.simulator.compute.world import Actor
+from tests.harness.prove.approvals import NO_RULES, ApprovalRules
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Deployment
 from tests.harness.prove.counters import Counters
@@ -104,6 +105,7 @@ class Setup:
         denied: what the access rules of the login's application credential do not allow: `history`, `list`, or nothing.
         only: whether the deployment demands that servers opt in.
         stop_limit: most servers that a process sends stops for within a window, and its seconds; or None.
+        approval: which events need an approval.
     """
 
     otc: bool = False
@@ -114,6 +116,7 @@ class Setup:
     denied: str = ""
     only: bool = False
     stop_limit: tuple[int, float] | None = None
+    approval: ApprovalRules = NO_RULES
 
 
 class Environment:
@@ -143,7 +146,9 @@ class Environment:
         self.cloud.catalog.base_url = CLOUD
         self.world = self.cloud.world
         self.ids: list[str] = []
-        self.deployment = Deployment(self._simulator.project_id, OPT_IN if setup.only else None, setup.stop_limit)
+        self.deployment = Deployment(
+            self._simulator.project_id, OPT_IN if setup.only else None, setup.stop_limit, setup.approval
+        )
         self._faults: dict[int, tuple[str, Fault]] = {}
         self._take = self.cloud.faults.take
         self.cloud.faults.take = self._counted_take  # type: ignore[method-assign]
@@ -180,6 +185,7 @@ class Environment:
             "OS_AUTH_URL": f"{CLOUD}/v3",
             "AUTOSTOP_API": "nova" if self.bms is None else "bms",
             "AUTOSTOP_STOP_LIMIT": "0",
+            **self.deployment.approval.environ(),
         }
         if self.deployment.only is not None:
             variables["AUTOSTOP_ONLY"] = self.deployment.only

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from tests.harness.prove.approvals import Approved
+
 _TYPE = "io.github.bms-autostop.stop.requested.v1"
+_APPROVED_TYPE = "io.github.bms-autostop.stop.approved.v1"
 _RESULT_TYPE = "io.github.bms-autostop.stop.completed.v1"
 
 Key = tuple[str, str]
@@ -19,7 +22,7 @@ class Kind(StrEnum):
 
     GOOD = "good"
     MALFORMED = "malformed"
-    """One of its ids is not a UUID."""
+    """One of its ids is not a UUID; or an approval names no person."""
     UNKNOWN = "unknown"
     """Its type is not one that the function accepts."""
     OWN_RESULT = "own result"
@@ -49,6 +52,9 @@ class Event:
         tag: it selects the servers that carry this tag; or None.
         since: its `since`, or None.
         since_by_server: it states `since` for each server.
+        approval: who must approve its stops, as it says; or None.
+        requester: the identity of the requester, or None.
+        approves: what it approves, if it is an approval; then `server_ids` are those of the plan.
     """
 
     source: str
@@ -62,6 +68,9 @@ class Event:
     tag: str | None = None
     since: float | None = None
     since_by_server: bool = False
+    approval: str | None = None
+    requester: str | None = None
+    approves: Approved | None = None
 
     @property
     def key(self) -> Key:
@@ -127,7 +136,7 @@ def _attributes(event: Event) -> dict[str, str]:
         "specversion": "1.0",
         "id": event.id,
         "source": event.source,
-        "type": types.get(event.kind, _TYPE),
+        "type": types.get(event.kind, _TYPE if event.approves is None else _APPROVED_TYPE),
     }
     if event.time is not None:
         attributes["time"] = timestamp(event.time)
@@ -139,16 +148,22 @@ def _attributes(event: Event) -> dict[str, str]:
 
 
 def _data(event: Event) -> dict[str, object]:
+    dry_run = {"dry_run": True} if event.dry_run else {}
+    if event.approves is not None:
+        by = {} if event.approves.approved_by is None else {"approved_by": event.approves.approved_by}
+        return {"plan": event.approves.token, **by, **dry_run}
     ids: Sequence[str] = event.server_ids
     if event.kind is Kind.MALFORMED:
         ids = [*ids, "everything"]
-    data: dict[str, object] = {}
+    data: dict[str, object] = {**dry_run}
     if event.tag is not None:
         data["selector"] = {"tags": [event.tag]}
     elif ids:
         data["server_ids"] = ids
-    if event.dry_run:
-        data["dry_run"] = True
+    if event.approval is not None:
+        data["approval"] = event.approval
+    if event.requester is not None:
+        data["requester"] = event.requester
     if event.since is not None:
         since = timestamp(event.since)
         data["since"] = dict.fromkeys(event.server_ids, since) if event.since_by_server and event.server_ids else since

@@ -15,12 +15,12 @@ from uuid import UUID
 from handler.cloud import bms, listing, nova
 from handler.cloud.auth import keystone
 from handler.inbound.endpoints import stop_servers as endpoint
-from handler.inbound.extract import selector
+from handler.inbound.extract import approved, selector
 from handler.inbound.extract.dispatch import extract
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.outbound.sink import Sink
-from handler.services import stop_servers
+from handler.services import approvals, stop_servers
 from handler.services.runs import Runs
 from handler.settings import stop_servers as stop_settings
 from handler.settings.common import SinkSettings
@@ -33,7 +33,7 @@ from tests.harness.prove.network import CloudClient, SinkClient
 SINK = "http://sink.test/results"
 # What the function imports only when it needs it. Hypothesis draws from the constants of the project's modules that are
 # loaded, so all are loaded before the first environment: else a round would depend on the rounds before it.
-LOADED_LATE = (bms, keystone, nova, selector)
+LOADED_LATE = (approvals, approved, bms, keystone, nova, selector)
 # Deliveries that may wait for the run of another one, at a time.
 _MAX_WAITING = 1
 

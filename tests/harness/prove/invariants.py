@@ -7,11 +7,14 @@ stop; no function can prevent that. So a stop is judged by what the cloud showed
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from handler.simulator import Action
 from handler.simulator.compute.servers import ServerState
+from tests.harness.prove import approvals
+from tests.harness.prove.approvals import ApprovalRules
 from tests.harness.prove.command import Command, Deployment, Observation, StopSent
 from tests.harness.prove.events import Event
 
@@ -34,7 +37,7 @@ _PROTECT, _KEEP = "autostop", "autostop-keep-until"
 _TRANSITIONAL = frozenset({"reboot"})
 _DELETING = frozenset({"deleting", "soft-deleting"})
 _ON, _OFF = 1, frozenset({3, 4, 6, 7})
-_OUTCOMES = {
+OUTCOMES = {
     "confirmed": "stopped",
     "accepted": "accepted",
     "already-stopped": "unchanged",
@@ -46,7 +49,9 @@ _OUTCOMES = {
     "started-since": "skipped",
     "other-project": "skipped",
     "not-opted-in": "skipped",
+    "changed-since-plan": "skipped",
     "dry-run": "planned",
+    "needs-approval": "planned",
 }
 
 
@@ -63,7 +68,7 @@ def stop_violation(command: Command, server_id: str, stop: StopSent, earlier: Se
         return "that was not asked for"
     if event.dry_run:
         return "in a dry run"
-    if refused := refusals(event, command.began):
+    if refused := refusals(event, command.began, command.deployment.approval):
         return f"for an event that is {refused[0]}"
     if command.over_limit:
         return "for a batch about too many servers"
@@ -76,6 +81,8 @@ def stop_violation(command: Command, server_id: str, stop: StopSent, earlier: Se
         return f"that is {unfit}"
     if any(other.known_taken for other in here):
         return "that this delivery had stopped already"
+    if not_approved := approvals.stop_violation(command, server_id, basis.state, basis.actions):
+        return not_approved
     return _started_violation(command, event, server_id, basis, earlier)
 
 
@@ -116,9 +123,9 @@ def selected_ids(command: Command) -> set[str]:
     return {server_id for server_id in (*named, *command.observations) if selected(command, server_id)}
 
 
-def refusals(event: Event, now: float) -> list[str]:
+def refusals(event: Event, now: float, approval: ApprovalRules) -> list[str]:
     """Return why an event must be refused as a whole, whatever the cloud shows."""
-    return [
+    return approvals.refusals(event, now, approval) + [
         reason
         for reason, applies in (
             ("expired", event.expires is not None and event.expires <= now),
@@ -131,10 +138,16 @@ def refusals(event: Event, now: float) -> list[str]:
     ]
 
 
-def over_limit(events: Sequence[Event], began: float) -> bool:
-    """Whether the events of a batch certainly name too many servers together: whenever their refusals are decided."""
-    accepted = [event for event in events if not refusals(event, began) and not refusals(event, began + DEADLINE)]
-    return len(events) > 1 and len({id_ for event in accepted for id_ in event.server_ids}) > MAX_SERVERS
+def named(events: Sequence[Event], began: float, approval: ApprovalRules) -> set[str]:
+    """Return the servers that are named by events that are not refused, whenever their refusals are decided."""
+    moments = (began, began + DEADLINE)
+    accepted = [event for event in events if not any(refusals(event, moment, approval) for moment in moments)]
+    return {id_ for event in accepted for id_ in event.server_ids}
+
+
+def over_limit(events: Sequence[Event], began: float, approval: ApprovalRules) -> bool:
+    """Whether the events of a batch certainly name too many servers together."""
+    return len(events) > 1 and len(named(events, began, approval)) > MAX_SERVERS
 
 
 def guards(state: ServerState, now: float, deployment: Deployment) -> set[str]:
@@ -221,6 +234,7 @@ def expected(
     *,
     history: bool = True,
     shared_job: bool = False,
+    planned: bool = False,
 ) -> set[str] | None:
     """Return the reasons that a result may give for a server if nothing disturbs the delivery; None if any may be.
 
@@ -228,9 +242,10 @@ def expected(
         state: None if the API that is used shows no such server.
         history: the cloud shows the login the history of servers.
         shared_job: stops are reported by a job that does not show what came of each server.
+        planned: nothing is stopped, as in a dry run.
     """
-    event = command.event
-    assert event is not None
+    assert command.event is not None
+    event = replace(command.event, dry_run=command.event.dry_run or planned)
     if state is None or state.deleted:
         return {"not-found"}
     found = guards(state, now, command.deployment)
@@ -311,7 +326,7 @@ def row_violation(
     event, server_id, reason = command.event, row["id"], row["reason"]
     assert event is not None
     seen, stops = command.observations.get(server_id, []), command.stops.get(server_id, [])
-    if row["outcome"] != _OUTCOMES.get(reason, "failed"):
+    if row["outcome"] != OUTCOMES.get(reason, "failed"):
         return f"{row['outcome']} for the reason {reason}"
     if row["vm_state"] is not None and row["vm_state"] not in {one.state.vm_state for one in seen}:
         return f"{row['vm_state']}, which no read showed"
@@ -368,7 +383,15 @@ def _holds(reason: str, command: Command, server_id: str, actions: Sequence[Acti
                 or (server_id in command.attempted and server_id in command.without_history)
             )
         case "busy":
-            return last.task_state is not None or last.vm_state in _TRANSITIONAL
+            return (
+                last.task_state is not None
+                or last.vm_state in _TRANSITIONAL
+                # Where only `updated` shows a change, no plan is made within the second of one.
+                or (
+                    approvals.may_change_unseen(command, server_id)
+                    and seen[-1].at - last.updated < _GRAIN + TOLERANCE + _GRAIN
+                )
+            )
         case "deleting":
             return last.task_state in _DELETING
         case "wrong-state":
@@ -379,4 +402,9 @@ def _holds(reason: str, command: Command, server_id: str, actions: Sequence[Acti
             return bool(ours) and (last.vm_state in ("active", "error") or last.power_state not in _OFF)
         case "dry-run":
             return event.dry_run and _unfit(last) is None
+        case "needs-approval":
+            needed = command.deployment.approval.needed(event, command.most)
+            return needed is not None and any(_unfit(one.state) is None for one in seen)
+        case "changed-since-plan":
+            return approvals.changed_since_plan(command, server_id)
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from hypothesis import seed, settings
@@ -144,6 +144,40 @@ _SETUPS = st.builds(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What an environment is made of.
+
+    Attributes:
+        shapes: of the servers.
+        latency: seconds that each exchange takes.
+        sink: results go to a sink.
+        concurrency: most calls to the cloud at once.
+        processes: of the function.
+        faults: the kinds that it has.
+    """
+
+    setup: Setup
+    shapes: list[str | int]
+    latency: float
+    sink: bool
+    concurrency: int
+    processes: int
+    faults: frozenset[str]
+
+
+BEGINNINGS = st.builds(
+    Beginning,
+    setup=_SETUPS,
+    shapes=st.lists(_SHAPES, min_size=1, max_size=_MOST_SERVERS),
+    latency=st.sampled_from([0.01, 0.1, 0.5, 2.0]),
+    sink=st.booleans(),
+    concurrency=st.sampled_from([16, 16, 16, 2, 1]),
+    processes=st.sampled_from([1, 1, 2]),
+    faults=st.just(frozenset(FAULT_KINDS)) | st.frozensets(st.sampled_from(FAULT_KINDS)),
+)
+
+
 class Machine(RuleBasedStateMachine):
     """An environment of its own for each example.
 
@@ -165,47 +199,31 @@ class Machine(RuleBasedStateMachine):
         self.faults: frozenset[str] = frozenset()
         self.last: Delivery | None = None
 
-    @initialize(
-        setup=_SETUPS,
-        shapes=st.lists(_SHAPES, min_size=1, max_size=_MOST_SERVERS),
-        latency=st.sampled_from([0.01, 0.1, 0.5, 2.0]),
-        sink=st.booleans(),
-        concurrency=st.sampled_from([16, 16, 16, 2, 1]),
-        processes=st.sampled_from([1, 1, 2]),
-        faults=st.just(frozenset(FAULT_KINDS)) | st.frozensets(st.sampled_from(FAULT_KINDS)),
-    )
-    def begin(
-        self,
-        setup: Setup,
-        shapes: list[str | int],
-        latency: float,
-        sink: bool,
-        concurrency: int,
-        processes: int,
-        faults: frozenset[str],
-    ) -> None:
+    @initialize(beginning=BEGINNINGS)
+    def begin(self, beginning: Beginning) -> None:
         """Set up a cloud with servers, and one or two processes of the function."""
+        setup = beginning.setup
         self.environment = Environment(self.clock, COUNTERS, setup)
         for name, given in (
             ("bms" if setup.bms else "nova", True),
             ("admin", setup.admin),
             ("opt-in", setup.only),
             ("stop limit", setup.stop_limit),
-            ("several processes", processes > 1),
+            ("several processes", beginning.processes > 1),
         ):
             COUNTERS.add("environments", name, times=bool(given))
         if setup.denied and not (setup.bms and setup.denied == "list"):
             COUNTERS.add("faults", f"access rules without {setup.denied}")
-        for shape in shapes:
+        for shape in beginning.shapes:
             self._add(shape)
         self.recorder = Recorder(self.environment.world, COUNTERS, self.clock, self.environment.name_of)
-        self.cloud_client = CloudClient(self.clock, self.environment.cloud, self.recorder, latency)
-        self.sink_client = SinkClient(self.clock, self.recorder, latency)
+        self.cloud_client = CloudClient(self.clock, self.environment.cloud, self.recorder, beginning.latency)
+        self.sink_client = SinkClient(self.clock, self.recorder, beginning.latency)
         self.clock.on_advance = self.cloud_client.time_passed
-        self.faults, self._sink, self._concurrency = faults, sink, concurrency
-        self.functions = [self._new_function() for _ in range(processes)]
+        self.faults, self._sink, self._concurrency = beginning.faults, beginning.sink, beginning.concurrency
+        self.functions = [self._new_function() for _ in range(beginning.processes)]
         self._turn = 0
-        COUNTERS.write("environment", setup, shapes, latency, sink, concurrency, processes, sorted(faults))
+        COUNTERS.write("environment", replace(beginning, faults=frozenset()), sorted(beginning.faults))
 
     # --- events ---
 
@@ -611,7 +629,7 @@ class Machine(RuleBasedStateMachine):
             raise InvariantViolation("an event got lost")
         for copy in self.broker.dead:
             COUNTERS.add("dead letters", "malformed" if copy.message.impossible else "given up")
-            if not copy.message.impossible and copy.tries < MAX_DELIVERIES:
+            if not copy.message.impossible and copy.tries < MAX_DELIVERIES and not self._hopeless(copy):
                 raise InvariantViolation(f"a good event went to the dead letters after {copy.statuses}")
 
     def _drain_copy(self, copy: Copy) -> None:
@@ -631,7 +649,9 @@ class Machine(RuleBasedStateMachine):
                     self.broker.waiting.append(copy)
             else:
                 tries += 1
-        given_up = copy in self.broker.dead and (copy.message.impossible or tries < _ENOUGH)
+        if copy in self.broker.waiting and self._hopeless(copy):
+            self.broker.give_up(copy)
+        given_up = copy in self.broker.dead and (copy.message.impossible or tries < _ENOUGH or self._hopeless(copy))
         if copy not in self.broker.acknowledged and not given_up:
             problem = self.last.problem if self.last is not None else ""
             raise InvariantViolation(
@@ -639,6 +659,10 @@ class Machine(RuleBasedStateMachine):
             )
 
     # --- helpers ---
+
+    def _hopeless(self, copy: Copy) -> bool:  # noqa: ARG002
+        """Whether a copy cannot come to a result in this environment, whatever is delivered."""
+        return False
 
     def _in_focus(self, values: Sequence[_T], width: int, number: int) -> _T:
         return values[(self.focus * width + number) % len(values)]

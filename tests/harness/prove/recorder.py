@@ -9,6 +9,7 @@ from handler.simulator import Action, CallKind
 from handler.simulator.compute.servers import ServerState
 from handler.simulator.compute.world import World
 from tests.harness.prove import invariants
+from tests.harness.prove.approvals import IssuedPlan
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Command, Observation, StopSent
 from tests.harness.prove.counters import Counters
@@ -31,11 +32,13 @@ class Recorder:
 
     Attributes:
         violations: sentences about what is not allowed.
+        plans: that results have offered.
     """
 
     def __init__(self, world: World, counters: Counters, clock: Clock, name_of: Callable[[str], str]) -> None:
         self.counters = counters
         self.violations: list[str] = []
+        self.plans: list[IssuedPlan] = []
         self._world = world
         self._clock = clock
         self._name = name_of
@@ -85,6 +88,7 @@ class Recorder:
         if kind is CallKind.ACTIONS:
             if good:
                 command.without_history -= set(ids)
+                command.newest_shown |= dict.fromkeys(ids, _newest_shown(body))
             elif 400 <= status < 500 and status not in (408, 413, 429):
                 command.without_history |= set(ids)
         if kind is CallKind.STOP:
@@ -190,6 +194,12 @@ class Recorder:
             if action.action == "stop" and action.finish_time is not None and not action.failed
         }
         return [stop for stop in self._taken.get((command.event.key, server_id), []) if stop.request_id in down]
+
+
+def _newest_shown(body: bytes) -> str:
+    """Return the request id of the first entry of a history; empty if it has none."""
+    entries = json.loads(body)["instanceActions"]
+    return str(entries[0]["request_id"]) if entries and isinstance(entries[0], dict) else ""
 
 
 def ids_shown(body: bytes) -> list[str]:
