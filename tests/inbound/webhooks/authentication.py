@@ -166,7 +166,7 @@ Way = ByToken | BySignature | None
 class _Ways(dict[str, Way]):
     def __missing__(self, path: str) -> Way:
         table = "BY_TOKEN or BY_SIGNATURE in tests/inbound/webhooks/authentication.py"
-        raise AssertionError(f"{table} must have a row that says how {path} authenticates")
+        raise AssertionError(f"{table} must have a row for {path}")
 
 
 WAYS = _Ways()
@@ -191,7 +191,7 @@ def _environ(way: Way) -> Mapping[str, str]:
 BODY_AUTHENTICATES = {
     path for path, way in WAYS.items() if way is None or (isinstance(way, ByToken) and way.is_in_body)
 }
-"""Paths whose proof is in the document itself, so that any other bytes authenticate nobody."""
+"""Paths whose credentials are in the document itself, so that no other bytes are authenticated."""
 ENVIRON: dict[str, Any] = {"AUTOSTOP_EVENT_SINK": "http://sink.example/"}
 """Switches every producer on."""
 for _path in SWITCHES.keys() & WAYS.keys():
@@ -225,7 +225,7 @@ def authenticated(path: str, document: Any, vendor: Vendor) -> Sent:
 
 
 def authenticated_bytes(path: str, body: bytes) -> Sent:
-    """Return any bytes as a body with what authenticates the producer outside of it."""
+    """Return any bytes as a body, with the credentials of the producer in headers or query."""
     match WAYS[path]:
         case ByToken() as way if not way.is_in_body:
             _, headers, query = way.show(SECRET)

@@ -261,7 +261,7 @@ def test_each_button_of_a_message_is_taken_when_it_is_clicked(responses: SinkSer
     for attachment in document("mattermost", report)["attachments"]:
         for each in attachment.get("actions", ()):
             message = keep_action(context=each["integration"]["context"], trigger_id=each["id"])
-            assert set(says(mm.post("/mattermost", message, JSON))) == {"ephemeral_text"}
+            assert set(json_of(mm.post("/mattermost", message, JSON))) == {"ephemeral_text"}
     for here in (slack_here, mm):
         assert [request.server_ids for request in here.kept] == [(id_,) for id_ in ids]
         assert {request.until for request in here.kept} == {ENDED + timedelta(hours=3)}
