@@ -201,7 +201,7 @@ def scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
             _signed(body, "made-up"),
             body,
             401,
-            "The signature is missing or wrong.",
+            "A valid signature is required.",
         ),
         Scenario(
             "An alert group: the alert about ci-08 fires, the one about ci-10 is resolved.",

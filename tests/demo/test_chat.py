@@ -31,7 +31,7 @@ def test_the_demo_shows_both_answers_and_ends_well(
     for words in (
         "at once  HTTP 200: Understood: stop 3 servers",
         "as an answer to it:\n           | Asked to stop: 3 servers, of which 1 skipped, 1 stopped",
-        "at once  HTTP 401: The signature is missing or wrong.",
+        "at once  HTTP 401: A valid signature is required.",
         "in the channel:\n           | Asked to stop: 1 server, of which 1 stopped.",
         f"| • ci-08 ({CI_08})",
         "in the channel:\n           | 1 server will lose power at ",
