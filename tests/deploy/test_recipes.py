@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -162,7 +163,9 @@ def receiver(folder: Path, alertmanager: str) -> Iterator[str]:
     script.write_text(code.replace('("", int(', '("127.0.0.1", int('))
     port = free_port()
     environ = {"ALERTMANAGER_URL": alertmanager, "SILENCE_TOKEN": TOKEN, "PORT": str(port)}
-    with ServerProcess([sys.executable, str(script)], environ, folder / "log", port=port) as process:
+    command = [sys.executable, str(script)]
+    # A shell that runs jobs in the background makes them ignore SIGINT.
+    with ServerProcess(command, environ, folder / "log", port=port, ended_by=signal.SIGTERM) as process:
         yield process.url
 
 
