@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from handler.outbound.chat import slack
 from handler.outbound.chat.buttons import keep_button
 from handler.outbound.chat.chat_message import Row, chat_message
 from handler.services.notify_chat import _in_zone
@@ -125,6 +126,14 @@ def test_a_button_of_slack_stands_in_the_block_of_its_server() -> None:
         assert block["accessory"]["value"].split()[0] in block["text"]["text"]
         assert block["accessory"]["text"]["text"] == "Keep 2 h"
         assert len(block["accessory"]["value"]) <= 2000
+
+
+def test_servers_that_do_not_fit_have_no_button_and_are_counted() -> None:
+    """The message says how to keep those by a command."""
+    report = noticed(*[Reason.DRY_RUN] * 10, *[Reason.PROTECTED] * 20, name="n" * 60)
+    blocks = list(slack._blocks(notice(report, 5)))
+    assert len(list(values(blocks))) == 5
+    assert {"type": "section", "text": {"type": "plain_text", "text": "• and 5 more", "emoji": False}} in blocks
 
 
 def test_the_buttons_of_mattermost_have_ids_of_their_own_and_a_mac() -> None:
