@@ -11,6 +11,7 @@ from handler.simulator import Action
 from handler.simulator.compute.servers import ServerState
 from handler.stop.model import StopRequest
 from handler.stop.run import PreparedRequest
+from tests.harness.prove.announcements import Announce
 from tests.harness.prove.approvals import NO_RULES, ApprovalRules
 from tests.harness.prove.events import Event
 
@@ -26,12 +27,14 @@ class Deployment:
         only: `key=value` that a server must carry (`AUTOSTOP_ONLY`), or None.
         stop_limit: most servers that one process sends stops for within a window, and its seconds; or None.
         approval: which events need an approval.
+        announce: whether stops are announced.
     """
 
     project_id: str
     only: str | None = None
     stop_limit: tuple[int, float] | None = None
     approval: ApprovalRules = NO_RULES
+    announce: Announce = Announce.OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Command:
         newest_shown: for each server the request id of the newest entry of its history that was shown.
         failing: servers about which a call failed.
         last_login: when a login last timed out.
+        announcements: ids of announcements, and of servers in those that were tried and taken.
         posted: results that the sink took, as headers and body.
         run_by: the command whose run of the event this one shares; itself unless it waited for another delivery.
     """
@@ -147,6 +151,7 @@ class Command:
         self.newest_shown: dict[str, str] = {}
         self.failing: set[str] = set()
         self.last_login = float("-inf")
+        self.announcements: dict[str, set[str]] = {}
         self.posted: list[tuple[Mapping[str, str], bytes]] = []
         self.run_by = self
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from handler.inbound.http.responses import Answer
 from tests.harness.prove import approvals, invariants
+from tests.harness.prove.announcements import Announce
 from tests.harness.prove.broker import Copy
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Command
@@ -153,11 +154,14 @@ class Delivery:
         found = []
         if self._command.posted and self.problem != "sink-unreachable":
             found.append(f"results were posted for what was answered 503 ({self.problem})")
+        announce = self._environment.deployment.announce
+        if self.problem == "not-announced" and announce is not Announce.REQUIRED:
+            found.append(f"an announcement that was not delivered kept a stop from being sent ({announce})")
         if self.problem == "internal-fault":
             found.append("the function has a bug (internal-fault)")
         stops = [stop for part in self._all_commands() for stops in part.stops.values() for stop in stops]
-        if self.problem == "stop-limit-reached" and stops and not self._command.parts:
-            found.append("stops were sent for an event that was answered stop-limit-reached")
+        if self.problem in ("stop-limit-reached", "not-announced") and stops and not self._command.parts:
+            found.append(f"stops were sent for an event that was answered {self.problem}")
         retry_after = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), None)
         if retry_after is None:
             found.append("503 without Retry-After")

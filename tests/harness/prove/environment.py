@@ -11,6 +11,7 @@ from handler.simulator.bms.views import is_bare_metal
 from handler.simulator.cloud import Cloud
 from handler.simulator.compute.servers import ServerState
 from handler.simulator.compute.world import Actor
+from tests.harness.prove.announcements import Announce
 from tests.harness.prove.approvals import NO_RULES, ApprovalRules
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Deployment
@@ -106,6 +107,7 @@ class Setup:
         only: whether the deployment demands that servers opt in.
         stop_limit: most servers that a process sends stops for within a window, and its seconds; or None.
         approval: which events need an approval.
+        announce: whether stops are announced.
     """
 
     otc: bool = False
@@ -117,6 +119,7 @@ class Setup:
     only: bool = False
     stop_limit: tuple[int, float] | None = None
     approval: ApprovalRules = NO_RULES
+    announce: Announce = Announce.OFF
 
 
 class Environment:
@@ -147,7 +150,7 @@ class Environment:
         self.world = self.cloud.world
         self.ids: list[str] = []
         self.deployment = Deployment(
-            self._simulator.project_id, OPT_IN if setup.only else None, setup.stop_limit, setup.approval
+            self._simulator.project_id, OPT_IN if setup.only else None, setup.stop_limit, setup.approval, setup.announce
         )
         self._faults: dict[int, tuple[str, Fault]] = {}
         self._take = self.cloud.faults.take
@@ -186,6 +189,7 @@ class Environment:
             "AUTOSTOP_API": "nova" if self.bms is None else "bms",
             "AUTOSTOP_STOP_LIMIT": "0",
             **self.deployment.approval.environ(),
+            "AUTOSTOP_ANNOUNCE": self.deployment.announce.value,
         }
         if self.deployment.only is not None:
             variables["AUTOSTOP_ONLY"] = self.deployment.only

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import count
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 from uuid import UUID
@@ -19,6 +20,7 @@ from handler.inbound.extract import approved, selector
 from handler.inbound.extract.dispatch import extract
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
+from handler.outbound import announcement
 from handler.outbound.sink import Sink
 from handler.services import approvals, stop_servers
 from handler.services.runs import Runs
@@ -33,7 +35,7 @@ from tests.harness.prove.network import CloudClient, SinkClient
 SINK = "http://sink.test/results"
 # What the function imports only when it needs it. Hypothesis draws from the constants of the project's modules that are
 # loaded, so all are loaded before the first environment: else a round would depend on the rounds before it.
-LOADED_LATE = (approvals, approved, bms, keystone, nova, selector)
+LOADED_LATE = (announcement, approvals, approved, bms, keystone, nova, selector)
 # Deliveries that may wait for the run of another one, at a time.
 _MAX_WAITING = 1
 
@@ -68,6 +70,13 @@ class CooperativeExecutor:
             self._completed.append(self._waiting.pop(task.choose(len(self._waiting)))())
             scheduler.pause()
         return self._completed.pop(task.choose(len(self._completed)))
+
+
+class _Inline:
+    """Stands in for the thread that posts an announcement: it does so at once, in the task of its run."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...], **_: object) -> None:
+        self.start = partial(target, *args)
 
 
 class _RecordedRuns(Runs):
@@ -131,7 +140,10 @@ class Function:
             shared.sink = result_sink = Sink(SinkSettings(SINK), sleep=clock.advance, monotonic=clock.monotonic)
             result_sink._client = sink_client
         shared.runs = _RecordedRuns(clock, tasks, on_shared)
-        self._endpoint = stop_servers.Service(settings, shared).endpoint()
+        service = stop_servers.Service(settings, shared)
+        if service._announcer is not None:
+            service._announcer._now = clock.now
+        self._endpoint = service.endpoint()
 
     def answer(self, headers: Mapping[str, str], body: bytes) -> Answer:
         """Answer one POST. To be called in a task."""
@@ -157,6 +169,7 @@ def simulated_time(clock: Clock) -> Iterator[None]:
         for patch in (
             mock.patch.object(stop_servers, "ThreadExecutor", partial(CooperativeExecutor, clock)),
             mock.patch.object(stop_servers, "ThreadPoolExecutor", scheduler.TaskPool),
+            mock.patch.object(announcement, "threading", SimpleNamespace(Thread=_Inline)),
             mock.patch.object(endpoint, "extract", lambda event, types: extract(event, types, clock.now())),
             mock.patch.dict(listing.find.__kwdefaults__, monotonic=clock.monotonic),
             mock.patch("uuid.uuid4", uuid4),

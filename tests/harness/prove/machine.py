@@ -49,7 +49,7 @@ _TIMES = {"now": 0.0, "ahead": 4.0, "behind": -4.0, "soon": 40.0, "future": 300.
 # With nothing wrong, so many deliveries are enough for any message: many slow servers can take more than one budget.
 _ENOUGH = 3
 # Seconds that a call to the cloud takes at most by then: here the calls of a batch take their time one after the other.
-_FAST = 0.05
+FAST = 0.05
 # Deliveries that the stop limit may put off in the end, beside those.
 _MOST_LIMITED = 30
 # The function does not try a login again for a minute after it was refused.
@@ -618,7 +618,7 @@ class Machine(RuleBasedStateMachine):
     def _drain(self) -> None:
         self._check()
         self.clear_faults()
-        self.cloud_client.latency = min(self.cloud_client.latency, _FAST)
+        self.cloud_client.latency = min(self.cloud_client.latency, FAST)
         while self.under_way:
             self._go_on(self.under_way[0], None, acknowledged=True)
         self.clock.advance(_LOGIN_HOLD)

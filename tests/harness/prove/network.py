@@ -19,6 +19,7 @@ from handler.simulator import CallKind
 from handler.simulator.cloud import Cloud, Delivery
 from handler.simulator.messages import Request
 from tests.harness.prove import scheduler
+from tests.harness.prove.announcements import is_announcement
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Command
 from tests.harness.prove.recorder import Recorder, ids_shown
@@ -255,6 +256,7 @@ class SinkClient(http_client.HttpClient):
 
     Attributes:
         planned: faults that have not happened yet, in order.
+        latency: seconds that each exchange takes.
     """
 
     def __init__(self, clock: Clock, recorder: Recorder, latency: float) -> None:
@@ -262,30 +264,35 @@ class SinkClient(http_client.HttpClient):
         self.planned: list[SinkFault] = []
         self._clock = clock
         self._recorder = recorder
-        self._latency = latency
+        self.latency = latency
 
     def send(
         self,
         method: str,  # noqa: ARG002
-        url: str,  # noqa: ARG002
+        url: str,
         *,
         headers: Mapping[str, str],
         body: bytes | None = None,
-        timeout: float,  # noqa: ARG002
+        timeout: float,
         head_only: bool = False,  # noqa: ARG002
         max_body: int = 0,  # noqa: ARG002
     ) -> http_client.HttpResponse:
         """Take one event, or fail to."""
         command = scheduler.current().command
-        scheduler.sleep(self._clock, self._latency)
+        scheduler.sleep(self._clock, min(self.latency, timeout))
         fault = self.planned.pop(0) if self.planned else None
         if fault:
             self._recorder.counters.add("faults", fault)
         status = 503 if fault is SinkFault.BUSY else 400 if fault is SinkFault.REFUSES else 202
         self._recorder.counters.write(self._clock.time(), "sink", body, status)
-        if status == 202:
-            self._recorder.result_posted(command, {name.lower(): value for name, value in headers.items()}, body or b"")
+        names = {name.lower(): value for name, value in headers.items()}
+        if is_announcement(names):
+            self._recorder.announced(command, names, body or b"", taken=status == 202)
+        elif status == 202:
+            self._recorder.result_posted(command, names, body or b"")
         scheduler.pause()
+        if self.latency > timeout:
+            raise urllib3.exceptions.ReadTimeoutError(_POOL, url, "no answer")
         if fault is SinkFault.NO_ANSWER:
             raise urllib3.exceptions.ProtocolError("cut")
         return http_client.HttpResponse(status, {}, b"")

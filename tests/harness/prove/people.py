@@ -1,4 +1,4 @@
-"""The state machine with people in the loop: deployments and events that ask for approvals, and who approves them."""
+"""The state machine with people in the loop: approvals and announcements."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from handler.simulator import CallKind
+from tests.harness.prove.announcements import Announce
 from tests.harness.prove.approvals import OTHER, SELF, ApprovalRules, Approved, Forgery, IssuedPlan, forge, is_person
 from tests.harness.prove.broker import Copy
 from tests.harness.prove.events import Event, Kind, Message, Mode
-from tests.harness.prove.machine import BEGINNINGS, COUNTERS, Beginning, Machine
-from tests.harness.prove.network import HISTORY_FAULTS, NetworkFault, PlannedFault
+from tests.harness.prove.machine import BEGINNINGS, COUNTERS, FAST, Beginning, Machine
+from tests.harness.prove.network import HISTORY_FAULTS, NetworkFault, PlannedFault, SinkFault
 
 # What people and their tokens do wrong, by the name under which it is counted.
 PEOPLE_FAULTS: tuple[str, ...] = (*(f"token with {forgery}" for forgery in Forgery), "keys rotated", "key removed")
-PEOPLE_PROBLEMS = ("approval-not-configured",)
+PEOPLE_PROBLEMS = ("approval-not-configured", "not-announced")
 
 _KEYS = ("the first key of at least 32 characters", "the second key of at least 32 characters")
 _ALICE, _BOB, _BOT = "slack:T1/U1", "slack:T1/U2", "agent:planner"
@@ -44,7 +45,7 @@ _BEFORE = st.sampled_from([[], [], ["reboot"], ["stop", "start"], ["unlock", "un
 
 
 class PeopleMachine(Machine):
-    """An environment in which stops are approved.
+    """An environment in which stops are approved and announced.
 
     Attributes:
         asks: what events say about approvals, as `approval` and `requester`, in turn.
@@ -60,6 +61,7 @@ class PeopleMachine(Machine):
         approver=st.sampled_from([None, None, SELF, OTHER]),
         keys=st.integers(0, 3),
         asks=st.lists(_ASKS, min_size=1, max_size=4),
+        announce=st.sampled_from([Announce.OFF, Announce.BEST_EFFORT, Announce.REQUIRED, Announce.REQUIRED]),
     )
     def begin(
         self,
@@ -68,6 +70,7 @@ class PeopleMachine(Machine):
         approver: str | None,
         keys: int,
         asks: list[tuple[str | None, str | None]],
+        announce: Announce,
     ) -> None:
         """Set up an environment with what it says about approvals."""
         # A deployment that has rules has a key.
@@ -75,7 +78,11 @@ class PeopleMachine(Machine):
         self.asks = asks
         approval = ApprovalRules(above, approver, given, _TTL, "/deployment/a")
         COUNTERS.add("environments", "approval by the deployment" if above is not None else "approval by the event")
-        super().begin(replace(beginning, setup=replace(beginning.setup, approval=approval)))
+        COUNTERS.add("environments", f"announce {announce}")
+        # Announcements need a sink.
+        sink = beginning.sink or announce is not Announce.OFF
+        setup = replace(beginning.setup, approval=approval, announce=announce)
+        super().begin(replace(beginning, setup=setup, sink=sink))
 
     # --- approvals ---
 
@@ -88,7 +95,7 @@ class PeopleMachine(Machine):
         hide=st.sampled_from([None, None, None, "plan", "both"]),
         meanwhile=_MEANWHILE,
         delay=_DELAYS,
-        garble=st.none() | st.none() | st.sampled_from(sorted(HISTORY_FAULTS)),
+        garble=st.sampled_from([None] * 8 + sorted(HISTORY_FAULTS)),
         approved_by=st.just("another") | st.just("another") | _APPROVERS,
         dry_run=st.sampled_from([False] * 8 + [True]),
     )
@@ -118,6 +125,9 @@ class PeopleMachine(Machine):
         self._deliver_at_once(event, Mode.BINARY, None, 0)
         if len(self.recorder.plans) == plans:
             return
+        if garble and "history" in self.faults:
+            # Long ago, so that only the plan shows that it is new.
+            meanwhile, delay = ["reboot"], 7.0
         self.act(first, meanwhile)
         self.wait(delay)
         if garble and "history" in self.faults:
@@ -198,6 +208,39 @@ class PeopleMachine(Machine):
         self.environment.deployment = replace(self.environment.deployment, approval=replace(rules, keys=keys))
         self.functions = [self._new_function() for _ in self.functions]
         COUNTERS.add("faults", "key removed" if remove else "keys rotated")
+
+    # --- announcements ---
+
+    @precondition(lambda self: hasattr(self, "environment") and self.environment.deployment.announce != Announce.OFF)
+    @rule(
+        which=_SMALL,
+        more=st.none() | _SMALL,
+        fault=st.sampled_from(SinkFault),
+        times=st.integers(1, 3),
+        order=st.just(0) | st.integers(0, 1000),
+    )
+    def announce_to_failing_sink(self, which: int, more: int | None, fault: SinkFault, times: int, order: int) -> None:
+        """Have a server stopped while the sink takes nothing."""
+        first = self._target(CallKind.STOP, which, ask=True) or 0
+        event = self._event([first] if more is None else [first, more], "/b", "now")
+        if "sink" in self.faults:
+            self.sink_client.planned += [fault] * times
+        self._deliver_at_once(replace(event, approval=None), Mode.BINARY, None, order)
+
+    def _quiet(self) -> bool:
+        if self.environment.deployment.announce is not Announce.BEST_EFFORT:
+            return super()._quiet()
+        # A failing sink must not change what is stopped.
+        planned, self.sink_client.planned = self.sink_client.planned, []
+        try:
+            return super()._quiet()
+        finally:
+            self.sink_client.planned = planned
+
+    def _drain(self) -> None:
+        if hasattr(self, "sink_client"):
+            self.sink_client.latency = min(self.sink_client.latency, FAST)
+        super()._drain()
 
     # --- helpers ---
 

@@ -1,16 +1,19 @@
-"""The guards of approvals that are removed, as in `breakages.py`, and found by the state machine of `people.py`."""
+"""The guards of approvals and announcements that are removed, as in `breakages.py`; `people.py` finds that."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from unittest import mock
 
+from handler.errors import NotAnnounced
 from handler.inbound.extract import approved
+from handler.outbound import announcement
+from handler.outbound.announcement import Announcer
 from handler.services import approvals
 from handler.settings.stop_servers import ApprovalSettings
 from handler.stop import approval
@@ -158,6 +161,33 @@ def _unsigned_plan_is_a_stop() -> Breakage:
     )
 
 
+def _announcement_that_fails_is_ignored() -> Breakage:
+    real = Announcer.announce
+
+    def announce(*arguments: Any) -> None:
+        with suppress(NotAnnounced):
+            real(*arguments)
+
+    return mock.patch.object(Announcer, "announce", announce)
+
+
+def _announcement_is_always_required() -> Breakage:
+    real = Announcer.announce
+
+    def announce(self: Announcer, *arguments: Any) -> None:
+        self._required = True
+        real(self, *arguments)
+
+    return mock.patch.object(Announcer, "announce", announce)
+
+
+def _first_server_is_announced() -> Breakage:
+    real = announcement.announcement_event
+    return mock.patch.object(
+        announcement, "announcement_event", lambda request, servers, **given: real(request, servers[:1], **given)
+    )
+
+
 def _patch(target: object, name: str, value: object) -> Callable[[], Breakage]:
     return lambda: mock.patch.object(target, name, value)
 
@@ -194,4 +224,9 @@ PEOPLE_BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "unreadable history of a plan": lambda: _seen_as(_without_unread),
     "record of a plan without a history": lambda: _seen_as(_without_updated),
     "no plan within the second of a change": _patch(approval, "_SECOND", timedelta(days=-1)),
+    # announcements
+    "no stop without a required announcement": _announcement_that_fails_is_ignored,
+    "a failing sink changes no stop": _announcement_is_always_required,
+    "an announcement lists each server": _first_server_is_announced,
+    "stops are announced": _patch(Announcer, "announce", lambda *_: None),
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from handler.simulator import Action, CallKind
 from handler.simulator.compute.servers import ServerState
 from handler.simulator.compute.world import World
-from tests.harness.prove import invariants
+from tests.harness.prove import announcements, invariants
 from tests.harness.prove.approvals import IssuedPlan
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Command, Observation, StopSent
@@ -138,6 +138,11 @@ class Recorder:
     def result_posted(self, command: Command, headers: Mapping[str, str], body: bytes) -> None:
         """Note a result that the sink took."""
         command.posted.append((headers, body))
+
+    def announced(self, command: Command, headers: Mapping[str, str], body: bytes, *, taken: bool) -> None:
+        """Note an announcement that was posted to the sink."""
+        self.counters.add("announcements", "taken" if taken else "not taken")
+        self.violations += announcements.note(command, headers, body, taken=taken)
 
     def result_id(self, key: Key, found: str, content: str) -> None:
         """Hold the id of a result against the others: the same content has the same id, other content another.

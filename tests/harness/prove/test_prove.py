@@ -55,6 +55,7 @@ def test_every_invariant_holds_whatever_goes_wrong() -> None:
         "one run per event",
         "changed-since-plan",
         "approval-self",
+        "stops are announced",
     ],
 )
 def test_a_removed_guard_is_found(breakage: str) -> None:
