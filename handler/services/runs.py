@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
@@ -46,13 +46,15 @@ class Runs:
         self._wait_for = wait
         self._lock = threading.Lock()
         self._waiting = 0
-        self._running: dict[tuple[str, str], list[tuple[StopRequest, Future[Report]]]] = {}
+        # By `source` and `id` of an event, or by the token of the plan that it approves.
+        self._running: dict[tuple[str, str] | str, list[tuple[StopRequest, Future[Report]]]] = {}
 
     def report(self, request: StopRequest, deadline: float, run: Callable[[], Report]) -> Report:
         """Run the event, or wait for the run of the same event that has begun, and share its report or its error.
 
         An event is the same if `source`, `id` and everything that it asks for are; its trace context may differ, and so
-        may its `time` where that decides nothing.
+        may its `time` where that decides nothing. Approvals of one plan run one after the other, so that a later one
+        reads what an earlier one has changed: Nova takes several stops of one server at once.
 
         Args:
             request: the event.
@@ -64,21 +66,26 @@ class Runs:
             BudgetSpent: the other run did not end in time.
             RetryableError: from the run.
         """
-        key, content = (request.source, request.id), _content(request)
+        key = request.plan or (request.source, request.id)
+        content = _content(request)
+        mine: Future[Report] = Future()
         with self._lock:
-            same = next((future for other, future in self._running.get(key, ()) if other == content), None)
-            if same is None:
-                mine: Future[Report] = Future()
-                self._running.setdefault(key, []).append((content, mine))
-            elif self._waiting >= self._most_waiting:
+            running = self._running.get(key, [])
+            same = next((future for other, future in running if other == content), None)
+            earlier = [future for _, future in running] if request.plan else []
+            waits = same is not None or bool(earlier)
+            if waits and self._waiting >= self._most_waiting:
                 raise EventInProgress(
-                    "This event is being handled, and too many deliveries of it wait.", retry_after=5.0
+                    "This event or plan is being handled, and too many deliveries of it wait.", retry_after=5.0
                 )
-            else:
-                self._waiting += 1
+            self._waiting += waits
+            if same is None:
+                self._running.setdefault(key, []).append((content, mine))
         if same is not None:
             return self._wait(same, deadline)
         try:
+            if earlier:
+                self._wait_for_all(earlier, deadline)
             report = run()
         except BaseException as failure:
             # An exception that ends this thread alone is not a result for the deliveries that wait.
@@ -101,6 +108,22 @@ class Runs:
             return self._wait_for(run, max(deadline - self._monotonic(), 0.0))
         except FutureTimeout:
             raise BudgetSpent("The run of another delivery of this event did not end in time.") from None
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _wait_for_all(self, runs: Sequence[Future[Report]], deadline: float) -> None:
+        """Wait until runs have ended, however they end."""
+        try:
+            for run in runs:
+                try:
+                    self._wait_for(run, max(deadline - self._monotonic(), 0.0))
+                except FutureTimeout:
+                    if not run.done():
+                        raise BudgetSpent("The run of another approval of this plan did not end in time.") from None
+                except Exception:
+                    # What it ended with is for its own deliveries.
+                    continue
         finally:
             with self._lock:
                 self._waiting -= 1

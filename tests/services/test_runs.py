@@ -183,3 +183,74 @@ def test_another_event_or_another_content_has_its_own_run(gate: Gate, change: di
         gate.end.set()
         assert run.result(60) is not own
     assert runs._running == {}
+
+
+APPROVAL = replace(asked(), plan="plan-1", approved_by="slack:T1/U2")
+
+
+def test_approvals_of_one_plan_run_one_after_the_other(gate: Gate) -> None:
+    """Each is an event of its own: it makes its own run, once the earlier ones have ended, however they ended."""
+    runs, order = Runs(2), []
+
+    def fails() -> Report:
+        gate()
+        order.append("first")
+        raise RetryableError("broken", retry_after=None)
+
+    def second() -> Report:
+        order.append("second")
+        return report(row())
+
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(runs.report, APPROVAL, FAR, fails)
+        assert gate.begun.wait(60)
+        later = threads.submit(runs.report, replace(APPROVAL, id="another"), FAR, second)
+        waiting(runs, 1)
+        assert order == []
+        other_plan = replace(APPROVAL, id="other", plan="plan-2")
+        assert runs.report(other_plan, FAR, lambda: report(row())) is not None
+        gate.end.set()
+        with pytest.raises(RetryableError):
+            first.result(60)
+        later.result(60)
+    assert order == ["first", "second"]
+    assert runs._waiting == 0
+    assert not runs._running
+
+
+def test_a_repeated_approval_shares_the_run_that_waits(gate: Gate) -> None:
+    """One event delivered twice is one run, also behind another approval of the plan."""
+    runs = Runs(2)
+    again = replace(APPROVAL, id="another")
+    with ThreadPoolExecutor(3) as threads:
+        threads.submit(runs.report, APPROVAL, FAR, gate)
+        assert gate.begun.wait(60)
+        mine = threads.submit(runs.report, again, FAR, lambda: report(row()))
+        waiting(runs, 1)
+        shared = threads.submit(runs.report, again, FAR, never)
+        waiting(runs, 2)
+        gate.end.set()
+        assert mine.result(60) is shared.result(60)
+
+
+def test_few_approvals_of_a_plan_may_wait_and_none_runs_before_the_earlier_ones_have_ended(gate: Gate) -> None:
+    """One more is answered 503; one whose time is over, too, and the next still waits for the first."""
+    runs = Runs(2)
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(runs.report, APPROVAL, FAR, gate)
+        assert gate.begun.wait(60)
+        with pytest.raises(BudgetSpent, match="another approval of this plan"):
+            runs.report(replace(APPROVAL, id="late"), time.monotonic() + 0.01, never)
+        others = [
+            threads.submit(runs.report, replace(APPROVAL, id=f"later-{n}"), FAR, lambda: report(row()))
+            for n in range(2)
+        ]
+        waiting(runs, 2)
+        with pytest.raises(EventInProgress):
+            runs.report(replace(APPROVAL, id="one-too-many"), FAR, never)
+        assert not any(other.done() for other in others)
+        gate.end.set()
+        first.result(60)
+        for other in others:
+            other.result(60)
+    assert not runs._running
