@@ -131,7 +131,7 @@ def test_a_button_of_slack_stands_in_the_block_of_its_server() -> None:
 def test_servers_that_do_not_fit_have_no_button_and_are_counted() -> None:
     """The message says how to keep those by a command."""
     report = noticed(*[Reason.DRY_RUN] * 10, *[Reason.PROTECTED] * 20, name="n" * 60)
-    blocks = list(slack._blocks(notice(report, 5)))
+    blocks = list(slack._blocks(chat_message(report, 5)))
     assert len(list(values(blocks))) == 5
     assert {"type": "section", "text": {"type": "plain_text", "text": "• and 5 more", "emoji": False}} in blocks
 
