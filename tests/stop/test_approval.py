@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.errors import StateConflict
-from handler.stop.approval import ApprovedReview, Plan, PlanReview, issue, seen_of, verify
+from handler.stop.approval import ApprovedReview, Plan, PlanReview, issue, refuses_approver, seen_of, verify
 from handler.stop.evidence import Action, History, Lookup, UnreadEntry
-from handler.stop.model import Approver, Outcome, Reason, Refusal, Server
+from handler.stop.model import Approver, Outcome, Policy, Reason, Refusal, Server
 from handler.stop.ports import Taken
 from tests.stop.fakes import ID, NOW, Scenario, Script, acts, id_of, seen
 
@@ -61,6 +61,36 @@ def refusal(
 def test_a_token_gives_back_the_plan() -> None:
     """Nothing is stored: what the token says is all there is."""
     assert verify(issue(plan(3), (KEY,), AUDIENCE), (KEY,), AUDIENCE, ANOTHER, NOW) == (plan(3), None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "token"),
+    [
+        (
+            {},
+            "ATBOvY0BAaH6YisgVkGHzGmUOaBsgKkBAAAAAAAAAAAAAAAAAAAABwgvdGVhbXMvYQdldmVudC0xC3NsYWNrOlQxL1UxAAAAAAAAQACAAAAAAAAAAQAAAAAAAAABFqCCTAhNhihUIulb8w9wfUoQ-cdw5fSI1CE01f8lcak",
+        ),
+        (
+            {"source": "s" * 32, "id": "i" * 36, "requester": f"slack:T1/{'U' * 70}", "approver": Approver.SELF},
+            "ATBOvY0AAaH6YisgVkGHzGmUOaBsgKkBAAAAAAAAAAAAAAAAAAAAByBzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3Nzc3NzcyRpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlPc2xhY2s6VDEvVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVQAAAAAAAEAAgAAAAAAAAAEAAAAAAAAAAcY_Mq05kvHfP7rr3wQqul8vwdna6pFVVAwG78gN_TQE",
+        ),
+        (
+            {"source": "s" * 33, "id": "i" * 37, "requester": f"oidc:T:1/{'U' * 80}"},
+            "ATBOvY0BAaH6YisgVkGHzGmUOaBsgKkBAAAAAAAAAAAAAAAAAAAABx1zaGEyNTY6a3VHRXZjYVQwWl9Sb0gzMFU3T1pBQR1zaGEyNTY6czl6NWFfUGhrdmZZUmFNb1BZbDVsdzNvaWRjOn5PZk5HUV9HR2RUM2V5TFQtYmMzNzBBL0VmQzBsc1kxbHlHVWt4Y3FqNkJPNUEAAAAAAABAAIAAAAAAAAABAAAAAAAAAAHF3OICHPpz0HjiHjfUVL597GVMXFmw--EvMYBf-kCJDg",
+        ),
+        (
+            {"requester": f"mail:{'u' * 80}"},
+            "ATBOvY0BAaH6YisgVkGHzGmUOaBsgKkBAAAAAAAAAAAAAAAAAAAABwgvdGVhbXMvYQdldmVudC0xHG1haWw6fkVmQzBsc1kxbHlHVWt4Y3FqNkJPNUEAAAAAAABAAIAAAAAAAAABAAAAAAAAAAH4Q1fuN_7MLePnTxBZVQdNM7o0k6sQrUaJWHYERhp-gA",
+        ),
+        (
+            {"requester": None},
+            "ATBOvY0BAaH6YisgVkGHzGmUOaBsgKkBAAAAAAAAAAAAAAAAAAAABwgvdGVhbXMvYQdldmVudC0xAAAAAAAAAEAAgAAAAAAAAAEAAAAAAAAAAeOz-LrDmXns-ghHSq0_4E35yJv2oTcaAFJtEUo3fOAn",
+        ),
+    ],
+)
+def test_the_form_of_a_token_stays(facts: dict[str, Any], token: str) -> None:
+    """A plan of one release is approved in the next."""
+    assert issue(plan(**facts), (KEY,), AUDIENCE) == token
 
 
 @given(
@@ -178,12 +208,23 @@ def test_what_is_wrong_first_is_what_is_refused() -> None:
         (Approver.OTHER, f"teams:{'t' * 100}/one", f"teams:{'T' * 100}/ONE", False),
         (Approver.OTHER, f"teams:{'t' * 100}/one", f"teams:{'x' * 100}/two", False),
         (Approver.OTHER, f"mail:{'t' * 100}", f"mail:{'x' * 100}", True),
+        (Approver.OTHER, "oidc:T:1/a", "oidc:T:1/b", True),
+        (Approver.OTHER, "oidc:T:1/a", "oidc:U:1/b", False),
+        (Approver.OTHER, "agent:a:b", "oidc:T/b", True),
+        (Approver.SELF, REQUESTER, "agent:a:b", False),
     ],
 )
 def test_who_may_approve(approver: Approver, requester: str | None, approved_by: str, allowed: bool) -> None:
     """Only another person of the same system is known to be another person; an agent is nobody who approves."""
     token = issue(plan(approver=approver, requester=requester), (KEY,), AUDIENCE)
     assert refusal(token, approved_by=approved_by) is (None if allowed else Refusal.APPROVAL_SELF)
+    assert refuses_approver(token, approved_by) is not allowed
+
+
+@pytest.mark.parametrize("token", ["", "AAAA", "A" * 99, "A" * 400, "_" * 400, "no token"])
+def test_an_invalid_token_excludes_no_approver(token: str) -> None:
+    """Only who has the keys can refuse it."""
+    assert not refuses_approver(token, REQUESTER)
 
 
 # --- what was seen ---
@@ -214,6 +255,19 @@ def test_each_state_and_the_newest_entry_of_the_history_make_another_digest() ->
     assert seen_of(replace(server, updated=None)) is None
 
 
+def test_an_unread_entry_counts_by_its_name_and_time() -> None:
+    """It may be of a start."""
+    entries = [UnreadEntry("start"), UnreadEntry("start", NOW), UnreadEntry("start", EXPIRES), UnreadEntry("stop")]
+    servers = [running(history=History((CREATED,), unread=(entry,))) for entry in entries]
+    assert len({seen_of(one) for one in servers}) == len(entries)
+
+
+def test_the_form_of_a_digest_stays() -> None:
+    """A plan of one release is approved in the next."""
+    digests = [seen_of(running(history=acts(CREATED))), seen_of(running())]
+    assert [digest.hex() for digest in digests if digest] == ["6a092e114469e7fd", "b2da9da97e6a17a0"]
+
+
 def planned(*scripts: Script) -> Scenario:
     """Servers whose stop is to be planned."""
     return Scenario(*scripts, review=PlanReview())
@@ -230,6 +284,7 @@ def test_a_plan_sends_nothing_and_keeps_what_was_seen() -> None:
     first, second = scene.results()
     assert (first.outcome, first.reason) == (Outcome.PLANNED, Reason.NEEDS_APPROVAL)
     assert first.seen == seen_of(running(history=acts(CREATED)))
+    assert first.detail.endswith(" It needs an approval.")
     assert (second.reason, second.seen) == (Reason.ALREADY_STOPPED, None)
     assert scene.cloud.story() == ["read", "history"]
 
@@ -247,13 +302,20 @@ def test_a_plan_does_not_rest_on_a_second_that_is_not_over() -> None:
     assert scene.result().reason is Reason.NEEDS_APPROVAL
     assert scene.elapsed >= 6
     ahead = planned(Script(running(updated=NOW + timedelta(hours=1)), histories=[History(None)]))
-    assert ahead.result().reason is Reason.BUSY
+    (left,) = ahead.results()
+    assert left.reason is Reason.BUSY
+    assert "The cloud has changed its record just now." in left.detail
+    over = NOW - timedelta(seconds=1) - Policy().clock_tolerance
+    past = planned(Script(running(updated=over), histories=[History(None)]))
+    assert (past.result().reason, past.elapsed) == (Reason.NEEDS_APPROVAL, 0.0)
 
 
 def test_a_server_of_which_nothing_tells_a_restart_is_not_planned() -> None:
     """An approval of it would cover whatever happens to it."""
     scene = planned(Script(running(updated=None), histories=[History(None)]))
-    assert scene.result().reason is Reason.CLOUD_ERROR
+    (left,) = scene.results()
+    sentence = "The cloud shows neither its history nor when it was updated, so a stop of it cannot be planned."
+    assert (left.reason, left.detail) == (Reason.CLOUD_ERROR, sentence)
     assert scene.cloud.of("stop") == []
 
 
@@ -297,7 +359,18 @@ def test_an_approved_server_that_is_as_planned_is_stopped() -> None:
 def test_an_approved_server_that_is_not_as_planned_is_left_alone(now: Server, history: History, reason: Reason) -> None:
     """All guards count anew, and what was approved is the server as it was."""
     scene = approved(Script(now, histories=[history]), was=running(history=acts(CREATED)))
-    assert scene.result().reason is reason
+    result = scene.result()
+    assert result.reason is reason
+    sentences = {
+        "image_snapshot": "Another operation is running on it (task image_snapshot).",
+        "powering-off": "It was already powering off, since 2026-11-20T19:00:00.000Z.",
+        "stopped": "It was already stopped.",
+        "paused": "It is paused; only active or error can be stopped.",
+    }
+    other = "Its states, its history or its record are not those of the plan."
+    if reason is Reason.CHANGED_SINCE_PLAN:
+        sentence = sentences.get(now.task_state or str(now.vm_state), other)
+        assert result.detail == f"It has changed since the plan. {sentence}"
     assert scene.cloud.of("stop") == []
 
 
