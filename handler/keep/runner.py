@@ -238,7 +238,7 @@ class KeepTask:
         present = kept_until(server)
         if self.until is not None:
             assert present is not None
-            return self._result(Reason.KEPT, f"It is kept until {written(present)}.")
+            return self._result(Reason.KEPT, f"It is kept until {written(present)}.{_not_running(server)}")
         if present is not None:
             return self._result(Reason.RELEASED, f"Its keep was removed; a tag keeps it until {written(present)}.")
         return self._result(Reason.RELEASED, "Its keep was removed.")
@@ -264,3 +264,11 @@ class KeepTask:
             vm_state=last.vm_state,
             task_state=last.task_state,
         )
+
+
+def _not_running(server: Server) -> str:
+    """Return what is added to the sentence on a server that does not run, or not for long; else nothing."""
+    if server.vm_state == "active" and server.task_state is None:
+        return ""
+    task = f", task_state {server.task_state}" if server.task_state is not None else ""
+    return f" Its vm_state is {server.vm_state}{task}: a keep neither starts a server nor ends a stop that was sent."

@@ -70,6 +70,15 @@ def test_a_keep_is_read_before_and_after_and_once_more_after_a_pause() -> None:
     assert cloud.metadata == {"owner": "ci", KEY: written(WANTED)}
 
 
+@pytest.mark.parametrize("vm_state", ["stopped", "paused"])
+def test_a_kept_server_that_does_not_run_is_reported_as_such(vm_state: str) -> None:
+    """The stop was first: a keep that comes after it is written, and the server stays off."""
+    found = result(Cloud(vm_state=vm_state))
+    assert (found.reason, found.vm_state) == (Reason.KEPT, vm_state)
+    assert f"Its vm_state is {vm_state}: a keep neither starts a server nor ends a stop" in found.detail
+    assert result(Cloud()).detail == f"It is kept until {written(WANTED)}."
+
+
 @pytest.mark.parametrize("read", [2, 3])
 @pytest.mark.parametrize("other", [written(hours(1)), None])
 def test_an_earlier_time_that_replaces_ours_is_replaced_in_turn(read: int, other: str | None) -> None:

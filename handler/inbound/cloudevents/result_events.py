@@ -161,6 +161,8 @@ def _keep_result(row: Mapping[str, object], at: str, reading: ResultReader) -> K
         detail=reading.optional(row, "detail", f"{at}.detail", str) or "",
         name=reading.optional(row, "name", f"{at}.name", str),
         keep_until=until,
+        vm_state=reading.optional(row, "vm_state", f"{at}.vm_state", str),
+        task_state=reading.optional(row, "task_state", f"{at}.task_state", str),
     )
 
 

@@ -341,7 +341,9 @@ def _keep_groups(report: KeepReport, most: int) -> tuple[Group, ...]:
 
 
 def _keep_row(server: KeepResult, report: KeepReport) -> Row:
-    remark = server.detail if server.reason in _KEEP_DETAILED else ""
+    runs = server.vm_state in (None, "active") and server.task_state is None
+    has_detail = server.reason in _KEEP_DETAILED or (server.reason is KeepReason.KEPT and not runs)
+    remark = server.detail if has_detail else ""
     if server.reason in (KeepReason.KEPT, KeepReason.RELEASED) and server.keep_until != report.keep_until:
         # It is kept for longer than was requested.
         remark = server.detail or (f"Kept until {written(server.keep_until)}." if server.keep_until else "")
