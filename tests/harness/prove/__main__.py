@@ -13,7 +13,9 @@ import time
 
 from hypothesis import HealthCheck, settings
 
+from handler.keep.model import Reason as KeepReason
 from handler.stop.model import Reason, Refusal
+from tests.harness.prove.keeping import KeepMachine
 from tests.harness.prove.machine import COUNTERS, FAULTS, PROBLEMS, Machine, run_round
 from tests.harness.prove.people import PEOPLE_FAULTS, PEOPLE_PROBLEMS, PeopleMachine
 
@@ -22,14 +24,17 @@ _ENVIRONMENTS_A_ROUND = 25
 # From so many deliveries on, all must have been reached.
 _LONG = 10_000
 _PATIENCE = 4
+# No keep is released or is a dry run, and its login may do all.
+_NO_KEEP_REASON = frozenset({"released", "not-kept", "forbidden", "dry-run", "not-seen", "cloud-error"})
 # In turn.
-_MACHINES = (Machine, Machine, PeopleMachine)
+_MACHINES = (Machine, PeopleMachine, Machine, KeepMachine)
 _REQUIRED = {
     "reasons": [reason.value for reason in Reason],
     "refusals": [refusal.value for refusal in Refusal],
     "faults": [str(fault) for fault in (*FAULTS, *PEOPLE_FAULTS)],
     "problems": [*PROBLEMS, *PEOPLE_PROBLEMS],
     "runs shared": [""],
+    "keeps": [reason.value for reason in KeepReason if reason not in _NO_KEEP_REASON],
 }
 
 

@@ -40,6 +40,8 @@ from handler.stop.model import Move, Power, Reason, Refusal, Server, StopRequest
 from handler.stop.server_task import ServerTask
 from handler.stop.steps import Next, Step
 from handler.stop.stop_limit import StopLimit
+from tests.harness.prove.keep_breakages import KEEP_BREAKAGES, WHOLE_WITH_KEEPS
+from tests.harness.prove.keeping import KeepMachine
 from tests.harness.prove.machine import COUNTERS, Machine, run_round
 from tests.harness.prove.people import PeopleMachine
 from tests.harness.prove.people_breakages import PEOPLE_BREAKAGES, WHOLE_WITH_PEOPLE
@@ -283,7 +285,9 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "other content has another result id": _an_event_has_one_result_id,
     "one event a result id": _two_events_share_a_result_id,
     **PEOPLE_BREAKAGES,
+    **KEEP_BREAKAGES,
 }
+_WHOLE = frozenset({WHOLE, WHOLE_WITH_PEOPLE, WHOLE_WITH_KEEPS})
 
 
 class _Watched(Machine):
@@ -310,6 +314,23 @@ class _Watched(Machine):
 
 class _WatchedPeople(_Watched, PeopleMachine):
     """The same with people in the loop."""
+
+
+class _WatchedKeeps(_Watched, KeepMachine):
+    """The same with keeps."""
+
+    def _end(self, *arguments: Any) -> None:
+        try:
+            super()._end(*arguments)
+        except BaseException as failure:
+            self._note(failure)
+            raise
+
+
+def _machine_for(breakage: str) -> type[Machine]:
+    if breakage in PEOPLE_BREAKAGES:
+        return _WatchedPeople
+    return _WatchedKeeps if breakage in KEEP_BREAKAGES else _Watched
 
 
 _first: list[tuple[int, str]] = []
@@ -340,7 +361,7 @@ def find(breakage: str, start: int = 0, rounds: int = _ROUNDS) -> tuple[int, str
     logging.disable(logging.CRITICAL)
     try:
         with BREAKAGES[breakage](), redirect_stdout(io.StringIO()):
-            machine = _WatchedPeople if breakage in PEOPLE_BREAKAGES else _Watched
+            machine = _machine_for(breakage)
             for number in range(rounds):
                 run_round(machine, number, start, options)
     except BaseException as failure:
@@ -366,11 +387,11 @@ def main() -> int:
     for name in arguments.names or BREAKAGES:
         began = time.monotonic()
         found = find(name, arguments.seed)
-        wrong += (found is None) is not (name in (WHOLE, WHOLE_WITH_PEOPLE))
+        wrong += (found is None) is not (name in _WHOLE)
         if not arguments.markdown:
             text = f"{found[0]:>6} deliveries: {found[1]}" if found else "nothing found"
             print(f"{name:48}{text[:170]} ({time.monotonic() - began:.0f} s)", flush=True)
-        elif name not in (WHOLE, WHOLE_WITH_PEOPLE):
+        elif name not in _WHOLE:
             count, text = found or ("-", "not found")
             print(f"| {name} | {count} | {text.partition(' to Message(')[0]} |", flush=True)
     return 1 if wrong else 0

@@ -176,6 +176,10 @@ class Environment:
         """Return the name of a server, for a message."""
         return self.world.get(server_id).name if self.world.known(server_id) else "an unknown server"
 
+    def login(self, user: str) -> dict[str, str]:
+        """Return the environment variables of the login of a user."""
+        return dict(self._simulator.environ(user))
+
     def revoke_tokens(self) -> None:
         """Let every token given out so far end."""
         self._simulator.revoke_tokens()

@@ -161,7 +161,7 @@ def guards(state: ServerState, now: float, deployment: Deployment) -> set[str]:
         if value.strip().lower() == "never":
             found.add("protected")
     for value in _values(state, _KEEP):
-        until = _time_of(value)
+        until = time_of(value)
         if until is None:
             found.add("protected")
         elif until > now:
@@ -188,7 +188,13 @@ def _values(state: ServerState, key: str) -> Iterator[str]:
             yield name.strip()[len(key) + 1 :]
 
 
-def _time_of(text: str) -> float | None:
+def keeps(state: ServerState) -> list[float | None]:
+    """Return until when a server is kept, in seconds since the epoch; None for an entry that cannot be read."""
+    return [time_of(value) for value in _values(state, _KEEP)]
+
+
+def time_of(text: str) -> float | None:
+    """Return an RFC 3339 time with a zone in seconds since the epoch; None for anything else."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -6,7 +6,7 @@ Whatever takes time takes it from the simulated clock. Each exchange is one step
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from http.client import RemoteDisconnected
@@ -86,12 +86,14 @@ class CloudClient(http_client.HttpClient):
     Attributes:
         latency: as given; it can be changed.
         planned: faults that have not happened yet.
+        on_keep: called with a command, the servers and the body of each keep that arrives.
         delayed: requests on their way, with the time at which they arrive and the command that they are part of.
     """
 
     def __init__(self, clock: Clock, cloud: Cloud, recorder: Recorder, latency: float) -> None:
         super().__init__()
         self.planned: list[PlannedFault] = []
+        self.on_keep: Callable[[Command, Sequence[str], bytes], None] = lambda *_: None
         self.delayed: list[tuple[float, Request, Command]] = []
         self._clock = clock
         self._cloud = cloud
@@ -173,6 +175,8 @@ class CloudClient(http_client.HttpClient):
         # A stop is judged as it arrives, before the cloud acts on it.
         if kind is CallKind.STOP:
             self._recorder.stop_sent(command, ids)
+        if kind is CallKind.METADATA:
+            self.on_keep(command, ids, request.body)
         delivery = self._cloud.handle(request)
         call = self._cloud.calls.all()[-1]
         if kind is CallKind.STOP:

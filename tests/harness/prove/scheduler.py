@@ -6,7 +6,7 @@ The tasks are threads, since the function is written for threads; each returns c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
 from random import Random
@@ -189,10 +189,12 @@ class TaskPool:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def map(self, work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    def map(self, work: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
         """Do the work for all items side by side; the first failure is raised when all have ended."""
         parent = current()
-        tasks = [Task(partial(work, item), parent.command.part(item), parent.order) for item in items]
+        tasks = [
+            Task(partial(work, *each), parent.command.part(each[0]), parent.order) for each in zip(*items, strict=False)
+        ]
         try:
             turns = 0
             while running := [task for task in tasks if not task.done]:

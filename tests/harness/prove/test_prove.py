@@ -18,6 +18,7 @@ from tests.harness.prove.breakages import BREAKAGES, find
 from tests.harness.prove.clock import Clock
 from tests.harness.prove.counters import Counters
 from tests.harness.prove.invariants import OUTCOMES
+from tests.harness.prove.keeping import KeepMachine
 from tests.harness.prove.machine import COUNTERS, Machine, run_round
 from tests.harness.prove.people import PeopleMachine
 
@@ -38,7 +39,7 @@ def test_every_invariant_holds_whatever_goes_wrong() -> None:
     # Many thousand lines, each of which pytest would keep and format.
     logging.disable(logging.CRITICAL)
     try:
-        for number, machine in enumerate((Machine, Machine, Machine, PeopleMachine)):
+        for number, machine in enumerate((Machine, Machine, Machine, PeopleMachine, KeepMachine)):
             run_round(machine, number, 1, _BRIEFLY)
     finally:
         logging.disable(logging.NOTSET)
@@ -56,6 +57,7 @@ def test_every_invariant_holds_whatever_goes_wrong() -> None:
         "changed-since-plan",
         "approval-self",
         "stops are announced",
+        "a keep never shortens",
     ],
 )
 def test_a_removed_guard_is_found(breakage: str) -> None:

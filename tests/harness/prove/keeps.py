@@ -1,0 +1,142 @@
+"""The target `keep_servers` in simulated time, and what a keep may write, restated from the contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from handler.errors import BudgetSpent
+from handler.inbound.http.request import HttpRequest
+from handler.inbound.http.responses import Answer
+from handler.services import keep_servers
+from handler.settings import keep_servers as keep_settings
+from tests.harness.prove import invariants, scheduler
+from tests.harness.prove.clock import Clock
+from tests.harness.prove.command import Command
+from tests.harness.prove.events import timestamp
+from tests.harness.prove.function import CooperativeExecutor
+from tests.harness.prove.network import CloudClient
+
+# Seconds: the default of `AUTOSTOP_MAX_KEEP`.
+MAX_KEEP = 86_400.0
+_TYPE = "io.github.bms-autostop.keep.requested.v1"
+_PAUSE = 0.25
+_MILLISECONDS = 0.002
+
+
+class _Threads:
+    """Stands in for the threads of the service: each call is made at once, in the task of its event."""
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Do the work, and return what came of it."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*arguments))
+        except Exception as failure:
+            future.set_exception(failure)
+        return future
+
+
+class _Locks:
+    """The locks of servers, between tasks."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._held: set[str] = set()
+
+    @contextmanager
+    def holding(self, server_id: str, timeout: float) -> Iterator[None]:
+        """Hold the lock of a server."""
+        end = self._clock.monotonic() + timeout
+        while server_id in self._held:
+            if self._clock.monotonic() >= end:
+                raise BudgetSpent("Other keeps of the same server did not end in time.")
+            scheduler.sleep(self._clock, _PAUSE)
+        self._held.add(server_id)
+        try:
+            yield
+        finally:
+            self._held.discard(server_id)
+
+
+class KeepFunction:
+    """One process of `keep_servers`."""
+
+    def __init__(self, environ: Mapping[str, str], clock: Clock, cloud_client: CloudClient) -> None:
+        self._clock = clock
+        service: Any = keep_servers.KeepService(keep_settings.from_environ(environ), clock.monotonic)
+        connection = service._clouds._reader.__self__
+        for part in (connection.login, connection.http):
+            part._monotonic = clock.monotonic
+            part._client = cloud_client
+        service._clock = SimpleNamespace(
+            now=clock.now, monotonic=clock.monotonic, sleep=partial(scheduler.sleep, clock)
+        )
+        service._locks = _Locks(clock)
+        service.__dict__["_threads"] = _Threads()
+        self._endpoint = service.endpoint()
+        self._endpoint._now = clock.now
+
+    def answer(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Answer one POST. To be called in a task."""
+        answer: Answer = self._endpoint.answer(HttpRequest("POST", "/", headers, body, self._clock.monotonic()))
+        return answer
+
+
+@contextmanager
+def simulated_keeps(clock: Clock) -> Iterator[None]:
+    """Within this block the services of `keep_servers` run in tasks and read this clock."""
+    with ExitStack() as patches:
+        for patch in (
+            mock.patch.object(keep_servers, "ThreadExecutor", partial(CooperativeExecutor, clock)),
+            mock.patch.object(keep_servers, "ThreadPoolExecutor", scheduler.TaskPool),
+        ):
+            patches.enter_context(patch)
+        yield
+
+
+def keep_event(number: int, ids: list[str], seconds: float, now: float) -> tuple[dict[str, str], bytes]:
+    """Return headers and body of an event that asks to keep servers for so many seconds."""
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-type": _TYPE,
+        "ce-source": "/keeps",
+        "ce-id": str(number),
+        "ce-time": timestamp(now),
+        "content-type": "application/json",
+    }
+    return headers, json.dumps({"server_ids": ids, "for": f"{seconds:.0f}s"}).encode()
+
+
+def write_violation(command: Command, server_id: str, body: bytes, now: float) -> str | None:
+    """Return what is wrong with a keep that is written, as the end of a sentence; None if nothing is."""
+    until = invariants.time_of(json.loads(body)["metadata"]["autostop-keep-until"])
+    if until is None:
+        return "with a time that cannot be read"
+    if until > now + MAX_KEEP:
+        return "for longer than is allowed"
+    seen = command.observations.get(server_id)
+    if not seen:
+        return "without a read before it"
+    present = invariants.keeps(seen[-1].state)
+    if None in present:
+        return "in the place of an entry that cannot be read"
+    return "that is shorter than the one it has" if any(until < one for one in present if one) else None
+
+
+def row_violation(command: Command, row: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with what a result says of one server."""
+    seen = command.observations.get(row["id"], [])
+    if row["reason"] not in ("kept", "already-kept"):
+        return None
+    until = invariants.time_of(row["keep_until"])
+    last = [one for one in invariants.keeps(seen[-1].state) if one is not None] if seen else []
+    # A result has whole seconds or milliseconds, and a tag may have more.
+    shown = until is not None and last and abs(max(last) - until) < 1.0
+    return None if shown else f"{row['reason']} until {row['keep_until']}, which no read showed"
