@@ -135,7 +135,7 @@ def row_violation(command: Command, row: Mapping[str, Any]) -> str | None:
     seen = command.observations.get(row["id"], [])
     if row["reason"] not in ("kept", "already-kept"):
         return None
-    until = invariants.time_of(row["keep_until"])
+    until = invariants.time_of(row["keep_until"] or "")
     last = [one for one in invariants.keeps(seen[-1].state) if one is not None] if seen else []
     # A result has whole seconds or milliseconds, and a tag may have more.
     shown = until is not None and last and abs(max(last) - until) < 1.0
