@@ -279,7 +279,6 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "job that failed without children": _patch(bms, "_verdict_of_all", lambda *_: None),
     "503 if not all is done": _unfinished_servers_are_left_out,
     "busy is a result": _busy_server_is_no_result,
-    "a read that the deadline cut off is no failure": _patch(scheduler, "_GRAIN", float("-inf")),
     # results
     "the same content has the same result id": _each_result_has_a_new_id,
     "other content has another result id": _an_event_has_one_result_id,
