@@ -171,6 +171,10 @@ SENTENCES = [
         "right before it reboot by user u-7 at 2026-11-20T18:57:50.000Z).",
     ),
     (
+        one(UPDATED, time=EVENT, histories=[acts(Action("reboot", NOW), Action("reboot", EVENT - seconds(10)))]),
+        "It was started again (reboot at 2026-11-20T19:00:00.000Z).",
+    ),
+    (
         one(seen("active", updated=NOW), seen("active", updated=NOW + seconds(1)), stops=[LOST], **NO_HISTORY),
         "It runs, and its record has changed since our stop; without a history nothing shows that nobody started it "
         "again, so it is left running. Our stop had no answer.",
