@@ -328,6 +328,6 @@ class ServerTask:
             request_id=ids,
             job_id=self.taken.job_id if self.taken else None,
             evidence=self._evidence,
-            seen=self._decision.seen if reason is Reason.NEEDS_APPROVAL and self._decision else None,
+            seen=self._decision.seen if self._decision else None,
         )
         return None

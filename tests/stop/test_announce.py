@@ -122,12 +122,12 @@ def test_an_announcement_that_raises_ends_the_run_with_nothing_sent() -> None:
 
 def test_without_room_in_the_stop_limit_nothing_is_announced() -> None:
     """What is not stopped now needs no silence."""
-    recorder = Recorder(scenario := Scenario(Script("active")))
+    recorder = Recorder(scenario := Scenario(Script("active"), Script("stopped"), Script("error")))
 
-    def full(_: int) -> None:
-        raise StopLimitReached("full")
+    def full(servers: int) -> None:
+        raise StopLimitReached(f"no room for {servers}")
 
-    with pytest.raises(StopLimitReached):
+    with pytest.raises(StopLimitReached, match=r"^no room for 2$"):
         scenario.report(announce=recorder, before_first_stop=full)
     assert recorder.announced == []
 
