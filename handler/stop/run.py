@@ -163,13 +163,15 @@ def run(
 def _not_after(request: StopRequest, now: datetime) -> StopRequest:
     """Return the request without a time in the future, which would hide a start between now and then."""
     time = min(request.time, now) if request.time is not None else None
-    match request.since:
+    since = request.since
+    match since:
         case datetime():
-            return replace(request, time=time, since=min(request.since, now))
+            since = min(since, now)
         case None:
-            return replace(request, time=time)
+            pass
         case by_server:
-            return replace(request, time=time, since={id_: min(since, now) for id_, since in by_server.items()})
+            since = {id_: min(moment, now) for id_, moment in by_server.items()}
+    return replace(request, time=time, since=since)
 
 
 def _left_out(request: StopRequest) -> str | None:
