@@ -87,7 +87,7 @@ class Scheduler:
         self._probing = False
         self._observations = Observations()
         # Only with `announce`: the servers without a first decision, and those whose stop waits for the others'.
-        self._undecided = set(self._tasks) if announce else set()
+        self._undecided = set(self._tasks)
         self._held: list[tuple[str, float]] = []
         self._hold_ends = deadline
 

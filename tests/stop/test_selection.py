@@ -232,6 +232,31 @@ def played(
         assert not cloud.broken_promises
 
 
+@pytest.mark.parametrize(
+    ("facts", "policy", "refusal"),
+    [
+        ({}, Policy(), None),
+        ({"time": NOW - timedelta(days=1)}, Policy(), Refusal.TOO_OLD),
+        ({}, Policy(max_servers=1), Refusal.TOO_MANY_SERVERS),
+    ],
+)
+def test_a_prepared_event_says_what_was_asked_and_when(
+    facts: dict[str, Any], policy: Policy, refusal: Refusal | None
+) -> None:
+    """Whether it is refused or not."""
+    cloud = listing([ci(1), ci(2)], lasts=2.0)
+    request = asked(selector=CI, **facts)
+    prepared = prepare(request, policy, cloud, cloud.executor, deadline=START + 50.0, backoff=fixed_backoff)
+    assert (prepared.asked, prepared.started_at, prepared.refusal) == (request, NOW, refusal)
+
+
+def test_the_sentences_about_an_event_are_put_together() -> None:
+    """What the producer left out, and what came of the selector."""
+    detail = played(listing([]), left_out=1).detail
+    assert detail is not None
+    assert re.fullmatch(r"The producer left 1 alert out of its message\. \S[^.]*\.", detail)
+
+
 def test_what_fits_is_stopped_and_what_does_not_is_never_touched() -> None:
     """By the look at the list alone: nothing is read again before the stop."""
     cloud = listing([ci(2), seen("active", id_of(7), name="db-07"), ci(1, "error"), ci(3, "stopped")])
