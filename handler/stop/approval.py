@@ -129,7 +129,7 @@ def refuses_approver(token: str, approved_by: str) -> bool:
     Only `verify` decides what an approval is worth; an invalid token is not refused here.
     """
     try:
-        plan, _ = _read(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))[:-_MAC_LENGTH])
+        plan, _ = _read(base64.urlsafe_b64decode(token + "==")[:-_MAC_LENGTH])
     except (ValueError, IndexError, OverflowError):
         return False
     return not _may_approve(plan, approved_by)
@@ -235,8 +235,6 @@ def _changed(decision: Decision, detail: str) -> Decision:
         move=Move.LEAVE,
         reason=Reason.CHANGED_SINCE_PLAN,
         detail=f"It has changed since the plan. {detail}",
-        tag=None,
-        metadata=None,
     )
 
 
@@ -268,11 +266,11 @@ def _signed(token: str, keys: Sequence[bytes]) -> bytes | None:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", token):
         return None
     try:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        raw = base64.urlsafe_b64decode(token + "==")
     except ValueError:
         return None
     # One text for one token: neither other padding nor other trailing bits.
-    if _base64(raw) != token or len(raw) <= _MAC_LENGTH or raw[:1] != _VERSION:
+    if _base64(raw) != token or raw[:1] != _VERSION:
         return None
     signed, mac = raw[:-_MAC_LENGTH], raw[-_MAC_LENGTH:]
     # Every key is tried, so that the time taken does not tell which one came close.

@@ -210,6 +210,7 @@ def test_what_is_wrong_first_is_what_is_refused() -> None:
         (Approver.OTHER, f"mail:{'t' * 100}", f"mail:{'x' * 100}", True),
         (Approver.OTHER, "oidc:T:1/a", "oidc:T:1/b", True),
         (Approver.OTHER, "oidc:T:1/a", "oidc:U:1/b", False),
+        (Approver.OTHER, "oidc:T/a:1", "oidc:T/b:1", True),
         (Approver.OTHER, "agent:a:b", "oidc:T/b", True),
         (Approver.SELF, REQUESTER, "agent:a:b", False),
     ],
@@ -304,7 +305,7 @@ def test_a_plan_does_not_rest_on_a_second_that_is_not_over() -> None:
     ahead = planned(Script(running(updated=NOW + timedelta(hours=1)), histories=[History(None)]))
     (left,) = ahead.results()
     assert left.reason is Reason.BUSY
-    assert "The cloud has changed its record just now." in left.detail
+    assert left.detail.startswith("The cloud has changed its record just now.")
     over = NOW - timedelta(seconds=1) - Policy().clock_tolerance
     past = planned(Script(running(updated=over), histories=[History(None)]))
     assert (past.result().reason, past.elapsed) == (Reason.NEEDS_APPROVAL, 0.0)
@@ -335,6 +336,13 @@ def test_an_approved_server_that_is_as_planned_is_stopped() -> None:
     scene = approved(Script(running(), STOPPED, histories=[acts(CREATED)]), was=was)
     assert scene.result().reason is Reason.CONFIRMED
     assert scene.cloud.story()[:3] == ["read", "history", "stop"]
+
+
+def test_an_approval_is_an_event_with_a_time_of_its_own() -> None:
+    """A record that has changed since then has the history read first."""
+    was = running(history=acts(CREATED))
+    script = Script(running(updated=NOW), STOPPED, histories=[acts(CREATED)])
+    assert approved(script, was=was, time=NOW - timedelta(minutes=2)).result().reason is Reason.CONFIRMED
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,11 @@ SENTENCES = [
         "Its task powering-off has been running since 2026-11-17T19:00:00.000Z, for more than 30 minutes: "
         "the operation is stuck.",
     ),
+    (one(seen("stopped", power_state=0)), "It was already stopped; its power state is unknown."),
+    (
+        one(seen("stopped", power_state=1)),
+        "The cloud shows it as SHUTOFF, but its power is on (power_state 1). Check its management controller.",
+    ),
     (
         one("reboot", budget=5),
         "Another operation is running on it (vm_state reboot). It was still running when the time was up.",
