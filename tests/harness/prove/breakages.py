@@ -47,6 +47,8 @@ from tests.harness.prove.people import PeopleMachine
 from tests.harness.prove.people_breakages import PEOPLE_BREAKAGES, WHOLE_WITH_PEOPLE
 
 _ROUNDS = 24
+# A removed guard that one seed does not find is tried with the next.
+_SEEDS = 4
 _ENVIRONMENTS_A_ROUND = 25
 Breakage = AbstractContextManager[object]
 
@@ -385,7 +387,8 @@ def main() -> int:
     wrong = 0
     for name in arguments.names or BREAKAGES:
         began = time.monotonic()
-        found = find(name, arguments.seed)
+        seeds = range(arguments.seed, arguments.seed + (1 if name in _WHOLE else _SEEDS))
+        found = next(filter(None, (find(name, seed) for seed in seeds)), None)
         wrong += (found is None) is not (name in _WHOLE)
         if not arguments.markdown:
             text = f"{found[0]:>6} deliveries: {found[1]}" if found else "nothing found"
