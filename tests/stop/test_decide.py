@@ -314,6 +314,13 @@ def test_a_required_mark_may_be_a_key_alone(tag: str, opted_in: bool) -> None:
     assert (decision.move is Move.STOP) is opted_in
 
 
+def test_a_keep_until_in_the_old_form_with_a_value_beside_it_is_not_understood() -> None:
+    """So it protects, although its time has passed."""
+    tag = "autostop-keep-until.2020-01-01T00:00:00Z"
+    assert judge("active", tags=frozenset({tag})).move is Move.STOP
+    assert judge("active", tags=frozenset({f"{tag}=x"})).reason is Reason.PROTECTED
+
+
 @pytest.mark.parametrize(("tag", "opted_in"), [("night.1", True), ("night.1=0", False), ("night.10", False)])
 def test_a_required_mark_in_the_old_form_is_whole(tag: str, opted_in: bool) -> None:
     """A tag with the key `night.1` and a value of its own is another one."""
