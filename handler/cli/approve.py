@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
-from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 import click
 
 from handler.cli import events
 from handler.cli.exit_codes import Exit
-from handler.cli.send import as_document, bearer_token, post, requests_in, show, url_option
-from handler.terminal import Progress, problems
+from handler.cli.send import as_document, bearer_token, delivery_options, not_sent, post, requests_in, show, url_option
+from handler.terminal import problems
 
 
 @click.command(
@@ -26,13 +23,7 @@ from handler.terminal import Progress, problems
 )
 @click.option("--as", "approved_by", metavar="SYSTEM:ID", required=True, help="Who approves, such as slack:T1/U2.")
 @click.option("--reason", metavar="TEXT", help="Why; carried into the result.")
-@click.option(
-    "--token-file", metavar="FILE", type=click.Path(), help="File with the bearer token; else AUTOSTOP_SINK_TOKEN."
-)
-@click.option(
-    "--timeout", metavar="SECONDS", type=click.IntRange(1, 3600), default=90, help="Longer than AUTOSTOP_DEADLINE."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: delivery, status, events, results.")
+@delivery_options
 @click.option("-v", "--verbose", is_flag=True, help="Print what each server was judged by.")
 def approve(
     plan: str,
@@ -60,26 +51,12 @@ def approve(
         problems("Cannot read:", [str(failure)])
         return Exit.USAGE
     data = {"plan": sys.stdin.read().strip() if plan == "-" else plan, "approved_by": approved_by, "reason": reason}
-    event = {
-        "specversion": "1.0",
-        "id": str(uuid.uuid4()),
-        "source": "/bms-autostop/cli",
-        "type": STOP_APPROVED,
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "datacontenttype": "application/json",
-        "data": {name: value for name, value in data.items() if value is not None},
-    }
-    message = events.Message({"content-type": "application/cloudevents+json"}, json.dumps(event).encode())
+    message = events.made(STOP_APPROVED, {name: value for name, value in data.items() if value is not None})
     try:
         requests = requests_in(message)
     except BadEvent as bad:
-        problems(
-            "The approval can never succeed; it was not sent:",
-            [f"{violation.at}: {violation.message}" for violation in bad.violations],
-        )
-        return Exit.REFUSED
-    with Progress(f"waiting for {urlsplit(url).hostname}"):
-        answer = post(url, message, token, timeout)
+        return not_sent("approval", bad)
+    answer = post(url, message, token, timeout)
     if as_json:
         click.echo(json.dumps(as_document(answer, requests), indent=2))
     else:

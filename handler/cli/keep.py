@@ -7,14 +7,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
 from handler.cli import events
 from handler.cli.exit_codes import Exit
-from handler.cli.send import Answer, Delivery, as_document, bearer_token, post, show, url_option
-from handler.terminal import Progress, problems
+from handler.cli.send import (
+    Answer,
+    Delivery,
+    as_document,
+    bearer_token,
+    delivery_options,
+    not_sent,
+    post,
+    show,
+    url_option,
+)
+from handler.terminal import problems
 
 _SAFE = "It is not known whether the event was taken. Sending it again is safe: a keep is never shortened."
 
@@ -64,13 +73,7 @@ def _duration(text: str) -> timedelta:
 @click.option("--dry-run", is_flag=True, help="Ask what would be done.")
 @events.servers
 @click.option("--requested-by", metavar="TEXT", help="Who asks; the result carries it.")
-@click.option(
-    "--token-file", metavar="FILE", type=click.Path(), help="File with the bearer token; else AUTOSTOP_SINK_TOKEN."
-)
-@click.option(
-    "--timeout", metavar="SECONDS", type=click.IntRange(1, 3600), default=90, help="Longer than AUTOSTOP_DEADLINE."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: delivery, status, events, results.")
+@delivery_options
 def keep(
     url: str,
     duration: str | None,
@@ -114,14 +117,9 @@ def keep(
         # The function limits how far ahead a keep may end.
         request = extract_keep(event, timedelta.max, datetime.now(UTC))
     except BadEvent as bad:
-        problems(
-            "The event can never succeed; it was not sent:",
-            [f"{violation.at}: {violation.message}" for violation in bad.violations],
-        )
-        return Exit.REFUSED
+        return not_sent("event", bad)
     assert isinstance(request, KeepRequest)
-    with Progress(f"waiting for {urlsplit(url).hostname}"):
-        answer = post(url, message, token, timeout)
+    answer = post(url, message, token, timeout)
     if answer.delivery is Delivery.UNKNOWN:
         answer = replace(answer, detail=_SAFE)
     if as_json:

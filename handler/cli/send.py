@@ -6,11 +6,11 @@ import json
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -20,8 +20,11 @@ from handler.cli.exit_codes import Exit
 from handler.terminal import Progress, escape, problems, terminal_width, wrap
 
 if TYPE_CHECKING:
+    from handler.errors import BadEvent
     from handler.keep.model import KeepRequest
     from handler.stop.model import StopRequest
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -76,6 +79,30 @@ def url_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
         raise click.BadParameter("must be an http or https URL without credentials", ctx, param) from None
 
 
+def delivery_options(command: _Decorated) -> _Decorated:
+    """Add the options about the delivery of an event, beside --url, to a command."""
+    for decorate in (
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print one JSON object: delivery, status, events, results."
+        ),
+        click.option(
+            "--timeout",
+            metavar="SECONDS",
+            type=click.IntRange(1, 3600),
+            default=90,
+            help="Longer than AUTOSTOP_DEADLINE.",
+        ),
+        click.option(
+            "--token-file",
+            metavar="FILE",
+            type=click.Path(),
+            help="File with the bearer token; else AUTOSTOP_SINK_TOKEN.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
 @click.command(
     epilog="Exit code: 0 taken (2xx), 2 the command line is wrong, 3 the event is malformed or was refused (4xx), 4 no "
     "answer, or 503: not handled. After a time-out it is not known whether the event was taken."
@@ -93,13 +120,7 @@ def url_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
     help="Ask for the stop, which may be a forced power cut.",
 )
 @events.selection
-@click.option(
-    "--token-file", metavar="FILE", type=click.Path(), help="File with the bearer token; else AUTOSTOP_SINK_TOKEN."
-)
-@click.option(
-    "--timeout", metavar="SECONDS", type=click.IntRange(1, 3600), default=90, help="Longer than AUTOSTOP_DEADLINE."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: delivery, status, events, results.")
+@delivery_options
 @click.option("-v", "--verbose", is_flag=True, help="Print what each server was judged by.")
 def send(
     url: str,
@@ -132,11 +153,7 @@ def send(
             message = _as_dry_run(message)
         requests = requests_in(message)
     except BadEvent as bad:
-        problems(
-            "The event can never succeed; it was not sent:",
-            [f"{violation.at}: {violation.message}" for violation in bad.violations],
-        )
-        return Exit.REFUSED
+        return not_sent("event", bad)
     except AutostopError as error:
         problems("The event can never succeed; it was not sent:", [str(error)])
         return Exit.REFUSED
@@ -149,8 +166,7 @@ def send(
         )
         problems("The event was not sent:", [text])
         return Exit.USAGE
-    with Progress(f"waiting for {urlsplit(url).hostname}"):
-        answer = post(url, message, token, timeout)
+    answer = post(url, message, token, timeout)
     if as_json:
         click.echo(json.dumps(as_document(answer, requests), indent=2))
     else:
@@ -211,8 +227,20 @@ def requests_in(message: events.Message) -> list[StopRequest]:
     return requests_of(decode(message.headers, message.body), {})
 
 
+def not_sent(what: str, error: BadEvent) -> Exit:
+    """Print why an event was not sent, and return the exit code."""
+    lines = [f"{violation.at}: {violation.message}" for violation in error.violations]
+    problems(f"The {what} can never succeed; it was not sent:", lines)
+    return Exit.REFUSED
+
+
 def post(url: str, message: events.Message, token: str, timeout: float) -> Answer:
-    """Post a message once."""
+    """Post a message once, with a line on the terminal while the answer is waited for."""
+    with Progress(f"waiting for {urlsplit(url).hostname}"):
+        return _posted(url, message, token, timeout)
+
+
+def _posted(url: str, message: events.Message, token: str, timeout: float) -> Answer:
     from handler.http_client import FAILURES, HttpClient
 
     headers = dict(message.headers)
