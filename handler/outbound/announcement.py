@@ -16,11 +16,10 @@ from typing import Protocol
 
 from cloudevents.http import CloudEvent
 
-from handler import rfc3339
 from handler.errors import AutostopError, InternalFault, NotAnnounced, RetryableError, SinkUnreachable
 from handler.event_types import STOP_ANNOUNCED
 from handler.outbound.logs import about
-from handler.outbound.result import request_row
+from handler.outbound.result import attributes_of, request_row
 from handler.stop.model import StopRequest
 from handler.stop.ports import Candidate
 
@@ -60,22 +59,15 @@ def announcement_event(
         An event whose id is a UUID (version 5) of the incoming `source` and `id`, and of each server's id and name.
     """
     rows = [{"id": server.id, "name": server.name} for server in servers]
-    optional = {
-        "subject": servers[0].id if len(servers) == 1 else None,
-        "correlationid": request.correlationid,
-        "traceparent": request.traceparent,
-        "tracestate": request.tracestate,
-    }
-    attributes = {
-        "id": str(uuid.uuid5(_IDS, json.dumps([request.source, request.id, [[*server] for server in servers]]))),
-        "source": source,
-        "type": STOP_ANNOUNCED,
-        "time": rfc3339.render(now),
-        "datacontenttype": "application/json",
-        "causationid": request.id,
-        **{name: value for name, value in optional.items() if value is not None},
-        **extensions,
-    }
+    attributes = attributes_of(
+        request,
+        [server.id for server in servers],
+        id_=str(uuid.uuid5(_IDS, json.dumps([request.source, request.id, [[*server] for server in servers]]))),
+        type_=STOP_ANNOUNCED,
+        source=source,
+        time=now,
+        extensions=extensions,
+    )
     return CloudEvent(attributes, {"request": request_row(request), "servers": rows})
 
 

@@ -15,7 +15,7 @@ from handler.event_types import KEEP_COMPLETED, KEEP_FAILED
 from handler.keep.decide import written
 from handler.keep.model import KeepReport, KeepRequest, KeepResult, Outcome
 from handler.outbound.logs import about
-from handler.outbound.result import selector_row
+from handler.outbound.result import attributes_of, selector_row
 from handler.settings import durations
 
 _LOG = logging.getLogger(__name__)
@@ -93,24 +93,16 @@ def keep_result_event(report: KeepReport, *, source: str, extensions: Mapping[st
         source: of the result event.
         extensions: attributes of every event sent.
     """
-    request = report.request
     type_ = KEEP_FAILED if report.failed else KEEP_COMPLETED
-    optional = {
-        "subject": request.server_ids[0] if len(request.server_ids) == 1 else None,
-        "correlationid": request.correlationid,
-        "traceparent": request.traceparent,
-        "tracestate": request.tracestate,
-    }
-    attributes = {
-        "id": keep_result_id(report, type_),
-        "source": source,
-        "type": type_,
-        "time": rfc3339.render(report.finished_at),
-        "datacontenttype": "application/json",
-        "causationid": request.id,
-        **{name: value for name, value in optional.items() if value is not None},
-        **extensions,
-    }
+    attributes = attributes_of(
+        report.request,
+        report.request.server_ids,
+        id_=keep_result_id(report, type_),
+        type_=type_,
+        source=source,
+        time=report.finished_at,
+        extensions=extensions,
+    )
     return CloudEvent(attributes, keep_result_data(report))
 
 

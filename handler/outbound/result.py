@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cloudevents.conversion import to_binary, to_dict
@@ -15,6 +16,9 @@ from handler import rfc3339
 from handler.event_types import STOP_COMPLETED, STOP_FAILED, STOP_PLANNED, STOP_REFUSED
 from handler.stop.evidence import Evidence
 from handler.stop.model import PlanOffer, Reason, Report, Selector, ServerResult, StopRequest
+
+if TYPE_CHECKING:
+    from handler.keep.model import KeepRequest
 
 _PREFIX = "io.github.bms-autostop.stop."
 # A fixed namespace, so that the same result has the same id in every deployment.
@@ -75,25 +79,56 @@ def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) 
         source: of the result event.
         extensions: attributes of every event sent.
     """
-    request = report.request
     type_ = result_type(report)
+    attributes = attributes_of(
+        report.request,
+        report.request.server_ids,
+        id_=result_id(report, type_),
+        type_=type_,
+        source=source,
+        time=report.finished_at,
+        extensions=extensions,
+    )
+    return CloudEvent(attributes, result_data(report))
+
+
+def attributes_of(
+    request: StopRequest | KeepRequest,
+    servers: Sequence[str],
+    *,
+    id_: str,
+    type_: str,
+    source: str,
+    time: datetime,
+    extensions: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the attributes of an event that a request has caused.
+
+    Args:
+        request: the cause.
+        servers: ids of the servers that it is about; a single one is the subject.
+        id_: of the event.
+        type_: of the event.
+        source: of the event.
+        time: of the event (aware).
+        extensions: attributes of every event sent.
+    """
     optional = {
-        "subject": request.server_ids[0] if len(request.server_ids) == 1 else None,
+        "subject": servers[0] if len(servers) == 1 else None,
         "correlationid": request.correlationid,
         "traceparent": request.traceparent,
         "tracestate": request.tracestate,
     }
-    attributes = {
-        "id": result_id(report, type_),
+    return {
+        "id": id_,
         "source": source,
         "type": type_,
-        "time": rfc3339.render(report.finished_at),
+        "time": rfc3339.render(time),
         "datacontenttype": "application/json",
         "causationid": request.id,
         **{name: value for name, value in optional.items() if value is not None},
         **extensions,
     }
-    return CloudEvent(attributes, result_data(report))
 
 
 def binary(event: CloudEvent) -> tuple[dict[str, str], bytes]:

@@ -312,8 +312,8 @@ def test_a_dry_run_needs_no_approval(cloud: Simulator, start_function: StartFunc
     assert reasons(answer) == ["dry-run"]
     assert answer.headers["ce-type"] == STOP_COMPLETED
     assert "plan" not in answer.json()
-    rehearsing = start_function(cloud, **KEYS, AUTOSTOP_APPROVAL="always", AUTOSTOP_DRY_RUN="true")
-    assert reasons(ask(rehearsing, id_)) == ["dry-run"]
+    dry_running = start_function(cloud, **KEYS, AUTOSTOP_APPROVAL="always", AUTOSTOP_DRY_RUN="true")
+    assert reasons(ask(dry_running, id_)) == ["dry-run"]
 
 
 def test_a_plan_in_which_nothing_would_be_stopped_is_a_result(cloud: Simulator, function: Function) -> None:

@@ -10,7 +10,7 @@ import pytest
 from handler.stop.meanings import MEANINGS
 from handler.stop.model import Outcome, Reason, Refusal, Report, ServerResult
 from tests.stop.fakes import ID, NOW, asked, id_of, seen
-from tests.test_events_folder import REASONS
+from tests.test_events_folder import REASONS, REFUSALS
 
 
 def test_every_reason_belongs_to_the_outcome_of_the_contract() -> None:
@@ -36,16 +36,7 @@ def test_a_result_has_the_outcome_of_its_reason() -> None:
 
 def test_the_refusals_are_those_of_the_contract() -> None:
     """Eight reasons to refuse an event as a whole, and no more."""
-    assert {refusal.value for refusal in Refusal} == {
-        "too-old",
-        "expired",
-        "too-many-servers",
-        "no-server-ids",
-        "in-the-future",
-        "approval-invalid",
-        "approval-expired",
-        "approval-self",
-    }
+    assert {refusal.value for refusal in Refusal} == REFUSALS
 
 
 def _report(*reasons: Reason) -> Report:

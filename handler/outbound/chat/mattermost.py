@@ -36,15 +36,15 @@ def message(report: AnyReport, reply: bool, to_click: MattermostButtons | None) 
     return json.dumps(document).encode()
 
 
-def _attachments(told: ChatMessage, to_click: MattermostButtons) -> Iterator[dict[str, object]]:
+def _attachments(content: ChatMessage, to_click: MattermostButtons) -> Iterator[dict[str, object]]:
     """Yield the buttons of a plan, or each server of a notice with its button."""
-    actions = [_action(button, to_click) for button in buttons(told)]
+    actions = [_action(button, to_click) for button in buttons(content)]
     if actions:
         yield {"fallback": "approve, or discard", "actions": actions}
-    if told.keep_hint:
-        yield {"fallback": told.keep_hint, "text": told.keep_hint}
-    for row in (row for group in told.groups for row in group.rows):
-        button = keep_button(told, row)
+    if content.keep_hint:
+        yield {"fallback": content.keep_hint, "text": content.keep_hint}
+    for row in (row for group in content.groups for row in group.rows):
+        button = keep_button(content, row)
         if button:
             words = row_markdown(row)
             # Mattermost finds the action of a click by its id alone, which must be unique in the whole message.

@@ -81,9 +81,9 @@ def _button(button: Button) -> _Block:
     }
 
 
-def _row_with_button(row: Row, told: ChatMessage) -> _Block:
+def _row_with_button(row: Row, content: ChatMessage) -> _Block:
     section = _section(_row(row))
-    button = keep_button(told, row)
+    button = keep_button(content, row)
     return {**section, "accessory": _button(button)} if button else section
 
 

@@ -108,7 +108,7 @@ def test_strangers_and_other_clicks_keep_nothing(responses: SinkServer, changes:
     "value", ["", ONE, f"{ONE} until", f"{ONE} until tomorrow", f"{ONE} because x", "until 2026-11-20T22:00:00Z"]
 )
 def test_a_value_that_is_no_keep_keeps_nothing(responses: SinkServer, value: str) -> None:
-    """The grammar of the verb counts, whoever made the button."""
+    """The value of a button is parsed by the grammar of the verb."""
     here = clicking(responses)
     press(here, keep_click(responses, value))
     assert (here.handed, here.kept) == ([], [])

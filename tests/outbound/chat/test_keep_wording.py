@@ -64,7 +64,7 @@ def test_kept_servers_are_reported_with_the_time() -> None:
 
 @pytest.mark.parametrize(("vm_state", "task_state"), [("stopped", None), ("active", "powering-off")])
 def test_a_kept_server_that_does_not_run_is_shown_with_its_detail(vm_state: str, task_state: str | None) -> None:
-    """Whoever asked for the keep would take it for running."""
+    """Else the requester of the keep would expect a server that runs."""
     document = copy.deepcopy(sample("completed.json"))
     (row,) = (row for row in document["data"]["servers"] if row["reason"] == "kept")
     row |= {"vm_state": vm_state, "task_state": task_state, "detail": f"Its vm_state is {vm_state}."}
