@@ -13,7 +13,7 @@ import pytest
 
 from handler.errors import BudgetSpent, EventInProgress, RetryableError
 from handler.services.runs import Runs
-from handler.stop.model import Report
+from handler.stop.model import Report, StopRequest
 from tests.inbound.webhooks import test_alertmanager as alertmanager
 from tests.inbound.webhooks.scene import ONE, TWO
 from tests.outbound.test_result import report, row
@@ -50,6 +50,17 @@ def waiting(runs: Runs, count: int) -> None:
         time.sleep(0.005)
 
 
+def shared(runs: Runs, gate: Gate, first: StopRequest, *others: StopRequest) -> list[Report]:
+    """The reports of deliveries of which the first runs, and the others wait for it."""
+    with ThreadPoolExecutor(1 + len(others)) as threads:
+        run = threads.submit(runs.report, first, FAR, gate)
+        assert gate.begun.wait(60)
+        waits = [threads.submit(runs.report, one, FAR, never) for one in others]
+        waiting(runs, len(others))
+        gate.end.set()
+        return [one.result(60) for one in (run, *waits)]
+
+
 def never() -> Report:
     """A run that must not be made."""
     raise AssertionError("a second run")
@@ -59,13 +70,8 @@ def test_a_second_delivery_gets_the_report_of_the_first(gate: Gate) -> None:
     """It makes no run of its own; a trace context of its own does not make it another event."""
     runs = Runs(2)
     again = replace(REQUEST, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
-    with ThreadPoolExecutor(3) as threads:
-        first = threads.submit(runs.report, REQUEST, FAR, gate)
-        assert gate.begun.wait(60)
-        others = [threads.submit(runs.report, one, FAR, never) for one in (REQUEST, again)]
-        waiting(runs, 2)
-        gate.end.set()
-        assert first.result(60) is others[0].result(60) is others[1].result(60)
+    first, second, third = shared(runs, gate, REQUEST, REQUEST, again)
+    assert first is second is third
     assert gate.count == 1
 
 
@@ -75,13 +81,8 @@ def test_a_repeat_with_a_new_time_waits_if_the_event_says_since_when(gate: Gate)
     begun = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
     alarm = replace(REQUEST, time=begun + timedelta(minutes=1), since={id_of(1): begun})
     again = replace(alarm, time=begun + timedelta(minutes=1, seconds=8))
-    with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(runs.report, alarm, FAR, gate)
-        assert gate.begun.wait(60)
-        second = threads.submit(runs.report, again, FAR, never)
-        waiting(runs, 1)
-        gate.end.set()
-        assert first.result(60) is second.result(60)
+    first, second = shared(runs, gate, alarm, again)
+    assert first is second
     assert gate.count == 1
 
 
@@ -91,15 +92,8 @@ def test_deliveries_of_an_alert_group_by_two_alertmanagers_are_one_event(gate: G
     for alerts in ((ONE, TWO), (TWO, ONE)):
         alertmanager.send(here, *map(alertmanager.alert, alerts))
         here.later(seconds=8)
-    runs = Runs(1)
-    first, again = here.handed
-    with ThreadPoolExecutor(2) as threads:
-        run = threads.submit(runs.report, first, FAR, gate)
-        assert gate.begun.wait(60)
-        second = threads.submit(runs.report, again, FAR, never)
-        waiting(runs, 1)
-        gate.end.set()
-        assert run.result(60) is second.result(60)
+    first, second = shared(Runs(1), gate, *here.handed)
+    assert first is second
 
 
 @pytest.mark.parametrize("since", [None, {}, {id_of(1): timedelta(seconds=1)}, {id_of(1): timedelta(seconds=9)}])
