@@ -2,13 +2,11 @@
 
 from handler.simulator.bms.behavior import BatchPolicy, BmsBehavior, JobChildren
 from handler.simulator.calls import Api, Call, CallKind
-from handler.simulator.compute.server_view import SimServer
-from handler.simulator.compute.servers import Action, ServerFault, ServerState
-from handler.simulator.compute.states import Controller
+from handler.simulator.compute.servers import Action, Controller, ServerFault, ServerState
 from handler.simulator.compute.world import Conflict, NotFound, Refusal
 from handler.simulator.faults import ConflictKind, Cut, Fault
-from handler.simulator.identity.access_keys import AccessKey
 from handler.simulator.identity.catalog import ComputePath
+from handler.simulator.identity.signing import AccessKey
 from handler.simulator.simulator import Simulator
 from handler.simulator.smn import Published
 
@@ -32,6 +30,5 @@ __all__ = [
     "Refusal",
     "ServerFault",
     "ServerState",
-    "SimServer",
     "Simulator",
 ]

@@ -6,27 +6,22 @@
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from email.utils import formatdate
-from functools import partial
+from typing import Protocol
 
 from handler.simulator import gateway
-from handler.simulator.bms.api import Bms
-from handler.simulator.bms.behavior import BmsBehavior
+from handler.simulator.bms.api import is_bms
 from handler.simulator.calls import Api, Call, CallKind, CallLog
-from handler.simulator.compute.api import Nova
-from handler.simulator.compute.replies import unauthenticated
+from handler.simulator.compute.views import base_of
 from handler.simulator.compute.world import Actor, Refusal, World
 from handler.simulator.faults import Cut, Fault, InjectedFaults
-from handler.simulator.identity.access_keys import AccessKeys, BadSignature
-from handler.simulator.identity.api import Keystone
 from handler.simulator.identity.catalog import Catalog
 from handler.simulator.identity.model import Denied, Identity, Project, User
-from handler.simulator.identity.signing import Authorization, is_signed
-from handler.simulator.kinds import api_of, kind_of, named_in
+from handler.simulator.identity.signing import AccessKeys, Authorization, BadSignature, is_signed
 from handler.simulator.messages import Answer, Request
-from handler.simulator.smn import Smn
+from handler.simulator.smn import is_smn
 
 _SECRET_HEADERS = frozenset({"x-auth-token", "x-subject-token", "x-security-token", "authorization"})
 _PROJECT_IN_PATH = re.compile(r"(?:/compute)?/v[12](?:\.1)?/(?P<project_id>[0-9a-f]{32})(?:/|$)")
@@ -47,16 +42,28 @@ class Delivery:
     drip: float = 0.0
 
 
+class Service(Protocol):
+    """One of the cloud's APIs."""
+
+    def identify(self, request: Request, /) -> tuple[CallKind, list[str]]:
+        """Return the operation that a request asks for, and the ids of the servers in it, in the caller's spelling."""
+
+    def answer(self, request: Request, request_id: str, /) -> Answer:
+        """Carry out a request, and return the answer."""
+
+    def refuse(self, request: Request, request_id: str, status: int, message: str | None, fault: Fault, /) -> Answer:
+        """Return the error of an injected fault in the form of the API; the message is the usual one if None."""
+
+
 class Cloud:
-    """Keystone and Nova with their state, injected faults, and the record of calls.
+    """The APIs of the cloud with their state, injected faults, and the record of calls.
 
     Args:
-        default_limit: the length of a page of Nova's list of servers without a `limit`; None for the longest.
-        next_links: whether a full page of Nova's list of servers has a link to the next one.
-        bms: the behaviour of the BMS API; None if the cloud has no such API.
-        smn: the topics; None if the cloud has no such API.
-        otc: whether logins and refused tokens are as on Open Telekom Cloud.
+        world: the servers.
+        identity: the users and their tokens.
+        catalog: the catalogue.
         keys: the access keys with which requests can be signed.
+        services: the APIs that the cloud has: Keystone and Nova at least.
         wait: sleeps for the given seconds; returns True if the cloud shuts down and the request must be dropped.
         latency: seconds of real time that every call takes, including the work of the simulation.
     """
@@ -66,18 +73,11 @@ class Cloud:
         world: World,
         identity: Identity,
         catalog: Catalog,
+        keys: AccessKeys,
+        services: Mapping[Api, Service],
         *,
-        max_microversion: str,
-        stop_status: int,
-        max_limit: int,
         latency: float,
         wait: Callable[[float], bool],
-        default_limit: int | None = None,
-        next_links: bool = True,
-        bms: BmsBehavior | None = None,
-        smn: Smn | None = None,
-        otc: bool = False,
-        keys: AccessKeys | None = None,
     ) -> None:
         self.world = world
         self.identity = identity
@@ -86,21 +86,8 @@ class Cloud:
         self.calls = CallLog()
         self.latency = latency
         self._wait = wait
-        self._otc = otc
-        self._keys = keys or AccessKeys(world.clock)
-        self._keystone = Keystone(identity, catalog, otc=otc)
-        self._nova = Nova(
-            world,
-            identity,
-            max_microversion=max_microversion,
-            stop_status=stop_status,
-            max_limit=max_limit,
-            default_limit=default_limit,
-            next_links=next_links,
-            refuse_token=partial(gateway.refuse_token, identity) if otc else unauthenticated,
-        )
-        self._bms = Bms(world, identity, bms) if bms else None
-        self._smn = smn
+        self._keys = keys
+        self._services = services
 
     def handle(self, request: Request, arrived: float | None = None) -> Delivery:
         """Carry out a request, or apply the first fault that matches it.
@@ -110,9 +97,8 @@ class Cloud:
             arrived: when its first line was received, on `time.monotonic`; None for now. The latency counts from then.
         """
         arrived = time.monotonic() if arrived is None else arrived
+        api, server_ids = self._api_of(request), self.servers_of(request)
         kind, server_id = self.classify(request)
-        api = self.api_of(request)
-        server_ids = self.servers_of(request)
         signed = Authorization.of(request)
         call = Call(
             kind=kind,
@@ -147,26 +133,27 @@ class Cloud:
             answer = replace(answer, headers=(*answer.headers, ("Date", formatdate(self.world.clock(), usegmt=True))))
         return Delivery(answer, bool(fault and fault.cut is Cut.MIDWAY), fault.slow_body if fault else 0.0)
 
-    def api_of(self, request: Request) -> Api:
-        """Return the API that a request goes to."""
-        api = api_of(request)
-        if api is Api.SMN:
-            # In a cloud without the BMS API these paths are those of the old Nova.
-            return Api.NOVA if self._smn is None else api
-        return Api.KEYSTONE if api is Api.BMS and self._bms is None else api
-
     def classify(self, request: Request) -> tuple[CallKind, str | None]:
         """Return the kind of a request, and the id of the server it is about in the cloud's spelling.
 
         The id is None if it is about none, and also if it is about several: see `servers_of`.
         """
         server_ids = self.servers_of(request)
-        return kind_of(self.api_of(request), request), server_ids[0] if len(server_ids) == 1 else None
+        kind, _ = self._services[self._api_of(request)].identify(request)
+        return kind, server_ids[0] if len(server_ids) == 1 else None
 
     def servers_of(self, request: Request) -> tuple[str, ...]:
         """Return the ids of all servers that a request is about, in the cloud's spelling and the caller's order."""
-        asked = named_in(self.api_of(request), request)
+        _, asked = self._services[self._api_of(request)].identify(request)
         return tuple(server_id.lower() if self.world.known(server_id) else server_id for server_id in asked)
+
+    def _api_of(self, request: Request) -> Api:
+        # In a cloud without SMN its paths are those of the old Nova.
+        if Api.SMN in self._services and is_smn(request.path):
+            return Api.SMN
+        if base_of(request.path):
+            return Api.NOVA
+        return Api.BMS if Api.BMS in self._services and is_bms(request.path) else Api.KEYSTONE
 
     def _pause(self, seconds: float) -> bool:
         return seconds > 0 and self._wait(seconds)
@@ -194,7 +181,7 @@ class Cloud:
     def _admit(self, request: Request, api: Api, request_id: str) -> Answer:
         """Answer a request; a signed one gets a token for itself only."""
         if not is_signed(request):
-            return self._serve(request, api, request_id)
+            return self._services[api].answer(request, request_id)
         try:
             user = self._keys.verify(request)
         except BadSignature as bad:
@@ -205,7 +192,7 @@ class Cloud:
             return gateway.refuse(request_id, 403, gateway.NOT_AUTHORIZED)
         try:
             headers = (*request.headers, ("X-Auth-Token", token.id))
-            return self._serve(replace(request, headers=headers), api, request_id)
+            return self._services[api].answer(replace(request, headers=headers), request_id)
         finally:
             self.identity.drop(token)
 
@@ -219,23 +206,8 @@ class Cloud:
                 return project
         raise Denied
 
-    def _serve(self, request: Request, api: Api, request_id: str) -> Answer:
-        if api is Api.NOVA:
-            return self._nova.answer(request, request_id)
-        if api is Api.BMS and self._bms:
-            return self._bms.answer(request, request_id)
-        if api is Api.SMN and self._smn:
-            return self._smn.answer(request, request_id)
-        return self._keystone.answer(request)
-
     def _refusal(
-        self,
-        request: Request,
-        api: Api,
-        request_id: str,
-        server_ids: tuple[str, ...],
-        fault: Fault,
-        status: int,
+        self, request: Request, api: Api, request_id: str, server_ids: tuple[str, ...], fault: Fault, status: int
     ) -> Answer:
         if fault.body is not None or status < 400:
             text = fault.body.replace("{request_id}", request_id) if isinstance(fault.body, str) else fault.body
@@ -243,19 +215,11 @@ class Cloud:
             kind = fault.content_type or ("text/html" if body else "application/json")
             return Answer(status, (("Content-Length", str(len(body))), ("Content-Type", kind)), body)
         message = fault.message.replace("{id}", ", ".join(server_ids)) if fault.message else None
-        if api is Api.BMS and self._bms:
-            return self._bms.refuse(request_id, status, message, fault.bms_code)
-        if api is Api.SMN and self._smn:
-            return self._smn.refuse(request_id, status, message)
-        if api is Api.NOVA:
-            if status == 401 and self._otc:
-                return gateway.refuse_token(self.identity, request, request_id)
-            return self._nova.refuse(request, request_id, status, message, fault.headers)
-        return self._keystone.refuse(request, status, message)
+        return self._services[api].refuse(request, request_id, status, message, fault)
 
     def _stop_by_another_user(self, server_id: str) -> None:
         rival = Actor("another-user", "", f"req-{uuid.uuid4()}", admin=True)
         try:
-            self.world.stop(server_id, rival)
+            self.world.act(server_id, "stop", rival)
         except Refusal:
             return

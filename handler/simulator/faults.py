@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Self
 
 from handler.simulator import gateway
-from handler.simulator.bms import replies
+from handler.simulator.bms import views
 from handler.simulator.calls import Api, CallKind
 
 
@@ -118,7 +118,7 @@ class Fault:
 
         If `flat`, code and message are at the top of the body, and not in an `error` object.
         """
-        body = replies.error_body(code, message, flat=flat)
+        body = views.error_body(code, message, flat=flat)
         return cls(
             on=on,
             api=Api.BMS,

@@ -49,6 +49,13 @@ class Request:
         """
         return json.loads(self.body)
 
+    def json_or_none(self) -> object:
+        """Return the decoded body; None if it is not valid."""
+        try:
+            return self.json()
+        except ValueError:
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -8,25 +8,31 @@ with Simulator(power_off_delay=0.5) as cloud:
 `Simulator.otc()` behaves as Open Telekom Cloud.
 """
 
+import secrets
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from handler.simulator import gateway
 from handler.simulator.bms.api import PREFIX as BMS_PREFIX
+from handler.simulator.bms.api import Bms
 from handler.simulator.bms.behavior import BmsBehavior
-from handler.simulator.calls import Call, CallKind
-from handler.simulator.cloud import Cloud
-from handler.simulator.compute.server_view import SimServer
-from handler.simulator.compute.servers import Action, new_server
+from handler.simulator.calls import Api, Call, CallKind
+from handler.simulator.cloud import Cloud, Service
+from handler.simulator.compute.api import Nova
+from handler.simulator.compute.lists import PageLimits
+from handler.simulator.compute.replies import unauthenticated
+from handler.simulator.compute.servers import Action, ServerFault, ServerState, power_state_of
 from handler.simulator.compute.world import Actor, World
 from handler.simulator.faults import Fault
-from handler.simulator.identity.access_keys import AccessKey
-from handler.simulator.identity.accounts import Accounts
+from handler.simulator.identity.api import Keystone
 from handler.simulator.identity.catalog import Catalog, ComputePath
-from handler.simulator.identity.model import Identity, User
+from handler.simulator.identity.model import ApplicationCredential, Identity, User
+from handler.simulator.identity.signing import AccessKey, AccessKeys
 from handler.simulator.server import Server
 from handler.simulator.smn import Published, Smn
 
@@ -89,28 +95,36 @@ class Simulator:
     ) -> None:
         stopping = threading.Event()
         self.bms = bms if isinstance(bms, BmsBehavior) else BmsBehavior()
-        self._identity = Identity(clock, token_ttl, long_tokens=long_tokens)
         self._world = World(clock, power_off_delay)
+        self._identity = Identity(
+            clock,
+            token_ttl,
+            project_name=project_name,
+            domain_name=domain_name,
+            long_tokens=long_tokens,
+            password=password,
+        )
         bms_path = BMS_PREFIX + "/{project_id}" if bms else ""
         self._catalog = Catalog(region, compute_path, bms_path, smn=smn, more_regions=more_regions)
-        self._accounts = Accounts(self._identity, project_name, domain_name, password)
         self._otc_iam = otc_iam
+        self._keys = AccessKeys(clock)
         self._smn = Smn(self._identity, region)
-        self._cloud = Cloud(
+        nova = Nova(
             self._world,
             self._identity,
-            self._catalog,
             max_microversion=max_microversion,
             stop_status=stop_status,
-            max_limit=max_limit,
-            latency=latency,
-            wait=stopping.wait,
-            default_limit=default_limit,
-            next_links=next_links,
-            bms=self.bms if bms else None,
-            smn=self._smn if smn else None,
-            otc=otc_iam,
-            keys=self._accounts.keys,
+            limits=PageLimits(max_limit, default_limit, next_links),
+            refuse_token=partial(gateway.refuse_token, self._identity) if otc_iam else unauthenticated,
+        )
+        keystone = Keystone(self._identity, self._catalog, otc=otc_iam)
+        services: dict[Api, Service] = {Api.KEYSTONE: keystone, Api.NOVA: nova}
+        if bms:
+            services[Api.BMS] = Bms(self._world, self._identity, self.bms)
+        if smn:
+            services[Api.SMN] = self._smn
+        self._cloud = Cloud(
+            self._world, self._identity, self._catalog, self._keys, services, latency=latency, wait=stopping.wait
         )
         self._server = Server(self._cloud, host, port, stopping)
 
@@ -174,12 +188,12 @@ class Simulator:
     @property
     def project_id(self) -> str:
         """The id of the seeded users' project: 32 hexadecimal digits."""
-        return self._accounts.project.id
+        return self._identity.project.id
 
     @property
     def other_project_id(self) -> str:
         """The id of a project that only an administrator can read."""
-        return self._accounts.other.id
+        return self._identity.other.id
 
     def user(self, name: str = "operator") -> User:
         """Return a seeded user: `operator` (member), `watcher` (reader only) or `admin`.
@@ -187,33 +201,37 @@ class Simulator:
         Raises:
             KeyError: there is no such user.
         """
-        return self._accounts.user(name)
+        return self._identity.users[name]
 
     def environ(self, user: str = "operator") -> dict[str, str]:
         """Return the OS_* variables of a user's login, scoped to the project.
 
         With `otc_iam` the project's domain is not among them, since it is not needed.
         """
-        variables = self._place() | self._accounts.environ(user)
-        if self._otc_iam:
-            del variables["OS_PROJECT_DOMAIN_NAME"]
-        return variables
+        login = self.user(user)
+        variables = self._place() | {
+            "OS_USERNAME": login.name,
+            "OS_PASSWORD": login.password,
+            "OS_USER_DOMAIN_NAME": login.domain.name,
+        }
+        return variables | ({} if self._otc_iam else {"OS_PROJECT_DOMAIN_NAME": login.domain.name})
 
     def key_environ(self, key: AccessKey) -> dict[str, str]:
         """Return the OS_* variables for an access key, in place of those of a login."""
-        variables = self._place() | {
-            "OS_PROJECT_NAME": self._accounts.project.name,
-            "OS_ACCESS_KEY": key.access,
-            "OS_SECRET_KEY": key.secret,
-        }
+        variables = self._place() | {"OS_ACCESS_KEY": key.access, "OS_SECRET_KEY": key.secret}
         return variables | ({"OS_SECURITY_TOKEN": key.security_token} if key.security_token else {})
 
     def _place(self) -> dict[str, str]:
-        return {"OS_AUTH_URL": self.auth_url, "OS_REGION_NAME": self._catalog.region}
+        return {
+            "OS_AUTH_URL": self.auth_url,
+            "OS_REGION_NAME": self._catalog.region,
+            "OS_PROJECT_NAME": self._identity.project.name,
+        }
 
     def token(self, user: str = "operator", *, scoped: bool = True) -> str:
         """Return a token without a call to Keystone, as a platform passes one to a function."""
-        return self._accounts.token(user, scoped)
+        project = self._identity.project if scoped else None
+        return self._identity.issue(self.user(user), project, ("password",)).id
 
     def revoke_tokens(self) -> None:
         """Revoke every token issued so far."""
@@ -229,7 +247,7 @@ class Simulator:
             temporary: whether it has a security token, which is sent with each request.
             lifetime: seconds for which a temporary key is valid.
         """
-        return self._accounts.add_access_key(user, lifetime if temporary else None)
+        return self._keys.add(self.user(user), lifetime if temporary else None)
 
     def add_application_credential(
         self,
@@ -251,7 +269,17 @@ class Simulator:
         Returns:
             Its id (32 hexadecimal digits) and its secret.
         """
-        credential = self._accounts.add_application_credential(name, user, roles, access_rules)
+        owner, project = self.user(user), self._identity.project
+        credential = ApplicationCredential(
+            id=uuid.uuid4().hex,
+            name=name,
+            secret=secrets.token_urlsafe(32),
+            user=owner,
+            project=project,
+            roles=owner.roles[project.id] if roles is None else tuple(roles),
+            access_rules=None if access_rules is None else tuple(access_rules),
+        )
+        self._identity.application_credentials.append(credential)
         return credential.id, credential.secret
 
     def add_topic(self, name: str = "results") -> str:
@@ -269,70 +297,62 @@ class Simulator:
         *,
         id: str | None = None,
         vm_state: str = "active",
-        task_state: str | None = None,
-        locked: bool = False,
         tags: Iterable[str] = (),
         metadata: Mapping[str, str] | None = None,
-        flavor: str = "physical.o2.medium",
         launched: bool = True,
         host: bool | str = True,
-        power_off_delay: float | None = None,
-        power_off_fails: bool = False,
         project_id: str | None = None,
         updated: float | None = None,
         **others: Any,
     ) -> str:
-        """Add a server and return its id, a random UUID unless given.
+        """Add a server and return its id.
 
         Args:
             name: of the server.
-            id: of the server; None for a random one.
+            id: of the server; None for a random UUID.
             vm_state: `OS-EXT-STS:vm_state`.
-            task_state: `OS-EXT-STS:task_state`.
             tags: of the server.
             metadata: of the server.
-            locked: whether only an administrator may act on it.
-            flavor: id of the flavor.
             launched: whether it ever ran; a stop of one that never did is refused.
-            host: False for a build that never got a host.
-            power_off_delay: seconds, in place of the simulator's; `math.inf` for a host that has failed.
-            power_off_fails: whether an accepted stop has no effect after the delay.
+            host: a name, or True for a host of the usual name; False for a build that never got one.
             project_id: `other_project_id` for one that the seeded users do not see.
-            updated: seconds since the epoch, if it last changed in the past.
-            others: more fields of `ServerState`: `locked_reason`, `description`, `availability_zone`, ...
+            updated: seconds since the epoch, if it last changed in the past; it was created then, too.
+            others: more fields of `ServerState`: `task_state`, `locked`, `flavor`, `power_off_delay`, ...
 
         Raises:
             ValueError: there is a server of that id already.
         """
-        server = new_server(
-            now=self._world.clock(),
+        now = self._world.clock()
+        changed = now if updated is None else updated
+        created = min(now, changed)
+        host_name = (host if isinstance(host, str) else "host-1") if host else None
+        never_placed = vm_state == "error" and host_name is None
+        server = ServerState(
+            id=(id or str(uuid.uuid4())).lower(),
+            name=name,
             project_id=project_id or self.project_id,
             user_id=self.user().id,
-            name=name,
-            id=id,
+            created=created,
+            updated=changed,
+            launched_at=created if launched and host_name and vm_state != "building" else None,
+            host=host_name,
+            power_state=others.pop("power_state", power_state_of(vm_state, host_name is not None)),
             vm_state=vm_state,
-            launched=launched,
-            host=host,
-            tags=tags,
-            metadata=metadata,
-            updated=updated,
-            task_state=task_state,
-            locked=locked,
-            flavor=flavor,
-            power_off_delay=power_off_delay,
-            power_off_fails=power_off_fails,
+            tags=tuple(tags),
+            metadata=dict(metadata or {}),
+            fault=ServerFault("No valid host was found. ", changed) if never_placed else None,
             **others,
         )
         self._world.add(server, _request_id())
         return server.id
 
-    def server(self, id: str) -> SimServer:
-        """Return a live view of a server.
+    def server(self, id: str) -> ServerState:
+        """Return the present state of a server, also of a deleted one.
 
         Raises:
             KeyError: there never was one.
         """
-        return SimServer(self._world, self._world.get(id).id)
+        return self._world.get(id)
 
     def change(self, id: str, **changes: Any) -> None:
         """Set fields of `ServerState` as another client or the cloud would; `updated` becomes now.
@@ -352,7 +372,7 @@ class Simulator:
         Raises:
             Refusal: Nova does not permit it.
         """
-        self._world.start(id, self._actor(user_id), delay)
+        self._world.act(id, "start", self._actor(user_id), delay)
 
     def reboot_server(self, id: str, user_id: str = "another-user", delay: float = 0.0) -> None:
         """Restart a server as another user, which takes `delay` seconds.
@@ -360,7 +380,7 @@ class Simulator:
         Raises:
             Refusal: Nova does not permit it.
         """
-        self._world.reboot(id, self._actor(user_id), delay)
+        self._world.act(id, "reboot", self._actor(user_id), delay)
 
     def record_action(self, id: str, action: str, *, user_id: str = "ironic", at: float | None = None) -> None:
         """Add an entry to a server's history without an action, as Ironic's notifications do.

@@ -10,6 +10,8 @@ import uuid
 from dataclasses import dataclass
 
 from handler.simulator import gateway
+from handler.simulator.calls import CallKind
+from handler.simulator.faults import Fault
 from handler.simulator.identity.model import Identity
 from handler.simulator.messages import Answer, Request, phrase
 
@@ -49,11 +51,6 @@ def is_smn(path: str) -> bool:
     return bool(_BELOW.match(path))
 
 
-def is_publish(request: Request) -> bool:
-    """Whether a request publishes a message."""
-    return request.method == "POST" and bool(_PATH.fullmatch(request.path))
-
-
 class Smn:
     """Answers requests below `/v2/{project_id}/notifications`."""
 
@@ -76,10 +73,14 @@ class Smn:
         with self._lock:
             return list(self._published)
 
+    def identify(self, request: Request) -> tuple[CallKind, list[str]]:
+        """Return the operation that a request asks for; it is about no server."""
+        return CallKind.PUBLISH if _published(request) else CallKind.OTHER, []
+
     def answer(self, request: Request, request_id: str) -> Answer:
         """Store the message of a request, and return the answer."""
-        found = _PATH.fullmatch(request.path)
-        if found is None or request.method != "POST":
+        found = _published(request)
+        if found is None:
             return gateway.refuse(request_id, 404, gateway.NOT_PUBLISHED)
         token = self._identity.check(request.header("X-Auth-Token"))
         if token is None:
@@ -93,8 +94,8 @@ class Smn:
         document = {"request_id": request_id, "message_id": kept.message_id}
         return gateway.answer(request_id, 200, json.dumps(document).encode())
 
-    def refuse(self, request_id: str, status: int, message: str | None) -> Answer:
-        """Return an error in the form of the gateway or of this API behind it, whichever answers the status."""
+    def refuse(self, _request: Request, request_id: str, status: int, message: str | None, _fault: Fault) -> Answer:
+        """Return the error of an injected fault in the form of the gateway or of this API, whichever answers it."""
         if code := gateway.code_for(status):
             return gateway.refuse(request_id, status, code, message)
         return _error(request_id, status, "SMN.0019", message or f"{phrase(status)}.")
@@ -104,11 +105,7 @@ class Smn:
             raise _Refused(400, "SMN.0005")
         if urn not in self._topics:
             raise _Refused(404, "SMN.0006")
-        try:
-            body = request.json()
-        except ValueError:
-            body = None
-        match body:
+        match request.json_or_none():
             case {"message": str(message), "subject": str(subject)}:
                 if not 0 < len(message.encode()) <= LARGEST_MESSAGE:
                     raise _Refused(400, "SMN.0018")
@@ -119,6 +116,10 @@ class Smn:
                     self._published.append(kept)
                 return kept
         raise _Refused(400, "SMN.0018")
+
+
+def _published(request: Request) -> re.Match[str] | None:
+    return _PATH.fullmatch(request.path) if request.method == "POST" else None
 
 
 def _error(request_id: str, status: int, code: str, message: str) -> Answer:

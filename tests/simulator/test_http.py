@@ -17,7 +17,6 @@ import pytest
 
 import handler.simulator
 from handler.simulator import CallKind, Fault, Simulator
-from handler.simulator.compute.routes import route
 from handler.simulator.messages import phrase
 from tests.simulator.conftest import Ask
 from tests.support.clock import FakeClock
@@ -240,12 +239,6 @@ def test_the_simulator_needs_nothing_but_the_standard_library() -> None:
 def test_a_status_that_http_does_not_know_has_a_reason_phrase_all_the_same(status: int, words: Any) -> None:
     """So that any status can be answered."""
     assert phrase(status) == words
-
-
-def test_a_path_outside_nova_is_none_of_its_routes() -> None:
-    """What begins alike is not the same."""
-    assert route("GET", "/v3") is None
-    assert route("GET", "/v2.10/servers") is None
 
 
 def test_a_port_that_has_errors_for_a_moment_goes_on(

@@ -54,18 +54,14 @@ def test_an_entry_of_the_history_can_be_written_without_doing_anything(
     """As Ironic's notifications do it; at any time, and in order."""
     id_ = cloud.add_server()
     clock.advance(100)
-    before = cloud.server(id_).state
+    before = cloud.server(id_)
     cloud.record_action(id_, "start", user_id="ironic")
     cloud.record_action(id_, "reboot", user_id="u-7", at=clock.now - 10)
     shown = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions").json()["instanceActions"]
     assert [(entry["action"], entry["user_id"]) for entry in shown[:2]] == [("start", "ironic"), ("reboot", "u-7")]
-    assert cloud.server(id_).state == before
+    assert cloud.server(id_) == before
     detail = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions/{shown[0]['request_id']}", token=cloud.token("admin"))
     assert detail.json()["instanceAction"]["events"][0]["event"] == "compute_start_instance"
-    cloud.record_action(id_, "rescue")
-    newest = cloud.actions(id_)[0].request_id
-    detail = ask("GET", f"/v2.1/servers/{id_}/os-instance-actions/{newest}", token=cloud.token("admin"))
-    assert detail.json()["instanceAction"]["events"][0]["event"] == "compute_rescue"
     with pytest.raises(KeyError):
         cloud.record_action(UNKNOWN, "start")
 

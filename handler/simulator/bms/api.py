@@ -5,48 +5,44 @@ It is behind a gateway, which checks first: whether there is such an API, then t
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from handler.simulator import gateway
 from handler.simulator.bms import views
 from handler.simulator.bms.behavior import BatchPolicy, BmsBehavior
 from handler.simulator.bms.jobs import Jobs, SubJob
-from handler.simulator.bms.replies import BmsError, refuse, refuse_with_status, reply
+from handler.simulator.bms.views import BmsError, refuse, reply
+from handler.simulator.calls import CallKind
+from handler.simulator.compute.api import is_stop
 from handler.simulator.compute.servers import ServerState
 from handler.simulator.compute.world import Actor, NotFound, World
+from handler.simulator.faults import Fault
 from handler.simulator.identity.model import Identity, Token
-from handler.simulator.messages import Answer, Request
+from handler.simulator.messages import Answer, Request, phrase
+from handler.simulator.routes import Routes
 
 PREFIX = "/v1"
 LARGEST_BATCH = 1000
 
 _DEFAULT_PAGE = 25
 _LARGEST_PAGE = 1000
-_PATH = re.compile(
-    PREFIX + r"/(?P<project_id>[^/]+)/"
-    r"(?:baremetalservers/(?:(?P<detail>detail)|(?P<action>action)|(?P<server_id>[^/]+))|jobs/(?P<job_id>[^/]+))"
-)
 _BUSY = {"powering-off": "BMS.0036", "powering-on": "BMS.0035"}
-
-
-class BmsResource(StrEnum):
-    """What a request can be addressed to."""
-
-    SERVER = "server"
-    DETAIL = "detail"
-    ACTION = "action"
-    JOB = "job"
+_OF_SERVERS = "baremetalservers/"
 
 
 @dataclass(frozen=True, slots=True)
-class BmsRoute:
-    """A parsed path; `id` is that of the server or job in it, empty if it has none."""
+class _Call:
+    """A request with a token for its project."""
 
-    resource: BmsResource
+    request: Request
+    request_id: str
     project_id: str
-    id: str = ""
+    id: str
+    token: Token
+
+
+_Handler = Callable[[_Call], Answer]
 
 
 def is_bms(path: str) -> bool:
@@ -54,28 +50,9 @@ def is_bms(path: str) -> bool:
     return path == PREFIX or path.startswith(PREFIX + "/")
 
 
-def bms_route(method: str, path: str) -> BmsRoute | None:
-    """Return what a decoded path names if the method can be used on it."""
-    found = _PATH.fullmatch(path)
-    if found is None or method != ("POST" if found["action"] else "GET"):
-        return None
-    project_id = found["project_id"]
-    if found["action"]:
-        return BmsRoute(BmsResource.ACTION, project_id)
-    if found["detail"]:
-        return BmsRoute(BmsResource.DETAIL, project_id)
-    if found["job_id"]:
-        return BmsRoute(BmsResource.JOB, project_id, found["job_id"])
-    return BmsRoute(BmsResource.SERVER, project_id, found["server_id"])
-
-
 def ids_in(request: Request) -> list[str]:
     """Return the ids in a stop of a batch, also if the rest is not valid."""
-    try:
-        body = request.json()
-    except ValueError:
-        return []
-    match body:
+    match request.json_or_none():
         case {"os-stop": {"servers": [*servers]}}:
             return [
                 server["id"] for server in servers if isinstance(server, dict) and isinstance(server.get("id"), str)
@@ -95,50 +72,60 @@ class Bms:
         self._identity = identity
         self._behavior = behavior
         self._jobs = Jobs(world, behavior)
+        table: dict[str, tuple[CallKind, _Handler]] = {
+            f"GET {_OF_SERVERS}detail": (CallKind.LIST, self._list),
+            f"POST {_OF_SERVERS}action": (CallKind.STOP, self._stop),
+            f"GET {_OF_SERVERS}(?!action$){{id}}": (CallKind.READ, self._read),
+            "GET jobs/{id}": (CallKind.JOB, self._job),
+        }
+        self._routes = Routes(PREFIX + "/(?P<project_id>[^/]+)/", table)
+
+    def identify(self, request: Request) -> tuple[CallKind, list[str]]:
+        """Return the operation that a request asks for, and the ids of the servers in it."""
+        route = self._routes.find(request.method, request.path)
+        match route and route.kind:
+            case CallKind.READ if route:
+                return CallKind.READ, [route.names["id"]]
+            case CallKind.STOP:
+                return CallKind.STOP if is_stop(request) else CallKind.OTHER, ids_in(request)
+        return route.kind if route else CallKind.OTHER, []
 
     def answer(self, request: Request, request_id: str) -> Answer:
         """Carry out a request, and return the answer."""
-        where = bms_route(request.method, request.path)
-        if where is None:
+        route = self._routes.find(request.method, request.path)
+        if route is None:
             return gateway.refuse(request_id, 404, gateway.NOT_PUBLISHED)
         token = self._identity.check(request.header("X-Auth-Token"))
         if token is None:
             return gateway.refuse_token(self._identity, request, request_id)
+        project_id = route.names["project_id"]
         try:
-            if token.project is None or token.project.id != where.project_id:
+            if token.project is None or token.project.id != project_id:
                 raise BmsError(400, "Common.0018")
-            return self._dispatch(request, request_id, where, token)
+            return route.handler(_Call(request, request_id, project_id, route.names.get("id", ""), token))
         except BmsError as error:
             return refuse(request_id, error)
 
-    def refuse(self, request_id: str, status: int, message: str | None, code: str | None) -> Answer:
-        """Return an error in this API's form.
+    def refuse(self, _request: Request, request_id: str, status: int, message: str | None, fault: Fault) -> Answer:
+        """Return the error of an injected fault in the form of the gateway or of this API, whichever answers it."""
+        if fault.bms_code is not None:
+            return refuse(request_id, BmsError(400, fault.bms_code))
+        if code := gateway.code_for(status):
+            return gateway.refuse(request_id, status, code, message)
+        usual = {400: "BMS.0018", 403: "BMS.0288", 404: "BMS.0040"}.get(status, "BMS.1007")
+        return refuse(request_id, BmsError(status, usual), message or f"{phrase(status)}.")
 
-        Args:
-            request_id: of the request.
-            status: the HTTP status.
-            message: the text; the usual one if None.
-            code: answer 400 with this code and its text instead.
-        """
-        if code is not None:
-            return refuse(request_id, BmsError(400, code))
-        return refuse_with_status(request_id, status, message)
+    def _read(self, call: _Call) -> Answer:
+        server = self._find(call.id, call.project_id)
+        if server is None:
+            raise BmsError(self._behavior.missing_status, "BMS.0040")
+        return reply(call.request_id, {"server": self._show(server)})
 
-    def _dispatch(self, request: Request, request_id: str, where: BmsRoute, token: Token) -> Answer:
-        match where.resource:
-            case BmsResource.ACTION:
-                return self._stop(request, request_id, where.project_id, token)
-            case BmsResource.DETAIL:
-                return reply(request_id, self._list(request, where.project_id))
-            case BmsResource.SERVER:
-                server = self._find(where.id, where.project_id)
-                if server is None:
-                    raise BmsError(self._behavior.missing_status, "BMS.0040")
-                return reply(request_id, {"server": self._show(server)})
-        job = self._jobs.show(where.id, where.project_id)
+    def _job(self, call: _Call) -> Answer:
+        job = self._jobs.show(call.id, call.project_id)
         if job is None:
             raise BmsError(400, "Common.0011", flat=not self._behavior.job_error_wrapped)
-        return reply(request_id, job)
+        return reply(call.request_id, job)
 
     def _show(self, server: ServerState) -> dict[str, object]:
         return views.show(server, idle_task_state=self._behavior.idle_task_state)
@@ -150,36 +137,37 @@ class Bms:
             return None
         return server if views.is_bare_metal(server) else None
 
-    def _list(self, request: Request, project_id: str) -> dict[str, object]:
-        given = dict(request.query)
+    def _list(self, call: _Call) -> Answer:
+        given = dict(call.request.query)
         page = _number(given, "offset", 1)
         limit = min(_number(given, "limit", _LARGEST_PAGE if "offset" in given else _DEFAULT_PAGE), _LARGEST_PAGE)
         found = [
             server
             for server in self._world.all()
-            if server.project_id == project_id
+            if server.project_id == call.project_id
             and not server.deleted
             and views.is_bare_metal(server)
             and _passes(server, given)
         ]
-        start = (page - 1) * limit
-        return {"count": len(found), "servers": [self._show(server) for server in found[start : start + limit]]}
+        shown = [self._show(server) for server in found[(page - 1) * limit : page * limit]]
+        return reply(call.request_id, {"count": len(found), "servers": shown})
 
-    def _stop(self, request: Request, request_id: str, project_id: str, token: Token) -> Answer:
-        ids = _batch(request)
-        if not token.may_write:
+    def _stop(self, call: _Call) -> Answer:
+        ids = _batch(call.request)
+        if not call.token.may_write:
             raise BmsError(403, "BMS.0288")
         with self._world.lock:
-            parts = self._parts(ids, project_id, token)
+            parts = self._parts(ids, call.project_id, call.token)
             refused = [part.error_code for part in parts if part.error_code]
             if refused and BatchPolicy(self._behavior.batch_policy) is BatchPolicy.REJECT_WHOLE:
                 raise BmsError(400, refused[0])
             taken = [part for part in parts if part.error_code is None]
             for part in taken:
-                self._world.stop(part.server_id, Actor(token.user.id, project_id, part.request_id, token.admin))
-            job_id = self._jobs.begin(project_id, parts)
+                actor = Actor(call.token.user.id, call.project_id, part.request_id, call.token.admin)
+                self._world.act(part.server_id, "stop", actor)
+            job_id = self._jobs.begin(call.project_id, parts)
         document = {"job_id": job_id} if self._behavior.job_id else {}
-        return reply(request_id, document, tuple(part.server_id for part in taken))
+        return reply(call.request_id, document, tuple(part.server_id for part in taken))
 
     def _parts(self, ids: Sequence[str], project_id: str, token: Token) -> list[SubJob]:
         parts: list[SubJob] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from handler.simulator.bms.behavior import BmsBehavior, JobChildren
-from handler.simulator.bms.replies import words_for
+from handler.simulator.bms.views import message_for
 from handler.simulator.compute.world import World
 
 _OPEN = ("INIT", "RUNNING")
@@ -105,7 +105,7 @@ class Jobs:
             "begin_time": _time(begun),
             "end_time": None if progress.ended is None else _time(progress.ended),
             "error_code": progress.error_code,
-            "fail_reason": words_for(progress.error_code) if progress.error_code else None,
+            "fail_reason": message_for(progress.error_code) if progress.error_code else None,
         }
 
     def _sum(self, progress: Sequence[_Progress]) -> _Progress:
@@ -120,13 +120,13 @@ class Jobs:
             return _Progress("FAIL", job.begun, part.error_code)
         # The result is kept, since later actions on the server do not change it.
         if (ended := self._ended.get(part.request_id)) is None:
-            progress = self._look(job, part)
+            progress = self._result(job, part)
             if progress.ended is None:
                 return progress
             ended = self._ended[part.request_id] = progress
         return ended
 
-    def _look(self, job: _Job, part: SubJob) -> _Progress:
+    def _result(self, job: _Job, part: SubJob) -> _Progress:
         server = self._world.get(part.server_id)
         for entry in self._world.actions(part.server_id):
             if entry.request_id == part.request_id and entry.finish_time is not None:

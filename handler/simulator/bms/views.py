@@ -1,21 +1,56 @@
-"""Servers as the BMS API shows them: most names are Nova's; the differences matter to parsers.
+"""Servers and errors as the BMS API shows them: most names are Nova's; the differences matter to parsers.
 
-Source: the sample answers of OTC's BMS API reference.
+Source: the sample answers of OTC's BMS API reference, and the error tables of BMS and ECS; the texts are our own.
 """
 
+import json
 import uuid
 
+from handler.simulator import gateway
 from handler.simulator.compute import views
-from handler.simulator.compute.microversions import Microversion
-from handler.simulator.compute.routes import Base
+from handler.simulator.compute.replies import Microversion
 from handler.simulator.compute.servers import ServerState
+from handler.simulator.messages import Answer
 
 _TAG = "__type_baremetal"
 _ENTERPRISE_PROJECT = "0"
 _SECURITY_GROUP = "6e1d2b9c-4f0a-4d8e-9b57-2c3a1f5e8d70"
 _NETWORK = "c1a4f7d2-8b3e-4960-a5c8-7e2d90b6f134"
-_VIEW = views.View(Microversion(2, 26), "", Base("", ""), "", admin=True)
+_VIEW = views.View(Microversion(2, 26), "", views.Base("", ""), "", admin=True)
 _LEFT_OUT = ("links", "OS-EXT-STS:task_state", "OS-SRV-USG:terminated_at", "os-extended-volumes:volumes_attached")
+
+_MESSAGES = {
+    "BMS.0001": "The body of the request cannot be parsed.",
+    "BMS.0018": "The request is not valid.",
+    "BMS.0035": "The server is being powered on, and the action is refused.",
+    "BMS.0036": "The server is being powered off, and the action is refused.",
+    "BMS.0037": "The server is being restarted, and the action is refused.",
+    "BMS.0039": "The server is powered off already.",
+    "BMS.0040": "The server does not exist.",
+    "BMS.0212": "The system is overloaded.",
+    "BMS.0288": "The policy does not allow this action.",
+    "BMS.1007": "An internal call failed.",
+    "Common.0011": "The job id is not valid.",
+    "Common.0018": "The project of the token is not the project of the URL.",
+    "Ecs.0100": "The state of the server does not allow this action.",
+    "Ecs.0605": "The server is locked.",
+}
+
+
+class BmsError(Exception):
+    """The BMS API refuses a request.
+
+    Args:
+        status: the HTTP status.
+        code: of the error body.
+        flat: code and message are at the top of the body.
+    """
+
+    def __init__(self, status: int, code: str, *, flat: bool = False) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.flat = flat
 
 
 def is_bare_metal(server: ServerState) -> bool:
@@ -54,6 +89,27 @@ def show(server: ServerState, *, idle_task_state: bool) -> dict[str, object]:
             "os:scheduler_hints": {},
         }
     )
+
+
+def message_for(code: str) -> str:
+    """Return what a code means."""
+    return _MESSAGES.get(code, f"Error {code}.")
+
+
+def error_body(code: str, message: str | None = None, *, flat: bool = False) -> str:
+    """Return the body of an error; the message is the usual one of the code unless given."""
+    error = {"code": code, "message": message or message_for(code)}
+    return json.dumps(error if flat else {"error": error})
+
+
+def reply(request_id: str, document: object, acted_on: tuple[str, ...] = ()) -> Answer:
+    """Return a successful answer; `acted_on` are the ids of the servers that the request stopped."""
+    return gateway.answer(request_id, 200, json.dumps(document).encode(), acted_on=acted_on)
+
+
+def refuse(request_id: str, error: BmsError, message: str | None = None) -> Answer:
+    """Return an error; the message is the usual one of its code unless given."""
+    return gateway.answer(request_id, error.status, error_body(error.code, message, flat=error.flat).encode())
 
 
 def _address(server: ServerState) -> dict[str, str]:

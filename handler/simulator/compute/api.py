@@ -7,20 +7,60 @@ content type, body, project in the URL, servers.
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
+from handler.simulator.calls import CallKind
 from handler.simulator.compute import views
-from handler.simulator.compute.lists import list_servers, page_of_actions
-from handler.simulator.compute.microversions import MINIMUM, BadMicroversion, Microversion, requested
-from handler.simulator.compute.replies import NovaError, fault, plain, reply, unauthenticated
-from handler.simulator.compute.routes import Base, Resource, Route, base_of, route
+from handler.simulator.compute.lists import PageLimits, list_servers
+from handler.simulator.compute.replies import MINIMUM, Microversion, NovaError, error, plain, reply, unauthenticated
 from handler.simulator.compute.servers import ServerState
-from handler.simulator.compute.world import Actor, Conflict, NotFound, World
+from handler.simulator.compute.views import Base, base_of
+from handler.simulator.compute.world import Actor, Refusal, World
+from handler.simulator.faults import Fault
 from handler.simulator.identity.model import Identity, Token
 from handler.simulator.messages import Answer, Request, phrase
+from handler.simulator.routes import Route, Routes
 
 _NO_RESOURCE = "The resource could not be found."
 _VERBS = {"os-stop": "stop", "os-start": "start"}
 _KEY = re.compile(r"[a-zA-Z0-9-_:. ]{1,255}")
+# Several slashes after the version count as one; any other extra slash, also at the end, is not found.
+_PREFIX = r"/*(?:(?P<project_id>[0-9a-f-]+)/)?"
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request with a token, a route and a valid body.
+
+    Args:
+        names: the segments of the path.
+        verb: the action, in the request of one.
+        version: the microversion that the answer names; None for the old API.
+    """
+
+    request: Request
+    request_id: str
+    names: Mapping[str, str]
+    verb: str
+    actor: Actor
+    token: Token
+    view: views.View
+    version: Microversion | None
+
+    @property
+    def server_id(self) -> str:
+        return self.names["server_id"]
+
+    def reply(self, document: object, status: int = 200, *, acted: bool = False) -> Answer:
+        return reply(self.version, self.request_id, document, status, acted)
+
+    def check_policy(self, rule: str) -> None:
+        if not self.token.may_write:
+            raise NovaError(403, f"Policy doesn't allow os_compute_api:{rule} to be performed.")
+
+
+_Handler = Callable[[_Call], Answer]
 
 
 class Nova:
@@ -29,9 +69,7 @@ class Nova:
     Args:
         max_microversion: the highest that is supported; a request for a higher one is refused.
         stop_status: the status for an accepted stop.
-        max_limit: the longest page of a list.
-        default_limit: the length of a page of servers without a `limit`; None for the longest.
-        next_links: whether a full page of servers has a link to the next one.
+        limits: the length of a page of servers.
         refuse_token: returns the answer to a call without a valid token, which does not come from Nova itself.
     """
 
@@ -42,85 +80,93 @@ class Nova:
         *,
         max_microversion: str,
         stop_status: int,
-        max_limit: int,
-        default_limit: int | None = None,
-        next_links: bool = True,
-        refuse_token: Callable[[Request, str], Answer] = unauthenticated,
+        limits: PageLimits,
+        refuse_token: Callable[[Request, str], Answer],
     ) -> None:
         self._world = world
         self._identity = identity
         self._maximum = Microversion.parse(max_microversion)
         self._stop_status = stop_status
-        self._max_limit = max_limit
-        self._default_limit = default_limit
-        self._next_links = next_links
+        self._limits = limits
         self._refuse_token = refuse_token
+        server, history = "servers/{server_id}", "servers/{server_id}/os-instance-actions"
+        table: dict[str, tuple[CallKind, _Handler]] = {
+            "GET servers": (CallKind.LIST, partial(self._list, detailed=False)),
+            "GET servers/detail": (CallKind.LIST, partial(self._list, detailed=True)),
+            f"GET {server}": (CallKind.READ, self._show),
+            f"DELETE {server}": (CallKind.OTHER, self._delete),
+            f"POST {server}/action": (CallKind.STOP, self._act),
+            f"GET {server}/metadata": (CallKind.METADATA, self._metadata),
+            f"POST {server}/metadata": (CallKind.METADATA, self._update_metadata),
+            f"DELETE {server}/metadata/{{key}}": (CallKind.METADATA, self._delete_metadata),
+            f"GET {history}": (CallKind.ACTIONS, self._history),
+            f"GET {history}/{{request_id}}": (CallKind.ACTIONS, self._action),
+        }
+        self._routes = Routes(_PREFIX, table)
+
+    def identify(self, request: Request) -> tuple[CallKind, list[str]]:
+        """Return the operation that a request asks for, and the id of the server in its path, if any."""
+        base = base_of(request.path)
+        if base and _is_version(request, base):
+            return CallKind.VERSION, []
+        route = self._route(request, base)
+        if route is None:
+            return CallKind.OTHER, []
+        kind = CallKind.OTHER if route.kind is CallKind.STOP and not is_stop(request) else route.kind
+        return kind, [route.names["server_id"]] if "server_id" in route.names else []
 
     def answer(self, request: Request, request_id: str) -> Answer:
         """Carry out a request, and return Nova's answer."""
-        where = route(request.method, request.path)
-        if where and where.resource is Resource.VERSIONS:
-            return self._list_versions(request, where.base)
-        if where and where.resource is Resource.VERSION:
-            return self._describe(request, where.base, request_id)
+        base = base_of(request.path)
+        if base and _is_version(request, base):
+            return self._describe(request, base, request_id) if base.root else self._list_versions(request, base)
         token = self._identity.check(request.header("X-Auth-Token"))
         if token is None:
             return self._refuse_token(request, request_id)
         if not token.admits(request.method, request.path):
             return unauthenticated(request, request_id)
-        if where is None:
+        route = self._route(request, base)
+        if base is None or route is None:
             return plain(request_id, 404, _NO_RESOURCE)
         try:
-            version = self._supported(request, where.base)
-        except BadMicroversion as bad:
-            return fault(None, request_id, 400, str(bad))
-        named = None if where.base.legacy else version
+            version = self._requested(request, base)
+        except NovaError as bad:
+            return error(None, request_id, bad.status, str(bad))
+        named = None if base.legacy else version
         if version > self._maximum:
-            message = (
-                f"Version {version} is not supported by the API. Minimum is {MINIMUM} and maximum is {self._maximum}."
-            )
-            return fault(named, request_id, 406, message)
+            supported = f"Minimum is {MINIMUM} and maximum is {self._maximum}."
+            return error(named, request_id, 406, f"Version {version} is not supported by the API. {supported}")
         try:
-            return self._dispatch(request, request_id, where, token, version)
-        except NovaError as error:
-            return fault(named, request_id, error.status, str(error))
-        except NotFound as absent:
-            return fault(named, request_id, 404, str(absent))
-        except Conflict as conflict:
-            return fault(named, request_id, 409, str(conflict))
+            return self._dispatch(request, request_id, base, route, token, version)
+        except Refusal as refusal:
+            return error(named, request_id, refusal.status, str(refusal))
 
-    def refuse(
-        self, request: Request, request_id: str, status: int, message: str | None, headers: Mapping[str, str]
-    ) -> Answer:
-        """Return an error in Nova's form, in the microversion of the request; a 401 as the layer before it.
-
-        Args:
-            request: the request.
-            request_id: of the request.
-            status: the HTTP status.
-            message: the text; the status's reason phrase if None.
-            headers: of the answer, some of which are in the body, too.
-        """
+    def refuse(self, request: Request, request_id: str, status: int, message: str | None, fault: Fault) -> Answer:
+        """Return the error of an injected fault, in the microversion of the request; a 401 as the layer before Nova."""
         if status == 401:
-            return unauthenticated(request, request_id)
+            return self._refuse_token(request, request_id)
         base = base_of(request.path)
         try:
-            version = self._supported(request, base)
-        except BadMicroversion:
+            version = self._requested(request, base)
+        except NovaError:
             version = MINIMUM
         named = None if base and base.legacy else version
-        return fault(named, request_id, status, message or phrase(status), tuple(headers.items()))
+        return error(named, request_id, status, message or phrase(status), tuple(fault.headers.items()))
 
-    def _supported(self, request: Request, base: Base | None) -> Microversion:
+    def _route(self, request: Request, base: Base | None) -> Route[_Handler] | None:
+        if base is None or not base.root:
+            return None
+        return self._routes.find(request.method, request.path.removeprefix(base.prefix + base.root))
+
+    def _requested(self, request: Request, base: Base | None) -> Microversion:
         # The old API's wrapper throws both headers away before Nova looks.
-        return MINIMUM if base and base.legacy else requested(request, self._maximum)
+        return MINIMUM if base and base.legacy else Microversion.requested(request, self._maximum)
 
     def _list_versions(self, request: Request, base: Base) -> Answer:
         versions = []
         for root in ("/v2", "/v2.1"):
-            about = self._version(Base(base.prefix, root))
             link = {"rel": "self", "href": f"{request.base_url}{base.prefix}{root}/"}
-            versions.append(about | {"links": [link]})
+            versions.append(self._version(Base(base.prefix, root)) | {"links": [link]})
         document = json.dumps({"versions": versions}).encode()
         headers = (("Content-Length", str(len(document))), ("Content-Type", "application/json"))
         return Answer(200, headers, document)
@@ -142,105 +188,89 @@ class Nova:
             about = ("v2.1", "CURRENT", str(self._maximum), str(MINIMUM), "2013-07-23T11:33:21Z")
         return dict(zip(("id", "status", "version", "min_version", "updated"), about, strict=True))
 
-    def _dispatch(self, request: Request, request_id: str, where: Route, token: Token, version: Microversion) -> Answer:
-        _check_content_type(request)
-        verb = _verb(request) if where.resource is Resource.ACTION else ""
-        own_id = token.project.id if token.project else None
-        if where.project_id and where.project_id != own_id:
+    def _dispatch(
+        self, request: Request, request_id: str, base: Base, route: Route[_Handler], token: Token, version: Microversion
+    ) -> Answer:
+        content_type = (request.header("Content-Type") or "").partition(";")[0].strip()
+        if content_type not in ("", "text/plain", "application/json"):
+            raise NovaError(415, "Unsupported Content-Type")
+        verb = _verb(request) if route.kind is CallKind.STOP else ""
+        project_id, own_id = route.names["project_id"], token.project.id if token.project else None
+        if project_id and project_id != own_id:
             raise NovaError(
                 400,
-                f"Malformed request URL: URL's project_id '{where.project_id}' "
-                f"doesn't match Context's project_id '{own_id}'",
+                f"Malformed request URL: URL's project_id '{project_id}' doesn't match Context's project_id '{own_id}'",
             )
         if own_id is None:
             raise NovaError(403, "Forbidden")
-        view = views.View(version, request.base_url, where.base, where.project_id, token.admin)
-        named = None if where.base.legacy else version
-        seen_by = None if token.admin else own_id
-        match where.resource:
-            case Resource.ACTION:
-                self._act(where.server_id, verb, Actor(token.user.id, own_id, request_id, token.admin), token)
-                status = self._stop_status if verb == "stop" else 202
-                return reply(named, request_id, None, status, acted=True)
-            case Resource.SERVER if request.method == "DELETE":
-                self._delete(where.server_id, Actor(token.user.id, own_id, request_id, token.admin), token)
-                return reply(named, request_id, None, 204, acted=True)
-            case Resource.SERVER:
-                server = self._world.find(where.server_id, seen_by)
-                return reply(named, request_id, {"server": views.full(server, view, alone=True)})
-            case Resource.METADATA | Resource.METADATA_ITEM:
-                return self._metadata(request, request_id, where, named, token)
-            case Resource.RECORDS | Resource.RECORD:
-                return reply(named, request_id, self._records(request, where, view, seen_by))
-        detailed = where.resource is Resource.DETAIL
-        limits = self._max_limit, self._default_limit, self._next_links
-        page = list_servers(self._world, request.query, view, own_id, detailed, *limits)
-        return reply(named, request_id, page)
+        actor = Actor(token.user.id, own_id, request_id, token.admin)
+        view = views.View(version, request.base_url, base, project_id, token.admin)
+        named = None if base.legacy else version
+        return route.handler(_Call(request, request_id, route.names, verb, actor, token, view, named))
 
-    def _act(self, server_id: str, verb: str, actor: Actor, token: Token) -> None:
+    def _list(self, call: _Call, *, detailed: bool) -> Answer:
+        own_id = call.actor.project_id
+        return call.reply(list_servers(self._world, call.request.query, call.view, own_id, detailed, self._limits))
+
+    def _show(self, call: _Call) -> Answer:
+        server = self._world.find(call.server_id, call.actor.scope)
+        return call.reply({"server": views.full(server, call.view, alone=True)})
+
+    def _act(self, call: _Call) -> Answer:
         with self._world.lock:
-            self._world.find_to_act(server_id, None if actor.admin else actor.project_id)
-            if not token.may_write:
-                raise NovaError(403, f"Policy doesn't allow os_compute_api:servers:{verb} to be performed.")
-            if verb == "stop":
-                self._world.stop(server_id, actor)
-            else:
-                self._world.start(server_id, actor, self._world.power_off_delay)
+            self._world.find_to_act(call.server_id, call.actor)
+            call.check_policy(f"servers:{call.verb}")
+            self._world.act(call.server_id, call.verb, call.actor)
+        return call.reply(None, self._stop_status if call.verb == "stop" else 202, acted=True)
 
-    def _delete(self, server_id: str, actor: Actor, token: Token) -> None:
-        self._world.find(server_id, None if actor.admin else actor.project_id)
-        if not token.may_write:
-            raise NovaError(403, "Policy doesn't allow os_compute_api:servers:delete to be performed.")
-        self._world.delete(server_id, actor)
+    def _delete(self, call: _Call) -> Answer:
+        self._world.find(call.server_id, call.actor.scope)
+        call.check_policy("servers:delete")
+        self._world.delete(call.server_id, call.actor)
+        return call.reply(None, 204, acted=True)
 
-    def _metadata(
-        self, request: Request, request_id: str, where: Route, named: Microversion | None, token: Token
-    ) -> Answer:
-        assert token.project is not None
-        actor = Actor(token.user.id, token.project.id, request_id, token.admin)
-        server = self._world.find(where.server_id, None if actor.admin else actor.project_id)
-        if request.method == "GET":
-            return reply(named, request_id, {"metadata": dict(server.metadata)})
-        word = "create" if request.method == "POST" else "delete"
-        entries = _entries(request) if word == "create" else {}
-        if not token.may_write:
-            raise NovaError(403, f"Policy doesn't allow os_compute_api:server-metadata:{word} to be performed.")
-        if word == "create":
-            changed = self._world.update_metadata(where.server_id, actor, entries)
-            return reply(named, request_id, {"metadata": dict(changed)}, acted=True)
-        self._world.delete_metadata(where.server_id, actor, where.key)
-        return reply(named, request_id, None, 204, acted=True)
+    def _metadata(self, call: _Call) -> Answer:
+        return call.reply({"metadata": dict(self._world.find(call.server_id, call.actor.scope).metadata)})
 
-    def _records(self, request: Request, where: Route, view: views.View, seen_by: str | None) -> dict[str, object]:
-        server = self._remembered(where.server_id, view, seen_by)
-        entries = self._world.actions(server.id)
-        if where.resource is Resource.RECORDS:
-            return page_of_actions(entries, request.query, view, where.server_id, self._max_limit)
-        for entry in entries:
-            if entry.request_id == where.request_id:
-                return {"instanceAction": views.action_in_detail(entry, server, view)}
-        raise NovaError(404, f"Action {where.request_id} not found")
+    def _update_metadata(self, call: _Call) -> Answer:
+        self._world.find(call.server_id, call.actor.scope)
+        entries = _entries(call.request)
+        call.check_policy("server-metadata:create")
+        changed = self._world.update_metadata(call.server_id, call.actor, entries)
+        return call.reply({"metadata": dict(changed)}, acted=True)
 
-    def _remembered(self, server_id: str, view: views.View, seen_by: str | None) -> ServerState:
+    def _delete_metadata(self, call: _Call) -> Answer:
+        self._world.find(call.server_id, call.actor.scope)
+        call.check_policy("server-metadata:delete")
+        self._world.delete_metadata(call.server_id, call.actor, call.names["key"])
+        return call.reply(None, 204, acted=True)
+
+    def _history(self, call: _Call) -> Answer:
+        server = self._remembered(call)
+        return call.reply({"instanceActions": [views.action(a, call.view) for a in self._world.actions(server.id)]})
+
+    def _action(self, call: _Call) -> Answer:
+        server, request_id = self._remembered(call), call.names["request_id"]
+        for entry in self._world.actions(server.id):
+            if entry.request_id == request_id:
+                return call.reply({"instanceAction": views.action_in_detail(entry, server, call.view)})
+        raise NovaError(404, f"Action {request_id} not found")
+
+    def _remembered(self, call: _Call) -> ServerState:
         # From 2.21 on, the record of a deleted server can still be read.
-        if view.at_least(21) and self._world.known(server_id):
-            server = self._world.get(server_id)
-            if server.deleted and seen_by in (None, server.project_id):
+        if call.view.at_least(21) and self._world.known(call.server_id):
+            server = self._world.get(call.server_id)
+            if server.deleted and call.actor.scope in (None, server.project_id):
                 return server
-        return self._world.find(server_id, seen_by)
+        return self._world.find(call.server_id, call.actor.scope)
 
 
-def _check_content_type(request: Request) -> None:
-    given = (request.header("Content-Type") or "").partition(";")[0].strip()
-    if given not in ("", "text/plain", "application/json"):
-        raise NovaError(415, "Unsupported Content-Type")
+def _is_version(request: Request, base: Base) -> bool:
+    return request.path.removeprefix(base.prefix + base.root) in ("", "/")
 
 
 def _verb(request: Request) -> str:
-    try:
-        body = request.json()
-    except ValueError:
-        raise NovaError(400, "Malformed request body") from None
+    body = _body(request)
     # Nova counts the members first: a list or a string of one element is "not found", a longer one malformed.
     if isinstance(body, dict | list | str) and len(body) != 1:
         raise NovaError(400, "Malformed request body")
@@ -254,10 +284,7 @@ def _verb(request: Request) -> str:
 
 def _entries(request: Request) -> dict[str, str]:
     """Return the entries of metadata in a body; the rules are those of nova/api/openstack/compute/schemas."""
-    try:
-        body = request.json()
-    except ValueError:
-        raise NovaError(400, "Malformed request body") from None
+    body = _body(request)
     entries = body.get("metadata") if isinstance(body, dict) and len(body) == 1 else None
     if not isinstance(entries, dict) or not all(
         _KEY.fullmatch(key) and isinstance(value, str) and len(value) <= 255 for key, value in entries.items()
@@ -266,10 +293,14 @@ def _entries(request: Request) -> dict[str, str]:
     return entries
 
 
+def _body(request: Request) -> object:
+    try:
+        return request.json()
+    except ValueError:
+        raise NovaError(400, "Malformed request body") from None
+
+
 def is_stop(request: Request) -> bool:
     """Whether the body of an action has an `os-stop`, also if the rest is not valid."""
-    try:
-        body = json.loads(request.body)
-    except ValueError:
-        return False
+    body = request.json_or_none()
     return isinstance(body, dict) and "os-stop" in body

@@ -1,8 +1,13 @@
-"""The envelopes of Nova's answers: their headers, in order."""
+"""Nova's microversions, and the envelopes of its answers: their headers, in order.
+
+Source: `nova/api/openstack/wsgi.py` (Request.set_api_version_request) and the `microversion_parse` library.
+"""
 
 import json
+import re
+from typing import NamedTuple, Self
 
-from handler.simulator.compute.microversions import Microversion
+from handler.simulator.compute.world import Refusal
 from handler.simulator.messages import Answer, Headers, Request, phrase
 
 _FAULT_NAMES = {
@@ -20,8 +25,8 @@ _FAULT_NAMES = {
 }
 
 
-class NovaError(Exception):
-    """Nova refuses a request.
+class NovaError(Refusal):
+    """Nova's API refuses a request.
 
     Args:
         status: the HTTP status.
@@ -33,9 +38,46 @@ class NovaError(Exception):
         self.status = status
 
 
-def request_ids(request_id: str) -> Headers:
-    """Return the two headers under which Nova gives its request id."""
-    return ("x-openstack-request-id", request_id), ("x-compute-request-id", request_id)
+class Microversion(NamedTuple):
+    """A version of Nova's API; compared as a pair of numbers."""
+
+    major: int
+    minor: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a version.
+
+        Raises:
+            NovaError: 400, it is not of the form MAJOR.MINOR.
+        """
+        if not re.fullmatch(r"[1-9]\d*\.([1-9]\d*|0)", text):
+            message = f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum."
+            raise NovaError(400, message)
+        major, minor = text.split(".")
+        return cls(int(major), int(minor))
+
+    @classmethod
+    def requested(cls, request: Request, maximum: Self) -> Self:
+        """Return the version that a request asks for, which may be higher than what is supported.
+
+        Without a header that is 2.1, and `latest` is the maximum. The newer header goes before the older one.
+
+        Raises:
+            NovaError: 400, the header is not a version.
+        """
+        text = (request.header("X-OpenStack-Nova-API-Version") or "2.1").split(",")[-1].strip()
+        for item in (request.header("OpenStack-API-Version") or "").split(","):
+            service, _, version = item.strip().partition(" ")
+            if service.lower() == "compute" and version.strip():
+                text = version.strip()
+        return maximum if text == "latest" else cls.parse(text)
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+MINIMUM = Microversion(2, 1)
 
 
 def reply(
@@ -52,11 +94,10 @@ def reply(
     """
     body = b"" if document is None else json.dumps(document).encode()
     headers = (("Content-Length", str(len(body))), ("Content-Type", "application/json"))
-    named = version.headers if version else ()
-    return Answer(status, headers + named + request_ids(request_id), body, acted)
+    return Answer(status, headers + _named(version) + _request_ids(request_id), body, acted)
 
 
-def fault(version: Microversion | None, request_id: str, status: int, message: str, extra: Headers = ()) -> Answer:
+def error(version: Microversion | None, request_id: str, status: int, message: str, extra: Headers = ()) -> Answer:
     """Return an error of Nova's own code."""
     details: dict[str, object] = {"code": status, "message": message}
     retry_after = dict(extra).get("Retry-After")
@@ -64,28 +105,38 @@ def fault(version: Microversion | None, request_id: str, status: int, message: s
         details["retryAfter"] = retry_after
     body = json.dumps({_FAULT_NAMES.get(status, "computeFault"): details}).encode()
     headers = (("Content-Type", "application/json; charset=UTF-8"), ("Content-Length", str(len(body))))
-    named = version.headers if version else ()
-    return Answer(status, named + headers + request_ids(request_id), body)
+    return Answer(status, _named(version) + headers + _request_ids(request_id), body)
 
 
 def unauthenticated(request: Request, request_id: str) -> Answer:
     """Return the 401 of the middleware that checks tokens, which does not use microversions."""
-    error = {
-        "code": 401,
-        "title": "Unauthorized",
-        "message": "The request you have made requires authentication.",
-    }
-    body = json.dumps({"error": error}).encode()
+    message = "The request you have made requires authentication."
+    body = json.dumps({"error": {"code": 401, "title": "Unauthorized", "message": message}}).encode()
     headers = (
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
         ("WWW-Authenticate", f'Keystone uri="{request.base_url}"'),
     )
-    return Answer(401, headers + request_ids(request_id), body)
+    return Answer(401, headers + _request_ids(request_id), body)
 
 
 def plain(request_id: str, status: int, text: str) -> Answer:
     """Return an error of the router in front of Nova's code, in plain text."""
     body = f"{status} {phrase(status)}\n\n{text}\n\n   ".encode()
     headers = (("Content-Length", str(len(body))), ("Content-Type", "text/plain; charset=UTF-8"))
-    return Answer(status, headers + request_ids(request_id), body)
+    return Answer(status, headers + _request_ids(request_id), body)
+
+
+def _named(version: Microversion | None) -> Headers:
+    if version is None:
+        return ()
+    return (
+        ("OpenStack-API-Version", f"compute {version}"),
+        ("X-OpenStack-Nova-API-Version", str(version)),
+        ("Vary", "OpenStack-API-Version"),
+        ("Vary", "X-OpenStack-Nova-API-Version"),
+    )
+
+
+def _request_ids(request_id: str) -> Headers:
+    return ("x-openstack-request-id", request_id), ("x-compute-request-id", request_id)

@@ -4,23 +4,58 @@ Source: `nova/api/openstack/compute/views/servers.py` and `instance_actions.py`.
 """
 
 import hashlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from handler.simulator.compute.microversions import Microversion
-from handler.simulator.compute.routes import Base
+from handler.simulator.compute.replies import Microversion
 from handler.simulator.compute.servers import Action, ServerState
-from handler.simulator.compute.states import FAULT_STATUSES, PROGRESS_STATUSES
 
 IMAGE = "9c8b7a66-5d4e-4c3b-8a29-180706f5e4d3"
-_EVENTS = {
-    "create": "compute__do_build_and_run_instance",
-    "delete": "compute_terminate_instance",
-    "reboot": "compute_reboot_instance",
-    "start": "compute_start_instance",
-    "stop": "compute_stop_instance",
-}
+
+_BASE = re.compile(r"(?P<prefix>/compute)?(?P<root>/v2(?:\.1)?)?(?=/|$)")
+_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"})
+_WITH_FAULT = frozenset({"ERROR", "DELETED"})
+_EVENTS = {"create": "compute__do_build_and_run_instance", "delete": "compute_terminate_instance"}
+# The members that microversions after 2.1 added at the end, in Nova's order.
+_LATER: tuple[tuple[int, str, Callable[[ServerState], object]], ...] = (
+    (9, "locked", lambda server: server.locked),
+    (16, "host_status", lambda server: "UP" if server.host else ""),
+    (19, "description", lambda server: server.description),
+    (26, "tags", lambda server: list(server.tags)),
+    (63, "trusted_image_certificates", lambda _: None),
+    (71, "server_groups", lambda _: []),
+    (73, "locked_reason", lambda server: server.locked_reason),
+    (90, "OS-EXT-SRV-ATTR:hostname", lambda server: server.name),
+    (96, "pinned_availability_zone", lambda _: None),
+    (100, "scheduler_hints", lambda _: {}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The beginning of a path that is Nova's.
+
+    Args:
+        prefix: `/compute` where Nova shares a port by a path of its own, else empty.
+        root: `/v2.1`, the old `/v2`, or empty above both.
+    """
+
+    prefix: str
+    root: str
+
+    @property
+    def legacy(self) -> bool:
+        """Whether it is the old API, which has no microversions."""
+        return self.root == "/v2"
+
+
+def base_of(path: str) -> Base | None:
+    """Return where a decoded path begins if it is one of Nova's, else None."""
+    found = _BASE.match(path)
+    return Base(found["prefix"] or "", found["root"] or "") if found and found[0] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +84,9 @@ class View:
         """Return the URL of a resource within the API."""
         return self._below(self.base_url + self.base.prefix + self.base.root, parts)
 
-    def bookmark(self, *parts: str) -> str:
-        """Return the URL of a resource without the API's version."""
-        return self._below(self.base_url + self.base.prefix, parts)
+    def bookmark(self, *parts: str) -> dict[str, str]:
+        """Return the link of a resource without the API's version."""
+        return {"rel": "bookmark", "href": self._below(self.base_url + self.base.prefix, parts)}
 
     def _below(self, start: str, parts: tuple[str, ...]) -> str:
         return "/".join((start, self.project_id, *parts) if self.project_id else (start, *parts))
@@ -70,6 +105,9 @@ def full(server: ServerState, view: View, *, alone: bool) -> dict[str, object]:
         view: the request.
         alone: whether it is the answer to a GET of this one server, which shows more than a list.
     """
+    image: dict[str, object] = {"id": IMAGE, "links": [view.bookmark("images", IMAGE)]}
+    if view.at_least(98):
+        image["properties"] = {}
     shown: dict[str, object] = {
         "accessIPv4": "",
         "accessIPv6": "",
@@ -78,7 +116,7 @@ def full(server: ServerState, view: View, *, alone: bool) -> dict[str, object]:
         "flavor": _flavor(server, view),
         "hostId": _host_id(server),
         "id": server.id,
-        "image": _image(view),
+        "image": image,
         "links": _links(server, view),
         "metadata": dict(server.metadata),
         "name": server.name,
@@ -88,10 +126,10 @@ def full(server: ServerState, view: View, *, alone: bool) -> dict[str, object]:
         "updated": _time(server.updated),
         "OS-DCF:diskConfig": "MANUAL",
     }
-    if server.status in FAULT_STATUSES and server.fault:
+    if server.status in _WITH_FAULT and server.fault:
         created = _time(server.fault.created)
         shown["fault"] = {"code": server.fault.code, "created": created, "message": server.fault.message}
-    if server.status in PROGRESS_STATUSES:
+    if server.status in _WITH_PROGRESS:
         shown["progress"] = 0
     shown |= {
         "OS-EXT-AZ:availability_zone": server.availability_zone if server.host else "",
@@ -108,7 +146,12 @@ def full(server: ServerState, view: View, *, alone: bool) -> dict[str, object]:
         "OS-EXT-STS:power_state": server.power_state,
         "os-extended-volumes:volumes_attached": [],
     }
-    return shown | _later(server, view, alone)
+    # An administrator has the hostname since 2.3, in another place.
+    hidden = {"server_groups": not alone, "host_status": not view.admin, "OS-EXT-SRV-ATTR:hostname": view.admin}
+    for minor, name, value_of in _LATER:
+        if view.at_least(minor) and not hidden.get(name):
+            shown[name] = value_of(server)
+    return shown
 
 
 def action(entry: Action, view: View) -> dict[str, object]:
@@ -129,16 +172,9 @@ def action(entry: Action, view: View) -> dict[str, object]:
 
 def action_in_detail(entry: Action, server: ServerState, view: View) -> dict[str, object]:
     """Return a recorded action with its events, which users who are not administrators see from 2.51 on."""
-    shown = action(entry, view)
-    if view.admin or view.at_least(51):
-        shown["events"] = [_event(entry, server, view)]
-    return shown
-
-
-def _event(entry: Action, server: ServerState, view: View) -> dict[str, object]:
     result = ("Error" if entry.failed else "Success") if entry.finish_time is not None else None
     event: dict[str, object] = {
-        "event": _EVENTS.get(entry.action, f"compute_{entry.action}"),
+        "event": _EVENTS.get(entry.action, f"compute_{entry.action}_instance"),
         "start_time": _precise(entry.start_time),
         "finish_time": _precise(entry.finish_time),
         "result": result,
@@ -146,38 +182,10 @@ def _event(entry: Action, server: ServerState, view: View) -> dict[str, object]:
     if view.admin:
         event["traceback"] = None
     if view.at_least(62):
-        if view.admin:
-            event["host"] = server.host
-        event["hostId"] = _host_id(server)
-    if view.at_least(84) and view.admin:
+        event |= ({"host": server.host} if view.admin else {}) | {"hostId": _host_id(server)}
+    if view.admin and view.at_least(84):
         event["details"] = None
-    return event
-
-
-def _later(server: ServerState, view: View, alone: bool) -> dict[str, object]:
-    """Return the members that microversions after 2.1 added at the end, in Nova's order."""
-    added: dict[str, object] = {}
-    if view.at_least(9):
-        added["locked"] = server.locked
-    if view.at_least(16) and view.admin:
-        added["host_status"] = "UP" if server.host else ""
-    if view.at_least(19):
-        added["description"] = server.description
-    if view.at_least(26):
-        added["tags"] = list(server.tags)
-    if view.at_least(63):
-        added["trusted_image_certificates"] = None
-    if view.at_least(71) and alone:
-        added["server_groups"] = []
-    if view.at_least(73):
-        added["locked_reason"] = server.locked_reason
-    if view.at_least(90) and not view.admin:
-        added["OS-EXT-SRV-ATTR:hostname"] = server.name
-    if view.at_least(96):
-        added["pinned_availability_zone"] = None
-    if view.at_least(100):
-        added["scheduler_hints"] = {}
-    return added
+    return action(entry, view) | ({"events": [event]} if view.admin or view.at_least(51) else {})
 
 
 def _placement(server: ServerState, view: View) -> dict[str, object]:
@@ -201,33 +209,21 @@ def _placement(server: ServerState, view: View) -> dict[str, object]:
 
 
 def _flavor(server: ServerState, view: View) -> dict[str, object]:
-    if view.at_least(47):
-        return {
-            "vcpus": 16,
-            "ram": 262144,
-            "disk": 100,
-            "ephemeral": 0,
-            "swap": 0,
-            "original_name": server.flavor_name or server.flavor,
-            "extra_specs": {},
-        }
-    link = {"rel": "bookmark", "href": view.bookmark("flavors", server.flavor)}
-    return {"id": server.flavor, "links": [link]}
-
-
-def _image(view: View) -> dict[str, object]:
-    link = {"rel": "bookmark", "href": view.bookmark("images", IMAGE)}
-    image: dict[str, object] = {"id": IMAGE, "links": [link]}
-    if view.at_least(98):
-        image["properties"] = {}
-    return image
+    if not view.at_least(47):
+        return {"id": server.flavor, "links": [view.bookmark("flavors", server.flavor)]}
+    return {
+        "vcpus": 16,
+        "ram": 262144,
+        "disk": 100,
+        "ephemeral": 0,
+        "swap": 0,
+        "original_name": server.flavor_name or server.flavor,
+        "extra_specs": {},
+    }
 
 
 def _links(server: ServerState, view: View) -> list[dict[str, str]]:
-    return [
-        {"rel": "self", "href": view.link("servers", server.id)},
-        {"rel": "bookmark", "href": view.bookmark("servers", server.id)},
-    ]
+    return [{"rel": "self", "href": view.link("servers", server.id)}, view.bookmark("servers", server.id)]
 
 
 def _host_id(server: ServerState) -> str:

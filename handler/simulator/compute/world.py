@@ -9,10 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from handler.simulator.compute.servers import Action, Due, ServerState
-from handler.simulator.compute.states import Controller, power_state_of
+from handler.simulator.compute.servers import Action, Controller, Due, ServerState, power_state_of
 
 _OPEN_TO_METADATA = frozenset({"active", "paused", "suspended", "stopped"})
+# For each action: the vm_states that admit it, the task_state while it runs, and the vm_state afterwards.
+_ACTIONS = {
+    "stop": (frozenset({"active", "error"}), "powering-off", "stopped"),
+    "start": (frozenset({"stopped"}), "powering-on", "active"),
+    "reboot": (frozenset({"active", "stopped", "paused", "suspended", "error"}), "rebooting", "active"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +29,32 @@ class Actor:
     request_id: str
     admin: bool = False
 
+    @property
+    def scope(self) -> str | None:
+        """The project whose servers the user sees; None for an administrator, who sees all."""
+        return None if self.admin else self.project_id
+
 
 class Refusal(Exception):
-    """The action is not permitted; the text is Nova's message."""
+    """The action is not permitted; the text is Nova's message, and `status` the HTTP status that goes with it."""
+
+    status: int
 
 
 class NotFound(Refusal):
     """The caller has no such server (any more, or not yet)."""
 
+    status = 404
+
 
 class Conflict(Refusal):
     """The server's state does not permit it."""
 
+    status = 409
+
 
 class World:
-    """All servers of all projects.
+    """All servers of all projects; ids are compared without regard to case, as in Nova.
 
     Args:
         clock: seconds since the epoch; called at every read.
@@ -70,7 +86,7 @@ class World:
             return self._settled(server_id.lower())
 
     def known(self, server_id: str) -> bool:
-        """Whether there is or ever was a server of that id, which is compared without regard to case, as in Nova."""
+        """Whether there is or ever was a server of that id."""
         with self.lock:
             return server_id.lower() in self._servers
 
@@ -78,8 +94,8 @@ class World:
         """Return the present state of a server.
 
         Args:
-            server_id: compared without regard to case.
-            project_id: whose servers are seen; None for an administrator, who sees all.
+            server_id: in any case.
+            project_id: whose servers are seen; None for those of all projects.
 
         Raises:
             NotFound: there is none, it was deleted, or it belongs to another project.
@@ -91,7 +107,7 @@ class World:
                     return server
             raise NotFound(f"Instance {server_id} could not be found.")
 
-    def find_to_act(self, server_id: str, project_id: str | None) -> ServerState:
+    def find_to_act(self, server_id: str, actor: Actor) -> ServerState:
         """Return the server of an action.
 
         Raises:
@@ -101,7 +117,7 @@ class World:
         with self.lock:
             if not self.known(server_id):
                 raise NotFound(f"Instance {server_id} has no mapping to a cell.")
-            server = self.find(server_id, project_id)
+            server = self.find(server_id, actor.scope)
             if not server.scheduled:
                 raise NotFound(f"Instance {server.id} could not be found.")
             return server
@@ -118,47 +134,32 @@ class World:
             self._settled(server_id.lower())
             return list(reversed(self._actions[server_id.lower()]))
 
-    def stop(self, server_id: str, actor: Actor) -> None:
-        """Begin to power the server off.
+    def act(self, server_id: str, action: str, actor: Actor, delay: float | None = None) -> None:
+        """Begin to stop, start or reboot a server.
+
+        Args:
+            server_id: in any case.
+            action: "stop", "start" or "reboot".
+            actor: who does it.
+            delay: seconds until it is done; None for the usual time of a power-off.
 
         Raises:
             NotFound: no such server for this actor.
-            Conflict: locked, without a host, in another state than active or error, busy, or never launched.
+            Conflict: locked, without a host, in a state that does not admit it, busy, or never launched.
         """
+        vm_states, task_state, vm_state = _ACTIONS[action]
         with self.lock:
-            now = self.clock()
-            server = self._admitted(server_id, actor, "stop", frozenset({"active", "error"}))
-            delay = self.power_off_delay if server.power_off_delay is None else server.power_off_delay
-            if Controller(server.controller) is Controller.REFUSES:
-                delay = 0.0
-            ends_in = server.vm_state if server.power_off_fails else "stopped"
-            due = Due(now + delay, ends_in, actor.request_id, failed=server.power_off_fails)
-            self._begin(server, "stop", "powering-off", actor, due)
-
-    def start(self, server_id: str, actor: Actor, delay: float = 0.0) -> None:
-        """Begin to power the server on, which takes `delay` seconds.
-
-        Raises:
-            NotFound: no such server for this actor.
-            Conflict: as for a stop; only a stopped server can be started.
-        """
-        with self.lock:
-            server = self._admitted(server_id, actor, "start", frozenset({"stopped"}))
-            due = Due(self.clock() + delay, "active", actor.request_id)
-            self._begin(server, "start", "powering-on", actor, due)
-
-    def reboot(self, server_id: str, actor: Actor, delay: float = 0.0) -> None:
-        """Begin to restart the server, which takes `delay` seconds.
-
-        Raises:
-            NotFound: no such server for this actor.
-            Conflict: as for a stop; active, stopped, paused, suspended and error are admitted.
-        """
-        with self.lock:
-            admitted = frozenset({"active", "stopped", "paused", "suspended", "error"})
-            server = self._admitted(server_id, actor, "reboot", admitted)
-            due = Due(self.clock() + delay, "active", actor.request_id)
-            self._begin(server, "reboot", "rebooting", actor, due)
+            now, server, failed = self.clock(), self._admitted(server_id, actor, action, vm_states), False
+            if delay is None:
+                delay = self.power_off_delay
+            if action == "stop":
+                failed = server.power_off_fails
+                vm_state = server.vm_state if failed else vm_state
+                delay = delay if server.power_off_delay is None else server.power_off_delay
+                delay = 0.0 if Controller(server.controller) is Controller.REFUSES else delay
+            due = Due(now + delay, vm_state, actor.request_id, failed)
+            self._servers[server.id] = replace(server, task_state=task_state, updated=now, due=due)
+            self._record(server.id, action, actor, now)
 
     def delete(self, server_id: str, actor: Actor) -> None:
         """Delete the server at once.
@@ -168,19 +169,11 @@ class World:
             Conflict: locked.
         """
         with self.lock:
-            server = self.find(server_id, None if actor.admin else actor.project_id)
+            server = self.find(server_id, actor.scope)
             _check_lock(server, actor)
             now = self.clock()
             self._record(server.id, "delete", actor, now)
-            self._servers[server.id] = replace(
-                server,
-                vm_state="deleted",
-                task_state=None,
-                power_state=0,
-                updated=now,
-                terminated_at=now,
-                due=None,
-            )
+            self.change(server.id, vm_state="deleted", power_state=0, updated=now, terminated_at=now)
 
     def update_metadata(self, server_id: str, actor: Actor, entries: Mapping[str, str]) -> Mapping[str, str]:
         """Set entries of a server's metadata, and return all of it; neither `updated` nor the history shows it.
@@ -190,10 +183,9 @@ class World:
             Conflict: locked, or in a state in which Nova allows no change of metadata.
         """
         with self.lock:
-            server = self._open_to_metadata(server_id, actor, "update metadata")
-            changed = replace(server, metadata={**server.metadata, **entries})
-            self._servers[server.id] = changed
-            return changed.metadata
+            metadata = {**self.find(server_id, actor.scope).metadata, **entries}
+            self._set_metadata(server_id, actor, "update metadata", metadata)
+            return metadata
 
     def delete_metadata(self, server_id: str, actor: Actor, key: str) -> None:
         """Remove one entry of a server's metadata.
@@ -203,20 +195,18 @@ class World:
             Conflict: as for an update.
         """
         with self.lock:
-            server = self.find(server_id, None if actor.admin else actor.project_id)
-            if key not in server.metadata:
+            metadata = dict(self.find(server_id, actor.scope).metadata)
+            if metadata.pop(key, None) is None:
                 raise NotFound("Metadata item was not found")
-            server = self._open_to_metadata(server_id, actor, "delete metadata")
-            left = {name: value for name, value in server.metadata.items() if name != key}
-            self._servers[server.id] = replace(server, metadata=left)
+            self._set_metadata(server_id, actor, "delete metadata", metadata)
 
-    def _open_to_metadata(self, server_id: str, actor: Actor, action: str) -> ServerState:
+    def _set_metadata(self, server_id: str, actor: Actor, action: str, metadata: Mapping[str, str]) -> None:
         # nova/compute/api.py: check_instance_lock, then check_instance_state with no regard to a running operation.
-        server = self.find(server_id, None if actor.admin else actor.project_id)
+        server = self.find(server_id, actor.scope)
         _check_lock(server, actor)
         if server.vm_state not in _OPEN_TO_METADATA:
             raise Conflict(f"Cannot '{action}' instance {server_id} while it is in vm_state {server.vm_state}")
-        return server
+        self._servers[server.id] = replace(server, metadata=metadata)
 
     def change(self, server_id: str, **changes: Any) -> None:
         """Set fields of `ServerState` without an action.
@@ -254,7 +244,7 @@ class World:
 
     def _admitted(self, server_id: str, actor: Actor, action: str, vm_states: frozenset[str]) -> ServerState:
         # The order is upstream's (the decorators in nova/compute/api.py), and decides on the message.
-        server = self.find_to_act(server_id, None if actor.admin else actor.project_id)
+        server = self.find_to_act(server_id, actor)
         _check_lock(server, actor)
         if server.host is None:
             raise Conflict(f"Instance {server.id} is not ready")
@@ -265,11 +255,6 @@ class World:
         if server.launched_at is None:
             raise Conflict(f"Instance {server_id} is in an invalid state for '{action}'")
         return server
-
-    def _begin(self, server: ServerState, action: str, task_state: str, actor: Actor, due: Due) -> None:
-        now = self.clock()
-        self._servers[server.id] = replace(server, task_state=task_state, updated=now, due=due)
-        self._record(server.id, action, actor, now)
 
     def _record(self, server_id: str, action: str, actor: Actor, now: float) -> None:
         ended = now if action in ("create", "delete") else None
@@ -282,9 +267,8 @@ class World:
         if due is None or self.clock() < due.at:
             return server
         power_state = power_state_of(due.vm_state, server.host is not None)
-        left_on = Controller(server.controller).power_state
-        if due.vm_state == "stopped" and left_on is not None:
-            power_state = left_on
+        if due.vm_state == "stopped":
+            power_state = Controller(server.controller).power_state
         settled = replace(
             server, vm_state=due.vm_state, task_state=None, power_state=power_state, updated=due.at, due=None
         )

@@ -5,17 +5,25 @@ Statuses, headers, bodies and wording are those of Keystone 30 (OpenStack 2026.1
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from handler.simulator.calls import CallKind
+from handler.simulator.faults import Fault
 from handler.simulator.identity.catalog import Catalog
-from handler.simulator.identity.model import ApplicationCredential, Denied, Domain, Identity, Project, Token, User
+from handler.simulator.identity.model import ApplicationCredential, Denied, Identity, Project, Token, User
 from handler.simulator.messages import Answer, Headers, Request, phrase
 
-_Found = TypeVar("_Found")
+_Found = TypeVar("_Found", User, Project, ApplicationCredential)
 
-_UNAUTHENTICATED = "The request you have made requires authentication."
+_TOKENS = "/v3/auth/tokens"
+_KINDS = {
+    ("POST", _TOKENS): CallKind.LOGIN,
+    ("DELETE", _TOKENS): CallKind.REVOKE,
+    ("GET", ""): CallKind.VERSION,
+    ("GET", "/v3"): CallKind.VERSION,
+}
 _MALFORMED = (
     "The server could not comply with the request since it is either malformed or otherwise incorrect. "
     "The client is assumed to be in error."
@@ -41,12 +49,25 @@ class Keystone:
             and projects can be listed by name.
     """
 
-    def __init__(self, identity: Identity, catalog: Catalog, *, otc: bool = False) -> None:
+    def __init__(self, identity: Identity, catalog: Catalog, *, otc: bool) -> None:
         self._identity = identity
         self._catalog = catalog
         self._otc = otc
+        self._with_token: dict[tuple[str, str], Callable[[Request, Token], Answer]] = {
+            ("GET", _TOKENS): self._inspect,
+            ("HEAD", _TOKENS): self._inspect,
+            ("DELETE", _TOKENS): self._inspect,
+            ("GET", "/v3/auth/catalog"): self._show_catalog,
+            ("GET", "/v3/auth/projects"): self._list_projects,
+        }
+        if otc:
+            self._with_token["GET", "/v3/projects"] = self._list_projects
 
-    def answer(self, request: Request) -> Answer:
+    def identify(self, request: Request) -> tuple[CallKind, list[str]]:
+        """Return the operation that a request asks for; it is about no server."""
+        return _KINDS.get((request.method, request.path.rstrip("/")), CallKind.OTHER), []
+
+    def answer(self, request: Request, _request_id: str) -> Answer:
         """Carry out a request, and return Keystone's answer."""
         path = request.path.rstrip("/")
         match request.method, path:
@@ -57,36 +78,23 @@ class Keystone:
                 return _reply(200, {"version": _version(request.base_url)})
             case "POST", "/v3/auth/tokens":
                 return self._log_in(request)
-            case (("GET" | "HEAD" | "DELETE"), "/v3/auth/tokens"):
-                return self._inspect(request)
-            case "GET", "/v3/auth/catalog":
-                token = self._identity.check(request.header("X-Auth-Token"))
-                if token is None:
-                    return self.refuse(request, 401)
-                links = {"next": None, "self": f"{request.base_url}/v3/auth/catalog", "previous": None}
-                return _reply(200, {"catalog": self._catalog.entries(token), "links": links})
-            case "GET", "/v3/projects" if self._otc:
-                return self._list_projects(request)
-            case "GET", "/v3/auth/projects":
-                return self._list_projects(request)
-        return _answer(404, _NO_SUCH_PATH, "text/html; charset=utf-8")
+        handler = self._with_token.get((request.method, path))
+        if handler is None:
+            return _answer(404, _NO_SUCH_PATH, "text/html; charset=utf-8")
+        token = self._identity.check(request.header("X-Auth-Token"))
+        return handler(request, token) if token else _error(request, 401)
 
-    def refuse(self, request: Request, status: int, message: str | None = None) -> Answer:
-        """Return an error in Keystone's form; the message is the usual one of the status unless given."""
-        title = phrase(status)
-        text = _UNAUTHENTICATED if status == 401 else f"{title}."
-        error = {"error": {"code": status, "message": message or text, "title": title}}
-        body = json.dumps(error, separators=(",", ":")).encode() + b"\n"
-        challenge = (("WWW-Authenticate", f'Keystone uri="{request.base_url}/v3"'),) if status == 401 else ()
-        return _answer(status, body, "application/json", challenge)
+    def refuse(self, request: Request, _id: str, status: int, message: str | None, _fault: Fault) -> Answer:
+        """Return the error of an injected fault in Keystone's form."""
+        return _error(request, status, message)
 
     def _log_in(self, request: Request) -> Answer:
         try:
             token = self._issue(request)
         except _BadRequest as bad:
-            return self.refuse(request, 400, f"{bad} {_MALFORMED}")
+            return _error(request, 400, f"{bad} {_MALFORMED}")
         except Denied:
-            return self.refuse(request, 401)
+            return _error(request, 401)
         subject = (("X-Subject-Token", token.id),)
         brief = any(name == "nocatalog" for name, _ in request.query)
         return _reply(201, self._document(token, brief), subject, acted=True)
@@ -104,7 +112,10 @@ class Keystone:
         scope = auth.get("scope")
         match methods:
             case ["password"]:
-                user = self._user(_object(_object(identity, "password", "identity"), "user", "password"))
+                given = _object(_object(identity, "password", "identity"), "user", "password")
+                user = self._user(given)
+                if given.get("password") != user.password:
+                    raise Denied
                 return self._identity.issue(user, self._scope(scope, user), ("password",))
             case ["token"]:
                 parent = self._identity.check(_object(identity, "token", "identity").get("id"))
@@ -118,24 +129,14 @@ class Keystone:
         raise Denied
 
     def _user(self, given: Mapping[str, Any]) -> User:
-        user = self._named_user(given)
-        if given.get("password") != user.password:
+        if "id" not in given:
+            self._check_domain(given)
+        return _named(self._identity.users.values(), given)
+
+    def _check_domain(self, given: Mapping[str, Any]) -> None:
+        asked, domain = _object(given, "domain", "user"), self._identity.domain
+        if asked.get("id") != domain.id and asked.get("name") != domain.name:
             raise Denied
-        return user
-
-    def _named_user(self, given: Mapping[str, Any]) -> User:
-        if "id" in given:
-            return _only(user for user in self._identity.users if user.id == given["id"])
-        domain = self._domain(given)
-        return _only(user for user in self._identity.users if (user.name, user.domain) == (given.get("name"), domain))
-
-    def _domain(self, given: Mapping[str, Any]) -> Domain:
-        asked = _object(given, "domain", "user")
-        return _only(
-            domain
-            for domain in self._identity.domains
-            if asked.get("id") == domain.id or asked.get("name") == domain.name
-        )
 
     def _scope(self, scope: object, user: User) -> Project | None:
         if scope is None:
@@ -146,41 +147,38 @@ class Keystone:
             # No user here has a role on a domain or on the system.
             raise Denied
         given = scope["project"]
-        if "id" in given:
-            return _only(project for project in self._identity.projects if project.id == given["id"])
-        domain = user.domain if self._otc and "domain" not in given else self._domain(given)
-        wanted = (given.get("name"), domain)
-        return _only(project for project in self._identity.projects if (project.name, project.domain) == wanted)
+        if "id" not in given and ("domain" in given or not self._otc):
+            self._check_domain(given)
+        return _named(self._identity.projects, given)
 
     def _credential(self, given: Mapping[str, Any]) -> ApplicationCredential:
-        if "id" in given:
-            candidates = [c for c in self._identity.application_credentials if c.id == given["id"]]
-        else:
-            user = self._named_user(_object(given, "user", "application_credential"))
-            name = given.get("name")
-            candidates = [c for c in self._identity.application_credentials if (c.name, c.user.id) == (name, user.id)]
-        return _only(c for c in candidates if c.secret == given.get("secret"))
+        candidates = self._identity.application_credentials
+        if "id" not in given:
+            user = self._user(_object(given, "user", "application_credential"))
+            candidates = [credential for credential in candidates if credential.user is user]
+        credential = _named(candidates, given)
+        if credential.secret != given.get("secret"):
+            raise Denied
+        return credential
 
-    def _inspect(self, request: Request) -> Answer:
-        caller = self._identity.check(request.header("X-Auth-Token"))
-        if caller is None:
-            return self.refuse(request, 401)
+    def _inspect(self, request: Request, caller: Token) -> Answer:
         subject = self._identity.check(request.header("X-Subject-Token"))
         if subject is None:
-            return self.refuse(request, 404, "Failed to validate token")
+            return _error(request, 404, "Failed to validate token")
         if not caller.admin and caller.user.id != subject.user.id:
             verb = "revoke" if request.method == "DELETE" else "validate"
             message = f"You are not authorized to perform the requested action: identity:{verb}_token."
-            return self.refuse(request, 403, message)
+            return _error(request, 403, message)
         if request.method == "DELETE":
             self._identity.revoke(subject.id)
-            return Answer(204, (("Vary", "X-Auth-Token"), _request_id()), acted=True, reason="NO CONTENT")
+            return Answer(204, (("Vary", "X-Auth-Token"), _new_id()), acted=True, reason="NO CONTENT")
         return _reply(200, self._document(subject, brief=False), (("X-Subject-Token", subject.id),))
 
-    def _list_projects(self, request: Request) -> Answer:
-        token = self._identity.check(request.header("X-Auth-Token"))
-        if token is None:
-            return self.refuse(request, 401)
+    def _show_catalog(self, request: Request, token: Token) -> Answer:
+        links = {"next": None, "self": f"{request.base_url}/v3/auth/catalog", "previous": None}
+        return _reply(200, {"catalog": self._catalog.entries(token), "links": links})
+
+    def _list_projects(self, request: Request, token: Token) -> Answer:
         given = dict(request.query)
         projects = [
             {
@@ -200,35 +198,21 @@ class Keystone:
         return _reply(200, {"projects": projects, "links": links})
 
     def _document(self, token: Token, brief: bool) -> dict[str, object]:
-        user = token.user
         document: dict[str, object] = {
             "methods": list(token.methods),
-            "user": {
-                "domain": _named(user.domain),
-                "id": user.id,
-                "name": user.name,
-                "password_expires_at": None,
-            },
+            "user": _described(token.user) | {"password_expires_at": None},
             "audit_ids": list(token.audit_ids),
             "expires_at": _time(token.expires_at),
             "issued_at": _time(token.issued_at),
         }
         if token.project:
-            document["project"] = {
-                "domain": _named(token.project.domain),
-                "id": token.project.id,
-                "name": token.project.name,
-            }
+            document["project"] = _described(token.project)
             document["is_domain"] = False
             document["roles"] = [{"id": self._identity.role_ids[role], "name": role} for role in token.roles]
             if not brief:
                 document["catalog"] = self._catalog.entries(token)
         if credential := token.application_credential:
-            document["application_credential"] = {
-                "id": credential.id,
-                "name": credential.name,
-                "restricted": True,
-            }
+            document["application_credential"] = {"id": credential.id, "name": credential.name, "restricted": True}
         return {"token": document}
 
 
@@ -239,14 +223,18 @@ def _object(parent: object, key: str, where: str) -> Mapping[str, Any]:
     return child
 
 
-def _only(candidates: Iterable[_Found]) -> _Found:
+def _named(candidates: Iterable[_Found], given: Mapping[str, Any]) -> _Found:
+    """Return the candidate that is named by its id, or else by its name."""
+    key = "id" if "id" in given else "name"
     for candidate in candidates:
-        return candidate
+        if getattr(candidate, key) == given.get(key):
+            return candidate
     raise Denied
 
 
-def _named(domain: Domain) -> dict[str, str]:
-    return {"id": domain.id, "name": domain.name}
+def _described(owner: User | Project) -> dict[str, object]:
+    domain = {"id": owner.domain.id, "name": owner.domain.name}
+    return {"domain": domain, "id": owner.id, "name": owner.name}
 
 
 def _time(seconds: float) -> str:
@@ -264,6 +252,16 @@ def _version(base_url: str) -> dict[str, object]:
     }
 
 
+def _error(request: Request, status: int, message: str | None = None) -> Answer:
+    """Return an error; the message is the usual one of the status unless given."""
+    title = phrase(status)
+    usual = "The request you have made requires authentication." if status == 401 else f"{title}."
+    error = {"error": {"code": status, "message": message or usual, "title": title}}
+    body = json.dumps(error, separators=(",", ":")).encode() + b"\n"
+    challenge = (("WWW-Authenticate", f'Keystone uri="{request.base_url}/v3"'),) if status == 401 else ()
+    return _answer(status, body, "application/json", challenge)
+
+
 def _reply(status: int, document: object, extra: Headers = (), acted: bool = False) -> Answer:
     return _answer(status, json.dumps(document).encode(), "application/json", extra, acted)
 
@@ -274,10 +272,10 @@ def _answer(status: int, body: bytes, content_type: str, extra: Headers = (), ac
         ("Content-Length", str(len(body))),
         *extra,
         ("Vary", "X-Auth-Token"),
-        _request_id(),
+        _new_id(),
     )
     return Answer(status, headers, body, acted, reason=phrase(status).upper())
 
 
-def _request_id() -> tuple[str, str]:
+def _new_id() -> tuple[str, str]:
     return "x-openstack-request-id", f"req-{uuid.uuid4()}"

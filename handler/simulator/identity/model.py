@@ -33,7 +33,7 @@ class User:
     name: str
     password: str = field(repr=False)
     domain: Domain
-    default_project: Project | None
+    default_project: Project
     roles: Mapping[str, tuple[str, ...]]
 
 
@@ -98,39 +98,53 @@ class Denied(Exception):
 
 
 class Identity:
-    """Users, projects and tokens.
+    """A domain with three users and three projects, and the tokens that were issued.
+
+    `operator` is a member of the project, `watcher` may only read in it, and `admin` may do everything. Only an
+    administrator can read the project `other-project`.
 
     Args:
         clock: seconds since the epoch.
         token_ttl: seconds for which a new token is valid.
+        project_name: of the project.
+        domain_name: of the domain.
         long_tokens: whether tokens have some kilobytes, as on Open Telekom Cloud.
+        password: of `operator`; None for a random one, as the others have.
     """
 
-    def __init__(self, clock: Callable[[], float], token_ttl: float, *, long_tokens: bool = False) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        token_ttl: float,
+        *,
+        project_name: str,
+        domain_name: str,
+        long_tokens: bool,
+        password: str | None,
+    ) -> None:
         self.clock = clock
-        self.token_ttl = token_ttl
-        self.domains: list[Domain] = []
-        self.projects: list[Project] = []
-        self.users: list[User] = []
-        self.application_credentials: list[ApplicationCredential] = []
+        self.domain = Domain(uuid.uuid4().hex, domain_name)
+        names = (project_name, "other-project", "admin")
+        self.projects = tuple(Project(uuid.uuid4().hex, name, self.domain) for name in names)
+        self.project, self.other, own = self.projects
         self.role_ids = {name: uuid.uuid4().hex for name in ("reader", "member", "manager", "admin")}
+        every_role = tuple(self.role_ids)
+        self.users = {
+            "operator": self._user("operator", self.project, {self.project.id: ("reader", "member")}, password),
+            "watcher": self._user("watcher", self.project, {self.project.id: ("reader",)}),
+            "admin": self._user("admin", own, {self.project.id: every_role, own.id: every_role}),
+        }
+        self.application_credentials: list[ApplicationCredential] = []
+        self._token_ttl = token_ttl
         self._long_tokens = long_tokens
         self._tokens: dict[str, Token] = {}
         self._revoked: set[str] = set()
         self._lock = threading.Lock()
 
-    def add_user(
-        self,
-        name: str,
-        domain: Domain,
-        default: Project | None,
-        roles: Mapping[str, tuple[str, ...]],
-        password: str | None = None,
+    def _user(
+        self, name: str, default: Project, roles: Mapping[str, tuple[str, ...]], password: str | None = None
     ) -> User:
-        """Add a user, with a random password unless one is given, who holds `roles` (by project id)."""
-        user = User(uuid.uuid4().hex, name, password or secrets.token_urlsafe(16), domain, default, roles)
-        self.users.append(user)
-        return user
+        return User(uuid.uuid4().hex, name, password or secrets.token_urlsafe(16), self.domain, default, roles)
 
     def issue(
         self,
@@ -165,7 +179,7 @@ class Identity:
             roles=roles,
             methods=methods,
             issued_at=now,
-            expires_at=parent.expires_at if parent else now + self.token_ttl,
+            expires_at=parent.expires_at if parent else now + self._token_ttl,
             audit_ids=(secrets.token_urlsafe(16), *(parent.audit_ids[:1] if parent else ())),
             application_credential=credential,
         )

@@ -270,11 +270,11 @@ class Environment:
             "rebuilt": state.task_state == "rebuilding",
         }
         effects: Mapping[str, Callable[[], None]] = {
-            "start": lambda: world.start(server_id, user),
-            "start-slowly": lambda: world.start(server_id, user, 40.0),
-            "stop": lambda: world.stop(server_id, user),
-            "reboot": lambda: world.reboot(server_id, user),
-            "reboot-slowly": lambda: world.reboot(server_id, user, 8.0),
+            "start": lambda: world.act(server_id, "start", user, 0.0),
+            "start-slowly": lambda: world.act(server_id, "start", user, 40.0),
+            "stop": lambda: world.act(server_id, "stop", user),
+            "reboot": lambda: world.act(server_id, "reboot", user, 0.0),
+            "reboot-slowly": lambda: world.act(server_id, "reboot", user, 8.0),
             "lock": lambda: world.change(server_id, locked=True),
             "unlock": lambda: world.change(server_id, locked=False),
             # Nova keeps tags in a table of their own: a new one does not show in `updated`.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from handler.simulator import BatchPolicy, BmsBehavior, CallKind, Cut, Fault, JobChildren
-from handler.simulator.bms.replies import error_body
+from handler.simulator.bms.views import error_body
 from tests.harness.prove import invariants
 from tests.harness.prove.broker import MAX_DELIVERIES, Broker, Copy
 from tests.harness.prove.clock import Clock

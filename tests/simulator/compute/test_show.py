@@ -320,24 +320,6 @@ def test_a_record_in_detail_has_events_from_2_51_on(cloud: Simulator, ask: Ask, 
     assert {"traceback", "host", "details"} < set(admin["events"][0])
 
 
-def test_records_come_in_pages_from_2_58_on(cloud: Simulator, ask: Ask, stop: Ask, clock: FakeClock) -> None:
-    """By request id; before that version the parameters have no effect."""
-    server_id = cloud.add_server()
-    stop(server_id)
-    clock.advance(10)
-    cloud.start_server(server_id)
-    assert len(records(ask, server_id, "2.57", "?limit=1").json()["instanceActions"]) == 3
-    page = records(ask, server_id, "2.58", "?limit=2").json()
-    assert [entry["action"] for entry in page["instanceActions"]] == ["start", "stop"]
-    (link,) = page["links"]
-    rest = ask("GET", link["href"].removeprefix(cloud.url), OpenStack_API_Version="compute 2.58").json()
-    assert [entry["action"] for entry in rest["instanceActions"]] == ["create"]
-    assert "links" not in rest
-    since = records(ask, server_id, "2.58", "?changes-since=2025-06-15T15:06:45Z").json()
-    assert [entry["action"] for entry in since["instanceActions"]] == ["start"]
-    assert records(ask, server_id, "2.58", "?marker=req-none").message == "marker [req-none] not found"
-
-
 def test_a_record_that_is_not_there_is_not_found(cloud: Simulator, ask: Ask) -> None:
     """Neither an unknown one nor one of an unknown server."""
     server_id = cloud.add_server()
