@@ -39,14 +39,13 @@ class Call:
         kind: the requested operation; `stop` means that its body had an `os-stop`.
         method: in upper case.
         path: path and query as sent.
-        server_id: of the server it is about, in the cloud's spelling; None if about none, or about several.
         status: of the answer; None if there was none (yet, or because the connection was closed).
         at: when it was received, in seconds since the epoch on the cloud's clock.
         acted: whether the cloud carried it out, whatever the answer.
         headers: as sent, names in lower case, without tokens and signatures.
         body: as sent, empty for a login.
         api: that it was sent to.
-        server_ids: all servers it is about, in the order in which they are named.
+        server_ids: all servers it is about, in the cloud's spelling and in the order in which they are named.
         acted_on: those of them for which the cloud carried it out.
         access_key: the id of the key in the signature; None without one.
     """
@@ -54,7 +53,6 @@ class Call:
     kind: CallKind
     method: str
     path: str
-    server_id: str | None
     status: int | None
     at: float
     acted: bool = False
@@ -64,6 +62,11 @@ class Call:
     server_ids: tuple[str, ...] = ()
     acted_on: tuple[str, ...] = ()
     access_key: str | None = None
+
+    @property
+    def server_id(self) -> str | None:
+        """The id of the server it is about; None if it is about none, or about several."""
+        return self.server_ids[0] if len(self.server_ids) == 1 else None
 
 
 class CallLog:

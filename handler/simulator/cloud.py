@@ -3,6 +3,7 @@
 `server.py` serves it over HTTP; the clock is an argument.
 """
 
+import contextlib
 import re
 import time
 import uuid
@@ -97,14 +98,12 @@ class Cloud:
             arrived: when its first line was received, on `time.monotonic`; None for now. The latency counts from then.
         """
         arrived = time.monotonic() if arrived is None else arrived
-        api, server_ids = self._api_of(request), self.servers_of(request)
-        kind, server_id = self.classify(request)
+        api, kind, server_ids = self.classify(request)
         signed = Authorization.of(request)
         call = Call(
             kind=kind,
             method=request.method,
             path=request.target,
-            server_id=server_id,
             status=None,
             at=self.world.clock(),
             headers={k.lower(): v for k, v in request.headers if k.lower() not in _SECRET_HEADERS},
@@ -119,7 +118,7 @@ class Cloud:
             if self._pause(fault.delay):
                 return Delivery(None)
             arrived += fault.delay
-        answer = self._answer(request, api, server_ids, fault)
+        answer = self._answer(request, call, fault)
         if answer and answer.acted:
             call = replace(call, acted=True, acted_on=server_ids if api is Api.NOVA else answer.acted_on)
         self.calls.end(place, call)
@@ -133,49 +132,47 @@ class Cloud:
             answer = replace(answer, headers=(*answer.headers, ("Date", formatdate(self.world.clock(), usegmt=True))))
         return Delivery(answer, bool(fault and fault.cut is Cut.MIDWAY), fault.slow_body if fault else 0.0)
 
-    def classify(self, request: Request) -> tuple[CallKind, str | None]:
-        """Return the kind of a request, and the id of the server it is about in the cloud's spelling.
+    def classify(self, request: Request) -> tuple[Api, CallKind, tuple[str, ...]]:
+        """Return the API and the kind of a request, and the ids of all servers that it is about.
 
-        The id is None if it is about none, and also if it is about several: see `servers_of`.
+        They are in the cloud's spelling and the caller's order.
         """
-        server_ids = self.servers_of(request)
-        kind, _ = self._services[self._api_of(request)].identify(request)
-        return kind, server_ids[0] if len(server_ids) == 1 else None
-
-    def servers_of(self, request: Request) -> tuple[str, ...]:
-        """Return the ids of all servers that a request is about, in the cloud's spelling and the caller's order."""
-        _, asked = self._services[self._api_of(request)].identify(request)
-        return tuple(server_id.lower() if self.world.known(server_id) else server_id for server_id in asked)
-
-    def _api_of(self, request: Request) -> Api:
+        api = Api.KEYSTONE
         # In a cloud without SMN its paths are those of the old Nova.
         if Api.SMN in self._services and is_smn(request.path):
-            return Api.SMN
-        if base_of(request.path):
-            return Api.NOVA
-        return Api.BMS if Api.BMS in self._services and is_bms(request.path) else Api.KEYSTONE
+            api = Api.SMN
+        elif base_of(request.path):
+            api = Api.NOVA
+        elif Api.BMS in self._services and is_bms(request.path):
+            api = Api.BMS
+        kind, asked = self._services[api].identify(request)
+        return api, kind, tuple(id_.lower() if self.world.known(id_) else id_ for id_ in asked)
 
     def _pause(self, seconds: float) -> bool:
         return seconds > 0 and self._wait(seconds)
 
-    def _answer(self, request: Request, api: Api, server_ids: tuple[str, ...], fault: Fault | None) -> Answer | None:
+    def _answer(self, request: Request, call: Call, fault: Fault | None) -> Answer | None:
         """Carry out a request and return the answer; None if the connection is closed before that."""
         request_id = f"req-{uuid.uuid4()}"
         if fault is None:
-            return self._admit(request, api, request_id)
+            return self._admit(request, call.api, request_id)
         if fault.cut is Cut.BEFORE:
             return None
         if fault.expire_token:
             self.identity.revoke(request.header("X-Auth-Token") or "")
         if fault.rival:
-            for server_id in server_ids:
+            for server_id in call.server_ids:
                 self._stop_by_another_user(server_id)
         extra = tuple((name, value.replace("{request_id}", request_id)) for name, value in fault.headers.items())
         if fault.status is None:
-            answer = self._admit(request, api, request_id)
+            answer = self._admit(request, call.api, request_id)
             return replace(answer, headers=answer.headers + extra)
-        done = self._admit(request, api, request_id) if fault.act else Answer(fault.status)
-        answer = self._refusal(request, api, request_id, server_ids, fault, fault.status)
+        done = self._admit(request, call.api, request_id) if fault.act else Answer(fault.status)
+        if fault.body is not None or fault.status < 400:
+            answer = _with_body(fault, fault.status, request_id)
+        else:
+            message = fault.message.replace("{id}", ", ".join(call.server_ids)) if fault.message else None
+            answer = self._services[call.api].refuse(request, request_id, fault.status, message, fault)
         return replace(answer, headers=answer.headers + extra, acted=done.acted, acted_on=done.acted_on)
 
     def _admit(self, request: Request, api: Api, request_id: str) -> Answer:
@@ -206,20 +203,13 @@ class Cloud:
                 return project
         raise Denied
 
-    def _refusal(
-        self, request: Request, api: Api, request_id: str, server_ids: tuple[str, ...], fault: Fault, status: int
-    ) -> Answer:
-        if fault.body is not None or status < 400:
-            text = fault.body.replace("{request_id}", request_id) if isinstance(fault.body, str) else fault.body
-            body = text.encode() if isinstance(text, str) else text or b""
-            kind = fault.content_type or ("text/html" if body else "application/json")
-            return Answer(status, (("Content-Length", str(len(body))), ("Content-Type", kind)), body)
-        message = fault.message.replace("{id}", ", ".join(server_ids)) if fault.message else None
-        return self._services[api].refuse(request, request_id, status, message, fault)
-
     def _stop_by_another_user(self, server_id: str) -> None:
-        rival = Actor("another-user", "", f"req-{uuid.uuid4()}", admin=True)
-        try:
-            self.world.act(server_id, "stop", rival)
-        except Refusal:
-            return
+        with contextlib.suppress(Refusal):
+            self.world.act(server_id, "stop", Actor("another-user", "", f"req-{uuid.uuid4()}", admin=True))
+
+
+def _with_body(fault: Fault, status: int, request_id: str) -> Answer:
+    text = fault.body or b""
+    body = text.replace("{request_id}", request_id).encode() if isinstance(text, str) else text
+    kind = fault.content_type or ("text/html" if body else "application/json")
+    return Answer(status, (("Content-Length", str(len(body))), ("Content-Type", kind)), body)

@@ -10,11 +10,14 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from handler.simulator import gateway
 from handler.simulator.bms import views
 from handler.simulator.calls import Api, CallKind
+
+_JSON = "application/json"
+_REQUEST_ID = {"X-Request-Id": "{request_id}"}
 
 
 class Cut(StrEnum):
@@ -47,6 +50,8 @@ class ConflictKind(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """A fault of calls of one kind. All times are in seconds.
+
+    The class methods make the usual ones; all of them accept further fields by name.
 
     Args:
         on: which calls.
@@ -90,16 +95,10 @@ class Fault:
     bms_code: str | None = None
 
     @classmethod
-    def conflict(cls, kind: ConflictKind, server_id: str | None = None, times: int | None = 1) -> Self:
+    def conflict(cls, kind: ConflictKind, server_id: str | None = None, **others: Any) -> Self:
         """Answer a stop with 409 and Nova's message, or the BMS API's code, in any state of the server."""
-        return cls(
-            on=CallKind.STOP,
-            server_id=server_id,
-            times=times,
-            status=409,
-            message=kind.value,
-            bms_code=kind.bms_code,
-        )
+        code = kind.bms_code
+        return cls(on=CallKind.STOP, server_id=server_id, status=409, message=kind.value, bms_code=code, **others)
 
     @classmethod
     def bms(
@@ -109,27 +108,15 @@ class Fault:
         status: int = 400,
         *,
         message: str | None = None,
-        server_id: str | None = None,
-        times: int | None = 1,
         flat: bool = False,
-        act: bool = False,
+        **others: Any,
     ) -> Self:
         """Answer a call to the BMS API with an error of its form.
 
         If `flat`, code and message are at the top of the body, and not in an `error` object.
         """
         body = views.error_body(code, message, flat=flat)
-        return cls(
-            on=on,
-            api=Api.BMS,
-            server_id=server_id,
-            times=times,
-            status=status,
-            headers={"X-Request-Id": "{request_id}"},
-            body=body,
-            content_type="application/json",
-            act=act,
-        )
+        return cls(on=on, api=Api.BMS, status=status, headers=_REQUEST_ID, body=body, content_type=_JSON, **others)
 
     @classmethod
     def gateway_code(
@@ -140,61 +127,44 @@ class Fault:
         *,
         message: str | None = None,
         retry_after: int | str | None = None,
-        server_id: str | None = None,
-        times: int | None = 1,
-        act: bool = False,
+        **others: Any,
     ) -> Self:
         """Answer with an error of the API gateway in front of Open Telekom Cloud's APIs.
 
         The code is one such as APIG.0308, or IAM.0012 of the identity service, which answers in the same form.
         `retry_after` is the header of that name: seconds, or a date.
         """
-        headers = {"X-Request-Id": "{request_id}"}
-        if retry_after is not None:
-            headers["Retry-After"] = str(retry_after)
-        return cls(
-            on=on,
-            server_id=server_id,
-            times=times,
-            status=status,
-            headers=headers,
-            body=gateway.body_of(code, message, "{request_id}"),
-            content_type="application/json",
-            act=act,
-        )
+        headers = {**_REQUEST_ID, **_retry_after(retry_after)}
+        body = gateway.body_of(code, message, "{request_id}")
+        return cls(on=on, status=status, headers=headers, body=body, content_type=_JSON, **others)
 
     @classmethod
-    def throttled(cls, on: CallKind, retry_after: int | str | None = None, times: int | None = 1) -> Self:
+    def throttled(cls, on: CallKind, retry_after: int | str | None = None, **others: Any) -> Self:
         """Answer 429, with `Retry-After` (seconds, or a date) if given."""
-        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
         message = "This request was rate-limited."
-        return cls(on=on, times=times, status=429, headers=headers, message=message)
+        return cls(on=on, status=429, headers=_retry_after(retry_after), message=message, **others)
 
     @classmethod
-    def gateway(cls, on: CallKind, status: int = 502, times: int | None = 1, act: bool = False) -> Self:
-        """Answer with the HTML page of a proxy in front of the cloud, which acts nevertheless if `act`."""
-        title = {
-            502: "502 Bad Gateway",
-            503: "503 Service Temporarily Unavailable",
-            504: "504 Gateway Time-out",
-        }
-        heading = title.get(status, str(status))
+    def gateway(cls, on: CallKind, status: int = 502, **others: Any) -> Self:
+        """Answer with the HTML page of a proxy in front of the cloud."""
+        title = {502: "Bad Gateway", 503: "Service Temporarily Unavailable", 504: "Gateway Time-out"}
+        heading = f"{status} {title.get(status, '')}".strip()
         page = (
             f"<html>\r\n<head><title>{heading}</title></head>\r\n<body>\r\n<center><h1>{heading}</h1></center>\r\n"
             "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
         )
-        return cls(on=on, times=times, status=status, body=page, content_type="text/html", act=act)
+        return cls(on=on, status=status, body=page, content_type="text/html", **others)
 
     @classmethod
-    def two_stops_at_once(cls, server_id: str | None = None, times: int | None = 1) -> Self:
+    def two_stops_at_once(cls, server_id: str | None = None, **others: Any) -> Self:
         """Answer a stop with 500, as Nova does if it has accepted another one at the same moment."""
         message = (
             "Unexpected API Error. Please contact the administrator\n<class 'nova.exception.UnexpectedTaskStateError'>"
         )
-        return cls(on=CallKind.STOP, server_id=server_id, times=times, status=500, message=message, rival=True)
+        return cls(on=CallKind.STOP, server_id=server_id, status=500, message=message, rival=True, **others)
 
     @classmethod
-    def keystone_down(cls, on: CallKind, times: int | None = 1) -> Self:
+    def keystone_down(cls, on: CallKind, **others: Any) -> Self:
         """Answer 503 in plain text, as Nova does while it cannot reach Keystone to check a token."""
         page = (
             "503 Service Unavailable\n\n"
@@ -203,22 +173,26 @@ class Fault:
         )
         ids = {"x-openstack-request-id": "{request_id}", "x-compute-request-id": "{request_id}"}
         kind = "text/plain; charset=UTF-8"
-        return cls(on=on, times=times, status=503, headers=ids, body=page, content_type=kind)
+        return cls(on=on, status=503, headers=ids, body=page, content_type=kind, **others)
 
     @classmethod
-    def token_expired(cls, on: CallKind, times: int | None = 1) -> Self:
+    def token_expired(cls, on: CallKind, **others: Any) -> Self:
         """Expire the token of the call."""
-        return cls(on=on, times=times, expire_token=True)
+        return cls(on=on, expire_token=True, **others)
 
     @classmethod
-    def cut_before(cls, on: CallKind, server_id: str | None = None, times: int | None = 1) -> Self:
+    def cut_before(cls, on: CallKind, server_id: str | None = None, **others: Any) -> Self:
         """Close the connection before the cloud acts."""
-        return cls(on=on, server_id=server_id, times=times, cut=Cut.BEFORE)
+        return cls(on=on, server_id=server_id, cut=Cut.BEFORE, **others)
 
     @classmethod
-    def cut_after(cls, on: CallKind, server_id: str | None = None, times: int | None = 1) -> Self:
+    def cut_after(cls, on: CallKind, server_id: str | None = None, **others: Any) -> Self:
         """Act, and close the connection without an answer."""
-        return cls(on=on, server_id=server_id, times=times, cut=Cut.AFTER)
+        return cls(on=on, server_id=server_id, cut=Cut.AFTER, **others)
+
+
+def _retry_after(value: int | str | None) -> dict[str, str]:
+    return {} if value is None else {"Retry-After": str(value)}
 
 
 @dataclass(slots=True, eq=False)

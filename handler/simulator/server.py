@@ -5,99 +5,64 @@
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
-from socketserver import BaseServer
-from typing import cast
+from socketserver import ThreadingTCPServer
+from typing import Any
 
 from handler.simulator.cloud import Cloud, Delivery
 from handler.simulator.messages import Answer, Request
 
 
-class Server:
-    """Serves the cloud on a port.
+class Server(ThreadingTCPServer):
+    """Serves the cloud on a port as long as it is not stopped.
 
     Args:
         cloud: answers the requests.
         host: the address to listen on.
-        port: 0 for a free one, which is used again after a `stop`.
+        port: 0 for a free one.
         stopping: set while the server shuts down; everything that waits must wait on it.
+
+    Raises:
+        OSError: the port is taken.
     """
 
+    allow_reuse_address = True
+    request_queue_size = 256
+
     def __init__(self, cloud: Cloud, host: str, port: int, stopping: threading.Event) -> None:
+        super().__init__((host, port), _Connection)
         self.cloud = cloud
-        self.host = host
-        self.port = port
         self.stopping = stopping
-        self._listener: socket.socket | None = None
-        self._acceptor: threading.Thread | None = None
-        self._connections: dict[socket.socket, threading.Thread] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        """Scheme, host and port, without a slash at the end."""
-        return f"http://{self.host}:{self.port}"
-
-    def start(self) -> None:
-        """Listen and serve.
-
-        Raises:
-            OSError: the port is taken.
-            RuntimeError: it listens already.
-        """
-        if self._listener:
-            raise RuntimeError("the simulator runs already")
-        self.stopping.clear()
-        self._listener = socket.create_server((self.host, self.port), backlog=256)
-        self.port = self._listener.getsockname()[1]
-        self._acceptor = threading.Thread(target=self._accept, args=(self._listener,), name="simulator", daemon=True)
-        self._acceptor.start()
+        self._connections: set[socket.socket] = set()
+        stopping.clear()
+        threading.Thread(target=self.serve_forever, args=(0.01,), name="simulator", daemon=True).start()
 
     def stop(self) -> None:
-        """Close the port and every connection, and wait for all threads; no error if not started."""
-        if self._listener is None or self._acceptor is None:
-            return
+        """Close the port and every connection, and wait for all threads."""
         self.stopping.set()
-        # Closing a listening socket does not wake the thread that waits on it on every platform; a connection does.
-        with contextlib.suppress(OSError):
-            socket.create_connection((self.host, self.port), timeout=1).close()
-        self._acceptor.join()
-        self._listener.close()
-        self._listener = self._acceptor = None
-        with self._lock:
-            threads = list(self._connections.values())
-            for connection in self._connections:
-                _shut(connection)
-        for thread in threads:
-            thread.join()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while not self.stopping.is_set():
-            try:
-                connection, address = listener.accept()
-            except OSError:
-                # Out of file descriptors, or the client has disconnected: neither ends the server.
-                self.stopping.wait(0.01)
-                continue
-            thread = threading.Thread(
-                target=self._serve, args=(connection, address), name=f"simulator-{address[1]}", daemon=True
-            )
-            with self._lock:
-                self._connections[connection] = thread
-            thread.start()
-
-    def _serve(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        try:
-            # A client that disconnects is expected with several faults, and not an error here.
+        self.shutdown()
+        for connection in list(self._connections):
             with contextlib.suppress(OSError):
-                _Connection(connection, address, self)
-        finally:
-            with self._lock:
-                del self._connections[connection]
-                _shut(connection)
-                connection.close()
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+        """Ignore a client that disconnects, which is expected with several faults."""
+        if not isinstance(sys.exception(), OSError):
+            raise
 
 
 class _Connection(BaseHTTPRequestHandler):
@@ -107,12 +72,7 @@ class _Connection(BaseHTTPRequestHandler):
     server_version = "bms-autostop-simulator"
     sys_version = ""
     disable_nagle_algorithm = True
-
-    def __init__(self, connection: socket.socket, address: tuple[str, int], carrier: Server) -> None:
-        self.carrier = carrier
-        self.arrived = 0.0
-        # The base class only stores its server.
-        super().__init__(connection, address, cast(BaseServer, carrier))
+    server: Server
 
     def parse_request(self) -> bool:
         """Record when the request line was received, and read the headers."""
@@ -130,15 +90,16 @@ class _Connection(BaseHTTPRequestHandler):
         if len(body) < int(length):
             self.close_connection = True
             return
+        host = self.headers.get("Host") or ":".join(map(str, self.server.server_address[:2]))
         request = Request(
             method=self.command,
             target=self.path,
             headers=tuple(self.headers.items()),
             body=body,
-            base_url=f"http://{self.headers.get('Host') or f'{self.carrier.host}:{self.carrier.port}'}",
+            base_url=f"http://{host}",
         )
-        delivery = self.carrier.cloud.handle(request, self.arrived)
-        if delivery.answer is None or self.carrier.stopping.is_set():
+        delivery = self.server.cloud.handle(request, self.arrived)
+        if delivery.answer is None or self.server.stopping.is_set():
             self.close_connection = True
             return
         self._send(delivery, delivery.answer)
@@ -158,7 +119,7 @@ class _Connection(BaseHTTPRequestHandler):
             return
         self.wfile.write(head)
         for byte in body:
-            if self.carrier.stopping.wait(delivery.drip):
+            if self.server.stopping.wait(delivery.drip):
                 self.close_connection = True
                 return
             self.wfile.write(bytes((byte,)))
@@ -166,17 +127,8 @@ class _Connection(BaseHTTPRequestHandler):
     def _head(self, answer: Answer) -> bytes:
         lines = [f"HTTP/1.1 {answer.status} {answer.phrase}"]
         lines += [f"{name}: {value}" for name, value in answer.headers]
-        lines.append(f"Server: {self.version_string()}")
+        lines.append(f"Server: {self.server_version}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-    def version_string(self) -> str:
-        """Return the value of the `Server` header."""
-        return self.server_version
 
     def log_message(self, format: str, *args: object) -> None:
         """Log nothing, since calls are recorded."""
-
-
-def _shut(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)

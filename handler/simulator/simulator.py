@@ -126,7 +126,8 @@ class Simulator:
         self._cloud = Cloud(
             self._world, self._identity, self._catalog, self._keys, services, latency=latency, wait=stopping.wait
         )
-        self._server = Server(self._cloud, host, port, stopping)
+        self._host, self._port, self._stopping = host, port, stopping
+        self._server: Server | None = None
 
     @classmethod
     def otc(cls, **options: Any) -> Self:
@@ -154,12 +155,17 @@ class Simulator:
             OSError: the port is taken.
             RuntimeError: it runs already.
         """
-        self._server.start()
+        if self._server:
+            raise RuntimeError("the simulator runs already")
+        self._server = Server(self._cloud, self._host, self._port, self._stopping)
+        self._port = self._server.server_address[1]
         self._catalog.base_url = self.url
 
     def stop(self) -> None:
         """Close the port and every connection, also one with a request; no error if not started."""
-        self._server.stop()
+        if self._server:
+            self._server.stop()
+            self._server = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -173,7 +179,7 @@ class Simulator:
     @property
     def url(self) -> str:
         """Scheme, host and port, without a slash at the end; Nova's API is below `/v2.1`."""
-        return self._server.url
+        return f"http://{self._host}:{self._port}"
 
     @property
     def auth_url(self) -> str:

@@ -30,6 +30,14 @@ def dial(cloud: Simulator, timeout: float = 5) -> Any:
     return socket.create_connection((where.hostname, where.port), timeout=timeout)
 
 
+def is_closed(connection: Any) -> bool:
+    """Return whether the cloud has closed a connection, which may not have been accepted before."""
+    try:
+        return bool(connection.recv(1) == b"")
+    except ConnectionResetError:
+        return True
+
+
 def test_a_connection_serves_one_request_after_the_other(cloud: Simulator) -> None:
     """Also after an error, a body and no body."""
     where = urlsplit(cloud.url)
@@ -124,7 +132,7 @@ def test_after_a_stop_nothing_answers_and_nothing_is_left(clock: FakeClock) -> N
     cloud.stop()
     cloud.stop()
     with closing(idle):
-        assert idle.recv(1) == b""
+        assert is_closed(idle)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]
     with pytest.raises(ConnectionRefusedError):
         dial(cloud)
@@ -179,7 +187,7 @@ def test_a_request_that_never_ends_does_not_hold_up_a_stop(clock: FakeClock) -> 
     with cloud, dial(cloud) as line:
         line.sendall(b"POST /v3/auth/tokens HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
         cloud.stop()
-        assert line.recv(1) == b""
+        assert is_closed(line)
     assert cloud.calls == []
 
 

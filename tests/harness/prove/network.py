@@ -114,7 +114,7 @@ class CloudClient(http_client.HttpClient):
         """Carry one request there and its answer back."""
         began = self._clock.monotonic()
         request = _request(method, url, headers, body)
-        (kind, server_id), ids = self._cloud.classify(request), self._cloud.servers_of(request)
+        _api, kind, ids = self._cloud.classify(request)
         command = scheduler.current().command
         self._recorder.called(command, kind)
         if kind is CallKind.STOP:
@@ -131,8 +131,8 @@ class CloudClient(http_client.HttpClient):
             self.delayed.append((self._clock.monotonic() + timeout + planned.seconds, request, command))
             raise self._timed_out(command, kind, ids, url, timeout)
         sent = request
-        if fault is NetworkFault.OTHER_SERVER and server_id is not None:
-            sent = replace(request, target=self._other(request.target, server_id))
+        if fault is NetworkFault.OTHER_SERVER and len(ids) == 1:
+            sent = replace(request, target=self._other(request.target, ids[0]))
         delivery = self._handled(command, kind, ids, sent)
         if fault is NetworkFault.NO_ANSWER:
             raise self._timed_out(command, kind, ids, url, timeout)
