@@ -1,4 +1,4 @@
-"""What all tests of the simulator share: a cloud whose clock the test holds, and a bare HTTP caller."""
+"""A simulated cloud with a clock that the test sets, and an HTTP client that shows answers as they are."""
 
 import http.client
 import json
@@ -15,9 +15,16 @@ from tests.support.clock import FakeClock
 NOON = 1_750_000_000.0
 
 
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+NOVA_IDS = ["x-openstack-request-id", "x-compute-request-id"]
+NOVA_VERSION = ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version", "Vary", "Vary"]
+NOVA_ANSWER = ["Content-Length", "Content-Type", *NOVA_VERSION, *NOVA_IDS]
+NOVA_ERROR = [*NOVA_VERSION, "Content-Type", "Content-Length", *NOVA_IDS]
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as it came off the wire, with its headers in order and not folded."""
+    """An answer with its headers in order and not folded."""
 
     status: int
     reason: str
@@ -37,9 +44,22 @@ class Reply:
 
     @property
     def message(self) -> str:
-        """The message inside an error body of Nova or Keystone."""
+        """The message inside an error body of Nova, Keystone or the BMS API."""
         (error,) = self.json().values()
         return str(error["message"])
+
+    @property
+    def refusal(self) -> tuple[int, str, str]:
+        """The status, the name and the message of an error of Nova, which must have its headers."""
+        ((name, error),) = self.json().items()
+        assert (self.names, error["code"]) == (NOVA_ERROR, self.status)
+        return self.status, name, error["message"]
+
+    @property
+    def code(self) -> tuple[int, str]:
+        """The status, and the code of an error of the gateway or of an API behind it."""
+        body = self.json()
+        return self.status, body.get("error_code") or body.get("error", body)["code"]
 
 
 Ask = Callable[..., Reply]

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from handler.simulator import CallKind, ComputePath, Simulator
-from tests.simulator.conftest import Ask
+from tests.simulator.conftest import Ask, Reply
 from tests.support.clock import FakeClock
 
 TOKENS = "/v3/auth/tokens"
-HEADERS = ["Content-Type", "Content-Length", "X-Subject-Token", "Vary", "x-openstack-request-id"]
 MALFORMED = (
     "The server could not comply with the request since it is either malformed or otherwise incorrect. "
     "The client is assumed to be in error."
@@ -38,32 +37,45 @@ def password_login(
     return {"auth": auth}
 
 
-def test_a_password_login_gives_a_token_for_the_project(cloud: Simulator, ask: Ask) -> None:
+@pytest.fixture
+def log_in(ask: Ask, cloud: Simulator) -> Ask:
+    """Log in with a method and its argument, or with the password and what is given otherwise."""
+
+    def send(method: str = "", given: Any = None, *, path: str = TOKENS, **more: Any) -> Reply:
+        if not method:
+            return ask("POST", path, password_login(cloud, **more), token=None)
+        return ask("POST", path, {"auth": {"identity": {"methods": [method], method: given}, **more}}, token=None)
+
+    return send
+
+
+def test_a_password_login_gives_a_token_for_the_project(cloud: Simulator, ask: Ask, log_in: Ask) -> None:
     """The token is in the header; the body shows user, project, roles, times and catalogue."""
-    answer = ask("POST", TOKENS, password_login(cloud), token=None)
-    assert (answer.status, answer.reason, answer.names) == (201, "CREATED", HEADERS)
+    answer = log_in()
+    assert (answer.status, answer.reason) == (201, "CREATED")
+    assert answer.names == ["Content-Type", "Content-Length", "X-Subject-Token", "Vary", "x-openstack-request-id"]
     token = answer.json()["token"]
     assert list(token) == [
         "methods", "user", "audit_ids", "expires_at", "issued_at", "project", "is_domain", "roles", "catalog",
     ]  # fmt: skip
-    assert token["methods"] == ["password"]
-    assert token["user"]["name"] == "operator"
+    assert (token["methods"], token["user"]["name"]) == (["password"], "operator")
     assert token["project"]["id"] == cloud.project_id
     assert [role["name"] for role in token["roles"]] == ["reader", "member"]
     assert token["issued_at"] == "2025-06-15T15:06:40.000000Z"
     assert token["expires_at"] == "2025-06-15T16:06:40.000000Z"
     assert ask("GET", "/v2.1/servers", token=answer.header("X-Subject-Token")).status == 200
+    assert log_in().header("X-Subject-Token") != answer.header("X-Subject-Token")
+    assert Simulator().environ()["OS_PASSWORD"] != cloud.environ()["OS_PASSWORD"]
 
 
-def test_the_catalogue_has_compute_among_others(cloud: Simulator, ask: Ask) -> None:
+def test_the_catalogue_has_compute_among_others(cloud: Simulator, log_in: Ask) -> None:
     """Compute comes as public and internal, without the project in its URL."""
-    catalog = ask("POST", TOKENS, password_login(cloud), token=None).json()["token"]["catalog"]
+    catalog = log_in().json()["token"]["catalog"]
     assert [service["type"] for service in catalog] == ["compute", "network", "image", "identity"]
     compute = catalog[0]
     assert compute["name"] == "nova"
     assert [(e["interface"], e["region_id"], e["region"], e["url"]) for e in compute["endpoints"]] == [
-        ("public", "RegionOne", "RegionOne", f"{cloud.url}/v2.1"),
-        ("internal", "RegionOne", "RegionOne", f"{cloud.url}/v2.1"),
+        (interface, "RegionOne", "RegionOne", f"{cloud.url}/v2.1") for interface in ("public", "internal")
     ]
 
 
@@ -75,67 +87,63 @@ def test_the_catalogue_has_compute_among_others(cloud: Simulator, ask: Ask) -> N
         (ComputePath.PREFIXED, "/compute/v2.1"),
     ],
 )
-def test_the_compute_url_can_look_otherwise(ask: Ask, path: str, shown: Any) -> None:
+def test_the_compute_url_can_have_another_form(ask: Ask, path: str, shown: str) -> None:
     """As on Open Telekom Cloud, today and in 2019, or on DevStack; a region of another name goes with it."""
     with Simulator(compute_path=path, region="eu-de") as cloud:
         token = ask("POST", TOKENS, password_login(cloud), token=None, to=cloud).json()["token"]
         endpoint = token["catalog"][0]["endpoints"][0]
         assert endpoint["url"] == cloud.url + shown.format(cloud.project_id)
         assert endpoint["region_id"] == cloud.environ()["OS_REGION_NAME"] == "eu-de"
-        own = cloud.token()
-        assert ask("GET", endpoint["url"].removeprefix(cloud.url) + "/servers", to=cloud, token=own).status == 200
+        servers = endpoint["url"].removeprefix(cloud.url) + "/servers"
+        assert ask("GET", servers, to=cloud, token=cloud.token()).status == 200
 
 
-def test_the_catalogue_can_be_left_out_and_asked_for(cloud: Simulator, ask: Ask) -> None:
+def test_a_catalogue_can_have_more_regions(ask: Ask) -> None:
+    """Each with every service and interface, at other URLs."""
+    with Simulator(more_regions=["west-2"], bms=True) as cloud:
+        catalog = ask("GET", "/v3/auth/catalog", to=cloud, token=cloud.token()).json()["catalog"]
+        for service in catalog:
+            regions: dict[str, Any] = {"RegionOne": [], "west-2": []}
+            for endpoint in service["endpoints"]:
+                regions[endpoint["region"]].append(endpoint["url"])
+            assert {len(urls) for urls in regions.values()} == {3 if service["type"] == "identity" else 2}
+            assert not set(regions["RegionOne"]) & set(regions["west-2"])
+        ids = [endpoint["id"] for service in catalog for endpoint in service["endpoints"]]
+        assert len(ids) == len(set(ids))
+
+
+def test_the_catalogue_can_be_left_out_and_requested(cloud: Simulator, ask: Ask, log_in: Ask) -> None:
     """`?nocatalog` leaves it out of the login, and `/v3/auth/catalog` has it."""
-    brief = ask("POST", f"{TOKENS}?nocatalog=true", password_login(cloud), token=None)
-    assert "catalog" not in brief.json()["token"]
+    assert "catalog" not in log_in(path=f"{TOKENS}?nocatalog=true").json()["token"]
     assert ask("GET", "/v3/auth/catalog").json()["catalog"][0]["type"] == "compute"
     assert ask("GET", "/v3/auth/catalog", token=cloud.token(scoped=False)).json()["catalog"] == []
     assert ask("GET", "/v3/auth/catalog", token=None).status == 401
 
 
-def test_user_and_project_can_be_named_by_id(cloud: Simulator, ask: Ask) -> None:
-    """Ids need no domain."""
-    user = cloud.user()
-    identity = {"methods": ["password"], "password": {"user": {"id": user.id, "password": user.password}}}
-    body = {"auth": {"identity": identity, "scope": {"project": {"id": cloud.project_id}}}}
-    assert ask("POST", TOKENS, body, token=None).status == 201
+def test_user_and_project_can_be_named_by_id(cloud: Simulator, log_in: Ask) -> None:
+    """Ids need no domain; without a scope the token is for the user's default project."""
+    given = {"user": {"id": cloud.user().id, "password": cloud.user().password}}
+    for more in ({"scope": {"project": {"id": cloud.project_id}}}, {}):
+        assert log_in("password", given, **more).json()["token"]["project"]["id"] == cloud.project_id
 
 
-def test_a_login_without_scope_is_for_the_default_project(cloud: Simulator, ask: Ask) -> None:
-    """Every seeded user has one."""
-    token = ask("POST", TOKENS, password_login(cloud, scope=None), token=None).json()["token"]
-    assert token["project"]["id"] == cloud.project_id
-
-
-def test_an_unscoped_token_has_neither_project_nor_catalogue(cloud: Simulator, ask: Ask) -> None:
-    """It can be exchanged for a scoped one."""
-    answer = ask("POST", TOKENS, password_login(cloud, scope="unscoped"), token=None)
+def test_an_unscoped_token_has_neither_project_nor_catalogue(cloud: Simulator, log_in: Ask, clock: FakeClock) -> None:
+    """It can be exchanged for a scoped one, which expires at the same time."""
+    answer = log_in(scope="unscoped")
     assert answer.status == 201
-    assert {"project", "roles", "catalog"}.isdisjoint(answer.json()["token"])
-    identity = {"methods": ["token"], "token": {"id": answer.header("X-Subject-Token")}}
-    body = {"auth": {"identity": identity, "scope": {"project": {"id": cloud.project_id}}}}
-    scoped = ask("POST", TOKENS, body, token=None).json()["token"]
-    assert scoped["methods"] == ["token", "password"]
-    assert scoped["project"]["id"] == cloud.project_id
-    assert len(scoped["audit_ids"]) == 2
-
-
-def test_a_token_that_is_not_good_is_exchanged_for_nothing(ask: Ask) -> None:
-    """Neither an unknown one nor what is none at all."""
-    for token in ("gone", None, ["x"]):
-        identity = {"methods": ["token"], "token": {"id": token}}
-        assert ask("POST", TOKENS, {"auth": {"identity": identity}}, token=None).status == 401
-
-
-def test_a_token_got_for_a_token_lives_no_longer_than_that(cloud: Simulator, ask: Ask, clock: FakeClock) -> None:
-    """Otherwise one could renew for ever."""
-    first = ask("POST", TOKENS, password_login(cloud), token=None)
+    unscoped = answer.json()["token"]
+    assert {"project", "roles", "catalog"}.isdisjoint(unscoped)
     clock.advance(600)
-    identity = {"methods": ["token"], "token": {"id": first.header("X-Subject-Token")}}
-    second = ask("POST", TOKENS, {"auth": {"identity": identity}}, token=None)
-    assert second.json()["token"]["expires_at"] == first.json()["token"]["expires_at"]
+    given = {"id": answer.header("X-Subject-Token")}
+    scoped = log_in("token", given, scope={"project": {"id": cloud.project_id}}).json()["token"]
+    assert (scoped["methods"], scoped["project"]["id"]) == (["token", "password"], cloud.project_id)
+    assert (len(scoped["audit_ids"]), scoped["expires_at"]) == (2, unscoped["expires_at"])
+
+
+@pytest.mark.parametrize("token", ["gone", None, ["x"]])
+def test_an_invalid_token_cannot_be_exchanged(log_in: Ask, token: Any) -> None:
+    """Neither an unknown one nor one of another type."""
+    assert log_in("token", {"id": token}).status == 401
 
 
 @pytest.mark.parametrize(
@@ -152,17 +160,11 @@ def test_a_token_got_for_a_token_lives_no_longer_than_that(cloud: Simulator, ask
     ],
     ids=str,
 )
-def test_a_wrong_login_is_refused_without_saying_why(cloud: Simulator, ask: Ask, wrong: Any) -> None:
-    """A wrong password, an unknown name and a missing role all look alike."""
-    answer = ask("POST", TOKENS, password_login(cloud, **wrong), token=None)
+def test_a_wrong_login_is_refused_without_a_reason(cloud: Simulator, log_in: Ask, wrong: Any) -> None:
+    """A wrong password, an unknown name and a missing role all have the same answer."""
+    answer = log_in(**wrong)
     assert (answer.status, answer.reason) == (401, "UNAUTHORIZED")
-    assert answer.names == [
-        "Content-Type",
-        "Content-Length",
-        "WWW-Authenticate",
-        "Vary",
-        "x-openstack-request-id",
-    ]
+    assert answer.names == ["Content-Type", "Content-Length", "WWW-Authenticate", "Vary", "x-openstack-request-id"]
     assert answer.header("WWW-Authenticate") == f'Keystone uri="{cloud.auth_url}"'
     assert answer.body == (
         b'{"error":{"code":401,"message":"The request you have made requires authentication.",'
@@ -173,8 +175,8 @@ def test_a_wrong_login_is_refused_without_saying_why(cloud: Simulator, ask: Ask,
 @pytest.mark.parametrize(
     "methods", [["totp"], ["password", "totp"], ["token", "password"], ["application_credential"]], ids=str
 )
-def test_a_method_that_is_not_there_is_refused(cloud: Simulator, ask: Ask, methods: Any) -> None:
-    """Also an application credential together with a scope, for it brings its own."""
+def test_another_method_is_refused(cloud: Simulator, ask: Ask, methods: Any) -> None:
+    """Also an application credential together with a scope, for it has its own."""
     body = password_login(cloud)
     body["auth"]["identity"]["methods"] = methods
     assert ask("POST", TOKENS, body, token=None).status == 401
@@ -193,7 +195,7 @@ def test_a_method_that_is_not_there_is_refused(cloud: Simulator, ask: Ask, metho
         (b'{"auth": {"identity": {"methods": ["password"], "password": {}}}}', "user in password"),
     ],
 )
-def test_an_empty_login_is_a_bad_request(ask: Ask, body: Any, expected: Any) -> None:
+def test_an_incomplete_login_is_a_bad_request(ask: Ask, body: bytes, expected: str) -> None:
     """The message names what was expected where."""
     answer = ask("POST", TOKENS, body, token=None, Content_Type="application/json")
     assert (answer.status, answer.reason) == (400, "BAD REQUEST")
@@ -202,96 +204,90 @@ def test_an_empty_login_is_a_bad_request(ask: Ask, body: Any, expected: Any) -> 
     assert answer.body == json.dumps({"error": error}, separators=(",", ":")).encode() + b"\n"
 
 
-def test_an_application_credential_logs_in_with_roles_of_its_own(cloud: Simulator, ask: Ask, stop: Ask) -> None:
-    """By id, or by name and user; with fewer roles than its user has."""
-    credential, secret = cloud.add_application_credential("reader-only", roles=["reader"])
-    user = {"id": cloud.user().id}
-    for named in ({"id": credential}, {"name": "reader-only", "user": user}):
-        identity: dict[str, Any] = {
-            "methods": ["application_credential"],
-            "application_credential": {**named, "secret": secret},
-        }
-        answer = ask("POST", TOKENS, {"auth": {"identity": identity}}, token=None)
-        assert answer.status == 201
-        token = answer.json()["token"]
-        assert token["methods"] == ["application_credential"]
-        assert token["application_credential"] == {
-            "id": credential,
-            "name": "reader-only",
-            "restricted": True,
-        }
-        assert [role["name"] for role in token["roles"]] == ["reader"]
-        assert stop(cloud.add_server(), token=answer.header("X-Subject-Token")).status == 403
-    identity["application_credential"]["secret"] = "not-it"
-    assert ask("POST", TOKENS, {"auth": {"identity": identity}}, token=None).status == 401
+@pytest.mark.parametrize(("roles", "status"), [(None, 202), (["reader"], 403)])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_an_application_credential_can_have_fewer_roles_than_its_user(
+    cloud: Simulator, stop: Ask, log_in: Ask, roles: Any, status: int, by_name: bool
+) -> None:
+    """By id, or by name and user; with all roles of the user by default."""
+    credential, secret = cloud.add_application_credential("program", roles=roles)
+    named = {"name": "program", "user": {"id": cloud.user().id}} if by_name else {"id": credential}
+    answer = log_in("application_credential", {**named, "secret": secret})
+    assert answer.status == 201
+    token = answer.json()["token"]
+    assert token["methods"] == ["application_credential"]
+    assert token["application_credential"] == {"id": credential, "name": "program", "restricted": True}
+    assert [role["name"] for role in token["roles"]] == (roles or ["reader", "member"])
+    assert stop(cloud.add_server(), token=answer.header("X-Subject-Token")).status == status
+    assert log_in("application_credential", {**named, "secret": "not-it"}).status == 401
 
 
-def test_an_application_credential_has_the_roles_of_its_user_by_default(cloud: Simulator, ask: Ask, stop: Ask) -> None:
-    """So a program can do what its owner can."""
-    credential, secret = cloud.add_application_credential()
-    given = {"id": credential, "secret": secret}
-    identity = {"methods": ["application_credential"], "application_credential": given}
-    token = ask("POST", TOKENS, {"auth": {"identity": identity}}, token=None).header("X-Subject-Token")
-    assert stop(cloud.add_server(), token=token).status == 202
+@pytest.mark.parametrize(
+    ("rules", "read", "listed", "history", "acted"),
+    [
+        (None, 200, 200, 200, 202),
+        ([], 401, 401, 401, 401),
+        ([("GET", "/v2.1/servers/**")], 200, 200, 200, 401),
+        ([("GET", "/v2.1/servers/{server_id}")], 200, 200, 401, 401),
+        ([("GET", "/v2.1/servers/*/os-instance-actions")], 401, 401, 200, 401),
+        ([("GET", "/v2.1/servers/detail"), ("POST", "/v2.1/servers/*/action")], 401, 200, 401, 202),
+        ([("POST", "/v2.1/servers/detail")], 401, 401, 401, 401),
+    ],
+)
+def test_a_call_that_access_rules_do_not_include_is_a_401(
+    cloud: Simulator, ask: Ask, stop: Ask, log_in: Ask, rules: Any, read: int, listed: int, history: int, acted: int
+) -> None:
+    """Of Keystone's middleware, in front of Nova, though the token is valid."""
+    credential, secret = cloud.add_application_credential(access_rules=rules)
+    login = log_in("application_credential", {"id": credential, "secret": secret})
+    id_, token = cloud.add_server(), login.header("X-Subject-Token")
+    paths = (f"/v2.1/servers/{id_}", "/v2.1/servers/detail", f"/v2.1/servers/{id_}/os-instance-actions")
+    answers = [*(ask("GET", path, token=token) for path in paths), stop(id_, token=token)]
+    assert [answer.status for answer in answers] == [read, listed, history, acted]
+    for answer in answers:
+        assert (answer.status == 401) is (answer.header("WWW-Authenticate") == f'Keystone uri="{cloud.url}"')
 
 
 def test_a_token_can_be_inspected_by_its_owner(cloud: Simulator, ask: Ask) -> None:
-    """The answer is that of the login once more."""
-    own = cloud.token()
+    """The answer is that of the login once more; another user's is shown to administrators only."""
+    own, other = cloud.token(), cloud.token("watcher")
     answer = ask("GET", TOKENS, token=own, X_Subject_Token=own)
-    assert answer.status == 200
-    assert answer.header("X-Subject-Token") == own
+    assert (answer.status, answer.header("X-Subject-Token")) == (200, own)
     assert answer.json()["token"]["project"]["id"] == cloud.project_id
-
-
-def test_another_ones_token_is_shown_to_administrators_only(cloud: Simulator, ask: Ask) -> None:
-    """A plain user gets the name of the policy."""
-    theirs = cloud.token("watcher")
-    assert ask("GET", TOKENS, token=cloud.token("admin"), X_Subject_Token=theirs).status == 200
-    refused = ask("GET", TOKENS, X_Subject_Token=theirs)
+    assert ask("GET", TOKENS, token=cloud.token("admin"), X_Subject_Token=other).status == 200
+    refused = ask("GET", TOKENS, X_Subject_Token=other)
     assert (refused.status, refused.reason) == (403, "FORBIDDEN")
     assert refused.message.endswith("identity:validate_token.")
 
 
-def test_a_token_that_is_not_good_cannot_be_inspected(cloud: Simulator, ask: Ask) -> None:
+def test_an_invalid_token_cannot_be_inspected(cloud: Simulator, ask: Ask) -> None:
     """Neither as subject nor as caller."""
-    gone = ask("GET", TOKENS, X_Subject_Token="gone")
-    assert (gone.status, gone.reason) == (404, "NOT FOUND")
-    assert gone.body == (b'{"error":{"code":404,"message":"Failed to validate token","title":"Not Found"}}\n')
+    absent = ask("GET", TOKENS, X_Subject_Token="gone")
+    assert (absent.status, absent.reason) == (404, "NOT FOUND")
+    assert absent.body == b'{"error":{"code":404,"message":"Failed to validate token","title":"Not Found"}}\n'
     assert ask("GET", TOKENS, token="gone", X_Subject_Token=cloud.token()).status == 401
 
 
-def test_a_revoked_token_is_good_no_more(cloud: Simulator, ask: Ask) -> None:
-    """Its owner revokes it, and Nova answers 401 from then on."""
+def test_a_revoked_token_is_invalid(cloud: Simulator, ask: Ask) -> None:
+    """Its owner revokes it, or all are revoked at once, and Nova answers 401 from then on."""
     own = cloud.token()
     answer = ask("DELETE", TOKENS, token=own, X_Subject_Token=own)
     assert (answer.status, answer.reason, answer.body) == (204, "NO CONTENT", b"")
     assert answer.names == ["Vary", "x-openstack-request-id"]
     assert ask("GET", "/v2.1/servers", token=own).status == 401
     assert cloud.count(CallKind.REVOKE) == 1
-
-
-def test_a_token_expires_by_the_clouds_own_clock(cloud: Simulator, ask: Ask, clock: FakeClock) -> None:
-    """Good to the last second before its time."""
-    own = cloud.token()
-    clock.advance(3599)
-    assert ask("GET", "/v2.1/servers", token=own).status == 200
-    clock.advance(1)
-    assert ask("GET", "/v2.1/servers", token=own).status == 401
-
-
-def test_all_tokens_can_be_revoked_at_once(cloud: Simulator, ask: Ask) -> None:
-    """New ones are good again."""
     cloud.revoke_tokens()
     assert ask("GET", "/v2.1/servers").status == 401
     assert ask("GET", "/v2.1/servers", token=cloud.token()).status == 200
 
 
-def test_every_login_gives_another_token_and_every_cloud_another_password(cloud: Simulator, ask: Ask) -> None:
-    """Nothing about a login can be guessed or carried over."""
-    logins = [ask("POST", TOKENS, password_login(cloud), token=None).header("X-Subject-Token") for _ in "ab"]
-    assert logins[0] != logins[1]
-    assert Simulator().environ()["OS_PASSWORD"] != cloud.environ()["OS_PASSWORD"]
+def test_a_token_expires_by_the_clock_of_the_cloud(cloud: Simulator, ask: Ask, clock: FakeClock) -> None:
+    """It is valid to the last second before its time."""
+    own = cloud.token()
+    clock.advance(3599)
+    assert ask("GET", "/v2.1/servers", token=own).status == 200
+    clock.advance(1)
+    assert ask("GET", "/v2.1/servers", token=own).status == 401
 
 
 def test_keystone_shows_its_version(cloud: Simulator, ask: Ask) -> None:
@@ -305,9 +301,8 @@ def test_keystone_shows_its_version(cloud: Simulator, ask: Ask) -> None:
         assert ask("GET", path, token=None).json() == {"version": version}
 
 
-def test_a_path_that_keystone_does_not_have_is_a_page(ask: Ask) -> None:
+def test_an_unknown_path_of_keystone_is_a_page(ask: Ask) -> None:
     """HTML, as of any Flask application."""
     answer = ask("GET", "/v3/no-such-path")
-    assert (answer.status, answer.reason) == (404, "NOT FOUND")
+    assert (answer.status, answer.reason, len(answer.body)) == (404, "NOT FOUND", 207)
     assert answer.header("Content-Type") == "text/html; charset=utf-8"
-    assert len(answer.body) == 207
