@@ -189,7 +189,8 @@ class Bms:
     def _violation(self, server: ServerState, token: Token) -> str | None:
         """Return the code with which a stop of this server is refused; None if it is accepted."""
         if server.locked and not token.admin:
-            return self._behavior.locked_code
+            # The code of the ECS API: that of BMS is not documented.
+            return "Ecs.0605"
         if server.task_state is not None:
             return "BMS.0037" if server.task_state.startswith("reboot") else _BUSY.get(server.task_state, "Ecs.0100")
         if server.vm_state == "stopped":

@@ -35,7 +35,6 @@ class BmsBehavior:
     Args:
         batch_policy: a `BatchPolicy`, or its text.
         mixed_status: the status of a job of which some parts failed and others did not: "FAIL" or "SUCCESS".
-        locked_code: the code for a stop of a locked server; the default is that of the ECS API.
         missing_status: the status, 400 or 404, with which a GET of a server that is not there answers BMS.0040.
         job_id: whether the answer to a stop names its job.
         job_children: a `JobChildren`, or its text. Where children are not listed, the job has the code and the reason
@@ -50,7 +49,6 @@ class BmsBehavior:
 
     batch_policy: str = BatchPolicy.REJECT_WHOLE
     mixed_status: str = "FAIL"
-    locked_code: str = "Ecs.0605"
     missing_status: int = 400
     job_id: bool = True
     job_children: str = JobChildren.LISTED

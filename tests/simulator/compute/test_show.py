@@ -48,7 +48,7 @@ def test_the_body_grows_with_the_microversion(cloud: Simulator, ask: Ask, minor:
 
 def test_the_members_of_a_server(cloud: Simulator, ask: Ask) -> None:
     """Times end in Z, but for those of use, which have six digits and no zone."""
-    given = {"locked": True, "locked_reason": "no", "metadata": {"protect": "true"}, "description": "a database"}
+    given: Any = {"locked": True, "locked_reason": "no", "metadata": {"protect": "true"}, "description": "a database"}
     server_id = cloud.add_server("db-1", **given)
     shown = show(ask, server_id, "2.73")
     expected = given | {
@@ -263,6 +263,20 @@ def test_a_record_in_detail_has_events_from_2_51_on(cloud: Simulator, ask: Ask, 
     assert "hostId" in records(ask, server_id, "2.62", path).json()["instanceAction"]["events"][0]
     admin = records(ask, server_id, "2.84", path, token=cloud.token("admin")).json()["instanceAction"]
     assert {"traceback", "host", "details"} < set(admin["events"][0])
+
+
+def test_an_entry_can_be_added_to_the_history_without_an_action(cloud: Simulator, ask: Ask, clock: FakeClock) -> None:
+    """As by Ironic's notifications; at any time, and in order."""
+    server_id = cloud.add_server()
+    clock.advance(100)
+    before = cloud.server(server_id)
+    cloud.record_action(server_id, "start", user_id="ironic")
+    cloud.record_action(server_id, "reboot", user_id="u-7", at=clock.now - 10)
+    shown = [(entry["action"], entry["user_id"]) for entry in records(ask, server_id).json()["instanceActions"]]
+    assert shown == [("start", "ironic"), ("reboot", "u-7"), ("create", cloud.user().id)]
+    assert cloud.server(server_id) == before
+    with pytest.raises(KeyError):
+        cloud.record_action("no-such-server", "start")
 
 
 def test_an_unknown_record_is_not_found(cloud: Simulator, ask: Ask) -> None:

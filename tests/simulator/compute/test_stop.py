@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from handler.simulator import CallKind, Conflict, NotFound, Simulator
+from handler.simulator import CallKind, Conflict, Controller, NotFound, Simulator
 from tests.simulator.conftest import NOVA_ANSWER, NOVA_IDS, UNKNOWN_ID, Ask
 from tests.support.clock import FakeClock
 
@@ -85,6 +85,32 @@ def test_a_host_that_refuses_leaves_the_server_as_it_was(
 
 
 @pytest.mark.parametrize(
+    ("controller", "after", "power_state"),
+    [
+        (Controller.WORKS, 8.0, 4),
+        (Controller.REFUSES, 0.0, 1),
+        (Controller.IGNORES, 8.0, 1),
+        (Controller.SILENT, 8.0, 0),
+        ("refuses", 0.0, 1),
+    ],
+)
+def test_a_stop_is_recorded_as_done_whatever_the_management_controller_does(
+    cloud: Simulator, stop: Ask, clock: FakeClock, controller: str, after: float, power_state: int
+) -> None:
+    """As by a real Nova with Ironic: only the power_state shows it, and another stop is a 409."""
+    server_id = cloud.add_server(controller=controller, power_off_delay=8.0)
+    assert stop(server_id).status == 202
+    if after:
+        clock.advance(after - 0.1)
+        assert cloud.server(server_id).task_state == "powering-off"
+        clock.advance(0.1)
+    assert states(cloud.server(server_id)) == ("SHUTOFF", "stopped", None, power_state)
+    entry = cloud.actions(server_id)[0]
+    assert (entry.action, entry.failed, entry.finish_time is None) == ("stop", False, False)
+    assert stop(server_id).status == 409
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"vm_state": "stopped"}, IN_STATE + "vm_state stopped"),
@@ -120,11 +146,11 @@ def test_a_state_that_does_not_admit_a_stop_is_named(cloud: Simulator, stop: Ask
 def test_only_an_administrator_may_act_on_a_locked_server(cloud: Simulator, ask: Ask, method: str) -> None:
     """Also from a project of his own."""
     server_id = cloud.add_server(locked=True)
-    request = ("DELETE", f"/v2.1/servers/{server_id}")
+    path, body = f"/v2.1/servers/{server_id}", None
     if method == "POST":
-        request = ("POST", f"/v2.1/servers/{server_id}/action", {"os-stop": {}})
-    assert ask(*request).message == f"Instance {server_id} is locked"
-    assert ask(*request, token=cloud.token("admin")).status in (202, 204)
+        path, body = f"{path}/action", {"os-stop": None}
+    assert ask(method, path, body).message == f"Instance {server_id} is locked"
+    assert ask(method, path, body, token=cloud.token("admin")).status in (202, 204)
 
 
 @pytest.mark.parametrize("path_id", [UNKNOWN_ID, "not-a-uuid", "z" * 36, "a%20b"])
@@ -139,7 +165,7 @@ def test_an_unknown_id_is_not_found(stop: Ask, ask: Ask, path_id: str) -> None:
 def test_a_server_that_the_caller_does_not_have_is_not_found(cloud: Simulator, stop: Ask, ask: Ask, kind: str) -> None:
     """With another message than for an unknown id; a GET does show the one that is still being scheduled."""
     scheduling = {"vm_state": "building", "task_state": "scheduling", "host": False}
-    fields = {"scheduling": scheduling, "foreign": {"project_id": cloud.other_project_id}}
+    fields: dict[str, Any] = {"scheduling": scheduling, "foreign": {"project_id": cloud.other_project_id}}
     server_id = cloud.add_server(**fields.get(kind, {}))
     if kind == "deleted":
         cloud.delete_server(server_id)

@@ -52,47 +52,46 @@ def key(cloud: Simulator) -> Any:
 
 
 @pytest.fixture
-def send(ask: Ask, cloud: Simulator, clock: FakeClock, key: Any) -> Any:
+def send(ask: Ask, cloud: Simulator, clock: FakeClock, key: AccessKey) -> Ask:
     """Send one request signed with the key, right but for what is given."""
 
     def ask_signed(
         method: str = "GET",
         path: str = "/v2.1/servers",
-        body: Any = b"",
+        body: bytes = b"",
         *,
-        signs: Any = key,
-        date: str | None = None,
+        signs: AccessKey = key,
+        off: float = 0,
+        date: str = "",
         query: str = "",
-        signed_path: Any = None,
-        sent_query: Any = None,
-        sent_body: Any = None,
-        spoil: Any = False,
-        unsigned: Any = (),
+        signed_path: str = "",
+        sent_query: str | None = None,
+        sent_body: bytes | None = None,
+        malformed: bool = False,
+        unsigned: str = "",
         body_hash: str | None = None,
-        token: Any = None,
-        **headers: Any,
+        token: str | None = None,
+        **headers: str,
     ) -> Reply:
-        date = date or datetime.fromtimestamp(clock.now, UTC).strftime("%Y%m%dT%H%M%SZ")
+        date = date or datetime.fromtimestamp(clock.now + off, UTC).strftime("%Y%m%dT%H%M%SZ")
         sent = {"Host": urlsplit(cloud.url).netloc, "X-Sdk-Date": date}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        covered = {name: value for name, value in sent.items() if name not in unsigned}
+        covered = {name: value for name, value in sent.items() if name != unsigned}
         hashed = body_hash or hashlib.sha256(body).hexdigest()
-        names, credentials = sign(signs.secret, method, signed_path or f"{path}/", query, covered, date, hashed)
-        if spoil:
-            credentials = credentials[:-1] + ("0" if credentials[-1] != "0" else "1")
-        sent["Authorization"] = f"SDK-HMAC-SHA256 Access={signs.access}, SignedHeaders={names}, Signature={credentials}"
+        names, signed = sign(signs.secret, method, signed_path or f"{path}/", query, covered, date, hashed)
+        if malformed:
+            signed = signed[:-1] + ("0" if signed[-1] != "0" else "1")
+        sent["Authorization"] = f"SDK-HMAC-SHA256 Access={signs.access}, SignedHeaders={names}, Signature={signed}"
         if signs.security_token:
             sent.setdefault("X-Security-Token", signs.security_token)
-        asked = query if sent_query is None else sent_query
-        target = f"{path}?{asked}" if asked else path
+        query = query if sent_query is None else sent_query
+        target = f"{path}?{query}" if query else path
         return ask(method, target, body if sent_body is None else sent_body, token=token, **sent)
 
     return ask_signed
 
 
-def refused(answer: Reply) -> Any:
-    """Return whether the gateway refuses the signature."""
-    return (answer.status, answer.json().get("error_code")) == (401, "APIG.0301")
+REFUSED = (401, "APIG.0301")
 
 
 def test_the_known_answer_comes_out() -> None:
@@ -174,25 +173,25 @@ def test_the_environment_of_a_key_is_that_of_a_login_without_one(cloud: Simulato
 def test_the_path_is_encoded_anew_and_ends_in_a_slash(send: Ask, path: str, signed_path: Any) -> None:
     """However it was written on the wire."""
     assert send(path=path, signed_path=signed_path).status in (200, 404)
-    assert refused(send(path=path, signed_path=signed_path + "x"))
+    assert send(path=path, signed_path=signed_path + "x").code == REFUSED
 
 
 def test_the_query_is_sorted_and_encoded(send: Ask) -> None:
     """An empty value keeps its equals sign."""
     query = "limit=5&name=a%2Fb&status="
     assert send(query=query, sent_query="status=&name=a/b&limit=5").status == 200
-    assert refused(send(query=query, sent_query="status=&name=a/b&limit=6"))
+    assert send(query=query, sent_query="status=&name=a/b&limit=6").code == REFUSED
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"spoil": True},
+        {"malformed": True},
         {"body": b"{}", "sent_body": b"[]"},
         {"signs": AccessKey("NO-SUCH-KEY", "secret")},
         {"date": "yesterday"},
-        {"unsigned": ("Host",)},
-        {"unsigned": ("X-Sdk-Date",)},
+        {"unsigned": "Host"},
+        {"unsigned": "X-Sdk-Date"},
         {"X_Security_Token": "not-asked-for"},
     ],
     ids=str,
@@ -200,22 +199,21 @@ def test_the_query_is_sorted_and_encoded(send: Ask) -> None:
 def test_a_wrong_signature_is_refused(send: Ask, wrong: Any) -> None:
     """401 of the gateway, whatever is wrong; nothing goes on to the API."""
     answer = send(**wrong)
-    assert refused(answer)
+    assert answer.code == REFUSED
     assert answer.json()["error_msg"].startswith("Wrong IAM authentication: ")
 
 
 @pytest.mark.parametrize("text", ["", " Credential=x", " Access=x, SignedHeaders=host, Signature=y"])
 def test_an_authorization_that_cannot_be_read_is_refused(cloud: Simulator, ask: Ask, text: str) -> None:
     """It names no key."""
-    assert refused(ask("GET", "/v2.1/servers", token=None, Authorization="SDK-HMAC-SHA256" + text))
+    assert ask("GET", "/v2.1/servers", token=None, Authorization="SDK-HMAC-SHA256" + text).code == REFUSED
     assert cloud.calls[-1].access_key is None
 
 
-@pytest.mark.parametrize(("off", "good"), [(-901, False), (-900, True), (900, True), (901, False)])
-def test_a_signature_is_good_for_a_quarter_of_an_hour(send: Ask, clock: FakeClock, off: Any, good: Any) -> None:
+@pytest.mark.parametrize(("off", "status"), [(-901, 401), (-900, 200), (900, 200), (901, 401)])
+def test_a_signature_is_valid_for_a_quarter_of_an_hour(send: Ask, off: float, status: int) -> None:
     """Before and after its date."""
-    date = datetime.fromtimestamp(clock.now + off, UTC).strftime("%Y%m%dT%H%M%SZ")
-    assert send(date=date).status == (200 if good else 401)
+    assert send(off=off).status == status
 
 
 def test_a_body_can_stay_unsigned(cloud: Simulator, send: Ask) -> None:
@@ -230,28 +228,28 @@ def test_a_temporary_key_goes_with_its_security_token(cloud: Simulator, send: As
     key = cloud.add_access_key(temporary=True, lifetime=600)
     assert send(signs=key).status == 200
     assert send(signs=key, X_Security_Token=key.security_token).status == 200
-    assert refused(send(signs=key, X_Security_Token="another"))
-    assert refused(send(signs=AccessKey(key.access, key.secret)))
+    assert send(signs=key, X_Security_Token="another").code == REFUSED
+    assert send(signs=AccessKey(key.access, key.secret)).code == REFUSED
     clock.advance(599)
     assert send(signs=key).status == 200
     clock.advance(1)
-    assert refused(send(signs=key))
+    assert send(signs=key).code == REFUSED
 
 
 def test_more_than_five_failures_in_a_row_lock_a_key(cloud: Simulator, send: Ask, clock: FakeClock) -> None:
     """For five minutes of the clock, for right signatures too, and no other key."""
     other = cloud.add_access_key()
     for _ in range(5):
-        assert refused(send(spoil=True))
+        assert send(malformed=True).code == REFUSED
     assert send().status == 200
     for _ in range(6):
-        assert refused(send(spoil=True))
+        assert send(malformed=True).code == REFUSED
     answer = send()
-    assert refused(answer)
+    assert answer.code == REFUSED
     assert answer.json()["error_msg"].endswith("locked")
     assert send(signs=other).status == 200
     clock.advance(299)
-    assert refused(send())
+    assert send().code == REFUSED
     clock.advance(1)
     assert send().status == 200
 
@@ -272,7 +270,7 @@ def test_the_project_can_be_named_in_a_header(cloud: Simulator, send: Ask) -> No
 
 def test_a_token_counts_for_more_than_a_signature(cloud: Simulator, send: Ask) -> None:
     """What is wrong with the signature then does not matter."""
-    assert send(spoil=True, token=cloud.token()).status == 200
+    assert send(malformed=True, token=cloud.token()).status == 200
 
 
 def test_a_token_made_for_a_signed_request_is_not_a_lasting_one(send: Ask, ask: Ask) -> None:
@@ -293,4 +291,4 @@ def test_a_cloud_of_plain_openstack_takes_keys_as_well(clock: FakeClock, ask: As
     with Simulator(clock=clock) as plain:
         headers = {"Authorization": "SDK-HMAC-SHA256 Access=x, SignedHeaders=host, Signature=" + EMPTY}
         answer = ask("GET", "/v2.1/servers", to=plain, token=None, **headers)
-        assert refused(answer)
+        assert answer.code == REFUSED
