@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 
 from handler.settings import TARGETS, declared
-from handler.stop.meanings import MEANINGS
 from handler.stop.model import Reason
 from tests.conftest import ROOT
 
@@ -47,7 +46,7 @@ def _reasons() -> Iterator[str]:
     yield "| outcome | reason | why |"
     yield "|---|---|---|"
     for reason in Reason:
-        yield f"| `{reason.outcome}` | `{reason}` | {MEANINGS[reason]} |"
+        yield f"| `{reason.outcome}` | `{reason}` | {reason.meaning} |"
 
 
 def with_reasons(text: str) -> str:

@@ -62,18 +62,16 @@ def _kind(entry: Entry) -> str:
 
 def _meaning(entry: Entry) -> str:
     """Return the meaning of the word in one sentence; empty if it is in the runbook only."""
-    from handler.keep.meanings import MEANINGS as KEEP_MEANINGS
     from handler.keep.model import Reason as KeepReason
-    from handler.stop.meanings import MEANINGS, REFUSALS
     from handler.stop.model import Reason, Refusal
 
     match entry.kind:
         case "reason" if entry.word in [*Reason]:
-            return MEANINGS[Reason(entry.word)]
+            return Reason(entry.word).meaning
         case "keep reason":
-            return KEEP_MEANINGS[KeepReason(entry.word)]
+            return KeepReason(entry.word).meaning
         case "refusal" if entry.word in [*Refusal]:
-            return REFUSALS[Refusal(entry.word)]
+            return Refusal(entry.word).meaning
         case "problem":
             return next((text for name, text in _problems() if name == entry.word), "")
         case _:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from handler.stop.model import Policy, Refusal, Report, Selector
 
@@ -22,39 +21,46 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """The reason for an outcome; each belongs to exactly one outcome."""
+    """The reason for an outcome.
 
-    KEPT = "kept"
-    RELEASED = "released"
-    ALREADY_KEPT = "already-kept"
-    NOT_KEPT = "not-kept"
-    PROTECTED = "protected"
-    NOT_FOUND = "not-found"
-    FORBIDDEN = "forbidden"
-    CONFLICT = "conflict"
-    NOT_SEEN = "not-seen"
-    CLOUD_ERROR = "cloud-error"
-    DRY_RUN = "dry-run"
+    Attributes:
+        outcome: the outcome that it belongs to.
+        meaning: one sentence for documents and chats.
+    """
 
-    @property
-    def outcome(self) -> Outcome:
-        """The outcome that this reason belongs to."""
-        return _OUTCOME_OF[self]
+    outcome: Outcome
+    meaning: str
 
+    def __new__(cls, value: str, outcome: Outcome | None = None, meaning: str = "") -> Self:
+        """Create a member; only a look-up by value leaves out the rest."""
+        assert outcome is not None
+        reason = str.__new__(cls, value)
+        reason._value_, reason.outcome, reason.meaning = value, outcome, meaning
+        return reason
 
-_OUTCOME_OF: Mapping[Reason, Outcome] = {
-    Reason.KEPT: Outcome.KEPT,
-    Reason.RELEASED: Outcome.RELEASED,
-    Reason.ALREADY_KEPT: Outcome.UNCHANGED,
-    Reason.NOT_KEPT: Outcome.UNCHANGED,
-    Reason.PROTECTED: Outcome.UNCHANGED,
-    Reason.NOT_FOUND: Outcome.FAILED,
-    Reason.FORBIDDEN: Outcome.FAILED,
-    Reason.CONFLICT: Outcome.FAILED,
-    Reason.NOT_SEEN: Outcome.FAILED,
-    Reason.CLOUD_ERROR: Outcome.FAILED,
-    Reason.DRY_RUN: Outcome.PLANNED,
-}
+    KEPT = "kept", Outcome.KEPT, "The keep-until was written and then read back from the cloud."
+    RELEASED = "released", Outcome.RELEASED, "The keep-until was removed, and then no longer seen."
+    ALREADY_KEPT = (
+        "already-kept",
+        Outcome.UNCHANGED,
+        "The server is already kept at least that long; a keep is never shortened.",
+    )
+    NOT_KEPT = "not-kept", Outcome.UNCHANGED, "There was no keep to end."
+    PROTECTED = (
+        "protected",
+        Outcome.UNCHANGED,
+        "It is protected for good, or its keep-until is not a valid time; it was left as it is.",
+    )
+    NOT_FOUND = "not-found", Outcome.FAILED, "The cloud knows no such server in this project, or it has been deleted."
+    FORBIDDEN = "forbidden", Outcome.FAILED, "The login may not read the server or may not write its metadata."
+    CONFLICT = (
+        "conflict",
+        Outcome.FAILED,
+        "The cloud refused the change in the server's present state, such as error or locked.",
+    )
+    NOT_SEEN = "not-seen", Outcome.FAILED, "The change was sent, but was not seen on the server afterwards."
+    CLOUD_ERROR = "cloud-error", Outcome.FAILED, "The cloud failed for this server."
+    DRY_RUN = "dry-run", Outcome.PLANNED, "The keep would have been written or removed; it was a dry run."
 
 
 class KeepPolicy(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from handler.stop.evidence import Action, Evidence, History, Lookup
 
@@ -27,83 +27,120 @@ class Outcome(StrEnum):
 
 
 class Reason(StrEnum):
-    """The reason for an outcome; each belongs to exactly one outcome."""
+    """The reason for an outcome.
 
-    CONFIRMED = "confirmed"
-    ACCEPTED = "accepted"
-    ALREADY_STOPPED = "already-stopped"
-    ALREADY_STOPPING = "already-stopping"
-    PROTECTED = "protected"
-    KEPT_UNTIL = "kept-until"
-    LOCKED = "locked"
-    NOT_BARE_METAL = "not-bare-metal"
-    STARTED_SINCE = "started-since"
-    OTHER_PROJECT = "other-project"
-    NOT_OPTED_IN = "not-opted-in"
-    CHANGED_SINCE_PLAN = "changed-since-plan"
-    NOT_FOUND = "not-found"
-    WRONG_STATE = "wrong-state"
-    POWER_STILL_ON = "power-still-on"
-    BUSY = "busy"
-    DELETING = "deleting"
-    NEVER_LAUNCHED = "never-launched"
-    FORBIDDEN = "forbidden"
-    CONFLICT = "conflict"
-    REJECTED = "rejected"
-    REVERTED = "reverted"
-    CLOUD_ERROR = "cloud-error"
-    DRY_RUN = "dry-run"
-    NEEDS_APPROVAL = "needs-approval"
+    Attributes:
+        outcome: the outcome that it belongs to.
+        meaning: one sentence for documents and chats; it has the word "stopped" only where that is true.
+    """
 
-    @property
-    def outcome(self) -> Outcome:
-        """The outcome that this reason belongs to."""
-        return _OUTCOME_OF[self]
+    outcome: Outcome
+    meaning: str
 
+    def __new__(cls, value: str, outcome: Outcome | None = None, meaning: str = "") -> Self:
+        """Create a member; only a look-up by value leaves out the rest."""
+        assert outcome is not None
+        reason = str.__new__(cls, value)
+        reason._value_, reason.outcome, reason.meaning = value, outcome, meaning
+        return reason
 
-_REASONS_OF: Mapping[Outcome, tuple[Reason, ...]] = {
-    Outcome.STOPPED: (Reason.CONFIRMED,),
-    Outcome.ACCEPTED: (Reason.ACCEPTED,),
-    Outcome.UNCHANGED: (Reason.ALREADY_STOPPED, Reason.ALREADY_STOPPING),
-    Outcome.SKIPPED: (
-        Reason.PROTECTED,
-        Reason.KEPT_UNTIL,
-        Reason.LOCKED,
-        Reason.NOT_BARE_METAL,
-        Reason.STARTED_SINCE,
-        Reason.OTHER_PROJECT,
-        Reason.NOT_OPTED_IN,
-        Reason.CHANGED_SINCE_PLAN,
-    ),
-    Outcome.FAILED: (
-        Reason.NOT_FOUND,
-        Reason.WRONG_STATE,
-        Reason.POWER_STILL_ON,
-        Reason.BUSY,
-        Reason.DELETING,
-        Reason.NEVER_LAUNCHED,
-        Reason.FORBIDDEN,
-        Reason.CONFLICT,
-        Reason.REJECTED,
-        Reason.REVERTED,
-        Reason.CLOUD_ERROR,
-    ),
-    Outcome.PLANNED: (Reason.DRY_RUN, Reason.NEEDS_APPROVAL),
-}
-_OUTCOME_OF = {reason: outcome for outcome, reasons in _REASONS_OF.items() for reason in reasons}
+    CONFIRMED = (
+        "confirmed",
+        Outcome.STOPPED,
+        "Our stop was sent, and then the server was seen stopped, with its power off.",
+    )
+    ACCEPTED = (
+        "accepted",
+        Outcome.ACCEPTED,
+        "The cloud took our stop, but the server was not seen off in the waiting time.",
+    )
+    ALREADY_STOPPED = "already-stopped", Outcome.UNCHANGED, "The server was stopped when we looked."
+    ALREADY_STOPPING = "already-stopping", Outcome.UNCHANGED, "The server was powering off when we looked."
+    PROTECTED = (
+        "protected",
+        Outcome.SKIPPED,
+        "It carries the protect tag or metadata, or a keep-until that is no valid time.",
+    )
+    KEPT_UNTIL = "kept-until", Outcome.SKIPPED, "It is to be kept running until a time that has not come."
+    LOCKED = "locked", Outcome.SKIPPED, "It is locked in the cloud."
+    NOT_BARE_METAL = (
+        "not-bare-metal",
+        Outcome.SKIPPED,
+        "Neither tag, metadata nor flavor says that it is a bare metal server.",
+    )
+    STARTED_SINCE = (
+        "started-since",
+        Outcome.SKIPPED,
+        "It was started after the event or our first stop, may have been, or is being started now.",
+    )
+    OTHER_PROJECT = "other-project", Outcome.SKIPPED, "It belongs to another project than the login."
+    NOT_OPTED_IN = "not-opted-in", Outcome.SKIPPED, "It lacks the tag or metadata that is required of servers here."
+    CHANGED_SINCE_PLAN = (
+        "changed-since-plan",
+        Outcome.SKIPPED,
+        "It is not as it was when its stop was planned, so the approval does not cover it.",
+    )
+    NOT_FOUND = "not-found", Outcome.FAILED, "The cloud knows no such server in this project, or it has been deleted."
+    WRONG_STATE = (
+        "wrong-state",
+        Outcome.FAILED,
+        "It is in a state that allows no stop, such as paused, shelved or building.",
+    )
+    POWER_STILL_ON = "power-still-on", Outcome.FAILED, "The cloud shows it as SHUTOFF, but its power is on."
+    BUSY = (
+        "busy",
+        Outcome.FAILED,
+        "Another operation, such as a reboot, outlasted the time budget, or has run for over 30 minutes.",
+    )
+    DELETING = "deleting", Outcome.FAILED, "It is being deleted."
+    NEVER_LAUNCHED = "never-launched", Outcome.FAILED, "It is in error and never ran, so there is nothing to stop."
+    FORBIDDEN = "forbidden", Outcome.FAILED, "The login may not read it or may not stop it."
+    CONFLICT = (
+        "conflict",
+        Outcome.FAILED,
+        "The cloud kept turning the stop down, though nothing seemed to stand against it.",
+    )
+    REJECTED = "rejected", Outcome.FAILED, "The cloud called our request wrong."
+    REVERTED = (
+        "reverted",
+        Outcome.FAILED,
+        "The cloud took our stop, but the server was not off after it, or it recorded the stop as failed.",
+    )
+    CLOUD_ERROR = "cloud-error", Outcome.FAILED, "The cloud kept failing for this server, while it answered otherwise."
+    DRY_RUN = "dry-run", Outcome.PLANNED, "A stop would have been sent; it was a dry run."
+    NEEDS_APPROVAL = (
+        "needs-approval",
+        Outcome.PLANNED,
+        "A stop would be sent, and needs an approval first; nothing was sent.",
+    )
 
 
 class Refusal(StrEnum):
-    """Why an event as a whole was refused."""
+    """Why an event as a whole was refused.
 
-    TOO_OLD = "too-old"
-    EXPIRED = "expired"
-    TOO_MANY_SERVERS = "too-many-servers"
-    NO_SERVER_IDS = "no-server-ids"
-    IN_THE_FUTURE = "in-the-future"
-    APPROVAL_INVALID = "approval-invalid"
-    APPROVAL_EXPIRED = "approval-expired"
-    APPROVAL_SELF = "approval-self"
+    Attributes:
+        meaning: one sentence for documents and chats.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Self:
+        """Create a member; only a look-up by value leaves out the rest."""
+        refusal = str.__new__(cls, value)
+        refusal._value_, refusal.meaning = value, meaning
+        return refusal
+
+    TOO_OLD = "too-old", "The event was older than is acted on here."
+    EXPIRED = "expired", "The time until which the event was to be acted on had passed."
+    TOO_MANY_SERVERS = "too-many-servers", "The event asks for more servers than one event may."
+    NO_SERVER_IDS = "no-server-ids", "The event names no server."
+    IN_THE_FUTURE = "in-the-future", "The event's time is in the future: the clock of its sender, or ours, is wrong."
+    APPROVAL_INVALID = (
+        "approval-invalid",
+        "The token of the plan is not one that this deployment signed, or it was altered.",
+    )
+    APPROVAL_EXPIRED = "approval-expired", "The time in which the plan could be approved had passed."
+    APPROVAL_SELF = "approval-self", "The plan must be approved by another person of the same system as its requester."
 
 
 class Approver(StrEnum):

@@ -13,7 +13,6 @@ from handler.cli import runbook
 from handler.cli.explain import explain
 from handler.cli.settings import Target, declarations
 from handler.errors import AutostopError, CallFailure
-from handler.stop.meanings import MEANINGS
 from handler.stop.model import Reason, Refusal
 from tests.conftest import ROOT
 
@@ -48,7 +47,7 @@ def test_the_row_is_that_of_the_runbook(capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["explain", "already-stopping"]) == 0
     heading, meaning, action = capsys.readouterr().out.splitlines()
     assert heading == "already-stopping (reason of the outcome unchanged)"
-    assert meaning.strip() == MEANINGS[Reason.ALREADY_STOPPING]
+    assert meaning.strip() == Reason.ALREADY_STOPPING.meaning
     rows = (ROOT / "deploy" / "README.md").read_text().replace("`", "").splitlines()
     (row,) = [row for row in rows if row.startswith("| already-stopped, already-stopping |")]
     assert row.endswith(f"| {action.strip()} |")

@@ -34,7 +34,6 @@ from handler.keep.decide import written
 from handler.keep.model import KeepRequest
 from handler.settings import durations
 from handler.settings.receive_webhook import People
-from handler.stop.meanings import REFUSALS
 from handler.stop.model import Approver, Refusal, StopRequest
 
 _MOST_SHOWN, _LONGEST_QUOTE = 10, 60
@@ -155,7 +154,7 @@ class Chat(ABC):
         from handler.stop.approval import refuses_approver
 
         if refuses_approver(command.token, message.person):
-            words = f"Nothing was handed on. {REFUSALS[Refusal.APPROVAL_SELF]}"
+            words = f"Nothing was handed on. {Refusal.APPROVAL_SELF.meaning}"
             return Skip("approval-self", self.reply(words, message))
         return None
 

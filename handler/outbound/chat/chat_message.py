@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar, assert_never
 
-from handler.keep import meanings as keep_meanings
 from handler.keep.decide import written
 from handler.keep.model import AnyReport, KeepReport, KeepRequest, KeepResult
 from handler.keep.model import Outcome as KeepOutcome
 from handler.keep.model import Reason as KeepReason
-from handler.stop.meanings import MEANINGS, REFUSALS
 from handler.stop.model import Approver, Outcome, PlanOffer, Reason, Report, ServerResult, StopRequest
 
 # Of the value of a button of Slack, which a person can still paste.
@@ -179,7 +177,7 @@ def one_line(text: str | None, longest: int) -> str:
 
 def _headline(report: Report) -> str:
     if report.refusal:
-        return f"Refused as a whole; nothing was sent to the cloud this time. {REFUSALS[report.refusal]}"
+        return f"Refused as a whole; nothing was sent to the cloud this time. {report.refusal.meaning}"
     if report.notice_for is not None:
         return _notice_headline(report, report.notice_for)
     count = len(report.servers)
@@ -256,7 +254,7 @@ def _groups(report: Report, most: int) -> tuple[Group, ...]:
             groups.append(
                 Group(
                     title=f"{word[0].upper()}{word[1:]}{which}: {len(servers)}",
-                    meaning=_HOW_TO_KEEP if noticed and reason is Reason.DRY_RUN else MEANINGS[reason],
+                    meaning=_HOW_TO_KEEP if noticed and reason is Reason.DRY_RUN else reason.meaning,
                     rows=tuple(_row(server) for server in listed),
                     left_out=len(servers) - len(listed),
                 )
@@ -309,7 +307,7 @@ def _remark(server: ServerResult) -> str:
 
 def _keep_headline(report: KeepReport) -> str:
     if report.refusal:
-        return f"Refused as a whole; nothing was written. {REFUSALS[report.refusal]}"
+        return f"Refused as a whole; nothing was written. {report.refusal.meaning}"
     count = len(report.servers)
     what = f"{count} server{'s' * (count != 1)}"
     summary = report.summary
@@ -332,7 +330,7 @@ def _keep_groups(report: KeepReport, most: int) -> tuple[Group, ...]:
             groups.append(
                 Group(
                     title=f"{word[0].upper()}{word[1:]}{which}: {len(servers)}",
-                    meaning=keep_meanings.MEANINGS[reason],
+                    meaning=reason.meaning,
                     rows=tuple(_keep_row(server, report) for server in listed),
                     left_out=len(servers) - len(listed),
                 )
