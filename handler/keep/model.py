@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -104,6 +104,10 @@ class KeepRequest:
     traceparent: str | None = None
     tracestate: str | None = None
     selector: Selector | None = None
+
+    def with_servers(self, server_ids: tuple[str, ...]) -> Self:
+        """Return the request with these servers."""
+        return replace(self, server_ids=server_ids)
 
     def end(self, now: datetime) -> datetime | None:
         """Return the time until which the servers are to be kept, in whole seconds; None for a release.

@@ -14,7 +14,6 @@ class ServerReader(Protocol):
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         """Return the present state of each of `ids`, or the error for it."""
-        ...
 
 
 class MetadataCloud(Protocol):
@@ -32,7 +31,6 @@ class MetadataCloud(Protocol):
         Raises:
             CloudError: it failed, or the answer was lost.
         """
-        ...
 
     def release(self, server_id: str, key: str, timeout: float) -> str | None:
         """Remove an entry once, as `keep` sets one.
@@ -46,7 +44,6 @@ class MetadataCloud(Protocol):
             ServerNotFound: there is no such server, or no such entry.
             CloudError: it failed in another way, or the answer was lost.
         """
-        ...
 
 
 class Clock(Protocol):
@@ -54,12 +51,9 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """Return the wall time, aware, UTC."""
-        ...
 
     def monotonic(self) -> float:
         """Return the monotonic time in seconds."""
-        ...
 
     def sleep(self, seconds: float) -> None:
         """Wait for so many seconds."""
-        ...

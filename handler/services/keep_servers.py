@@ -24,7 +24,7 @@ from handler.inbound.endpoints.keep_servers import KeepEndpoint
 from handler.inbound.http.responses import Answer
 from handler.inbound.readiness import Readiness
 from handler.keep.model import KeepReport, KeepRequest, KeepResult
-from handler.keep.run import PreparedKeep, prepare, refuse_too_many, run
+from handler.keep.run import prepare, run
 from handler.keep.runner import ServerLocks
 from handler.outbound.keep import keep_result_event, log_keep_report, log_keep_server
 from handler.outbound.logs import FailedCalls, log_received, log_started, log_unhandled
@@ -33,6 +33,7 @@ from handler.outbound.sink import Sink
 from handler.settings import durations
 from handler.settings.keep_servers import KeepSettings
 from handler.stop.executor import ThreadExecutor
+from handler.stop.prepare import PreparedRequest, refuse_too_many
 
 if TYPE_CHECKING:
     from handler.outbound.smn_sink import TopicSink
@@ -165,10 +166,10 @@ class KeepService:
         with ThreadPoolExecutor(min(_BATCH_WIDTH, len(requests)), thread_name_prefix="event") as events:
             # All are prepared before the first write, so that the servers of the whole batch are counted.
             looked_up = list(events.map(lambda request: self._prepare(request, deadline), requests))
-            prepared = refuse_too_many(looked_up, self._settings.policy)
+            prepared = refuse_too_many(looked_up, self._settings.policy.limits)
             return list(events.map(self._observed, requests, prepared, repeat(deadline)))
 
-    def _prepare(self, request: KeepRequest, deadline: float) -> PreparedKeep:
+    def _prepare(self, request: KeepRequest, deadline: float) -> PreparedRequest[KeepRequest]:
         executor: ThreadExecutor[Any] = ThreadExecutor(self._threads)
         return prepare(
             request,
@@ -179,7 +180,7 @@ class KeepService:
             on_failure=FailedCalls(request),
         )
 
-    def _observed(self, request: KeepRequest, prepared: PreparedKeep, deadline: float) -> KeepReport:
+    def _observed(self, request: KeepRequest, prepared: PreparedRequest[KeepRequest], deadline: float) -> KeepReport:
         if self._telemetry is None:
             return self._run(prepared, deadline, self._threads)
         with self._telemetry.event(request):
@@ -187,7 +188,7 @@ class KeepService:
             self._telemetry.report(report)
             return report
 
-    def _run(self, prepared: PreparedKeep, deadline: float, threads: Executor) -> KeepReport:
+    def _run(self, prepared: PreparedRequest[KeepRequest], deadline: float, threads: Executor) -> KeepReport:
         dry_run = prepared.request.dry_run or self._settings.policy.limits.dry_run
 
         def on_result(server: KeepResult) -> None:

@@ -25,8 +25,9 @@ from handler.settings.stop_servers import AnnounceMode, Settings
 from handler.stop.calls import CompletedCall
 from handler.stop.executor import ThreadExecutor
 from handler.stop.model import Report, ServerResult, StopRequest
-from handler.stop.ports import Cloud
-from handler.stop.run import PreparedRequest, prepare, refuse_too_many, run
+from handler.stop.ports import Cloud, Hooks
+from handler.stop.prepare import PreparedRequest, prepare, refuse_too_many
+from handler.stop.run import run
 from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class Service:
     def _dry_run(self, request: StopRequest) -> bool:
         return request.dry_run or self.settings.policy.dry_run
 
-    def _prepare(self, request: StopRequest, deadline: float, threads: Executor) -> PreparedRequest:
+    def _prepare(self, request: StopRequest, deadline: float, threads: Executor) -> PreparedRequest[StopRequest]:
         executor: ThreadExecutor[CompletedCall] = ThreadExecutor(threads)
         failed = logs.FailedCalls(request)
         asked = request
@@ -226,7 +227,7 @@ class Service:
         )
         return prepared._replace(asked=asked) if asked is not request else prepared
 
-    def _reviewed(self, prepared: Sequence[PreparedRequest]) -> Sequence[PreparedRequest]:
+    def _reviewed(self, prepared: Sequence[PreparedRequest[StopRequest]]) -> Sequence[PreparedRequest[StopRequest]]:
         """Turn the events of one delivery that need an approval into plans.
 
         Raises:
@@ -244,7 +245,7 @@ class Service:
             reviewed.append(one)
         return reviewed
 
-    def _run(self, prepared: PreparedRequest, deadline: float, threads: Executor) -> Report:
+    def _run(self, prepared: PreparedRequest[StopRequest], deadline: float, threads: Executor) -> Report:
         request = prepared.request
         dry_run = self._dry_run(request)
         # A plan sends nothing either; only an approval has a review that lets a stop pass.
@@ -272,10 +273,12 @@ class Service:
                 # A few more than threads, so that none of them waits for the next decision.
                 width=self.settings.concurrency * 5 // 4,
                 dry_run=dry_run,
-                on_result=on_result,
-                before_first_stop=reservation.reserve if reservation is not None else lambda _: None,
-                on_failure=logs.FailedCalls(request),
-                announce=partial(announcer.announce, request, deadline) if announcer is not None else None,
+                hooks=Hooks(
+                    on_result,
+                    reservation.reserve if reservation is not None else lambda _: None,
+                    logs.FailedCalls(request),
+                    partial(announcer.announce, request, deadline) if announcer is not None else None,
+                ),
             )
             if planned:
                 from handler.services.approvals import with_plan
@@ -296,7 +299,7 @@ class Service:
 
             return list(events.map(lambda one: self._batch_report(one, deadline), prepared))
 
-    def _batch_report(self, one: PreparedRequest, deadline: float) -> Report:
+    def _batch_report(self, one: PreparedRequest[StopRequest], deadline: float) -> Report:
         def report(threads: Executor) -> Report:
             def run() -> Report:
                 return self._run(one, deadline, threads)

@@ -1,14 +1,15 @@
-"""Calls to the cloud: their timeouts, their results, and what all of them show about the cloud."""
+"""Calls to the cloud: which a server needs next, their timeouts, their results, and what all of them show."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
 from typing import NamedTuple, assert_never
 
 from handler.stop.evidence import History
 from handler.stop.model import Server
 from handler.stop.ports import Cloud, DryRunStop, Seen, Taken
-from handler.stop.steps import Step
 
 # No single exchange may use the whole budget; a working cloud answers in well under a second.
 _CALL_TIMEOUT = 10.0
@@ -16,6 +17,42 @@ _CALL_TIMEOUT = 10.0
 _TIMEOUT_PER_SERVER = 0.1
 
 Answer = Seen | History | Taken | DryRunStop
+
+
+class Step(StrEnum):
+    """The call that a server needs next."""
+
+    READ = "read"
+    STOP = "stop"
+    HISTORY = "history"
+
+
+class Next(NamedTuple):
+    """A call to make at `due` (on the executor's monotonic clock); not before, unless `early` allows it."""
+
+    step: Step
+    due: float
+    early: bool = False
+
+
+class Moment(NamedTuple):
+    """The time of an answer, and what was known from other servers by then.
+
+    Attributes:
+        began: when the call began, on the monotonic clock.
+        completed: when its answer was received.
+        now: wall time at `completed`.
+        others_seen: start of the newest call that showed another server, or -inf.
+        others_taken: whether the cloud accepted the stop of another server.
+        crowd: the number of servers of the event without a result, this one included.
+    """
+
+    began: float
+    completed: float
+    now: datetime
+    others_seen: float
+    others_taken: bool
+    crowd: int = 1
 
 
 class CompletedCall(NamedTuple):

@@ -13,7 +13,7 @@ from typing import assert_never
 
 from handler import rfc3339
 from handler.stop.evidence import Action, Evidence, History, Lookup, UnreadEntry
-from handler.stop.model import Decision, EventLimits, Move, Policy, Power, Reason, Refusal, Server, StopRequest
+from handler.stop.model import Decision, EventRequest, Move, Policy, Power, Reason, Refusal, Server, StopRequest
 
 KEEP_UNTIL = "autostop-keep-until"
 
@@ -88,7 +88,7 @@ _TRANSITIONAL = frozenset({"reboot", "hard_reboot", "rebuild", "resize", "revert
 _STUCK_AFTER = timedelta(minutes=30)
 
 
-def refuse(request: EventLimits, policy: Policy, now: datetime) -> Refusal | None:
+def refuse(request: EventRequest, policy: Policy, now: datetime) -> Refusal | None:
     """Decide whether the event is refused as a whole.
 
     Args:

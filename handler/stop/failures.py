@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from handler.errors import CloudError, CloudFault, CloudThrottled, ServerNotFound, StateConflict
+from handler.stop.calls import Moment
 from handler.stop.model import Reason
-from handler.stop.steps import Moment
 
 # A stop that the cloud refused this often, each time after a new read, will not be accepted.
 _STOPS_AT_MOST = 4

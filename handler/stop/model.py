@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
@@ -166,28 +166,27 @@ class Selector(NamedTuple):
     name: str = ""
 
 
-class EventLimits(Protocol):
-    """What decides whether an event of any type is refused as a whole; see `StopRequest`."""
+class EventRequest(Protocol):
+    """What a request of any type has, to be refused as a whole or to have its servers found; see `StopRequest`."""
 
     @property
     def server_ids(self) -> tuple[str, ...]:
         """The ids of the servers."""
-        ...
 
     @property
     def selector(self) -> Selector | None:
         """The selector in place of ids."""
-        ...
 
     @property
     def time(self) -> datetime | None:
         """The time of the event (aware)."""
-        ...
 
     @property
     def expires(self) -> datetime | None:
         """The `expirytime` of the event (aware)."""
-        ...
+
+    def with_servers(self, server_ids: tuple[str, ...]) -> Self:
+        """Return the request with these servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +238,10 @@ class StopRequest:
     plan_id: str | None = None
     review: Review | None = None
     notice_for: datetime | timedelta | None = None
+
+    def with_servers(self, server_ids: tuple[str, ...]) -> Self:
+        """Return the request with these servers."""
+        return replace(self, server_ids=server_ids)
 
     def due(self, now: datetime) -> datetime:
         """Return when the servers are to be stopped: now, or the time that it gives notice for if that is later."""
@@ -407,7 +410,6 @@ class Review(Protocol):
 
     def review(self, server: Server, decision: Decision, policy: Policy, now: datetime) -> Decision:
         """Return the decision that counts, which never does more than the one that is given."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

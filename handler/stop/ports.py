@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from handler.errors import CloudError
 from handler.stop.evidence import History
-from handler.stop.model import Server
+from handler.stop.model import Server, ServerResult
 
 Result = TypeVar("Result")
 
@@ -65,8 +65,25 @@ class Candidate(NamedTuple):
     name: str | None
 
 
-Announce = Callable[[Sequence[Candidate]], None]
-"""Is called with every server that an event may still stop, once, before its first stop."""
+class Hooks(NamedTuple):
+    """What a run calls as it proceeds.
+
+    Attributes:
+        on_result: each server's result, as soon as there is one, also if the event must be sent again.
+        before_first_stop: called once before the first stop is sent, with the number of servers that may still be
+            stopped; an exception ends the run before any stop.
+        on_failure: each failed call to the cloud, once for each server that it was about; not if only the history
+            cannot be read, which the server's result shows.
+        announce: called once before the first stop is sent, and after `before_first_stop`, with the servers that may
+            still be stopped; what it raises ends the run with nothing sent. With it, no stop is sent before every
+            server has a first decision or is waited for.
+    """
+
+    on_result: Callable[[ServerResult], None] = lambda _: None
+    before_first_stop: Callable[[int], None] = lambda _: None
+    on_failure: Callable[[CloudError], None] = lambda _: None
+    announce: Callable[[Sequence[Candidate]], None] | None = None
+
 
 Seen = Server | Pending | ReadSingly | StopFailed | CloudError
 
@@ -81,15 +98,12 @@ class CloudReader(Protocol):
     @property
     def api(self) -> str:
         """`nova` or `bms`, as the result event names it."""
-        ...
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """Split `ids` into the sets that one `read` each should take."""
-        ...
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         """Return the present state of each of `ids`, or the error for it; only for these ids."""
-        ...
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
         """Return the matching servers of the login's project, from a read of the whole list.
@@ -97,11 +111,9 @@ class CloudReader(Protocol):
         Raises:
             CloudError: the list could not be read completely.
         """
-        ...
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
         """Return the cloud's history of the server."""
-        ...
 
 
 class Cloud(CloudReader, Protocol):
@@ -115,11 +127,9 @@ class Cloud(CloudReader, Protocol):
 
     def stop_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """Split `ids` into the sets that one `stop` each should take."""
-        ...
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | DryRunStop | CloudError]:
         """Send the stop for each of `ids` once, without a repetition."""
-        ...
 
 
 class CallExecutor(Protocol[Result]):
@@ -127,16 +137,12 @@ class CallExecutor(Protocol[Result]):
 
     def now(self) -> datetime:
         """Return the wall time, aware, UTC."""
-        ...
 
     def monotonic(self) -> float:
         """Return the monotonic time in seconds."""
-        ...
 
     def start(self, call: Callable[[], Result]) -> None:
         """Start a call, which must not raise."""
-        ...
 
     def next(self, timeout: float) -> Result | None:
         """Return the result of a call that ended, or None after `timeout` seconds without one."""
-        ...

@@ -14,23 +14,22 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from handler.errors import BudgetSpent, CloudError, CloudUnreachable, InternalFault
-from handler.stop.calls import CompletedCall, Observations, call
+from handler.stop.calls import CompletedCall, Moment, Next, Observations, Step, call
 from handler.stop.evidence import History, gap_of
 from handler.stop.model import Policy, Server, ServerResult, StopRequest
 from handler.stop.pauses import Pauses
 from handler.stop.ports import (
-    Announce,
     CallExecutor,
     Candidate,
     Cloud,
     DryRunStop,
+    Hooks,
     Pending,
     ReadSingly,
     StopFailed,
     Taken,
 )
 from handler.stop.server_task import ServerTask
-from handler.stop.steps import Moment, Next, Step
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,8 +48,7 @@ class Scheduler:
 
     Args:
         request: not refused, with the ids of its servers.
-        policy, cloud, executor, deadline, width, backoff, on_result, before_first_stop, on_failure, announce: as of
-            `run`.
+        policy, cloud, executor, deadline, width, backoff, hooks: as of `run`.
     """
 
     def __init__(
@@ -62,15 +60,9 @@ class Scheduler:
         deadline: float,
         width: int,
         backoff: Callable[[int], float],
-        on_result: Callable[[ServerResult], None],
-        before_first_stop: Callable[[int], None],
-        on_failure: Callable[[CloudError], None],
-        announce: Announce | None,
+        hooks: Hooks,
     ) -> None:
-        self._on_result = on_result
-        self._before_first_stop = before_first_stop
-        self._on_failure = on_failure
-        self._announce = announce
+        self._hooks = hooks
         self._any_stop = False
         self._cloud = cloud
         self._executor = executor
@@ -91,19 +83,19 @@ class Scheduler:
         self._held: list[tuple[str, float]] = []
         self._hold_ends = deadline
 
-    def results(self, look: CompletedCall | None) -> tuple[ServerResult, ...]:
+    def results(self, listed: CompletedCall | None) -> tuple[ServerResult, ...]:
         """Handle the servers until each has a result or the budget ends.
 
         Args:
-            look: a read that showed all of them; None if there was none.
+            listed: a read that showed all of them; None if there was none.
         """
         now = self._executor.monotonic()
         self._hold_ends = now + (self._deadline - now) * _LONGEST_HOLD
-        if look is None:
+        if listed is None:
             self._asks.extend((Step.READ, group) for group in self._cloud.read_groups(list(self._tasks)))
         else:
-            self._observations.note(look)
-            self._learn(look)
+            self._observations.note(listed)
+            self._learn(listed)
         while self._open:
             self._release_held()
             now = self._executor.monotonic()
@@ -152,10 +144,10 @@ class Scheduler:
         """Announce the stops that were held back, once every first decision is there or was waited for; send them."""
         if not self._held or (self._undecided and self._executor.monotonic() < self._hold_ends):
             return
-        assert self._announce is not None
-        self._before_first_stop(self._open)
+        assert self._hooks.announce is not None
+        self._hooks.before_first_stop(self._open)
         self._any_stop = True
-        self._announce([Candidate(task.id, task.name) for task in self._tasks.values() if task.result is None])
+        self._hooks.announce([Candidate(task.id, task.name) for task in self._tasks.values() if task.result is None])
         now = self._executor.monotonic()
         fresh = [id_ for id_, decided_at in self._held if now - decided_at <= _FRESH]
         stale = [id_ for id_, decided_at in self._held if now - decided_at > _FRESH]
@@ -168,7 +160,7 @@ class Scheduler:
     def _send(self) -> None:
         # Stops are first: the shorter the time between a read and the stop, the less can change in it.
         if self._stops and not self._any_stop:
-            self._before_first_stop(self._open)
+            self._hooks.before_first_stop(self._open)
             self._any_stop = True
         while self._stops and self._in_flight < self._width:
             self._start(Step.STOP, self._stops.popleft())
@@ -207,7 +199,7 @@ class Scheduler:
                 case.failures.fault = answer
                 continue
             if isinstance(answer, CloudError) and (completed.step is not Step.HISTORY or gap_of(answer) is None):
-                self._on_failure(answer)
+                self._hooks.on_failure(answer)
             others_seen, others_taken = self._observations.newest(id_), self._observations.others_taken(id_)
             at = Moment(completed.began, time_ended, now, others_seen, others_taken, self._open)
             coming: Next | None
@@ -228,7 +220,7 @@ class Scheduler:
                 self._undecided.discard(id_)
             if coming is None:
                 self._ended(case)
-            elif coming.step is Step.STOP and self._announce is not None and not self._any_stop:
+            elif coming.step is Step.STOP and self._hooks.announce is not None and not self._any_stop:
                 self._held.append((id_, time_ended))
             elif coming.step is Step.STOP and self._cloud.one_by_one:
                 # At once: going through a thousand servers takes as long as the cloud takes to answer a call.
@@ -242,7 +234,7 @@ class Scheduler:
     def _ended(self, case: ServerTask) -> None:
         assert case.result is not None
         self._open -= 1
-        self._on_result(case.result)
+        self._hooks.on_result(case.result)
 
     def _probe(self, case: ServerTask) -> None:
         """Read another server, to learn whether the cloud is down or just this one server cannot be read."""

@@ -25,6 +25,7 @@ from handler.errors import (
     CloudThrottled,
     ServerNotFound,
 )
+from handler.stop.calls import Moment, Next, Step
 from handler.stop.decide import decide, judged_by, settled_as_stopped
 from handler.stop.evidence import Action, Evidence, History, Lookup, gap_of
 from handler.stop.failures import FailureTracker
@@ -41,7 +42,6 @@ from handler.stop.model import (
 )
 from handler.stop.pauses import Polls
 from handler.stop.ports import DryRunStop, Pending, ReadSingly, Seen, StopFailed, Taken
-from handler.stop.steps import Moment, Next, Step
 
 _NO_HISTORY = frozenset({Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 
 from handler.errors import BudgetSpent, CloudError, CloudFault, CloudThrottled, CloudUnreachable, LoginRefused
 from handler.keep.model import KeepPolicy, KeepReport, KeepRequest, KeepResult, Reason
-from handler.keep.run import PreparedKeep, refuse_too_many, run
+from handler.keep.run import prepare, run
 from handler.keep.runner import ServerLocks
 from handler.stop.evidence import History
 from handler.stop.model import Policy, Refusal, Server
 from handler.stop.ports import Seen
-from tests.keep.fakes import NOW, Clock, hours
+from handler.stop.prepare import PreparedRequest
+from tests.keep.fakes import NOW, Clock
+from tests.stop.fakes import FakeExecutor
 
 ONE, TWO = (f"00000000-0000-4000-8000-00000000000{number}" for number in (1, 2))
 POLICY = KeepPolicy(Policy(max_servers=2), timedelta(hours=24))
@@ -49,14 +52,18 @@ class Reader:
         raise AssertionError((server_id, timeout))
 
 
-def prepared(*ids: str, refusal: Refusal | None = None) -> PreparedKeep:
+def prepared(*ids: str, refusal: Refusal | None = None) -> PreparedRequest[KeepRequest]:
     """An event about these servers."""
     request = KeepRequest("/tests", "k", "io.github.bms-autostop.keep.requested.v1", ids, duration=timedelta(hours=1))
-    return PreparedKeep(request, hours(1), NOW, refusal)
+    return PreparedRequest(request, request, NOW, refusal)
 
 
 def handled(
-    one: PreparedKeep, faults: Mapping[str, Exception] | None = None, *, deadline: float = 60.0, **more: Any
+    one: PreparedRequest[KeepRequest],
+    faults: Mapping[str, Exception] | None = None,
+    *,
+    deadline: float = 60.0,
+    **more: Any,
 ) -> KeepReport:
     """The report of a dry run."""
     with ThreadPoolExecutor(2) as threads:
@@ -124,11 +131,16 @@ def test_an_event_without_time_must_come_again() -> None:
         handled(prepared(ONE), deadline=0.0)
 
 
-def test_the_distinct_servers_of_a_batch_are_counted() -> None:
-    """Those of refused events are not."""
-    same = [prepared(ONE, TWO), prepared(TWO, ONE)]
-    assert refuse_too_many(same, POLICY) == same
-    three = [prepared(ONE), prepared(TWO), prepared("x"), prepared("y", refusal=Refusal.TOO_OLD)]
-    found = refuse_too_many(three, POLICY)
-    assert [one.refusal for one in found] == [Refusal.TOO_MANY_SERVERS] * 3 + [Refusal.TOO_OLD]
-    assert "3 servers" in (found[0].detail or "")
+@pytest.mark.parametrize(("facts", "refusal"), [({}, Refusal.EXPIRED), ({"expires": NOW}, Refusal.EXPIRED)])
+def test_a_keep_that_would_have_ended_is_refused(facts: dict[str, Any], refusal: Refusal) -> None:
+    """Its `until` has passed; another refusal comes first and has no sentence of its own."""
+    request = replace(prepared(ONE).request, duration=None, until=NOW, **facts)
+    made = prepare(request, POLICY, Reader({}), FakeExecutor(), deadline=60.0)
+    assert made.refusal is refusal
+    assert (made.detail is None) is bool(facts)
+
+
+def test_an_event_that_is_not_refused_keeps_its_servers() -> None:
+    """Those that it names, since it has no selector."""
+    made = prepare(prepared(ONE, TWO).request, POLICY, Reader({}), FakeExecutor(), deadline=60.0)
+    assert (made.refusal, made.request.server_ids) == (None, (ONE, TWO))

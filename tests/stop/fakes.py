@@ -12,8 +12,9 @@ from typing import Any
 from handler.errors import CloudError, CloudUnreachable
 from handler.stop.evidence import Action, History
 from handler.stop.model import Policy, Report, Server, ServerResult, StopRequest
-from handler.stop.ports import Cloud, Taken
-from handler.stop.run import prepare, run
+from handler.stop.ports import Cloud, Hooks, Taken
+from handler.stop.prepare import prepare
+from handler.stop.run import run
 
 NOW = datetime(2026, 11, 20, 19, 0, tzinfo=UTC)
 # The monotonic clock starts somewhere, and not where the wall clock does.
@@ -268,7 +269,14 @@ class Scenario:
         self.budget = budget
         self._width = width
 
-    def report(self, cloud: Cloud | None = None, **more: Any) -> Report:
+    def report(
+        self,
+        cloud: Cloud | None = None,
+        *,
+        dry_run: bool = False,
+        backoff: Callable[[int], float] = fixed_backoff,
+        **hooks: Any,
+    ) -> Report:
         """Run it to its end; whatever that is, no promise to a server may be broken on the way."""
         executor: Any = self.executor
         try:
@@ -280,7 +288,9 @@ class Scenario:
                 executor,
                 deadline=START + self.budget,
                 width=self._width,
-                **{"dry_run": False, "backoff": fixed_backoff, **more},
+                dry_run=dry_run,
+                backoff=backoff,
+                hooks=Hooks(**hooks),
             )
         finally:
             assert not self.cloud.broken_promises

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from handler.stop.calls import CompletedCall, call
-from handler.stop.steps import Step
+from handler.stop.calls import CompletedCall, Step, call
 from tests.stop.fakes import ID, START, FakeExecutor, Script, ScriptedCloud
 
 

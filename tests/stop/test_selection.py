@@ -26,7 +26,8 @@ from handler.errors import (
 from handler.stop.decide import decide, refuse
 from handler.stop.evidence import Action, Lookup
 from handler.stop.model import Move, Policy, Reason, Refusal, Report, Selector, Server
-from handler.stop.run import prepare, run
+from handler.stop.prepare import prepare
+from handler.stop.run import run
 from handler.stop.selection import matches
 from tests.stop.fakes import (
     ID,

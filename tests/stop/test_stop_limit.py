@@ -12,7 +12,7 @@ import pytest
 from handler.errors import CloudThrottled, StopLimitReached
 from handler.stop.model import Policy, Reason, Refusal
 from handler.stop.ports import Cloud, Taken
-from handler.stop.run import prepare, refuse_too_many
+from handler.stop.prepare import prepare, refuse_too_many
 from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
 from tests.stop.fakes import START, FakeExecutor, Scenario, Script, asked, id_of
 from tests.support.clock import FakeClock

@@ -34,11 +34,11 @@ from handler.inbound.cloudevents import decode
 from handler.outbound import result
 from handler.services import stop_servers
 from handler.services.runs import Runs
-from handler.stop import decide, run, scheduler, selection, server_task
+from handler.stop import decide, prepare, run, scheduler, selection, server_task
+from handler.stop.calls import Next, Step
 from handler.stop.evidence import History
 from handler.stop.model import Move, Power, Reason, Refusal, Server, StopRequest
 from handler.stop.server_task import ServerTask
-from handler.stop.steps import Next, Step
 from handler.stop.stop_limit import StopLimit
 from tests.harness.prove.keep_breakages import KEEP_BREAKAGES, WHOLE_WITH_KEEPS
 from tests.harness.prove.keeping import KeepMachine
@@ -79,7 +79,7 @@ def _without_refusal(refusal: Refusal) -> Breakage:
         found = _refuse(*arguments)
         return None if found is refusal else found
 
-    return mock.patch.object(run, "refuse", refuse)
+    return mock.patch.object(prepare, "refuse", refuse)
 
 
 def _stop_if(move: Move, *reasons: Reason) -> Breakage:
