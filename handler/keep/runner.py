@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
+from weakref import WeakValueDictionary
 
 from handler.errors import (
     BudgetSpent,
@@ -42,7 +43,8 @@ class ServerLocks:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._locks: dict[str, tuple[threading.Lock, int]] = {}
+        # A lock is forgotten when no thread has it or waits for it.
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 
     @contextmanager
     def holding(self, server_id: str, timeout: float) -> Iterator[None]:
@@ -56,22 +58,13 @@ class ServerLocks:
             BudgetSpent: it was not free in time.
         """
         with self._guard:
-            lock, users = self._locks.get(server_id, (threading.Lock(), 0))
-            self._locks[server_id] = (lock, users + 1)
+            lock = self._locks.setdefault(server_id, threading.Lock())
+        if not lock.acquire(timeout=max(timeout, 0.0)):
+            raise BudgetSpent("Other keeps of the same server did not end in time.")
         try:
-            if not lock.acquire(timeout=max(timeout, 0.0)):
-                raise BudgetSpent("Other keeps of the same server did not end in time.")
-            try:
-                yield
-            finally:
-                lock.release()
+            yield
         finally:
-            with self._guard:
-                lock, users = self._locks[server_id]
-                if users == 1:
-                    del self._locks[server_id]
-                else:
-                    self._locks[server_id] = (lock, users - 1)
+            lock.release()
 
 
 @dataclass(slots=True)

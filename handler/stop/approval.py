@@ -29,6 +29,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import assert_never
 
 from handler.stop.model import Approver, Decision, Move, Outcome, Policy, Reason, Refusal, Server
@@ -293,13 +294,13 @@ def _read(signed: bytes) -> tuple[Plan, bytes]:
     Raises:
         ValueError, IndexError, OverflowError: it is not well-formed, which cannot be if its MAC is valid.
     """
-    reader = _Reader(signed, _KEY_ID.stop)
-    rule = reader.take(1)[0]
-    expires = int.from_bytes(reader.take(6), "big")
-    audience = reader.take(_AUDIENCE_LENGTH)
-    plan_id = str(uuid.UUID(bytes=reader.take(_PLAN_ID_LENGTH)))
-    source, id_, requester = reader.text(), reader.text(), reader.text()
-    rows = reader.rest()
+    reader = BytesIO(signed[_KEY_ID.stop :])
+    rule = reader.read(1)[0]
+    expires = int.from_bytes(reader.read(6), "big")
+    audience = reader.read(_AUDIENCE_LENGTH)
+    plan_id = str(uuid.UUID(bytes=reader.read(_PLAN_ID_LENGTH)))
+    source, id_, requester = _read_text(reader), _read_text(reader), _read_text(reader)
+    rows = reader.read()
     seen = {
         str(uuid.UUID(bytes=rows[at : at + 16])): rows[at + 16 : at + _SERVER_LENGTH]
         for at in range(0, len(rows), _SERVER_LENGTH)
@@ -308,22 +309,8 @@ def _read(signed: bytes) -> tuple[Plan, bytes]:
     return plan, audience
 
 
-class _Reader:
-    """Takes one part after the other. What carries a valid MAC is well-formed."""
-
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data, self._at = data, at
-
-    def take(self, length: int) -> bytes:
-        part = self._data[self._at : self._at + length]
-        self._at += length
-        return part
-
-    def text(self) -> str:
-        return self.take(self.take(1)[0]).decode()
-
-    def rest(self) -> bytes:
-        return self._data[self._at :]
+def _read_text(reader: BytesIO) -> str:
+    return reader.read(reader.read(1)[0]).decode()
 
 
 def _text(text: str) -> bytes:

@@ -44,7 +44,7 @@ class Moment(NamedTuple):
         now: wall time at `completed`.
         others_seen: start of the newest call that showed another server, or -inf.
         others_taken: whether the cloud accepted the stop of another server.
-        crowd: the number of servers of the event without a result, this one included.
+        unfinished: the number of servers of the event without a result, this one included.
     """
 
     began: float
@@ -52,7 +52,7 @@ class Moment(NamedTuple):
     now: datetime
     others_seen: float
     others_taken: bool
-    crowd: int = 1
+    unfinished: int = 1
 
 
 class CompletedCall(NamedTuple):

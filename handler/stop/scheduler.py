@@ -11,13 +11,13 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import assert_never
 
 from handler.errors import BudgetSpent, CloudError, CloudUnreachable, InternalFault
 from handler.stop.calls import CompletedCall, Moment, Next, Observations, Step, call
 from handler.stop.evidence import History, gap_of
 from handler.stop.model import Policy, Server, ServerResult, StopRequest
-from handler.stop.pauses import Pauses
 from handler.stop.ports import (
     CallExecutor,
     Candidate,
@@ -68,8 +68,10 @@ class Scheduler:
         self._executor = executor
         self._deadline = deadline
         self._width = width
-        self._pauses = Pauses(backoff)
-        self._tasks = {id_: ServerTask(id_, request, policy, self._pauses.after) for id_ in request.server_ids}
+        # The same for all servers of one answer, so that they are read together again. A task has no reference to its
+        # scheduler, which would be a cycle and be freed late.
+        self._backoff = cache(backoff)
+        self._tasks = {id_: ServerTask(id_, request, policy, self._backoff) for id_ in request.server_ids}
         self._open = len(self._tasks)
         self._later: list[tuple[float, int, Next, str]] = []
         self._order = itertools.count()
@@ -181,7 +183,7 @@ class Scheduler:
             _LOG.error("a call of the run failed", exc_info=completed.failure)
             raise InternalFault("a call to the cloud failed in an unexpected way") from completed.failure
         self._observations.note(completed)
-        self._pauses.renew()
+        self._backoff.cache_clear()
         if completed.probe:
             self._probing = False
         else:

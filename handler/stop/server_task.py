@@ -40,7 +40,7 @@ from handler.stop.model import (
     StopAttempt,
     StopRequest,
 )
-from handler.stop.pauses import Polls
+from handler.stop.pauses import poll_pause
 from handler.stop.ports import DryRunStop, Pending, ReadSingly, Seen, StopFailed, Taken
 
 _NO_HISTORY = frozenset({Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE})
@@ -80,7 +80,7 @@ class ServerTask:
         self._taken_at = 0.0
         self._seen_powering_off = False
         self._history_helps = True
-        self._polls = Polls()
+        self._polls = 0
 
     @property
     def name(self) -> str | None:
@@ -202,7 +202,7 @@ class ServerTask:
             case Move.ASK:
                 return Next(Step.HISTORY, at.completed)
             case Move.WAIT:
-                return Next(Step.READ, at.completed + self._polls.pause(at.crowd), early=True)
+                return Next(Step.READ, self._next_poll(at), early=True)
             case Move.LEAVE:
                 return self._end(self._decision.reason, self._decision.detail + self.failures.stop_outcome())
             case unreachable:
@@ -238,7 +238,11 @@ class ServerTask:
         end = self._watch_ends()
         if at.completed >= end:
             return self._end_of_watch()
-        return Next(Step.READ, min(at.completed + self._polls.pause(at.crowd), end), early=True)
+        return Next(Step.READ, min(self._next_poll(at), end), early=True)
+
+    def _next_poll(self, at: Moment) -> float:
+        self._polls += 1
+        return at.completed + poll_pause(self._polls - 1, at.unfinished)
 
     def _end_of_watch(self) -> Next | None:
         """Return the result of an accepted stop whose server was not seen off in time."""

@@ -274,4 +274,11 @@ def test_the_keeps_of_one_server_take_turns() -> None:
         assert not entered.is_set()
     thread.join(30)
     assert entered.is_set()
-    assert locks._locks == {}
+
+
+def test_a_lock_that_no_thread_uses_is_forgotten() -> None:
+    """Else a process would keep one for each server that it ever kept."""
+    locks = ServerLocks()
+    with locks.holding("a", 1.0), locks.holding("b", 1.0):
+        assert sorted(locks._locks) == ["a", "b"]
+    assert not locks._locks
