@@ -45,7 +45,7 @@ def decide(server: Server, until: datetime | None, protect: tuple[str, str]) -> 
     Args:
         server: as read.
         until: the time until which the server is to be kept (aware); None for a release.
-        protect: tag, or metadata key and value, that protects a server permanently.
+        protect: as in `handler.stop.model.Policy`.
     """
     if server.vm_state in _GONE:
         return Decision(Move.LEAVE, Reason.NOT_FOUND, "It has been deleted.")

@@ -134,9 +134,9 @@ class KeepTask:
                     if self._writes >= _MOST_WRITES:
                         return self._not_seen()
                     settled = False
-                    fault = self._write(self.writer, decision)
+                    error = self._write(self.writer, decision)
                     pause = self._pause(self.clock.monotonic() - began)
-                    final = self._refused(fault) if fault is not None else None
+                    final = self._refused(error) if error is not None else None
                     if final is not None:
                         return final
                 case unreachable:
@@ -177,11 +177,11 @@ class KeepTask:
                     self._request_id = writer.release(self.server_id, key, max(self._left(), 0.001))
         except LoginRefused:
             raise
-        except CloudError as fault:
+        except CloudError as error:
             # After a lost answer only a read shows whether it was written.
-            self._writes += fault.maybe_acted
-            self.on_failure(fault)
-            return fault
+            self._writes += error.maybe_acted
+            self.on_failure(error)
+            return error
         self._writes += 1
         return None
 
@@ -201,31 +201,31 @@ class KeepTask:
             case CallDenied() if not self._writes:
                 return self._result(Reason.FORBIDDEN, f"The login may not read it: {failure}.", failure)
             case CloudError():
-                fault = failure
-                self.on_failure(fault)
+                error = failure
+                self.on_failure(error)
             case _:
-                fault = CloudUnexpectedAnswer("reading the server: the answer does not show it")
+                error = CloudUnexpectedAnswer("reading the server: the answer does not show it")
         self._failed_reads += 1
-        if self._again(fault, self._failed_reads):
+        if self._again(error, self._failed_reads):
             return None
-        return self._not_seen() if self._writes else fault
+        return self._not_seen() if self._writes else error
 
-    def _refused(self, fault: CloudError) -> KeepResult | CloudError | None:
+    def _refused(self, error: CloudError) -> KeepResult | CloudError | None:
         """Return the end of the task after a write that failed; None to read again."""
-        match fault:
+        match error:
             case StateConflict():
-                return self._result(Reason.CONFLICT, f"The cloud refused the change: {fault}.", fault)
+                return self._result(Reason.CONFLICT, f"The cloud refused the change: {error}.", error)
             case CallDenied():
-                return self._result(Reason.FORBIDDEN, f"The login may not change its metadata: {fault}.", fault)
+                return self._result(Reason.FORBIDDEN, f"The login may not change its metadata: {error}.", error)
             case _:
                 # Not found may mean the entry or the server: the next read shows which.
                 self._failed_writes += 1
-                return None if self._again(fault, self._failed_writes) else fault
+                return None if self._again(error, self._failed_writes) else error
 
-    def _again(self, fault: CloudError, attempt: int) -> bool:
+    def _again(self, error: CloudError, attempt: int) -> bool:
         """Wait after the n-th failure; return False if it is not worth another attempt."""
-        helps = fault.waiting_helps or isinstance(fault, ServerNotFound)
-        return helps and attempt < _MOST_FAILURES and self._sleep(fault.retry_after or self.backoff(attempt))
+        helps = error.waiting_helps or isinstance(error, ServerNotFound)
+        return helps and attempt < _MOST_FAILURES and self._sleep(error.retry_after or self.backoff(attempt))
 
     def _done(self, server: Server) -> KeepResult:
         present = kept_until(server)
@@ -242,10 +242,10 @@ class KeepTask:
             Reason.NOT_SEEN, f"The keep ({wanted}) was sent, but was not seen on the server afterwards."
         )
 
-    def _result(self, reason: Reason, detail: str, fault: CloudError | None = None) -> KeepResult:
+    def _result(self, reason: Reason, detail: str, error: CloudError | None = None) -> KeepResult:
         first, last = self._first, self._last
         result = KeepResult(
-            self.server_id, reason, detail, request_id=fault.request_id if fault is not None else self._request_id
+            self.server_id, reason, detail, request_id=error.request_id if error is not None else self._request_id
         )
         if first is None or last is None:
             return result

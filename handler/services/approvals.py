@@ -19,12 +19,7 @@ _MILLISECOND = 1000
 
 
 def to_be_planned(request: StopRequest, approver: Approver, settings: ApprovalSettings) -> StopRequest:
-    """Return the request with its stops turned into a plan.
-
-    Args:
-        request: the event.
-        approver: who must approve the stops.
-        settings: the keys, and how long a plan can be approved.
+    """Return the request with its stops turned into a plan for this approver.
 
     Raises:
         ApprovalNotConfigured: there is no key to sign a plan with.
@@ -37,10 +32,7 @@ def to_be_planned(request: StopRequest, approver: Approver, settings: ApprovalSe
 def with_plan(report: Report, settings: ApprovalSettings, source: str) -> Report:
     """Return the report with what an approver needs; unchanged if nothing would be stopped.
 
-    Args:
-        report: of a run that planned the stops.
-        settings: the keys, and how long a plan can be approved.
-        source: of this deployment, the audience of the token.
+    The audience of the token is the `source` of this deployment.
     """
     request = report.request
     seen = {
@@ -71,11 +63,7 @@ def approved(
 ) -> tuple[StopRequest, Refusal | None]:
     """Return the request of an approval with the servers of its plan, or why it is refused.
 
-    Args:
-        request: the approval.
-        settings: the keys.
-        source: of this deployment, which the token must be for.
-        now: aware.
+    The token must be for the `source` of this deployment.
     """
     assert request.plan is not None
     assert request.approved_by is not None

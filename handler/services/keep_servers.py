@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _READY_TIMEOUT = 5.0
 _BATCH_WIDTH = 8
 # The part of the budget for the delivery of the result, and its upper bound in seconds.
-_SINK_SHARE, _ANSWER_SHARE, _LONGEST_WAY = 0.2, 0.02, 5.0
+_SINK_SHARE, _ANSWER_SHARE, _LONGEST_DELIVERY = 0.2, 0.02, 5.0
 
 
 class _Clock:
@@ -84,11 +84,7 @@ class KeepService:
         return ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="cloud")
 
     def for_call(self, settings: KeepSettings) -> KeepService:
-        """Return a service for one call with its own login and budget; threads and locks are shared.
-
-        Args:
-            settings: those of this service except for `login` and `deadline`.
-        """
+        """Return a service for one call that differs in `login` and `deadline`; threads and locks are shared."""
         # Created now, so that the copy has them.
         _ = self._threads
         other = copy.copy(self)
@@ -123,10 +119,7 @@ class KeepService:
     def handle(self, requests: Sequence[KeepRequest], as_batch: bool, received: float) -> Answer:
         """Handle the events of one HTTP request within one budget, and send or return their results.
 
-        Args:
-            requests: the events.
-            as_batch: whether the answer is a batch.
-            received: when they arrived, on the monotonic clock.
+        The budget begins when they were `received`, on the monotonic clock.
 
         Raises:
             RetryableError: at least one of them must be sent again; no result is returned.
@@ -145,9 +138,9 @@ class KeepService:
             log_received(request)
         budget = self._settings.deadline.total_seconds()
         deadline = received + budget
-        way = min(budget * (_SINK_SHARE if self._sink is not None else _ANSWER_SHARE), _LONGEST_WAY)
+        kept = min(budget * (_SINK_SHARE if self._sink is not None else _ANSWER_SHARE), _LONGEST_DELIVERY)
         try:
-            reports = self._reports(requests, deadline - way)
+            reports = self._reports(requests, deadline - kept)
             events = [
                 keep_result_event(report, source=self._settings.source, extensions=self._settings.extensions)
                 for report in reports

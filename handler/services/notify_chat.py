@@ -49,9 +49,7 @@ class NotifyService:
     def post(self, results: Sequence[ResultEvent], received: float) -> None:
         """Post the results of one request; each is tried, also if others fail.
 
-        Args:
-            results: of the request.
-            received: when the request arrived, on the monotonic clock.
+        The budget begins when the request was `received`, on the monotonic clock.
 
         Raises:
             ChatUnreachable: at least one must be sent again. Those that were posted are remembered.
@@ -121,14 +119,10 @@ class PostedResults:
         self._changed = threading.Condition()
 
     def claim(self, result: ResultEvent, seconds: float) -> bool:
-        """Claim a result for posting, so that no other thread posts it; it must be released.
-
-        Args:
-            result: of an event.
-            seconds: to wait for a thread that has claimed it.
+        """Claim a result for posting, after at most so many seconds of waiting for a thread that has claimed it.
 
         Returns:
-            Whether it is claimed; if not, it was posted.
+            Whether it is claimed, and must be released; if not, it was posted.
 
         Raises:
             ChatUnreachable: another thread has not posted it in time.

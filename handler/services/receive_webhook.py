@@ -45,11 +45,7 @@ class WebhookService:
         return WebhookEndpoint(self._producers, self.hand_on, dry_run=self._settings.dry_run)
 
     def hand_on(self, request: StopRequest | KeepRequest, deadline: float) -> None:
-        """Send a request to its sink.
-
-        Args:
-            request: of a webhook.
-            deadline: on the monotonic clock.
+        """Send a request to its sink before the deadline, on the monotonic clock.
 
         Raises:
             SinkUnreachable: the sink did not confirm that it accepted it.

@@ -25,7 +25,7 @@ from handler.settings.stop_servers import AnnounceMode, Settings
 from handler.stop.calls import CompletedCall
 from handler.stop.executor import ThreadExecutor
 from handler.stop.model import Report, ServerResult, StopRequest
-from handler.stop.ports import Cloud, Hooks
+from handler.stop.ports import Hooks
 from handler.stop.prepare import PreparedRequest, prepare, refuse_too_many
 from handler.stop.run import run
 from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
@@ -139,14 +139,9 @@ class Service:
         return Answer(200, *(batch(events) if as_batch else binary(events[0])))
 
     def results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
-        """Handle events within one budget, and send their results to the sink, if there is one.
+        """Handle events within one budget, send their results to the sink, if there is one, and return them.
 
-        Args:
-            requests: the events.
-            received: when they arrived, on the monotonic clock.
-
-        Returns:
-            The result of each, whether there is a sink or not.
+        The budget begins when they were `received`, on the monotonic clock.
 
         Raises:
             RetryableError: at least one of them must be sent again.
@@ -177,11 +172,7 @@ class Service:
         return events
 
     def report(self, request: StopRequest, deadline: float) -> Report:
-        """Handle one event.
-
-        Args:
-            request: the event.
-            deadline: on the monotonic clock.
+        """Handle one event before the deadline, on the monotonic clock.
 
         Raises:
             RetryableError: the event must be sent again.
@@ -205,9 +196,6 @@ class Service:
             self._telemetry.report(made)
             return made
 
-    def _cloud(self, request: StopRequest) -> Cloud:
-        return self._clouds.cloud(dry_run=self._dry_run(request))
-
     def _dry_run(self, request: StopRequest) -> bool:
         return request.dry_run or self.settings.policy.dry_run
 
@@ -222,9 +210,8 @@ class Service:
             request, refusal = approved(request, self.settings.approval, self.settings.source, now)
             if refusal is not None:
                 return PreparedRequest(asked, request, now, refusal)
-        prepared = prepare(
-            request, self.settings.policy, self._cloud(request), executor, deadline=deadline, on_failure=failed
-        )
+        cloud = self._clouds.cloud(dry_run=self._dry_run(request))
+        prepared = prepare(request, self.settings.policy, cloud, executor, deadline=deadline, on_failure=failed)
         return prepared._replace(asked=asked) if asked is not request else prepared
 
     def _reviewed(self, prepared: Sequence[PreparedRequest[StopRequest]]) -> Sequence[PreparedRequest[StopRequest]]:

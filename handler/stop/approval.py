@@ -71,16 +71,7 @@ class Plan:
 
 
 def issue(plan: Plan, keys: Sequence[bytes], audience: str) -> str:
-    """Sign a plan.
-
-    Args:
-        plan: what is signed.
-        keys: the first one signs.
-        audience: `source` of the deployment that may act on the plan.
-
-    Returns:
-        The token.
-    """
+    """Return the token of a plan, signed by the first key, for the deployment with the `source` `audience`."""
     head = _VERSION + _key_id(keys[0])
     expires = (plan.expires_at - _EPOCH) // _MILLISECOND
     payload = b"".join(
@@ -101,14 +92,7 @@ def issue(plan: Plan, keys: Sequence[bytes], audience: str) -> str:
 def verify(
     token: str, keys: Sequence[bytes], audience: str, approved_by: str, now: datetime
 ) -> tuple[Plan | None, Refusal | None]:
-    """Check a token, and whether this approver may approve its plan now.
-
-    Args:
-        token: as received.
-        keys: any of them may have signed it.
-        audience: `source` of this deployment.
-        approved_by: identity of the approver, `<system>:<id>`.
-        now: aware.
+    """Check a token that any of the keys may have signed, and whether this approver may approve its plan now.
 
     Returns:
         The plan, or the refusal. A plan that is refused for its expiry or its approver is returned beside the refusal.
@@ -125,7 +109,7 @@ def verify(
 
 
 def refuses_approver(token: str, approved_by: str) -> bool:
-    """Whether the plan of a token excludes an approver, for who cannot verify the token.
+    """Whether the plan of a token excludes an approver, for callers without the keys.
 
     Only `verify` decides what an approval is worth; an invalid token is not refused here.
     """

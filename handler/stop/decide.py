@@ -19,21 +19,10 @@ KEEP_UNTIL = "autostop-keep-until"
 
 _DELETING = frozenset({"deleting", "soft-deleting"})
 _BRINGING_UP = frozenset({"powering-on", "unshelving", "unpausing", "resuming", "restoring", "unrescuing"})
-# Nova's instance actions that make a server run. `create` is not among them: an event cannot
-# name a server that did not exist yet. A selector can fit one, though.
+# Nova's instance actions that make a server run. `create` is not among them: an event cannot name a server that did not
+# exist yet. A selector can match one, though.
 _STARTS = frozenset(
-    {
-        "start",
-        "reboot",
-        "rebuild",
-        "unshelve",
-        "unpause",
-        "resume",
-        "restore",
-        "unrescue",
-        "evacuate",
-        "recover",
-    }
+    {"start", "reboot", "rebuild", "unshelve", "unpause", "resume", "restore", "unrescue", "evacuate", "recover"}
 )
 _CREATE = "create"
 # The other actions that Nova records (nova/compute/instance_actions.py): none of them makes a server run. An action
@@ -89,16 +78,9 @@ _STUCK_AFTER = timedelta(minutes=30)
 
 
 def refuse(request: EventRequest, policy: Policy, now: datetime) -> Refusal | None:
-    """Decide whether the event is refused as a whole.
+    """Return why the event is refused as a whole; None if it may be acted on.
 
-    Args:
-        request: the event.
-        policy: of this deployment.
-        now: aware; compared with the event's real `time` and `expirytime`. An event without them is not refused
-            for its age.
-
-    Returns:
-        The refusal, or None if the event may be acted on.
+    An event without a `time` or an `expirytime` is not refused for its age.
     """
     if request.expires is not None and now >= request.expires:
         return Refusal.EXPIRED
@@ -140,15 +122,7 @@ def decide(server: Server, request: StopRequest, policy: Policy, now: datetime) 
 def judged_by(
     server: Server, request: StopRequest, policy: Policy, decision: Decision, observed_at: datetime
 ) -> Evidence:
-    """Return the facts of a decision, as the result shows them.
-
-    Args:
-        server: that the decision is about.
-        request: the event.
-        policy: of this deployment.
-        decision: on the server.
-        observed_at: when the cloud's answer was received, by the local clock (aware).
-    """
+    """Return the facts of a decision, as the result shows them; `observed_at` as in `Evidence`."""
     return Evidence(
         observed_at=observed_at,
         vm_state=server.vm_state,
@@ -295,7 +269,7 @@ def _started_since(server: Server, request: StopRequest, policy: Policy, stop: D
         return replace(stop, move=Move.ASK)
     if server.history.actions is None:
         return _without_history(server, server.history, stop)
-    # An event cannot name a server that did not exist yet; a selector can fit one.
+    # Only a selector can match a server that did not exist yet.
     created_from = asked - policy.clock_tolerance if asked is not None and request.selector is not None else None
     for place, action in enumerate(server.history.actions):
         new = action.name == _CREATE and created_from is not None and action.at >= created_from
@@ -306,7 +280,7 @@ def _started_since(server: Server, request: StopRequest, policy: Policy, stop: D
             return Decision(
                 Move.LEAVE,
                 Reason.STARTED_SINCE,
-                f"It was {'created' if new else 'started again'} ({_told(action)}{doubt}{cause}).",
+                f"It was {'created' if new else 'started again'} ({_described(action)}{doubt}{cause}).",
                 history=Lookup.FOUND,
                 action=action,
             )
@@ -351,7 +325,7 @@ def _power_was_back_after(start: Action, older: Iterable[Action]) -> str:
         if action.name == "stop":
             return ""
         if action.name in _POWER_RETURNS_AFTER:
-            return f"; right before it {_told(action)}"
+            return f"; right before it {_described(action)}"
     return ""
 
 
@@ -368,7 +342,7 @@ def _may_be_start(entry: UnreadEntry, in_doubt_from: datetime, may_be_new: bool)
     return entry.at is None or entry.at >= in_doubt_from
 
 
-def _told(action: Action) -> str:
+def _described(action: Action) -> str:
     who = f" by user {action.user_id}" if action.user_id else ""
     return f"{action.name}{who} at {rfc3339.render(action.at)}"
 

@@ -64,12 +64,12 @@ class History(NamedTuple):
     unread: tuple[UnreadEntry, ...] = ()
 
 
-def gap_of(fault: CloudError) -> Lookup | None:
+def gap_of(error: CloudError) -> Lookup | None:
     """Return why a cloud has no history, or none for this login; None if it only fails to show it.
 
     A page in place of JSON, or a redirect, comes from a proxy, and does not show whether the cloud has one.
     """
-    match fault:
+    match error:
         case CallDenied():
             return Lookup.FORBIDDEN
         case CallRejected() | ServerNotFound():
@@ -83,8 +83,7 @@ def gap_of(fault: CloudError) -> Lookup | None:
 class Evidence(NamedTuple):
     """What was known of a server at the last decision on it.
 
-    Of its tags and metadata it has only the one entry that decided: the others may be confidential. It is not a
-    dataclass, which would cost each cold start half a millisecond.
+    Of its tags and metadata it has only the one entry that decided: the others may be confidential.
 
     Attributes:
         observed_at: when the cloud's answer was received, by the local clock (aware).

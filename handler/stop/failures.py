@@ -21,9 +21,9 @@ class FailureTracker:
         backoff: seconds to wait after the n-th failure in a row.
 
     Attributes:
-        fault: the last error of a call, or None.
-        stop_fault: the last error of a stop, or None.
-        troubled_since: start of the first of the failed reads in a row.
+        error: the last error of a call, or None.
+        stop_error: the last error of a stop, or None.
+        failing_since: start of the first of the failed reads in a row.
         maybe_taken: whether a stop failed so that the cloud may have acted.
         job_failed: whether the cloud accepted a stop, and its job failed.
         job_report: that job's error code and reason, sanitized; empty without both.
@@ -31,8 +31,8 @@ class FailureTracker:
 
     def __init__(self, backoff: Callable[[int], float]) -> None:
         self._backoff = backoff
-        self.fault: CloudError | None = None
-        self.stop_fault: CloudError | None = None
+        self.error: CloudError | None = None
+        self.stop_error: CloudError | None = None
         self.failing_since = 0.0
         self.maybe_taken = False
         self.job_failed = False
@@ -61,41 +61,38 @@ class FailureTracker:
         """Record a read that showed the server."""
         self._reads = 0
 
-    def unread(self, fault: CloudError, at: Moment) -> float:
+    def unread(self, error: CloudError, at: Moment) -> float:
         """Record a failed read, and return when to read again."""
         if self._reads == 0:
             self.failing_since = at.began
         self._reads += 1
-        self.fault = fault
-        return self._after(fault, self._reads, at)
+        self.error = error
+        return self._after(error, self._reads, at)
 
-    def own_trouble(self, fault: CloudError, at: Moment) -> bool:
+    def concerns_server(self, error: CloudError, at: Moment) -> bool:
         """Whether the failed reads concern this server alone, and not the cloud."""
-        throttled = isinstance(fault, CloudThrottled)
+        throttled = isinstance(error, CloudThrottled)
         return self._reads >= _PATIENCE and not throttled and at.others_seen > self.failing_since
 
-    def unrecorded(self, fault: CloudError, at: Moment) -> float | None:
+    def unrecorded(self, error: CloudError, at: Moment) -> float | None:
         """Record a failed read of the history, and return when to read again; None after the last attempt."""
         self._histories += 1
-        self.fault = fault
-        return None if self._histories >= _PATIENCE else self._after(fault, self._histories, at)
+        self.error = error
+        return None if self._histories >= _PATIENCE else self._after(error, self._histories, at)
 
-    def unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> float:
+    def unsent(self, error: CloudError, at: Moment, *, counts: bool) -> float:
         """Record a stop that was refused, failed or lost, and return when to read again.
 
-        Args:
-            fault: the error of the stop.
-            at: when it was received.
-            counts: whether it is about this server, and not only about the cloud or other servers.
+        It `counts` if it is about this server, and not only about the cloud or other servers.
         """
         self._stops += 1
         self._counted_stops += counts
-        self.fault = self.stop_fault = fault
-        self.maybe_taken = self.maybe_taken or fault.maybe_acted
-        pause = fault.retry_after
+        self.error = self.stop_error = error
+        self.maybe_taken = self.maybe_taken or error.maybe_acted
+        pause = error.retry_after
         if not pause:
             # A first refusal mostly means that another client was faster; an immediate read shows it.
-            at_once = self._stops == 1 and isinstance(fault, StateConflict | ServerNotFound | CloudFault)
+            at_once = self._stops == 1 and isinstance(error, StateConflict | ServerNotFound | CloudFault)
             pause = 0.0 if at_once else self._backoff(self._stops)
         return at.completed + pause
 
@@ -103,11 +100,11 @@ class FailureTracker:
         """Return the reason to send no further stop; None if another one may be sent."""
         if self._counted_stops < _STOPS_AT_MOST:
             return None
-        match self.stop_fault:
+        match self.stop_error:
             case StateConflict() | ServerNotFound():
                 return (
                     Reason.CONFLICT,
-                    f"The cloud keeps turning the stop down though nothing stands against it ({self.stop_fault}).",
+                    f"The cloud keeps turning the stop down though nothing stands against it ({self.stop_error}).",
                 )
             case CloudFault():
                 return Reason.CLOUD_ERROR, "The cloud failed each time it was to stop it."
@@ -120,11 +117,11 @@ class FailureTracker:
         """Return a sentence about a stop that was not accepted; empty if all were."""
         if self.job_failed:
             return f" The job of our stop failed{f' ({self.job_report})' if self.job_report else ''}."
-        if self.stop_fault is None:
+        if self.stop_error is None:
             return ""
-        status = self.stop_fault.status
+        status = self.stop_error.status
         return " Our stop had no answer." if status is None else f" Our stop was answered with {status}."
 
-    def _after(self, fault: CloudError, attempt: int, at: Moment) -> float:
+    def _after(self, error: CloudError, attempt: int, at: Moment) -> float:
         # `Retry-After: 0` must not become calls without any pause.
-        return at.completed + (fault.retry_after or self._backoff(attempt))
+        return at.completed + (error.retry_after or self._backoff(attempt))

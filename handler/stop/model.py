@@ -153,8 +153,6 @@ class Approver(StrEnum):
 class Selector(NamedTuple):
     """A selector of servers: those that match all its parts; an empty part is ignored.
 
-    It is not a dataclass, which would cost time in every cold start.
-
     Attributes:
         tags: the server must have each of them.
         metadata: key and value; the server must have each of them.
@@ -254,13 +252,9 @@ class StopRequest:
                 return max(now, stamp)
 
     def since_of(self, server_id: str) -> datetime | None:
-        """Return since when the condition for the stop of a server has held; None if that is not known.
+        """Return since when the condition for the stop of a server has held (aware); None if that is not known.
 
-        Args:
-            server_id: lower-case UUID.
-
-        Returns:
-            An aware datetime; a server that was started after it is not to be stopped.
+        A server that was started after it is not to be stopped.
         """
         return self.since.get(server_id) if isinstance(self.since, Mapping) else self.since
 
@@ -347,10 +341,8 @@ class Policy:
 
     Attributes:
         protect: tag `key=value`, or metadata of that key and value, that keeps a server running.
-        only: tag or metadata, likewise, that a server must have to be stopped; None for any server.
         bare_metal_only: whether servers that are not BMS are left running.
-        only: tag `key=value`, or metadata of that key and value, without which a server is left running; None if no
-            such mark is required.
+        only: tag or metadata, likewise, without which a server is left running; None if none is required.
         dry_run: never send a stop, also if the event does not ask for a dry run.
         max_servers: most servers one event may name, or its selector may match.
         max_event_age: oldest real `time` that is acted on; zero switches the rule off.

@@ -193,12 +193,12 @@ class Scheduler:
         """Pass each answer to the task of its server, and record its next call."""
         time_ended, now = self._executor.monotonic(), self._executor.now()
         for id_ in completed.ids:
-            case, answer = self._tasks[id_], completed.answers.get(id_)
+            task, answer = self._tasks[id_], completed.answers.get(id_)
             if answer is None:
                 continue
             if time_ended > self._deadline - _GRAIN and isinstance(answer, CloudUnreachable) and answer.status is None:
                 # The deadline ended the call. That is not a failure of the cloud, and earlier reads still count.
-                case.failures.fault = answer
+                task.failures.error = answer
                 continue
             if isinstance(answer, CloudError) and (completed.step is not Step.HISTORY or gap_of(answer) is None):
                 self._hooks.on_failure(answer)
@@ -207,21 +207,21 @@ class Scheduler:
             coming: Next | None
             match answer:
                 case Taken() | DryRunStop():
-                    coming = case.on_stop(answer, at)
+                    coming = task.on_stop(answer, at)
                 case Server() | Pending() | ReadSingly() | StopFailed():
-                    coming = case.on_read(answer, at)
+                    coming = task.on_read(answer, at)
                 case History():
-                    coming = case.on_history(answer, at)
+                    coming = task.on_history(answer, at)
                 case _ if completed.step is Step.STOP:
-                    coming = case.on_stop(answer, at)
+                    coming = task.on_stop(answer, at)
                 case _ if completed.step is Step.HISTORY:
-                    coming = case.on_history(answer, at)
+                    coming = task.on_history(answer, at)
                 case _:
-                    coming = case.on_read(answer, at)
+                    coming = task.on_read(answer, at)
             if not isinstance(answer, ReadSingly) and (coming is None or coming.step is not Step.HISTORY):
                 self._undecided.discard(id_)
             if coming is None:
-                self._ended(case)
+                self._ended(task)
             elif coming.step is Step.STOP and self._hooks.announce is not None and not self._any_stop:
                 self._held.append((id_, time_ended))
             elif coming.step is Step.STOP and self._cloud.one_by_one:
@@ -230,41 +230,41 @@ class Scheduler:
                 self._send()
             else:
                 heapq.heappush(self._later, (coming.due, next(self._order), coming, id_))
-            if case.needs_probe:
-                self._probe(case)
+            if task.needs_probe:
+                self._probe(task)
 
-    def _ended(self, case: ServerTask) -> None:
-        assert case.result is not None
+    def _ended(self, task: ServerTask) -> None:
+        assert task.result is not None
         self._open -= 1
-        self._hooks.on_result(case.result)
+        self._hooks.on_result(task.result)
 
-    def _probe(self, case: ServerTask) -> None:
+    def _probe(self, task: ServerTask) -> None:
         """Read another server, to learn whether the cloud is down or just this one server cannot be read."""
-        if self._probing or self._observations.newest(case.id) > case.failures.failing_since:
+        if self._probing or self._observations.newest(task.id) > task.failures.failing_since:
             return
-        other = self._observations.another(case.id)
+        other = self._observations.another(task.id)
         if other is not None:
             self._probing = True
             self._start(Step.READ, (other,), probe=True)
 
     def _conclude(self) -> tuple[ServerResult, ...]:
         undone = []
-        for case in self._tasks.values():
-            if case.result is not None:
+        for task in self._tasks.values():
+            if task.result is not None:
                 continue
-            if case.on_time_up():
-                self._ended(case)
+            if task.on_time_up():
+                self._ended(task)
             else:
-                undone.append(case)
+                undone.append(task)
         if undone:
-            faults = [fault for case in undone if (fault := case.failures.fault) is not None]
-            names = sorted({fault.name for fault in faults}) or ["the time was too short"]
-            last = next(iter(faults), None)
-            asked = [fault.retry_after for fault in faults if fault.retry_after is not None]
+            errors = [error for task in undone if (error := task.failures.error) is not None]
+            names = sorted({error.name for error in errors}) or ["the time was too short"]
+            last = next(iter(errors), None)
+            asked = [error.retry_after for error in errors if error.retry_after is not None]
             raise BudgetSpent(
                 f"{len(undone)} of {len(self._tasks)} servers not handled in time ({', '.join(names)})"
                 f"{f'; the last failure: {last.cause}' if last else ''}.",
                 last=last,
                 retry_after=max(asked, default=None),
             ) from last
-        return tuple(case.result for case in self._tasks.values() if case.result is not None)
+        return tuple(task.result for task in self._tasks.values() if task.result is not None)

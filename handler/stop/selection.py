@@ -71,7 +71,7 @@ def select(
 
     Args:
         selector: of the event.
-        cloud: lists the servers.
+        cloud: to read the list from.
         executor: without a call in progress.
         deadline: end of the budget on the executor's monotonic clock.
         backoff: seconds to wait after the n-th failure in a row.
@@ -82,7 +82,7 @@ def select(
         CloudError: it cannot be read, and waiting does not help: a refused login, a call that is not permitted.
         InternalFault: a bug.
     """
-    attempt, fault = 0, None
+    attempt, error = 0, None
     while (now := executor.monotonic()) < deadline:
         executor.start(lambda: _look(selector, cloud, executor, deadline))
         came = executor.next(deadline - now)
@@ -92,9 +92,9 @@ def select(
             case Found():
                 return came
             case CloudError(waiting_helps=True):
-                fault, attempt = came, attempt + 1
-                on_failure(fault)
-                pause = fault.retry_after or backoff(attempt)
+                error, attempt = came, attempt + 1
+                on_failure(error)
+                pause = error.retry_after or backoff(attempt)
                 if executor.monotonic() + pause >= deadline:
                     break
                 # No call is in progress, so this only waits.
@@ -105,11 +105,11 @@ def select(
                 _LOG.error("the look for a selector's servers failed", exc_info=came)
                 raise InternalFault("a call to the cloud failed in an unexpected way") from came
     raise BudgetSpent(
-        f"The selector's servers could not be listed in time ({fault.name if fault else 'the time was too short'})"
-        f"{f'; the last failure: {fault.cause}' if fault else ''}.",
-        last=fault,
-        retry_after=fault.retry_after if fault else None,
-    ) from fault
+        f"The selector's servers could not be listed in time ({error.name if error else 'the time was too short'})"
+        f"{f'; the last failure: {error.cause}' if error else ''}.",
+        last=error,
+        retry_after=error.retry_after if error else None,
+    ) from error
 
 
 def _look(selector: Selector, cloud: CloudReader, executor: CallExecutor[Any], deadline: float) -> Found | Exception:

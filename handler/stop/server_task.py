@@ -194,7 +194,7 @@ class ServerTask:
             case Move.STOP:
                 given_up = self.failures.given_up(at)
                 if given_up is not None:
-                    return self._end(*given_up, self.failures.stop_fault)
+                    return self._end(*given_up, self.failures.stop_error)
                 self._before = self._server.vm_state
                 self._unproven = self._decision.history in _NO_HISTORY
                 self._attempt = self._attempted(self._server, self._observed_at)
@@ -275,33 +275,33 @@ class ServerTask:
     def _watch_ends(self) -> float:
         return self._taken_at + self._policy.wait.total_seconds()
 
-    def _read_failed(self, fault: CloudError, at: Moment) -> Next | None:
+    def _read_failed(self, error: CloudError, at: Moment) -> Next | None:
         """Handle a failed read: read again later, unless the failures concern this server alone."""
-        due = self.failures.unread(fault, at)
+        due = self.failures.unread(error, at)
         if self.taken is not None:
             # An accepted stop stays accepted, whatever later reads show.
             return Next(Step.READ, due) if due <= self._watch_ends() else self._end_of_watch()
-        if self.failures.own_trouble(fault, at):
+        if self.failures.concerns_server(error, at):
             detail = f"The cloud answers for other servers, not for this one.{self.failures.stop_outcome()}"
-            return self._end(Reason.CLOUD_ERROR, detail, fault)
+            return self._end(Reason.CLOUD_ERROR, detail, error)
         return Next(Step.READ, due)
 
-    def _unrecorded(self, fault: CloudError, at: Moment) -> Next | None:
+    def _unrecorded(self, error: CloudError, at: Moment) -> Next | None:
         """The history could not be had just now; no stop without it, since the cloud does keep one."""
-        if self.taken is not None or isinstance(fault, CloudThrottled):
-            return self._read_failed(fault, at)
-        due = self.failures.unrecorded(fault, at)
+        if self.taken is not None or isinstance(error, CloudThrottled):
+            return self._read_failed(error, at)
+        due = self.failures.unrecorded(error, at)
         if due is None:
             self._note(Lookup.UNREADABLE)
-            return self._end(Reason.CLOUD_ERROR, "The cloud shows the server, but fails to show its history.", fault)
+            return self._end(Reason.CLOUD_ERROR, "The cloud shows the server, but fails to show its history.", error)
         return Next(Step.READ, due)
 
-    def _unsent(self, fault: CloudError, at: Moment, *, counts: bool) -> Next:
+    def _unsent(self, error: CloudError, at: Moment, *, counts: bool) -> Next:
         """Our stop was turned down, failed or lost: read again before anything else."""
-        uncertain = fault.maybe_acted or fault.contradicts_status or isinstance(fault, CloudFault)
+        uncertain = error.maybe_acted or error.contradicts_status or isinstance(error, CloudFault)
         if self._attempt is not None and uncertain:
             self._attempt = self._attempt._replace(lost=True)
-        return Next(Step.READ, self.failures.unsent(fault, at, counts=counts))
+        return Next(Step.READ, self.failures.unsent(error, at, counts=counts))
 
     def _attempted(self, server: Server, observed_at: datetime) -> StopAttempt:
         """What is to be remembered of the stop that comes next."""
@@ -314,13 +314,13 @@ class ServerTask:
         assert self._evidence is not None
         self._evidence = self._evidence._replace(history=history, action=action)
 
-    def _end(self, reason: Reason, detail: str, fault: CloudError | None = None) -> Next | None:
+    def _end(self, reason: Reason, detail: str, error: CloudError | None = None) -> Next | None:
         server = self._server
         gone = reason is Reason.NOT_FOUND
         sent = self.taken is not None or self.failures.any_stop
         if self._unproven and (self.taken or reason is Reason.CONFIRMED):
             detail += _AGE_ALONE
-        ids = fault.request_id if fault is not None else self.taken.request_id if self.taken else None
+        ids = error.request_id if error is not None else self.taken.request_id if self.taken else None
         self.result = ServerResult(
             id=self.id,
             reason=reason,

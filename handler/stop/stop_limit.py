@@ -131,8 +131,8 @@ class LimitedCloud:
         """Send the stop for each of `ids`, unless the stop limit leaves no room for another attempt."""
         pause = self._reservation.attempt(len(ids))
         if pause is not None:
-            fault = CloudThrottled("stopping the server: the stop limit of this process is reached", retry_after=pause)
-            return dict.fromkeys(ids, fault)
+            error = CloudThrottled("stopping the server: the stop limit of this process is reached", retry_after=pause)
+            return dict.fromkeys(ids, error)
         try:
             return self._cloud.stop(ids, timeout)
         finally:
