@@ -110,7 +110,7 @@ class Script:
         reads: states as `seen` reads them, or anything a `Line` may be.
         stops, histories: likewise.
         lasts: seconds that each call about this server takes.
-        stubborn: its calls do not even end when their time is up.
+        ignores_timeout: its calls do not even end when their time is up.
     """
 
     def __init__(
@@ -119,17 +119,17 @@ class Script:
         stops: Sequence[Line] = (Taken("req-stop"),),
         histories: Sequence[Line] = (acts(),),
         lasts: float = 0.0,
-        stubborn: bool = False,
+        ignores_timeout: bool = False,
     ) -> None:
         self.lasts = lasts
-        self.stubborn = stubborn
+        self.ignores_timeout = ignores_timeout
         self._parts = {"read": self._lines(reads), "stop": self._lines(stops), "history": self._lines(histories)}
 
     @staticmethod
     def _lines(lines: Sequence[Line]) -> Iterable[Line]:
         return itertools.chain(lines, itertools.repeat(lines[-1]))
 
-    def say(self, kind: str, line: Line) -> None:
+    def repeat(self, kind: str, line: Line) -> None:
         """From now on answer calls of this kind with one line, at once."""
         self._parts[kind] = itertools.repeat(line)
         self.lasts = 0.0
@@ -159,21 +159,21 @@ class ScriptedCloud:
     """A cloud of scripts that watches over what must never happen to a server.
 
     Attributes:
-        strangers: answers about servers that were not requested, added to every read and every stop.
+        unrequested: answers about servers that were not requested, added to every read and every stop.
         together: how many servers one read shows.
         one_by_one: as a cloud has it.
-        broken_promises: stops that no fresh read allowed.
+        violations: stops that no fresh read allowed.
     """
 
     scripts: Mapping[str, Script]
     executor: FakeExecutor
-    strangers: Mapping[str, Any] = field(default_factory=dict)
+    unrequested: Mapping[str, Any] = field(default_factory=dict)
     together: int = 1
     one_by_one: bool = True
     api: str = "nova"
     calls: list[Call] = field(default_factory=list)
-    broken_promises: list[str] = field(default_factory=list)
-    _last_look: dict[str, Any] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+    _last_read: dict[str, Any] = field(default_factory=dict)
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         assert ids, "nothing to read"
@@ -181,7 +181,7 @@ class ScriptedCloud:
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | CloudError]:
         answers = {id_: self._answer("read", id_, timeout) for id_ in ids}
-        self._last_look.update(answers)
+        self._last_read.update(answers)
         return self._answered(answers)
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
@@ -197,22 +197,22 @@ class ScriptedCloud:
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | CloudError]:
         for id_ in ids:
-            look = self._last_look.pop(id_, None)
+            look = self._last_read.pop(id_, None)
             if not isinstance(look, Server):
-                self.broken_promises.append(f"{id_} was not read before its stop, but {look!r}")
+                self.violations.append(f"{id_} was not read before its stop, but {look!r}")
             elif look.vm_state not in ("active", "error") or look.task_state is not None:
-                self.broken_promises.append(f"{id_} was stopped while {look.vm_state}/{look.task_state}")
+                self.violations.append(f"{id_} was stopped while {look.vm_state}/{look.task_state}")
         return self._answered({id_: self._answer("stop", id_, timeout) for id_ in ids})
 
     def _answered(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:
         # `...` stands for a cloud that forgets to answer.
-        return {**self.strangers, **{id_: answer for id_, answer in answers.items() if answer is not ...}}
+        return {**self.unrequested, **{id_: answer for id_, answer in answers.items() if answer is not ...}}
 
     def _answer(self, kind: str, server_id: str, timeout: float) -> Any:
         elapsed = self.executor.monotonic() - START
         self.calls.append(Call(kind, server_id, elapsed, timeout))
         script = self.scripts[server_id]
-        self.executor.takes(script.lasts if script.stubborn else min(script.lasts, timeout))
+        self.executor.takes(script.lasts if script.ignores_timeout else min(script.lasts, timeout))
         answer = script.answer(kind, server_id, elapsed)
         if script.lasts > timeout:
             return CloudUnreachable("no answer", maybe_acted=True)
@@ -226,7 +226,7 @@ class ScriptedCloud:
         """The calls of one kind about one server."""
         return [call for call in self.calls if (call.kind, call.id) == (kind, server_id)]
 
-    def story(self, server_id: str = ID) -> list[str]:
+    def sequence(self, server_id: str = ID) -> list[str]:
         """The kinds of the calls about one server, in order."""
         return [call.kind for call in self.calls if call.id == server_id]
 
@@ -254,7 +254,7 @@ class Scenario:
         width: int = 16,
         executor: FakeExecutor | None = None,
         policy: Policy | None = None,
-        strangers: Mapping[str, Any] | None = None,
+        unrequested: Mapping[str, Any] | None = None,
         together: int = 1,
         one_by_one: bool = True,
         **facts: Any,
@@ -262,7 +262,7 @@ class Scenario:
         self.ids = tuple(id_of(number) for number in range(1, len(scripts) + 1))
         self.executor = executor or FakeExecutor()
         self.cloud = ScriptedCloud(
-            dict(zip(self.ids, scripts, strict=True)), self.executor, strangers or {}, together, one_by_one
+            dict(zip(self.ids, scripts, strict=True)), self.executor, unrequested or {}, together, one_by_one
         )
         self._request = asked(*self.ids, **facts)
         self._policy = replace(policy or Policy(), wait=seconds(wait))
@@ -293,7 +293,7 @@ class Scenario:
                 hooks=Hooks(**hooks),
             )
         finally:
-            assert not self.cloud.broken_promises
+            assert not self.cloud.violations
             assert self.executor.most_at_once <= self._width
             assert {call.id for call in self.cloud.calls} <= set(self.ids)
 

@@ -87,7 +87,9 @@ def test_a_server_that_is_waited_for_is_announced() -> None:
 
 def test_a_read_without_an_answer_does_not_hold_the_stops_back_for_the_whole_budget() -> None:
     """After half of it they are announced, along with the server that is waited for."""
-    scenario = Scenario(Script("active", "active", "stopped"), Script("active", lasts=60.0, stubborn=True), budget=8.0)
+    scenario = Scenario(
+        Script("active", "active", "stopped"), Script("active", lasts=60.0, ignores_timeout=True), budget=8.0
+    )
     recorder = Recorder(scenario)
     with pytest.raises(Exception, match="1 of 2 servers not handled"):
         scenario.report(announce=recorder)
@@ -147,5 +149,5 @@ def test_a_slow_announcement_makes_each_server_be_read_again() -> None:
     """The time between the look and the stop stays short, and a start in between shows in the history."""
     recorder = Recorder(scenario := Scenario(Script("active", "active", "stopped")), takes=2.5)
     report = scenario.report(announce=recorder)
-    assert scenario.cloud.story()[:4] == ["read", "read", "history", "stop"]
+    assert scenario.cloud.sequence()[:4] == ["read", "read", "history", "stop"]
     assert [server.reason for server in report.servers] == [Reason.CONFIRMED]

@@ -66,7 +66,7 @@ _scripts = st.builds(
     _lines(_histories, 3),
     st.sampled_from([0.0, 0.01, 0.5, 4.0, 30.0]),
 )
-_plays = st.builds(
+_scenarios = st.builds(
     lambda scripts, facts: Scenario(*scripts, **facts),
     st.lists(_scripts, min_size=1, max_size=5),
     st.fixed_dictionaries(
@@ -76,15 +76,15 @@ _plays = st.builds(
             "width": st.integers(1, 4),
             "together": st.integers(1, 3),
             "time": _stamps,
-            "strangers": st.sampled_from([{}, {id_of(999): seen("active", id_of(999))}]),
+            "unrequested": st.sampled_from([{}, {id_of(999): seen("active", id_of(999))}]),
         }
     ),
 )
 
 
-def _is_true(result: ServerResult, play: Scenario) -> bool:
+def _is_true(result: ServerResult, scenario: Scenario) -> bool:
     """Whether a result agrees with what the cloud was asked and what it last showed."""
-    sent = len(play.cloud.of("stop", result.id))
+    sent = len(scenario.cloud.of("stop", result.id))
     match result.outcome:
         case Outcome.STOPPED:
             return sent > 0 and result.vm_state == "stopped"
@@ -98,32 +98,32 @@ def _is_true(result: ServerResult, play: Scenario) -> bool:
             return result.reason is not Reason.CONFLICT or sent >= 4
 
 
-@given(_plays)
-def test_any_run_ends_in_time_with_a_result_for_each_server_or_comes_again(play: Scenario) -> None:
+@given(_scenarios)
+def test_any_run_ends_in_time_with_a_result_for_each_server_or_comes_again(scenario: Scenario) -> None:
     """No stop without a fresh read that allows it, none twice without a read between; `Play` watches over that."""
     try:
-        results = play.results()
+        results = scenario.results()
     except BudgetSpent:
         results = ()
     else:
-        assert tuple(result.id for result in results) == play.ids
-    assert play.elapsed <= play.budget + 1e-6
-    assert all(_is_true(result, play) for result in results)
+        assert tuple(result.id for result in results) == scenario.ids
+    assert scenario.elapsed <= scenario.budget + 1e-6
+    assert all(_is_true(result, scenario) for result in results)
 
 
 @given(st.lists(_scripts, max_size=3), _scripts, st.sampled_from(["read", "stop", "history"]))
 def test_a_refused_login_is_never_lost(scripts: list[Script], last: Script, kind: str) -> None:
     """Wherever it happens, once it happened the run ends with it and makes no other call."""
-    last.say(kind, Raised(LoginRefused("no")))
-    play = Scenario(*scripts, last, width=1, time=NOW)
+    last.repeat(kind, Raised(LoginRefused("no")))
+    scenario = Scenario(*scripts, last, width=1, time=NOW)
     try:
-        play.results()
+        scenario.results()
     except LoginRefused:
-        assert (play.cloud.calls[-1].kind, play.cloud.calls[-1].id) == (kind, play.ids[-1])
+        assert (scenario.cloud.calls[-1].kind, scenario.cloud.calls[-1].id) == (kind, scenario.ids[-1])
     except BudgetSpent:
-        assert play.cloud.of(kind, play.ids[-1]) == []
+        assert scenario.cloud.of(kind, scenario.ids[-1]) == []
     else:
-        assert play.cloud.of(kind, play.ids[-1]) == []
+        assert scenario.cloud.of(kind, scenario.ids[-1]) == []
 
 
 def _locked(answer: Any) -> Any:
@@ -133,7 +133,7 @@ def _locked(answer: Any) -> Any:
 @given(st.lists(_servers | _faults, min_size=1, max_size=8))
 def test_a_locked_server_is_never_stopped(reads: list[Any]) -> None:
     """Whatever else happens around it."""
-    play = Scenario(Script(*(_locked(answer) for answer in reads)))
+    scenario = Scenario(Script(*(_locked(answer) for answer in reads)))
     with contextlib.suppress(BudgetSpent):
-        play.results()
-    assert play.cloud.of("stop") == []
+        scenario.results()
+    assert scenario.cloud.of("stop") == []

@@ -287,7 +287,7 @@ def test_a_plan_sends_nothing_and_keeps_what_was_seen() -> None:
     assert first.seen == seen_of(running(history=acts(CREATED)))
     assert first.detail.endswith(" It needs an approval.")
     assert (second.reason, second.seen) == (Reason.ALREADY_STOPPED, None)
-    assert scene.cloud.story() == ["read", "history"]
+    assert scene.cloud.sequence() == ["read", "history"]
 
 
 @pytest.mark.parametrize("gap", [Lookup.NOT_KEPT, Lookup.FORBIDDEN])
@@ -335,7 +335,7 @@ def test_an_approved_server_that_is_as_planned_is_stopped() -> None:
     was = running(history=acts(CREATED))
     scene = approved(Script(running(), STOPPED, histories=[acts(CREATED)]), was=was)
     assert scene.result().reason is Reason.CONFIRMED
-    assert scene.cloud.story()[:3] == ["read", "history", "stop"]
+    assert scene.cloud.sequence()[:3] == ["read", "history", "stop"]
 
 
 def test_an_approval_is_an_event_with_a_time_of_its_own() -> None:

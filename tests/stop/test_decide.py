@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -88,70 +87,64 @@ def judge(state: str, *, policy: Policy | None = None, time: Any = None, since: 
 
 
 @pytest.mark.parametrize("launched", [True, False], ids=["launched", "never-launched"])
-@pytest.mark.parametrize(("vm_state", "task"), list(itertools.product(VM_STATES, [None, *TASKS])))
-def test_only_active_or_error_without_a_task_is_stopped(vm_state: str, task: str | None, launched: bool) -> None:
+@pytest.mark.parametrize("vm_state", VM_STATES)
+def test_only_active_or_error_without_a_task_is_stopped(vm_state: str, launched: bool) -> None:
     """Of all the pairs of states exactly two allow a stop, and one of these only if the server ever ran."""
-    decision = judge(f"{vm_state}/{task or ''}", launched=launched)
-    allowed = task is None and (vm_state == "active" or (vm_state == "error" and launched))
-    assert (decision.move is Move.STOP) is allowed
-    assert decision.move is not Move.ASK
-    assert decision.detail.endswith(".")
+    for task in (None, *TASKS):
+        decision = judge(f"{vm_state}/{task or ''}", launched=launched)
+        allowed = task is None and (vm_state == "active" or (vm_state == "error" and launched))
+        assert (decision.move is Move.STOP) is allowed, task
+        assert decision.move is not Move.ASK, task
+        assert decision.detail.endswith("."), task
+
+
+# Open Telekom Cloud's list page has `reboot` and the like where Nova has a task_state.
+OPERATIONS = ["reboot", "hard_reboot", "rebuild", "resize", "revert_resize", "migrating"]
+REBOOTS = ["rebooting", "reboot_pending", "reboot_started", "rebooting_hard", "reboot_pending_hard"]
+REBUILDS = ["rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"]
 
 
 @pytest.mark.parametrize(
-    ("state", "move", "reason"),
+    ("move", "reason", "states"),
     [
-        ("active", Move.STOP, Reason.DRY_RUN),
-        ("active/powering-off", Move.LEAVE, Reason.ALREADY_STOPPING),
-        ("active/rebooting", Move.WAIT, Reason.BUSY),
-        ("active/reboot_pending", Move.WAIT, Reason.BUSY),
-        ("active/reboot_started", Move.WAIT, Reason.BUSY),
-        ("active/rebooting_hard", Move.WAIT, Reason.BUSY),
-        ("active/reboot_pending_hard", Move.WAIT, Reason.BUSY),
-        ("active/reboot_started_hard", Move.WAIT, Reason.BUSY),
-        ("active/deleting", Move.LEAVE, Reason.DELETING),
-        ("active/soft-deleting", Move.LEAVE, Reason.DELETING),
-        ("active/rebuilding", Move.WAIT, Reason.BUSY),
-        ("active/rebuild_block_device_mapping", Move.WAIT, Reason.BUSY),
-        ("active/rebuild_spawning", Move.WAIT, Reason.BUSY),
-        ("active/image_snapshot", Move.WAIT, Reason.BUSY),
-        ("building", Move.LEAVE, Reason.WRONG_STATE),
-        ("building/spawning", Move.LEAVE, Reason.WRONG_STATE),
-        ("building/deleting", Move.LEAVE, Reason.DELETING),
-        ("stopped", Move.LEAVE, Reason.ALREADY_STOPPED),
-        ("stopped/powering-on", Move.LEAVE, Reason.STARTED_SINCE),
-        ("stopped/powering-off", Move.LEAVE, Reason.ALREADY_STOPPED),
-        ("stopped/rebuilding", Move.WAIT, Reason.BUSY),
-        ("stopped/deleting", Move.LEAVE, Reason.DELETING),
-        ("error", Move.STOP, Reason.DRY_RUN),
-        ("error/powering-off", Move.LEAVE, Reason.ALREADY_STOPPING),
-        ("error/rebuilding", Move.WAIT, Reason.BUSY),
-        ("deleted", Move.LEAVE, Reason.NOT_FOUND),
-        ("deleted/deleting", Move.LEAVE, Reason.NOT_FOUND),
-        ("soft-delete", Move.LEAVE, Reason.DELETING),
-        ("soft_deleted", Move.LEAVE, Reason.DELETING),
-        ("soft-delete/restoring", Move.LEAVE, Reason.DELETING),
-        ("paused", Move.LEAVE, Reason.WRONG_STATE),
-        ("suspended", Move.LEAVE, Reason.WRONG_STATE),
-        ("rescued", Move.LEAVE, Reason.WRONG_STATE),
-        ("resized", Move.LEAVE, Reason.WRONG_STATE),
-        ("shelved", Move.LEAVE, Reason.WRONG_STATE),
-        ("shelved_offloaded", Move.LEAVE, Reason.WRONG_STATE),
-        ("hibernating", Move.LEAVE, Reason.WRONG_STATE),
+        (Move.STOP, Reason.DRY_RUN, ["active", "error"]),
+        (Move.LEAVE, Reason.ALREADY_STOPPED, ["stopped", "stopped/powering-off", *(f"stopped/{t}" for t in IMAGES)]),
+        (Move.LEAVE, Reason.ALREADY_STOPPING, ["active/powering-off", "error/powering-off"]),
+        (Move.LEAVE, Reason.STARTED_SINCE, ["stopped/powering-on"]),
+        (Move.LEAVE, Reason.NOT_FOUND, ["deleted", "deleted/deleting"]),
+        (
+            Move.LEAVE,
+            Reason.DELETING,
+            [
+                *(f"{state}/deleting" for state in ("active", "building", "stopped")),
+                *("active/soft-deleting", "soft-delete", "soft_deleted", "soft-delete/restoring"),
+            ],
+        ),
+        (
+            Move.LEAVE,
+            Reason.WRONG_STATE,
+            [
+                *("building", "building/spawning", "paused", "suspended", "rescued", "resized"),
+                *("shelved", "shelved_offloaded", "hibernating"),
+            ],
+        ),
+        (
+            Move.WAIT,
+            Reason.BUSY,
+            [
+                *OPERATIONS,
+                *(f"active/{task}" for task in (*REBOOTS, "reboot_started_hard", *REBUILDS, "image_snapshot")),
+                *("stopped/rebuilding", "error/rebuilding"),
+            ],
+        ),
     ],
 )
-def test_each_row_of_the_state_table_has_its_reason(state: str, move: Move, reason: Reason) -> None:
-    """The decision on a server in this state, and its sentence."""
-    decision = judge(state)
-    assert (decision.move, decision.reason) == (move, reason)
-
-
-@pytest.mark.parametrize("state", ["reboot", "hard_reboot", "rebuild", "resize", "revert_resize", "migrating"])
-def test_a_state_that_is_an_operation_is_waited_for(state: str) -> None:
-    """Open Telekom Cloud's list page has `reboot` where Nova has a task_state."""
-    decision = judge(state)
-    assert (decision.move, decision.reason) == (Move.WAIT, Reason.BUSY)
-    assert state in decision.detail
+def test_each_state_has_its_reason(move: Move, reason: Reason, states: list[str]) -> None:
+    """The sentence of a wait names the operation."""
+    for state in states:
+        decision = judge(state)
+        assert (decision.move, decision.reason) == (move, reason), state
+        assert move is not Move.WAIT or state.split("/")[-1] in decision.detail, state
 
 
 HALF_AN_HOUR = timedelta(minutes=30)
@@ -209,17 +202,6 @@ def test_a_guarded_server_is_skipped_though_its_operation_is_stuck() -> None:
     assert decision.reason is Reason.LOCKED
 
 
-def test_a_server_in_error_that_never_ran_is_left_alone() -> None:
-    """A failed build has nothing to stop, and the cloud would refuse."""
-    assert judge("error", launched=False).reason is Reason.NEVER_LAUNCHED
-
-
-@pytest.mark.parametrize("task", IMAGES)
-def test_a_stopped_server_stays_stopped_while_an_image_is_taken(task: str) -> None:
-    """An image of a stopped server does not start it: the goal is reached."""
-    assert judge(f"stopped/{task}").reason is Reason.ALREADY_STOPPED
-
-
 @pytest.mark.parametrize("task", BRINGING_UP)
 @pytest.mark.parametrize("vm_state", ["active", "stopped", "paused", "suspended", "shelved", "rescued", "error"])
 def test_a_server_that_a_user_is_starting_is_left_running(vm_state: str, task: str) -> None:
@@ -227,16 +209,6 @@ def test_a_server_that_a_user_is_starting_is_left_running(vm_state: str, task: s
     decision = judge(f"{vm_state}/{task}")
     assert (decision.move, decision.reason) == (Move.LEAVE, Reason.STARTED_SINCE)
     assert task in decision.detail
-
-
-def test_the_sentence_of_a_wait_names_the_running_task() -> None:
-    """A person reads which operation is in the way."""
-    assert "resize_prep" in judge("active/resize_prep").detail
-
-
-def test_the_sentence_of_a_wrong_state_names_the_state() -> None:
-    """A person reads which state it was."""
-    assert "suspended" in judge("suspended").detail
 
 
 # --- guards ---
@@ -282,83 +254,94 @@ def test_the_guards_have_an_order(first: int) -> None:
     assert judge("active", policy=Policy(only=("autostop", "allowed")), **facts).reason is GUARDS[first][0]
 
 
+def tagged(*tags: str) -> dict[str, Any]:
+    """A server with these tags."""
+    return {"tags": frozenset(tags)}
+
+
 @pytest.mark.parametrize(
-    ("facts", "opted_in"),
+    ("only", "facts", "opted_in"),
     [
-        ({"tags": frozenset({"autostop=allowed"})}, True),
-        ({"tags": frozenset({"autostop.allowed"})}, True),
-        ({"metadata": {"autostop": "allowed"}}, True),
-        ({}, False),
-        ({"tags": frozenset({"autostop"})}, False),
-        (
-            {"tags": frozenset({"autostop=Allowed", "Autostop=allowed", "autostop= allowed", "autostop=allowed2"})},
-            False,
-        ),
-        ({"tags": frozenset({"env=autostop=allowed"})}, False),
-        ({"metadata": {"autostop": "no", "autostop.allowed": "false", "Autostop": "allowed"}}, False),
+        ("autostop=allowed", tagged("autostop=allowed"), True),
+        ("autostop=allowed", tagged("autostop.allowed"), True),
+        ("autostop=allowed", {"metadata": {"autostop": "allowed"}}, True),
+        ("autostop=allowed", {}, False),
+        ("autostop=allowed", tagged("autostop"), False),
+        ("autostop=allowed", tagged("autostop=Allowed", "Autostop=allowed", "autostop= allowed"), False),
+        ("autostop=allowed", tagged("autostop=allowed2", "env=autostop=allowed"), False),
+        ("autostop=allowed", {"metadata": {"autostop": "no", "autostop.allowed": "x", "Autostop": "allowed"}}, False),
+        # Open Telekom Cloud shows `key=` as `key`.
+        *(("night=", tagged(tag), tag in ("night", "night=")) for tag in ("night", "night=", "night=1", "nights")),
+        # A tag with the key `night.1` and a value of its own is another one.
+        *(("night=1", tagged(tag), tag == "night.1") for tag in ("night.1", "night.1=0", "night.10")),
     ],
 )
-def test_with_a_required_mark_only_servers_that_carry_it_are_stopped(facts: dict[str, Any], opted_in: bool) -> None:
-    """As it is written, to the letter: what may be stopped is not guessed."""
-    decision = judge("active", policy=Policy(only=("autostop", "allowed")), **facts)
-    assert decision.move is (Move.STOP if opted_in else Move.LEAVE)
-    assert decision.reason is (Reason.DRY_RUN if opted_in else Reason.NOT_OPTED_IN)
-
-
-@pytest.mark.parametrize(
-    ("tag", "opted_in"), [("night", True), ("night=", True), ("night=1", False), ("nights", False)]
-)
-def test_a_required_mark_may_be_a_key_alone(tag: str, opted_in: bool) -> None:
-    """Open Telekom Cloud shows `key=` as `key`."""
-    decision = judge("active", policy=Policy(only=("night", "")), tags=frozenset({tag}))
-    assert (decision.move is Move.STOP) is opted_in
-
-
-def test_a_keep_until_in_the_old_form_with_a_value_beside_it_is_not_understood() -> None:
-    """So it protects, although its time has passed."""
-    tag = "autostop-keep-until.2020-01-01T00:00:00Z"
-    assert judge("active", tags=frozenset({tag})).move is Move.STOP
-    assert judge("active", tags=frozenset({f"{tag}=x"})).reason is Reason.PROTECTED
-
-
-@pytest.mark.parametrize(("tag", "opted_in"), [("night.1", True), ("night.1=0", False), ("night.10", False)])
-def test_a_required_mark_in_the_old_form_is_whole(tag: str, opted_in: bool) -> None:
-    """A tag with the key `night.1` and a value of its own is another one."""
-    decision = judge("active", policy=Policy(only=("night", "1")), tags=frozenset({tag}))
-    assert (decision.move is Move.STOP) is opted_in
+def test_where_a_mark_is_required_only_servers_with_it_are_stopped(
+    only: str, facts: dict[str, Any], opted_in: bool
+) -> None:
+    """It is compared exactly: what may be stopped is not guessed."""
+    key, _, value = only.partition("=")
+    decision = judge("active", policy=Policy(only=(key, value)), **facts)
+    expected = (Move.STOP, Reason.DRY_RUN) if opted_in else (Move.LEAVE, Reason.NOT_OPTED_IN)
+    assert (decision.move, decision.reason) == expected
 
 
 @pytest.mark.parametrize(
     "facts",
     [
-        {"tags": frozenset({"autostop.never"})},
-        {"tags": frozenset({" AutoStop . NEVER "})},
-        {"tags": frozenset({"autostop.never="})},
-        {"metadata": {"autostop.never": ""}},
-        {"metadata": {"Autostop.Never": "false"}},
+        *(
+            tagged("env=ci", tag)
+            for tag in ("autostop=never", "Autostop=NEVER", " autostop = never ", "AUTOSTOP=Never\t")
+        ),
+        *({"metadata": {"env": "ci", "autostop": value}} for value in ("never", " Never ")),
+        *({"metadata": {key: "NEVER"}} for key in ("AutoStop", " autostop ")),
+        # As Open Telekom Cloud's list page shows tags from before an upgrade.
+        *(tagged(tag) for tag in ("autostop.never", " AutoStop . NEVER ", "autostop.never=")),
+        *({"metadata": entry} for entry in ({"autostop.never": ""}, {"Autostop.Never": "false"})),
     ],
 )
-def test_the_old_form_of_a_tag_protects_as_the_new_one_does(facts: dict[str, Any]) -> None:
-    """Open Telekom Cloud's list page shows tags from before an upgrade as `Key.Value`."""
+def test_a_label_protects_in_any_case_with_blanks_and_in_the_old_form(facts: dict[str, Any]) -> None:
+    """People type tags by hand; in doubt the server keeps running."""
     decision = judge("active", **facts)
     assert decision.reason is Reason.PROTECTED
     assert decision.tag or decision.metadata
 
 
 @pytest.mark.parametrize(
-    "label", ["autostop.always", "autostop.", "autostopXnever", "no.autostop.never", "autostop.never.more", ".never"]
+    "facts",
+    [
+        *(
+            tagged(tag)
+            for tag in ("autostop=always", "autostop", "autostop=", "autostop=nevermore", "noautostop=never")
+        ),
+        *({"metadata": entry} for entry in ({"autostop": "false"}, {"autostop": ""}, {"stop": "never"})),
+        *(
+            {"tags": frozenset({label}), "metadata": {label: "x"}}
+            for label in ("autostop.always", "autostop.", "autostopXnever", "no.autostop.never", "autostop.never.more")
+        ),
+        tagged(".never"),
+    ],
 )
-def test_another_text_with_a_dot_does_not_protect(label: str) -> None:
-    """Only the key, a dot and the value do."""
-    assert judge("active", tags=frozenset({label}), metadata={label: "x"}).move is Move.STOP
+def test_another_label_does_not_protect(facts: dict[str, Any]) -> None:
+    """Only the key with the value does."""
+    assert judge("active", **facts).move is Move.STOP
 
 
-def test_a_key_with_a_dot_in_it_is_a_key() -> None:
-    """In either form."""
-    policy = Policy(protect=("team.power", "keep"))
-    for tag in ("team.power=keep", "team.power.keep"):
-        assert judge("active", policy=policy, tags=frozenset({tag})).reason is Reason.PROTECTED
-    assert judge("active", policy=policy, tags=frozenset({"team=power.keep", "team.power"})).move is Move.STOP
+@pytest.mark.parametrize(
+    ("protect", "tag", "protects"),
+    [
+        (("protect", "true"), "protect=true", True),
+        (("protect", "true"), "autostop=never", False),
+        # Open Telekom Cloud shows `key=` as `key`.
+        (("pinned", ""), "pinned", True),
+        *((("team.power", "keep"), tag, True) for tag in ("team.power=keep", "team.power.keep")),
+        *((("team.power", "keep"), tag, False) for tag in ("team=power.keep", "team.power")),
+    ],
+)
+def test_the_label_that_protects_is_a_setting(protect: tuple[str, str], tag: str, protects: bool) -> None:
+    """Then the default one does not protect; a key may have a dot in it."""
+    decision = judge("active", policy=Policy(protect=protect), **tagged(tag))
+    assert (decision.reason is Reason.PROTECTED, decision.move is Move.STOP) == (protects, not protects)
 
 
 @pytest.mark.parametrize(
@@ -368,6 +351,8 @@ def test_a_key_with_a_dot_in_it_is_a_key() -> None:
         (f"{KEEP_UNTIL}.20991224T070000Z", Reason.KEPT_UNTIL),
         (f"{KEEP_UNTIL}.20991224T070000.5Z", Reason.KEPT_UNTIL),
         (f"{KEEP_UNTIL}.20011224T070000Z", Reason.DRY_RUN),
+        # A value beside it is not understood, although the time has passed.
+        (f"{KEEP_UNTIL}.2020-01-01T00:00:00Z=x", Reason.PROTECTED),
         (f"{KEEP_UNTIL}.2099-12-24", Reason.PROTECTED),
         (f"{KEEP_UNTIL}.", Reason.PROTECTED),
     ],
@@ -403,46 +388,6 @@ def test_a_goal_that_is_reached_comes_before_the_guards(
 ) -> None:
     """There is nothing left for a guard to prevent."""
     assert judge(state, **facts).reason is goal
-
-
-@pytest.mark.parametrize("label", ["autostop=never", "Autostop=NEVER", " autostop = never ", "AUTOSTOP=Never\t"])
-def test_a_protect_tag_counts_in_any_case_and_with_spaces(label: str) -> None:
-    """People type tags by hand; in doubt the server keeps running."""
-    assert judge("active", tags=frozenset({"env=ci", label})).reason is Reason.PROTECTED
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("autostop", "never"), ("autostop", " Never "), ("AutoStop", "NEVER"), (" autostop ", "never")]
-)
-def test_protecting_metadata_counts_in_any_case_and_with_spaces(key: str, value: str) -> None:
-    """Metadata protects as a tag does."""
-    assert judge("active", metadata={"env": "ci", key: value}).reason is Reason.PROTECTED
-
-
-@pytest.mark.parametrize(
-    "label", ["autostop=always", "autostop", "autostop=", "autostop=nevermore", "noautostop=never"]
-)
-def test_another_tag_does_not_protect(label: str) -> None:
-    """Only the key with the value does."""
-    assert judge("active", tags=frozenset({label})).move is Move.STOP
-
-
-@pytest.mark.parametrize(("key", "value"), [("autostop", "false"), ("autostop", ""), ("stop", "never")])
-def test_other_metadata_does_not_protect(key: str, value: str) -> None:
-    """Only the key with the value does."""
-    assert judge("active", metadata={key: value}).move is Move.STOP
-
-
-def test_the_protect_label_is_a_setting() -> None:
-    """Another key and value protect if the policy says so, and then the default ones do not."""
-    policy = Policy(protect=("protect", "true"))
-    assert judge("active", policy=policy, tags=frozenset({"protect=true"})).reason is Reason.PROTECTED
-    assert judge("active", policy=policy, tags=frozenset({"autostop=never"})).move is Move.STOP
-
-
-def test_a_bare_tag_protects_if_the_policy_names_no_value() -> None:
-    """OTC shows `key=` as `key`."""
-    assert judge("active", policy=Policy(protect=("pinned", "")), tags=frozenset({"pinned"})).reason is Reason.PROTECTED
 
 
 def _labelled(until: str, as_tag: bool) -> dict[str, Any]:
@@ -493,12 +438,6 @@ def test_a_server_is_kept_until_the_time_it_carries(until: str, reason: Reason, 
     assert (decision.tag, decision.metadata) == ((entry, None) if as_tag else (None, entry))
 
 
-def test_the_sentence_of_a_kept_server_names_the_time_in_utc() -> None:
-    """Whatever zone it was written in."""
-    decision = judge("active", **_labelled("2026-11-21T08:00:00+01:00", True))
-    assert "2026-11-21T07:00:00.000Z" in decision.detail
-
-
 def test_the_latest_of_several_keep_until_counts() -> None:
     """A past tag does not outweigh a future one, nor future metadata, nor a key in another case."""
     past, future = f"{KEEP_UNTIL}=2001-01-01T00:00:00Z", f"{KEEP_UNTIL}=2099-01-01T00:00:00Z"
@@ -538,9 +477,9 @@ TOLERANCE = seconds(5)
 TICK = timedelta(microseconds=1)
 
 
-def started(name: str, at: Any, user: str | None = None) -> Decision:
+def started(name: str, at: Any) -> Decision:
     """The decision on an active server with this action in its history."""
-    return judge("active", time=EVENT, updated=NOW, history=acts(Action(name, at, user_id=user)))
+    return judge("active", time=EVENT, updated=NOW, history=acts(Action(name, at)))
 
 
 @pytest.mark.parametrize(
@@ -566,32 +505,18 @@ def test_the_sentence_says_if_the_clocks_do_not_decide(at: Any, doubt: bool) -> 
     assert ("too close" in started("start", at).detail) is doubt
 
 
-def test_the_sentence_names_the_action_and_its_user_if_known() -> None:
-    """Who started it, and when; no word about a user that the cloud does not name."""
-    assert "reboot by user u-7 at 2026-11-20T19:00:00.000Z" in started("reboot", NOW, "u-7").detail
-    assert "by user" not in started("reboot", NOW).detail
+STARTS = ["start", "reboot", "rebuild", "unshelve", "unpause", "resume", "restore", "unrescue", "evacuate", "recover"]
+NO_STARTS = [
+    "stop", "create", "delete", "lock", "unlock", "attach_volume", "detach_interface", "snapshot", "pause",
+    "suspend", "resize", "confirmresize", "revertresize", "migrate", "live-migration", "shelve", "shelveoffload",
+    "rescue", "changepassword", "createimage", "createbackup", "resetstate", "trigger_crash_dump", "extend_volume",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["start", "reboot", "rebuild", "unshelve", "unpause", "resume", "restore", "unrescue", "evacuate", "recover"],
-)
-def test_every_action_that_makes_a_server_run_counts_as_a_start(name: str) -> None:
+@pytest.mark.parametrize("name", [*STARTS, *NO_STARTS])
+def test_every_action_that_makes_a_server_run_counts_as_a_start_and_no_other(name: str) -> None:
     """Not only `start` does."""
-    assert started(name, NOW).reason is Reason.STARTED_SINCE
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "stop", "create", "delete", "lock", "unlock", "attach_volume", "detach_interface", "snapshot", "pause",
-        "suspend", "resize", "confirmresize", "revertresize", "migrate", "live-migration", "shelve", "shelveoffload",
-        "rescue", "changepassword", "createimage", "createbackup", "resetstate", "trigger_crash_dump", "extend_volume",
-    ],
-)  # fmt: skip
-def test_other_actions_are_no_start(name: str) -> None:
-    """They leave the decision as it was."""
-    assert started(name, NOW).move is Move.STOP
+    assert started(name, NOW).reason is (Reason.STARTED_SINCE if name in STARTS else Reason.DRY_RUN)
 
 
 def test_a_start_behind_newer_actions_is_found() -> None:
@@ -726,12 +651,6 @@ def test_the_entry_before_a_start_of_ironic_is_named_too(older: list[Action], na
     assert ("u-7" in decision.detail) is named
     if not named:
         assert decision.detail.endswith(", too close to the event to tell).")
-
-
-def test_only_a_start_is_irons_own_record() -> None:
-    """A reboot after a reboot is a person's."""
-    history = acts(Action("reboot", NOW, user_id="u-8"), Action("reboot", EVENT - seconds(9), user_id="u-7"))
-    assert "u-7" not in judge("active", time=EVENT, updated=NOW, history=history).detail
 
 
 # --- since ---

@@ -20,7 +20,6 @@ from handler.errors import (
 from handler.stop.decide import KEEP_UNTIL
 from handler.stop.evidence import Action, Evidence, History, Lookup
 from handler.stop.model import Reason, ServerResult
-from handler.stop.ports import Taken
 from tests.stop.fakes import NOW, FakeExecutor, Scenario, Script, acts, seconds, seen
 
 EVENT = NOW - timedelta(minutes=2)
@@ -77,6 +76,7 @@ def test_a_skipped_server_shows_all_that_was_observed_at() -> None:
             (None, f"{KEEP_UNTIL}=2099-01-01T00:00:00Z"),
         ),
         ({"locked": True}, Reason.LOCKED, (None, None)),
+        ({"tags": {f"{KEEP_UNTIL}=2001-01-01T00:00:00Z"}}, Reason.CONFIRMED, (None, None)),
         ({}, Reason.CONFIRMED, (None, None)),
     ],
 )
@@ -92,12 +92,6 @@ def test_the_one_entry_that_decided_is_shown_as_it_is(
     result, evidence = judged(seen("active", **{**facts, **mixed}), "stopped")
     assert (result.reason, evidence.tag, evidence.metadata) == (reason, *expected)
     assert "secret" not in repr(result)
-
-
-def test_a_past_keep_until_decides_nothing_and_is_not_shown() -> None:
-    """The server was stopped in spite of it."""
-    result, evidence = judged(seen("active", tags=frozenset({f"{KEEP_UNTIL}=2001-01-01T00:00:00Z"})), "stopped")
-    assert (result.reason, evidence.tag) == (Reason.CONFIRMED, None)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +150,6 @@ def test_a_history_that_was_not_to_be_had(answer: Any, history: Lookup) -> None:
     assert "history could not be read" in result.detail
 
 
-@pytest.mark.parametrize("fault", [DOWN, CloudFault("broken", status=500)])
-def test_a_history_that_kept_failing(fault: CloudError) -> None:
-    """It was asked for, and that is why nothing was stopped."""
-    result, evidence = judged(seen("active", updated=RECENT), time=EVENT, histories=[fault])
-    assert (result.reason, evidence.history) == (Reason.CLOUD_ERROR, Lookup.UNREADABLE)
-
-
 def test_our_own_stop_that_the_history_calls_failed_is_the_entry_that_counted() -> None:
     """With its request id, which the cloud's people can look for."""
     ours = Action("stop", NOW, "req-stop", failed=True)
@@ -203,8 +190,9 @@ def test_a_history_counts_for_its_own_look_only() -> None:
 
 def test_a_server_that_is_gone_keeps_the_evidence_of_the_last_look_at_it() -> None:
     """The row says that it is gone, the evidence what it was when the stop was sent."""
-    result, evidence = judged("active", GONE, stops=[GONE])
-    assert (result.reason, result.vm_state, evidence.vm_state) == (Reason.NOT_FOUND, None, "active")
+    result, evidence = judged(seen("active", name="ci-07"), GONE, stops=[GONE])
+    assert (result.reason, result.name, result.vm_state) == (Reason.NOT_FOUND, "ci-07", None)
+    assert (result.task_state, evidence.vm_state) == (None, "active")
 
 
 @pytest.mark.parametrize(
@@ -214,13 +202,3 @@ def test_a_server_that_was_never_read_has_no_evidence(fault: CloudError) -> None
     """There is nothing to show, and nothing is made up."""
     result, _ = Scenario(Script(fault), Script("active", "stopped")).results()
     assert result.evidence is None
-
-
-def test_evidence_costs_no_call() -> None:
-    """The common way is still one read, one stop, one look."""
-    play = Scenario(Script("active", "stopped", stops=[Taken("req-1")]), time=EVENT)
-    play.result()
-    assert play.cloud.story() == ["read", "history", "stop", "read"]
-    play = Scenario(Script(seen("active", updated=EVENT - timedelta(days=1)), "stopped"), time=EVENT)
-    play.result()
-    assert play.cloud.story() == ["read", "stop", "read"]

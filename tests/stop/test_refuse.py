@@ -83,7 +83,7 @@ def test_the_refusals_have_an_order() -> None:
 
 def test_a_refused_event_sends_nothing_to_the_cloud() -> None:
     """The report of a refused event names the refusal and no server, and the cloud never hears of it."""
-    play = Scenario(Script("active"), time=NOW - AGE - seconds(1), policy=Policy(max_event_age=AGE))
-    report = play.report()
+    scenario = Scenario(Script("active"), time=NOW - AGE - seconds(1), policy=Policy(max_event_age=AGE))
+    report = scenario.report()
     assert (report.refusal, report.servers, report.failed) == (Refusal.TOO_OLD, (), False)
-    assert play.cloud.calls == []
+    assert scenario.cloud.calls == []

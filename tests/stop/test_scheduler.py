@@ -36,9 +36,9 @@ def quick() -> Script:
     return Script("active", "stopped")
 
 
-def reasons(play: Scenario) -> list[Reason]:
+def reasons(scenario: Scenario) -> list[Reason]:
     """The reasons in the order of the results."""
-    return [result.reason for result in play.results()]
+    return [result.reason for result in scenario.results()]
 
 
 # --- the report ---
@@ -46,28 +46,28 @@ def reasons(play: Scenario) -> list[Reason]:
 
 def test_the_results_stand_in_the_order_of_the_request() -> None:
     """However long each server took."""
-    play = Scenario(
+    scenario = Scenario(
         Script("active", OFF, OFF, OFF, "stopped", lasts=2.0), Script("stopped"), Script("paused", lasts=1.0)
     )
-    results = play.results()
+    results = scenario.results()
     assert [result.id for result in results] == [ONE, TWO, THREE]
     assert [result.reason for result in results] == [Reason.CONFIRMED, Reason.ALREADY_STOPPED, Reason.WRONG_STATE]
 
 
 def test_the_report_says_when_it_began_and_ended_and_through_which_api() -> None:
     """Times are those of the executor's wall clock."""
-    play = Scenario(Script("stopped", lasts=1.5))
-    report = play.report()
+    scenario = Scenario(Script("stopped", lasts=1.5))
+    report = scenario.report()
     assert (report.started_at, report.finished_at) == (NOW, NOW + seconds(1.5))
     assert (report.api, report.dry_run, report.refusal, report.failed) == ("nova", False, None, False)
 
 
 def test_a_dry_run_of_many_servers_sends_nothing() -> None:
     """Each server that would be stopped is planned, and not one stop reaches the cloud."""
-    play = Scenario(quick(), quick(), Script("stopped"))
-    report = play.report(DryRunCloud(play.cloud), dry_run=True)
+    scenario = Scenario(quick(), quick(), Script("stopped"))
+    report = scenario.report(DryRunCloud(scenario.cloud), dry_run=True)
     assert [result.reason for result in report.servers] == [Reason.DRY_RUN, Reason.DRY_RUN, Reason.ALREADY_STOPPED]
-    assert {call.kind for call in play.cloud.calls} == {"read"}
+    assert {call.kind for call in scenario.cloud.calls} == {"read"}
 
 
 # --- side by side ---
@@ -75,24 +75,24 @@ def test_a_dry_run_of_many_servers_sends_nothing() -> None:
 
 def test_servers_are_worked_on_side_by_side() -> None:
     """Ten servers of three calls of a second each take three seconds, not thirty."""
-    play = Scenario(*(Script("active", "stopped", lasts=1.0) for _ in range(10)))
-    assert reasons(play) == [Reason.CONFIRMED] * 10
-    assert play.elapsed < 3.5
+    scenario = Scenario(*(Script("active", "stopped", lasts=1.0) for _ in range(10)))
+    assert reasons(scenario) == [Reason.CONFIRMED] * 10
+    assert scenario.elapsed < 3.5
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_never_more_calls_are_in_flight_than_allowed(width: int) -> None:
     """The width bounds reads, stops and looks together, and is used up."""
-    play = Scenario(*(Script("active", OFF, "stopped", lasts=0.5) for _ in range(9)), width=width)
-    assert reasons(play) == [Reason.CONFIRMED] * 9
-    assert play.executor.most_at_once == width
+    scenario = Scenario(*(Script("active", OFF, "stopped", lasts=0.5) for _ in range(9)), width=width)
+    assert reasons(scenario) == [Reason.CONFIRMED] * 9
+    assert scenario.executor.most_at_once == width
 
 
 def test_stops_go_before_reads() -> None:
     """The shorter the time between a look and the stop, the less can change in it."""
-    play = Scenario(quick(), quick(), width=1, wait=0.0)
-    assert reasons(play) == [Reason.ACCEPTED] * 2
-    assert [(call.kind, call.id) for call in play.cloud.calls] == [
+    scenario = Scenario(quick(), quick(), width=1, wait=0.0)
+    assert reasons(scenario) == [Reason.ACCEPTED] * 2
+    assert [(call.kind, call.id) for call in scenario.cloud.calls] == [
         ("read", ONE),
         ("stop", ONE),
         ("read", TWO),
@@ -102,48 +102,48 @@ def test_stops_go_before_reads() -> None:
 
 def test_stops_that_find_no_free_hand_wait_for_one() -> None:
     """One read showed three servers; their stops go out one after the other, before any other call."""
-    play = Scenario(quick(), quick(), quick(), Script("stopped"), width=1, wait=0.0, together=3)
-    assert reasons(play) == [Reason.ACCEPTED] * 3 + [Reason.ALREADY_STOPPED]
-    assert [call.kind for call in play.cloud.calls] == ["read"] * 3 + ["stop"] * 3 + ["read"]
+    scenario = Scenario(quick(), quick(), quick(), Script("stopped"), width=1, wait=0.0, together=3)
+    assert reasons(scenario) == [Reason.ACCEPTED] * 3 + [Reason.ALREADY_STOPPED]
+    assert [call.kind for call in scenario.cloud.calls] == ["read"] * 3 + ["stop"] * 3 + ["read"]
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])
 def test_a_stop_of_one_server_does_not_wait_for_the_rest_of_an_answer(one_by_one: bool) -> None:
     """It is out before the next server that the same read showed is decided; what goes in a batch waits for all."""
     sent: list[list[str]] = []
-    play = Scenario(quick(), Script("stopped"), quick(), together=3, one_by_one=one_by_one)
+    scenario = Scenario(quick(), Script("stopped"), quick(), together=3, one_by_one=one_by_one)
 
     def reported(server: ServerResult) -> None:
         if server.id == TWO:
-            sent.append([call.id for call in play.cloud.calls if call.kind == "stop"])
+            sent.append([call.id for call in scenario.cloud.calls if call.kind == "stop"])
 
-    assert not play.report(on_result=reported).failed
+    assert not scenario.report(on_result=reported).failed
     assert sent == [[ONE] if one_by_one else []]
 
 
 def test_servers_due_together_are_read_together_if_the_cloud_can() -> None:
     """The cloud groups the servers, each time that calls are made."""
-    play = Scenario(quick(), quick(), together=2)
-    assert reasons(play) == [Reason.CONFIRMED] * 2
-    looks = [call.at for call in play.cloud.calls if call.kind == "read"]
+    scenario = Scenario(quick(), quick(), together=2)
+    assert reasons(scenario) == [Reason.CONFIRMED] * 2
+    looks = [call.at for call in scenario.cloud.calls if call.kind == "read"]
     assert looks[0] == looks[1]
     assert looks[2] == looks[3]
 
 
 def test_a_busy_server_holds_up_no_other() -> None:
     """With one hand only, the others are stopped while one reboots to the end of the budget."""
-    play = Scenario(Script("active/rebooting"), quick(), quick(), width=1)
-    assert reasons(play) == [Reason.BUSY, Reason.CONFIRMED, Reason.CONFIRMED]
-    assert max(call.at for call in play.cloud.calls if call.kind == "stop") < 1.0
+    scenario = Scenario(Script("active/rebooting"), quick(), quick(), width=1)
+    assert reasons(scenario) == [Reason.BUSY, Reason.CONFIRMED, Reason.CONFIRMED]
+    assert max(call.at for call in scenario.cloud.calls if call.kind == "stop") < 1.0
 
 
 def test_a_throttled_server_holds_up_no_other() -> None:
     """It is left alone for as long as the cloud wants; the others are done by then."""
     slow = CloudThrottled("slow", status=429, retry_after=8.0)
-    play = Scenario(Script(slow, "active", "stopped"), quick(), width=1)
-    assert reasons(play) == [Reason.CONFIRMED] * 2
-    assert [call.at for call in play.cloud.of("read", ONE)][:2] == [0.0, 8.0]
-    assert play.cloud.of("read", TWO)[-1].at < 1.0
+    scenario = Scenario(Script(slow, "active", "stopped"), quick(), width=1)
+    assert reasons(scenario) == [Reason.CONFIRMED] * 2
+    assert [call.at for call in scenario.cloud.of("read", ONE)][:2] == [0.0, 8.0]
+    assert scenario.cloud.of("read", TWO)[-1].at < 1.0
 
 
 # --- the budget ---
@@ -152,19 +152,19 @@ def test_a_throttled_server_holds_up_no_other() -> None:
 def test_a_wait_beyond_the_budget_ends_the_run_as_soon_as_the_others_are_done() -> None:
     """Nobody waits for what can't come in time; the longest wait that the cloud named is passed on."""
     soon, late = (CloudThrottled("slow", status=429, retry_after=reported) for reported in (60.0, 90.0))
-    play = Scenario(Script(soon), Script(late), quick(), budget=50.0)
+    scenario = Scenario(Script(soon), Script(late), quick(), budget=50.0)
     with pytest.raises(BudgetSpent, match=r"2 of 3 servers not handled in time \(cloud-throttled\)") as caught:
-        play.report()
+        scenario.report()
     assert caught.value.retry_after == 90.0
-    assert play.cloud.story(THREE) == ["read", "stop", "read"]
-    assert play.elapsed < 1.0
+    assert scenario.cloud.sequence(THREE) == ["read", "stop", "read"]
+    assert scenario.elapsed < 1.0
 
 
 def test_causes_are_named_once_each_and_in_order() -> None:
     """The message lists kinds of errors, not servers."""
-    play = Scenario(Script(DOWN), Script(CloudThrottled("slow")), Script(DOWN), budget=5.0)
+    scenario = Scenario(Script(DOWN), Script(CloudThrottled("slow")), Script(DOWN), budget=5.0)
     with pytest.raises(BudgetSpent, match=r"3 of 3 .* \(cloud-throttled, cloud-unreachable\)") as caught:
-        play.report()
+        scenario.report()
     assert caught.value.retry_after is None
     assert isinstance(caught.value.__cause__, CloudError)
     assert caught.value.cause == DOWN.cause
@@ -174,8 +174,8 @@ def test_each_failed_call_is_reported_but_no_history_that_cannot_be_had() -> Non
     """The row of the server says that; answers are no failures."""
     failures: list[CloudError] = []
     recent, denied = seen("active", updated=NOW), CallDenied("no", status=403)
-    play = Scenario(Script(DOWN, recent, "stopped", histories=[denied]), time=NOW - seconds(60))
-    (server,) = play.report(on_failure=failures.append).servers
+    scenario = Scenario(Script(DOWN, recent, "stopped", histories=[denied]), time=NOW - seconds(60))
+    (server,) = scenario.report(on_failure=failures.append).servers
     assert (server.reason, failures) == (Reason.CONFIRMED, [DOWN])
     failing, broken = Script(recent, "stopped", histories=[DOWN, acts()]), failures[:0]
     Scenario(failing, time=NOW - seconds(60)).report(on_failure=broken.append)
@@ -186,13 +186,13 @@ def test_each_result_is_reported_as_soon_as_it_is_there() -> None:
     """What was done is reported while others are still waited for, also if the event must come again, and only once."""
     heard: list[tuple[str, Reason, float]] = []
     slow = CloudThrottled("slow", status=429, retry_after=60.0)
-    play = Scenario(Script(slow), quick(), Script("active", OFF), budget=30.0)
+    scenario = Scenario(Script(slow), quick(), Script("active", OFF), budget=30.0)
 
     def reported(server: ServerResult) -> None:
-        heard.append((server.id, server.reason, play.elapsed))
+        heard.append((server.id, server.reason, scenario.elapsed))
 
     with pytest.raises(BudgetSpent):
-        play.report(on_result=reported)
+        scenario.report(on_result=reported)
     (second, third) = heard
     assert second[:2] == (TWO, Reason.CONFIRMED)
     assert second[2] < 1.0
@@ -202,72 +202,72 @@ def test_each_result_is_reported_as_soon_as_it_is_there() -> None:
 def test_what_ends_with_the_budget_is_reported_too() -> None:
     """A server that was still watched then has a result as well."""
     heard: list[ServerResult] = []
-    play = Scenario(quick(), Script("active", OFF), budget=10.0)
-    report = play.report(on_result=heard.append)
+    scenario = Scenario(quick(), Script("active", OFF), budget=10.0)
+    report = scenario.report(on_result=heard.append)
     assert heard == list(report.servers)
 
 
 def test_what_was_done_before_a_refused_login_is_reported() -> None:
     """The event is sent again; the result is in the log already."""
     heard: list[str] = []
-    play = Scenario(quick(), Script("active", Raised(LoginRefused("No.")), lasts=2.0))
+    scenario = Scenario(quick(), Script("active", Raised(LoginRefused("No.")), lasts=2.0))
     with pytest.raises(LoginRefused):
-        play.report(on_result=lambda server: heard.append(server.id))
+        scenario.report(on_result=lambda server: heard.append(server.id))
     assert heard == [ONE]
 
 
 def test_a_budget_that_is_spent_before_the_start_makes_no_call() -> None:
     """The event comes again; the cloud has not heard of it."""
-    play = Scenario(quick(), budget=0.0)
+    scenario = Scenario(quick(), budget=0.0)
     with pytest.raises(BudgetSpent, match="the time was too short") as caught:
-        play.report()
-    assert play.cloud.calls == []
+        scenario.report()
+    assert scenario.cloud.calls == []
     assert (caught.value.retry_after, caught.value.__cause__) == (None, None)
 
 
 @pytest.mark.parametrize("handover", [2.5, 3.0])
 def test_a_call_that_gets_its_hand_only_at_the_deadline_is_not_made(handover: float) -> None:
     """All threads were busy with other events; the stop that was decided long ago is not sent any more."""
-    play = Scenario(quick(), budget=5.0, executor=FakeExecutor(handover=handover))
+    scenario = Scenario(quick(), budget=5.0, executor=FakeExecutor(handover=handover))
     with pytest.raises(BudgetSpent):
-        play.report()
-    assert play.cloud.story() == ["read"]
+        scenario.report()
+    assert scenario.cloud.sequence() == ["read"]
 
 
 def test_the_end_of_the_budget_cuts_off_one_server_of_an_answer_and_not_the_next() -> None:
     """A list was read as far as time allowed: who is on it is handled."""
     cut_off = CloudUnreachable("no answer")
-    play = Scenario(Script(cut_off, lasts=1.0), Script("stopped"), together=2, budget=1.0)
+    scenario = Scenario(Script(cut_off, lasts=1.0), Script("stopped"), together=2, budget=1.0)
     reported: list[ServerResult] = []
     with pytest.raises(BudgetSpent, match="1 of 2"):
-        play.report(on_result=reported.append)
+        scenario.report(on_result=reported.append)
     assert [result.id for result in reported] == [TWO]
 
 
 def test_the_run_ends_at_the_deadline_even_if_a_call_does_not() -> None:
     """A call in flight is left behind."""
-    play = Scenario(Script("active", lasts=100.0, stubborn=True), quick(), budget=6.0)
+    scenario = Scenario(Script("active", lasts=100.0, ignores_timeout=True), quick(), budget=6.0)
     with pytest.raises(BudgetSpent, match="1 of 2"):
-        play.report()
-    assert play.elapsed == pytest.approx(6.0)
-    assert play.executor.turns < 20
+        scenario.report()
+    assert scenario.elapsed == pytest.approx(6.0)
+    assert scenario.executor.turns < 20
 
 
 def test_no_call_may_take_longer_than_ten_seconds_or_than_the_budget() -> None:
     """Each call gets the time that it may take."""
-    play = Scenario(Script("active", OFF), budget=12.0, wait=60.0)
-    play.report()
-    for call in play.cloud.calls:
+    scenario = Scenario(Script("active", OFF), budget=12.0, wait=60.0)
+    scenario.report()
+    for call in scenario.cloud.calls:
         assert call.timeout == pytest.approx(min(10.0, 12.0 - call.at))
 
 
 def test_a_server_whose_calls_time_out_leaves_the_others_alone() -> None:
     """It hangs each time; the others are done, and the budget ends as it should."""
-    play = Scenario(Script("active", lasts=60.0), quick(), budget=30.0, wait=1.0)
+    scenario = Scenario(Script("active", lasts=60.0), quick(), budget=30.0, wait=1.0)
     with pytest.raises(BudgetSpent):
-        play.report()
-    assert play.cloud.story(TWO)[:3] == ["read", "stop", "read"]
-    assert play.elapsed <= 30.0
+        scenario.report()
+    assert scenario.cloud.sequence(TWO)[:3] == ["read", "stop", "read"]
+    assert scenario.elapsed <= 30.0
 
 
 # --- one server's own error, or the cloud's ---
@@ -276,80 +276,80 @@ def test_a_server_whose_calls_time_out_leaves_the_others_alone() -> None:
 @pytest.mark.parametrize("fault", [DOWN, CloudFault("broken", status=500, request_id="req-500")])
 def test_one_unreadable_server_among_several_fails_alone(fault: CloudError) -> None:
     """The others are right; one of them is read once more to see that the cloud is there."""
-    play = Scenario(Script("paused"), Script(fault), Script("stopped"))
-    results = play.results()
+    scenario = Scenario(Script("paused"), Script(fault), Script("stopped"))
+    results = scenario.results()
     assert [result.reason for result in results] == [Reason.WRONG_STATE, Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
     assert (results[1].request_id, results[1].vm_state) == (fault.request_id, None)
-    assert len(play.cloud.of("read", TWO)) == 4
-    others = [call for call in play.cloud.calls if call.kind == "read" and call.id != TWO]
+    assert len(scenario.cloud.of("read", TWO)) == 4
+    others = [call for call in scenario.cloud.calls if call.kind == "read" and call.id != TWO]
     assert len(others) == 3, "one read of each of the two others, and one as a probe"
 
 
 def test_no_probe_is_called_while_another_server_is_read_anyway() -> None:
     """A server that is being watched serves as the probe."""
-    play = Scenario(Script("active", OFF, OFF, OFF, OFF, OFF, OFF, OFF, "stopped"), Script(DOWN))
-    assert reasons(play) == [Reason.CONFIRMED, Reason.CLOUD_ERROR]
-    third_failure = play.cloud.of("read", TWO)[2].at
-    assert third_failure not in [call.at for call in play.cloud.of("read", ONE)]
+    scenario = Scenario(Script("active", OFF, OFF, OFF, OFF, OFF, OFF, OFF, "stopped"), Script(DOWN))
+    assert reasons(scenario) == [Reason.CONFIRMED, Reason.CLOUD_ERROR]
+    third_failure = scenario.cloud.of("read", TWO)[2].at
+    assert third_failure not in [call.at for call in scenario.cloud.of("read", ONE)]
 
 
 def test_no_probe_is_called_for_a_server_whose_stop_was_taken() -> None:
     """Its result does not depend on whether the cloud answers for others."""
-    play = Scenario(Script("active", DOWN), Script("stopped"))
-    assert reasons(play) == [Reason.ACCEPTED, Reason.ALREADY_STOPPED]
-    assert len(play.cloud.of("read", TWO)) == 1
+    scenario = Scenario(Script("active", DOWN), Script("stopped"))
+    assert reasons(scenario) == [Reason.ACCEPTED, Reason.ALREADY_STOPPED]
+    assert len(scenario.cloud.of("read", TWO)) == 1
 
 
 def test_a_server_is_not_a_probe_for_itself() -> None:
     """However often it was seen before its error began, it is another one that is read."""
-    play = Scenario(Script(*["active/rebooting"] * 3, DOWN), Script("stopped"))
-    assert reasons(play) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
-    assert len(play.cloud.of("read", TWO)) == 2
-    assert len(play.cloud.of("read", ONE)) == 3 + 4
+    scenario = Scenario(Script(*["active/rebooting"] * 3, DOWN), Script("stopped"))
+    assert reasons(scenario) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
+    assert len(scenario.cloud.of("read", TWO)) == 2
+    assert len(scenario.cloud.of("read", ONE)) == 3 + 4
 
 
 def test_a_sighting_since_the_first_failure_makes_a_probe_needless() -> None:
     """The error began with the first failed read, not with the second."""
-    play = Scenario(Script(DOWN, lasts=0.1), Script("stopped"), width=1)
-    assert reasons(play) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
-    assert len(play.cloud.of("read", TWO)) == 1
+    scenario = Scenario(Script(DOWN, lasts=0.1), Script("stopped"), width=1)
+    assert reasons(scenario) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
+    assert len(scenario.cloud.of("read", TWO)) == 1
 
 
 def test_a_server_that_was_read_as_a_probe_is_none_for_itself() -> None:
     """It was seen in the middle of its own error, for the sake of another; so it decides nothing."""
     probe = Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN)
-    play = Scenario(probe, Script(DOWN))
+    scenario = Scenario(probe, Script(DOWN))
     with pytest.raises(BudgetSpent, match="1 of 2"):
-        play.report()
+        scenario.report()
 
 
 def test_one_probe_at_a_time_serves_all() -> None:
     """Two unreadable servers need one probe between them."""
-    play = Scenario(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN))
-    assert reasons(play) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR, Reason.CLOUD_ERROR]
-    assert len(play.cloud.of("read", ONE)) == 2
+    scenario = Scenario(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN))
+    assert reasons(scenario) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR, Reason.CLOUD_ERROR]
+    assert len(scenario.cloud.of("read", ONE)) == 2
 
 
 def test_a_probe_that_cannot_be_read_either_shows_nothing() -> None:
     """The cloud went down after the first server was done: the event comes again."""
-    play = Scenario(Script("stopped", DOWN), Script(DOWN), budget=20.0)
+    scenario = Scenario(Script("stopped", DOWN), Script(DOWN), budget=20.0)
     with pytest.raises(BudgetSpent, match="1 of 2"):
-        play.report()
-    assert len(play.cloud.of("read", ONE)) > 1
+        scenario.report()
+    assert len(scenario.cloud.of("read", ONE)) > 1
 
 
 def test_a_sighting_from_before_the_error_shows_nothing() -> None:
     """Only a read that began after the error shows that the cloud is there."""
-    play = Scenario(Script("stopped", DOWN), Script(DOWN, lasts=1.0), budget=20.0)
+    scenario = Scenario(Script("stopped", DOWN), Script(DOWN, lasts=1.0), budget=20.0)
     with pytest.raises(BudgetSpent):
-        play.report()
+        scenario.report()
 
 
 def test_a_probe_that_comes_back_lets_the_server_be_judged() -> None:
     """The first probe fails, a later one does not."""
-    play = Scenario(Script("stopped", DOWN, "stopped"), Script(DOWN))
-    assert reasons(play) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR]
-    assert len(play.cloud.of("read", ONE)) == 3
+    scenario = Scenario(Script("stopped", DOWN, "stopped"), Script(DOWN))
+    assert reasons(scenario) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR]
+    assert len(scenario.cloud.of("read", ONE)) == 3
 
 
 def test_if_no_server_can_be_read_the_event_comes_again() -> None:
@@ -366,17 +366,17 @@ def test_a_single_unreadable_server_makes_the_event_come_again() -> None:
 
 def test_throttling_is_never_one_servers_own_error() -> None:
     """However often, and whatever the others show."""
-    play = Scenario(Script(CloudThrottled("slow", status=429)), Script("active/rebooting"), budget=20.0)
+    scenario = Scenario(Script(CloudThrottled("slow", status=429)), Script("active/rebooting"), budget=20.0)
     with pytest.raises(BudgetSpent, match="1 of 2"):
-        play.report()
+        scenario.report()
 
 
 def test_a_server_that_comes_back_is_patiently_read() -> None:
     """Three failures in a row are not enough to give it up, even between others; nor are six, if not in a row."""
-    play = Scenario(
+    scenario = Scenario(
         Script(DOWN, DOWN, DOWN, "active/rebooting", DOWN, DOWN, DOWN, "active", "stopped"), Script("active/rebooting")
     )
-    assert reasons(play) == [Reason.CONFIRMED, Reason.BUSY]
+    assert reasons(scenario) == [Reason.CONFIRMED, Reason.BUSY]
 
 
 def test_what_a_run_held_is_free_once_it_is_over() -> None:
@@ -389,8 +389,8 @@ def test_what_a_run_held_is_free_once_it_is_over() -> None:
     before = len(tasks())
     gc.disable()
     try:
-        play = Scenario(quick(), Script(DOWN, "stopped"), together=2)
-        assert reasons(play) == [Reason.CONFIRMED, Reason.ALREADY_STOPPED]
+        scenario = Scenario(quick(), Script(DOWN, "stopped"), together=2)
+        assert reasons(scenario) == [Reason.CONFIRMED, Reason.ALREADY_STOPPED]
         assert len(tasks()) == before
     finally:
         gc.enable()
@@ -418,11 +418,11 @@ def test_a_server_unknown_to_the_cloud_leaves_the_others_alone() -> None:
 )
 def test_a_refused_login_ends_the_run_at_once(script: Script) -> None:
     """Trying again would only lock the account, so nothing more is sent."""
-    play = Scenario(script, time=NOW)
+    scenario = Scenario(script, time=NOW)
     with pytest.raises(LoginRefused):
-        play.report()
-    assert play.elapsed == 0.0
-    assert len({call.kind for call in play.cloud.calls}) == len(play.cloud.calls)
+        scenario.report()
+    assert scenario.elapsed == 0.0
+    assert len({call.kind for call in scenario.cloud.calls}) == len(scenario.cloud.calls)
 
 
 def test_a_defect_in_the_cloud_is_an_internal_fault_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -448,32 +448,32 @@ def test_a_cloud_error_that_is_raised_where_it_should_be_returned_is_a_defect() 
 
 def test_an_answer_about_another_server_changes_nothing() -> None:
     """It is neither read nor stopped nor reported."""
-    play = Scenario(quick(), strangers={STRANGER: seen("active", STRANGER)})
-    assert [result.id for result in play.results()] == [ONE]
-    assert {call.id for call in play.cloud.calls} == {ONE}
+    scenario = Scenario(quick(), unrequested={STRANGER: seen("active", STRANGER)})
+    assert [result.id for result in scenario.results()] == [ONE]
+    assert {call.id for call in scenario.cloud.calls} == {ONE}
 
 
 def test_another_server_is_not_a_probe() -> None:
     """Sightings of a server that was not asked for count for nothing and cause no further read of it."""
-    play = Scenario(Script(DOWN), strangers={STRANGER: seen("active", STRANGER)}, budget=20.0)
+    scenario = Scenario(Script(DOWN), unrequested={STRANGER: seen("active", STRANGER)}, budget=20.0)
     with pytest.raises(BudgetSpent):
-        play.report()
+        scenario.report()
 
 
 def test_the_taken_stop_of_another_server_shows_nothing() -> None:
     """Nor does a stop that was not sent."""
-    play = Scenario(Script("active", stops=[DOWN]), strangers={STRANGER: Taken()}, budget=30.0)
+    scenario = Scenario(Script("active", stops=[DOWN]), unrequested={STRANGER: Taken()}, budget=30.0)
     with pytest.raises(BudgetSpent):
-        play.report()
+        scenario.report()
 
 
 @pytest.mark.parametrize("together", [1, 2])
 def test_a_server_that_the_cloud_says_nothing_about_is_not_handled(together: int) -> None:
     """The others are, also those behind it in the same answer; the event comes again for it."""
-    play = Scenario(Script(...), quick(), together=together)
+    scenario = Scenario(Script(...), quick(), together=together)
     with pytest.raises(BudgetSpent, match="1 of 2"):
-        play.report()
-    assert play.cloud.story(TWO) == ["read", "stop", "read"]
+        scenario.report()
+    assert scenario.cloud.sequence(TWO) == ["read", "stop", "read"]
 
 
 # --- the pauses ---
@@ -490,7 +490,7 @@ def test_pauses_double_to_eight_seconds_and_differ(attempt: int, longest: float)
 
 def test_the_runs_own_backoff_is_used_unless_another_is_given() -> None:
     """The second read comes after a quarter to half a second."""
-    play = Scenario(Script(DOWN, "stopped"))
-    play.report(backoff=backoff)
-    assert 0.25 <= play.cloud.of("read")[1].at <= 0.5
-    assert play.executor.monotonic() >= START
+    scenario = Scenario(Script(DOWN, "stopped"))
+    scenario.report(backoff=backoff)
+    assert 0.25 <= scenario.cloud.of("read")[1].at <= 0.5
+    assert scenario.executor.monotonic() >= START

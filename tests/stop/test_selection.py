@@ -188,7 +188,7 @@ class FakeCloud(ScriptedCloud):
         if isinstance(line, Exception):
             raise line
         found = [server for server in line if wanted(server)]
-        self._last_look.update((server.id, server) for server in found)
+        self._last_read.update((server.id, server) for server in found)
         return found
 
 
@@ -230,7 +230,7 @@ def played(
             backoff=fixed_backoff,
         )
     finally:
-        assert not cloud.broken_promises
+        assert not cloud.violations
 
 
 @pytest.mark.parametrize(
@@ -270,8 +270,8 @@ def test_what_fits_is_stopped_and_what_does_not_is_never_touched() -> None:
     assert (report.refusal, report.detail, report.request.selector) == (None, None, CI)
     assert report.request.server_ids == (id_of(1), id_of(2), id_of(3))
     assert len(cloud.looks) == 1
-    assert cloud.story(id_of(1)) == cloud.story(id_of(2)) == ["stop", "read"]
-    assert cloud.story(id_of(3)) == cloud.story(id_of(7)) == []
+    assert cloud.sequence(id_of(1)) == cloud.sequence(id_of(2)) == ["stop", "read"]
+    assert cloud.sequence(id_of(3)) == cloud.sequence(id_of(7)) == []
 
 
 def test_rows_are_in_the_order_of_names() -> None:
@@ -305,7 +305,7 @@ def test_a_server_that_was_busy_is_read_again_and_stopped() -> None:
     """From the first look on it goes the usual way."""
     cloud = listing([ci(1, "active/rebooting"), ci(2)], scripts=[Script("active", "stopped")])
     assert {server.reason for server in played(cloud).servers} == {Reason.CONFIRMED}
-    assert cloud.story(id_of(1)) == ["read", "stop", "read"]
+    assert cloud.sequence(id_of(1)) == ["read", "stop", "read"]
 
 
 def test_the_look_does_not_show_that_the_cloud_is_there_later_on() -> None:
@@ -313,7 +313,7 @@ def test_the_look_does_not_show_that_the_cloud_is_there_later_on() -> None:
     down = CloudUnreachable("down", status=503)
     cloud = listing([ci(1, "active/rebooting"), ci(2, "stopped")], scripts=[Script(down)])
     assert [server.reason for server in played(cloud).servers] == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
-    assert cloud.story(id_of(2)) == ["read"]
+    assert cloud.sequence(id_of(2)) == ["read"]
 
 
 def test_nothing_that_fits_is_a_report_that_says_so() -> None:

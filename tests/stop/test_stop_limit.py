@@ -200,7 +200,7 @@ def test_too_little_room_ends_the_run_with_nothing_sent() -> None:
     scenario = Scenario(Script("active"), Script("active"))
     with pytest.raises(StopLimitReached):
         scenario.report(before_first_stop=refusing(StopLimitReached("full")))
-    assert "stop" not in scenario.cloud.story()
+    assert "stop" not in scenario.cloud.sequence()
 
 
 # --- the servers of one delivery
