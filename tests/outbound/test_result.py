@@ -16,7 +16,7 @@ from handler.inbound.cloudevents.decode import decode
 from handler.outbound.result import batch, binary, result_event, result_id
 from handler.stop.evidence import Action, Evidence, Lookup
 from handler.stop.model import Approver, Outcome, PlanOffer, Reason, Refusal, Report, ServerResult, StopRequest
-from tests.stop.test_server_task import WAYS
+from tests.stop.test_sentences import SENTENCES
 from tests.test_events_folder import MARKED, schema_violations
 
 ONE = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
@@ -100,11 +100,13 @@ def test_each_reason_makes_a_valid_event(reason: Reason) -> None:
     assert sum(document["data"]["summary"].values()) == 1
 
 
-@pytest.mark.parametrize("reason", WAYS)
+@pytest.mark.parametrize("reason", Reason)
 def test_what_a_run_brings_makes_a_valid_event(reason: Reason) -> None:
     """Not only results made up for a test: those of a whole run keep to the schema, evidence and all."""
-    (server,) = made(report(WAYS[reason](), dry_run=reason is Reason.DRY_RUN))["data"]["servers"]
-    assert server["reason"] == reason
+    for scenario, _ in SENTENCES[reason]:
+        result = scenario().results()[0]
+        (server,) = made(report(result, dry_run=reason is Reason.DRY_RUN))["data"]["servers"]
+        assert server["reason"] == reason
 
 
 def test_the_evidence_is_reported_in_full() -> None:

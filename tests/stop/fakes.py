@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from handler.cloud.dry_run import DryRunCloud
 from handler.errors import CloudError, CloudUnreachable
 from handler.stop.evidence import Action, History
 from handler.stop.model import Policy, Report, Server, ServerResult, StopRequest
-from handler.stop.ports import Cloud, Hooks, Taken
+from handler.stop.ports import Hooks, Taken
 from handler.stop.prepare import prepare
 from handler.stop.run import run
 
@@ -257,6 +258,7 @@ class Scenario:
         unrequested: Mapping[str, Any] | None = None,
         together: int = 1,
         one_by_one: bool = True,
+        dry_run: bool = False,
         **facts: Any,
     ) -> None:
         self.ids = tuple(id_of(number) for number in range(1, len(scripts) + 1))
@@ -268,27 +270,21 @@ class Scenario:
         self._policy = replace(policy or Policy(), wait=seconds(wait))
         self.budget = budget
         self._width = width
+        self._dry_run = dry_run
 
-    def report(
-        self,
-        cloud: Cloud | None = None,
-        *,
-        dry_run: bool = False,
-        backoff: Callable[[int], float] = fixed_backoff,
-        **hooks: Any,
-    ) -> Report:
-        """Run it to its end; whatever that is, no promise to a server may be broken on the way."""
+    def report(self, backoff: Callable[[int], float] = fixed_backoff, **hooks: Any) -> Report:
+        """Run it to its end; whatever that is, each stop must follow a read that allows it."""
         executor: Any = self.executor
         try:
             prepared = prepare(self._request, self._policy, self.cloud, executor, deadline=START + self.budget)
             return run(
                 prepared,
                 self._policy,
-                cloud or self.cloud,
+                DryRunCloud(self.cloud) if self._dry_run else self.cloud,
                 executor,
                 deadline=START + self.budget,
                 width=self._width,
-                dry_run=dry_run,
+                dry_run=self._dry_run,
                 backoff=backoff,
                 hooks=Hooks(**hooks),
             )

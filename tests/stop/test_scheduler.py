@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 
 import pytest
 
-from handler.cloud.dry_run import DryRunCloud
 from handler.errors import (
     BudgetSpent,
     CallDenied,
@@ -64,8 +64,8 @@ def test_the_report_says_when_it_began_and_ended_and_through_which_api() -> None
 
 def test_a_dry_run_of_many_servers_sends_nothing() -> None:
     """Each server that would be stopped is planned, and not one stop reaches the cloud."""
-    scenario = Scenario(quick(), quick(), Script("stopped"))
-    report = scenario.report(DryRunCloud(scenario.cloud), dry_run=True)
+    scenario = Scenario(quick(), quick(), Script("stopped"), dry_run=True)
+    report = scenario.report()
     assert [result.reason for result in report.servers] == [Reason.DRY_RUN, Reason.DRY_RUN, Reason.ALREADY_STOPPED]
     assert {call.kind for call in scenario.cloud.calls} == {"read"}
 
@@ -261,122 +261,105 @@ def test_no_call_may_take_longer_than_ten_seconds_or_than_the_budget() -> None:
         assert call.timeout == pytest.approx(min(10.0, 12.0 - call.at))
 
 
-def test_a_server_whose_calls_time_out_leaves_the_others_alone() -> None:
-    """It hangs each time; the others are done, and the budget ends as it should."""
-    scenario = Scenario(Script("active", lasts=60.0), quick(), budget=30.0, wait=1.0)
-    with pytest.raises(BudgetSpent):
-        scenario.report()
-    assert scenario.cloud.sequence(TWO)[:3] == ["read", "stop", "read"]
-    assert scenario.elapsed <= 30.0
-
-
 # --- one server's own error, or the cloud's ---
 
 
-@pytest.mark.parametrize("fault", [DOWN, CloudFault("broken", status=500, request_id="req-500")])
-def test_one_unreadable_server_among_several_fails_alone(fault: CloudError) -> None:
-    """The others are right; one of them is read once more to see that the cloud is there."""
-    scenario = Scenario(Script("paused"), Script(fault), Script("stopped"))
-    results = scenario.results()
-    assert [result.reason for result in results] == [Reason.WRONG_STATE, Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
-    assert (results[1].request_id, results[1].vm_state) == (fault.request_id, None)
-    assert len(scenario.cloud.of("read", TWO)) == 4
-    others = [call for call in scenario.cloud.calls if call.kind == "read" and call.id != TWO]
-    assert len(others) == 3, "one read of each of the two others, and one as a probe"
+def busy() -> Script:
+    """A server that reboots to the end of the budget."""
+    return Script("active/rebooting")
 
 
-def test_no_probe_is_called_while_another_server_is_read_anyway() -> None:
-    """A server that is being watched serves as the probe."""
-    scenario = Scenario(Script("active", OFF, OFF, OFF, OFF, OFF, OFF, OFF, "stopped"), Script(DOWN))
-    assert reasons(scenario) == [Reason.CONFIRMED, Reason.CLOUD_ERROR]
-    third_failure = scenario.cloud.of("read", TWO)[2].at
-    assert third_failure not in [call.at for call in scenario.cloud.of("read", ONE)]
+WATCHED = ["active", *[OFF] * 7, "stopped"]
+SLOW = CloudThrottled("slow", status=429)
+FAULT = CloudFault("broken", status=500, request_id="req-500")
+ERROR, DONE, OPEN = Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED, None
 
 
-def test_no_probe_is_called_for_a_server_whose_stop_was_taken() -> None:
-    """Its result does not depend on whether the cloud answers for others."""
-    scenario = Scenario(Script("active", DOWN), Script("stopped"))
-    assert reasons(scenario) == [Reason.ACCEPTED, Reason.ALREADY_STOPPED]
-    assert len(scenario.cloud.of("read", TWO)) == 1
+# The reason of each server, if it has a result, and the number of its reads.
+FAILING: list[tuple[str, Scenario, list[Reason | None], list[int] | None]] = [
+    # The others can be read; one of them is read once more, as a probe.
+    ("unreachable", Scenario(Script("stopped"), Script(DOWN)), [DONE, ERROR], [2, 4]),
+    ("failing", Scenario(Script("stopped"), Script(FAULT)), [DONE, ERROR], [2, 4]),
+    (
+        "two of them, one probe",
+        Scenario(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN)),
+        [DONE, ERROR, ERROR],
+        [2, 4, 4],
+    ),
+    (
+        "seen before it failed",
+        Scenario(Script(*["active/rebooting"] * 3, DOWN), Script("stopped")),
+        [ERROR, DONE],
+        [7, 2],
+    ),
+    ("the second probe succeeds", Scenario(Script("stopped", DOWN, "stopped"), Script(DOWN)), [DONE, ERROR], [3, 5]),
+    # No probe is needed.
+    ("another is watched", Scenario(Script(*WATCHED), Script(DOWN)), [Reason.CONFIRMED, ERROR], [9, 4]),
+    ("another was seen since", Scenario(Script(DOWN, lasts=0.1), Script("stopped"), width=1), [ERROR, DONE], [4, 1]),
+    ("its stop was accepted", Scenario(Script("active", DOWN), Script("stopped")), [Reason.ACCEPTED, DONE], [7, 1]),
+    (
+        "not known",
+        Scenario(Script(ServerNotFound("none", status=404)), Script("stopped")),
+        [Reason.NOT_FOUND, DONE],
+        [1, 1],
+    ),
+    (
+        "not four in a row",
+        Scenario(Script(*[DOWN] * 3, "active/rebooting", *[DOWN] * 3, "active", "stopped"), busy()),
+        [Reason.CONFIRMED, Reason.BUSY],
+        None,
+    ),
+    # It may be an error of the cloud.
+    ("none can be read", Scenario(Script(DOWN), Script(DOWN)), [OPEN, OPEN], None),
+    ("there is no other", Scenario(Script(DOWN)), [OPEN], None),
+    ("the probe fails", Scenario(Script("stopped", DOWN), Script(DOWN), budget=20.0), [DONE, OPEN], None),
+    (
+        "another was seen before only",
+        Scenario(Script("stopped", DOWN), Script(DOWN, lasts=1.0), budget=20.0),
+        [DONE, OPEN],
+        None,
+    ),
+    (
+        "seen as the probe for another",
+        Scenario(Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN), Script(DOWN)),
+        [OPEN, ERROR],
+        None,
+    ),
+    ("throttled", Scenario(Script(SLOW), busy(), budget=20.0), [OPEN, Reason.BUSY], None),
+    (
+        "a server that is not of the event was seen",
+        Scenario(Script(DOWN), unrequested={STRANGER: seen("active", STRANGER)}, budget=20.0),
+        [OPEN],
+        None,
+    ),
+    (
+        "a stop of such a server was accepted",
+        Scenario(Script("active", stops=[DOWN]), unrequested={STRANGER: Taken()}, budget=30.0),
+        [OPEN],
+        None,
+    ),
+    ("no answer about it", Scenario(Script(...), quick(), together=1), [OPEN, Reason.CONFIRMED], [1, 2]),
+    ("no answer about it in a list", Scenario(Script(...), quick(), together=2), [OPEN, Reason.CONFIRMED], [1, 2]),
+    (
+        "each call times out",
+        Scenario(Script("active", lasts=60.0), quick(), budget=30.0, wait=1.0),
+        [OPEN, Reason.CONFIRMED],
+        [3, 2],
+    ),
+]
 
 
-def test_a_server_is_not_a_probe_for_itself() -> None:
-    """However often it was seen before its error began, it is another one that is read."""
-    scenario = Scenario(Script(*["active/rebooting"] * 3, DOWN), Script("stopped"))
-    assert reasons(scenario) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
-    assert len(scenario.cloud.of("read", TWO)) == 2
-    assert len(scenario.cloud.of("read", ONE)) == 3 + 4
-
-
-def test_a_sighting_since_the_first_failure_makes_a_probe_needless() -> None:
-    """The error began with the first failed read, not with the second."""
-    scenario = Scenario(Script(DOWN, lasts=0.1), Script("stopped"), width=1)
-    assert reasons(scenario) == [Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED]
-    assert len(scenario.cloud.of("read", TWO)) == 1
-
-
-def test_a_server_that_was_read_as_a_probe_is_none_for_itself() -> None:
-    """It was seen in the middle of its own error, for the sake of another; so it decides nothing."""
-    probe = Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN)
-    scenario = Scenario(probe, Script(DOWN))
-    with pytest.raises(BudgetSpent, match="1 of 2"):
-        scenario.report()
-
-
-def test_one_probe_at_a_time_serves_all() -> None:
-    """Two unreadable servers need one probe between them."""
-    scenario = Scenario(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN))
-    assert reasons(scenario) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR, Reason.CLOUD_ERROR]
-    assert len(scenario.cloud.of("read", ONE)) == 2
-
-
-def test_a_probe_that_cannot_be_read_either_shows_nothing() -> None:
-    """The cloud went down after the first server was done: the event comes again."""
-    scenario = Scenario(Script("stopped", DOWN), Script(DOWN), budget=20.0)
-    with pytest.raises(BudgetSpent, match="1 of 2"):
-        scenario.report()
-    assert len(scenario.cloud.of("read", ONE)) > 1
-
-
-def test_a_sighting_from_before_the_error_shows_nothing() -> None:
-    """Only a read that began after the error shows that the cloud is there."""
-    scenario = Scenario(Script("stopped", DOWN), Script(DOWN, lasts=1.0), budget=20.0)
-    with pytest.raises(BudgetSpent):
-        scenario.report()
-
-
-def test_a_probe_that_comes_back_lets_the_server_be_judged() -> None:
-    """The first probe fails, a later one does not."""
-    scenario = Scenario(Script("stopped", DOWN, "stopped"), Script(DOWN))
-    assert reasons(scenario) == [Reason.ALREADY_STOPPED, Reason.CLOUD_ERROR]
-    assert len(scenario.cloud.of("read", ONE)) == 3
-
-
-def test_if_no_server_can_be_read_the_event_comes_again() -> None:
-    """That is an error of the cloud, and transient."""
-    with pytest.raises(BudgetSpent, match=r"3 of 3 .* \(cloud-unreachable\)"):
-        Scenario(Script(DOWN), Script(DOWN), Script(DOWN)).report()
-
-
-def test_a_single_unreadable_server_makes_the_event_come_again() -> None:
-    """Without another server it is unknown whose error it is."""
-    with pytest.raises(BudgetSpent, match="1 of 1"):
-        Scenario(Script(DOWN)).report()
-
-
-def test_throttling_is_never_one_servers_own_error() -> None:
-    """However often, and whatever the others show."""
-    scenario = Scenario(Script(CloudThrottled("slow", status=429)), Script("active/rebooting"), budget=20.0)
-    with pytest.raises(BudgetSpent, match="1 of 2"):
-        scenario.report()
-
-
-def test_a_server_that_comes_back_is_patiently_read() -> None:
-    """Three failures in a row are not enough to give it up, even between others; nor are six, if not in a row."""
-    scenario = Scenario(
-        Script(DOWN, DOWN, DOWN, "active/rebooting", DOWN, DOWN, DOWN, "active", "stopped"), Script("active/rebooting")
-    )
-    assert reasons(scenario) == [Reason.CONFIRMED, Reason.BUSY]
+@pytest.mark.parametrize(("scenario", "reasons", "reads"), [pytest.param(*row[1:], id=row[0]) for row in FAILING])
+def test_a_server_that_cannot_be_read_fails_alone_only_if_another_can(
+    scenario: Scenario, reasons: list[Reason | None], reads: list[int] | None
+) -> None:
+    """Else the event must come again; the others have their results in either case."""
+    found: dict[str, Reason] = {}
+    unfinished = reasons.count(OPEN)
+    with pytest.raises(BudgetSpent, match=f"^{unfinished} of") if unfinished else contextlib.nullcontext():
+        scenario.report(on_result=lambda server: found.update({server.id: server.reason}))
+    assert [found.get(id_) for id_ in scenario.ids] == reasons
+    assert reads is None or [len(scenario.cloud.of("read", id_)) for id_ in scenario.ids] == reads
 
 
 def test_what_a_run_held_is_free_once_it_is_over() -> None:
@@ -394,14 +377,6 @@ def test_what_a_run_held_is_free_once_it_is_over() -> None:
         assert len(tasks()) == before
     finally:
         gc.enable()
-
-
-def test_a_server_unknown_to_the_cloud_leaves_the_others_alone() -> None:
-    """One is not found, the other is stopped."""
-    assert reasons(Scenario(Script(ServerNotFound("none", status=404)), quick())) == [
-        Reason.NOT_FOUND,
-        Reason.CONFIRMED,
-    ]
 
 
 # --- what ends the whole run ---
@@ -425,22 +400,18 @@ def test_a_refused_login_ends_the_run_at_once(script: Script) -> None:
     assert len({call.kind for call in scenario.cloud.calls}) == len(scenario.cloud.calls)
 
 
-def test_a_defect_in_the_cloud_is_an_internal_fault_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """The traceback goes to the log, and not into the message."""
-    bug = KeyError("secret")
+@pytest.mark.parametrize("bug", [KeyError("secret"), CloudUnreachable("secret")])
+def test_a_defect_in_the_cloud_is_an_internal_fault_and_is_logged(
+    bug: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The traceback goes to the log, and not into the message; what concerns one server must not be raised."""
     with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
-        Scenario(quick(), Script(bug)).report()
+        Scenario(quick(), Script(Raised(bug))).report()
     assert caught.value.__cause__ is bug
     assert "secret" not in str(caught.value)
     (record,) = caplog.records
     assert record.exc_info is not None
     assert record.exc_info[1] is bug
-
-
-def test_a_cloud_error_that_is_raised_where_it_should_be_returned_is_a_defect() -> None:
-    """What concerns one server must come back as a value."""
-    with pytest.raises(InternalFault):
-        Scenario(Script(Raised(DOWN))).report()
 
 
 # --- servers that were not asked for ---
@@ -451,29 +422,6 @@ def test_an_answer_about_another_server_changes_nothing() -> None:
     scenario = Scenario(quick(), unrequested={STRANGER: seen("active", STRANGER)})
     assert [result.id for result in scenario.results()] == [ONE]
     assert {call.id for call in scenario.cloud.calls} == {ONE}
-
-
-def test_another_server_is_not_a_probe() -> None:
-    """Sightings of a server that was not asked for count for nothing and cause no further read of it."""
-    scenario = Scenario(Script(DOWN), unrequested={STRANGER: seen("active", STRANGER)}, budget=20.0)
-    with pytest.raises(BudgetSpent):
-        scenario.report()
-
-
-def test_the_taken_stop_of_another_server_shows_nothing() -> None:
-    """Nor does a stop that was not sent."""
-    scenario = Scenario(Script("active", stops=[DOWN]), unrequested={STRANGER: Taken()}, budget=30.0)
-    with pytest.raises(BudgetSpent):
-        scenario.report()
-
-
-@pytest.mark.parametrize("together", [1, 2])
-def test_a_server_that_the_cloud_says_nothing_about_is_not_handled(together: int) -> None:
-    """The others are, also those behind it in the same answer; the event comes again for it."""
-    scenario = Scenario(Script(...), quick(), together=together)
-    with pytest.raises(BudgetSpent, match="1 of 2"):
-        scenario.report()
-    assert scenario.cloud.sequence(TWO) == ["read", "stop", "read"]
 
 
 # --- the pauses ---

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from handler.cloud.dry_run import DryRunCloud
 from handler.errors import (
     BudgetSpent,
     CallDenied,
@@ -625,8 +624,8 @@ def test_a_history_that_always_fails_is_this_servers_own_error(fault: CloudError
 
 def test_a_dry_run_goes_the_same_way_and_sends_nothing() -> None:
     """The dry run reads, asks the history, and says what it would have done."""
-    scenario = Scenario(Script(seen("active", updated=RECENT)), time=EVENT)
-    report = scenario.report(DryRunCloud(scenario.cloud), dry_run=True)
+    scenario = Scenario(Script(seen("active", updated=RECENT)), time=EVENT, dry_run=True)
+    report = scenario.report()
     (result,) = report.servers
     assert (report.dry_run, result.outcome, result.previous_vm_state) == (True, Outcome.PLANNED, None)
     assert result.detail == "It would be stopped; it is active."
