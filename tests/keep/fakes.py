@@ -37,11 +37,22 @@ class Clock:
         self.seconds += seconds
 
 
-Step = Callable[[], None]
+Step = Callable[["Cloud"], None]
+
+
+def sets(value: str | None) -> Step:
+    """A step of another client, which writes this value or removes the entry."""
+
+    def step(cloud: Cloud) -> None:
+        cloud.metadata.pop(KEY, None)
+        if value is not None:
+            cloud.metadata[KEY] = value
+
+    return step
 
 
 class Cloud:
-    """One server's metadata, and what others do to it meanwhile.
+    """One server's metadata, a clock, and what other clients do meanwhile.
 
     Args:
         before_reads, before_writes: called before the n-th read or write, as another client's step.
@@ -57,22 +68,23 @@ class Cloud:
         before_writes: Mapping[int, Step] | None = None,
         faults: Mapping[int, CloudError] | None = None,
         read_faults: Mapping[int, CloudError] | None = None,
-        deaf: bool = False,
+        ignores_writes: bool = False,
         vm_state: str = "active",
         tags: Sequence[str] = (),
     ) -> None:
+        self.clock = Clock()
         self.metadata = dict(metadata or {})
         self.reads = 0
         self.writes: list[tuple[str, str]] = []
         self._before_reads, self._before_writes = before_reads or {}, before_writes or {}
         self._faults, self._read_faults = faults or {}, read_faults or {}
-        self._deaf = deaf
+        self._ignores_writes = ignores_writes
         self._vm_state, self._tags = vm_state, frozenset(tags)
 
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         assert timeout > 0
         self.reads += 1
-        self._before_reads.get(self.reads, lambda: None)()
+        self._before_reads.get(self.reads, lambda _: None)(self)
         if fault := self._read_faults.get(self.reads):
             return dict.fromkeys(ids, fault)
         return {id_: Server(id_, self._vm_state, tags=self._tags, metadata=dict(self.metadata)) for id_ in ids}
@@ -91,12 +103,12 @@ class Cloud:
 
         return self._write((key, ""), remove)
 
-    def _write(self, what: tuple[str, str], act: Step) -> str:
+    def _write(self, what: tuple[str, str], act: Callable[[], None]) -> str:
         self.writes.append(what)
         number = len(self.writes)
-        self._before_writes.get(number, lambda: None)()
+        self._before_writes.get(number, lambda _: None)(self)
         fault = self._faults.get(number)
-        if not self._deaf and (fault is None or fault.maybe_acted):
+        if not self._ignores_writes and (fault is None or fault.maybe_acted):
             act()
         if fault is not None:
             raise fault

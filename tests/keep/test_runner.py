@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from datetime import datetime
-from functools import partial
 
 import pytest
 from hypothesis import given
@@ -25,7 +24,7 @@ from handler.errors import (
 from handler.keep.decide import written
 from handler.keep.model import KeepResult, Reason
 from handler.keep.runner import KeepTask, ServerLocks
-from tests.keep.fakes import ID, KEY, Clock, Cloud, hours
+from tests.keep.fakes import ID, KEY, Cloud, hours, sets
 
 WANTED = hours(3)
 
@@ -34,14 +33,12 @@ def task(
     cloud: Cloud,
     until: datetime | None = WANTED,
     *,
-    clock: Clock | None = None,
     deadline: float = 60.0,
     dry: bool = False,
 ) -> KeepTask:
     """A task on a cloud."""
-    return KeepTask(
-        ID, until, ("autostop", "never"), cloud, None if dry else cloud, clock or Clock(), deadline, lambda _: 0.25
-    )
+    writer = None if dry else cloud
+    return KeepTask(ID, until, ("autostop", "never"), cloud, writer, cloud.clock, deadline, lambda _: 0.25)
 
 
 def result(cloud: Cloud, until: datetime | None = WANTED, *, deadline: float = 60.0) -> KeepResult:
@@ -51,57 +48,82 @@ def result(cloud: Cloud, until: datetime | None = WANTED, *, deadline: float = 6
     return found
 
 
-def sets(cloud: Cloud, value: str | None) -> None:
-    """Another client writes."""
-    if value is None:
-        cloud.metadata.pop(KEY, None)
-    else:
-        cloud.metadata[KEY] = value
+LATER, EARLIER = written(hours(9)), written(hours(1))
+LOST = CloudUnreachable("writing: no answer", maybe_acted=True)
+UNREADABLE = dict.fromkeys(range(2, 20), CloudUnreachable("reading: no answer"))
+FLOWS: list[tuple[str, Cloud, datetime | None, Reason, datetime | None, int, int]] = [
+    # a keep: name, cloud, until when it is wanted, reason, until when it is kept, reads, writes
+    ("one write, read back twice", Cloud({"owner": "ci"}), WANTED, Reason.KEPT, WANTED, 3, 1),
+    *(
+        (
+            f"replaced by {other} before read {read}",
+            Cloud(before_reads={read: sets(other)}),
+            WANTED,
+            Reason.KEPT,
+            WANTED,
+            read + 2,
+            2,
+        )
+        for read in (2, 3)
+        for other in (EARLIER, None)
+    ),
+    ("replaced by a later time", Cloud(before_reads={3: sets(LATER)}), WANTED, Reason.KEPT, hours(9), 3, 1),
+    ("lost answer", Cloud(faults={1: LOST}), WANTED, Reason.KEPT, WANTED, 3, 1),
+    ("never seen", Cloud(ignores_writes=True), WANTED, Reason.NOT_SEEN, None, 5, 4),
+    ("cannot be read back", Cloud(read_faults=UNREADABLE), WANTED, Reason.NOT_SEEN, None, 5, 1),
+    ("not found", Cloud(read_faults={1: ServerNotFound("reading: HTTP 404")}), WANTED, Reason.NOT_FOUND, None, 1, 0),
+    ("may not be read", Cloud(read_faults={1: CallDenied("reading: HTTP 403")}), WANTED, Reason.FORBIDDEN, None, 1, 0),
+    # a release
+    ("released", Cloud({KEY: EARLIER}), None, Reason.RELEASED, None, 3, 1),
+    (
+        "kept again since",
+        Cloud({KEY: EARLIER}, before_reads={2: sets(LATER)}),
+        None,
+        Reason.ALREADY_KEPT,
+        hours(9),
+        2,
+        1,
+    ),
+    ("removed by another", Cloud({KEY: EARLIER}, before_writes={1: sets(None)}), None, Reason.NOT_KEPT, None, 2, 1),
+]
 
 
-def test_a_keep_is_read_before_and_after_and_once_more_after_a_pause() -> None:
-    """One write, three reads."""
-    cloud, clock = Cloud({"owner": "ci"}), Clock()
-    found = task(cloud, clock=clock).run()
-    assert isinstance(found, KeepResult)
-    assert (found.reason, found.keep_until, found.request_id) == (Reason.KEPT, WANTED, "req-1")
-    assert (cloud.reads, cloud.writes) == (3, [(KEY, written(WANTED))])
-    assert clock.slept == [0.5]
-    assert cloud.metadata == {"owner": "ci", KEY: written(WANTED)}
+@pytest.mark.parametrize(
+    ("cloud", "until", "reason", "kept", "reads", "writes"), [pytest.param(*row[1:], id=row[0]) for row in FLOWS]
+)
+def test_a_write_is_read_back_and_once_more_after_a_pause(
+    cloud: Cloud, until: datetime | None, reason: Reason, kept: datetime | None, reads: int, writes: int
+) -> None:
+    """Whatever other clients write meanwhile."""
+    entry = cloud.metadata.get(KEY)
+    found = result(cloud, until)
+    assert (found.reason, found.keep_until, cloud.reads, len(cloud.writes)) == (reason, kept, reads, writes)
+    assert found.previous_keep_until == (hours(1) if entry else None)
+    assert reason is Reason.NOT_SEEN or cloud.metadata.get(KEY) == (written(kept) if kept else None)
 
 
-@pytest.mark.parametrize("vm_state", ["stopped", "paused"])
-def test_a_kept_server_that_does_not_run_is_reported_as_such(vm_state: str) -> None:
-    """The stop was first: a keep that comes after it is written, and the server stays off."""
-    found = result(Cloud(vm_state=vm_state))
-    assert (found.reason, found.vm_state) == (Reason.KEPT, vm_state)
-    assert f"Its vm_state is {vm_state}: a keep neither starts a server nor ends a stop" in found.detail
-    assert result(Cloud()).detail == f"It is kept until {written(WANTED)}."
+def test_a_write_for_which_there_is_no_time_to_read_it_back_is_not_seen() -> None:
+    """The row does not say that the server is kept."""
+    assert result(Cloud(read_faults=UNREADABLE), deadline=0.4).reason is Reason.NOT_SEEN
 
 
-@pytest.mark.parametrize("read", [2, 3])
-@pytest.mark.parametrize("other", [written(hours(1)), None])
-def test_an_earlier_time_that_replaces_ours_is_replaced_in_turn(read: int, other: str | None) -> None:
-    """Whether it comes before the first or the second look."""
-    cloud: Cloud = Cloud(before_reads={read: lambda: sets(cloud, other)})
-    assert result(cloud).reason is Reason.KEPT
-    assert cloud.metadata[KEY] == written(WANTED)
-    assert len(cloud.writes) == 2
-
-
-def test_a_later_time_that_replaces_ours_stays() -> None:
-    """The server is kept longer than was asked for, which the row shows."""
-    cloud: Cloud = Cloud(before_reads={3: lambda: sets(cloud, written(hours(9)))})
+@pytest.mark.parametrize(
+    ("cloud", "pauses"),
+    [
+        (Cloud(), [0.5]),
+        # Another keep needs longer between its read and its write.
+        (Cloud(before_writes={1: lambda cloud: cloud.clock.sleep(1.0)}), [1.0, 3.0]),
+        # As long as the cloud asks for; then the backoff.
+        (
+            Cloud(read_faults={1: CloudThrottled("429", retry_after=7.0)}, faults={1: CloudFault("500")}),
+            [7.0, 0.25, 0.5],
+        ),
+    ],
+)
+def test_pauses_grow_with_the_time_that_the_cloud_takes(cloud: Cloud, pauses: list[float]) -> None:
+    """And are as long as it asks for."""
     found = result(cloud)
-    assert (found.reason, found.keep_until, len(cloud.writes)) == (Reason.KEPT, hours(9), 1)
-
-
-def test_the_pause_is_longer_on_a_slow_cloud() -> None:
-    """Another keep needs longer there between its read and its write."""
-    clock = Clock()
-    cloud = Cloud(before_writes={1: lambda: clock.sleep(1.0)})
-    task(cloud, clock=clock).run()
-    assert clock.slept == [1.0, 3.0]
+    assert (found.reason, found.request_id, cloud.clock.slept) == (Reason.KEPT, f"req-{len(cloud.writes)}", pauses)
 
 
 @pytest.mark.parametrize(
@@ -119,70 +141,42 @@ def test_a_refusal_is_a_result_in_the_clouds_words(fault: CloudError, reason: Re
     assert str(fault) in found.detail
 
 
-def test_a_lost_answer_is_not_written_twice() -> None:
-    """The read after it shows the value."""
-    cloud = Cloud(faults={1: CloudUnreachable("writing: no answer", maybe_acted=True)})
-    assert (result(cloud).reason, len(cloud.writes)) == (Reason.KEPT, 1)
-
-
-def test_a_write_that_is_never_seen_is_reported() -> None:
-    """After four writes."""
-    cloud = Cloud(deaf=True)
-    assert (result(cloud).reason, len(cloud.writes)) == (Reason.NOT_SEEN, 4)
-
-
-@pytest.mark.parametrize("deadline", [60.0, 0.4])
-def test_a_write_that_cannot_be_read_back_is_reported(deadline: float) -> None:
-    """Because the reads fail, or the time is up."""
-    faults = {number: CloudUnreachable("reading: no answer") for number in range(2, 20)}
-    assert result(Cloud(read_faults=faults), deadline=deadline).reason is Reason.NOT_SEEN
-
-
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("call", "fault", "attempts"),
     [
-        (ServerNotFound("reading: HTTP 404"), Reason.NOT_FOUND),
-        (CallDenied("reading: HTTP 403"), Reason.FORBIDDEN),
+        ("read", CloudUnreachable("no answer"), 4),
+        ("read", CloudFault("HTTP 500"), 4),
+        ("read", CloudThrottled("HTTP 429", retry_after=2.0), 4),
+        ("read", CallRejected("HTTP 400"), 1),
+        ("write", CloudUnreachable("no connection"), 4),
+        ("write", CloudFault("HTTP 500"), 4),
+        ("write", ServerNotFound("404"), 4),
     ],
 )
-def test_a_server_that_cannot_be_read_is_not_written(fault: CloudError, reason: Reason) -> None:
-    """And the row has no states."""
-    cloud = Cloud(read_faults={1: fault})
-    found = result(cloud)
-    assert (found.reason, found.vm_state, cloud.writes) == (reason, None, [])
-
-
-@pytest.mark.parametrize(
-    ("fault", "reads"),
-    [
-        (CloudUnreachable("no answer"), 4),
-        (CloudFault("HTTP 500"), 4),
-        (CloudThrottled("HTTP 429", retry_after=2.0), 4),
-        (CallRejected("HTTP 400"), 1),
-    ],
-)
-def test_a_read_that_keeps_failing_is_given_up(fault: CloudError, reads: int) -> None:
-    """What was answered last is given back, for the event to decide on."""
-    cloud = Cloud(read_faults=dict.fromkeys(range(1, 20), fault))
+def test_a_call_that_keeps_failing_is_given_up(call: str, fault: CloudError, attempts: int) -> None:
+    """The last error is returned, for the event to decide on; each write comes after another read."""
+    faults = dict.fromkeys(range(1, 20), fault)
+    cloud = Cloud(read_faults=faults) if call == "read" else Cloud(faults=faults)
     assert task(cloud).run() is fault
-    assert cloud.reads == reads
+    assert (cloud.reads, len(cloud.writes)) == (attempts, 0 if call == "read" else attempts)
 
 
-@pytest.mark.parametrize("fault", [CloudUnreachable("no connection"), CloudFault("HTTP 500"), ServerNotFound("404")])
-def test_a_write_that_keeps_failing_is_given_up(fault: CloudError) -> None:
-    """After four attempts, each after a fresh read."""
-    cloud = Cloud(faults=dict.fromkeys(range(1, 20), fault))
-    assert task(cloud).run() is fault
-    assert (len(cloud.writes), cloud.reads) == (4, 4)
-
-
-def test_a_short_failure_is_waited_for() -> None:
-    """As long as the cloud asks for."""
-    clock = Clock()
-    cloud = Cloud(read_faults={1: CloudThrottled("HTTP 429", retry_after=7.0)}, faults={1: CloudFault("HTTP 500")})
-    found = task(cloud, clock=clock).run()
+def test_a_dry_run_writes_nothing() -> None:
+    """And says what would be done."""
+    cloud = Cloud()
+    found = task(cloud, dry=True).run()
     assert isinstance(found, KeepResult)
-    assert (found.reason, clock.slept) == (Reason.KEPT, [7.0, 0.25, 0.5])
+    assert (found.reason, found.detail) == (Reason.DRY_RUN, f"It would be kept until {written(WANTED)}.")
+    assert cloud.writes == []
+
+
+@pytest.mark.parametrize("vm_state", ["stopped", "paused"])
+def test_a_kept_server_that_does_not_run_is_reported_as_such(vm_state: str) -> None:
+    """The stop was first: a keep that comes after it is written, and the server stays off."""
+    found = result(Cloud(vm_state=vm_state))
+    assert (found.reason, found.vm_state) == (Reason.KEPT, vm_state)
+    assert f"Its vm_state is {vm_state}: a keep neither starts a server nor ends a stop" in found.detail
+    assert result(Cloud()).detail == f"It is kept until {written(WANTED)}."
 
 
 def test_without_time_nothing_is_written() -> None:
@@ -199,37 +193,6 @@ def test_a_refused_login_is_not_a_matter_of_one_server() -> None:
         task(Cloud(faults={1: LoginRefused("logging in: HTTP 401")})).run()
 
 
-def test_a_dry_run_has_nothing_to_write_with() -> None:
-    """And says what would be done."""
-    cloud = Cloud()
-    found = task(cloud, dry=True).run()
-    assert isinstance(found, KeepResult)
-    assert (found.reason, cloud.writes) == (Reason.DRY_RUN, [])
-    assert written(WANTED) in found.detail
-
-
-def test_a_release_is_read_back() -> None:
-    """Removed, and seen removed."""
-    cloud = Cloud({KEY: written(hours(1))})
-    found = result(cloud, None)
-    assert (found.reason, found.keep_until, found.previous_keep_until) == (Reason.RELEASED, None, hours(1))
-    assert (cloud.metadata, cloud.reads) == ({}, 3)
-
-
-def test_a_release_does_not_remove_a_keep_that_came_after_it() -> None:
-    """Another client keeps the server between our write and our read."""
-    cloud: Cloud = Cloud({KEY: written(hours(1))}, before_reads={2: lambda: sets(cloud, written(hours(2)))})
-    found = result(cloud, None)
-    assert (found.reason, found.keep_until) == (Reason.ALREADY_KEPT, hours(2))
-    assert cloud.metadata == {KEY: written(hours(2))}
-
-
-def test_an_entry_that_another_client_removed_is_released() -> None:
-    """The cloud says 404 to our removal; the next read shows why."""
-    cloud: Cloud = Cloud({KEY: written(hours(1))}, before_writes={1: lambda: sets(cloud, None)})
-    assert result(cloud, None).reason is Reason.NOT_KEPT
-
-
 @given(
     present=st.none() | st.integers(-5, 20),
     wanted=st.integers(1, 20),
@@ -237,22 +200,18 @@ def test_an_entry_that_another_client_removed_is_released() -> None:
 )
 def test_a_keep_never_shortens(present: int | None, wanted: int, steps: dict[int, int]) -> None:
     """A server is kept at least as long as requested, and as before, also if other keeps write before a read."""
-    cloud = Cloud()
-
-    def other(value: int) -> None:
-        # The other one never shortens what it saw, but it has not seen ours.
-        sets(cloud, written(hours(max(value, present if present is not None else value))))
-
+    least = max(wanted, present if present is not None else wanted)
+    # Another client never shortens what it saw, but it has not seen ours.
+    others = {read: max(value, present if present is not None else value) for read, value in steps.items()}
     cloud = Cloud(
         {KEY: written(hours(present))} if present is not None else {},
-        before_reads={read: partial(other, value) for read, value in steps.items()},
+        before_reads={read: sets(written(hours(value))) for read, value in others.items()},
     )
     found = result(cloud, hours(wanted))
     assert found.outcome in ("kept", "unchanged")
-    least = written(hours(max(wanted, present if present is not None else wanted)))
     assert found.keep_until is not None
-    assert written(found.keep_until) >= least
-    assert cloud.metadata[KEY] >= least
+    assert found.keep_until >= hours(least)
+    assert cloud.metadata[KEY] >= written(hours(least))
 
 
 def test_the_keeps_of_one_server_take_turns() -> None:

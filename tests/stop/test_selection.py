@@ -377,6 +377,14 @@ def test_a_list_that_hangs_is_tried_again_and_then_left() -> None:
     assert (endless.executor.monotonic() - START, endless.calls) == (50.0, [])
 
 
+def test_an_event_that_came_too_late_reads_no_list() -> None:
+    """Its budget was spent before it began."""
+    cloud = listing([ci(1)])
+    with pytest.raises(BudgetSpent):
+        reported(cloud, budget=0.0)
+    assert cloud.reads == []
+
+
 def test_a_look_that_begins_after_the_deadline_has_no_time() -> None:
     """Where a call waits for a free thread, its time may run out before it begins."""
     cloud = listing([ci(1)], lasts=1.0)
