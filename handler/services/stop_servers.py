@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 from cloudevents.http import CloudEvent
 
 from handler.cloud.connect import Clouds
-from handler.errors import RetryableError
 from handler.http_client import HttpClient, host_of
 from handler.inbound.endpoints.stop_servers import StopEndpoint
-from handler.inbound.http.responses import Answer
 from handler.inbound.readiness import Readiness
 from handler.outbound import logs
-from handler.outbound.result import batch, binary, result_event
-from handler.outbound.sink import Sink
+from handler.outbound.result import result_event
+from handler.services.events import BATCH_WIDTH, READY_TIMEOUT, EventService, new_sink
 from handler.services.runs import Runs
 from handler.settings.stop_servers import AnnounceMode, Settings
 from handler.stop.calls import CompletedCall
@@ -32,11 +30,9 @@ from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
 
 if TYPE_CHECKING:
     from handler.outbound.announcement import Announcer
+    from handler.outbound.sink import Sink
     from handler.outbound.smn_sink import TopicSink
     from handler.telemetry import Telemetry
-
-_READY_TIMEOUT = 5.0
-_BATCH_WIDTH = 8
 
 
 def _http_threads() -> int:
@@ -64,7 +60,7 @@ class SharedResources:
         self.monotonic = monotonic
         self.telemetry = telemetry
         self.clouds = Clouds(settings, new_client=telemetry.http_client("cloud") if telemetry else HttpClient)
-        self.sink = self._new_sink()
+        self.sink = new_sink(settings.sink, self.clouds.topic(), telemetry)
         self.runs = Runs(max(1, _http_threads() // 4), monotonic)
         limit = settings.stop_limit
         self.stop_limit = (
@@ -91,21 +87,16 @@ class SharedResources:
             announce=settings.announce.value,
         )
 
-    def _new_sink(self) -> Sink | TopicSink | None:
-        """The sink of results; None if the answer is the result."""
-        if self.settings.sink is None:
-            return _topic_sink(self.clouds)
-        new_client = self.telemetry.http_client("sink") if self.telemetry else HttpClient
-        return Sink(self.settings.sink, new_client=new_client)
 
-
-class Service:
+class Service(EventService[StopRequest, Report]):
     """Handles the events of calls with the same settings, login and sink: of one call, or of all of a process.
 
     Args:
         settings: those of the process, or the same except for `login`, `deadline` and `policy`.
         shared: what the process shares; None to create it.
     """
+
+    settings: Settings
 
     def __init__(self, settings: Settings, shared: SharedResources | None = None) -> None:
         self.settings = settings
@@ -115,7 +106,7 @@ class Service:
         if settings.login is not shared.settings.login:
             self._clouds = Clouds(settings, shared.monotonic, shared.clouds.client)
             if settings.result_topic is not None:
-                self._sink = _topic_sink(self._clouds)
+                self._sink = new_sink(settings.sink, self._clouds.topic(), self._telemetry)
         self._announcer = _announcer(settings, self._sink, shared)
 
     def endpoint(self) -> StopEndpoint:
@@ -125,51 +116,13 @@ class Service:
 
     def ready(self) -> None:
         """Raise unless the login works and the cloud's URL is known."""
-        self._clouds.endpoint.url(_READY_TIMEOUT)
+        self._clouds.endpoint.url(READY_TIMEOUT)
 
-    def handle(self, requests: Sequence[StopRequest], as_batch: bool, received: float) -> Answer:
-        """Handle the events of one HTTP request within one budget, and send or return their results.
+    def _event(self, report: Report) -> CloudEvent:
+        return result_event(report, source=self.settings.source, extensions=self.settings.extensions)
 
-        Raises:
-            RetryableError: at least one of them must be sent again; no result is returned.
-        """
-        events = self.results(requests, received)
-        if self._sink is not None:
-            return Answer(204)
-        return Answer(200, *(batch(events) if as_batch else binary(events[0])))
-
-    def results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
-        """Handle events within one budget, send their results to the sink, if there is one, and return them.
-
-        The budget begins when they were `received`, on the monotonic clock.
-
-        Raises:
-            RetryableError: at least one of them must be sent again.
-        """
-        if self._telemetry is None:
-            return self._results(requests, received)
-        with self._telemetry.events(requests):
-            return self._results(requests, received)
-
-    def _results(self, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
-        for request in requests:
-            logs.log_received(request)
-        deadline = received + self.settings.deadline.total_seconds()
-        try:
-            reports = self._reports(requests, deadline - self._kept_for_result())
-            events = [
-                result_event(report, source=self.settings.source, extensions=self.settings.extensions)
-                for report in reports
-            ]
-            if self._sink is not None:
-                self._hand_over(self._sink, events, deadline)
-        except RetryableError as error:
-            for request in requests:
-                logs.log_unhandled(request, error)
-            raise
-        for report, event in zip(reports, events, strict=True):
-            logs.log_report(report, event["type"])
-        return events
+    def _log(self, report: Report, event_type: str) -> None:
+        logs.log_report(report, event_type)
 
     def report(self, request: StopRequest, deadline: float) -> Report:
         """Handle one event before the deadline, on the monotonic clock.
@@ -186,15 +139,7 @@ class Service:
             # From this delivery's run, or from that of another delivery of the event.
             return self._shared.runs.report(request, deadline, run)
 
-        return self._observed(request, report)
-
-    def _observed(self, request: StopRequest, report: Callable[[Executor], Report]) -> Report:
-        if self._telemetry is None:
-            return report(self._shared.threads)
-        with self._telemetry.event(request):
-            made = report(self._telemetry.executor(self._shared.threads))
-            self._telemetry.report(made)
-            return made
+        return self._observed(request, self._shared.threads, report)
 
     def _dry_run(self, request: StopRequest) -> bool:
         return request.dry_run or self.settings.policy.dry_run
@@ -279,7 +224,7 @@ class Service:
     def _reports(self, requests: Sequence[StopRequest], deadline: float) -> list[Report]:
         if len(requests) == 1:
             return [self.report(requests[0], deadline)]
-        with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="event") as events:
+        with ThreadPoolExecutor(BATCH_WIDTH, thread_name_prefix="event") as events:
             # All are prepared before the first stop, so that the servers of the whole batch are counted.
             looked_up = events.map(lambda request: self._prepare(request, deadline, self._shared.threads), requests)
             prepared = self._reviewed(refuse_too_many(list(looked_up), self.settings.policy))
@@ -294,32 +239,7 @@ class Service:
             # A refusal because of the batch is not a result for a delivery of that event alone.
             return run() if one.refusal is not None else self._shared.runs.report(one.asked, deadline, run)
 
-        return self._observed(one.asked, report)
-
-    def _kept_for_result(self) -> float:
-        """Return the seconds of the budget that the run must leave for the delivery of the result."""
-        share = self.settings.deadline.total_seconds() * (0.2 if self._sink else 0.02)
-        return min(share, 5.0)
-
-    @staticmethod
-    def _hand_over(sink: Sink | TopicSink, events: Sequence[CloudEvent], deadline: float) -> None:
-        if len(events) == 1:
-            return sink.deliver(events[0], deadline)
-        # In parallel: in sequence, many results could never reach a slow sink in the time for them, and the batch would
-        # be sent again without end.
-        with ThreadPoolExecutor(_BATCH_WIDTH, thread_name_prefix="result") as results:
-            list(results.map(lambda event: sink.deliver(event, deadline), events))
-        return None
-
-
-def _topic_sink(clouds: Clouds) -> TopicSink | None:
-    """Return the topic that results are published to with this login; None if the settings have none."""
-    topic = clouds.topic()
-    if topic is None:
-        return None
-    from handler.outbound.smn_sink import TopicSink
-
-    return TopicSink(topic)
+        return self._observed(one.asked, self._shared.threads, report)
 
 
 def _announcer(settings: Settings, sink: Sink | TopicSink | None, shared: SharedResources) -> Announcer | None:

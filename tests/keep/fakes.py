@@ -40,6 +40,10 @@ class Clock:
 Step = Callable[["Cloud"], None]
 
 
+def _nothing(_: Cloud) -> None:
+    """No other client does anything."""
+
+
 def sets(value: str | None) -> Step:
     """A step of another client, which writes this value or removes the entry."""
 
@@ -84,7 +88,7 @@ class Cloud:
     def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         assert timeout > 0
         self.reads += 1
-        self._before_reads.get(self.reads, lambda _: None)(self)
+        self._before_reads.get(self.reads, _nothing)(self)
         if fault := self._read_faults.get(self.reads):
             return dict.fromkeys(ids, fault)
         return {id_: Server(id_, self._vm_state, tags=self._tags, metadata=dict(self.metadata)) for id_ in ids}
@@ -106,7 +110,7 @@ class Cloud:
     def _write(self, what: tuple[str, str], act: Callable[[], None]) -> str:
         self.writes.append(what)
         number = len(self.writes)
-        self._before_writes.get(number, lambda _: None)(self)
+        self._before_writes.get(number, _nothing)(self)
         fault = self._faults.get(number)
         if not self._ignores_writes and (fault is None or fault.maybe_acted):
             act()

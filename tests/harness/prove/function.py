@@ -22,7 +22,7 @@ from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.outbound import announcement
 from handler.outbound.sink import Sink
-from handler.services import approvals, stop_servers
+from handler.services import approvals, events, stop_servers
 from handler.services.runs import Runs
 from handler.settings import stop_servers as stop_settings
 from handler.settings.common import SinkSettings
@@ -169,6 +169,7 @@ def simulated_time(clock: Clock) -> Iterator[None]:
         for patch in (
             mock.patch.object(stop_servers, "ThreadExecutor", partial(CooperativeExecutor, clock)),
             mock.patch.object(stop_servers, "ThreadPoolExecutor", scheduler.TaskPool),
+            mock.patch.object(events, "ThreadPoolExecutor", scheduler.TaskPool),
             mock.patch.object(announcement, "threading", SimpleNamespace(Thread=_Inline)),
             mock.patch.object(endpoint, "extract", lambda event, types: extract(event, types, clock.now())),
             mock.patch.dict(listing.find.__kwdefaults__, monotonic=clock.monotonic),

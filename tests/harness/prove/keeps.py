@@ -14,7 +14,7 @@ from unittest import mock
 from handler.errors import BudgetSpent
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
-from handler.services import keep_servers
+from handler.services import events, keep_servers
 from handler.settings import keep_servers as keep_settings
 from tests.harness.prove import invariants, scheduler
 from tests.harness.prove.clock import Clock
@@ -96,6 +96,7 @@ def simulated_keeps(clock: Clock) -> Iterator[None]:
         for patch in (
             mock.patch.object(keep_servers, "ThreadExecutor", partial(CooperativeExecutor, clock)),
             mock.patch.object(keep_servers, "ThreadPoolExecutor", scheduler.TaskPool),
+            mock.patch.object(events, "ThreadPoolExecutor", scheduler.TaskPool),
         ):
             patches.enter_context(patch)
         yield
