@@ -1,19 +1,9 @@
-"""The ports of a keep: reading servers, and writing one entry of their metadata."""
+"""The ports of a keep: writing one entry of a server's metadata, and the time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
-
-from handler.stop.ports import Seen
-
-
-class ServerReader(Protocol):
-    """The part of a cloud that reads servers; see `handler.stop.ports.CloudReader`."""
-
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
-        """Return the present state of each of `ids`, or the error for it."""
 
 
 class MetadataCloud(Protocol):

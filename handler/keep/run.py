@@ -51,20 +51,10 @@ def run(
     on_result: Callable[[KeepResult], None] = lambda _: None,
     on_failure: Callable[[CloudError], None] = lambda _: None,
 ) -> KeepReport:
-    """Handle one prepared event.
+    """Handle one prepared event, each server by a `KeepTask` in one of the threads.
 
-    Args:
-        prepared: the event.
-        policy: of this deployment.
-        reader: reads the servers.
-        writer: None for a dry run.
-        threads: run the tasks.
-        clock: the time.
-        locks: shared by all events of the process.
-        deadline: end of the budget, in seconds on the clock's monotonic time.
-        backoff: seconds to wait after the n-th failure in a row.
-        on_result: called with each server's result as soon as there is one, also if the event must be sent again.
-        on_failure: called with each failed call to the cloud.
+    The locks are shared by all events of the process. `on_result` is called with each server's result as soon as there
+    is one, also if the event must be sent again.
 
     Raises:
         BudgetSpent: not every server could be handled; a repeat finds what was written.
@@ -73,7 +63,8 @@ def run(
     request, until = prepared.request, prepared.request.end(prepared.started_at)
 
     def handle(server_id: str) -> KeepResult | CloudError:
-        task = KeepTask(server_id, until, policy.limits.protect, reader, writer, clock, deadline, backoff, on_failure)
+        protect = policy.limits.protect
+        task = KeepTask(server_id, until, protect, reader.read, writer, clock, deadline, backoff, on_failure)
         with locks.holding(server_id, deadline - clock.monotonic()):
             result = task.run()
         if isinstance(result, KeepResult):

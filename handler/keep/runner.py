@@ -9,7 +9,7 @@ Within one process the keeps of one server are serialized.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,8 +27,9 @@ from handler.errors import (
 )
 from handler.keep.decide import Decision, Move, decide, kept_until, written
 from handler.keep.model import KeepResult, Reason
-from handler.keep.ports import Clock, MetadataCloud, ServerReader
+from handler.keep.ports import Clock, MetadataCloud
 from handler.stop.model import Server
+from handler.stop.ports import Seen
 
 _CALL_TIMEOUT = 10.0
 # Most failed calls in a row, or writes that were not seen afterwards.
@@ -74,6 +75,7 @@ class KeepTask:
     Args:
         until: the time until which it is to be kept (aware); None for a release.
         protect: tag, or metadata key and value, that protects a server permanently.
+        read: as of `handler.stop.ports.CloudReader`.
         writer: None for a dry run, which then cannot write.
         deadline: end of the event's budget, in seconds on the clock's monotonic time.
         backoff: seconds to wait after the n-th failure in a row.
@@ -83,7 +85,7 @@ class KeepTask:
     server_id: str
     until: datetime | None
     protect: tuple[str, str]
-    reader: ServerReader
+    read: Callable[[Sequence[str], float], Mapping[str, Seen]]
     writer: MetadataCloud | None
     clock: Clock
     deadline: float
@@ -160,7 +162,7 @@ class KeepTask:
         left = self._left()
         if left <= 0:
             return BudgetSpent("The time ended before the server was handled.")
-        return self.reader.read((self.server_id,), left).get(
+        return self.read((self.server_id,), left).get(
             self.server_id, CloudUnexpectedAnswer("reading the server: the answer does not show it")
         )
 

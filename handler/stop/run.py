@@ -28,21 +28,11 @@ def run(
     backoff: Callable[[int], float] = backoff,
     hooks: Hooks = _NO_HOOKS,
 ) -> Report:
-    """Handle one prepared event.
+    """Handle one prepared event: return a refusal, or a result for each server.
 
-    Args:
-        prepared: the event.
-        policy: of this deployment.
-        executor: makes the calls.
-        cloud: for a dry run, one that cannot write.
-        deadline: end of the budget, in seconds on the executor's monotonic clock.
-        width: most calls that are given to the executor at a time.
-        dry_run: whether the report is that of a dry run.
-        backoff: seconds to wait after the n-th failure in a row.
-        hooks: called meanwhile.
-
-    Returns:
-        The report: a refusal, or a result for each server.
+    For a dry run the cloud must be one that cannot write. At most `width` calls are given to the executor at a time;
+    the deadline is in seconds on its monotonic clock. `backoff` returns the seconds to wait after the n-th failure in a
+    row.
 
     Raises:
         BudgetSpent: not every server could be handled; a redelivery finds the stops that were made.

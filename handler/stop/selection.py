@@ -69,13 +69,8 @@ def select(
 ) -> Found:
     """Read the list of servers until it is complete, and return those that match the selector.
 
-    Args:
-        selector: of the event.
-        cloud: to read the list from.
-        executor: without a call in progress.
-        deadline: end of the budget on the executor's monotonic clock.
-        backoff: seconds to wait after the n-th failure in a row.
-        on_failure: called with each failure after which there is another attempt.
+    The executor must have no call in progress; the deadline is in seconds on its monotonic clock. `backoff` returns the
+    seconds to wait after the n-th failure in a row; `on_failure` is called if there is another attempt after it.
 
     Raises:
         BudgetSpent: no complete list could be read in time. Part of one would lose servers silently.

@@ -113,7 +113,9 @@ def test_the_latest_time_wins(keeps: list[tuple[int, float, list[float]]], prese
         own = Process(schedule, metadata, latencies)
         own.sleep(start)
         try:
-            results.append(KeepTask(ID, hours(wanted), ("autostop", "never"), own, own, own, 1e6, lambda _: 1.0).run())
+            results.append(
+                KeepTask(ID, hours(wanted), ("autostop", "never"), own.read, own, own, 1e6, lambda _: 1.0).run()
+            )
         finally:
             schedule.finished()
 

@@ -38,7 +38,7 @@ def task(
 ) -> KeepTask:
     """A task on a cloud."""
     writer = None if dry else cloud
-    return KeepTask(ID, until, ("autostop", "never"), cloud, writer, cloud.clock, deadline, lambda _: 0.25)
+    return KeepTask(ID, until, ("autostop", "never"), cloud.read, writer, cloud.clock, deadline, lambda _: 0.25)
 
 
 def result(cloud: Cloud, until: datetime | None = WANTED, *, deadline: float = 60.0) -> KeepResult:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -50,15 +52,28 @@ def waiting(runs: Runs, count: int) -> None:
         time.sleep(0.005)
 
 
+@contextmanager
+def held(
+    runs: Runs, gate: Gate, request: StopRequest, run: Callable[[], Report] | None = None
+) -> Iterator[tuple[ThreadPoolExecutor, Future[Report]]]:
+    """A delivery whose run has begun, and ends with the block; and threads for others."""
+    with ThreadPoolExecutor(4) as threads:
+        first = threads.submit(runs.report, request, FAR, run or gate)
+        assert gate.begun.wait(60)
+        try:
+            yield threads, first
+        finally:
+            gate.end.set()
+    assert runs._running == {}
+    assert runs._waiting == 0
+
+
 def shared(runs: Runs, gate: Gate, first: StopRequest, *others: StopRequest) -> list[Report]:
     """The reports of deliveries of which the first runs, and the others wait for it."""
-    with ThreadPoolExecutor(1 + len(others)) as threads:
-        run = threads.submit(runs.report, first, FAR, gate)
-        assert gate.begun.wait(60)
+    with held(runs, gate, first) as (threads, run):
         waits = [threads.submit(runs.report, one, FAR, never) for one in others]
         waiting(runs, len(others))
-        gate.end.set()
-        return [one.result(60) for one in (run, *waits)]
+    return [one.result(60) for one in (run, *waits)]
 
 
 def never() -> Report:
@@ -66,23 +81,23 @@ def never() -> Report:
     raise AssertionError("a second run")
 
 
-def test_a_second_delivery_gets_the_report_of_the_first(gate: Gate) -> None:
-    """It makes no run of its own; a trace context of its own does not make it another event."""
-    runs = Runs(2)
-    again = replace(REQUEST, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01")
-    first, second, third = shared(runs, gate, REQUEST, REQUEST, again)
-    assert first is second is third
-    assert gate.count == 1
+TIME = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
+ALARM = replace(REQUEST, time=TIME + timedelta(minutes=1), since={id_of(1): TIME})
 
 
-def test_a_repeat_with_a_new_time_waits_if_the_event_says_since_when(gate: Gate) -> None:
-    """Alertmanager's messages have no time: `receive_webhook` gives each delivery of an alarm its arrival."""
-    runs = Runs(1)
-    begun = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
-    alarm = replace(REQUEST, time=begun + timedelta(minutes=1), since={id_of(1): begun})
-    again = replace(alarm, time=begun + timedelta(minutes=1, seconds=8))
-    first, second = shared(runs, gate, alarm, again)
-    assert first is second
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        pytest.param(REQUEST, REQUEST, id="the same event"),
+        pytest.param(REQUEST, replace(REQUEST, traceparent=f"00-{'1' * 32}-{'2' * 16}-01"), id="another trace"),
+        # Alertmanager's messages have no time: `receive_webhook` gives each delivery of an alarm its arrival.
+        pytest.param(ALARM, replace(ALARM, time=TIME + timedelta(seconds=68)), id="another time beside a since"),
+    ],
+)
+def test_a_second_delivery_gets_the_report_of_the_first(gate: Gate, first: StopRequest, again: StopRequest) -> None:
+    """It makes no run of its own."""
+    reports = shared(Runs(2), gate, first, again, again)
+    assert reports[0] is reports[1] is reports[2]
     assert gate.count == 1
 
 
@@ -96,20 +111,26 @@ def test_deliveries_of_an_alert_group_by_two_alertmanagers_are_one_event(gate: G
     assert first is second
 
 
-@pytest.mark.parametrize("since", [None, {}, {id_of(1): timedelta(seconds=1)}, {id_of(1): timedelta(seconds=9)}])
-def test_a_new_time_that_could_decide_makes_a_run_of_its_own(gate: Gate, since: dict[str, timedelta] | None) -> None:
-    """That is, without `since` for a server, or with one that is later than the time."""
-    runs = Runs(1)
-    own = report(row())
-    time_ = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
-    moments = None if since is None else {server: time_ + after for server, after in since.items()}
-    alarm = replace(REQUEST, time=time_, since=moments)
-    with ThreadPoolExecutor(1) as threads:
-        run = threads.submit(runs.report, alarm, FAR, gate)
-        assert gate.begun.wait(60)
-        assert runs.report(replace(alarm, time=time_ + timedelta(seconds=8)), FAR, lambda: own) is own
-        gate.end.set()
-        assert run.result(60) is not own
+@pytest.mark.parametrize(
+    ("first", "change"),
+    [
+        *((REQUEST, change) for change in ({"id": "other"}, {"source": "/other"}, {"dry_run": True})),
+        (REQUEST, {"server_ids": (id_of(2),)}),
+        # Without `since` for a server, or with one that is later than the time, a new time could decide.
+        *(
+            (replace(REQUEST, time=TIME, since=since), {"time": TIME + timedelta(seconds=8)})
+            for since in (None, {}, *({id_of(1): TIME + timedelta(seconds=after)} for after in (1, 9)))
+        ),
+    ],
+)
+def test_another_event_or_another_content_has_its_own_run(
+    gate: Gate, first: StopRequest, change: dict[str, Any]
+) -> None:
+    """Two events under one name are a mistake of the producer; none is answered with the other's result."""
+    runs, own = Runs(1), report(row())
+    with held(runs, gate, first) as (_, run):
+        assert runs.report(replace(first, **change), FAR, lambda: own) is own
+    assert run.result(60) is not own
 
 
 def test_after_its_end_the_event_runs_anew(gate: Gate) -> None:
@@ -130,21 +151,12 @@ def test_the_error_of_the_run_is_shared(gate: Gate) -> None:
         gate()
         raise RetryableError("no")
 
-    with ThreadPoolExecutor(2) as threads:
-        first = threads.submit(runs.report, REQUEST, FAR, fails)
-        assert gate.begun.wait(60)
+    with held(runs, gate, REQUEST, fails) as (threads, first):
         second = threads.submit(runs.report, REQUEST, FAR, never)
         waiting(runs, 1)
-        gate.end.set()
-        for one in (first, second):
-            with pytest.raises(RetryableError, match="no"):
-                one.result(60)
-
-
-def _held(runs: Runs, threads: ThreadPoolExecutor, gate: Gate) -> Future[Report]:
-    run = threads.submit(runs.report, REQUEST, FAR, gate)
-    assert gate.begun.wait(60)
-    return run
+    for one in (first, second):
+        with pytest.raises(RetryableError, match="no"):
+            one.result(60)
 
 
 @pytest.mark.parametrize(
@@ -155,28 +167,9 @@ def test_few_may_wait_and_each_for_its_own_time_only(
 ) -> None:
     """Else the deliveries of one slow event would take all threads."""
     runs = Runs(most)
-    with ThreadPoolExecutor(1) as threads:
-        run = _held(runs, threads, gate)
-        with pytest.raises(error):
-            runs.report(REQUEST, deadline(), never)
-        gate.end.set()
-        assert run.result(60) == report(row())
-    assert runs._waiting == 0
-
-
-@pytest.mark.parametrize(
-    "change", [{"id": "other"}, {"source": "/other"}, {"dry_run": True}, {"server_ids": (id_of(2),)}]
-)
-def test_another_event_or_another_content_has_its_own_run(gate: Gate, change: dict[str, object]) -> None:
-    """Two events under one name are a mistake of the producer; none is answered with the other's result."""
-    runs = Runs(1)
-    own = report(row())
-    with ThreadPoolExecutor(1) as threads:
-        run = _held(runs, threads, gate)
-        assert runs.report(replace(REQUEST, **change), FAR, lambda: own) is own  # type: ignore[arg-type]
-        gate.end.set()
-        assert run.result(60) is not own
-    assert runs._running == {}
+    with held(runs, gate, REQUEST) as (_, run), pytest.raises(error):
+        runs.report(REQUEST, deadline(), never)
+    assert run.result(60) == report(row())
 
 
 APPROVAL = replace(asked(), plan="plan-1", approved_by="slack:T1/U2")
@@ -195,44 +188,33 @@ def test_approvals_of_one_plan_run_one_after_the_other(gate: Gate) -> None:
         order.append("second")
         return report(row())
 
-    with ThreadPoolExecutor(3) as threads:
-        first = threads.submit(runs.report, APPROVAL, FAR, fails)
-        assert gate.begun.wait(60)
+    with held(runs, gate, APPROVAL, fails) as (threads, first):
         later = threads.submit(runs.report, replace(APPROVAL, id="another"), FAR, second)
         waiting(runs, 1)
         assert order == []
         other_plan = replace(APPROVAL, id="other", plan="plan-2")
         assert runs.report(other_plan, FAR, lambda: report(row())) is not None
-        gate.end.set()
-        with pytest.raises(RetryableError):
-            first.result(60)
-        later.result(60)
+    with pytest.raises(RetryableError):
+        first.result(60)
+    later.result(60)
     assert order == ["first", "second"]
-    assert runs._waiting == 0
-    assert not runs._running
 
 
 def test_a_repeated_approval_shares_the_run_that_waits(gate: Gate) -> None:
     """One event delivered twice is one run, also behind another approval of the plan."""
-    runs = Runs(2)
-    again = replace(APPROVAL, id="another")
-    with ThreadPoolExecutor(3) as threads:
-        threads.submit(runs.report, APPROVAL, FAR, gate)
-        assert gate.begun.wait(60)
+    runs, again = Runs(2), replace(APPROVAL, id="another")
+    with held(runs, gate, APPROVAL) as (threads, _):
         mine = threads.submit(runs.report, again, FAR, lambda: report(row()))
         waiting(runs, 1)
         shared = threads.submit(runs.report, again, FAR, never)
         waiting(runs, 2)
-        gate.end.set()
-        assert mine.result(60) is shared.result(60)
+    assert mine.result(60) is shared.result(60)
 
 
 def test_few_approvals_of_a_plan_may_wait_and_none_runs_before_the_earlier_ones_have_ended(gate: Gate) -> None:
     """One more is answered 503; one whose time is over, too, and the next still waits for the first."""
     runs = Runs(2)
-    with ThreadPoolExecutor(3) as threads:
-        first = threads.submit(runs.report, APPROVAL, FAR, gate)
-        assert gate.begun.wait(60)
+    with held(runs, gate, APPROVAL) as (threads, first):
         with pytest.raises(BudgetSpent, match="another approval of this plan"):
             runs.report(replace(APPROVAL, id="late"), time.monotonic() + 0.01, never)
         others = [
@@ -243,8 +225,5 @@ def test_few_approvals_of_a_plan_may_wait_and_none_runs_before_the_earlier_ones_
         with pytest.raises(EventInProgress):
             runs.report(replace(APPROVAL, id="one-too-many"), FAR, never)
         assert not any(other.done() for other in others)
-        gate.end.set()
-        first.result(60)
-        for other in others:
-            other.result(60)
-    assert not runs._running
+    for one in (first, *others):
+        one.result(60)
