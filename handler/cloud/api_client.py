@@ -151,13 +151,13 @@ class Http:
                     self._note_accepted(what, access)
                 return answer
             if not error_mapping.wants_new_login(status, answer.body):
-                fault = error_mapping.from_answer(what, status, answer.headers, answer.body, secrets)
-                if isinstance(fault, ServerNotFound | StateConflict):
+                error = error_mapping.from_answer(what, status, answer.headers, answer.body, secrets)
+                if isinstance(error, ServerNotFound | StateConflict):
                     self._note_accepted(what, access)
-                elif isinstance(fault, CallDenied):
+                elif isinstance(error, CallDenied):
                     # The token is valid. The access rules may still not include the call.
                     self._accepted, self._accepted_at = access, self._monotonic()
-                raise fault
+                raise error
             if status == 401 and self._accepted is access and what in self._denied:
                 raise error_mapping.denied(what, answer.headers)
             if renewed or not self._login.renewable:

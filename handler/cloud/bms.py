@@ -15,8 +15,7 @@ from handler.cloud.endpoint import Endpoint
 from handler.cloud.servers import Shown
 from handler.errors import CallRejected, CloudError, CloudFault, CloudUnexpectedAnswer, ServerNotFound
 from handler.stop.evidence import History
-from handler.stop.model import Server
-from handler.stop.ports import DryRunStop, Pending, ReadSingly, StopFailed, Taken
+from handler.stop.ports import DryRunStop, Pending, Seen, StopFailed, Taken
 
 _HEADERS = {"Accept": "application/json"}
 _MOST_IN_BATCH = 1000
@@ -24,11 +23,10 @@ _MOST_IN_BATCH = 1000
 _SPLIT = 4
 
 
-_Answer = Server | Pending | ReadSingly | StopFailed | CloudError
 _AskHistory = Callable[[str, float], History | CloudError]
 
 
-class BmsReader:
+class BmsReader(servers.Reader):
     """Reads servers; has no method that writes.
 
     Args:
@@ -36,34 +34,15 @@ class BmsReader:
     """
 
     api = "bms"
+    idle = None
 
     def __init__(self, http: Http, endpoint: Endpoint, ask_history: _AskHistory | None = None) -> None:
-        self._http = http
-        self._endpoint = endpoint
+        super().__init__(http, endpoint)
         self._ask_history = ask_history
-        self._reading = servers.Reading(self._one, self._pages, endpoint.project, idle=None)
-
-    def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Split the ids for reads one by one, or by pages of the list."""
-        return self._reading.groups(ids)
-
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, _Answer]:
-        """Call `GET /baremetalservers/{id}`, or `GET /baremetalservers/detail` for each page."""
-        return self._reading.read(ids, timeout)
-
-    def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
-        """Read all pages of `GET /baremetalservers/detail`, without a filter."""
-        from handler.cloud.listing import find
-
-        return find(self._pages(timeout), self._endpoint.project(timeout), wanted, timeout, idle=None)
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
         """Read the history from Nova, since BMS v1 has none."""
         return self._ask_history(server_id, timeout) if self._ask_history else History(actions=None)
-
-    def peek(self, timeout: float) -> list[Server | CloudError]:
-        """Read the first page of the project's servers."""
-        return self._reading.peek(timeout)
 
     def _one(self, server_id: str, timeout: float) -> Shown:
         document, reply = self._get("reading the server", f"/baremetalservers/{server_id}", timeout)
@@ -130,15 +109,15 @@ class BmsCloud(BmsReader):
                 headers=_HEADERS,
                 body={"os-stop": {"type": "HARD", "servers": [{"id": id_} for id_ in ids]}},
             )
-        except CloudError as fault:
-            if fault.concerns_all:
+        except CloudError as error:
+            if error.concerns_all:
                 raise
-            return self._refused(ids, fault)
+            return self._refused(ids, error)
         job_id = _job_id(reply, what)
         if job_id is None:
-            error = reply.error(what)
-            if error is not None:
-                return self._refused(ids, error)
+            refusal = reply.error(what)
+            if refusal is not None:
+                return self._refused(ids, refusal)
             # The cloud accepted something, and the answer does not show what.
             lost = CloudUnexpectedAnswer(
                 f"{what}: no job_id in the answer", request_id=reply.request_id, maybe_acted=True
@@ -148,12 +127,12 @@ class BmsCloud(BmsReader):
             self._jobs.update(dict.fromkeys(ids, job_id))
         return dict.fromkeys(ids, Taken(request_id=reply.request_id, job_id=job_id))
 
-    def _refused(self, ids: Sequence[str], fault: CloudError) -> Mapping[str, CloudError]:
+    def _refused(self, ids: Sequence[str], error: CloudError) -> Mapping[str, CloudError]:
         """Handle a refused stop; a batch that may be refused because of one server is split."""
-        if len(ids) > 1 and not fault.maybe_acted and fault.concerns_one_server:
-            fault.of_many = True
+        if len(ids) > 1 and not error.maybe_acted and error.concerns_one_server:
+            error.of_many = True
             self._batch_size.update(dict.fromkeys(ids, max(len(ids) // _SPLIT, 1)))
-        return dict.fromkeys(ids, fault)
+        return dict.fromkeys(ids, error)
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """Split the ids by job, so that one call is enough for all its servers; the others as the reader does."""
@@ -161,23 +140,23 @@ class BmsCloud(BmsReader):
         for id_ in ids:
             by_job.setdefault(self._jobs.get(id_, ""), []).append(id_)
         free = by_job.pop("", [])
-        return [*by_job.values(), *self._reading.groups(free)]
+        return [*by_job.values(), *super().read_groups(free)]
 
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, _Answer]:
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         """Read the job while it runs, and the servers once it has ended or does not list them."""
         job_id = self._jobs.get(ids[0])
         if job_id is None:
             return super().read(ids, timeout)
         try:
             reported = self._job(job_id, timeout)
-        except CloudError as fault:
-            if fault.concerns_all:
+        except CloudError as error:
+            if error.concerns_all:
                 raise
-            if fault.waiting_helps:
-                return dict.fromkeys(ids, fault)
+            if error.waiting_helps:
+                return dict.fromkeys(ids, error)
             # Without the job the servers can still be read.
             reported = {}
-        answers: dict[str, _Answer] = {
+        answers: dict[str, Seen] = {
             id_: answer for id_, answer in reported.items() if id_ in set(ids) and answer is not None
         }
         with self._lock:
@@ -185,8 +164,8 @@ class BmsCloud(BmsReader):
                 if not isinstance(answers.get(id_), Pending):
                     self._jobs.pop(id_, None)
         rest = [id_ for id_ in ids if id_ not in answers]
-        for group in self._reading.groups(rest):
-            answers.update(self._reading.read(group, timeout))
+        for group in super().read_groups(rest):
+            answers.update(super().read(group, timeout))
         return answers
 
     def _job(self, job_id: str, timeout: float) -> Mapping[str, Pending | StopFailed | None]:

@@ -110,11 +110,11 @@ class Clouds:
     def _ask_nova_for_history(self, server_id: str, timeout: float) -> History | CloudError:
         try:
             listed = self._compute.listed(timeout)
-        except CloudError as fault:
+        except CloudError as error:
             # The login may just have failed.
-            if fault.concerns_all:
+            if error.concerns_all:
                 raise
-            return fault
+            return error
         if not listed:
             return History(actions=None)
         from handler.cloud.nova import NovaReader

@@ -71,7 +71,7 @@ def from_answer(
         body: of the answer.
         secrets: of the request, which the message must not quote: a gateway may repeat what it was sent.
     """
-    key, code, message, gateway_id = _fault_of(body, secrets)
+    key, code, message, gateway_id = _error_of(body, secrets)
     text = f"{what}: HTTP {status}"
     if code and code.partition(" ")[0] != str(status):
         text += f" {code}"
@@ -123,14 +123,14 @@ def from_success(
         None if the body is empty, or JSON that is not an error document. If the code is not known, or the body is not
         JSON, the cloud may have acted.
     """
-    _, code, message, _ = _fault_of(body, secrets)
+    _, code, message, _ = _error_of(body, secrets)
     if not code and not message:
         return None if _is_json(body) else CloudUnexpectedAnswer(f"{what}: the answer is not JSON", maybe_acted=True)
     number = int(code) if code.isascii() and code.isdigit() and len(code) == 3 else 0
-    fault = from_answer(what, number if 400 <= number < 600 and number != 401 else status, headers, body, secrets)
-    fault.maybe_acted = fault.maybe_acted or isinstance(fault, CloudUnexpectedAnswer | CloudFault)
-    fault.contradicts_status = True
-    return fault
+    error = from_answer(what, number if 400 <= number < 600 and number != 401 else status, headers, body, secrets)
+    error.maybe_acted = error.maybe_acted or isinstance(error, CloudUnexpectedAnswer | CloudFault)
+    error.contradicts_status = True
+    return error
 
 
 def denied(what: str, headers: Mapping[str, str]) -> CallDenied:
@@ -160,7 +160,7 @@ def carried(headers: Mapping[str, str]) -> list[str]:
 
 def wants_new_login(status: int, body: bytes) -> bool:
     """Whether an answer rejects the token or the signature."""
-    return status == 401 or (400 <= status < 500 and _fault_of(body)[1] in _NEW_LOGIN)
+    return status == 401 or (400 <= status < 500 and _error_of(body)[1] in _NEW_LOGIN)
 
 
 def from_job(code: object, report: str = "") -> CloudError:
@@ -193,9 +193,9 @@ def from_login(failure: BaseException) -> CloudError:
     """Return the exception for a failed login; it never acted on a server."""
     if not isinstance(failure, FAILURES):
         return CloudUnexpectedAnswer(f"logging in: no usable answer ({type(failure).__name__})")
-    fault = from_failure("logging in", failure)
-    fault.maybe_acted = False
-    return fault
+    error = from_failure("logging in", failure)
+    error.maybe_acted = False
+    return error
 
 
 def from_login_answer(
@@ -205,11 +205,11 @@ def from_login_answer(
     text = f"logging in: HTTP {status}"
     if status in (400, 401, 403) or wants_new_login(status, body):
         return LoginRefused(text, status=status, request_id=request_id(headers))
-    fault = from_answer("logging in", status, headers, body, secrets)
-    fault.maybe_acted = False
-    if fault.waiting_helps and not isinstance(fault, StateConflict):
-        return fault
-    return CloudUnexpectedAnswer(str(fault), status=status, request_id=fault.request_id)
+    error = from_answer("logging in", status, headers, body, secrets)
+    error.maybe_acted = False
+    if error.waiting_helps and not isinstance(error, StateConflict):
+        return error
+    return CloudUnexpectedAnswer(str(error), status=status, request_id=error.request_id)
 
 
 def _speaks_no_tls(failure: BaseException) -> bool:
@@ -247,21 +247,21 @@ def _never_sent(failure: BaseException) -> bool:
             return False
 
 
-def _fault_of(body: bytes, secrets: Collection[str] = ()) -> tuple[str, str, str, str | None]:
+def _error_of(body: bytes, secrets: Collection[str] = ()) -> tuple[str, str, str, str | None]:
     """Return key, code and message of an error body, empty if it has none; and the gateway's request id."""
     try:
-        fault = json.loads(body)
+        error = json.loads(body)
     except (ValueError, RecursionError):
-        fault = None
-    if not isinstance(fault, dict):
+        error = None
+    if not isinstance(error, dict):
         return "", "", "", None
-    key, inner = "", fault
-    if not {"error_code", "code"} & fault.keys():
-        key, inner = next(((k, v) for k, v in fault.items() if isinstance(v, dict)), ("", {}))
+    key, inner = "", error
+    if not {"error_code", "code"} & error.keys():
+        key, inner = next(((k, v) for k, v in error.items() if isinstance(v, dict)), ("", {}))
     code = inner.get("error_code", inner.get("code", ""))
     message = inner.get("error_msg", inner.get("message", ""))
     # The API gateway has its id here, and not in a header.
-    id_ = fault.get("request_id")
+    id_ = error.get("request_id")
     code, message = _without(secrets, code), _without(secrets, message)
     return key, _code(code), _short(message), id_ if isinstance(id_, str) and is_safe(id_) else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from handler.cloud import error_mapping, servers
 from handler.cloud.api_client import Http, Reply
@@ -10,8 +10,7 @@ from handler.cloud.endpoint import Endpoint
 from handler.cloud.servers import Shown
 from handler.errors import CloudError, CloudUnexpectedAnswer
 from handler.stop.evidence import Action, History, UnreadEntry
-from handler.stop.model import Server
-from handler.stop.ports import DryRunStop, ReadSingly, Taken
+from handler.stop.ports import DryRunStop, Taken
 
 # From 2.47 on the flavor is shown with its name (`original_name`), before with its id alone. OTC ends at 2.60.
 MICROVERSION = "2.47"
@@ -38,60 +37,40 @@ class Microversion:
             "X-OpenStack-Nova-API-Version": version,
         }
 
-    def lowered(self, fault: CloudError, sent: Mapping[str, str]) -> bool:
+    def lowered(self, error: CloudError, sent: Mapping[str, str]) -> bool:
         """Request the lowest from now on if a call failed because the cloud does not have the requested one.
 
         Args:
-            fault: the error of the call.
+            error: of the call.
             sent: the headers of the call.
 
         Returns:
             Whether the call may be repeated.
         """
-        if fault.status != 406 or sent["X-OpenStack-Nova-API-Version"] == LOWEST_MICROVERSION:
+        if error.status != 406 or sent["X-OpenStack-Nova-API-Version"] == LOWEST_MICROVERSION:
             return False
         self.current = LOWEST_MICROVERSION
         return True
 
 
-class NovaReader:
+class NovaReader(servers.Reader):
     """Reads servers and their history; has no method that writes."""
 
     api = "nova"
 
     def __init__(self, http: Http, endpoint: Endpoint, microversion: Microversion | None = None) -> None:
-        self._http = http
-        self._endpoint = endpoint
+        super().__init__(http, endpoint)
         self._microversion = microversion or Microversion()
-        self._reading = servers.Reading(self._one, self._pages, endpoint.project)
-
-    def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Split the ids for reads one by one, or by pages of the list."""
-        return self._reading.groups(ids)
-
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | ReadSingly | CloudError]:
-        """Call `GET /servers/{id}`, or `GET /servers/detail` for each page."""
-        return self._reading.read(ids, timeout)
-
-    def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
-        """Read all pages of `GET /servers/detail`, without a filter, since Nova ignores unknown ones."""
-        from handler.cloud.listing import find
-
-        return find(self._pages(timeout), self._endpoint.project(timeout), wanted, timeout)
 
     def history(self, server_id: str, timeout: float) -> History | CloudError:
         """Call `GET /servers/{id}/os-instance-actions`, the newest action first."""
         what = "reading the server's history"
         try:
             return _history(self._get(what, f"/servers/{server_id}/os-instance-actions", timeout)[0])
-        except CloudError as fault:
-            if fault.concerns_all:
+        except CloudError as error:
+            if error.concerns_all:
                 raise
-            return fault
-
-    def peek(self, timeout: float) -> list[Server | CloudError]:
-        """Read the first page of the project's servers."""
-        return self._reading.peek(timeout)
+            return error
 
     def _one(self, server_id: str, timeout: float) -> Shown:
         document, reply = self._get("reading the server", f"/servers/{server_id}", timeout)
@@ -120,8 +99,8 @@ class NovaReader:
             headers = self._microversion.headers()
             try:
                 reply = self._http.send(what, "GET", url, timeout=timeout, headers=headers, optional=optional)
-            except CloudUnexpectedAnswer as fault:
-                if self._microversion.lowered(fault, headers):
+            except CloudUnexpectedAnswer as error:
+                if self._microversion.lowered(error, headers):
                     continue
                 raise
             return reply.json(what, servers.slim), reply
@@ -151,12 +130,12 @@ class NovaCloud(NovaReader):
                 headers=headers,
                 body={"os-stop": {}},
             )
-        except CloudError as fault:
-            if fault.concerns_all:
+        except CloudError as error:
+            if error.concerns_all:
                 raise
             # The server is read again before another stop is sent.
-            self._microversion.lowered(fault, headers)
-            return fault
+            self._microversion.lowered(error, headers)
+            return error
         return reply.error(what) or Taken(request_id=reply.request_id)
 
 

@@ -1,27 +1,40 @@
-"""Parsing of servers, and reads of requested ids one by one or by pages."""
+"""Parsing of servers, and reads of servers one by one, by pages, or by a selector."""
 
 from __future__ import annotations
 
+import logging
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from handler import rfc3339
 from handler.cloud import error_mapping
-from handler.errors import CloudError, CloudThrottled, CloudUnexpectedAnswer, CloudUnreachable
-from handler.stop.model import Server
-from handler.stop.ports import ReadSingly
+from handler.cloud.api_client import Http
+from handler.cloud.endpoint import Endpoint
+from handler.errors import (
+    CallRejected,
+    CloudError,
+    CloudThrottled,
+    CloudUnexpectedAnswer,
+    CloudUnreachable,
+    ServerNotFound,
+)
+from handler.stop.model import UUID, Server
+from handler.stop.ports import ReadSingly, Seen
 
-Body = Mapping[str, object]
+_LOG = logging.getLogger(__name__)
 
 PAGE = 1000
 # So many single reads are as fast as a page, and less work for the cloud.
 _FEW = 4
-_ABSENT = object()
 # A limit, in case a cloud returns pages without end.
 _MOST_PAGES = 100
-
-
+# A list for an administrator may have these; for other users they do not exist any more.
+_DELETED = frozenset({"deleted", "soft-delete", "soft_deleted"})
+_LISTING = "listing servers"
+# The used members of a server body.
 _READ = (
     "id",
     "tenant_id",
@@ -127,9 +140,9 @@ def same_project(one: str, other: str) -> bool:
 
 
 def _power_state(body: Mapping[str, object]) -> int | None:
-    value = body.get("OS-EXT-STS:power_state", _ABSENT)
-    if value is _ABSENT:
+    if "OS-EXT-STS:power_state" not in body:
         return None
+    value = body["OS-EXT-STS:power_state"]
     return value if isinstance(value, int) and not isinstance(value, bool) else -1
 
 
@@ -143,40 +156,41 @@ def stamp(value: object) -> datetime | None:
         return None
 
 
-class Reading:
-    """Reads servers one by one or by pages, whichever takes fewer calls.
+class Reader(ABC):
+    """Reads servers one by one or by pages, whichever takes fewer calls; has no method that writes.
 
-    Neither API has a filter by id; a whole list is read here, and only requested ids are returned.
+    Neither API has a filter by id: the whole list is read, and only the requested servers are returned.
 
-    Args:
-        one: reads one server body, within a timeout.
-        pages: yields each page of the whole list, within a timeout for each page.
-        project: returns the login's project, or None if it is not known, within a timeout.
+    Attributes:
+        api: `nova` or `bms`.
         idle: as of `parse`.
     """
 
-    def __init__(
-        self,
-        one: Callable[[str, float], Shown],
-        pages: Callable[[float], Iterator[Shown]],
-        project: Callable[[float], str | None],
-        idle: object = False,
-    ) -> None:
-        self._idle = idle
-        self._one = one
-        self._pages = pages
-        self._project = project
+    api: str
+    idle: object = False
+
+    def __init__(self, http: Http, endpoint: Endpoint) -> None:
+        self._http = http
+        self._endpoint = endpoint
         # Pages of the project's list when it was last read; an estimate before that.
         self._known_pages = 1
         self._list_failures = 0
         self._list_fails = False
 
-    def groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
+    @abstractmethod
+    def _one(self, server_id: str, timeout: float) -> Shown:
+        """Read one server."""
+
+    @abstractmethod
+    def _pages(self, timeout: float) -> Iterator[Shown]:
+        """Read each page of the whole list, within a timeout for each page."""
+
+    def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         """Return one group that is read by pages, or one for each id."""
         by_pages = len(ids) > max(_FEW, self._known_pages) and not self._list_fails
         return [ids] if by_pages else [(id_,) for id_ in ids]
 
-    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Server | ReadSingly | CloudError]:
+    def read(self, ids: Sequence[str], timeout: float) -> Mapping[str, Seen]:
         """Return each server of `ids`, or the error for it.
 
         If the list fails, in part or whole, the servers that were not on it are read one by one from then on.
@@ -187,23 +201,29 @@ class Reading:
         if len(ids) == 1:
             return {ids[0]: self._single(ids[0], timeout)}
         missing = set(ids)
-        found: dict[str, Server | ReadSingly | CloudError] = {}
+        found: dict[str, Seen] = {}
         try:
             for number, page in enumerate(self._pages(timeout), start=1):
-                self._known_pages = max(number, 1)
-                for id_, body in _wanted(page.bodies, missing):
-                    missing.discard(id_)
-                    found[id_] = self._parsed(body, id_, page.at, timeout)
+                self._known_pages = number
+                for body in page.bodies:
+                    id_ = _id_of(body)
+                    if id_ in missing:
+                        missing.discard(id_)
+                        found[id_] = self._parsed(body, id_, page.at, timeout)
                 if len(missing) <= 1 or number >= _MOST_PAGES:
                     break
-        except CloudError as fault:
-            if fault.concerns_all:
+        except CloudError as error:
+            if error.concerns_all:
                 raise
-            return found | dict.fromkeys(missing, self._without_list(fault))
+            return found | dict.fromkeys(missing, self._without_list(error))
         # A server that is not on the list may exist: pages can shift between two reads.
         for id_ in filter(missing.__contains__, ids):
             found[id_] = self._single(id_, timeout)
         return found
+
+    def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
+        """Return the matching servers of the whole list, which is read without a filter: Nova ignores unknown ones."""
+        return find(self._pages(timeout), self._endpoint.project(timeout), wanted, timeout, idle=self.idle)
 
     def peek(self, timeout: float) -> list[Server | CloudError]:
         """Return the first page of the list.
@@ -212,15 +232,14 @@ class Reading:
             CloudError: the list cannot be read.
         """
         page = next(self._pages(timeout), Shown([]))
-        ids = (str(body.get("id", "")).lower() if isinstance(body, dict) else "" for body in page.bodies)
-        return [self._parsed(body, id_, page.at, timeout) for body, id_ in zip(page.bodies, ids, strict=True)]
+        return [self._parsed(body, _id_of(body), page.at, timeout) for body in page.bodies]
 
-    def _without_list(self, fault: CloudError) -> ReadSingly | CloudError:
-        """Return the errors for the servers that were not on a list that failed."""
+    def _without_list(self, error: CloudError) -> ReadSingly | CloudError:
+        """Return the result for the servers that were not on a list that failed."""
         self._list_failures += 1
-        if isinstance(fault, CloudThrottled) or (isinstance(fault, CloudUnreachable) and self._list_failures == 1):
+        if isinstance(error, CloudThrottled) or (isinstance(error, CloudUnreachable) and self._list_failures == 1):
             # The cloud is overloaded or does not respond: many calls in place of one would not help.
-            return fault
+            return error
         self._list_fails = True
         return ReadSingly()
 
@@ -228,24 +247,21 @@ class Reading:
         try:
             shown = self._one(id_, timeout)
             return self._parsed(shown.bodies[0], id_, shown.at, timeout)
-        except CloudError as fault:
-            if fault.concerns_all:
+        except CloudError as error:
+            if error.concerns_all:
                 raise
-            return fault
+            return error
 
     def _parsed(self, body: object, id_: str, at: datetime | None, timeout: float) -> Server | CloudError:
-        project_id = self._project(timeout)
+        project_id = self._endpoint.project(timeout)
         try:
-            return parse(body, id_, idle=self._idle, project_id=project_id, at=at)
-        except CloudError as fault:
-            return fault
+            return parse(body, id_, idle=self.idle, project_id=project_id, at=at)
+        except CloudError as error:
+            return error
 
 
-def _wanted(page: Iterable[object], wanted: set[str]) -> Iterator[tuple[str, object]]:
-    for body in page:
-        id_ = str(body.get("id", "")).lower() if isinstance(body, dict) else ""
-        if id_ in wanted:
-            yield id_, body
+def _id_of(body: object) -> str:
+    return str(body.get("id", "")).lower() if isinstance(body, dict) else ""
 
 
 def listed(document: Mapping[str, object], what: str) -> list[object]:
@@ -258,3 +274,77 @@ def listed(document: Mapping[str, object], what: str) -> list[object]:
     if not isinstance(servers, list):
         raise CloudUnexpectedAnswer(f"{what}: the answer has no list of servers")
     return servers
+
+
+def find(
+    pages: Iterable[Shown],
+    project_id: str | None,
+    wanted: Callable[[Server], bool],
+    timeout: float,
+    *,
+    idle: object = False,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> list[Server]:
+    """Read the list to its end and return the matching servers.
+
+    The list alone shows which servers there are: it must be complete, and every server on it valid. Otherwise it must
+    be read again.
+
+    Args:
+        pages: of the list.
+        project_id: the login's. Servers of other projects are ignored.
+        wanted: the predicate.
+        timeout: seconds for all pages.
+        idle: as of `parse`.
+        monotonic: seconds.
+
+    Raises:
+        CloudUnexpectedAnswer: the list is not complete, or has a server only in part.
+        CloudError: a page could not be read.
+    """
+    if not project_id:
+        raise CloudUnexpectedAnswer(f"{_LISTING}: the login does not say which project is ours")
+    until = monotonic() + timeout
+    found: dict[str, Server] = {}
+    seen: set[str] = set()
+    promised = foreign = 0
+    try:
+        for number, (rows, at, total) in enumerate(pages, start=1):
+            if number > _MOST_PAGES and rows:
+                raise CloudUnexpectedAnswer(f"{_LISTING}: it goes on after {_MOST_PAGES} pages")
+            before = len(seen)
+            for row in rows:
+                id_, owner = _identity(row)
+                seen.add(id_)
+                # One that is listed twice may have changed between: the last read counts.
+                found.pop(id_, None)
+                if not same_project(owner, project_id):
+                    foreign += 1
+                    continue
+                server = parse(row, id_, idle=idle, project_id=project_id, at=at)
+                if server.vm_state not in _DELETED and wanted(server):
+                    found[id_] = server
+            if rows and len(seen) == before:
+                raise CloudUnexpectedAnswer(f"{_LISTING}: a page shows only servers of pages before it")
+            promised = max(promised, total or 0)
+            if monotonic() > until:
+                raise CloudUnreachable(f"{_LISTING}: out of time between its pages")
+    except (CallRejected, ServerNotFound) as error:
+        # The error is about a page, not a server: the marker of the page may be deleted.
+        raise CloudUnexpectedAnswer(str(error), request_id=error.request_id, status=error.status) from error
+    if len(seen) < promised:
+        # With numbered pages, a server that is created or deleted meanwhile moves another one to another page.
+        raise CloudUnexpectedAnswer(f"{_LISTING}: it changed while its pages were turned")
+    if foreign:
+        _LOG.warning("servers of other projects are on the list of ours", extra={"left_out": foreign})
+    return list(found.values())
+
+
+def _identity(row: object) -> tuple[str, str]:
+    """Return the id of a server on the list and its project."""
+    if isinstance(row, dict):
+        id_, owner = row.get("id"), row.get("tenant_id")
+        # The id becomes part of a URL.
+        if isinstance(id_, str) and UUID.fullmatch(id_) and isinstance(owner, str):
+            return id_.lower(), owner
+    raise CloudUnexpectedAnswer(f"{_LISTING}: one on it has no id, or no project")

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from handler.cloud.listing import find
-from handler.cloud.servers import Shown, slim
+from handler.cloud.servers import Shown, find, slim
 from handler.errors import CallDenied, CallRejected, CloudUnexpectedAnswer, CloudUnreachable, ServerNotFound
 from handler.stop.model import Server
 from tests.cloud.test_servers import IDS, body

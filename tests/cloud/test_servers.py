@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handler.cloud.servers import Reading, Shown, listed, parse, slim, stamp
+from handler.cloud.servers import Reader, Shown, listed, parse, slim, stamp
 from handler.errors import (
     CallDenied,
     CallRejected,
@@ -44,18 +44,25 @@ def body(id_: str, **changes: object) -> dict[str, object]:
     return {**shown, **changes}
 
 
-class FakeCloud:
-    """Pages and single servers to be read, and what was asked of them."""
+class _Project:
+    """An endpoint that only knows the project of the login."""
+
+    def project(self, timeout: float) -> str:
+        return OURS
+
+
+class FakeCloud(Reader):
+    """Pages and single servers to be read, and what was requested of them."""
 
     def __init__(self, *pages: Sequence[object] | Exception, single: object = None) -> None:
+        super().__init__(None, _Project())  # type: ignore[arg-type]
         self.pages, self.single = pages, single
-        self.turned = 0
-        self.asked: list[str] = []
-        self.reading = Reading(self._one, self._pages, lambda _: OURS)
+        self.pages_read = 0
+        self.requested: list[str] = []
 
     def _one(self, id_: str, timeout: float) -> Shown:
         assert timeout == 7
-        self.asked.append(id_)
+        self.requested.append(id_)
         if isinstance(self.single, Exception):
             raise self.single
         return Shown([self.single or body(id_)], THEN)
@@ -63,52 +70,52 @@ class FakeCloud:
     def _pages(self, timeout: float) -> Iterator[Shown]:
         assert timeout == 7
         for page in self.pages:
-            self.turned += 1
+            self.pages_read += 1
             if isinstance(page, Exception):
                 raise page
             yield Shown(page, THEN)
 
-    def read(self, *ids: str) -> dict[str, Any]:
-        return dict(self.reading.read(ids, 7))
+    def read_all(self, *ids: str) -> dict[str, Any]:
+        return dict(self.read(ids, 7))
 
 
 def test_a_few_servers_are_read_singly_and_more_by_pages() -> None:
     """Four calls are as quick as a page."""
-    reading = FakeCloud().reading
-    assert reading.groups(IDS[:4]) == [(id_,) for id_ in IDS[:4]]
-    assert reading.groups(IDS[:5]) == [IDS[:5]]
-    assert reading.groups([]) == []
+    reading = FakeCloud()
+    assert reading.read_groups(IDS[:4]) == [(id_,) for id_ in IDS[:4]]
+    assert reading.read_groups(IDS[:5]) == [IDS[:5]]
+    assert reading.read_groups([]) == []
 
 
 def test_in_a_large_project_single_reads_pay_longer() -> None:
     """After a list of seven pages, seven servers are not worth another one."""
     fake = FakeCloud(*([body(id_)] for id_ in IDS[:7]))
-    fake.read(*IDS[:8])
-    assert fake.reading.groups(IDS[:7]) == [(id_,) for id_ in IDS[:7]]
-    assert fake.reading.groups(IDS[:8]) == [IDS[:8]]
+    fake.read_all(*IDS[:8])
+    assert fake.read_groups(IDS[:7]) == [(id_,) for id_ in IDS[:7]]
+    assert fake.read_groups(IDS[:8]) == [IDS[:8]]
 
 
 def test_only_what_was_asked_for_comes_out_of_a_page() -> None:
     """Whatever else is on it, and in whatever case the ids are written."""
     page = [body(IDS[9]), "rubbish", {"no": "id"}, *(body(id_.upper()) for id_ in IDS[:5])]
     fake = FakeCloud(page)
-    found = fake.read(*IDS[:5])
+    found = fake.read_all(*IDS[:5])
     assert {id_: server.id for id_, server in found.items()} == {id_: id_ for id_ in IDS[:5]}
-    assert (fake.turned, fake.asked) == (1, [])
+    assert (fake.pages_read, fake.requested) == (1, [])
 
 
 def test_pages_are_turned_until_at_most_one_server_is_missing() -> None:
     """The last one is cheaper to read singly than to be looked for on further pages."""
     fake = FakeCloud([body(IDS[0])], [body(id_) for id_ in IDS[1:4]], [body(IDS[4])])
-    assert set(fake.read(*IDS[:5])) == set(IDS[:5])
-    assert (fake.turned, fake.asked) == (2, [IDS[4]])
+    assert set(fake.read_all(*IDS[:5])) == set(IDS[:5])
+    assert (fake.pages_read, fake.requested) == (2, [IDS[4]])
 
 
 def test_what_is_on_no_page_is_asked_for_singly() -> None:
     """A page may shift while it is turned: only the cloud's own word for it is believed."""
     fake = FakeCloud([body(id_) for id_ in IDS[:3]], single=ServerNotFound("gone"))
-    found = fake.read(*IDS[:6])
-    assert sorted(fake.asked) == IDS[3:6]
+    found = fake.read_all(*IDS[:6])
+    assert sorted(fake.requested) == IDS[3:6]
     assert {type(found[id_]) for id_ in IDS[:3]} == {Server}
     assert {type(found[id_]) for id_ in IDS[3:6]} == {ServerNotFound}
 
@@ -116,56 +123,56 @@ def test_what_is_on_no_page_is_asked_for_singly() -> None:
 def test_a_cloud_that_pages_for_ever_is_left_after_a_hundred() -> None:
     """What was not found by then is asked for singly."""
     fake = FakeCloud(*([body(IDS[19])] for _ in range(150)))
-    assert set(fake.read(*IDS[:5])) == set(IDS[:5])
-    assert (fake.turned, sorted(fake.asked)) == (100, IDS[:5])
+    assert set(fake.read_all(*IDS[:5])) == set(IDS[:5])
+    assert (fake.pages_read, sorted(fake.requested)) == (100, IDS[:5])
 
 
 def test_a_page_that_fails_keeps_what_was_found_before() -> None:
     """The others are unknown, and not missing."""
     fault = CloudUnreachable("cut")
     fake = FakeCloud([body(IDS[0])], fault)
-    found = fake.read(*IDS[:5])
+    found = fake.read_all(*IDS[:5])
     assert isinstance(found[IDS[0]], Server)
     assert [found[id_] for id_ in IDS[1:5]] == [fault] * 4
-    assert fake.asked == []
+    assert fake.requested == []
 
 
 @pytest.mark.parametrize("kind", [CallDenied, CallRejected, CloudFault, ServerNotFound, CloudUnexpectedAnswer])
 def test_what_a_list_that_fails_did_not_show_is_to_be_read_singly(kind: type[CloudError]) -> None:
     """From then on no list is asked for: not permitted, a marker that is gone, an error inside, or no list at all."""
     fake = FakeCloud([body(IDS[0])], kind("no"))
-    found = fake.read(*IDS[:5])
+    found = fake.read_all(*IDS[:5])
     assert isinstance(found[IDS[0]], Server)
     assert [found[id_] for id_ in IDS[1:5]] == [ReadSingly()] * 4
-    assert fake.asked == []
-    assert fake.reading.groups(IDS) == [(id_,) for id_ in IDS]
+    assert fake.requested == []
+    assert fake.read_groups(IDS) == [(id_,) for id_ in IDS]
 
 
 def test_a_list_that_does_not_answer_is_asked_once_more() -> None:
     """Many calls would not help a cloud that is down; but a list that is cut again is too long for it."""
     fault = CloudUnreachable("cut")
     fake = FakeCloud(fault)
-    assert set(fake.read(*IDS[:5]).values()) == {fault}
-    assert fake.reading.groups(IDS[:5]) == [IDS[:5]]
-    assert set(fake.read(*IDS[:5]).values()) == {ReadSingly()}
-    assert fake.reading.groups(IDS[:5]) == [(id_,) for id_ in IDS[:5]]
+    assert set(fake.read_all(*IDS[:5]).values()) == {fault}
+    assert fake.read_groups(IDS[:5]) == [IDS[:5]]
+    assert set(fake.read_all(*IDS[:5]).values()) == {ReadSingly()}
+    assert fake.read_groups(IDS[:5]) == [(id_,) for id_ in IDS[:5]]
 
 
 def test_a_list_that_is_throttled_is_asked_again() -> None:
     """However often: the cloud wants fewer calls."""
     fake = FakeCloud(CloudThrottled("slow"))
     for _ in range(3):
-        assert {type(seen) for seen in fake.read(*IDS[:5]).values()} == {CloudThrottled}
-    assert fake.reading.groups(IDS[:5]) == [IDS[:5]]
+        assert {type(seen) for seen in fake.read_all(*IDS[:5]).values()} == {CloudThrottled}
+    assert fake.read_groups(IDS[:5]) == [IDS[:5]]
 
 
 @pytest.mark.parametrize("kind", [LoginRefused, EndpointUnusable])
 def test_what_concerns_all_is_raised_and_not_reported_of_servers(kind: type[CloudError]) -> None:
     """On a page as in a single read."""
     with pytest.raises(kind):
-        FakeCloud(kind("no")).read(*IDS[:5])
+        FakeCloud(kind("no")).read_all(*IDS[:5])
     with pytest.raises(kind):
-        FakeCloud(single=kind("no")).read(IDS[0])
+        FakeCloud(single=kind("no")).read_all(IDS[0])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +192,7 @@ def test_a_server_of_another_project_is_marked(owner: object, other: str | None)
     """Singly and on a page, with the time that the cloud's clock showed."""
     shown = [body(id_, tenant_id=owner) for id_ in IDS[:5]]
     for fake in (FakeCloud(shown), FakeCloud(single=shown[0])):
-        found = fake.read(*IDS[: 5 if fake.pages else 1])
+        found = fake.read_all(*IDS[: 5 if fake.pages else 1])
         assert {(seen.other_project, seen.cloud_time) for seen in found.values()} == {(other, THEN)}
 
 
@@ -214,21 +221,21 @@ def test_a_flavor_is_known_by_its_name(flavor: object, name: str) -> None:
 
 def test_a_body_that_hides_something_is_that_servers_fault_alone() -> None:
     """On a page as in a single read."""
-    found = FakeCloud([body(IDS[0], locked=None), *(body(id_) for id_ in IDS[1:5])]).read(*IDS[:5])
+    found = FakeCloud([body(IDS[0], locked=None), *(body(id_) for id_ in IDS[1:5])]).read_all(*IDS[:5])
     assert isinstance(found[IDS[0]], CloudUnexpectedAnswer)
     assert {type(found[id_]) for id_ in IDS[1:5]} == {Server}
-    (alone,) = FakeCloud(single=body(IDS[0], tags=None)).read(IDS[0]).values()
+    (alone,) = FakeCloud(single=body(IDS[0], tags=None)).read_all(IDS[0]).values()
     assert isinstance(alone, CloudUnexpectedAnswer)
 
 
 def test_a_peek_shows_the_first_page_only() -> None:
     """Whatever stands on it; an empty project is not a fault, a cloud that does not answer is."""
     fake = FakeCloud([body(IDS[0]), "rubbish", body(IDS[1], tags=None)], [body(IDS[2])])
-    assert [type(seen) for seen in fake.reading.peek(7)] == [Server, CloudUnexpectedAnswer, CloudUnexpectedAnswer]
-    assert fake.turned == 1
-    assert FakeCloud().reading.peek(7) == []
+    assert [type(seen) for seen in fake.peek(7)] == [Server, CloudUnexpectedAnswer, CloudUnexpectedAnswer]
+    assert fake.pages_read == 1
+    assert FakeCloud().peek(7) == []
     with pytest.raises(CloudError):
-        FakeCloud(CloudUnreachable("cut")).reading.peek(7)
+        FakeCloud(CloudUnreachable("cut")).peek(7)
 
 
 @pytest.mark.parametrize("document", [{}, {"servers": None}, {"servers": {}}, {"servers": "none"}])

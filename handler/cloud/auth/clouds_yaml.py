@@ -83,7 +83,7 @@ class PluginLogin(Login):
             # Not `get_access`, which takes a token for expired 120 s before its end, however short its life is.
             got = self._plugin.get_auth_ref(self._session)
         except Exception as failure:
-            raise _fault(failure) from failure
+            raise _error(failure) from failure
         catalogue = got.service_catalog.get_endpoints_data().items()
         return Token(
             project_id=got.project_id,
@@ -98,14 +98,14 @@ class PluginLogin(Login):
         )
 
 
-def _fault(failure: Exception) -> CloudError:
+def _error(failure: Exception) -> CloudError:
     if isinstance(failure, ksa.HttpError):
         response = failure.response
         headers, body = (response.headers, response.content) if response is not None else ({}, b"")
         return error_mapping.from_login_answer(failure.http_status, headers, body)
     if isinstance(failure, ksa.ConnectionError):
         # keystoneauth calls each timeout a connect timeout; the original exception is its cause.
-        fault = error_mapping.from_failure("logging in", failure.__context__ or failure)
-        fault.maybe_acted = False
-        return fault
+        error = error_mapping.from_failure("logging in", failure.__context__ or failure)
+        error.maybe_acted = False
+        return error
     return CloudUnexpectedAnswer(f"logging in: no usable answer ({type(failure).__name__})")

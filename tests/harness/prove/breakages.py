@@ -28,7 +28,7 @@ from handler.cloud.api_client import Reply
 from handler.cloud.bms import BmsReader
 from handler.cloud.connect import Clouds
 from handler.cloud.nova import NovaReader
-from handler.cloud.servers import Reading
+from handler.cloud.servers import Reader
 from handler.errors import BudgetSpent, CloudError
 from handler.inbound.cloudevents import decode
 from handler.outbound import result
@@ -277,7 +277,7 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "confirm before stopped": _taken_counts_as_stopped,
     "2xx with an error document": _patch(Reply, "error", lambda *_: None),
     "2xx with an error document is no certain refusal": _error_document_is_a_certain_refusal,
-    "list that fails": _patch(Reading, "_without_list", lambda _self, fault: fault),
+    "list that fails": _patch(Reader, "_without_list", lambda _self, fault: fault),
     "job that failed without children": _patch(bms, "_verdict_of_all", lambda *_: None),
     "503 if not all is done": _unfinished_servers_are_left_out,
     "busy is a result": _busy_server_is_no_result,

@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 from uuid import UUID
 
-from handler.cloud import bms, listing, nova
+from handler.cloud import bms, nova, servers
 from handler.cloud.auth import keystone
 from handler.inbound.endpoints import stop_servers as endpoint
 from handler.inbound.extract import approved, selector
@@ -172,7 +172,7 @@ def simulated_time(clock: Clock) -> Iterator[None]:
             mock.patch.object(events, "ThreadPoolExecutor", scheduler.TaskPool),
             mock.patch.object(announcement, "threading", SimpleNamespace(Thread=_Inline)),
             mock.patch.object(endpoint, "extract", lambda event, types: extract(event, types, clock.now())),
-            mock.patch.dict(listing.find.__kwdefaults__, monotonic=clock.monotonic),
+            mock.patch.dict(servers.find.__kwdefaults__, monotonic=clock.monotonic),
             mock.patch("uuid.uuid4", uuid4),
         ):
             patches.enter_context(patch)
