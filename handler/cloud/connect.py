@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from handler.cloud.api_client import Http
 from handler.cloud.auth.login import AccessKeyAuth, Login, NoLogin, StaticToken
@@ -22,45 +22,8 @@ if TYPE_CHECKING:
     from handler.cloud.bms import BmsReader
     from handler.cloud.nova import Microversion, NovaReader
     from handler.cloud.smn import Topic
-
-
-class ConnectionSettings(Protocol):
-    """The settings that a connection to the cloud needs; see `handler.settings.stop_servers.Settings`."""
-
-    @property
-    def login(self) -> CloudLogin:
-        """The login at the cloud."""
-        ...
-
-    @property
-    def api(self) -> ApiName:
-        """The API that stops servers."""
-        ...
-
-    @property
-    def compute_url(self) -> str | None:
-        """The base URL of Nova; None for the catalogue's."""
-        ...
-
-    @property
-    def bms_url(self) -> str | None:
-        """The base URL of BMS v1; None for the catalogue's."""
-        ...
-
-    @property
-    def smn_url(self) -> str | None:
-        """The base URL of SMN; None for the catalogue's."""
-        ...
-
-    @property
-    def result_topic(self) -> str | None:
-        """The URN of the SMN topic for results, or None."""
-        ...
-
-    @property
-    def concurrency(self) -> int:
-        """Most calls to the cloud at once."""
-        ...
+    from handler.settings.keep_servers import KeepSettings
+    from handler.settings.stop_servers import Settings
 
 
 class Clouds:
@@ -73,7 +36,7 @@ class Clouds:
 
     def __init__(
         self,
-        settings: ConnectionSettings,
+        settings: Settings | KeepSettings,
         monotonic: Callable[[], float] = time.monotonic,
         client: HttpClient | None = None,
         new_client: Callable[..., HttpClient] = HttpClient,

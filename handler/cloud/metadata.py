@@ -6,20 +6,19 @@ that writes metadata, and it cannot stop a server; `stop_servers` does not impor
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from handler.cloud.api_client import Http
-from handler.cloud.connect import Clouds, ConnectionSettings
+from handler.cloud.connect import Clouds
 from handler.cloud.endpoint import Endpoint
 from handler.cloud.nova import NovaReader
 from handler.http_client import HttpClient
 from handler.stop.decide import KEEP_UNTIL
 
 if TYPE_CHECKING:
-    from handler.cloud.smn import Topic
+    from handler.settings.keep_servers import KeepSettings
 
 _HEADERS: Mapping[str, str] = {"Accept": "application/json"}
 
@@ -54,17 +53,16 @@ class MetadataClouds:
 
     def __init__(
         self,
-        settings: ConnectionSettings,
-        monotonic: Callable[[], float] = time.monotonic,
+        settings: KeepSettings,
         client: HttpClient | None = None,
         new_client: Callable[..., HttpClient] = HttpClient,
     ) -> None:
-        connection = Clouds(settings, monotonic, client, new_client)
+        connection = Clouds(settings, client=client, new_client=new_client)
         self.client = connection.client
+        self.topic = connection.topic
         self._http = connection.http
         self._endpoint = connection.endpoint
         self._reader = connection.reader
-        self._topic = connection.topic
 
     def ready(self, timeout: float) -> None:
         """Raise unless the login works and Nova's URL is known."""
@@ -79,7 +77,3 @@ class MetadataClouds:
     def writer(self) -> NovaMetadata:
         """Return the part that writes a keep-until."""
         return NovaMetadata(self._http, self._endpoint)
-
-    def topic(self) -> Topic | None:
-        """Return the topic that results are published to, or None."""
-        return self._topic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from string import ascii_letters, digits
@@ -88,18 +88,14 @@ def urn_of_topic(text: str) -> str:
     return text
 
 
-def _budget(text: str) -> timedelta:
-    found = duration(text)
-    if found < timedelta(seconds=1):
-        raise ValueError("must be at least 1s")
-    return found
+def _at_least(least: str) -> Callable[[str], timedelta]:
+    def parse(text: str) -> timedelta:
+        found = duration(text)
+        if found < duration(least):
+            raise ValueError(f"must be at least {least}")
+        return found
 
-
-def _max_keep(text: str) -> timedelta:
-    found = duration(text)
-    if found < timedelta(minutes=1):
-        raise ValueError("must be at least 1m")
-    return found
+    return parse
 
 
 def _uri_reference(text: str) -> str:
@@ -169,7 +165,9 @@ CLOCK_TOLERANCE = Setting(
     "5s",
     targets=_CALLED,
 )
-DEADLINE = Setting("AUTOSTOP_DEADLINE", _budget, "time budget of one event, at least `1s`", "50s", targets=_CALLED)
+DEADLINE = Setting(
+    "AUTOSTOP_DEADLINE", _at_least("1s"), "time budget of one event, at least `1s`", "50s", targets=_CALLED
+)
 MAX_BODY = Setting("AUTOSTOP_MAX_BODY", size, "largest request body", "1MiB")
 LOG_LEVEL = Setting(
     "AUTOSTOP_LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR"), "`DEBUG`, `INFO`, `WARNING` or `ERROR`", "INFO"
@@ -183,7 +181,7 @@ DRY_RUN = Setting(
 )
 MAX_KEEP = Setting(
     "AUTOSTOP_MAX_KEEP",
-    _max_keep,
+    _at_least("1m"),
     "how far ahead a keep may end, at least `1m`; longer ones are refused",
     "24h",
     targets=("keep_servers", "receive_webhook"),

@@ -209,16 +209,15 @@ def _kind(env: Env) -> LoginKind:
     """Return the kind of login that `OS_AUTH_TYPE` names, or that the other variables make."""
     if env.text(AUTH_TYPE):
         return env.optional(AUTH_TYPE) or LoginKind.PASSWORD
-    if env.text(CREDENTIAL_SECRET):
-        return LoginKind.APPLICATION_CREDENTIAL
-    if env.text(PASSWORD):
-        return LoginKind.PASSWORD
-    if env.text(SECRET_KEY):
-        return LoginKind.ACCESS_KEY
-    if env.text(TOKEN):
-        return LoginKind.TOKEN
-    if env.text(CLOUD):
-        return LoginKind.CLOUDS_YAML
+    for setting, kind in (
+        (CREDENTIAL_SECRET, LoginKind.APPLICATION_CREDENTIAL),
+        (PASSWORD, LoginKind.PASSWORD),
+        (SECRET_KEY, LoginKind.ACCESS_KEY),
+        (TOKEN, LoginKind.TOKEN),
+        (CLOUD, LoginKind.CLOUDS_YAML),
+    ):
+        if env.text(setting):
+            return kind
     if env.text(RUNTIME_PROJECT_ID) and not any(map(env.text, _OTHER_LOGINS)):
         return LoginKind.FUNCTIONGRAPH
     return LoginKind.PASSWORD

@@ -9,20 +9,9 @@ from datetime import timedelta
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from handler.settings import declared
+from handler.settings import common, declared
 from handler.settings.chat import ACTION_KEYS, SLACK_HOSTS
-from handler.settings.common import (
-    DRY_RUN,
-    K_SINK,
-    LOG_LEVEL,
-    MAX_BODY,
-    MAX_KEEP,
-    SOURCE,
-    SinkSettings,
-    read_extensions,
-    read_sink,
-    urn_of_topic,
-)
+from handler.settings.common import SinkSettings
 from handler.settings.env import (
     Env,
     Secret,
@@ -132,7 +121,7 @@ def _gitlab_key(text: str) -> Secret:
 
 
 def _topics(text: str) -> frozenset[str]:
-    return frozenset(map(urn_of_topic, words(text)))
+    return frozenset(map(common.urn_of_topic, words(text)))
 
 
 def _hosts(text: str) -> frozenset[str]:
@@ -248,8 +237,8 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         SettingsError: with every violation.
     """
     env = Env(environ)
-    named, injected = env.optional(EVENT_SINK), env.optional(K_SINK)
-    if env.text(EVENT_SINK) is None and env.text(K_SINK) is None:
+    named, injected = env.optional(EVENT_SINK), env.optional(common.K_SINK)
+    if env.text(EVENT_SINK) is None and env.text(common.K_SINK) is None:
         env.note(EVENT_SINK, "must be set (or K_SINK): stop requests are posted there")
     if env.text(GRAFANA_TIMESTAMP_HEADER) and not env.text(GRAFANA_HMAC_SECRET):
         env.note(GRAFANA_TIMESTAMP_HEADER, "needs AUTOSTOP_GRAFANA_HMAC_SECRET")
@@ -257,17 +246,17 @@ def from_environ(environ: Mapping[str, str]) -> WebhookSettings:
         env.note(SMN_TOPICS, needs_extra("smn"))
     if env.value(CHAT_APPROVAL) is Approver.OTHER and not _two_people(env):
         env.note(CHAT_APPROVAL, "must be other only if a chat is switched on in which two users may ask for a stop")
-    sink = read_sink(env, named or injected or "")
+    sink = common.read_sink(env, named or injected or "")
     keep_sink = env.optional(KEEP_SINK)
     settings = WebhookSettings(
         sink=sink,
         keep_sink=sink._replace(url=keep_sink) if keep_sink else sink,
-        max_keep=env.value(MAX_KEEP),
-        source=env.value(SOURCE),
-        extensions=read_extensions(env),
-        max_body=env.value(MAX_BODY),
-        log_level=env.value(LOG_LEVEL),
-        dry_run=env.value(DRY_RUN),
+        max_keep=env.value(common.MAX_KEEP),
+        source=env.value(common.SOURCE),
+        extensions=common.read_extensions(env),
+        max_body=env.value(common.MAX_BODY),
+        log_level=env.value(common.LOG_LEVEL),
+        dry_run=env.value(common.DRY_RUN),
         id_label=env.value(ID_LABEL),
         alertmanager_token=env.secret(ALERTMANAGER_TOKEN),
         grafana_token=env.secret(GRAFANA_TOKEN),

@@ -10,23 +10,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from handler.settings import declared
-from handler.settings.common import (
-    CLOCK_TOLERANCE,
-    DEADLINE,
-    DRY_RUN,
-    K_SINK,
-    LOG_LEVEL,
-    MAX_BODY,
-    SOURCE,
-    Callers,
-    InboundAuth,
-    SinkSettings,
-    read_callers,
-    read_extensions,
-    read_sink,
-    urn_of_topic,
-)
+from handler.settings import common, declared
+from handler.settings.common import Callers, InboundAuth, SinkSettings
 from handler.settings.env import (
     Env,
     Secret,
@@ -45,7 +30,7 @@ from handler.settings.login import CloudLogin, read_login
 from handler.stop.model import Approver, Policy
 
 # A message of SMN has at most 256 KB, and a server's row with its evidence about one.
-MOST_IN_MESSAGE = 150
+_MOST_IN_MESSAGE = 150
 _TOPIC = "smn:"
 _BY_CATALOG = "from clouds.yaml or the catalogue"
 _WITH_LOGIN = ("stop_servers", "keep_servers")
@@ -152,7 +137,7 @@ def _sink(text: str) -> str:
     if not text.startswith(_TOPIC):
         return http_url(text)
     try:
-        return _TOPIC + urn_of_topic(text.removeprefix(_TOPIC))
+        return _TOPIC + common.urn_of_topic(text.removeprefix(_TOPIC))
     except ValueError:
         raise ValueError("must be of the form smn:urn:smn:<region>:<project id>:<topic>") from None
 
@@ -333,8 +318,8 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         SettingsError: with every violation.
     """
     env = Env(environ)
-    callers = _with_approvers(env, read_callers(env))
-    deadline, wait = env.value(DEADLINE), env.value(WAIT)
+    callers = _with_approvers(env, common.read_callers(env))
+    deadline, wait = env.value(common.DEADLINE), env.value(WAIT)
     if env.text(WAIT) is None:
         # If only the deadline is set, and shorter, the waiting time follows.
         wait = min(wait, deadline / 2)
@@ -344,21 +329,18 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         protect=env.value(PROTECT),
         only=env.optional(ONLY),
         bare_metal_only=env.value(BARE_METAL_ONLY),
-        dry_run=env.value(DRY_RUN),
+        dry_run=env.value(common.DRY_RUN),
         max_servers=env.value(MAX_SERVERS),
         max_event_age=env.value(MAX_EVENT_AGE),
-        clock_tolerance=env.value(CLOCK_TOLERANCE),
+        clock_tolerance=env.value(common.CLOCK_TOLERANCE),
         wait=wait,
     )
     limit = env.optional(STOP_LIMIT) or StopLimit(4 * policy.max_servers, timedelta(minutes=10))
     if 0 < limit.servers < policy.max_servers:
         env.note(STOP_LIMIT, "must be 0, or at least AUTOSTOP_MAX_SERVERS")
-    url, topic = results_to(env)
-    if topic and policy.max_servers > MOST_IN_MESSAGE:
-        env.note(MAX_SERVERS, f"must be at most {MOST_IN_MESSAGE} with an SMN topic as the sink: no message holds more")
-    sink = read_sink(env, url or "")
+    sink, topic = read_results(env, policy.max_servers)
     announce = env.value(ANNOUNCE)
-    if announce is not AnnounceMode.OFF and not url and not topic:
+    if announce is not AnnounceMode.OFF and not sink and not topic:
         env.note(ANNOUNCE, "needs a sink: AUTOSTOP_RESULT_SINK or K_SINK")
     settings = Settings(
         callers=callers,
@@ -370,13 +352,13 @@ def from_environ(environ: Mapping[str, str]) -> Settings:
         smn_url=env.optional(SMN_URL),
         deadline=deadline,
         concurrency=env.value(CONCURRENCY),
-        max_body=env.value(MAX_BODY),
-        source=env.value(SOURCE),
-        sink=sink if url else None,
+        max_body=env.value(common.MAX_BODY),
+        source=env.value(common.SOURCE),
+        sink=sink,
         result_topic=topic,
-        extensions=read_extensions(env),
+        extensions=common.read_extensions(env),
         event_types=env.optional(EVENT_TYPES) or {},
-        log_level=env.value(LOG_LEVEL),
+        log_level=env.value(common.LOG_LEVEL),
         stop_limit=limit if limit.servers else None,
         approval=_read_approval(env),
         announce=announce,
@@ -416,9 +398,13 @@ def _read_approval(env: Env) -> ApprovalSettings:
     return ApprovalSettings(above, approver, keys, env.value(APPROVAL_TTL))
 
 
-def results_to(env: Env) -> tuple[str | None, str | None]:
-    """Return the URL and the URN of the topic that results go to; one of them at most."""
-    sink = env.optional(RESULT_SINK) or env.optional(K_SINK)
-    if sink is not None and sink.startswith(_TOPIC):
-        return None, sink.removeprefix(_TOPIC)
-    return sink, None
+def read_results(env: Env, max_servers: int) -> tuple[SinkSettings | None, str | None]:
+    """Read the sink, or the URN of the topic, that results go to; both None: the response is the result."""
+    url = env.optional(RESULT_SINK) or env.optional(common.K_SINK) or ""
+    topic = url.removeprefix(_TOPIC) if url.startswith(_TOPIC) else None
+    if topic and max_servers > _MOST_IN_MESSAGE:
+        env.note(
+            MAX_SERVERS, f"must be at most {_MOST_IN_MESSAGE} with an SMN topic as the sink: no message holds more"
+        )
+    sink = common.read_sink(env, url)
+    return (None, topic) if topic or not url else (sink, None)

@@ -23,7 +23,7 @@ from handler.errors import (
 from handler.simulator import CallKind, ComputePath, Fault, Simulator
 from handler.stop.evidence import Action, History, UnreadEntry
 from handler.stop.model import Power, Server
-from handler.stop.ports import ReadSingly, Taken
+from handler.stop.ports import ReadSingly, Seen, Taken
 from tests.cloud.clients import Client
 from tests.cloud.conftest import StartClient
 
@@ -51,7 +51,7 @@ DOCUMENTED: dict[str, Any] = {
 }
 
 
-def _read(cloud: Simulator, client: Client, **changes: object) -> Server | ReadSingly | CloudError:
+def _read(cloud: Simulator, client: Client, **changes: object) -> Seen:
     """What comes of the documented body with some members changed."""
     body = {key: value for key, value in {**DOCUMENTED, **changes}.items() if value is not ABSENT}
     cloud.inject(Fault(on=CallKind.READ, status=200, body=json.dumps({"server": body})))

@@ -48,6 +48,7 @@ class _Project:
     """An endpoint that only knows the project of the login."""
 
     def project(self, timeout: float) -> str:
+        assert timeout == 7
         return OURS
 
 
