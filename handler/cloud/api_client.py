@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from handler.cloud import error_mapping
 from handler.cloud.auth.login import REFUSED_HOLD, Login, Token
@@ -125,26 +126,17 @@ class Http:
             CloudError: there is no answer with a 2xx status.
         """
         try:
-            return self._send(what, method, url, self._monotonic() + timeout, headers, body, optional)
+            return self._send(_Call(what, method, url, headers, body, self._monotonic() + timeout), optional)
         except CloudError as error:
             # A failed login has the host of the identity service.
             error.host = error.host or host_of(url)
             raise
 
-    def _send(
-        self,
-        what: str,
-        method: str,
-        url: str,
-        deadline: float,
-        headers: Mapping[str, str],
-        body: object,
-        optional: bool,
-    ) -> Reply:
-        renewed = False
+    def _send(self, call: _Call, optional: bool) -> Reply:
+        what, renewed = call.what, False
         while True:
-            access = self._login.access(self._left(deadline, what))
-            status, answer, secrets = self._exchange(what, method, url, headers, access, body, deadline)
+            access = self._login.access(self._left(call))
+            status, answer, secrets = self._exchange(call, access)
             if 200 <= status < 300:
                 # A page from a proxy is not evidence that the token was accepted.
                 if not answer.body or "json" in answer.headers.get("Content-Type", "").lower():
@@ -168,46 +160,48 @@ class Http:
                         self._accepted = access
                     raise error_mapping.denied(what, answer.headers)
                 refused = LoginRefused(f"{what}: HTTP {status}", status=status, request_id=answer.request_id)
-                self._login.hold(refused, self._left(deadline, what))
+                self._login.hold(refused, self._left(call))
                 raise refused
             renewed = True
-            self._login.drop(access, self._left(deadline, what))
+            self._login.drop(access, self._left(call))
 
     def _note_accepted(self, what: str, access: Token) -> None:
         self._accepted, self._accepted_at = access, self._monotonic()
         self._permitted.add(what)
         self._denied.discard(what)
 
-    def _left(self, deadline: float, what: str) -> float:
-        left = deadline - self._monotonic()
+    def _left(self, call: _Call) -> float:
+        left = call.deadline - self._monotonic()
         if left <= 0:
-            raise CloudUnreachable(f"{what}: out of time before it was sent")
+            raise CloudUnreachable(f"{call.what}: out of time before it was sent")
         return left
 
-    def _exchange(
-        self,
-        what: str,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        access: Token,
-        body: object,
-        deadline: float,
-    ) -> tuple[int, Reply, list[str]]:
+    def _exchange(self, call: _Call, access: Token) -> tuple[int, Reply, list[str]]:
         """Return the status, the answer, and the secrets of the request."""
-        left = self._left(deadline, what)
-        sent = dict(headers)
+        left = self._left(call)
+        sent = dict(call.headers)
         payload = None
-        if body is not None:
-            payload = json.dumps(body).encode()
+        if call.body is not None:
+            payload = json.dumps(call.body).encode()
             sent["Content-Type"] = "application/json"
         if access.token:
             sent["X-Auth-Token"] = access.token
         if access.signer is not None:
-            sent |= access.signer(method, url, sent, payload)
+            sent |= access.signer(call.method, call.url, sent, payload)
         try:
-            status, received, answer = self._client.send(method, url, headers=sent, body=payload, timeout=left)
+            status, received, answer = self._client.send(
+                call.method, call.url, headers=sent, body=payload, timeout=left
+            )
         except FAILURES as failure:
-            raise error_mapping.from_failure(what, failure) from failure
+            raise error_mapping.from_failure(call.what, failure) from failure
         secrets = error_mapping.carried(sent)
-        return status, Reply(received, answer, host_of(url), secrets), secrets
+        return status, Reply(received, answer, host_of(call.url), secrets), secrets
+
+
+class _Call(NamedTuple):
+    what: str
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: object
+    deadline: float

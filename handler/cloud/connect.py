@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, assert_never
 
 from handler.cloud.api_client import Http
-from handler.cloud.auth.login import AccessKeyAuth, Login, NoLogin, StaticToken
+from handler.cloud.auth.login import Login, NoLogin, StaticToken
 from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
 from handler.errors import CloudError
@@ -58,7 +58,7 @@ class Clouds:
             self.login = _new_login(login, self.client, monotonic)
         self.http = Http(self.login, self.client)
         self._api = settings.api
-        self._place = login
+        self._login_settings = login
         self.endpoint = self._endpoint(api, explicit)
         # With BMS v1 the history of servers is read from Nova.
         self._compute = self._endpoint(NOVA, compute_url) if settings.api is ApiName.BMS else self.endpoint
@@ -106,14 +106,10 @@ class Clouds:
         return Topic(self.http, self._endpoint(SMN, self._smn_url), self._topic_urn)
 
     def _endpoint(self, api: Api, explicit: str | None) -> Endpoint:
-        place = self._place
+        settings = self._login_settings
+        region, interface = settings.region, settings.interface
         return Endpoint(
-            self.login,
-            api,
-            explicit=explicit,
-            region=place.region,
-            interface=place.interface,
-            auth_url=place.auth_url,
+            self.login, api, explicit=explicit, region=region, interface=interface, auth_url=settings.auth_url
         )
 
     def cloud(self, *, dry_run: bool) -> Cloud:
@@ -139,7 +135,9 @@ def _new_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], fl
         case LoginKind.READY_TOKEN:
             return StaticToken(login.token.reveal(), login.project_id or "", monotonic)
         case LoginKind.ACCESS_KEY:
-            return _key_login(login, client, monotonic)
+            from handler.cloud.auth.aksk import AccessKeyAuth
+
+            return AccessKeyAuth(login, client, monotonic)
         case LoginKind.CLOUDS_YAML:
             raise AssertionError("its login is made by its plugin")
         case LoginKind.FUNCTIONGRAPH:
@@ -147,22 +145,3 @@ def _new_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], fl
             return NoLogin(monotonic)
         case unreachable:
             assert_never(unreachable)
-
-
-def _key_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], float]) -> Login:
-    from handler.cloud.auth.aksk import Signer
-
-    signer = partial(
-        Signer,
-        login.access_key or "",
-        login.secret_key.reveal(),
-        security_token=login.security_token.reveal(),
-    )
-    return AccessKeyAuth(
-        lambda project_id: signer(project_id=project_id).sign,
-        client,
-        auth_url=login.auth_url,
-        project_id=login.project_id,
-        project_name=login.project_name,
-        monotonic=monotonic,
-    )

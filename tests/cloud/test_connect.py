@@ -12,8 +12,9 @@ import pytest
 from keystoneauth1.identity import v3
 
 from handler.cloud import auth as auth_package
+from handler.cloud.auth.aksk import AccessKeyAuth
 from handler.cloud.auth.keystone import KeystoneLogin
-from handler.cloud.auth.login import AccessKeyAuth, StaticToken
+from handler.cloud.auth.login import StaticToken
 from handler.cloud.bms import BmsCloud, BmsReader
 from handler.cloud.dry_run import DryRunCloud
 from handler.cloud.nova import NovaCloud, NovaReader

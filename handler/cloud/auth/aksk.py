@@ -1,4 +1,4 @@
-"""OTC's request signature, `SDK-HMAC-SHA256`, for permanent and temporary access keys.
+"""OTC's access keys, permanent and temporary, and their request signature, `SDK-HMAC-SHA256`.
 
 One HMAC with the secret key over a digest of the canonical request; no key is derived. Only the headers that are
 listed in the signature are signed, so that a proxy may add its own.
@@ -8,11 +8,55 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from handler.cloud import error_mapping
+from handler.cloud.auth.login import LOGIN_TIMEOUT, Login, Token, identity_url
+from handler.errors import CloudUnexpectedAnswer
+from handler.http_client import HttpClient, host_of
+from handler.settings.login import CloudLogin
+
 _ALGORITHM = "SDK-HMAC-SHA256"
+
+
+class AccessKeyAuth(Login):
+    """An access key. Only the project's id is requested, if the settings have the project's name."""
+
+    renewable = False
+
+    def __init__(self, login: CloudLogin, client: HttpClient, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(monotonic)
+        self._login = login
+        self._client = client
+        self.host = host_of(login.auth_url)
+
+    def _obtain(self) -> Token:
+        project_id = self._login.project_id or self._look_up()
+        return Token(project_id=project_id, signer=self._signer(project_id).sign)
+
+    def _signer(self, project_id: str) -> Signer:
+        login = self._login
+        key, secret, security_token = login.access_key or "", login.secret_key.reveal(), login.security_token.reveal()
+        return Signer(key, secret, security_token=security_token, project_id=project_id)
+
+    def _look_up(self) -> str:
+        """Call `GET /v3/projects?name=`: IAM lists the projects that the key can read."""
+        name = self._login.project_name or ""
+        url = f"{identity_url(self._login.auth_url)}/projects?name={quote(name, safe='')}"
+        headers = {"Accept": "application/json"}
+        headers |= self._signer("").sign("GET", url, headers, None)
+        status, received, body = self._client.send("GET", url, headers=headers, timeout=LOGIN_TIMEOUT)
+        if not 200 <= status < 300:
+            raise error_mapping.from_login_answer(status, received, body, error_mapping.carried(headers))
+        projects = json.loads(body).get("projects", [])
+        ids = [project["id"] for project in projects if project.get("name") == name]
+        if len(ids) != 1 or not isinstance(ids[0], str):
+            raise CloudUnexpectedAnswer(f"logging in: the key sees {len(ids)} projects of that name")
+        return ids[0]
 
 
 class Signer:

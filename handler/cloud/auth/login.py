@@ -5,14 +5,13 @@
     Login
     ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM (keystone.py)
     ├── PluginLogin    an entry of clouds.yaml (clouds_yaml.py)
-    ├── AccessKeyAuth  OTC access key: no token, every request is signed
+    ├── AccessKeyAuth  OTC access key: no token, every request is signed (aksk.py)
     ├── StaticToken    a token from outside, such as that of FunctionGraph's agency
     └── NoLogin        on FunctionGraph, a call without token and keys
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -20,11 +19,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from urllib.parse import quote
 
 from handler.cloud import error_mapping
-from handler.errors import CallFailure, CloudError, CloudUnexpectedAnswer, CloudUnreachable, LoginMissing, LoginRefused
-from handler.http_client import HttpClient, host_of
+from handler.errors import CallFailure, CloudError, CloudUnreachable, LoginMissing, LoginRefused
 
 LOGIN_TIMEOUT = 10.0
 # OTC locks a key for five minutes after five wrong signatures in a row; so a refused login is not repeated for a time.
@@ -184,52 +181,6 @@ class NoLogin(Login):
             "This call brought neither a token nor temporary keys: give the function an agency (and a container the "
             "keys in its headers), or set the OS_ variables of a login."
         )
-
-
-class AccessKeyAuth(Login):
-    """An OTC access key. Only the project's id is requested, if the settings have the project's name.
-
-    Args:
-        signer: returns the signer of requests for a project; an empty id means none.
-    """
-
-    renewable = False
-
-    def __init__(
-        self,
-        signer: Callable[[str], Sign],
-        client: HttpClient,
-        *,
-        auth_url: str,
-        project_id: str | None,
-        project_name: str | None,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(monotonic)
-        self._signer = signer
-        self._client = client
-        self._auth_url = auth_url
-        self.host = host_of(auth_url)
-        self._project_id = project_id
-        self._project_name = project_name
-
-    def _obtain(self) -> Token:
-        project_id = self._project_id or self._look_up()
-        return Token(project_id=project_id, signer=self._signer(project_id))
-
-    def _look_up(self) -> str:
-        """Call `GET /v3/projects?name=`: IAM lists the projects that the key can read."""
-        url = f"{identity_url(self._auth_url)}/projects?name={quote(self._project_name or '', safe='')}"
-        headers = {"Accept": "application/json"}
-        headers |= self._signer("")("GET", url, headers, None)
-        status, received, body = self._client.send("GET", url, headers=headers, timeout=LOGIN_TIMEOUT)
-        if not 200 <= status < 300:
-            raise error_mapping.from_login_answer(status, received, body, error_mapping.carried(headers))
-        projects = json.loads(body).get("projects", [])
-        ids = [project["id"] for project in projects if project.get("name") == self._project_name]
-        if len(ids) != 1 or not isinstance(ids[0], str):
-            raise CloudUnexpectedAnswer(f"logging in: the key sees {len(ids)} projects of that name")
-        return ids[0]
 
 
 def identity_url(auth_url: str) -> str:
