@@ -54,16 +54,16 @@ class BmsReader(servers.Reader):
         `count` may be of the page alone, and a page may be shorter than requested: only an empty page ends the list, or
         an error for a page after the last one.
         """
-        what, seen, total = "listing servers", 0, None
+        seen, total = 0, None
         for number in count(1):
             path = f"/baremetalservers/detail?limit={servers.PAGE}&offset={number}"
             try:
-                document, reply = self._get(what, path, timeout, optional=True)
+                document, reply = self._get(servers.LISTING, path, timeout, optional=True)
             except (CallRejected, ServerNotFound):
                 if total is not None and seen >= total:
                     return
                 raise
-            page = servers.listed(document, what)
+            page = servers.listed(document)
             named = document.get("count")
             total = named if isinstance(named, int) else None
             yield Shown(page, reply.date, total)

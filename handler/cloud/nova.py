@@ -81,11 +81,11 @@ class NovaReader(servers.Reader):
 
         The cloud may limit the requested size, and a next link may be missing: only an empty page ends the list.
         """
-        what, marker = "listing servers", ""
+        marker = ""
         while True:
             path = f"/servers/detail?limit={servers.PAGE}{marker}"
-            document, reply = self._get(what, path, timeout, optional=True)
-            page = servers.listed(document, what)
+            document, reply = self._get(servers.LISTING, path, timeout, optional=True)
+            page = servers.listed(document)
             yield Shown(page, reply.date)
             last = page[-1] if page else None
             if not isinstance(last, dict):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from time import monotonic
 from typing import NamedTuple
 
 from handler import rfc3339
@@ -33,7 +33,7 @@ _FEW = 4
 _MOST_PAGES = 100
 # A list for an administrator may have these; for other users they do not exist any more.
 _DELETED = frozenset({"deleted", "soft-delete", "soft_deleted"})
-_LISTING = "listing servers"
+LISTING = "listing servers"
 # The used members of a server body.
 _READ = (
     "id",
@@ -222,8 +222,52 @@ class Reader(ABC):
         return found
 
     def find(self, wanted: Callable[[Server], bool], timeout: float) -> Sequence[Server]:
-        """Return the matching servers of the whole list, which is read without a filter: Nova ignores unknown ones."""
-        return find(self._pages(timeout), self._endpoint.project(timeout), wanted, timeout, idle=self.idle)
+        """Read the whole list, without a filter (Nova ignores unknown ones), and return the matching servers.
+
+        The list alone shows which servers there are, so that it must be complete, and every server on it valid. Servers
+        of other projects are left out.
+
+        Raises:
+            CloudUnexpectedAnswer: the list is not complete, or has a server only in part.
+            CloudError: a page could not be read.
+        """
+        project_id = self._endpoint.project(timeout)
+        if not project_id:
+            raise CloudUnexpectedAnswer(f"{LISTING}: the login does not say which project is ours")
+        until = monotonic() + timeout
+        found: dict[str, Server] = {}
+        seen: set[str] = set()
+        promised = foreign = 0
+        try:
+            for number, (rows, at, total) in enumerate(self._pages(timeout), start=1):
+                if number > _MOST_PAGES and rows:
+                    raise CloudUnexpectedAnswer(f"{LISTING}: it goes on after {_MOST_PAGES} pages")
+                before = len(seen)
+                for row in rows:
+                    id_, owner = _identity(row)
+                    seen.add(id_)
+                    # One that is listed twice may have changed between: the last read counts.
+                    found.pop(id_, None)
+                    if not same_project(owner, project_id):
+                        foreign += 1
+                        continue
+                    server = parse(row, id_, idle=self.idle, project_id=project_id, at=at)
+                    if server.vm_state not in _DELETED and wanted(server):
+                        found[id_] = server
+                if rows and len(seen) == before:
+                    raise CloudUnexpectedAnswer(f"{LISTING}: a page shows only servers of pages before it")
+                promised = max(promised, total or 0)
+                if monotonic() > until:
+                    raise CloudUnreachable(f"{LISTING}: out of time between its pages")
+        except (CallRejected, ServerNotFound) as error:
+            # The error is about a page, not a server: the marker of the page may be deleted.
+            raise CloudUnexpectedAnswer(str(error), request_id=error.request_id, status=error.status) from error
+        if len(seen) < promised:
+            # With numbered pages, a server that is created or deleted meanwhile moves another one to another page.
+            raise CloudUnexpectedAnswer(f"{LISTING}: it changed while its pages were turned")
+        if foreign:
+            _LOG.warning("servers of other projects are on the list of ours", extra={"left_out": foreign})
+        return list(found.values())
 
     def peek(self, timeout: float) -> list[Server | CloudError]:
         """Return the first page of the list.
@@ -264,7 +308,7 @@ def _id_of(body: object) -> str:
     return str(body.get("id", "")).lower() if isinstance(body, dict) else ""
 
 
-def listed(document: Mapping[str, object], what: str) -> list[object]:
+def listed(document: Mapping[str, object]) -> list[object]:
     """Return the `servers` of a list.
 
     Raises:
@@ -272,72 +316,8 @@ def listed(document: Mapping[str, object], what: str) -> list[object]:
     """
     servers = document.get("servers")
     if not isinstance(servers, list):
-        raise CloudUnexpectedAnswer(f"{what}: the answer has no list of servers")
+        raise CloudUnexpectedAnswer(f"{LISTING}: the answer has no list of servers")
     return servers
-
-
-def find(
-    pages: Iterable[Shown],
-    project_id: str | None,
-    wanted: Callable[[Server], bool],
-    timeout: float,
-    *,
-    idle: object = False,
-    monotonic: Callable[[], float] = time.monotonic,
-) -> list[Server]:
-    """Read the list to its end and return the matching servers.
-
-    The list alone shows which servers there are: it must be complete, and every server on it valid. Otherwise it must
-    be read again.
-
-    Args:
-        pages: of the list.
-        project_id: the login's. Servers of other projects are ignored.
-        wanted: the predicate.
-        timeout: seconds for all pages.
-        idle: as of `parse`.
-        monotonic: seconds.
-
-    Raises:
-        CloudUnexpectedAnswer: the list is not complete, or has a server only in part.
-        CloudError: a page could not be read.
-    """
-    if not project_id:
-        raise CloudUnexpectedAnswer(f"{_LISTING}: the login does not say which project is ours")
-    until = monotonic() + timeout
-    found: dict[str, Server] = {}
-    seen: set[str] = set()
-    promised = foreign = 0
-    try:
-        for number, (rows, at, total) in enumerate(pages, start=1):
-            if number > _MOST_PAGES and rows:
-                raise CloudUnexpectedAnswer(f"{_LISTING}: it goes on after {_MOST_PAGES} pages")
-            before = len(seen)
-            for row in rows:
-                id_, owner = _identity(row)
-                seen.add(id_)
-                # One that is listed twice may have changed between: the last read counts.
-                found.pop(id_, None)
-                if not same_project(owner, project_id):
-                    foreign += 1
-                    continue
-                server = parse(row, id_, idle=idle, project_id=project_id, at=at)
-                if server.vm_state not in _DELETED and wanted(server):
-                    found[id_] = server
-            if rows and len(seen) == before:
-                raise CloudUnexpectedAnswer(f"{_LISTING}: a page shows only servers of pages before it")
-            promised = max(promised, total or 0)
-            if monotonic() > until:
-                raise CloudUnreachable(f"{_LISTING}: out of time between its pages")
-    except (CallRejected, ServerNotFound) as error:
-        # The error is about a page, not a server: the marker of the page may be deleted.
-        raise CloudUnexpectedAnswer(str(error), request_id=error.request_id, status=error.status) from error
-    if len(seen) < promised:
-        # With numbered pages, a server that is created or deleted meanwhile moves another one to another page.
-        raise CloudUnexpectedAnswer(f"{_LISTING}: it changed while its pages were turned")
-    if foreign:
-        _LOG.warning("servers of other projects are on the list of ours", extra={"left_out": foreign})
-    return list(found.values())
 
 
 def _identity(row: object) -> tuple[str, str]:
@@ -347,4 +327,4 @@ def _identity(row: object) -> tuple[str, str]:
         # The id becomes part of a URL.
         if isinstance(id_, str) and UUID.fullmatch(id_) and isinstance(owner, str):
             return id_.lower(), owner
-    raise CloudUnexpectedAnswer(f"{_LISTING}: one on it has no id, or no project")
+    raise CloudUnexpectedAnswer(f"{LISTING}: one on it has no id, or no project")

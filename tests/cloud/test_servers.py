@@ -1,15 +1,18 @@
-"""Reading many servers: pages joined with the ids that were asked for, or single reads where these are cheaper."""
+"""Servers: parsing, reads of requested ids by page or one by one, and the search of the whole list."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from handler.cloud import servers
 from handler.cloud.servers import Reader, Shown, listed, parse, slim, stamp
 from handler.errors import (
     CallDenied,
@@ -27,37 +30,57 @@ from handler.stop.model import Server
 from handler.stop.ports import ReadSingly
 
 OURS = "0123456789abcdef0123456789abcdef"
+THEIRS = "f" * 32
 THEN = datetime(2026, 11, 20, 18, tzinfo=UTC)
 IDS = [str(uuid.UUID(int=number)) for number in range(1, 21)]
+VM_STATE, TASK_STATE = "OS-EXT-STS:vm_state", "OS-EXT-STS:task_state"
 
 
 def body(id_: str, **changes: object) -> dict[str, object]:
     """A server as both APIs show it."""
     shown: dict[str, object] = {
         "id": id_,
-        "OS-EXT-STS:vm_state": "active",
-        "OS-EXT-STS:task_state": None,
+        VM_STATE: "active",
+        TASK_STATE: None,
         "locked": False,
         "tags": [],
         "metadata": {},
     }
-    return {**shown, **changes}
+    return shown | changes
+
+
+def row(number: int, **changes: Any) -> dict[str, object]:
+    """The n-th server as a list shows it."""
+    return body(IDS[number], **{"name": f"ci-{number}", "tenant_id": OURS, **changes})
 
 
 class _Project:
-    """An endpoint that only knows the project of the login."""
+    """An endpoint that knows only the project of the login."""
 
-    def project(self, timeout: float) -> str:
+    def __init__(self, id_: str | None) -> None:
+        self._id = id_
+
+    def project(self, timeout: float) -> str | None:
         assert timeout == 7
-        return OURS
+        return self._id
 
 
-class FakeCloud(Reader):
-    """Pages and single servers to be read, and what was requested of them."""
+class FakeReader(Reader):
+    """Pages and single servers to be read, and what was requested of them.
 
-    def __init__(self, *pages: Sequence[object] | Exception, single: object = None) -> None:
-        super().__init__(None, _Project())  # type: ignore[arg-type]
-        self.pages, self.single = pages, single
+    Args:
+        totals: the length of the list according to each page; the last one counts for the other pages as well.
+    """
+
+    def __init__(
+        self,
+        *pages: Sequence[object] | Exception,
+        single: object = None,
+        totals: Sequence[int | None] = (None,),
+        project_id: str | None = OURS,
+    ) -> None:
+        super().__init__(None, _Project(project_id))  # type: ignore[arg-type]
+        self.pages, self.single, self.totals = pages, single, totals
         self.pages_read = 0
         self.requested: list[str] = []
 
@@ -70,110 +93,129 @@ class FakeCloud(Reader):
 
     def _pages(self, timeout: float) -> Iterator[Shown]:
         assert timeout == 7
-        for page in self.pages:
+        for page, total in zip(self.pages, itertools.chain(self.totals, itertools.repeat(self.totals[-1]))):  # noqa: B905
             self.pages_read += 1
             if isinstance(page, Exception):
                 raise page
-            yield Shown(page, THEN)
+            yield Shown(page, THEN, total)
 
     def read_all(self, *ids: str) -> dict[str, Any]:
         return dict(self.read(ids, 7))
 
 
-def test_a_few_servers_are_read_singly_and_more_by_pages() -> None:
-    """Four calls are as quick as a page."""
-    reading = FakeCloud()
-    assert reading.read_groups(IDS[:4]) == [(id_,) for id_ in IDS[:4]]
-    assert reading.read_groups(IDS[:5]) == [IDS[:5]]
-    assert reading.read_groups([]) == []
+def found(
+    *pages: Sequence[object] | Exception, wanted: Callable[[Server], bool] = lambda _: True, **options: Any
+) -> list[str | None]:
+    """The names of the servers that are found on these pages."""
+    return [server.name for server in FakeReader(*pages, **options).find(wanted, 7)]
 
 
-def test_in_a_large_project_single_reads_pay_longer() -> None:
-    """After a list of seven pages, seven servers are not worth another one."""
-    fake = FakeCloud(*([body(id_)] for id_ in IDS[:7]))
-    fake.read_all(*IDS[:8])
-    assert fake.read_groups(IDS[:7]) == [(id_,) for id_ in IDS[:7]]
-    assert fake.read_groups(IDS[:8]) == [IDS[:8]]
+# --- reads of requested ids
 
 
-def test_only_what_was_asked_for_comes_out_of_a_page() -> None:
+def test_up_to_four_servers_are_read_one_by_one_and_more_by_pages() -> None:
+    """Four calls take as long as a page."""
+    assert FakeReader().read_groups(IDS[:4]) == [(id_,) for id_ in IDS[:4]]
+    assert FakeReader().read_groups(IDS[:5]) == [IDS[:5]]
+    assert FakeReader().read_groups([]) == []
+
+
+def test_after_a_list_of_seven_pages_seven_servers_are_read_one_by_one() -> None:
+    """The number of pages is that of the last read of the list."""
+    reader = FakeReader(*([body(id_)] for id_ in IDS[:7]))
+    reader.read_all(*IDS[:8])
+    assert reader.read_groups(IDS[:7]) == [(id_,) for id_ in IDS[:7]]
+    assert reader.read_groups(IDS[:8]) == [IDS[:8]]
+
+
+def test_only_requested_servers_are_returned_of_a_page() -> None:
     """Whatever else is on it, and in whatever case the ids are written."""
-    page = [body(IDS[9]), "rubbish", {"no": "id"}, *(body(id_.upper()) for id_ in IDS[:5])]
-    fake = FakeCloud(page)
-    found = fake.read_all(*IDS[:5])
-    assert {id_: server.id for id_, server in found.items()} == {id_: id_ for id_ in IDS[:5]}
-    assert (fake.pages_read, fake.requested) == (1, [])
+    reader = FakeReader([body(IDS[9]), "random text", {"no": "id"}, *(body(id_.upper()) for id_ in IDS[:5])])
+    assert {id_: server.id for id_, server in reader.read_all(*IDS[:5]).items()} == {id_: id_ for id_ in IDS[:5]}
+    assert (reader.pages_read, reader.requested) == (1, [])
 
 
-def test_pages_are_turned_until_at_most_one_server_is_missing() -> None:
-    """The last one is cheaper to read singly than to be looked for on further pages."""
-    fake = FakeCloud([body(IDS[0])], [body(id_) for id_ in IDS[1:4]], [body(IDS[4])])
-    assert set(fake.read_all(*IDS[:5])) == set(IDS[:5])
-    assert (fake.pages_read, fake.requested) == (2, [IDS[4]])
+def test_pages_are_read_until_at_most_one_server_is_missing() -> None:
+    """A single read of the last one is cheaper than further pages."""
+    reader = FakeReader([body(IDS[0])], [body(id_) for id_ in IDS[1:4]], [body(IDS[4])])
+    assert set(reader.read_all(*IDS[:5])) == set(IDS[:5])
+    assert (reader.pages_read, reader.requested) == (2, [IDS[4]])
 
 
-def test_what_is_on_no_page_is_asked_for_singly() -> None:
-    """A page may shift while it is turned: only the cloud's own word for it is believed."""
-    fake = FakeCloud([body(id_) for id_ in IDS[:3]], single=ServerNotFound("gone"))
-    found = fake.read_all(*IDS[:6])
-    assert sorted(fake.requested) == IDS[3:6]
-    assert {type(found[id_]) for id_ in IDS[:3]} == {Server}
-    assert {type(found[id_]) for id_ in IDS[3:6]} == {ServerNotFound}
+def test_a_server_on_no_page_is_read_by_its_id() -> None:
+    """Pages may shift between two reads: only the response for the server itself shows that it does not exist."""
+    reader = FakeReader([body(id_) for id_ in IDS[:3]], single=ServerNotFound("gone"))
+    result = reader.read_all(*IDS[:6])
+    assert sorted(reader.requested) == IDS[3:6]
+    assert [type(result[id_]) for id_ in IDS[:6]] == [Server] * 3 + [ServerNotFound] * 3
 
 
-def test_a_cloud_that_pages_for_ever_is_left_after_a_hundred() -> None:
-    """What was not found by then is asked for singly."""
-    fake = FakeCloud(*([body(IDS[19])] for _ in range(150)))
-    assert set(fake.read_all(*IDS[:5])) == set(IDS[:5])
-    assert (fake.pages_read, sorted(fake.requested)) == (100, IDS[:5])
-
-
-def test_a_page_that_fails_keeps_what_was_found_before() -> None:
-    """The others are unknown, and not missing."""
-    fault = CloudUnreachable("cut")
-    fake = FakeCloud([body(IDS[0])], fault)
-    found = fake.read_all(*IDS[:5])
-    assert isinstance(found[IDS[0]], Server)
-    assert [found[id_] for id_ in IDS[1:5]] == [fault] * 4
-    assert fake.requested == []
+def test_at_most_a_hundred_pages_are_read() -> None:
+    """The servers that were not on them are read by their ids."""
+    reader = FakeReader(*([body(IDS[19])] for _ in range(150)))
+    assert set(reader.read_all(*IDS[:5])) == set(IDS[:5])
+    assert (reader.pages_read, sorted(reader.requested)) == (100, IDS[:5])
 
 
 @pytest.mark.parametrize("kind", [CallDenied, CallRejected, CloudFault, ServerNotFound, CloudUnexpectedAnswer])
-def test_what_a_list_that_fails_did_not_show_is_to_be_read_singly(kind: type[CloudError]) -> None:
-    """From then on no list is asked for: not permitted, a marker that is gone, an error inside, or no list at all."""
-    fake = FakeCloud([body(IDS[0])], kind("no"))
-    found = fake.read_all(*IDS[:5])
-    assert isinstance(found[IDS[0]], Server)
-    assert [found[id_] for id_ in IDS[1:5]] == [ReadSingly()] * 4
-    assert fake.requested == []
-    assert fake.read_groups(IDS) == [(id_,) for id_ in IDS]
+def test_servers_that_a_failed_list_did_not_show_are_to_be_read_one_by_one(kind: type[CloudError]) -> None:
+    """From then on no list is read: not permitted, a marker that is deleted, an error in the cloud, or no list."""
+    reader = FakeReader([body(IDS[0])], kind("no"))
+    result = reader.read_all(*IDS[:5])
+    assert isinstance(result[IDS[0]], Server)
+    assert [result[id_] for id_ in IDS[1:5]] == [ReadSingly()] * 4
+    assert reader.requested == []
+    assert reader.read_groups(IDS) == [(id_,) for id_ in IDS]
 
 
-def test_a_list_that_does_not_answer_is_asked_once_more() -> None:
-    """Many calls would not help a cloud that is down; but a list that is cut again is too long for it."""
-    fault = CloudUnreachable("cut")
-    fake = FakeCloud(fault)
-    assert set(fake.read_all(*IDS[:5]).values()) == {fault}
-    assert fake.read_groups(IDS[:5]) == [IDS[:5]]
-    assert set(fake.read_all(*IDS[:5]).values()) == {ReadSingly()}
-    assert fake.read_groups(IDS[:5]) == [(id_,) for id_ in IDS[:5]]
+def test_a_list_without_a_response_is_read_once_more() -> None:
+    """Many calls would not help a cloud that is down; but a list that fails twice is too long for it."""
+    error = CloudUnreachable("cut")
+    reader = FakeReader([body(IDS[0])], error)
+    result = reader.read_all(*IDS[:5])
+    assert isinstance(result[IDS[0]], Server)
+    assert [result[id_] for id_ in IDS[1:5]] == [error] * 4
+    assert (reader.requested, reader.read_groups(IDS[:5])) == ([], [IDS[:5]])
+    assert [reader.read_all(*IDS[:5])[id_] for id_ in IDS[1:5]] == [ReadSingly()] * 4
+    assert reader.read_groups(IDS[:5]) == [(id_,) for id_ in IDS[:5]]
 
 
-def test_a_list_that_is_throttled_is_asked_again() -> None:
-    """However often: the cloud wants fewer calls."""
-    fake = FakeCloud(CloudThrottled("slow"))
+def test_a_throttled_list_is_read_again() -> None:
+    """However often: the cloud asks for fewer calls."""
+    reader = FakeReader(CloudThrottled("slow"))
     for _ in range(3):
-        assert {type(seen) for seen in fake.read_all(*IDS[:5]).values()} == {CloudThrottled}
-    assert fake.read_groups(IDS[:5]) == [IDS[:5]]
+        assert {type(seen) for seen in reader.read_all(*IDS[:5]).values()} == {CloudThrottled}
+    assert reader.read_groups(IDS[:5]) == [IDS[:5]]
 
 
 @pytest.mark.parametrize("kind", [LoginRefused, EndpointUnusable])
-def test_what_concerns_all_is_raised_and_not_reported_of_servers(kind: type[CloudError]) -> None:
+def test_an_error_that_concerns_all_servers_is_raised(kind: type[CloudError]) -> None:
     """On a page as in a single read."""
     with pytest.raises(kind):
-        FakeCloud(kind("no")).read_all(*IDS[:5])
+        FakeReader(kind("no")).read_all(*IDS[:5])
     with pytest.raises(kind):
-        FakeCloud(single=kind("no")).read_all(IDS[0])
+        FakeReader(single=kind("no")).read_all(IDS[0])
+
+
+def test_an_incomplete_body_is_an_error_of_its_server_alone() -> None:
+    """On a page as in a single read."""
+    result = FakeReader([body(IDS[0], locked=None), *(body(id_) for id_ in IDS[1:5])]).read_all(*IDS[:5])
+    assert [type(result[id_]) for id_ in IDS[:5]] == [CloudUnexpectedAnswer] + [Server] * 4
+    (alone,) = FakeReader(single=body(IDS[0], tags=None)).read_all(IDS[0]).values()
+    assert isinstance(alone, CloudUnexpectedAnswer)
+
+
+def test_a_peek_returns_the_first_page() -> None:
+    """Whatever is on it; an empty project is no error, a cloud that does not respond is."""
+    reader = FakeReader([body(IDS[0]), "random text", body(IDS[1], tags=None)], [body(IDS[2])])
+    assert [type(seen) for seen in reader.peek(7)] == [Server, CloudUnexpectedAnswer, CloudUnexpectedAnswer]
+    assert reader.pages_read == 1
+    assert FakeReader().peek(7) == []
+    with pytest.raises(CloudUnreachable):
+        FakeReader(CloudUnreachable("cut")).peek(7)
+
+
+# --- parsing
 
 
 @pytest.mark.parametrize(
@@ -183,23 +225,20 @@ def test_what_concerns_all_is_raised_and_not_reported_of_servers(kind: type[Clou
         (OURS.upper(), None),
         ("01234567-89ab-cdef-0123-456789abcdef", None),
         (None, None),
-        ("f" * 32, "f" * 32),
+        (THEIRS, THEIRS),
         ("two words", "unknown"),
         ("", "unknown"),
         (7, "unknown"),
     ],
 )
 def test_a_server_of_another_project_is_marked(owner: object, other: str | None) -> None:
-    """Singly and on a page, with the time that the cloud's clock showed."""
+    """In a single read and on a page, with the cloud's time of the answer."""
     shown = [body(id_, tenant_id=owner) for id_ in IDS[:5]]
-    for fake in (FakeCloud(shown), FakeCloud(single=shown[0])):
-        found = fake.read_all(*IDS[: 5 if fake.pages else 1])
-        assert {(seen.other_project, seen.cloud_time) for seen in found.values()} == {(other, THEN)}
-
-
-def test_without_a_project_of_the_login_no_server_is_anothers() -> None:
-    """Nothing could be compared."""
-    assert parse(body(IDS[0], tenant_id="f" * 32), IDS[0]).other_project is None
+    for reader, ids in ((FakeReader(shown), IDS[:5]), (FakeReader(single=shown[0]), IDS[:1])):
+        result = reader.read_all(*ids)
+        assert {(seen.other_project, seen.cloud_time) for seen in result.values()} == {(other, THEN)}
+    # Without the project of the login nothing can be compared.
+    assert parse(shown[0], IDS[0]).other_project is None
 
 
 @pytest.mark.parametrize(
@@ -215,45 +254,30 @@ def test_without_a_project_of_the_login_no_server_is_anothers() -> None:
         (None, ""),
     ],
 )
-def test_a_flavor_is_known_by_its_name(flavor: object, name: str) -> None:
-    """Whatever of name and id an API shows; one that says bare metal is enough."""
+def test_a_flavor_is_its_name_or_id(flavor: object, name: str) -> None:
+    """Whichever of them an API shows; one that begins with `physical.` is preferred."""
     assert parse(body(IDS[0], flavor=flavor), IDS[0]).flavor == name
 
 
-def test_a_body_that_hides_something_is_that_servers_fault_alone() -> None:
-    """On a page as in a single read."""
-    found = FakeCloud([body(IDS[0], locked=None), *(body(id_) for id_ in IDS[1:5])]).read_all(*IDS[:5])
-    assert isinstance(found[IDS[0]], CloudUnexpectedAnswer)
-    assert {type(found[id_]) for id_ in IDS[1:5]} == {Server}
-    (alone,) = FakeCloud(single=body(IDS[0], tags=None)).read_all(IDS[0]).values()
-    assert isinstance(alone, CloudUnexpectedAnswer)
-
-
-def test_a_peek_shows_the_first_page_only() -> None:
-    """Whatever stands on it; an empty project is not a fault, a cloud that does not answer is."""
-    fake = FakeCloud([body(IDS[0]), "rubbish", body(IDS[1], tags=None)], [body(IDS[2])])
-    assert [type(seen) for seen in fake.peek(7)] == [Server, CloudUnexpectedAnswer, CloudUnexpectedAnswer]
-    assert fake.pages_read == 1
-    assert FakeCloud().peek(7) == []
-    with pytest.raises(CloudError):
-        FakeCloud(CloudUnreachable("cut")).peek(7)
-
-
 @pytest.mark.parametrize("document", [{}, {"servers": None}, {"servers": {}}, {"servers": "none"}])
-def test_a_list_without_servers_is_confusing(document: dict[str, object]) -> None:
-    """An empty one is not: it says that there are none."""
-    with pytest.raises(CloudUnexpectedAnswer, match="listing: the answer has no list of servers"):
-        listed(document, "listing")
-    assert listed({"servers": []}, "listing") == []
+def test_a_list_must_have_servers(document: dict[str, object]) -> None:
+    """An empty list is valid: there are none."""
+    with pytest.raises(CloudUnexpectedAnswer, match="listing servers: the answer has no list of servers"):
+        listed(document)
+    assert listed({"servers": []}) == []
 
 
-def test_a_task_state_that_is_left_out_means_idle_only_where_the_api_says_so() -> None:
-    """BMS v1 leaves it out; Nova always shows it."""
-    shown = body(IDS[0])
-    del shown["OS-EXT-STS:task_state"]
-    assert parse(shown, IDS[0], idle=None).task_state is None
+def test_a_missing_task_state_is_none_for_bms_and_an_error_for_nova() -> None:
+    """BMS v1 leaves it out if no task is running; Nova always has it."""
+    shown = row(0)
+    del shown[TASK_STATE]
+    reader = FakeReader([shown])
     with pytest.raises(CloudUnexpectedAnswer, match="no task_state"):
-        parse(shown, IDS[0])
+        reader.find(lambda _: True, 7)
+    assert isinstance(reader.peek(7)[0], CloudUnexpectedAnswer)
+    reader.idle = None
+    assert [server.task_state for server in reader.find(lambda _: True, 7)] == [None]
+    assert isinstance(reader.peek(7)[0], Server)
 
 
 @pytest.mark.parametrize(
@@ -269,12 +293,12 @@ def test_a_task_state_that_is_left_out_means_idle_only_where_the_api_says_so() -
     ],
 )
 def test_times_of_the_cloud_are_utc(value: object, expected: datetime | None) -> None:
-    """With or without a zone; what is not a time is none."""
+    """With or without a zone; None if it is not a time."""
     assert stamp(value) == expected
 
 
-def test_a_slim_body_parses_as_the_whole_one() -> None:
-    """Nothing that a guard looks at is lost on the way."""
+def test_a_slim_body_is_parsed_as_the_complete_one() -> None:
+    """It has every member that a guard needs."""
     whole = body(
         IDS[0],
         name="db-1",
@@ -285,15 +309,145 @@ def test_a_slim_body_parses_as_the_whole_one() -> None:
         addresses={"net": [{"addr": "192.0.2.1"}]},
         **{"OS-SRV-USG:launched_at": "2026-11-20T18:00:00.000000"},
     )
-    text = json.dumps({"servers": [whole], "servers_links": [{"rel": "next", "href": "x"}]})
+    foreign = row(1, tenant_id=THEIRS, addresses={})
+    text = json.dumps({"servers": [whole, foreign], "servers_links": [{"rel": "next", "href": "x"}]})
     read = json.loads(text, object_hook=slim)
     assert parse(read["servers"][0], IDS[0]) == parse(whole, IDS[0])
-    assert "addresses" not in read["servers"][0]
+    assert not [shown for shown in read["servers"] if "addresses" in shown]
+    assert read["servers"][1]["tenant_id"] == THEIRS
     assert read["servers_links"] == [{"rel": "next", "href": "x"}]
 
 
 def test_metadata_is_never_slimmed() -> None:
     """Whatever names a user gave to its entries, or a guard would not see the one that protects."""
-    names = ("metadata", "tags", "id", "OS-EXT-STS:vm_state", "autostop")
-    odd = dict.fromkeys(names, "x")
+    odd = dict.fromkeys(("metadata", "tags", "id", VM_STATE, "autostop"), "x")
     assert json.loads(json.dumps(body(IDS[0], metadata=odd)), object_hook=slim)["metadata"] == odd
+
+
+# --- the search
+
+
+def test_every_page_is_searched() -> None:
+    """To the last one, whatever was found before."""
+    assert found([row(0), row(1)], [row(2)], [row(3)]) == ["ci-0", "ci-1", "ci-2", "ci-3"]
+    assert found([row(0), row(1)], [row(2)], wanted=lambda server: server.id == IDS[2]) == ["ci-2"]
+    assert found() == found([]) == []
+
+
+def test_ids_are_lower_case_and_a_server_that_is_listed_twice_is_found_once() -> None:
+    """A page may begin with the last server of the page before."""
+    (server,) = FakeReader([row(0, id=IDS[0].upper())]).find(lambda _: True, 7)
+    assert server.id == IDS[0]
+    assert found([row(0), row(1)], [row(1), row(2)]) == ["ci-0", "ci-1", "ci-2"]
+
+
+@pytest.mark.parametrize("now", [{"tags": []}, {VM_STATE: "deleted"}, {"tenant_id": THEIRS}])
+def test_the_last_read_of_a_server_that_is_listed_twice_counts(now: dict[str, object]) -> None:
+    """It may have changed between two pages."""
+    fits: Any = {"wanted": lambda server: "night" in server.tags}
+    before, after = row(1, tags=["night"]), row(1, **{"tags": ["night"], **now})
+    assert found([row(0), before], [after, row(2)], **fits) == []
+    assert found([row(0), after], [before, row(2)], **fits) == ["ci-1"]
+
+
+@pytest.mark.parametrize("state", ["deleted", "DELETED", "soft-delete", "soft_deleted"])
+def test_deleted_servers_are_not_found(state: str) -> None:
+    """The list for an administrator may have them."""
+    assert found([row(0, **{VM_STATE: state}), row(1)]) == ["ci-1"]
+
+
+def test_servers_of_other_projects_are_not_found(caplog: pytest.LogCaptureFixture) -> None:
+    """A warning is logged, since the list of one project should not have them."""
+    with caplog.at_level(logging.WARNING):
+        assert found([row(0, tenant_id=THEIRS), row(1), {"id": IDS[2], "tenant_id": THEIRS}]) == ["ci-1"]
+    (line,) = caplog.records
+    assert line.getMessage() == "servers of other projects are on the list of ours"
+    assert line.__dict__["left_out"] == 2
+
+
+@pytest.mark.parametrize("written", [OURS.upper(), "01234567-89ab-cdef-0123-456789abcdef"])
+def test_a_project_id_may_have_dashes_and_capitals(written: str) -> None:
+    """That of the login, and that of a server."""
+    assert found([row(0)], project_id=written) == found([row(0, tenant_id=written)]) == ["ci-0"]
+
+
+@pytest.mark.parametrize("project_id", [None, ""])
+def test_without_the_project_of_the_login_the_search_fails(project_id: str | None) -> None:
+    """It would not be known whose servers these are."""
+    with pytest.raises(CloudUnexpectedAnswer, match="does not say which project is ours"):
+        found([row(0)], project_id=project_id)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "random text",
+        None,
+        {},
+        row(1, id="ci-1"),
+        row(1, id="../servers"),
+        row(1, id=f"{IDS[1]}\n"),
+        row(1, id=1),
+        row(1, tenant_id=None),
+        row(1, locked=None),
+        row(1, tags=None),
+        row(1, metadata=None),
+        row(1, **{VM_STATE: None}),
+        row(1, **{TASK_STATE: 5}),
+    ],
+)
+def test_an_incomplete_server_invalidates_the_list(broken: object) -> None:
+    """It could be a matching one."""
+    with pytest.raises(CloudUnexpectedAnswer):
+        found([row(0), broken, row(2)], wanted=lambda server: server.id == IDS[0])
+
+
+@pytest.mark.parametrize("error", [CloudUnreachable("cut"), CallDenied("no")])
+def test_a_failed_page_fails_the_search(error: Exception) -> None:
+    """Half a list would lose servers silently."""
+    with pytest.raises(type(error)) as raised:
+        found([row(0)], error)
+    assert raised.value is error
+
+
+@pytest.mark.parametrize("kind", [CallRejected, ServerNotFound])
+def test_a_rejected_page_can_be_requested_again(kind: type[CallRejected]) -> None:
+    """The server of the marker may be deleted; the error is not about a matching server."""
+    with pytest.raises(CloudUnexpectedAnswer, match="marker") as raised:
+        found([row(0)], kind("marker", request_id="req-1", status=400))
+    assert (raised.value.request_id, raised.value.status, raised.value.waiting_helps) == ("req-1", 400, True)
+
+
+def test_a_page_that_is_repeated_for_ever_fails_the_search() -> None:
+    """The cloud ignores the marker, so that the rest of the list is not read."""
+    with pytest.raises(CloudUnexpectedAnswer, match="only servers of pages before it"):
+        found(*([row(0), row(1)] for _ in range(3)))
+
+
+def test_a_list_of_more_than_a_hundred_pages_fails_the_search() -> None:
+    """It may have no end."""
+    pages = [[row(0, id=f"{number:08x}-0000-4000-8000-000000000000")] for number in range(101)]
+    assert len(found(*pages[:100])) == len(found(*pages[:100], [])) == 100
+    with pytest.raises(CloudUnexpectedAnswer, match="it goes on after 100 pages"):
+        found(*pages)
+
+
+@pytest.mark.parametrize("totals", [(3, 3), (2, 2), (None, None), (2, 3)])
+def test_a_list_with_at_least_as_many_servers_as_it_counts_is_complete(totals: tuple[int, int]) -> None:
+    """The count may be of the page alone, or missing."""
+    assert len(found([row(0), row(1)], [row(2)], totals=totals)) == 3
+
+
+@pytest.mark.parametrize(("last", "totals"), [([2], (4, 4)), ([2], (3, 4)), ([2], (4, 3)), ([1, 2], (4, 4))])
+def test_a_list_with_fewer_servers_than_it_counts_fails_the_search(last: list[int], totals: tuple[int, int]) -> None:
+    """With numbered pages, a created or deleted server moves another to another page; one on two pages counts once."""
+    with pytest.raises(CloudUnexpectedAnswer, match="changed while its pages were turned"):
+        found([row(0), row(1)], [row(number) for number in last], totals=totals)
+
+
+def test_the_timeout_is_for_all_pages_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short each of them takes."""
+    monkeypatch.setattr(servers, "monotonic", iter([0.0, 3.0, 6.9, 7.1, 0.0, 3.0, 7.0]).__next__)
+    with pytest.raises(CloudUnreachable, match="out of time between its pages"):
+        found([row(0)], [row(1)], [row(2)])
+    assert len(found([row(0)], [row(1)])) == 2

@@ -172,7 +172,7 @@ def simulated_time(clock: Clock) -> Iterator[None]:
             mock.patch.object(events, "ThreadPoolExecutor", scheduler.TaskPool),
             mock.patch.object(announcement, "threading", SimpleNamespace(Thread=_Inline)),
             mock.patch.object(endpoint, "extract", lambda event, types: extract(event, types, clock.now())),
-            mock.patch.dict(servers.find.__kwdefaults__, monotonic=clock.monotonic),
+            mock.patch.object(servers, "monotonic", clock.monotonic),
             mock.patch("uuid.uuid4", uuid4),
         ):
             patches.enter_context(patch)
