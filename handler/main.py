@@ -47,7 +47,7 @@ def _start_telemetry(log_level: str, types: Iterable[str] = ()) -> Telemetry | N
     signals = wanted_signals(os.environ)
     if not signals:
         return None
-    from handler.telemetry.start import start
+    from handler.telemetry import start
 
     return start(signals, os.environ, types)
 

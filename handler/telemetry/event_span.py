@@ -7,22 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from handler.keep.model import KeepRequest, KeepResult
 from handler.stop.model import ServerResult, StopRequest
 from handler.telemetry.instruments import Attributes, Key
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    span: Span
-    context: Context
 
 
 class EventSpan:
@@ -55,7 +48,7 @@ class EventSpan:
         self._tracer = tracer
         self._began_ns = time.time_ns()
         self._lock = threading.Lock()
-        self._servers: dict[str, _Opened] = {}
+        self._servers: dict[str, Context] = {}
         self._ended = False
 
     def server(self, id_: str) -> Context:
@@ -63,13 +56,13 @@ class EventSpan:
         with self._lock:
             if self._ended:
                 return self.context
-            return self._opened(id_, None).context
+            return self._opened(id_, None)
 
     def result(self, result: ServerResult | KeepResult) -> None:
         """End the span of a server with its result."""
         with self._lock:
             # A server that was only read in a list has no call of its own.
-            span = self._opened(result.id, self._began_ns).span
+            span = get_current_span(self._opened(result.id, self._began_ns))
             del self._servers[result.id]
         attributes: dict[str, AttributeValue | None] = {
             Key.OUTCOME: result.outcome.value,
@@ -98,8 +91,8 @@ class EventSpan:
             self._ended = True
             left = list(self._servers.values())
             self._servers.clear()
-        for opened in left:
-            opened.span.end()
+        for context in left:
+            get_current_span(context).end()
         if error is not None:
             self.outcome, self.reason = "unhandled", None
         labels: Attributes = {Key.TYPE: self.type, Key.EVENT_OUTCOME: self.outcome}
@@ -113,17 +106,16 @@ class EventSpan:
         self.span.end()
         return labels
 
-    def _opened(self, id_: str, began: int | None) -> _Opened:
-        opened = self._servers.get(id_)
-        if opened is None:
+    def _opened(self, id_: str, began: int | None) -> Context:
+        if id_ not in self._servers:
             span = self._tracer.start_span(
                 "keep server" if isinstance(self.request, KeepRequest) else "stop server",
                 self.context,
                 attributes={"autostop.server.id": id_},
                 start_time=began,
             )
-            opened = self._servers[id_] = _Opened(span, set_span_in_context(span, Context()))
-        return opened
+            self._servers[id_] = set_span_in_context(span, Context())
+        return self._servers[id_]
 
 
 _CURRENT: ContextVar[EventSpan | None] = ContextVar("current", default=None)
@@ -135,9 +127,9 @@ def current() -> EventSpan | None:
 
 
 @contextmanager
-def working_for(watch: EventSpan | None) -> Iterator[None]:
+def use_event_span(event_span: EventSpan | None) -> Iterator[None]:
     """Make an event current in this thread in a `with` block."""
-    token = _CURRENT.set(watch)
+    token = _CURRENT.set(event_span)
     try:
         yield
     finally:

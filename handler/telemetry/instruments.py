@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.util.types import AttributeValue
 
 _SHORT = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -51,6 +51,7 @@ class Metric:
         kind: `counter`, `histogram` or `gauge`.
         unit: of UCUM; in braces an annotation.
         always, sometimes: its labels.
+        bounds: of the buckets of a histogram.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Metric:
     meaning: str
     always: tuple[Key, ...]
     sometimes: tuple[Key, ...] = ()
+    bounds: tuple[float, ...] = ()
 
 
 EVENTS = Metric(
@@ -83,6 +85,7 @@ EVENT_DURATION = Metric(
     "s",
     "Duration of the handling of an event, with the delivery of the result.",
     (Key.TYPE, Key.EVENT_OUTCOME),
+    bounds=_LONG,
 )
 SERVERS = Metric(
     "autostop.servers",
@@ -112,6 +115,7 @@ CALLS = Metric(
     "Duration of calls to the cloud and to the sink.",
     (Key.METHOD, Key.ADDRESS, Key.PORT, Key.PEER),
     (Key.STATUS, Key.ERROR),
+    _SHORT,
 )
 REQUESTS = Metric(
     "http.server.request.duration",
@@ -120,9 +124,12 @@ REQUESTS = Metric(
     "Duration of requests to the function.",
     (Key.METHOD, Key.SCHEME, Key.STATUS),
     (Key.ROUTE, Key.ERROR),
+    _SHORT,
 )
 METRICS = (EVENTS, LAST_EVENT, EVENT_DURATION, SERVERS, LAST_SERVER, ANNOUNCEMENTS, CALLS, REQUESTS)
 """All of them."""
+# A gauge beside a counter: this does not show that nothing arrives any more, and one that begins at 1 no increase.
+_LAST = {EVENTS: LAST_EVENT, SERVERS: LAST_SERVER}
 
 
 class Instruments:
@@ -134,55 +141,38 @@ class Instruments:
 
     def __init__(self, meter: Meter, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._events = meter.create_counter(EVENTS.name, EVENTS.unit, EVENTS.meaning)
-        self._servers = meter.create_counter(SERVERS.name, SERVERS.unit, SERVERS.meaning)
-        self._announcements = meter.create_counter(ANNOUNCEMENTS.name, ANNOUNCEMENTS.unit, ANNOUNCEMENTS.meaning)
-        self._duration = _histogram(meter, EVENT_DURATION, _LONG)
-        self._calls = _histogram(meter, CALLS, _SHORT)
-        self._requests = _histogram(meter, REQUESTS, _SHORT)
+        self._counters = {
+            metric: meter.create_counter(metric.name, metric.unit, metric.meaning)
+            for metric in METRICS
+            if metric.kind == "counter"
+        }
+        self._histograms = {
+            metric: meter.create_histogram(
+                metric.name, metric.unit, metric.meaning, explicit_bucket_boundaries_advisory=list(metric.bounds)
+            )
+            for metric in METRICS
+            if metric.kind == "histogram"
+        }
         self._lock = threading.Lock()
-        # A gauge: a counter does not show that nothing arrives any more, and one that begins at 1 shows no increase.
-        self._last_events: dict[frozenset[tuple[str, AttributeValue]], float] = {}
-        self._last_servers: dict[frozenset[tuple[str, AttributeValue]], float] = {}
-        for metric, last in ((LAST_EVENT, self._last_events), (LAST_SERVER, self._last_servers)):
-            callback = partial(self._last_times, last)
+        self._last: dict[Metric, dict[frozenset[tuple[str, AttributeValue]], float]] = {}
+        for metric in _LAST.values():
+            self._last[metric] = {}
+            callback = partial(self._last_times, metric)
             meter.create_observable_gauge(metric.name, [callback], metric.unit, metric.meaning)
 
-    def event(self, attributes: Attributes, seconds: float | None = None) -> None:
-        """Count an event, and how long it took if it was handled."""
-        self._events.add(1, attributes)
+    def count(self, metric: Metric, attributes: Attributes) -> None:
+        """Add one to a counter, and set the gauge beside it to the present time."""
+        self._counters[metric].add(1, attributes)
+        if metric in _LAST:
+            with self._lock:
+                self._last[_LAST[metric]][frozenset(attributes.items())] = self._now()
+
+    def record(self, metric: Metric, attributes: Attributes, seconds: float) -> None:
+        """Record a duration in a histogram, with those attributes that are its labels."""
+        labels: Attributes = {key: attributes[key] for key in (*metric.always, *metric.sometimes) if key in attributes}
+        self._histograms[metric].record(seconds, labels)
+
+    def _last_times(self, metric: Metric, _: CallbackOptions) -> Iterable[Observation]:
         with self._lock:
-            self._last_events[frozenset(attributes.items())] = self._now()
-        if seconds is not None:
-            self._duration.record(seconds, {key: attributes[key] for key in EVENT_DURATION.always})
-
-    def server(self, attributes: Attributes) -> None:
-        """Count a server."""
-        self._servers.add(1, attributes)
-        with self._lock:
-            self._last_servers[frozenset(attributes.items())] = self._now()
-
-    def announcement(self, attributes: Attributes) -> None:
-        """Count an announcement."""
-        self._announcements.add(1, attributes)
-
-    def call(self, attributes: Attributes, seconds: float) -> None:
-        """Record the duration of a call of ours."""
-        self._calls.record(seconds, attributes)
-
-    def request(self, attributes: Attributes, seconds: float) -> None:
-        """Record the duration of a request to us."""
-        self._requests.record(seconds, attributes)
-
-    def _last_times(
-        self, last: dict[frozenset[tuple[str, AttributeValue]], float], _: CallbackOptions
-    ) -> Iterable[Observation]:
-        with self._lock:
-            known = list(last.items())
+            known = list(self._last[metric].items())
         return [Observation(at, dict(attributes)) for attributes, at in known]
-
-
-def _histogram(meter: Meter, metric: Metric, bounds: tuple[float, ...]) -> Histogram:
-    return meter.create_histogram(
-        metric.name, metric.unit, metric.meaning, explicit_bucket_boundaries_advisory=list(bounds)
-    )

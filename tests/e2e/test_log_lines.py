@@ -40,8 +40,8 @@ from handler.settings.notify_chat import from_environ as notify_settings
 from handler.settings.receive_webhook import from_environ as webhook_settings
 from handler.settings.stop_servers import from_environ
 from handler.simulator import CallKind, Fault, Simulator
+from handler.telemetry import start
 from handler.telemetry.providers import _replace_log_output
-from handler.telemetry.start import start
 from tests.cloud.test_listing import THEIRS, found
 from tests.cloud.test_listing import row as server_row
 from tests.conftest import KEEP, ROOT

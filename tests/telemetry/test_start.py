@@ -9,8 +9,8 @@ import pytest
 
 from handler.settings.common import wanted_signals
 from handler.simulator import Simulator
+from handler.telemetry import start
 from handler.telemetry.providers import LazyProviders
-from handler.telemetry.start import start
 from tests.conftest import StartFunction
 from tests.support.capture import logged
 from tests.telemetry.collector import Collector
