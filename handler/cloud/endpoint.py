@@ -18,8 +18,7 @@ class Api(NamedTuple):
 
     Attributes:
         service_type: its type in the catalogue.
-        version: the path segment of the version that is called.
-        versions: those that are in catalogues in its place.
+        version: the path segment of the version that is called; catalogues may have another minor version, or none.
         otc_host: first label of its host name on Open Telekom Cloud.
         setting: the environment variable of its URL.
         otc_only: no other cloud has it. Its path always has the project, also without it in the catalogue, and its
@@ -28,16 +27,15 @@ class Api(NamedTuple):
 
     service_type: str
     version: str
-    versions: re.Pattern[str]
     otc_host: str
     setting: str
     otc_only: bool = False
 
 
-NOVA = Api("compute", "v2.1", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "ecs", "AUTOSTOP_COMPUTE_URL")
-BMS = Api("bms", "v1", re.compile(r"/v1(?:\.\d+)?(?=/|$)"), "bms", "AUTOSTOP_BMS_URL")
+NOVA = Api("compute", "v2.1", "ecs", "AUTOSTOP_COMPUTE_URL")
+BMS = Api("bms", "v1", "bms", "AUTOSTOP_BMS_URL")
 # Seen in a token's catalogue as type `smn`, with a URL that ends in `/v2/`.
-SMN = Api("smn", "v2", re.compile(r"/v2(?:\.\d+)?(?=/|$)"), "smn", "AUTOSTOP_SMN_URL", otc_only=True)
+SMN = Api("smn", "v2", "smn", "AUTOSTOP_SMN_URL", otc_only=True)
 
 
 class Endpoint:
@@ -113,13 +111,13 @@ class Endpoint:
     def _from_catalogue(self, access: Token) -> str | None:
         # Catalogues of version 2 wrote `publicURL`.
         fit = [
-            place
-            for place in access.catalogue or ()
-            if (place.service_type, place.interface.removesuffix("URL")) == (self._api.service_type, self._interface)
-            and place.url.startswith(("http://", "https://"))
-            and self._region in (None, place.region)
+            entry
+            for entry in access.catalogue or ()
+            if (entry.service_type, entry.interface.removesuffix("URL")) == (self._api.service_type, self._interface)
+            and entry.url.startswith(("http://", "https://"))
+            and self._region in (None, entry.region)
         ]
-        regions = sorted({place.region for place in fit})
+        regions = sorted({entry.region for entry in fit})
         if len(regions) > 1:
             named = ", ".join(region if error_mapping.is_safe(region) else "(no usable name)" for region in regions)
             raise EndpointUnusable(
@@ -127,7 +125,7 @@ class Endpoint:
                 "OS_REGION_NAME must name one of them"
             )
         secure = [
-            place.url for place in fit if place.url.startswith("https://") or urlsplit(self.auth_url).scheme == "http"
+            entry.url for entry in fit if entry.url.startswith("https://") or urlsplit(self.auth_url).scheme == "http"
         ]
         if fit and not secure:
             raise self._insecure(fit[0].url)
@@ -152,10 +150,9 @@ class Endpoint:
         """
         parts = urlsplit(base)
         path = parts.path.rstrip("/")
-        segment = f"/{self._api.version}"
-        if self._api.versions.search(path):
-            path = self._api.versions.sub(segment, path, count=1)
-        else:
+        segment, major = f"/{self._api.version}", self._api.version.partition(".")[0]
+        path, found = re.subn(rf"/{major}(?:\.\d+)?(?=/|$)", segment, path, count=1)
+        if not found:
             path += segment
         if project_id and path.endswith(segment):
             path += f"/{project_id}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import Any
@@ -133,76 +134,75 @@ def read_login(env: Env, *, url_is_set: bool) -> CloudLogin:
         url_is_set: whether the URL of the API is set, so that the catalogue is not needed.
     """
     kind = _kind(env)
-    auth_url = env.optional(AUTH_URL) if env.text(AUTH_URL) else _default_url(env, kind, url_is_set)
-    username, user_id = env.optional(USERNAME), env.optional(USER_ID)
-    user_domain_name = env.optional(USER_DOMAIN_NAME) or env.optional(DOMAIN_NAME)
-    user_domain_id = env.optional(USER_DOMAIN_ID) or env.optional(DOMAIN_ID)
-    project_name, project_id = env.optional(PROJECT_NAME) or env.optional(TENANT_NAME), env.optional(PROJECT_ID)
-    project_domain_name, project_domain_id = env.optional(PROJECT_DOMAIN_NAME), env.optional(PROJECT_DOMAIN_ID)
-    if kind is not LoginKind.CLOUDS_YAML:
-        project_domain_name = project_domain_name or user_domain_name
-        project_domain_id = project_domain_id or user_domain_id
-    if kind is LoginKind.FUNCTIONGRAPH:
-        project_id = project_id or env.optional(RUNTIME_PROJECT_ID)
-    credential_name, credential_id = env.optional(CREDENTIAL_NAME), env.optional(CREDENTIAL_ID)
-    needed: dict[Setting[Any], object] = {}
-    match kind:
-        case LoginKind.PASSWORD:
-            needed = {
-                USERNAME: username or user_id,
-                PASSWORD: env.text(PASSWORD),
-                USER_DOMAIN_NAME: user_id or user_domain_name or user_domain_id,
-            }
-        case LoginKind.TOKEN:
-            needed = {TOKEN: env.text(TOKEN)}
-        case LoginKind.APPLICATION_CREDENTIAL:
-            needed = {
-                CREDENTIAL_ID: credential_id or credential_name,
-                CREDENTIAL_SECRET: env.text(CREDENTIAL_SECRET),
-                USERNAME: credential_id or username or user_id,
-            }
-        case LoginKind.READY_TOKEN:
-            needed = {TOKEN: env.text(TOKEN), PROJECT_ID: project_id}
-        case LoginKind.ACCESS_KEY:
-            needed = {ACCESS_KEY: env.text(ACCESS_KEY), SECRET_KEY: env.text(SECRET_KEY)}
-        case LoginKind.CLOUDS_YAML:
-            if find_spec("openstack") is None:
-                env.note(CLOUD, needs_extra("clouds"))
-        case LoginKind.FUNCTIONGRAPH:
-            needed = {RUNTIME_PROJECT_ID: project_id}
-    if kind in (LoginKind.PASSWORD, LoginKind.TOKEN, LoginKind.ACCESS_KEY):
-        needed[PROJECT_NAME] = project_name or project_id
-    beside = [setting.name for setting in (*_OTHER_LOGINS, PROJECT_NAME, PROJECT_ID) if env.text(setting)]
-    if env.text(CLOUD) and kind is not LoginKind.CLOUDS_YAML:
-        env.note(CLOUD, f"must not be set beside {', '.join(beside) or AUTH_TYPE.name}")
-    for setting, found in needed.items():
-        if not found:
-            env.note(setting, "must be set for this kind of login")
-    insecure = env.value(INSECURE)
-    return CloudLogin(
+    interface = env.optional(INTERFACE) or env.optional(ENDPOINT_TYPE) or "public"
+    login = CloudLogin(
         kind=kind,
-        auth_url=auth_url or "",
-        username=username,
-        user_id=user_id,
-        user_domain_name=user_domain_name,
-        user_domain_id=user_domain_id,
+        auth_url=(env.optional(AUTH_URL) if env.text(AUTH_URL) else _default_url(env, kind, url_is_set)) or "",
+        username=env.optional(USERNAME),
+        user_id=env.optional(USER_ID),
+        user_domain_name=env.optional(USER_DOMAIN_NAME) or env.optional(DOMAIN_NAME),
+        user_domain_id=env.optional(USER_DOMAIN_ID) or env.optional(DOMAIN_ID),
         password=env.secret(PASSWORD),
         token=env.secret(TOKEN),
-        application_credential_name=credential_name,
-        application_credential_id=credential_id,
+        application_credential_name=env.optional(CREDENTIAL_NAME),
+        application_credential_id=env.optional(CREDENTIAL_ID),
         application_credential_secret=env.secret(CREDENTIAL_SECRET),
         access_key=env.optional(ACCESS_KEY),
         secret_key=env.secret(SECRET_KEY),
         security_token=env.secret(SECURITY_TOKEN),
         cloud=env.optional(CLOUD),
-        project_name=project_name,
-        project_id=project_id,
-        project_domain_name=project_domain_name,
-        project_domain_id=project_domain_id,
+        project_name=env.optional(PROJECT_NAME) or env.optional(TENANT_NAME),
+        project_id=env.optional(PROJECT_ID),
+        project_domain_name=env.optional(PROJECT_DOMAIN_NAME),
+        project_domain_id=env.optional(PROJECT_DOMAIN_ID),
         region=env.optional(REGION_NAME),
-        interface=(env.optional(INTERFACE) or env.optional(ENDPOINT_TYPE) or "public").removesuffix("URL"),
-        verify=False if insecure else env.optional(CACERT) or True,
+        interface=interface.removesuffix("URL"),
+        verify=False if env.value(INSECURE) else env.optional(CACERT) or True,
     )
+    if kind is not LoginKind.CLOUDS_YAML:
+        login = replace(
+            login,
+            project_domain_name=login.project_domain_name or login.user_domain_name,
+            project_domain_id=login.project_domain_id or login.user_domain_id,
+        )
+    if kind is LoginKind.FUNCTIONGRAPH:
+        login = replace(login, project_id=login.project_id or env.optional(RUNTIME_PROJECT_ID))
+    for setting, found in _needed(env, login).items():
+        if not found:
+            env.note(setting, "must be set for this kind of login")
+    if kind is LoginKind.CLOUDS_YAML:
+        if find_spec("openstack") is None:
+            env.note(CLOUD, needs_extra("clouds"))
+    elif env.text(CLOUD):
+        beside = [setting.name for setting in (*_OTHER_LOGINS, PROJECT_NAME, PROJECT_ID) if env.text(setting)]
+        env.note(CLOUD, f"must not be set beside {', '.join(beside) or AUTH_TYPE.name}")
+    return login
+
+
+def _needed(env: Env, login: CloudLogin) -> Mapping[Setting[Any], object]:
+    """Return the settings that a kind of login needs, each with what sets it or stands in for it."""
+    user, project = login.username or login.user_id, {PROJECT_NAME: login.project_name or login.project_id}
+    match login.kind:
+        case LoginKind.PASSWORD:
+            domain = login.user_id or login.user_domain_name or login.user_domain_id
+            return {USERNAME: user, PASSWORD: env.text(PASSWORD), USER_DOMAIN_NAME: domain, **project}
+        case LoginKind.TOKEN:
+            return {TOKEN: env.text(TOKEN), **project}
+        case LoginKind.APPLICATION_CREDENTIAL:
+            id_ = login.application_credential_id
+            return {
+                CREDENTIAL_ID: id_ or login.application_credential_name,
+                CREDENTIAL_SECRET: env.text(CREDENTIAL_SECRET),
+                USERNAME: id_ or user,
+            }
+        case LoginKind.READY_TOKEN:
+            return {TOKEN: env.text(TOKEN), PROJECT_ID: login.project_id}
+        case LoginKind.ACCESS_KEY:
+            return {ACCESS_KEY: env.text(ACCESS_KEY), SECRET_KEY: env.text(SECRET_KEY), **project}
+        case LoginKind.CLOUDS_YAML:
+            return {}
+        case LoginKind.FUNCTIONGRAPH:
+            return {RUNTIME_PROJECT_ID: login.project_id}
 
 
 def _kind(env: Env) -> LoginKind:

@@ -42,8 +42,8 @@ from handler.settings.stop_servers import from_environ
 from handler.simulator import CallKind, Fault, Simulator
 from handler.telemetry import start
 from handler.telemetry.providers import _replace_log_output
-from tests.cloud.test_listing import THEIRS, found
-from tests.cloud.test_listing import row as server_row
+from tests.cloud.test_servers import THEIRS, found
+from tests.cloud.test_servers import row as server_row
 from tests.conftest import KEEP, ROOT
 from tests.inbound.auth.test_key_set import Server as KeyServer
 from tests.inbound.webhooks.scene import JSON, ONE, Scene, bearer
