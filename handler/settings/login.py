@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, assert_never
 
 from handler.settings.env import Env, Secret, Setting, boolean, header_secret, header_value, http_url, needs_extra
 
@@ -203,6 +203,8 @@ def _needed(env: Env, login: CloudLogin) -> Mapping[Setting[Any], object]:
             return {}
         case LoginKind.FUNCTIONGRAPH:
             return {RUNTIME_PROJECT_ID: login.project_id}
+        case unreachable:
+            assert_never(unreachable)
 
 
 def _kind(env: Env) -> LoginKind:

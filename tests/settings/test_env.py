@@ -25,7 +25,7 @@ FROM_ENVIRON: Mapping[str, Callable[[Mapping[str, str]], object]] = {
     "notify_chat": notify_chat.from_environ,
     "keep_servers": keep_servers.from_environ,
 }
-LONG = f"{MARK}-{'x' * 16}"
+LONG = f"{MARK}-{'x' * 32}"
 BASE64 = base64.b64encode(LONG.encode()).decode()
 # What makes every target read all that it can.
 EVERYTHING = {
@@ -82,7 +82,18 @@ def test_a_value_that_is_not_understood_is_named(setting: Setting[Any]) -> None:
             setting.parse(value)
         except ValueError:
             for target in setting.targets:
-                assert setting.name in names(violations({**EVERYTHING, setting.name: value}, FROM_ENVIRON[target]))
+                found = violations({**EVERYTHING, setting.name: value}, FROM_ENVIRON[target])
+                assert set(names(found)) == {setting.name}
+
+
+@pytest.mark.parametrize("target", ["stop_servers", "notify_chat", "keep_servers"])
+def test_a_target_with_callers_does_not_start_without_inbound_auth(target: str) -> None:
+    """There is no default, and the message has the meaning of each choice."""
+    environ = {name: value for name, value in EVERYTHING.items() if name != "AUTOSTOP_INBOUND_AUTH"}
+    assert violations(environ, FROM_ENVIRON[target]) == (
+        "AUTOSTOP_INBOUND_AUTH must be set: `bearer` (with AUTOSTOP_BEARER_TOKENS), `oidc` (with "
+        "AUTOSTOP_OIDC_ISSUER), or `none` to accept every caller that reaches this function.",
+    )
 
 
 _TESTS = "".join(path.read_text() for path in Path(tests.__path__[0]).rglob("*.py"))
@@ -192,27 +203,38 @@ def _with(setting: Setting[Any], value: str) -> dict[str, str]:
     return {**EVERYTHING, **auth, setting.name: value}
 
 
-@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
 @pytest.mark.parametrize(("target", "setting"), CHOSEN, ids=[f"{target}-{each.name}" for target, each in CHOSEN])
-def test_a_placeholder_is_not_a_secret(target: str, setting: Setting[Any], placeholder: str) -> None:
-    """What a template holds until someone fills it in is known to everyone. It is refused, and not quoted."""
-    (found,) = violations(_with(setting, placeholder), FROM_ENVIRON[target])
-    assert found == f"{setting.name} must be a secret, not a placeholder for one."
-
-
-@pytest.mark.parametrize(("target", "setting"), CHOSEN, ids=[f"{target}-{each.name}" for target, each in CHOSEN])
-def test_a_secret_has_sixteen_characters_or_bytes(target: str, setting: Setting[Any]) -> None:
-    """Of a base64 form the bytes count; a list is as good as its shortest."""
+def test_a_secret_is_not_a_placeholder_has_sixteen_characters_and_is_not_shown(
+    target: str, setting: Setting[Any]
+) -> None:
+    """The placeholder of a template is known to everyone. Of base64 the bytes count; of a list, each item."""
     form: Callable[[str], str] = FORMS.get(setting.name, str)
-    (found,) = violations(_with(setting, form("a" * 15)), FROM_ENVIRON[target])
+    from_environ = FROM_ENVIRON[target]
+    for placeholder in PLACEHOLDERS:
+        (found,) = violations(_with(setting, placeholder), from_environ)
+        assert found == f"{setting.name} must be a secret, not a placeholder for one."
+    (found,) = violations(_with(setting, form("a" * 15)), from_environ)
     assert found.startswith(f"{setting.name} must ")
     assert "at least 16" in found
     if setting.name not in ("AUTOSTOP_APPROVAL_KEYS", "AUTOSTOP_ACTION_KEYS"):
-        FROM_ENVIRON[target](_with(setting, form("a" * 16)))
-        FROM_ENVIRON[target](_with(setting, form("not-changeme-but-longer")))
+        from_environ(_with(setting, form("a" * 16)))
+        from_environ(_with(setting, form("not-changeme-but-longer")))
     if setting.name.endswith("S"):
-        assert violations(_with(setting, f"{LONG},short"), FROM_ENVIRON[target])
-        assert violations(_with(setting, f"{LONG},<placeholder-for-a-token>"), FROM_ENVIRON[target])
+        assert violations(_with(setting, f"{LONG},short"), from_environ)
+        assert violations(_with(setting, f"{LONG},<placeholder-for-a-token>"), from_environ)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_secret_is_shown(target: str) -> None:
+    """In no `repr` of the settings, whatever the form of the secret."""
+    secrets = {setting for setting in declared() if setting.secret and target in setting.targets}
+    urls = {setting.name: f"https://chat.example/{LONG}" for setting in secrets if setting.name.endswith("_URL")}
+    others = {each.name: FORMS.get(each.name, str)(LONG) for each in secrets if each.name not in urls}
+    sink = {"AUTOSTOP_RESULT_SINK": "http://sink/", "AUTOSTOP_NOTIFY_DEFAULT": "slack", "OS_AUTH_TYPE": "password"}
+    found = FROM_ENVIRON[target]({**EVERYTHING, **sink, **urls, **others, "AUTOSTOP_INBOUND_AUTH": "bearer"})
+    assert "Secret(***)" in repr(found)
+    assert MARK not in f"{found!r} {found!s} {found}"
+    assert BASE64 not in repr(found)
 
 
 def test_what_is_called_like_a_secret_is_declared_as_one() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-
 import pytest
 
 from handler.inbound.webhooks import registry
 from handler.settings import receive_webhook
 from handler.settings.receive_webhook import People, from_environ
 from tests.settings import environments
-from tests.settings.environments import MARK, URN, names
+from tests.settings.environments import URN, names
 
 LEAST = {"AUTOSTOP_EVENT_SINK": "http://sink.example/"}
 TOKEN = "token-of-this-test"
@@ -63,16 +61,8 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_each_bad_value_is_named(name: str) -> None:
-    """And nothing else is."""
-    (found,) = violations({**LEAST, name: BAD[name]})
-    assert found.startswith(f"{name} must ")
-    assert found.endswith(".")
-
-
 def test_all_violations_are_reported_at_once() -> None:
-    """The process need not be started once for each mistake."""
+    """Each is named once."""
     assert sorted(names(violations(BAD))) == sorted(BAD)
 
 
@@ -103,16 +93,6 @@ def test_stop_requests_are_not_posted_to_a_topic() -> None:
     assert violations({"AUTOSTOP_EVENT_SINK": f"smn:{URN}"}) == (
         "AUTOSTOP_EVENT_SINK must not be an SMN topic: webhooks have no login at the cloud.",
     )
-
-
-def test_no_secret_is_shown() -> None:
-    """In no `repr`."""
-    encoded = base64.b64encode(MARK.encode()).decode()
-    forms = {"AUTOSTOP_GITLAB_SIGNING_TOKEN": f"whsec_{encoded}", "AUTOSTOP_TEAMS_SECRET": encoded}
-    marked = {name: MARK for name in BAD if name.endswith(("TOKEN", "SECRET")) and name != "AUTOSTOP_SLACK_SECRET"}
-    found = repr(from_environ({**LEAST, **marked, **forms}))
-    assert MARK not in found
-    assert encoded not in found
 
 
 @pytest.mark.parametrize("chat", ["slack", "mattermost", "teams", "rocketchat"])

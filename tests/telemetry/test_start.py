@@ -10,11 +10,10 @@ import pytest
 from handler.settings.common import wanted_signals
 from handler.simulator import Simulator
 from handler.telemetry import start
-from handler.telemetry.providers import LazyProviders
+from handler.telemetry.providers import LazyProviders, _replace_log_output
 from tests.conftest import StartFunction
 from tests.support.capture import logged
-from tests.telemetry.collector import Collector
-from tests.telemetry.stage import watched
+from tests.telemetry.conftest import Observe
 
 URL = "http://127.0.0.1:1"
 BOTH = {"traces", "metrics"}
@@ -58,14 +57,13 @@ def test_an_unknown_protocol_is_reported(environ: dict[str, str], detail: str) -
     assert [(line["level"], line["detail"]) for line in lines.of("telemetry is off")] == [("WARNING", detail)]
 
 
-def test_one_signal_can_be_spoken_where_the_other_cannot(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own protocol counts before the common one."""
-    with Collector() as collector:
-        protocols = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf"}
-        with watched(monkeypatch, cloud, collector.url, **protocols) as here:
-            here.stop(cloud.add_server())
-        assert collector.points
-        assert collector.spans == []
+def test_the_protocol_of_a_signal_overrides_the_common_one(observe: Observe) -> None:
+    """One signal is exported if only its own protocol is supported."""
+    protocols = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "http/protobuf"}
+    with observe(**protocols) as function:
+        function.stop()
+    assert function.collector.points
+    assert function.spans == []
 
 
 @pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.exporter.otlp.proto.http"])
@@ -96,54 +94,42 @@ def test_a_missing_package_is_one_line_and_no_crash(
     assert cloud.server(server).vm_state == "stopped"
 
 
-def test_settings_that_the_sdk_chokes_on_are_reported_without_their_value(
-    cloud: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And servers are stopped all the same; the other signal is given."""
-    with logged() as lines, Collector() as collector:
-        with watched(monkeypatch, cloud, collector.url, OTEL_METRIC_EXPORT_INTERVAL="-7") as here:
-            assert here.stop(cloud.add_server()).status == 200
-        assert collector.spans
+def test_a_variable_that_the_sdk_rejects_is_reported_without_its_value(observe: Observe) -> None:
+    """Servers are stopped, and the other signal is exported."""
+    with logged() as lines, observe(OTEL_METRIC_EXPORT_INTERVAL="-7") as function:
+        assert function.stop().status == 200
+    assert function.spans
     (line,) = lines.of("telemetry is off")
-    assert (line["level"], line["detail"]) == (
-        "ERROR",
-        "No metrics: OpenTelemetry cannot be set up (ValueError); check its variables.",
-    )
+    detail = "No metrics: OpenTelemetry cannot be set up (ValueError); check its variables."
+    assert (line["level"], line["detail"]) == ("ERROR", detail)
 
 
-def test_a_collector_that_is_away_is_reported_without_its_address(
-    cloud: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once for each error, in a JSON line of ours; events are handled as ever."""
-    url = "http://127.0.0.1:1/marked-path"
+def test_an_unreachable_collector_is_reported_without_its_path(observe: Observe) -> None:
+    """Once for each error, as a JSON line; events are handled."""
     environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=marked", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.1"}
-    with logged() as lines, watched(monkeypatch, cloud, url, **environ) as here:
+    with logged() as lines, observe(url="http://127.0.0.1:1/marked-path", **environ) as function:
         for _ in range(3):
-            assert here.stop(cloud.add_server()).status == 200
+            assert function.stop().status == 200
     reported = lines.of("telemetry failed")
     assert reported
     assert len({line["detail"] for line in reported}) == len(reported)
     assert "marked" not in lines.text
 
 
-def test_a_full_queue_is_reported_once_a_while() -> None:
+def test_a_repeated_warning_is_logged_once() -> None:
     """A line for each span would fill the log."""
-    from handler.telemetry.providers import _replace_log_output
-
     _replace_log_output()
     _replace_log_output()
     theirs = logging.getLogger("opentelemetry.sdk.marked")
     with logged() as lines:
         for number in range(50):
             theirs.warning("Queue full at %s, test.", number)
-        theirs.info("not worth it")
+        theirs.info("below the level")
     assert [line["detail"] for line in lines.all] == ["Queue full at %s, test."]
 
 
 def test_a_warning_names_its_exception_and_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """But neither the path of its URL nor what the exception says."""
-    from handler.telemetry.providers import _replace_log_output
-
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.test:4318/marked")
     _replace_log_output()
     theirs = logging.getLogger("opentelemetry.sdk.marked")
@@ -160,23 +146,26 @@ def test_a_warning_names_its_exception_and_the_collector(monkeypatch: pytest.Mon
     assert "marked" not in lines.text.replace("opentelemetry.sdk.marked", "")
 
 
-def test_the_resource_has_name_and_version(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default by our names; the standard variables come first."""
-    with Collector() as collector:
-        with watched(monkeypatch, cloud, collector.url, OTEL_RESOURCE_ATTRIBUTES="service.instance.id=pod-7") as here:
-            here.stop(cloud.add_server())
-        resource = collector.resources[0]
-    assert resource["service.name"] == "bms-autostop"
-    assert resource["service.instance.id"] == "pod-7"
+@pytest.mark.parametrize(
+    ("environ", "name", "instance"),
+    [
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-7"}, "bms-autostop", "pod-7"),
+        ({"OTEL_SERVICE_NAME": "stopper", "OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-8"}, "stopper", "pod-8"),
+    ],
+)
+def test_the_resource_has_a_name_and_an_instance(
+    observe: Observe, environ: dict[str, str], name: str, instance: str
+) -> None:
+    """OpenTelemetry's variables override the defaults."""
+    with observe(**environ) as function:
+        function.stop()
+    resource = function.collector.resources[0]
+    assert (resource["service.name"], resource["service.instance.id"]) == (name, instance)
     assert resource["faas.name"] == "stop_servers"
-    with Collector() as collector:
-        with watched(monkeypatch, cloud, collector.url, OTEL_SERVICE_NAME="stopper") as here:
-            here.stop(cloud.add_server())
-        assert collector.resources[0]["service.name"] == "stopper"
 
 
-def test_the_sdk_is_made_once_and_late() -> None:
-    """Not before it is needed, as threads do not survive a fork; and closing what was never made is fine."""
-    late = LazyProviders(frozenset(), {})
-    late.close()
-    assert late() is late()
+def test_the_sdk_is_set_up_once_and_on_first_use() -> None:
+    """Its threads would not survive a fork before that; it can be closed without having been used."""
+    providers = LazyProviders(frozenset(), {})
+    providers.close()
+    assert providers() is providers()
