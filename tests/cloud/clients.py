@@ -1,4 +1,4 @@
-"""The cloud layer put together for a test, as the service does it, with a clock that the test holds."""
+"""Login, HTTP and Nova of one process, set up as a service does it, with a fake clock."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ class Client:
     """Login, HTTP and Nova of one process.
 
     Args:
-        environ: settings in place of, or beside, those that log in to `cloud`; empty ones count as unset.
+        environ: settings beside, or in place of, those that log in to `cloud`; empty ones count as unset.
     """
 
     def __init__(self, cloud: Simulator, **environ: str) -> None:
+        self.cloud = cloud
         self.clock = FakeClock()
         self.settings = stop_settings.from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ})
         self.clouds = Clouds(self.settings, self.clock)
@@ -25,5 +26,5 @@ class Client:
         self.nova = NovaCloud(self.http, self.endpoint)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self.clouds.client.close()

@@ -1,4 +1,4 @@
-"""BMS v1 as it speaks: one stop for many, the job that reports it, and lists whose offset counts pages."""
+"""BMS v1: one stop for several servers, its job, and lists whose offset counts pages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from handler.cloud.bms import BmsCloud
 from handler.errors import (
     CallDenied,
-    CallRejected,
     CloudError,
     CloudFault,
     CloudThrottled,
@@ -43,24 +42,23 @@ def bms(otc: Simulator, start_client: StartClient) -> BmsCloud:
     return made
 
 
-def _servers(cloud: Simulator, count: int, **what: Any) -> list[str]:
-    return [cloud.add_server(**what) for _ in range(count)]
+def _servers(cloud: Simulator, count: int, **options: Any) -> list[str]:
+    return [cloud.add_server(**options) for _ in range(count)]
 
 
-def _jobs(cloud: Simulator, *bodies: dict[str, Any]) -> None:
-    for body in bodies:
-        cloud.inject(Fault(on=CallKind.JOB, status=200, body=json.dumps(body)))
+def _inject_job(cloud: Simulator, **job: Any) -> None:
+    cloud.inject(Fault(on=CallKind.JOB, status=200, body=json.dumps(job)))
 
 
 def _child(id_: str | None, status: str, code: str | None = None) -> dict[str, Any]:
     return {"status": status, "error_code": code, "entities": {"server_id": id_} if id_ else {}}
 
 
-# --- what it shows ---
+# --- servers and lists
 
 
-def test_a_server_is_shown_with_all_that_the_guards_need(otc: Simulator, bms: BmsCloud) -> None:
-    """Idle is a task state that is null, or left out."""
+def test_a_server_is_read_with_all_that_the_guards_need(otc: Simulator, bms: BmsCloud) -> None:
+    """Without a task, its task state is null or missing."""
     id_ = otc.add_server("db-1", locked=True, tags=["a=b"], metadata={"k": "v"})
     for shown_as_null in (True, False):
         otc.bms.idle_task_state = shown_as_null
@@ -71,17 +69,18 @@ def test_a_server_is_shown_with_all_that_the_guards_need(otc: Simulator, bms: Bm
         assert server.metadata["k"] == "v"
 
 
-def test_pages_are_turned_by_their_number(otc: Simulator, bms: BmsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`offset` counts pages from 1, and the count in the answer says when to end."""
+def test_a_list_is_read_page_by_page(otc: Simulator, bms: BmsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`offset` counts pages from 1. The count may be that of one page, so that a search ends with an empty page."""
     monkeypatch.setattr("handler.cloud.servers.PAGE", 4)
-    ids = _servers(otc, 10)
+    ids = _servers(otc, 8)
     assert {type(seen) for seen in bms.read(ids, 5).values()} == {Server}
+    assert {server.id for server in bms.find(lambda _: True, 5)} == set(ids)
     lists = [call.path.partition("?")[2] for call in otc.calls if call.kind is CallKind.LIST]
-    assert lists == ["limit=4&offset=1", "limit=4&offset=2", "limit=4&offset=3"]
+    assert lists == [f"limit=4&offset={number}" for number in (1, 2, 1, 2, 3)]
 
 
 def test_a_list_without_a_count_ends_with_an_empty_page(otc: Simulator, bms: BmsCloud) -> None:
-    """What is not on it is asked for singly."""
+    """Servers that are not on it are read one by one."""
     ids = _servers(otc, 5)
     otc.inject(Fault(on=CallKind.LIST, status=200, body='{"servers": [{"id": "x"}]}'))
     otc.inject(Fault(on=CallKind.LIST, status=200, body='{"servers": []}'))
@@ -89,32 +88,24 @@ def test_a_list_without_a_count_ends_with_an_empty_page(otc: Simulator, bms: Bms
     assert (otc.count(CallKind.LIST), otc.count(CallKind.READ)) == (2, 5)
 
 
-def test_a_list_goes_on_until_an_empty_page(otc: Simulator, bms: BmsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The count may be that of one page, and a page may be shorter than it was asked for."""
-    monkeypatch.setattr("handler.cloud.servers.PAGE", 4)
-    ids = _servers(otc, 8)
-    assert {server.id for server in bms.find(lambda _: True, 5)} == set(ids)
-    assert otc.count(CallKind.LIST) == 3
-
-
-@pytest.mark.parametrize(("count", "whole"), [(3, True), (None, False), (4, False)])
+@pytest.mark.parametrize(("count", "complete"), [(3, True), (None, False), (4, False)])
 def test_a_page_after_the_last_one_may_be_refused(
-    otc: Simulator, bms: BmsCloud, count: int | None, whole: bool
+    otc: Simulator, bms: BmsCloud, count: int | None, complete: bool
 ) -> None:
-    """If all that were promised have been seen; else something is missing."""
+    """If as many servers as it counts were read; otherwise one is missing."""
     ids = _servers(otc, 3)
     body = [bms._one(id_, 5).bodies[0] for id_ in ids]
     otc.inject(Fault(on=CallKind.LIST, status=200, body=json.dumps({"servers": body, "count": count})))
     otc.inject(Fault.bms(CallKind.LIST, "BMS.0018"))
-    if whole:
+    if complete:
         assert len(bms.find(lambda _: True, 5)) == 3
     else:
         with pytest.raises(CloudUnexpectedAnswer):
             bms.find(lambda _: True, 5)
 
 
-def test_nova_is_asked_for_the_history(otc: Simulator, bms: BmsCloud) -> None:
-    """It manages the same servers, and the catalogue says where it is."""
+def test_the_history_is_read_from_nova(otc: Simulator, bms: BmsCloud) -> None:
+    """It manages the same servers, and the catalogue has its URL."""
     id_ = otc.add_server()
     otc.reboot_server(id_, user_id="u-7")
     history = bms.history(id_, 5)
@@ -127,83 +118,54 @@ def test_nova_is_asked_for_the_history(otc: Simulator, bms: BmsCloud) -> None:
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [
-        (Fault(on=CallKind.ACTIONS, status=404), History(actions=None)),
-        (Fault(on=CallKind.ACTIONS, status=404, body="<html>"), History(actions=None)),
+        (Fault(on=CallKind.ACTIONS, status=404), History),
+        (Fault(on=CallKind.ACTIONS, status=404, body="<html>"), History),
         (Fault(on=CallKind.ACTIONS, status=403), CallDenied),
         (Fault(on=CallKind.ACTIONS, status=500), CloudFault),
+        # A stop without the history would be a guess; it is read again.
+        (Fault(on=CallKind.LOGIN, status=404), CloudUnexpectedAnswer),
+        (Fault(on=CallKind.LOGIN, status=503), CloudUnreachable),
     ],
 )
-def test_a_history_that_nova_does_not_keep_is_none(otc: Simulator, bms: BmsCloud, fault: Fault, expected: Any) -> None:
-    """Which is something else than an empty one, and than one that it does not show just now."""
+def test_a_server_that_nova_does_not_have_has_no_history(
+    otc: Simulator, bms: BmsCloud, fault: Fault, expected: type
+) -> None:
+    """This is neither an empty one, nor one that cannot be read now."""
     otc.inject(fault)
-    answer = bms.history(otc.add_server(), 5)
-    assert answer == expected if isinstance(expected, History) else type(answer) is expected
+    result = bms.history(otc.add_server(), 5)
+    assert type(result) is expected
+    assert not isinstance(result, History) or result == History(actions=None)
+    assert fault.on is not CallKind.LOGIN or (isinstance(result, CloudError) and result.waiting_helps)
 
 
-@pytest.mark.parametrize("status", [404, 503])
-def test_a_login_that_fails_is_no_missing_history(otc: Simulator, bms: BmsCloud, status: int) -> None:
-    """A stop without the history would rest on nothing; it is read again."""
-    id_ = otc.add_server()
-    otc.inject(Fault(on=CallKind.LOGIN, status=status))
-    answer = bms.history(id_, 5)
-    assert isinstance(answer, CloudError)
-    assert answer.waiting_helps
-
-
-def test_without_an_address_of_nova_there_is_no_history(otc: Simulator, start_client: StartClient) -> None:
-    """As with an access key, which brings no catalogue."""
+def test_without_a_url_of_nova_there_is_no_history(otc: Simulator, start_client: StartClient) -> None:
+    """As with an access key, whose login has no catalogue."""
     key = otc.key_environ(otc.add_access_key())
     environ = {**dict.fromkeys(otc.environ(), ""), **key, "AUTOSTOP_API": "bms", "AUTOSTOP_BMS_URL": otc.bms_url}
     without = start_client(otc, **environ).clouds.cloud(dry_run=False)
     assert without.history(otc.add_server(), 5) == History(actions=None)
     assert otc.count(CallKind.ACTIONS) == 0
-    named = start_client(otc, **environ, AUTOSTOP_COMPUTE_URL=otc.url).clouds.cloud(dry_run=False)
-    answer = named.history(otc.add_server(), 5)
-    assert isinstance(answer, History)
-    assert answer.actions
+    configured = start_client(otc, **environ, AUTOSTOP_COMPUTE_URL=otc.url).clouds.cloud(dry_run=False)
+    history = configured.history(otc.add_server(), 5)
+    assert isinstance(history, History)
+    assert history.actions
 
 
-@pytest.mark.parametrize(
-    ("code", "status", "kind"),
-    [
-        ("BMS.0040", 400, ServerNotFound),
-        ("BMS.1006", 400, ServerNotFound),
-        ("BMS.0288", 403, CallDenied),
-        ("BMS.0018", 400, CallRejected),
-        ("BMS.0212", 400, CloudThrottled),
-        ("BMS.1007", 400, CloudFault),
-        ("BMS.0002", 404, CloudUnexpectedAnswer),
-        ("BMS.9999", 400, CallRejected),
-        ("BMS.9999", 500, CloudFault),
-    ],
-)
-def test_a_code_says_more_than_the_status(
-    otc: Simulator, bms: BmsCloud, code: str, status: int, kind: type[CloudError]
-) -> None:
-    """Most refusals come as 400."""
-    otc.inject(Fault.bms(CallKind.READ, code, status))
-    id_ = otc.add_server()
-    fault = bms.read([id_], 5)[id_]
-    assert type(fault) is kind
-    assert isinstance(fault, CloudError)
-    assert fault.request_id is not None
+# --- stops
 
 
-# --- how it takes a stop ---
-
-
-def test_a_stop_goes_out_once_for_all(otc: Simulator, bms: BmsCloud) -> None:
-    """With the only type that is documented, and nothing but the ids."""
+def test_several_servers_are_stopped_with_one_call(otc: Simulator, bms: BmsCloud) -> None:
+    """With the only documented type, and nothing but the ids."""
     ids = _servers(otc, 7)
-    taken = bms.stop(ids, 5)
+    result = bms.stop(ids, 5)
     (call,) = [call for call in otc.calls if call.kind is CallKind.STOP]
     assert json.loads(call.body) == {"os-stop": {"type": "HARD", "servers": [{"id": id_} for id_ in ids]}}
-    assert len({answer.job_id for answer in taken.values() if isinstance(answer, Taken)}) == 1
-    assert set(taken) == set(ids)
+    assert len({answer.job_id for answer in result.values() if isinstance(answer, Taken)}) == 1
+    assert set(result) == set(ids)
 
 
-def test_batches_hold_a_thousand_at_most(bms: BmsCloud) -> None:
-    """As the cloud documents it."""
+def test_a_batch_has_at_most_a_thousand_servers(bms: BmsCloud) -> None:
+    """The documented limit."""
     ids = [str(number) for number in range(2500)]
     groups = bms.stop_groups(ids)
     assert [len(group) for group in groups] == [1000, 1000, 500]
@@ -211,8 +173,8 @@ def test_batches_hold_a_thousand_at_most(bms: BmsCloud) -> None:
     assert list(bms.stop_groups([])) == []
 
 
-def test_a_refused_batch_comes_again_in_quarters(otc: Simulator, bms: BmsCloud) -> None:
-    """Until the one that it was refused for stands alone; the fault then speaks of that one."""
+def test_a_refused_batch_is_sent_again_in_quarters(otc: Simulator, bms: BmsCloud) -> None:
+    """Until the server that it was refused for is alone; the error is about that one then."""
     ids = _servers(otc, 16)
     otc.inject(Fault.bms(CallKind.STOP, "BMS.0037", server_id=ids[0], times=None))
     groups, sizes = [ids], []
@@ -240,8 +202,8 @@ def test_a_refused_batch_comes_again_in_quarters(otc: Simulator, bms: BmsCloud) 
     ],
     ids=["overloaded", "throttled", "504", "cut"],
 )
-def test_a_batch_that_fails_for_the_clouds_sake_is_not_divided(otc: Simulator, bms: BmsCloud, fault: Fault) -> None:
-    """More calls would only make it worse."""
+def test_a_batch_is_not_split_after_an_error_of_the_cloud_itself(otc: Simulator, bms: BmsCloud, fault: Fault) -> None:
+    """More calls would not help."""
     ids = _servers(otc, 8)
     otc.inject(fault)
     answers = bms.stop(ids, 5)
@@ -251,8 +213,8 @@ def test_a_batch_that_fails_for_the_clouds_sake_is_not_divided(otc: Simulator, b
 
 
 @pytest.mark.parametrize("body", ["{}", '{"job_id": 7}', '{"job_id": "../x"}', "<html>", "", "[]", '{"job_id'])
-def test_a_success_that_names_no_job_may_have_stopped_something(otc: Simulator, bms: BmsCloud, body: str) -> None:
-    """Whatever is wrong with the answer: the servers have to be looked at before anything else."""
+def test_a_success_without_a_job_may_have_stopped_servers(otc: Simulator, bms: BmsCloud, body: str) -> None:
+    """They must be read before anything else."""
     ids = _servers(otc, 3)
     otc.inject(Fault(on=CallKind.STOP, status=200, body=body, act=True))
     for answer in bms.stop(ids, 5).values():
@@ -272,42 +234,42 @@ def test_a_success_that_names_no_job_may_have_stopped_something(otc: Simulator, 
         ({"error": {"code": "BMS.9999", "message": "no"}}, CloudUnexpectedAnswer, True),
     ],
 )
-def test_a_success_with_an_error_in_its_body_is_what_the_error_says(
+def test_the_body_of_a_success_may_be_an_error(
     otc: Simulator, bms: BmsCloud, body: dict[str, Any], kind: type[CloudError], maybe_acted: bool
 ) -> None:
-    """For each server; a batch is divided only if one of them can be meant and none was stopped."""
+    """Of each server; the batch is split only if the error may be about one of them, and none was stopped."""
     ids = _servers(otc, 8)
     otc.inject(Fault(on=CallKind.STOP, status=200, body=json.dumps(body)))
-    answers = bms.stop(ids, 5)
-    assert {(type(answer), isinstance(answer, CloudError) and answer.maybe_acted) for answer in answers.values()} == {
-        (kind, maybe_acted)
-    }
-    assert all(isinstance(answer, CloudError) and answer.contradicts_status for answer in answers.values())
-    divided = kind in (CallDenied, StateConflict, ServerNotFound)
-    assert len(bms.stop_groups(ids)) == (4 if divided else 1)
+    for error in bms.stop(ids, 5).values():
+        assert type(error) is kind
+        assert isinstance(error, CloudError)
+        assert (error.maybe_acted, error.contradicts_status) == (maybe_acted, True)
+    assert len(bms.stop_groups(ids)) == (4 if kind in (CallDenied, StateConflict, ServerNotFound) else 1)
 
 
-def test_a_job_beside_an_error_is_followed(otc: Simulator, bms: BmsCloud) -> None:
-    """It says best what becomes of the stop."""
+def test_a_job_beside_an_error_is_read(otc: Simulator, bms: BmsCloud) -> None:
+    """It has the result of the stop."""
     ids = _servers(otc, 2)
     otc.inject(Fault(on=CallKind.STOP, status=200, body='{"job_id": "j-1", "error_code": "BMS.0288"}'))
     assert {answer.job_id for answer in bms.stop(ids, 5).values() if isinstance(answer, Taken)} == {"j-1"}
 
 
-def test_a_refused_login_is_raised_by_every_call(otc: Simulator, start_client: StartClient) -> None:
-    """It concerns all servers."""
-    bms = start_client(otc, AUTOSTOP_API="bms", OS_PASSWORD="wrong").clouds.cloud(dry_run=False)
-    with pytest.raises(LoginRefused):
-        bms.stop(["a"], 5)
-    with pytest.raises(LoginRefused):
-        bms.read(["a"], 5)
+def test_a_refused_login_is_raised_by_every_call(otc: Simulator, bms: BmsCloud) -> None:
+    """It concerns all servers, also if it is refused while the job runs."""
+    ids = _servers(otc, 2)
+    bms.stop(ids, 5)
+    otc.revoke_tokens()
+    otc.inject(Fault(on=CallKind.LOGIN, status=401, times=None))
+    for call in (lambda: bms.read(ids, 5), lambda: bms.read(["a"], 5), lambda: bms.stop(["a"], 5)):
+        with pytest.raises(LoginRefused):
+            call()
 
 
-# --- what the job shows ---
+# --- jobs
 
 
-def test_one_look_at_the_job_reports_all_its_servers(otc: Simulator, bms: BmsCloud) -> None:
-    """Pending while they power off; afterwards the servers themselves are shown."""
+def test_one_read_of_the_job_is_enough_for_its_servers(otc: Simulator, bms: BmsCloud) -> None:
+    """They are pending while they power off, and are read themselves after that."""
     ids = _servers(otc, 6, power_off_delay=3600)
     bms.stop(ids, 5)
     assert bms.read_groups(ids) == [ids]
@@ -319,8 +281,8 @@ def test_one_look_at_the_job_reports_all_its_servers(otc: Simulator, bms: BmsClo
     assert (otc.count(CallKind.JOB), otc.count(CallKind.LIST)) == (2, 1)
 
 
-def test_servers_of_two_jobs_and_of_none_are_read_in_groups_of_their_own(otc: Simulator, bms: BmsCloud) -> None:
-    """A job does not show another's servers."""
+def test_servers_are_grouped_by_their_job(otc: Simulator, bms: BmsCloud) -> None:
+    """A job does not have the servers of another."""
     ids = _servers(otc, 6, power_off_delay=3600)
     bms.stop(ids[:2], 5)
     bms.stop(ids[2:4], 5)
@@ -328,8 +290,8 @@ def test_servers_of_two_jobs_and_of_none_are_read_in_groups_of_their_own(otc: Si
 
 
 @pytest.mark.parametrize("mixed", ["FAIL", "SUCCESS"])
-def test_what_a_child_failed_for_is_reported_of_its_server_alone(otc: Simulator, bms: BmsCloud, mixed: str) -> None:
-    """Whatever the parent's status is."""
+def test_a_failed_child_is_a_failure_of_its_server_alone(otc: Simulator, bms: BmsCloud, mixed: str) -> None:
+    """Whatever the status of the parent."""
     otc.bms.batch_policy, otc.bms.mixed_status = BatchPolicy.FAIL_SUB_JOB, mixed
     good, locked, busy = otc.add_server(), otc.add_server(locked=True), otc.add_server(task_state="rebooting")
     bms.stop([good, locked, busy], 5)
@@ -342,8 +304,8 @@ def test_what_a_child_failed_for_is_reported_of_its_server_alone(otc: Simulator,
     assert bms.read_groups([locked]) == [(locked,)]
 
 
-def test_children_are_believed_one_by_one(otc: Simulator, bms: BmsCloud) -> None:
-    """Undocumented words, children that name no server and invalid ones only mean: not yet."""
+def test_a_child_is_the_result_of_its_server(otc: Simulator, bms: BmsCloud) -> None:
+    """Without a valid child that has ended, a server is pending."""
     ids = _servers(otc, 5)
     bms.stop(ids, 5)
     children = [
@@ -354,9 +316,9 @@ def test_children_are_believed_one_by_one(otc: Simulator, bms: BmsCloud) -> None
         _child(None, "FAIL", "BMS.1007"),
         _child("another-server", "FAIL", "BMS.1007"),
         {"status": "FAIL", "entities": "none"},
-        "rubbish",
+        "random text",
     ]
-    _jobs(otc, {"status": "RUNNING", "entities": {"sub_jobs": children}})
+    _inject_job(otc, status="RUNNING", entities={"sub_jobs": children})
     seen = bms.read(ids, 5)
     assert [type(seen[id_]) for id_ in ids] == [Server, StopFailed, StopFailed, Pending, Pending]
     assert set(seen) == set(ids)
@@ -367,13 +329,13 @@ def test_children_are_believed_one_by_one(otc: Simulator, bms: BmsCloud) -> None
 
 @pytest.mark.parametrize("entities", [None, "none", {}, {"sub_jobs": None}, {"sub_jobs": "none"}])
 @pytest.mark.parametrize(("status", "shown"), [("RUNNING", Pending), ("SUCCESS", Server), ("FAIL", StopFailed)])
-def test_a_job_without_children_is_waited_for_and_speaks_for_its_servers(
+def test_a_job_without_children_has_the_result_of_its_servers(
     otc: Simulator, bms: BmsCloud, entities: object, status: str, shown: type
 ) -> None:
-    """Once it has ended well, the servers are read; if it has failed, that is reported of each, and then it is read."""
+    """After a success the servers are read; a failure is reported for each of them once, and it is read after that."""
     ids = _servers(otc, 2)
     bms.stop(ids, 5)
-    _jobs(otc, {"status": status, "entities": entities, "error_code": "BMS.0039", "fail_reason": "it was\x1b off"})
+    _inject_job(otc, status=status, entities=entities, error_code="BMS.0039", fail_reason="it was\x1b off")
     seen = bms.read(ids, 5)
     assert {type(one) for one in seen.values()} == {shown}
     if shown is StopFailed:
@@ -393,16 +355,15 @@ def test_a_job_without_children_is_waited_for_and_speaks_for_its_servers(
         ({"fail_reason": "two\nlines " + "x" * 300}, "two lines " + "x" * 190),
     ],
 )
-def test_a_failed_job_without_words_of_its_own_has_those_of_a_child_without_a_server(
+def test_a_failed_job_without_a_reason_has_that_of_a_child_without_a_server(
     otc: Simulator, bms: BmsCloud, job: dict[str, Any], report: str
 ) -> None:
-    """In one line, of bounded length."""
+    """On one line, of limited length."""
     ids = _servers(otc, 2)
     bms.stop(ids, 5)
     child = {"status": "FAIL", "error_code": "BMS.0001", "entities": {"errorcode_message": "child"}}
-    good = {"status": "SUCCESS", "entities": {"server_id": ids[1]}}
-    running = {"status": "RUNNING", "entities": {"server_id": ids[0]}}
-    _jobs(otc, {"status": "FAIL", "entities": {"sub_jobs": [running, {"status": "SUCCESS"}, child, good]}, **job})
+    running, success = _child(ids[0], "RUNNING"), _child(ids[1], "SUCCESS")
+    _inject_job(otc, status="FAIL", entities={"sub_jobs": [running, {"status": "SUCCESS"}, child, success]}, **job)
     seen = bms.read(ids, 5)
     failed = seen[ids[0]]
     assert isinstance(failed, StopFailed)
@@ -410,31 +371,29 @@ def test_a_failed_job_without_words_of_its_own_has_those_of_a_child_without_a_se
     assert isinstance(seen[ids[1]], Server)
 
 
-def test_a_failed_job_without_any_words_says_so(otc: Simulator, bms: BmsCloud) -> None:
+def test_a_failed_job_may_have_no_reason(otc: Simulator, bms: BmsCloud) -> None:
     """There is nothing to quote."""
     ids = _servers(otc, 1)
     bms.stop(ids, 5)
-    _jobs(otc, {"status": "FAIL"})
+    _inject_job(otc, status="FAIL")
     failed = bms.read(ids, 5)[ids[0]]
     assert isinstance(failed, StopFailed)
     assert (failed.report, str(failed.cause)) == ("", "stopping servers: the job failed")
 
 
-def test_the_words_of_a_job_do_not_repeat_our_token(otc: Simulator, start_client: StartClient) -> None:
-    """Whatever a gateway puts into them."""
+def test_the_reason_of_a_job_does_not_repeat_our_token(otc: Simulator, start_client: StartClient) -> None:
+    """Whatever a gateway inserts."""
     client = start_client(otc, AUTOSTOP_API="bms")
     bms, ids = client.clouds.cloud(dry_run=False), _servers(otc, 1)
     bms.stop(ids, 5)
     token = client.login.access(5).token
-    _jobs(otc, {"status": "FAIL", "error_code": token, "fail_reason": f"x {token} y"})
+    _inject_job(otc, status="FAIL", error_code=token, fail_reason=f"x {token} y")
     assert token[:64] not in repr(bms.read(ids, 5))
 
 
 @pytest.mark.parametrize("children", list(JobChildren))
-def test_a_simulated_job_fails_with_words_wherever_it_has_them(
-    otc: Simulator, bms: BmsCloud, children: JobChildren
-) -> None:
-    """On the child, or on the job itself."""
+def test_the_reason_of_a_simulated_job_is_read(otc: Simulator, bms: BmsCloud, children: JobChildren) -> None:
+    """From the child, or from the job itself."""
     otc.bms.job_children = children
     ids = _servers(otc, 1, power_off_fails=True)
     bms.stop(ids, 5)
@@ -451,36 +410,17 @@ def test_a_simulated_job_fails_with_words_wherever_it_has_them(
         (Fault(on=CallKind.JOB, status=200, body="<html>"), CloudUnexpectedAnswer),
         (Fault.bms(CallKind.JOB, "Common.0011", flat=True), Server),
         (Fault.bms(CallKind.JOB, "BMS.0288", 403), Server),
+        # For this call alone: the token was accepted by the stop.
+        (Fault(on=CallKind.JOB, status=401, times=None), Server),
     ],
-    ids=["502", "throttled", "page", "unknown job", "denied"],
+    ids=["502", "throttled", "page", "unknown job", "denied", "401"],
 )
-def test_a_job_that_cannot_be_asked_is_asked_again_or_left(
+def test_a_job_that_cannot_be_read_is_read_again_or_dropped(
     otc: Simulator, bms: BmsCloud, fault: Fault, kind: type
 ) -> None:
-    """Again if waiting helps; else the servers are looked at, and the job is forgotten."""
+    """Again if waiting helps; otherwise the servers themselves are read from then on."""
     ids = _servers(otc, 2)
     bms.stop(ids, 5)
     otc.inject(fault)
     assert {type(seen) for seen in bms.read(ids, 5).values()} == {kind}
     assert bms.read_groups(ids) == ([(ids[0],), (ids[1],)] if kind is Server else [ids])
-
-
-def test_a_job_that_a_good_token_may_not_ask_leaves_the_servers_to_be_observed_at(
-    otc: Simulator, bms: BmsCloud
-) -> None:
-    """401 for this call alone: it took the stop, and shows the servers."""
-    ids = _servers(otc, 2)
-    bms.stop(ids, 5)
-    otc.inject(Fault(on=CallKind.JOB, status=401, times=None))
-    assert {type(seen) for seen in bms.read(ids, 5).values()} == {Server}
-    assert otc.count(CallKind.LOGIN) == 2
-
-
-def test_a_login_that_is_refused_while_the_job_runs_is_raised(otc: Simulator, bms: BmsCloud) -> None:
-    """It says nothing about the servers."""
-    ids = _servers(otc, 2)
-    bms.stop(ids, 5)
-    otc.revoke_tokens()
-    otc.inject(Fault(on=CallKind.LOGIN, status=401, times=None))
-    with pytest.raises(LoginRefused):
-        bms.read(ids, 5)

@@ -1,4 +1,4 @@
-"""Where an API is, by a catalogue that names nothing usable, or an http URL after a login over https."""
+"""The URL of an API: explicit, or from the catalogue."""
 
 from __future__ import annotations
 
@@ -9,38 +9,66 @@ from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
 from handler.errors import EndpointUnusable, InsecureEndpoint
 
 
-class Given(Login):
-    """A login that brings this catalogue."""
+class FakeLogin(Login):
+    """A login with a catalogue."""
 
-    def __init__(self, *places: CatalogEntry) -> None:
+    def __init__(self, *catalogue: CatalogEntry) -> None:
         super().__init__()
-        self._places = places
+        self._catalogue = catalogue
 
     def _obtain(self) -> Token:
-        return Token(project_id="p", catalogue=self._places, token="t")
+        return Token(project_id="p", catalogue=self._catalogue, token="t")
 
 
 def _endpoint(
-    *places: CatalogEntry,
+    *catalogue: CatalogEntry,
     region: str | None = "one",
     explicit: str | None = None,
     api: Api = NOVA,
     auth_url: str = "https://iam.test/v3",
 ) -> Endpoint:
-    return Endpoint(Given(*places), api, explicit=explicit, region=region, interface="public", auth_url=auth_url)
+    return Endpoint(FakeLogin(*catalogue), api, explicit=explicit, region=region, interface="public", auth_url=auth_url)
 
 
-def _found(*urls: str, api: Api = NOVA, explicit: str | None = None, auth_url: str = "https://iam.test/v3") -> str:
-    places = (CatalogEntry(api.service_type, "public", "one", url) for url in urls)
-    return _endpoint(*places, api=api, explicit=explicit, auth_url=auth_url).url(5)
+def _url(*urls: str, api: Api = NOVA, explicit: str | None = None, auth_url: str = "https://iam.test/v3") -> str:
+    """The URL of an API for which the catalogue has these."""
+    catalogue = (CatalogEntry(api.service_type, "public", "one", url) for url in urls)
+    return _endpoint(*catalogue, api=api, explicit=explicit, auth_url=auth_url).url(5)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://ecs.eu-de.otc.t-systems.com", "https://ecs.eu-de.otc.t-systems.com/v2.1"),
+        ("https://ecs.test/", "https://ecs.test/v2.1"),
+        ("https://ecs.test:8774/v2.1", "https://ecs.test:8774/v2.1"),
+        ("https://ecs.test/v2.1/", "https://ecs.test/v2.1"),
+        ("https://ecs.test/v2", "https://ecs.test/v2.1"),
+        ("https://ecs.test/v2.0", "https://ecs.test/v2.1"),
+        ("https://ecs.test/compute", "https://ecs.test/compute/v2.1"),
+        ("https://ecs.test/compute/v2.1", "https://ecs.test/compute/v2.1"),
+        ("https://ecs.test/v20", "https://ecs.test/v20/v2.1"),
+        ("https://ecs.test/v2.1?x=1#y", "https://ecs.test/v2.1"),
+    ],
+)
+def test_a_url_gets_the_version_and_an_explicit_one_the_project(url: str, expected: str) -> None:
+    """Open Telekom Cloud requires the project in it; whether a URL of the catalogue has it, the catalogue decides."""
+    assert _url(explicit=url) == f"{expected}/p"
+    assert _url(url) == expected
+
+
+@pytest.mark.parametrize("url", ["https://ecs.test/v2/abc", "https://ecs.test/v2.1/abc/"])
+def test_a_url_with_a_project_keeps_it(url: str) -> None:
+    """Whether it is explicit or from the catalogue."""
+    assert _url(url) == _url(explicit=url) == "https://ecs.test/v2.1/abc"
 
 
 @pytest.mark.parametrize("url", ["", "nova.test/v2.1", "//nova.test/v2.1", "ftp://nova.test/v2.1"])
 def test_a_url_of_another_scheme_than_http_is_ignored(url: str) -> None:
-    """A good one beside it is taken; without one nothing is sent anywhere."""
-    assert _found(url, "https://nova.test/v2.1") == "https://nova.test/v2.1"
+    """A valid one beside it is used; without one nothing is sent."""
+    assert _url(url, "https://nova.test/v2.1") == "https://nova.test/v2.1"
     with pytest.raises(EndpointUnusable, match="the catalogue does not have it in region one"):
-        _found(url)
+        _url(url)
     assert not _endpoint(CatalogEntry("compute", "public", "one", url)).listed(5)
 
 
@@ -52,7 +80,7 @@ def test_a_url_of_another_scheme_than_http_is_ignored(url: str) -> None:
 def test_an_http_url_of_the_catalogue_is_refused_after_an_https_login(api: Api, setting: str, auth_url: str) -> None:
     """The error names the API, the host, and the setting that would allow it."""
     with pytest.raises(InsecureEndpoint) as caught:
-        _found("http://api.test:8774/", api=api, auth_url=auth_url)
+        _url("http://api.test:8774/", api=api, auth_url=auth_url)
     assert f"finding the {api.service_type} API" in str(caught.value)
     assert "(host api.test)" in str(caught.value)
     assert setting in str(caught.value)
@@ -60,19 +88,19 @@ def test_an_http_url_of_the_catalogue_is_refused_after_an_https_login(api: Api, 
 
 
 @pytest.mark.parametrize("host", ["<b>", "[::1", "a b", "", "x" * 300])
-def test_a_host_that_is_not_a_host_name_is_not_quoted(host: str) -> None:
-    """Whatever the catalogue says, the error is about the scheme."""
+def test_an_invalid_host_is_not_quoted(host: str) -> None:
+    """The error is about the scheme."""
     with pytest.raises(InsecureEndpoint) as caught:
-        _found(f"http://{host}/v2.1")
+        _url(f"http://{host}/v2.1")
     assert "(host" not in str(caught.value)
 
 
 def test_an_http_url_is_used_if_it_is_configured_or_the_login_is_http() -> None:
     """And not needed if the catalogue has an https URL too."""
     url = "http://nova.test/v2.1"
-    assert _found(url, explicit="http://other.test/v2.1") == "http://other.test/v2.1/p"
-    assert _found(url, auth_url="http://iam.test/v3") == url
-    assert _found(url, "https://nova.test/v2.1") == "https://nova.test/v2.1"
+    assert _url(url, explicit="http://other.test/v2.1") == "http://other.test/v2.1/p"
+    assert _url(url, auth_url="http://iam.test/v3") == url
+    assert _url(url, "https://nova.test/v2.1") == "https://nova.test/v2.1"
 
 
 TWO = (
@@ -81,26 +109,27 @@ TWO = (
 )
 
 
-def test_several_regions_and_none_configured_is_no_address() -> None:
-    """Both are named; the first one would be a guess."""
-    with pytest.raises(EndpointUnusable, match=r"several regions \(east, west\); OS_REGION_NAME must name one"):
+def test_one_of_several_regions_must_be_configured() -> None:
+    """The error names them; the first one would be a guess."""
+    with pytest.raises(
+        EndpointUnusable, match=r"several regions \(east, west\); OS_REGION_NAME must name one"
+    ) as caught:
         _endpoint(*TWO, region=None).url(5)
+    assert not caught.value.waiting_helps
     with pytest.raises(EndpointUnusable):
         _endpoint(*TWO, region=None).listed(5)
-    assert not EndpointUnusable("x").waiting_helps
+    # The message is in a response.
+    with pytest.raises(EndpointUnusable, match=r"\(\(no usable name\), east\)"):
+        _endpoint(TWO[0], TWO[1]._replace(region="<script>"), region=None).url(5)
 
 
-def test_with_a_region_configured_or_a_url_the_others_do_not_matter() -> None:
-    """Nor do other services and interfaces there."""
+def test_other_regions_services_and_interfaces_are_ignored() -> None:
+    """If a region or a URL is configured, or the API is in one region only."""
     assert _endpoint(*TWO, region="west").url(5) == "https://west.test/v2.1"
     assert _endpoint(*TWO, region=None, explicit="https://own.test").url(5) == "https://own.test/v2.1/p"
     others = (TWO[0], TWO[1]._replace(interface="admin"), TWO[1]._replace(service_type="image"))
     assert _endpoint(*others, region=None).url(5) == "https://east.test/v2.1"
     assert _endpoint(*others, region=None).listed(5)
-
-
-def test_a_region_with_a_name_that_no_region_has_is_not_quoted() -> None:
-    """The message stands in an answer."""
-    odd = TWO[1]._replace(region="<script>")
-    with pytest.raises(EndpointUnusable, match=r"\(\(no usable name\), east\)"):
-        _endpoint(TWO[0], odd, region=None).url(5)
+    for entries in (TWO, [entry._replace(region="one", interface="admin") for entry in TWO]):
+        with pytest.raises(EndpointUnusable, match="the catalogue does not have it in region one"):
+            _endpoint(*entries).url(5)

@@ -1,4 +1,4 @@
-"""Whatever the cloud answers, or fails to answer, becomes the exception that says what can be done about it."""
+"""Mapping of answers and failed calls to exceptions."""
 
 from __future__ import annotations
 
@@ -64,20 +64,29 @@ OVER_LIMIT = {"overLimit": {"code": 413, "message": "Slow down.", "retryAfter": 
         (503, {"serviceUnavailable": {"code": 503, "message": "later"}}, CloudUnreachable, False),
         (504, None, CloudUnreachable, True),
         (599, None, CloudUnreachable, True),
+        # Of the codes of BMS v1, most come with status 400.
+        (400, {"error": {"code": "BMS.0040"}}, ServerNotFound, False),
+        (400, {"error": {"code": "BMS.1006"}}, ServerNotFound, False),
+        (403, {"error": {"code": "BMS.0288"}}, CallDenied, False),
+        (400, {"error": {"code": "BMS.0212"}}, CloudThrottled, False),
+        (400, {"error": {"code": "BMS.1007"}}, CloudFault, False),
+        (404, {"error": {"code": "BMS.0002"}}, CloudUnexpectedAnswer, False),
+        (400, {"error": {"code": "BMS.9999"}}, CallRejected, False),
+        (500, {"error": {"code": "BMS.9999"}}, CloudFault, False),
     ],
 )
-def test_a_status_and_its_body_show_the_situation(
+def test_an_answer_is_mapped_by_its_status_and_body(
     status: int, body: object, kind: type[CloudError], maybe_acted: bool
 ) -> None:
-    """A 404 that does not speak of an item is none of a server's, and a gateway may have passed the call on."""
-    fault = error_mapping.from_answer("stopping it", status, {}, json.dumps(body).encode() if body else b"")
-    assert type(fault) is kind
-    assert (fault.status, fault.maybe_acted, fault.retry_after) == (status, maybe_acted, None)
-    assert str(fault).startswith(f"stopping it: HTTP {status}")
+    """A 404 without `itemNotFound` is not about a server; a gateway with 502 or 504 may have forwarded the call."""
+    error = error_mapping.from_answer("stopping it", status, {}, json.dumps(body).encode() if body else b"")
+    assert type(error) is kind
+    assert (error.status, error.maybe_acted, error.retry_after) == (status, maybe_acted, None)
+    assert str(error).startswith(f"stopping it: HTTP {status}")
 
 
-def test_a_413_that_names_a_time_is_throttling() -> None:
-    """Older clouds say 413 where newer ones say 429; without a time and without `overLimit` it is about the size."""
+def test_a_413_with_retry_after_is_throttling() -> None:
+    """Older clouds answer 413 in place of 429; without a time and without `overLimit` it is about the size."""
     assert type(error_mapping.from_answer("x", 413, {"Retry-After": "5"}, b"")) is CloudThrottled
 
 
@@ -101,17 +110,13 @@ def test_a_413_that_names_a_time_is_throttling() -> None:
         ({"unheard": "of"}, "x: HTTP 409"),
         (["a list"], "x: HTTP 409"),
         ("text", "x: HTTP 409"),
+        *((raw, "x: HTTP 409") for raw in (b"", b"<html>", b"\xff\xfe", b"[" * 100_000)),
     ],
 )
-def test_the_shapes_of_fault_bodies_are_all_read(body: object, shown: str) -> None:
-    """Code and message are quoted, in one line and of bounded length; what has neither is not quoted."""
-    assert str(error_mapping.from_answer("x", 409, {}, json.dumps(body).encode())) == shown
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000])
-def test_a_body_that_is_not_json_is_ignored(body: bytes) -> None:
-    """And does not raise."""
-    assert str(error_mapping.from_answer("x", 502, {}, body)) == "x: HTTP 502"
+def test_code_and_message_of_an_error_body_are_quoted(body: object, shown: str) -> None:
+    """On one line and of limited length; nothing else is quoted."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    assert str(error_mapping.from_answer("x", 409, {}, raw)) == shown
 
 
 @pytest.mark.parametrize(
@@ -127,15 +132,15 @@ def test_a_body_that_is_not_json_is_ignored(body: bytes) -> None:
         ({}, None),
     ],
 )
-def test_the_request_id_is_taken_from_where_it_is(headers: Mapping[str, str], expected: str | None) -> None:
-    """Nova's own first, then the gateway's; what does not look like an id is none."""
+def test_the_request_id_is_a_header(headers: Mapping[str, str], expected: str | None) -> None:
+    """Nova's own first, then the gateway's; a value of another form is not an id."""
     assert error_mapping.request_id(headers) == expected
     assert error_mapping.from_answer("x", 500, headers, b"").request_id == expected
 
 
 @pytest.mark.parametrize(("given", "expected"), [("e42ba6c2", "e42ba6c2"), ("with space", None), (7, None), ("", None)])
-def test_the_gateways_request_id_is_in_its_body(given: object, expected: str | None) -> None:
-    """It is taken if no header has one, and if it looks like an id."""
+def test_the_request_id_of_the_gateway_is_in_its_body(given: object, expected: str | None) -> None:
+    """It is used if no header has one."""
     body = json.dumps({"error_code": "APIG.0308", "error_msg": "Full", "request_id": given}).encode()
     assert error_mapping.from_answer("x", 429, {}, body).request_id == expected
     assert error_mapping.from_answer("x", 429, {"x-request-id": "header"}, body).request_id == "header"
@@ -159,21 +164,16 @@ def test_the_gateways_request_id_is_in_its_body(given: object, expected: str | N
         ("Thu, 01 Jan 2015 00:00:00 GMT", 0.0),
     ],
 )
-def test_a_retry_after_is_seconds_or_nothing(value: str, expected: float | None) -> None:
-    """Random input is ignored, the past means now, and the wait is an hour at most."""
+def test_retry_after_is_in_seconds_or_a_date(value: str, expected: float | None) -> None:
+    """Any other value is ignored, a time in the past is 0, and the wait is an hour at most."""
     assert retry_after({"Retry-After": value}) == expected
     assert error_mapping.from_answer("x", 429, {"Retry-After": value}, b"").retry_after == expected
+    later = retry_after({"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)})
+    assert later is not None
+    assert 70 < later <= 100
 
 
-def test_a_retry_after_may_be_a_date() -> None:
-    """As HTTP has it."""
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
-    seconds = retry_after({"Retry-After": later})
-    assert seconds is not None
-    assert 90 < seconds <= 100
-
-
-# --- no answer at all ---
+# --- failed calls
 
 
 _CONNECTION = urllib3.connection.HTTPConnection("nova.example")
@@ -199,18 +199,18 @@ _POOL = urllib3.HTTPConnectionPool("nova.example")
         (ConnectionResetError(), "connection-lost", True),
     ],
 )
-def test_a_failed_exchange_shows_whether_the_cloud_may_have_acted(
+def test_a_failed_call_is_mapped_with_whether_the_cloud_may_have_acted(
     failure: Exception, named: str, maybe_acted: bool
 ) -> None:
-    """Only what surely never left this machine surely did nothing."""
-    fault = error_mapping.from_failure("stopping it", failure)
-    assert type(fault) is CloudUnreachable
-    assert str(fault) == f"stopping it: no answer ({named})"
-    assert fault.maybe_acted is maybe_acted
-    assert (fault.call, fault.failure, fault.status) == ("stopping it", named, None)
+    """It did not if the request was certainly not sent."""
+    error = error_mapping.from_failure("stopping it", failure)
+    assert type(error) is CloudUnreachable
+    assert str(error) == f"stopping it: no answer ({named})"
+    assert error.maybe_acted is maybe_acted
+    assert (error.call, error.failure, error.status) == ("stopping it", named, None)
 
 
-# --- the login ---
+# --- the login
 
 
 @pytest.mark.parametrize(
@@ -231,13 +231,11 @@ def test_a_failed_exchange_shows_whether_the_cloud_may_have_acted(
         (503, b"", CloudUnreachable),
     ],
 )
-def test_an_answer_that_is_not_a_login_is_refused_confused_or_passing(
-    status: int, body: bytes, kind: type[CloudError]
-) -> None:
-    """And never says that a server may have been acted on, or that it was found or not."""
-    fault = error_mapping.from_login_answer(status, {}, body)
-    assert type(fault) is kind
-    assert fault.maybe_acted is False
+def test_an_answer_to_a_login_is_mapped_by_its_status(status: int, body: bytes, kind: type[CloudError]) -> None:
+    """A login never acted on a server."""
+    error = error_mapping.from_login_answer(status, {}, body)
+    assert type(error) is kind
+    assert error.maybe_acted is False
 
 
 @pytest.mark.parametrize(
@@ -249,15 +247,15 @@ def test_an_answer_that_is_not_a_login_is_refused_confused_or_passing(
         (ValueError("no JSON"), CloudUnexpectedAnswer),
     ],
 )
-def test_a_login_without_an_answer_is_confused_or_passing(failure: Exception, kind: type[CloudError]) -> None:
-    """It acted on no server either."""
-    fault = error_mapping.from_login(failure)
-    assert type(fault) is kind
-    assert fault.maybe_acted is False
+def test_a_login_without_a_usable_answer_is_mapped(failure: Exception, kind: type[CloudError]) -> None:
+    """It did not act on a server."""
+    error = error_mapping.from_login(failure)
+    assert type(error) is kind
+    assert error.maybe_acted is False
 
 
-def test_a_failed_login_keeps_what_helps_the_clouds_support() -> None:
-    """The request's id, and the time to wait."""
+def test_a_failed_login_has_the_request_id_and_the_time_to_wait() -> None:
+    """For the cloud's support, and for the caller."""
     headers = {"x-openstack-request-id": "req-1", "Retry-After": "7"}
     throttled, refused = (error_mapping.from_login_answer(status, headers, b"") for status in (429, 401))
     assert (throttled.request_id, throttled.retry_after) == ("req-1", 7.0)
@@ -266,11 +264,11 @@ def test_a_failed_login_keeps_what_helps_the_clouds_support() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refusal_repeats_no_secret(status: int) -> None:
-    """Whatever the cloud puts into it."""
+def test_an_error_repeats_no_secret(status: int) -> None:
+    """Neither in its message nor as a request id."""
     body = json.dumps({"error": {"code": "x-tok-1", "message": "your token tok-1 is bad"}}).encode()
-    fault = error_mapping.from_answer("x", status, {"x-request-id": "tok-1"}, body, ["tok-1"])
-    assert "tok-1" not in f"{fault}{fault.request_id}"
+    error = error_mapping.from_answer("x", status, {"x-request-id": "tok-1"}, body, ["tok-1"])
+    assert "tok-1" not in f"{error}{error.request_id}"
 
 
 def _wrong_version() -> ssl.SSLError:
@@ -279,8 +277,8 @@ def _wrong_version() -> ssl.SSLError:
     return failure
 
 
-def test_an_address_where_nothing_speaks_tls_cannot_be_used() -> None:
-    """Waiting does not help; the exception may come wrapped, in whatever way."""
+def test_an_https_url_without_tls_is_not_usable() -> None:
+    """Waiting does not help; the exception may be wrapped in any way."""
     bare = _wrong_version()
     wrapped = urllib3.exceptions.SSLError(bare)
     pool = urllib3.connection_from_url("https://nova.test")
@@ -288,9 +286,9 @@ def test_an_address_where_nothing_speaks_tls_cannot_be_used() -> None:
     chained = OSError("x")
     chained.__cause__ = bare
     for failure in (bare, wrapped, retried, chained):
-        for fault in (error_mapping.from_failure("x", failure), error_mapping.from_login(failure)):
-            assert type(fault) is EndpointUnusable
-            assert (fault.waiting_helps, fault.maybe_acted) == (False, False)
+        for error in (error_mapping.from_failure("x", failure), error_mapping.from_login(failure)):
+            assert type(error) is EndpointUnusable
+            assert (error.waiting_helps, error.maybe_acted) == (False, False)
     assert type(error_mapping.from_failure("x", ssl.SSLError(1, "other"))) is CloudUnreachable
     circle = OSError("x")
     circle.__context__ = circle.__cause__ = OSError("y")
@@ -298,8 +296,8 @@ def test_an_address_where_nothing_speaks_tls_cannot_be_used() -> None:
     assert type(error_mapping.from_failure("x", circle)) is CloudUnreachable
 
 
-def test_the_clouds_time_is_read_from_its_date() -> None:
-    """Aware, in UTC; an invalid date is None."""
+def test_the_clouds_time_is_parsed_from_date() -> None:
+    """As an aware datetime in UTC; None if it is not valid."""
     expected = datetime(2026, 11, 20, 19, tzinfo=UTC)
     for text in ("Fri, 20 Nov 2026 19:00:00 GMT", "Fri, 20 Nov 2026 20:00:00 +0100", "Fri, 20 Nov 2026 19:00:00 -0000"):
         assert error_mapping.date({"Date": text}) == expected
