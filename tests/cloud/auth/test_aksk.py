@@ -1,7 +1,8 @@
-"""Requests signed with an access key: the known answer, what is signed, and what the cloud makes of it."""
+"""Access keys: the signature of requests, and the look-up of the project."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -24,32 +25,36 @@ THEN = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 def _signed(
     url: str = URL, method: str = "POST", body: bytes | None = BODY, at: datetime = THEN, **options: Any
 ) -> dict[str, str]:
-    """The headers of a request as it would go out, signed with the keys of the known answer."""
-    signer = Signer(
-        "AKEXAMPLE0000000TEST",
-        "not-a-real-secret-for-tests-only",
-        **{"project_id": PROJECT, "now": lambda: at, **options},
-    )
-    headers = {"Content-Type": "application/json", "Accept": "*/*"} if body else {}
-    return signer.sign(method, url, headers, body)
-
-
-def _client(cloud: Simulator, start: StartClient, key: AccessKey, api: str = "bms", **environ: str) -> Client:
-    """A client that has an access key in place of a login."""
-    address = "AUTOSTOP_BMS_URL" if api == "bms" else "AUTOSTOP_COMPUTE_URL"
-    blank = dict.fromkeys(cloud.environ(), "")
-    return start(cloud, **{**blank, **cloud.key_environ(key), "AUTOSTOP_API": api, address: cloud.url, **environ})
+    """The headers of a request that is signed with the keys of the known signature."""
+    options = {"project_id": PROJECT, "now": lambda: at, **options}
+    signer = Signer("AKEXAMPLE0000000TEST", "not-a-real-secret-for-tests-only", **options)
+    return signer.sign(method, url, {"Content-Type": "application/json", "Accept": "*/*"} if body else {}, body)
 
 
 @pytest.fixture
-def otc() -> Any:
-    """A cloud that takes signatures."""
+def otc() -> Iterator[Simulator]:
+    """A cloud that accepts signatures."""
     with Simulator.otc() as cloud:
         yield cloud
 
 
-def test_the_known_answer_comes_out() -> None:
-    """The signature that was computed once by other code, for a permanent key and a sub-project."""
+StartKeyClient = Callable[..., Client]
+
+
+@pytest.fixture
+def start_key_client(otc: Simulator, start_client: StartClient) -> StartKeyClient:
+    """Make a client with an access key, a new one if none is given."""
+
+    def start(key: AccessKey | None = None, api: str = "bms", **environ: str) -> Client:
+        setting = {"bms": "AUTOSTOP_BMS_URL", "nova": "AUTOSTOP_COMPUTE_URL"}[api]
+        login = {**dict.fromkeys(otc.environ(), ""), **otc.key_environ(key or otc.add_access_key())}
+        return start_client(otc, **{**login, "AUTOSTOP_API": api, setting: otc.url, **environ})
+
+    return start
+
+
+def test_the_signature_is_that_of_another_implementation() -> None:
+    """For a permanent key and a sub-project."""
     request = _signed()
     assert request["X-Sdk-Date"] == "20250102T030405Z"
     assert request["Host"] == "bms.eu-de.otc.t-systems.com"
@@ -68,10 +73,10 @@ def test_the_known_answer_comes_out() -> None:
         {"method": "post"},
         {"at": THEN.astimezone(timezone(timedelta(hours=5, minutes=30)))},
     ],
-    ids=["the usual port", "a slash at the end", "a small method", "another zone"],
+    ids=["the default port", "a slash at the end", "a method in lower case", "another time zone"],
 )
-def test_the_same_request_in_another_guise_has_the_same_signature(same: dict[str, Any]) -> None:
-    """Only what the cloud sees of it counts."""
+def test_the_same_request_in_another_form_has_the_same_signature(same: dict[str, Any]) -> None:
+    """As the cloud receives it."""
     assert _signed(**same)["Authorization"] == _signed()["Authorization"]
 
 
@@ -90,20 +95,15 @@ def test_the_same_request_in_another_guise_has_the_same_signature(same: dict[str
     ],
 )
 def test_another_request_has_another_signature(other: dict[str, Any]) -> None:
-    """Nothing that counts can be changed on the way."""
+    """No signed part can be changed on the way."""
     assert _signed(**other)["Authorization"] != _signed()["Authorization"]
 
 
-def test_what_is_not_given_is_neither_sent_nor_signed() -> None:
-    """No project, no token, no body."""
+def test_project_and_security_token_are_optional() -> None:
+    """If there is one, it is sent and signed."""
     request = _signed(method="GET", body=None, project_id="")
     assert "SignedHeaders=host;x-sdk-date," in request["Authorization"]
-    assert "X-Project-Id" not in request
-    assert "X-Security-Token" not in request
-
-
-def test_the_token_of_a_temporary_key_is_sent_and_signed() -> None:
-    """As the cloud's own kit does it."""
+    assert not {"X-Project-Id", "X-Security-Token"} & request.keys()
     request = _signed(security_token="temporary")
     assert request["X-Security-Token"] == "temporary"
     assert "x-sdk-date;x-security-token," in request["Authorization"]
@@ -122,7 +122,7 @@ def test_the_token_of_a_temporary_key_is_sent_and_signed() -> None:
     ],
 )
 def test_a_path_is_encoded_by_segments_and_ends_in_a_slash(path: str, canonical: str) -> None:
-    """Once, whether it comes encoded or not."""
+    """Once, whether it is encoded already or not."""
     assert canonical_path(path) == canonical
 
 
@@ -145,13 +145,13 @@ def test_a_query_is_sorted_and_encoded(query: str, canonical: str) -> None:
 
 @pytest.mark.parametrize("temporary", [False, True])
 @pytest.mark.parametrize("api", ["nova", "bms"])
-def test_the_cloud_takes_every_call_that_is_signed(
-    otc: Simulator, start_client: StartClient, api: str, temporary: bool
+def test_every_signed_call_is_accepted(
+    otc: Simulator, start_key_client: StartKeyClient, api: str, temporary: bool
 ) -> None:
-    """Look-up of the project by name, a read, a list with its query, a stop with its body."""
+    """The look-up of the project, a read, a list with its query, a stop with its body."""
     key = otc.add_access_key(temporary=temporary)
     ids = [otc.add_server() for _ in range(6)]
-    cloud = _client(otc, start_client, key, api).clouds.cloud(dry_run=False)
+    cloud = start_key_client(key, api).clouds.cloud(dry_run=False)
     assert isinstance(cloud.read(ids[:1], 5)[ids[0]], Server)
     assert {type(seen) for seen in cloud.read(ids, 5).values()} == {Server}
     assert isinstance(cloud.stop(ids[:1], 5)[ids[0]], Taken)
@@ -161,42 +161,26 @@ def test_the_cloud_takes_every_call_that_is_signed(
     assert otc.actions(ids[0])[0].user_id == otc.user().id
 
 
-def test_each_request_has_a_date_of_its_own(otc: Simulator) -> None:
-    """One that is repeated a quarter of an hour later is not refused as old."""
+def test_each_request_has_its_own_date() -> None:
+    """The cloud refuses one that is a quarter of an hour old."""
     times = iter((THEN, THEN + timedelta(hours=1)))
     signer = Signer("a", "b", now=lambda: next(times))
-    dates = [signer.sign("GET", otc.url, {}, None)["X-Sdk-Date"] for _ in range(2)]
+    dates = [signer.sign("GET", URL, {}, None)["X-Sdk-Date"] for _ in range(2)]
     assert dates == ["20250102T030405Z", "20250102T040405Z"]
 
 
-def test_a_wrong_secret_is_tried_once_a_minute(otc: Simulator, start_client: StartClient) -> None:
-    """Five in a row lock the key for everybody."""
-    key = otc.add_access_key()
-    client = _client(otc, start_client, key, OS_SECRET_KEY="wrong", OS_PROJECT_NAME="", OS_PROJECT_ID=otc.project_id)
+@pytest.mark.parametrize("look_up", [False, True])
+def test_a_wrong_secret_is_tried_once_a_minute(otc: Simulator, start_key_client: StartKeyClient, look_up: bool) -> None:
+    """Five wrong signatures in a row lock the key; so also for the look-up of the project."""
+    project = {} if look_up else {"OS_PROJECT_NAME": "", "OS_PROJECT_ID": otc.project_id}
+    client = start_key_client(OS_SECRET_KEY="wrong", **project)
     cloud, server = client.clouds.cloud(dry_run=False), otc.add_server()
-    for _ in range(4):
-        with pytest.raises(LoginRefused):
-            cloud.read([server], 5)
-        with pytest.raises(LoginRefused):
-            cloud.stop([server], 5)
-    assert len(otc.calls) == 1
-    client.clock.now += 59
-    with pytest.raises(LoginRefused):
-        cloud.read([server], 5)
-    assert len(otc.calls) == 1
-    client.clock.now += 1
-    with pytest.raises(LoginRefused):
-        cloud.read([server], 5)
-    assert len(otc.calls) == 2
-
-
-def test_a_wrong_secret_is_tried_once_for_the_look_up_too(otc: Simulator, start_client: StartClient) -> None:
-    """The project's name has to be looked up first: the refusal is the same."""
-    client = _client(otc, start_client, otc.add_access_key(), OS_SECRET_KEY="wrong")
-    for _ in range(3):
-        with pytest.raises(LoginRefused):
-            client.login.access(5)
-    assert len(otc.calls) == 1
+    for seconds, calls in ((0, 1), (0, 1), (59, 1), (1, 2)):
+        client.clock.now += seconds
+        for call in (cloud.read, cloud.stop):
+            with pytest.raises(LoginRefused):
+                call([server], 5)
+        assert len(otc.calls) == calls
 
 
 @pytest.mark.parametrize(
@@ -215,39 +199,40 @@ def test_a_wrong_secret_is_tried_once_for_the_look_up_too(otc: Simulator, start_
         ({"status": 403}, LoginRefused),
     ],
 )
-def test_a_project_that_cannot_be_looked_up_is_reported(
-    otc: Simulator, start_client: StartClient, fault: dict[str, Any], expected: type[Exception]
+def test_a_failed_look_up_of_the_project_is_a_failed_login(
+    otc: Simulator, start_key_client: StartKeyClient, fault: dict[str, Any], expected: type[Exception]
 ) -> None:
-    """None, two, no name, no answer: a key without its project can do nothing."""
-    client = _client(otc, start_client, otc.add_access_key())
+    """The key needs exactly one project of the name."""
     otc.inject(Fault(on=CallKind.OTHER, **fault))
     with pytest.raises(expected):
-        client.login.access(5)
+        start_key_client().login.access(5)
 
 
-def test_a_project_of_a_longer_name_is_not_taken(otc: Simulator, start_client: StartClient) -> None:
+def test_a_project_with_a_longer_name_is_ignored(otc: Simulator, start_key_client: StartKeyClient) -> None:
     """IAM may filter by a part of the name."""
     projects = '{"projects": [{"name": "eu-de_ops", "id": "wrong"}, {"name": "eu-de", "id": "right"}]}'
     otc.inject(Fault(on=CallKind.OTHER, status=200, body=projects))
-    assert _client(otc, start_client, otc.add_access_key()).login.access(5).project_id == "right"
+    assert start_key_client().login.access(5).project_id == "right"
 
 
-def test_without_a_catalogue_the_hosts_of_open_telekom_cloud_follow_from_its_iam(
-    otc: Simulator, start_client: StartClient
+@pytest.mark.parametrize(
+    ("api", "iam", "url"),
+    [
+        ("bms", "https://iam.eu-de.otc.t-systems.com/v3", "https://bms.eu-de.otc.t-systems.com/v1/abc"),
+        ("nova", "https://iam.eu-nl.otc.t-systems.com/v3", "https://ecs.eu-nl.otc.t-systems.com/v2.1/abc"),
+        ("bms", "https://iam-pub.eu-ch2.sc.otc.t-systems.com", "https://bms.eu-ch2.sc.otc.t-systems.com/v1/abc"),
+        ("bms", "https://iam.example/v3", None),
+    ],
+)
+def test_the_url_of_an_api_is_derived_from_that_of_iam(
+    otc: Simulator, start_key_client: StartKeyClient, api: str, iam: str, url: str | None
 ) -> None:
-    """Which a key needs, as no token with a catalogue comes along; of another cloud nothing is guessed."""
-    key = otc.add_access_key()
-    named = {"OS_PROJECT_NAME": "", "OS_PROJECT_ID": "abc"}
-    expected = {
-        ("bms", "https://iam.eu-de.otc.t-systems.com/v3"): "https://bms.eu-de.otc.t-systems.com/v1/abc",
-        ("nova", "https://iam.eu-nl.otc.t-systems.com/v3"): "https://ecs.eu-nl.otc.t-systems.com/v2.1/abc",
-        ("bms", "https://iam-pub.eu-ch2.sc.otc.t-systems.com"): "https://bms.eu-ch2.sc.otc.t-systems.com/v1/abc",
-    }
-    for (api, iam), url in expected.items():
-        address = {"bms": "AUTOSTOP_BMS_URL", "nova": "AUTOSTOP_COMPUTE_URL"}[api]
-        client = _client(otc, start_client, key, api, OS_AUTH_URL=iam, **named, **{address: ""})
+    """A key has no catalogue; for another cloud than Open Telekom Cloud there is no URL."""
+    unset = {"AUTOSTOP_BMS_URL": "", "AUTOSTOP_COMPUTE_URL": ""}
+    client = start_key_client(None, api, OS_AUTH_URL=iam, OS_PROJECT_NAME="", OS_PROJECT_ID="abc", **unset)
+    if url:
         assert client.endpoint.url(5) == url
-    elsewhere = _client(otc, start_client, key, OS_AUTH_URL="https://iam.example/v3", **named, AUTOSTOP_BMS_URL="")
-    with pytest.raises(CloudUnexpectedAnswer, match="bms API: this login brings no catalogue"):
-        elsewhere.endpoint.url(5)
+    else:
+        with pytest.raises(CloudUnexpectedAnswer, match="bms API: this login brings no catalogue"):
+            client.endpoint.url(5)
     assert otc.calls == []
