@@ -1,21 +1,27 @@
-"""The settings of `stop_servers`: good values, and every violation by its variable's name."""
+"""The settings of `stop_servers`: defaults, values, and every violation by the name of its variable."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import FrozenInstanceError, fields
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 from handler.settings import declared
 from handler.settings.common import Callers, InboundAuth, SinkSettings
-from handler.settings.stop_servers import AnnounceMode, StopLimit
+from handler.settings.stop_servers import AnnounceMode, ApprovalSettings, StopLimit
 from handler.stop.model import Approver, Policy
 from tests.settings.environments import LEAST, MARK, URN, names, read, violations
 from tests.support.process import HANG, environment, function_command
+
+KEY = "k" * 32
+TOPIC = {"AUTOSTOP_RESULT_SINK": f"smn:{URN}"}
+MINUTE = timedelta(minutes=1)
 
 
 def test_the_defaults_are_those_of_the_table() -> None:
@@ -26,7 +32,7 @@ def test_the_defaults_are_those_of_the_table() -> None:
         bare_metal_only=True,
         dry_run=False,
         max_servers=50,
-        max_event_age=timedelta(minutes=15),
+        max_event_age=15 * MINUTE,
         clock_tolerance=timedelta(seconds=5),
         wait=timedelta(seconds=20),
     )
@@ -34,15 +40,15 @@ def test_the_defaults_are_those_of_the_table() -> None:
     assert (found.deadline, found.concurrency, found.max_body) == (timedelta(seconds=50), 16, 1024 * 1024)
     assert (found.source, found.sink, found.result_topic, found.extensions) == ("/bms-autostop", None, None, {})
     assert (found.log_level, found.api, found.compute_url, found.event_types) == ("INFO", "nova", None, {})
-    assert found.stop_limit == StopLimit(200, timedelta(minutes=10))
-    assert found.announce is AnnounceMode.OFF
+    assert (found.stop_limit, found.announce) == (StopLimit(200, 10 * MINUTE), AnnounceMode.OFF)
+    assert found.approval == ApprovalSettings(ttl=15 * MINUTE)
 
 
-def test_each_default_in_the_table_is_the_one_in_the_code() -> None:
-    """Setting every variable to its documented default changes nothing."""
-    spelled = {setting.name: setting.default for setting in declared() if setting.default}
-    assert len(spelled) > 10
-    assert repr(read(**spelled)) == repr(read())
+def test_each_documented_default_is_that_of_the_code() -> None:
+    """A variable that is set to its documented default changes nothing."""
+    defaults = {setting.name: setting.default for setting in declared() if setting.default}
+    assert len(defaults) > 10
+    assert repr(read(**defaults)) == repr(read())
 
 
 def test_settings_are_frozen() -> None:
@@ -55,106 +61,134 @@ def test_settings_are_frozen() -> None:
 
 @pytest.mark.parametrize("empty", ["", " ", "\n"])
 def test_an_empty_variable_counts_as_unset(empty: str) -> None:
-    """As a manifest with an empty value means it."""
+    """As in a manifest with an empty value."""
     unset = {setting.name: empty for setting in declared() if setting.name not in LEAST}
     assert repr(read(**unset)) == repr(read())
 
 
-# --- one value at a time
+# --- values
 
-
-@pytest.mark.parametrize("text", ["/bms-autostop", "urn:uuid:4f", "https://a.example/b?c#d", "a"])
-def test_a_source_is_a_uri_reference(text: str) -> None:
-    """Whatever CloudEvents allows as a source."""
-    assert read(AUTOSTOP_SOURCE=text).source == text
-
-
-@pytest.mark.parametrize("text", ["a b", "ü", "a\nb", "x" * 1025, '"quoted"', "<a>"])
-def test_another_source_is_refused(text: str) -> None:
-    """Spaces, quotes and the like have no place in a URI."""
-    assert violations({**LEAST, "AUTOSTOP_SOURCE": text}) == ("AUTOSTOP_SOURCE must be a URI reference.",)
-
-
-@pytest.mark.parametrize(
-    ("text", "read_as"),
-    [
-        ("{}", {}),
-        ('{"extensions": null}', {}),
-        ('{"extensions": {}}', {}),
-        ('{"extensions": {"team": "build", "a1": "ü x"}}', {"team": "build", "a1": "ü x"}),
-        ('{"extensions": {"team": "build"}, "other": 1}', {"team": "build"}),
-    ],
-)
-def test_overrides_are_read(text: str, read_as: dict[str, str]) -> None:
-    """K_CE_OVERRIDES as Knative's SinkBinding writes it."""
-    assert read(K_CE_OVERRIDES=text).extensions == read_as
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[" * 100_000,
-        "null",
-        "[]",
-        '"text"',
-        '{"extensions": ["team"]}',
-        '{"extensions": "text"}',
-        '{"extensions": {"Team": "x"}}',
-        '{"extensions": {"a-b": "x"}}',
-        '{"extensions": {"": "x"}}',
-        '{"extensions": {"a": 5}}',
-        '{"extensions": {"a": null}}',
-        '{"extensions": {"a": "\\ud800"}}',
-        *(json.dumps({"extensions": {name: "x"}}) for name in ("id", "type", "data", "causationid", "traceparent")),
-    ],
-)
-def test_other_overrides_are_refused(text: str) -> None:
-    """Malformed ones, and those that would replace an attribute that means something here."""
-    (found,) = violations({**LEAST, "K_CE_OVERRIDES": text})
-    assert found.startswith("K_CE_OVERRIDES must ")
-
-
-@pytest.mark.parametrize(
-    ("name", "good", "attribute", "value"),
-    [
-        ("AUTOSTOP_API", "NOVA", "api", "nova"),
-        ("AUTOSTOP_COMPUTE_URL", "https://nova.example/v2.1", "compute_url", "https://nova.example/v2.1"),
-        ("AUTOSTOP_SOURCE", "/mine", "source", "/mine"),
-        ("AUTOSTOP_DEADLINE", "2m", "deadline", timedelta(minutes=2)),
-        ("AUTOSTOP_CONCURRENCY", "3", "concurrency", 3),
-        ("AUTOSTOP_MAX_BODY", "2KiB", "max_body", 2048),
-        ("AUTOSTOP_LOG_LEVEL", "debug", "log_level", "DEBUG"),
-    ],
-)
-def test_each_setting_arrives(name: str, good: str, attribute: str, value: object) -> None:
-    """A variable sets its attribute."""
-    assert getattr(read(**{name: good}), attribute) == value
-
-
-RULES = [
-    ("AUTOSTOP_PROTECT", "keep=on", "protect", ("keep", "on")),
-    ("AUTOSTOP_ONLY", "autostop=yes", "only", ("autostop", "yes")),
-    ("AUTOSTOP_BARE_METAL_ONLY", "off", "bare_metal_only", False),
-    ("AUTOSTOP_DRY_RUN", "yes", "dry_run", True),
-    ("AUTOSTOP_MAX_SERVERS", "1000", "max_servers", 1000),
-    ("AUTOSTOP_MAX_EVENT_AGE", "0", "max_event_age", timedelta(0)),
-    ("AUTOSTOP_CLOCK_TOLERANCE", "1m", "clock_tolerance", timedelta(minutes=1)),
-    ("AUTOSTOP_WAIT", "0", "wait", timedelta(0)),
+POLICY = [
+    ("AUTOSTOP_PROTECT", "keep=on", "policy.protect", ("keep", "on")),
+    ("AUTOSTOP_ONLY", "autostop=yes", "policy.only", ("autostop", "yes")),
+    ("AUTOSTOP_BARE_METAL_ONLY", "off", "policy.bare_metal_only", False),
+    ("AUTOSTOP_DRY_RUN", "yes", "policy.dry_run", True),
+    ("AUTOSTOP_MAX_SERVERS", "1000", "policy.max_servers", 1000),
+    ("AUTOSTOP_MAX_EVENT_AGE", "0", "policy.max_event_age", timedelta(0)),
+    ("AUTOSTOP_CLOCK_TOLERANCE", "1m", "policy.clock_tolerance", MINUTE),
+    ("AUTOSTOP_WAIT", "0", "policy.wait", timedelta(0)),
+]
+VALUES = [
+    *POLICY,
+    ("AUTOSTOP_API", "NOVA", "api", "nova"),
+    ("AUTOSTOP_COMPUTE_URL", "https://nova.example/v2.1", "compute_url", "https://nova.example/v2.1"),
+    ("AUTOSTOP_BMS_URL", "https://bms.example/v1", "bms_url", "https://bms.example/v1"),
+    ("AUTOSTOP_SMN_URL", "https://smn.example/v2", "smn_url", "https://smn.example/v2"),
+    ("AUTOSTOP_DEADLINE", "2m", "deadline", 2 * MINUTE),
+    ("AUTOSTOP_CONCURRENCY", "3", "concurrency", 3),
+    ("AUTOSTOP_MAX_BODY", "2KiB", "max_body", 2048),
+    ("AUTOSTOP_LOG_LEVEL", "debug", "log_level", "DEBUG"),
+    ("AUTOSTOP_WEBHOOK_ORIGINS", "A.example, ,b.example,", "callers.webhook_origins", {"a.example", "b.example"}),
+    *(
+        ("AUTOSTOP_SOURCE", source, "source", source)
+        for source in ("/mine", "urn:uuid:4f", "https://a.example/b?c#d", "a")
+    ),
+    ("AUTOSTOP_STOP_LIMIT", "50/10m", "stop_limit", StopLimit(50, 10 * MINUTE)),
+    ("AUTOSTOP_STOP_LIMIT", " 900 / 1h ", "stop_limit", StopLimit(900, 60 * MINUTE)),
+    ("AUTOSTOP_STOP_LIMIT", "0", "stop_limit", None),
+    ("AUTOSTOP_MAX_SERVERS", "10", "stop_limit", StopLimit(40, 10 * MINUTE)),
+    ("AUTOSTOP_APPROVAL_TTL", "1s", "approval.ttl", timedelta(seconds=1)),
+    ("AUTOSTOP_APPROVAL_TTL", "1h", "approval.ttl", 60 * MINUTE),
+    # As Knative's SinkBinding writes them.
+    ("K_CE_OVERRIDES", "{}", "extensions", {}),
+    ("K_CE_OVERRIDES", '{"extensions": null}', "extensions", {}),
+    ("K_CE_OVERRIDES", '{"extensions": {"team": "build", "a1": "ü x"}}', "extensions", {"team": "build", "a1": "ü x"}),
+    ("K_CE_OVERRIDES", '{"extensions": {"team": "build"}, "other": 1}', "extensions", {"team": "build"}),
 ]
 
 
-@pytest.mark.parametrize(("name", "good", "attribute", "value"), RULES)
-def test_each_rule_arrives(name: str, good: str, attribute: str, value: object) -> None:
-    """A variable sets its rule of the policy."""
-    assert getattr(read(**{name: good}).policy, attribute) == value
+@pytest.mark.parametrize(("name", "text", "attribute", "value"), VALUES)
+def test_a_variable_sets_an_attribute(name: str, text: str, attribute: str, value: object) -> None:
+    """Of the settings, or of one of their parts."""
+    assert attrgetter(attribute)(read(**{name: text})) == value
 
 
-def test_every_rule_is_tested_above() -> None:
-    """And its default at the top of this file."""
-    rules = {field.name for field in fields(Policy)}
-    assert {attribute for _, _, attribute, _ in RULES} == rules, "RULES must have a row for each field of Policy"
+def test_every_field_of_the_policy_has_a_setting() -> None:
+    """Its default is at the top of this file."""
+    expected = {f"policy.{field.name}" for field in fields(Policy)}
+    assert {attribute for _, _, attribute, _ in POLICY} == expected, "POLICY must have a row for each field of Policy"
 
+
+def test_bearer_tokens_are_a_list() -> None:
+    """Comma-separated for rotation; blanks around them are not part of them."""
+    tokens = [f"{number}-token-of-this-test" for number in ("first", "second", "third")]
+    text = f" {tokens[0]},{tokens[1]} ,, {tokens[2]} "
+    found = read(AUTOSTOP_INBOUND_AUTH="Bearer", AUTOSTOP_BEARER_TOKENS=text).callers
+    assert [token.reveal() for token in found.bearer_tokens] == tokens
+    assert found.inbound_auth is InboundAuth.BEARER
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "token_file", "topic"),
+    [
+        ({"K_SINK": "http://broker/"}, "http://broker/", "", None),
+        ({"K_SINK": "http://broker/", "AUTOSTOP_RESULT_SINK": "http://sink/"}, "http://sink/", "", None),
+        (
+            {"AUTOSTOP_RESULT_SINK": "http://sink/", "AUTOSTOP_SINK_TOKEN_FILE": "/token"},
+            "http://sink/",
+            "/token",
+            None,
+        ),
+        ({"K_SINK": "http://broker/", "AUTOSTOP_RESULT_SINK": f" smn:{URN} "}, None, None, URN),
+        ({**TOPIC, "AUTOSTOP_MAX_SERVERS": "150"}, None, None, URN),
+        ({"AUTOSTOP_MAX_SERVERS": "151"}, None, None, None),
+    ],
+)
+def test_results_go_to_a_url_or_a_topic(
+    environ: Mapping[str, str], url: str | None, token_file: str | None, topic: str | None
+) -> None:
+    """The sink of the settings comes before that of Knative's SinkBinding."""
+    found = read(**environ)
+    assert found.result_topic == topic
+    assert (found.sink and found.sink.url, found.sink and found.sink.token_file) == (url, token_file)
+
+
+@pytest.mark.parametrize(
+    ("environ", "above", "approver"),
+    [
+        ({"AUTOSTOP_APPROVAL": "off"}, None, None),
+        ({"AUTOSTOP_APPROVAL": "Always", "AUTOSTOP_APPROVAL_KEYS": KEY}, 0, Approver.OTHER),
+        ({"AUTOSTOP_APPROVAL": "above:5", "AUTOSTOP_APPROVAL_KEYS": KEY}, 5, Approver.OTHER),
+        (
+            {"AUTOSTOP_APPROVAL": "above: 5", "AUTOSTOP_APPROVER": "self", "AUTOSTOP_APPROVAL_KEYS": KEY},
+            5,
+            Approver.SELF,
+        ),
+        ({"AUTOSTOP_APPROVER": "other", "AUTOSTOP_APPROVAL_KEYS": KEY}, None, Approver.OTHER),
+    ],
+)
+def test_which_events_need_an_approval(environ: dict[str, str], above: int | None, approver: Approver | None) -> None:
+    """By another person unless the settings permit the requester."""
+    approval = read(**environ).approval
+    assert (approval.above, approval.approver) == (above, approver)
+
+
+def test_approvers_may_call() -> None:
+    """With OIDC the subjects that may approve are among those that may call."""
+    callers = read(
+        AUTOSTOP_INBOUND_AUTH="oidc",
+        AUTOSTOP_OIDC_ISSUER="https://issuer.example",
+        AUTOSTOP_OIDC_AUDIENCE="us",
+        AUTOSTOP_OIDC_SUBJECTS="broker",
+        AUTOSTOP_APPROVER_SUBJECTS="webhooks",
+    ).callers
+    assert callers.oidc is not None
+    assert callers.oidc.subjects == {"broker", "webhooks"}
+    assert callers.approver_subjects == {"webhooks"}
+    assert callers.names_approvers
+
+
+# --- violations
 
 BAD = {
     "AUTOSTOP_INBOUND_AUTH": "open",
@@ -196,7 +230,7 @@ def test_all_violations_are_reported_at_once() -> None:
 
 
 def test_an_empty_environment_names_all_that_is_needed() -> None:
-    """From nothing to a working set in one go."""
+    """One start shows them all."""
     assert names(violations({})) == [
         "AUTOSTOP_INBOUND_AUTH",
         "OS_AUTH_URL",
@@ -207,130 +241,99 @@ def test_an_empty_environment_names_all_that_is_needed() -> None:
     ]
 
 
-@pytest.mark.parametrize("tokens", ["", ",", " , "])
-def test_bearer_needs_a_token(tokens: str) -> None:
-    """An empty list would permit no caller, or be mistaken for all."""
-    (found,) = violations({**LEAST, "AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": tokens})
-    assert found.startswith("AUTOSTOP_BEARER_TOKENS must hold at least one token")
-
-
-def test_bearer_tokens_are_a_list() -> None:
-    """Comma-separated for rotation; blanks around them are not part of them."""
-    tokens = [f"{number}-token-of-this-test" for number in ("first", "second", "third")]
-    spelled = f" {tokens[0]},{tokens[1]} ,, {tokens[2]} "
-    found = read(AUTOSTOP_INBOUND_AUTH="Bearer", AUTOSTOP_BEARER_TOKENS=spelled).callers
-    assert [token.reveal() for token in found.bearer_tokens] == tokens
-    assert found.inbound_auth is InboundAuth.BEARER
-
-
-def test_origins_are_a_list() -> None:
-    """In any case."""
-    assert read(AUTOSTOP_WEBHOOK_ORIGINS="A.example, ,b.example,").callers.webhook_origins == {"a.example", "b.example"}
-
-
-@pytest.mark.parametrize(
-    ("wait", "deadline", "violation"),
-    [
-        ("50s", "50s", "AUTOSTOP_WAIT must be shorter than AUTOSTOP_DEADLINE."),
-        ("1m", "50s", "AUTOSTOP_WAIT must be shorter than AUTOSTOP_DEADLINE."),
-        ("0", "0", "AUTOSTOP_DEADLINE must be at least 1s."),
-        ("0", "999ms", "AUTOSTOP_DEADLINE must be at least 1s."),
+REFUSED = {
+    "AUTOSTOP_SOURCE must be a URI reference.": [
+        {"AUTOSTOP_SOURCE": text} for text in ("ü", "a\nb", "x" * 1025, '"quoted"', "<a>")
     ],
-)
-def test_the_wait_fits_into_the_deadline(wait: str, deadline: str, violation: str) -> None:
-    """A budget that cannot hold is refused."""
-    assert violations({**LEAST, "AUTOSTOP_WAIT": wait, "AUTOSTOP_DEADLINE": deadline}) == (violation,)
-
-
-@pytest.mark.parametrize(
-    ("environ", "limit"),
-    [
-        ({"AUTOSTOP_STOP_LIMIT": "50/10m"}, StopLimit(50, timedelta(minutes=10))),
-        ({"AUTOSTOP_STOP_LIMIT": " 900 / 1h "}, StopLimit(900, timedelta(hours=1))),
-        ({"AUTOSTOP_STOP_LIMIT": "0"}, None),
-        ({"AUTOSTOP_MAX_SERVERS": "10"}, StopLimit(40, timedelta(minutes=10))),
-        ({"AUTOSTOP_MAX_SERVERS": "10", "AUTOSTOP_STOP_LIMIT": "10/1s"}, StopLimit(10, timedelta(seconds=1))),
+    "K_CE_OVERRIDES must be JSON.": [{"K_CE_OVERRIDES": "[" * 100_000}],
+    'K_CE_OVERRIDES must be of the form {"extensions": {...}}.': [
+        {"K_CE_OVERRIDES": text}
+        for text in ("null", "[]", '"text"', '{"extensions": ["team"]}', '{"extensions": "text"}')
     ],
-)
-def test_the_stop_limit_is_read(environ: dict[str, str], limit: StopLimit | None) -> None:
-    """A number of servers within a time; without one four full events in ten minutes."""
-    assert read(**environ).stop_limit == limit
+    "K_CE_OVERRIDES must name only attributes that can be extensions here.": [
+        {"K_CE_OVERRIDES": json.dumps({"extensions": {name: "x"}})}
+        for name in ("Team", "a-b", "", "id", "type", "data", "causationid", "traceparent")
+    ],
+    "K_CE_OVERRIDES must have text as the value of each extension.": [
+        {"K_CE_OVERRIDES": f'{{"extensions": {{"a": {value}}}}}'} for value in ("5", "null", '"\\ud800"')
+    ],
+    "AUTOSTOP_BEARER_TOKENS must hold at least one token with AUTOSTOP_INBOUND_AUTH=bearer.": [
+        {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": text} for text in ("", ",", " , ")
+    ],
+    "AUTOSTOP_WAIT must be shorter than AUTOSTOP_DEADLINE.": [
+        {"AUTOSTOP_WAIT": "50s", "AUTOSTOP_DEADLINE": "50s"},
+        {"AUTOSTOP_WAIT": "1m", "AUTOSTOP_DEADLINE": "50s"},
+    ],
+    "AUTOSTOP_DEADLINE must be at least 1s.": [
+        {"AUTOSTOP_WAIT": "0", "AUTOSTOP_DEADLINE": "0"},
+        {"AUTOSTOP_WAIT": "0", "AUTOSTOP_DEADLINE": "999ms"},
+    ],
+    "AUTOSTOP_STOP_LIMIT must be a number of servers within a time such as 200/10m, or 0.": [
+        {"AUTOSTOP_STOP_LIMIT": text}
+        for text in ("200", "0/10m", "200/0", "200/", "/10m", "-1/10m", "200/10m/2", "200 per 10m", "off")
+    ],
+    # An event of the largest size could never be handled.
+    "AUTOSTOP_STOP_LIMIT must be 0, or at least AUTOSTOP_MAX_SERVERS.": [
+        {"AUTOSTOP_MAX_SERVERS": "51", "AUTOSTOP_STOP_LIMIT": "50/10m"}
+    ],
+    "AUTOSTOP_SINK_TOKEN_FILE must not be set beside AUTOSTOP_SINK_TOKEN.": [
+        {"AUTOSTOP_SINK_TOKEN_FILE": "/token", "AUTOSTOP_SINK_TOKEN": "token-of-this-test"}
+    ],
+    "AUTOSTOP_SINK_TOKEN must have visible ASCII characters only.": [
+        {"AUTOSTOP_SINK_TOKEN": text} for text in ("a b", "a\nb", "ü", "a\x00")
+    ],
+    "AUTOSTOP_RESULT_SINK must be of the form smn:urn:smn:<region>:<project id>:<topic>.": [
+        {"AUTOSTOP_RESULT_SINK": text}
+        for text in ("smn:", f"smn:smn:{URN}", "smn:bms-results", f"smn:{URN}/../x", f"smn:{URN} x", "smn:urn:smn:a:b")
+    ],
+    "K_SINK must be an http or https URL.": [{"K_SINK": f"smn:{URN}"}],
+    "AUTOSTOP_MAX_SERVERS must be at most 150 with an SMN topic as the sink: no message holds more.": [
+        {**TOPIC, "AUTOSTOP_MAX_SERVERS": "151"}
+    ],
+    "AUTOSTOP_ANNOUNCE needs a sink: AUTOSTOP_RESULT_SINK or K_SINK.": [
+        {"AUTOSTOP_ANNOUNCE": mode} for mode in ("best-effort", "required")
+    ],
+    "AUTOSTOP_APPROVAL must be off, always, or above:N with a number of servers up to 1000.": [
+        {"AUTOSTOP_APPROVAL": text} for text in ("on", "above:", "above:-1", "above:1001", "above", "always:5")
+    ],
+    "AUTOSTOP_APPROVAL_KEYS must be set if AUTOSTOP_APPROVAL is not off: plans are signed with it.": [
+        {"AUTOSTOP_APPROVAL": "always"},
+        {"AUTOSTOP_APPROVAL": "above:5"},
+    ],
+    "AUTOSTOP_APPROVAL_KEYS must be set with AUTOSTOP_APPROVER: plans are signed with it.": [
+        {"AUTOSTOP_APPROVER": "self"}
+    ],
+    "AUTOSTOP_APPROVER must be one of self, other.": [{"AUTOSTOP_APPROVER": "nobody", "AUTOSTOP_APPROVAL_KEYS": KEY}],
+    "AUTOSTOP_APPROVAL_KEYS must have keys of at least 32 characters.": [
+        {"AUTOSTOP_APPROVAL_KEYS": "k" * 31},
+        {"AUTOSTOP_APPROVAL_KEYS": f"{KEY},{'k' * 31}"},
+    ],
+    "AUTOSTOP_APPROVAL_TTL must be a duration from 1s to 1h.": [
+        {"AUTOSTOP_APPROVAL_TTL": "999ms"},
+        {"AUTOSTOP_APPROVAL_TTL": "61m"},
+    ],
+    "AUTOSTOP_APPROVER_TOKENS must be set only with AUTOSTOP_INBOUND_AUTH=bearer.": [{"AUTOSTOP_APPROVER_TOKENS": KEY}],
+    "AUTOSTOP_APPROVER_SUBJECTS must be set only with AUTOSTOP_INBOUND_AUTH=oidc.": [
+        {"AUTOSTOP_APPROVER_SUBJECTS": "a"}
+    ],
+    "AUTOSTOP_APPROVER_TOKENS must name at least one caller.": [
+        {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": KEY, "AUTOSTOP_APPROVER_TOKENS": ","}
+    ],
+}
 
 
-@pytest.mark.parametrize("text", ["200", "0/10m", "200/0", "200/", "/10m", "-1/10m", "200/10m/2", "200 per 10m", "off"])
-def test_another_stop_limit_is_refused(text: str) -> None:
-    """A limit that would never or always hold is a mistake."""
-    assert violations({**LEAST, "AUTOSTOP_STOP_LIMIT": text}) == (
-        "AUTOSTOP_STOP_LIMIT must be a number of servers within a time such as 200/10m, or 0.",
-    )
+@pytest.mark.parametrize("violation", REFUSED)
+def test_an_invalid_or_contradicting_value_is_refused(violation: str) -> None:
+    """When the function starts, and not with the first event."""
+    for environ in REFUSED[violation]:
+        assert violations({**LEAST, **environ}) == (violation,), environ
 
 
-def test_the_stop_limit_leaves_room_for_one_event() -> None:
-    """An event of the largest size could never be handled otherwise."""
-    small = {"AUTOSTOP_MAX_SERVERS": "51", "AUTOSTOP_STOP_LIMIT": "50/10m"}
-    assert violations({**LEAST, **small}) == ("AUTOSTOP_STOP_LIMIT must be 0, or at least AUTOSTOP_MAX_SERVERS.",)
-
-
-# --- the sink
-
-
-def test_k_sink_serves_where_no_sink_is_set() -> None:
-    """A SinkBinding is enough; an explicit sink goes before it."""
-    assert repr(read(K_SINK="http://broker/").sink) == repr(SinkSettings("http://broker/"))
-    both = read(K_SINK="http://broker/", AUTOSTOP_RESULT_SINK="http://sink/")
-    assert repr(both.sink) == repr(SinkSettings("http://sink/"))
-
-
-def test_a_sink_token_comes_from_one_place() -> None:
-    """Which of the two counts could only be guessed."""
-    file = {"AUTOSTOP_RESULT_SINK": "http://sink/", "AUTOSTOP_SINK_TOKEN_FILE": "/oidc/token"}
-    assert violations({**LEAST, **file, "AUTOSTOP_SINK_TOKEN": "token-of-this-test"}) == (
-        "AUTOSTOP_SINK_TOKEN_FILE must not be set beside AUTOSTOP_SINK_TOKEN.",
-    )
-    found = read(**file).sink
-    assert found is not None
-    assert found.token_file == "/oidc/token"
-
-
-@pytest.mark.parametrize("text", ["a b", "a\nb", "ü", "a\x00"])
-def test_a_sink_token_must_fit_into_a_header(text: str) -> None:
-    """It fails at the start, not with every event, and is not quoted."""
-    assert violations({**LEAST, "AUTOSTOP_SINK_TOKEN": text}) == (
-        "AUTOSTOP_SINK_TOKEN must have visible ASCII characters only.",
-    )
-
-
-def test_a_topic_can_be_the_sink_of_results() -> None:
-    """Instead of a URL, and before the one that the platform sets."""
-    found = read(AUTOSTOP_RESULT_SINK=f" smn:{URN} ", K_SINK="http://broker/", AUTOSTOP_SMN_URL="https://s/")
-    assert (found.result_topic, found.sink, found.smn_url) == (URN, None, "https://s/")
-
-
-@pytest.mark.parametrize(
-    "text", ["smn:", f"smn:smn:{URN}", "smn:bms-results", f"smn:{URN}/../x", f"smn:{URN} x", "smn:urn:smn:a:b"]
-)
-def test_a_malformed_topic_is_named(text: str) -> None:
-    """It would end in a path."""
-    assert violations({**LEAST, "AUTOSTOP_RESULT_SINK": text}) == (
-        "AUTOSTOP_RESULT_SINK must be of the form smn:urn:smn:<region>:<project id>:<topic>.",
-    )
-
-
-def test_the_platforms_sink_is_not_a_topic() -> None:
-    """Knative knows only URLs."""
-    assert violations({**LEAST, "K_SINK": f"smn:{URN}"}) == ("K_SINK must be an http or https URL.",)
-
-
-def test_results_must_fit_into_a_message() -> None:
-    """More servers in one event than that are refused at the start, and not after they were stopped."""
-    topic = {"AUTOSTOP_RESULT_SINK": f"smn:{URN}"}
-    assert read(**topic, AUTOSTOP_MAX_SERVERS="150").policy.max_servers == 150
-    (found,) = violations({**LEAST, **topic, "AUTOSTOP_MAX_SERVERS": "151"})
-    assert found.startswith("AUTOSTOP_MAX_SERVERS must be at most 150 with")
-    assert read(AUTOSTOP_MAX_SERVERS="151").policy.max_servers == 151
-
-
-# --- the process
+@pytest.mark.parametrize("sink", [{"AUTOSTOP_RESULT_SINK": "http://sink/"}, {"K_SINK": "http://sink/"}, TOPIC])
+def test_announcements_go_to_any_sink(sink: Mapping[str, str]) -> None:
+    """A URL, that of Knative, or a topic."""
+    assert read(AUTOSTOP_ANNOUNCE="required", **sink).announce is AnnounceMode.REQUIRED
+    assert read(AUTOSTOP_ANNOUNCE="best-effort", **sink).announce is AnnounceMode.BEST_EFFORT
 
 
 def test_the_process_refuses_to_start(tmp_path: Path) -> None:
@@ -349,100 +352,3 @@ def test_the_process_refuses_to_start(tmp_path: Path) -> None:
     assert {line.split()[0] for line in ended.stderr.splitlines()[1:]} == set(BAD)
     assert MARK not in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-KEY = "k" * 32
-
-
-@pytest.mark.parametrize(
-    ("environ", "above", "approver"),
-    [
-        ({}, None, None),
-        ({"AUTOSTOP_APPROVAL": "off"}, None, None),
-        ({"AUTOSTOP_APPROVAL": "Always", "AUTOSTOP_APPROVAL_KEYS": KEY}, 0, Approver.OTHER),
-        ({"AUTOSTOP_APPROVAL": "above:5", "AUTOSTOP_APPROVAL_KEYS": KEY}, 5, Approver.OTHER),
-        (
-            {"AUTOSTOP_APPROVAL": "above: 5", "AUTOSTOP_APPROVER": "self", "AUTOSTOP_APPROVAL_KEYS": KEY},
-            5,
-            Approver.SELF,
-        ),
-        ({"AUTOSTOP_APPROVER": "other", "AUTOSTOP_APPROVAL_KEYS": KEY}, None, Approver.OTHER),
-    ],
-)
-def test_which_events_need_an_approval(environ: dict[str, str], above: int | None, approver: Approver | None) -> None:
-    """In doubt another person must agree."""
-    approval = read(**environ).approval
-    assert (approval.above, approval.approver) == (above, approver)
-
-
-@pytest.mark.parametrize(
-    ("environ", "names_"),
-    [
-        ({"AUTOSTOP_APPROVAL": "on"}, ["AUTOSTOP_APPROVAL"]),
-        ({"AUTOSTOP_APPROVAL": "above:"}, ["AUTOSTOP_APPROVAL"]),
-        ({"AUTOSTOP_APPROVAL": "above:-1"}, ["AUTOSTOP_APPROVAL"]),
-        ({"AUTOSTOP_APPROVAL": "above"}, ["AUTOSTOP_APPROVAL"]),
-        ({"AUTOSTOP_APPROVAL": "always:5"}, ["AUTOSTOP_APPROVAL"]),
-        ({"AUTOSTOP_APPROVAL": "always"}, ["AUTOSTOP_APPROVAL_KEYS"]),
-        ({"AUTOSTOP_APPROVAL": "above:5"}, ["AUTOSTOP_APPROVAL_KEYS"]),
-        ({"AUTOSTOP_APPROVER": "self"}, ["AUTOSTOP_APPROVAL_KEYS"]),
-        ({"AUTOSTOP_APPROVER": "nobody", "AUTOSTOP_APPROVAL_KEYS": KEY}, ["AUTOSTOP_APPROVER"]),
-        ({"AUTOSTOP_APPROVAL_KEYS": "k" * 31}, ["AUTOSTOP_APPROVAL_KEYS"]),
-        ({"AUTOSTOP_APPROVAL_KEYS": f"{KEY},{'k' * 31}"}, ["AUTOSTOP_APPROVAL_KEYS"]),
-        ({"AUTOSTOP_APPROVAL_TTL": "999ms"}, ["AUTOSTOP_APPROVAL_TTL"]),
-        ({"AUTOSTOP_APPROVAL_TTL": "61m"}, ["AUTOSTOP_APPROVAL_TTL"]),
-        ({"AUTOSTOP_APPROVER_TOKENS": KEY}, ["AUTOSTOP_APPROVER_TOKENS"]),
-        ({"AUTOSTOP_APPROVER_SUBJECTS": "a"}, ["AUTOSTOP_APPROVER_SUBJECTS"]),
-        (
-            {
-                "AUTOSTOP_INBOUND_AUTH": "bearer",
-                "AUTOSTOP_BEARER_TOKENS": KEY,
-                "AUTOSTOP_APPROVER_SUBJECTS": "a",
-                "AUTOSTOP_APPROVER_TOKENS": ",",
-            },
-            ["AUTOSTOP_APPROVER_TOKENS", "AUTOSTOP_APPROVER_SUBJECTS"],
-        ),
-    ],
-)
-def test_settings_of_approvals_that_contradict_each_other_are_refused(
-    environ: dict[str, str], names_: list[str]
-) -> None:
-    """A deployment in which approvals cannot work must not start."""
-    assert names(violations({**LEAST, **environ})) == names_
-
-
-def test_a_plan_can_be_approved_for_at_least_a_second_and_at_most_an_hour() -> None:
-    """Fifteen minutes, if nothing is said."""
-    assert read().approval.ttl == timedelta(minutes=15)
-    assert read(AUTOSTOP_APPROVAL_TTL="1s").approval.ttl == timedelta(seconds=1)
-    assert read(AUTOSTOP_APPROVAL_TTL="1h").approval.ttl == timedelta(hours=1)
-
-
-def test_approvers_may_call() -> None:
-    """With OIDC the subjects that may approve are among those that may call."""
-    oidc = {
-        "AUTOSTOP_INBOUND_AUTH": "oidc",
-        "AUTOSTOP_OIDC_ISSUER": "https://issuer.example",
-        "AUTOSTOP_OIDC_AUDIENCE": "us",
-        "AUTOSTOP_OIDC_SUBJECTS": "broker",
-        "AUTOSTOP_APPROVER_SUBJECTS": "webhooks",
-    }
-    callers = read(**oidc).callers
-    assert callers.oidc is not None
-    assert callers.oidc.subjects == {"broker", "webhooks"}
-    assert callers.approver_subjects == {"webhooks"}
-    assert callers.names_approvers
-
-
-@pytest.mark.parametrize("mode", [AnnounceMode.BEST_EFFORT, AnnounceMode.REQUIRED])
-def test_announcements_need_a_sink(mode: AnnounceMode) -> None:
-    """A URL, that of Knative, or a topic; without one the process does not start."""
-    for sink in (
-        {"AUTOSTOP_RESULT_SINK": "http://sink/"},
-        {"K_SINK": "http://sink/"},
-        {"AUTOSTOP_RESULT_SINK": f"smn:{URN}"},
-    ):
-        assert read(AUTOSTOP_ANNOUNCE=mode.value, **sink).announce is mode
-    assert violations({**LEAST, "AUTOSTOP_ANNOUNCE": mode.value}) == (
-        "AUTOSTOP_ANNOUNCE needs a sink: AUTOSTOP_RESULT_SINK or K_SINK.",
-    )
