@@ -15,7 +15,6 @@ from openstack.exceptions import ConfigException
 from handler.cloud import error_mapping
 from handler.cloud.auth.keystone import expires_in
 from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, Login, Token
-from handler.errors import CloudError, CloudUnexpectedAnswer
 from handler.settings.env import SettingsError, http_url
 from handler.settings.login import CloudLogin
 
@@ -82,8 +81,13 @@ class PluginLogin(Login):
         try:
             # Not `get_access`, which takes a token for expired 120 s before its end, however short its life is.
             got = self._plugin.get_auth_ref(self._session)
-        except Exception as failure:
-            raise _error(failure) from failure
+        except ksa.HttpError as failure:
+            response = failure.response
+            headers, body = (response.headers, response.content) if response is not None else ({}, b"")
+            raise error_mapping.from_login_answer(failure.http_status, headers, body) from failure
+        except ksa.ConnectionError as failure:
+            # keystoneauth calls each timeout a connect timeout; the original exception is its cause.
+            raise error_mapping.from_login(failure.__context__ or failure) from failure
         catalogue = got.service_catalog.get_endpoints_data().items()
         return Token(
             project_id=got.project_id,
@@ -96,16 +100,3 @@ class PluginLogin(Login):
             expires_in=expires_in(got.issued.isoformat(), got.expires.isoformat()),
             roles=tuple(got.role_names),
         )
-
-
-def _error(failure: Exception) -> CloudError:
-    if isinstance(failure, ksa.HttpError):
-        response = failure.response
-        headers, body = (response.headers, response.content) if response is not None else ({}, b"")
-        return error_mapping.from_login_answer(failure.http_status, headers, body)
-    if isinstance(failure, ksa.ConnectionError):
-        # keystoneauth calls each timeout a connect timeout; the original exception is its cause.
-        error = error_mapping.from_failure("logging in", failure.__context__ or failure)
-        error.maybe_acted = False
-        return error
-    return CloudUnexpectedAnswer(f"logging in: no usable answer ({type(failure).__name__})")
