@@ -44,7 +44,6 @@ _NOT_FOR_STOP = (
     "handler.services.keep_servers",
     "handler.cloud.metadata",
     "handler.settings.chat",
-    "handler.settings.chat_actions",
     "handler.keep",
     "handler.settings.durations",
     *_APPROVAL,

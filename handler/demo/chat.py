@@ -20,7 +20,7 @@ from handler.demo.fleet import CI_07, CI_08, CI_09, CI_10, CI_11, DB_01, FLEET, 
 from handler.demo.function import HTTP, function
 from handler.demo.stand_ins import BROKER, Posted, StandIns, stand_ins
 from handler.event_types import STOP_REQUESTED
-from handler.settings.chat_actions import ButtonAction
+from handler.settings.chat import ButtonAction
 from handler.simulator import Simulator
 from handler.terminal import Progress, Row, counted, table, terminal_width, wrap
 

@@ -1,10 +1,30 @@
-"""The settings of buttons in chats: `notify_chat` makes them, `receive_webhook` receives the clicks."""
+"""The buttons of our messages in chats: `notify_chat` makes them, `receive_webhook` receives the clicks."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
+from enum import StrEnum
 
 from handler.settings.env import Setting, signing_keys, words
+
+
+class ButtonAction(StrEnum):
+    """What a button asks for. The values are its ids, for which Mattermost takes letters and digits only."""
+
+    APPROVE = "autostopapprove"
+    DISCARD = "autostopdiscard"
+    KEEP = "autostopkeep"
+
+
+def mac(key: str, action: str, value: str) -> str:
+    """Return the MAC that authenticates a button, in hexadecimal: HMAC-SHA-256 of its action and its value.
+
+    Mattermost returns the context of a button unchanged, and authenticates a click in no other way.
+    """
+    signed = f"bms-autostop button\0{action}\0{value}"
+    return hmac.new(key.encode(), signed.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
 def hosts_as_origins(text: str) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from handler.inbound.webhooks.chat import DiscardCommand
 from handler.inbound.webhooks.grammar import ApproveCommand, KeepCommand, NotUnderstood, Verb, parse
-from handler.settings.chat_actions import ButtonAction
+from handler.settings.chat import ButtonAction
 
 
 def command(action: str, value: str) -> ApproveCommand | KeepCommand | DiscardCommand | NotUnderstood:

@@ -20,7 +20,7 @@ from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person, rep
 from handler.inbound.webhooks.fields import authenticating_json, form, member, text
 from handler.inbound.webhooks.grammar import parse
 from handler.inbound.webhooks.model import WebhookRequest
-from handler.settings.chat_actions import mac
+from handler.settings.chat import mac
 from handler.settings.receive_webhook import WebhookSettings
 
 # Forms have seconds, JSON has milliseconds; so many seconds are the year 5138.

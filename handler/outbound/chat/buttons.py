@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from handler.keep.decide import written
 from handler.outbound.chat.chat_message import ChatMessage, Row
-from handler.settings.chat_actions import ButtonAction
+from handler.settings.chat import ButtonAction
 
 
 class Button(NamedTuple):

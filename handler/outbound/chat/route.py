@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from handler.keep.model import AnyReport
-from handler.settings.chat_actions import mac
+from handler.settings.chat import mac
 from handler.settings.env import Secret
 from handler.settings.notify_chat import ChatName, NotifySettings
 

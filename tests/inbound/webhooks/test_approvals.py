@@ -13,7 +13,7 @@ from slack_sdk.signature import SignatureVerifier
 
 from handler.event_types import STOP_APPROVED
 from handler.inbound.http.responses import Answer
-from handler.settings.chat_actions import ButtonAction, mac
+from handler.settings.chat import ButtonAction, mac
 from handler.stop.approval import Plan, issue
 from handler.stop.model import Approver
 from tests.inbound.webhooks import test_mattermost as mattermost

@@ -13,7 +13,7 @@ from handler.event_types import KEEP_REQUESTED
 from handler.keep.decide import written
 from handler.keep.model import KeepRequest
 from handler.services.receive_webhook import WebhookService
-from handler.settings.chat_actions import ButtonAction, mac
+from handler.settings.chat import ButtonAction, mac
 from handler.settings.receive_webhook import from_environ
 from handler.stop.model import Reason
 from tests.inbound.webhooks import test_mattermost as mattermost

@@ -14,7 +14,7 @@ from handler.outbound.chat import slack
 from handler.outbound.chat.buttons import keep_button
 from handler.outbound.chat.chat_message import Row, chat_message
 from handler.services.notify_chat import _in_zone
-from handler.settings.chat_actions import ButtonAction, mac
+from handler.settings.chat import ButtonAction, mac
 from handler.stop.model import Reason, Report
 from tests.outbound.chat.reports import BUTTONS, CHATS, document, reported, sampled, spoken
 from tests.stop.fakes import NOW, id_of

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from handler.outbound.chat import mattermost
 from handler.outbound.chat.chat_message import chat_message, fitted, one_line
-from handler.settings.chat_actions import mac
+from handler.settings.chat import mac
 from handler.stop.decide import decide
 from handler.stop.model import Outcome, Policy, Reason, Refusal, Report, ServerResult
 from handler.stop.selection import news
