@@ -60,7 +60,7 @@ def main() -> int:
         as_rules.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": recorded}]}))
         for arguments in (
             ["check", "rules", str(FOLDER / "alerts.yaml"), str(as_rules)],
-            ["test", "rules", str(FOLDER / "alerts.test.yaml")],
+            ["test", "rules", *map(str, sorted(FOLDER.glob("*.test.yaml")))],
         ):
             done = subprocess.run([promtool, *arguments], check=False)
             if done.returncode:

@@ -94,9 +94,10 @@ def test_the_readme_has_the_metrics_of_the_code() -> None:
 def test_each_alert_says_what_it_means_and_is_tested() -> None:
     """A name, a severity, two sentences; and promtool's tests see each fire and keep quiet."""
     tested: dict[str, set[bool]] = {}
-    for case in yaml.safe_load((FOLDER / "alerts.test.yaml").read_text())["tests"]:
-        for expected in case["alert_rule_test"]:
-            tested.setdefault(expected["alertname"], set()).add(bool(expected["exp_alerts"]))
+    for path in FOLDER.glob("*.test.yaml"):
+        for case in yaml.safe_load(path.read_text())["tests"]:
+            for expected in case["alert_rule_test"]:
+                tested.setdefault(expected["alertname"], set()).add(bool(expected["exp_alerts"]))
     for rule in alerts():
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] in ("warning", "critical")
@@ -146,7 +147,7 @@ def test_promtool_finds_nothing_wrong() -> None:
 
 def test_nightly_alert_is_tested_for_a_weekend_a_fresh_installation_and_a_missed_night() -> None:
     """And for each type of schedule that it knows."""
-    text = (FOLDER / "alerts.test.yaml").read_text()
+    text = (FOLDER / "nightly.test.yaml").read_text()
     for situation in ("A weekend", "A missed night", "A fresh installation"):
         assert situation in text
     (expression,) = [rule["expr"] for rule in alerts() if rule["alert"] == "AutostopNoNightlyEvent"]
