@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from handler.functiongraph.context import Call, UserData
 from handler.functiongraph.invocation import invoke
@@ -21,13 +20,10 @@ from handler.outbound import logs
 from handler.services.stop_servers import SharedResources
 from handler.settings.stop_servers import from_environ
 
-if TYPE_CHECKING:
-    from handler.functiongraph.context import Context
-
 _SHARED: list[SharedResources] = []
 
 
-def initializer(context: Context) -> None:
+def initializer(context: object) -> None:
     """Read the settings before the first event.
 
     Raises:
@@ -36,7 +32,7 @@ def initializer(context: Context) -> None:
     _shared(context)
 
 
-def handler(event: object, context: Context) -> object:
+def handler(event: object, context: object) -> object:
     """Handle one event of a trigger.
 
     Returns:
@@ -49,7 +45,7 @@ def handler(event: object, context: Context) -> object:
     return invoke(_shared(context), event, Call.of_context(context, os.environ), received)
 
 
-def _shared(context: Context) -> SharedResources:
+def _shared(context: object) -> SharedResources:
     """Return what all calls of this process share; its settings are read at the first and do not change."""
     if not _SHARED:
         found = from_environ(UserData(context, os.environ))

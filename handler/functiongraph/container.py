@@ -10,10 +10,15 @@ from typing import assert_never
 from cloudevents.http import CloudEvent
 
 from handler.errors import BadEvent, NotAnEvent, Unauthenticated
-from handler.functiongraph import kinds
 from handler.functiongraph.context import Call
-from handler.functiongraph.invocation import platform_results, structured, through_gateway
-from handler.functiongraph.kinds import Init, Kind, PlatformDocument, Probe
+from handler.functiongraph.invocation import (
+    EventKind,
+    PlatformDocument,
+    kind_of,
+    platform_results,
+    structured,
+    through_gateway,
+)
 from handler.functiongraph.triggers.apig import GatewayRequest
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents.decode import Delivery, decode, is_marked
@@ -38,12 +43,21 @@ class Container:
         return responses.always(lambda: self._answer(request))
 
     def _answer(self, request: HttpRequest) -> Answer:
-        call = Call.of_headers(request.headers, os.environ)
-        kind, approver = self._kind(request, call)
+        call, settings = Call.of_headers(request.headers, os.environ), self._shared.settings
+        if request.method != "POST":
+            return self._service(call).endpoint().answer(request)
+        kind: EventKind | None
+        try:
+            approver = caller.authenticate(request.headers, settings.callers, request.received + call.budget(settings))
+        except Unauthenticated:
+            kind = gateway_request(request) if request.path == _INVOKE else None
+            if kind is None:
+                raise
+            approver = False
+        else:
+            kind = _kind(request)
         match kind:
-            case Probe():
-                return self._service(call).endpoint().answer(request)
-            case Init():
+            case None:
                 return Answer(200)
             case Delivery() as delivery:
                 return self._service(call).endpoint().deliver(delivery, request, approver)
@@ -55,36 +69,24 @@ class Container:
             case unknown:
                 assert_never(unknown)
 
-    def _kind(self, request: HttpRequest, call: Call) -> tuple[Kind, bool]:
-        """Authenticate the caller, then parse the request.
-
-        Returns:
-            What the request is, and whether its caller may send approvals.
-
-        Raises:
-            Unauthenticated: the caller is not authenticated, and the request is not the gateway's.
-            BadEvent, NotAnEvent: it is of an unknown kind.
-        """
-        if request.method != "POST":
-            return Probe(), False
-        settings = self._shared.settings
-        try:
-            approver = caller.authenticate(request.headers, settings.callers, request.received + call.budget(settings))
-        except Unauthenticated:
-            if request.path == _INVOKE and (inside := gateway_request(request)) is not None:
-                return inside, False
-            raise
-        if request.path == _INVOKE and not is_marked(request.headers):
-            return kinds.of_document(json_object(request.body, "event")), approver
-        try:
-            return decode(request.headers, request.body), approver
-        except NotAnEvent:
-            if request.path == _INIT:
-                return Init(), approver
-            raise
-
     def _service(self, call: Call) -> Service:
         return Service(call.settings(self._shared.settings), self._shared)
+
+
+def _kind(request: HttpRequest) -> EventKind | None:
+    """Parse the request of an authenticated caller; None if it initializes the container.
+
+    Raises:
+        BadEvent, NotAnEvent: it is of an unknown kind.
+    """
+    if request.path == _INVOKE and not is_marked(request.headers):
+        return kind_of(json_object(request.body, "event"))
+    try:
+        return decode(request.headers, request.body)
+    except NotAnEvent:
+        if request.path == _INIT:
+            return None
+        raise
 
 
 def gateway_request(request: HttpRequest) -> GatewayRequest | None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from handler.errors import BudgetSpent, LoginRefused
@@ -30,51 +30,15 @@ _LARGEST_MARGIN = 0.2
 _LONGEST_NAME = 100
 
 
-class Context(Protocol):
-    """The used methods of the platform's second argument."""
-
-    def getUserData(self, key: str) -> str | None:
-        """Return a user variable."""
-        ...
-
-    def getToken(self) -> str:
-        """Return the agency's token."""
-        ...
-
-    def getSecurityAccessKey(self) -> str:
-        """Return the id of the agency's temporary key."""
-        ...
-
-    def getSecuritySecretKey(self) -> str:
-        """Return the secret of the agency's temporary key."""
-        ...
-
-    def getSecurityToken(self) -> str:
-        """Return the security token of the agency's temporary key."""
-        ...
-
-    def getProjectID(self) -> str:
-        """Return the id of the project."""
-        ...
-
-    def getFunctionName(self) -> str:
-        """Return the name of the function."""
-        ...
-
-    def getRemainingTimeInMilliSeconds(self) -> int:
-        """Return the milliseconds until the platform ends the call."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call.
 
     Attributes:
         function: the function's name, encoded for a path; empty if it is not known.
-        seconds: how long the platform lets it run from now on, or None if that is not known.
-        token: the agency's token; empty if there is none.
-        access_key, secret_key, security_token: its temporary keys; empty if there are none.
+        seconds: how long the platform lets it run from now on; None if that is not known.
+        token: of the agency; empty if there is none.
+        access_key, secret_key, security_token: the agency's temporary keys; empty if there are none.
     """
 
     function: str = ""
@@ -85,17 +49,17 @@ class Call:
     security_token: Secret = field(default_factory=Secret)
 
     @classmethod
-    def of_context(cls, context: Context, environ: Mapping[str, str]) -> Call:
+    def of_context(cls, context: object, environ: Mapping[str, str]) -> Call:
         """Return the call of a function that was uploaded as code."""
         left = _call_method(context, "getRemainingTimeInMilliSeconds")
         known = isinstance(left, int | float) and not isinstance(left, bool)
         return cls(
-            function=_name(_text(context, "getFunctionName") or environ.get("RUNTIME_FUNC_NAME", "")),
+            function=_name(_text(_call_method(context, "getFunctionName")) or environ.get("RUNTIME_FUNC_NAME", "")),
             seconds=float(str(left)) / 1000 if known else None,
-            token=Secret(_text(context, "getToken")),
-            access_key=Secret(_text(context, "getSecurityAccessKey")),
-            secret_key=Secret(_text(context, "getSecuritySecretKey")),
-            security_token=Secret(_text(context, "getSecurityToken")),
+            token=_secret(_call_method(context, "getToken")),
+            access_key=_secret(_call_method(context, "getSecurityAccessKey")),
+            secret_key=_secret(_call_method(context, "getSecuritySecretKey")),
+            security_token=_secret(_call_method(context, "getSecurityToken")),
         )
 
     @classmethod
@@ -111,10 +75,10 @@ class Call:
         return cls(
             function=_name(environ.get("RUNTIME_FUNC_NAME", "") or headers.get("x-cff-func-name", "")),
             seconds=float(timeout) if known else None,
-            token=Secret(_clean(headers.get("x-cff-auth-token"))),
-            access_key=Secret(_clean(headers.get("x-cff-security-access-key"))),
-            secret_key=Secret(_clean(headers.get("x-cff-security-secret-key"))),
-            security_token=Secret(_clean(headers.get("x-cff-security-token"))),
+            token=_secret(headers.get("x-cff-auth-token")),
+            access_key=_secret(headers.get("x-cff-security-access-key")),
+            secret_key=_secret(headers.get("x-cff-security-secret-key")),
+            security_token=_secret(headers.get("x-cff-security-token")),
         )
 
     def settings(self, settings: Settings) -> Settings:
@@ -124,7 +88,16 @@ class Call:
             BudgetSpent: there is no time left.
             LoginRefused: its credentials are not valid.
         """
-        return self._in_time(self._logged_in(settings))
+        if settings.login.kind is LoginKind.FUNCTIONGRAPH:
+            settings = replace(settings, login=self.login(settings.login))
+        left = self.budget(settings)
+        if left <= 0:
+            raise BudgetSpent("The platform has left this call no time.")
+        if left >= settings.deadline.total_seconds():
+            return settings
+        budget = timedelta(seconds=left)
+        policy = replace(settings.policy, wait=min(settings.policy.wait, budget / 2))
+        return replace(settings, deadline=budget, policy=policy)
 
     def budget(self, settings: Settings | KeepSettings) -> float:
         """Return the seconds that it may take; zero or less if none are left."""
@@ -132,10 +105,6 @@ class Call:
         if self.seconds is None:
             return deadline
         return min(deadline, self.seconds - min(_MARGIN, self.seconds * _LARGEST_MARGIN))
-
-    def _logged_in(self, settings: Settings) -> Settings:
-        own = settings.login.kind is not LoginKind.FUNCTIONGRAPH
-        return settings if own else replace(settings, login=self.login(settings.login))
 
     def login(self, login: CloudLogin) -> CloudLogin:
         """Return the login with the credentials of the call; the given one if it has none.
@@ -162,24 +131,13 @@ class Call:
             )
         return login
 
-    def _in_time(self, settings: Settings) -> Settings:
-        left = self.budget(settings)
-        if left <= 0:
-            raise BudgetSpent("The platform has left this call no time.")
-        if left >= settings.deadline.total_seconds():
-            return settings
-        budget = timedelta(seconds=left)
-        return replace(
-            settings, deadline=budget, policy=replace(settings.policy, wait=min(settings.policy.wait, budget / 2))
-        )
-
 
 class UserData(Mapping[str, str]):
     """The environment of a function: user variables of the context first, then those of the process."""
 
-    def __init__(self, context: Context, environ: Mapping[str, str]) -> None:
+    def __init__(self, context: object, environ: Mapping[str, str]) -> None:
         self._context = context
-        project = _text(context, "getProjectID")
+        project = _text(_call_method(context, "getProjectID"))
         # The context cannot list the variables; `RUNTIME_USERDATA` does, so that a misspelt one is reported.
         self._environ = {
             **({"RUNTIME_PROJECT_ID": project} if project else {}),
@@ -206,8 +164,8 @@ def _listed(userdata: str) -> dict[str, str]:
     return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _call_method(context: Context, method: str, *arguments: str) -> object:
-    """Return the result of a method of the context; None if it is missing or fails, as some do without an agency."""
+def _call_method(context: object, method: str, *arguments: str) -> object:
+    """Return the result of a method of the platform's context; None if it is missing or fails, as without an agency."""
     try:
         return getattr(context, method)(*arguments)
     except Exception as failure:
@@ -215,15 +173,14 @@ def _call_method(context: Context, method: str, *arguments: str) -> object:
         return None
 
 
-def _text(context: Context, method: str) -> str:
-    value = _call_method(context, method)
-    return _clean(value if isinstance(value, str) else None)
-
-
-def _clean(value: str | None) -> str:
+def _text(value: object) -> str:
     # The platform writes `null` for an empty value.
-    text = (value or "").strip()
+    text = value.strip() if isinstance(value, str) else ""
     return "" if text == "null" else text
+
+
+def _secret(value: object) -> Secret:
+    return Secret(_text(value))
 
 
 def _name(text: str) -> str:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import assert_never
 
 from cloudevents.conversion import to_dict
 from cloudevents.http import CloudEvent
 
-from handler.errors import AutostopError, InternalFault, RetryableError
-from handler.functiongraph import kinds
+from handler.errors import AutostopError, BadEvent, InternalFault, RetryableError, Violation
 from handler.functiongraph.context import Call
-from handler.functiongraph.kinds import PlatformDocument
 from handler.functiongraph.triggers.apig import GatewayRequest, reply
 from handler.functiongraph.triggers.dispatch import requests_of
 from handler.inbound.auth import caller
-from handler.inbound.cloudevents.decode import Delivery
+from handler.inbound.cloudevents import strict_json
+from handler.inbound.cloudevents.decode import Delivery, decode_document
 from handler.inbound.endpoints.stop_servers import requests_of as requests_of_delivery
 from handler.inbound.http import responses
 from handler.inbound.http.responses import Answer
+from handler.inbound.webhooks.fields import json_object
 from handler.services.stop_servers import Service, SharedResources
 from handler.settings.stop_servers import Settings
 from handler.stop.model import StopRequest
@@ -29,6 +30,16 @@ _LOG = logging.getLogger(__name__)
 
 Document = Mapping[str, object]
 """A JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformDocument:
+    """The event of a trigger other than the gateway."""
+
+    document: Document
+
+
+EventKind = Delivery | GatewayRequest | PlatformDocument
 
 
 class NotHandled(Exception):
@@ -43,9 +54,9 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
     """Handle one event of a function that the platform calls as code.
 
     Args:
-        shared: what all calls of the process share.
+        shared: by all calls of the process.
         event: a JSON object, or the text of one.
-        call: with the login and the time.
+        call: has the login and the time.
         received: when the event arrived, on the monotonic clock.
 
     Returns:
@@ -57,7 +68,7 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
         NeverPossible: it can never succeed.
     """
     try:
-        match kinds.of_event(event):
+        match kind_of_event(event):
             case GatewayRequest() as request:
                 return through_gateway(shared, request, call, received)
             case PlatformDocument(document) as platform:
@@ -82,19 +93,37 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
         raise NeverPossible(str(error)) from None
     except Exception:
         _LOG.exception("a bug kept the event from being handled")
-        raise NotHandled(f"{InternalFault.name}: Something unexpected happened; the log tells more.") from None
+        raise NotHandled(f"{InternalFault.name}: Something unexpected happened; the log has the details.") from None
+
+
+def kind_of_event(event: object) -> EventKind:
+    """Return the kind of the event of a call.
+
+    Args:
+        event: a JSON object, parsed by the platform, or the text of one.
+
+    Raises:
+        BadEvent: it is not a JSON object.
+    """
+    document = json_object(event, "event")
+    if isinstance(event, dict):
+        try:
+            strict_json.check(event)
+        except ValueError as error:
+            raise BadEvent(Violation("event", str(error))) from None
+    return kind_of(document)
+
+
+def kind_of(document: Document) -> EventKind:
+    """Return the kind of a JSON object that is not marked as a CloudEvent by a header."""
+    # A gateway's first: its caller must be authenticated, also if it has other members.
+    return GatewayRequest.of(document) or decode_document(document) or PlatformDocument(document)
 
 
 def platform_results(
     shared: SharedResources, platform: PlatformDocument, call: Call, received: float
 ) -> Sequence[CloudEvent]:
-    """Handle the event of a trigger other than the gateway; the sink gets the results, too, if there is one.
-
-    Args:
-        shared: what all calls of the process share.
-        platform: the event.
-        call: with the login and the time.
-        received: when the event arrived, on the monotonic clock.
+    """Handle the event of a trigger other than the gateway, as `invoke`; a sink gets the results, too, if there is one.
 
     Raises:
         BadEvent: it can never succeed.
@@ -106,14 +135,7 @@ def platform_results(
 
 
 def through_gateway(shared: SharedResources, request: GatewayRequest, call: Call, received: float) -> Document:
-    """Return the answer to a request of the gateway, in the gateway's form. Never raises.
-
-    Args:
-        shared: what all calls of the process share.
-        request: of the gateway.
-        call: with the login and the time.
-        received: when the request arrived, on the monotonic clock.
-    """
+    """Return the answer to a request of the gateway, in the gateway's form; as `invoke`, but it never raises."""
     return reply(responses.always(lambda: _gateway_answer(shared, request, call, received)))
 
 
@@ -128,8 +150,8 @@ def _gateway_answer(shared: SharedResources, request: GatewayRequest, call: Call
     match request.read(http, f"{_source(service.settings, call)}/apig", datetime.now(UTC)):
         case Delivery() as delivery:
             return service.endpoint().deliver(delivery, http, approver)
-        case StopRequest() as asked:
-            return service.handle([asked], False, received)
+        case StopRequest() as stop:
+            return service.handle([stop], False, received)
         case unknown:
             assert_never(unknown)
 

@@ -286,7 +286,7 @@ class Scenes:
         assert requests_of(trace(code=500, trace_status="incident"), "/s", NOW) == []
 
     def context_silent(self) -> None:
-        Call.of_context(object(), {})  # type: ignore[arg-type]
+        Call.of_context(object(), {})
 
     def chat(self, *shown: Say, again: bool = False, **environ: str) -> None:
         """`notify_chat` before a chat that says these."""

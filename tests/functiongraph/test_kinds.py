@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from handler.functiongraph.kinds import PlatformDocument, of_event
+from handler.functiongraph.invocation import PlatformDocument, kind_of_event
 from handler.functiongraph.triggers.apig import GatewayRequest
 from handler.inbound.cloudevents.decode import Delivery
 from tests.support.functiongraph import notifications, passage, record, requested, tick, trace
@@ -29,4 +29,4 @@ from tests.support.functiongraph import notifications, passage, record, requeste
 def test_an_event_is_of_one_kind(event: dict[str, object], kind: type) -> None:
     """Whether the platform has parsed it or not."""
     for given in (event, json.dumps(event), json.dumps(json.dumps(event)).encode()):
-        assert type(of_event(given)) is kind
+        assert type(kind_of_event(given)) is kind

@@ -1,4 +1,4 @@
-"""The triggers of Open Telekom Cloud's FunctionGraph, one file each with the same functions: gate, extract.
+"""The triggers of Open Telekom Cloud's FunctionGraph, one file each.
 
-Only APIG is verified: the platform alone can call the function, and signs nothing.
+Only APIG is authenticated: the platform alone can call the function, and signs nothing.
 """

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
 
 from handler.errors import BadEvent, Violation
 from handler.event_types import STOP_REQUESTED
@@ -24,78 +22,60 @@ from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REQUESTER, b
 from handler.inbound.webhooks.fields import server_ids as ids_in
 from handler.stop.model import StopRequest
 
-_ACTS = {"startbaremetalservers", "rebootbaremetalservers"}
-_ECHO = "stopbaremetalservers"
+_STARTS = {"startbaremetalservers", "rebootbaremetalservers"}
+_STOP = "stopbaremetalservers"
 
 
-@dataclass(frozen=True, slots=True)
-class CtsEvent:
-    """One audit trace.
+def stop_request(trace: Mapping[str, object], source: str) -> StopRequest | Skip:
+    """Return a request for the server of a trace, at the time when CTS recorded it.
 
-    Attributes:
-        document: the event as the platform sends it.
+    Args:
+        trace: the member `cts` of the event.
         source: of the request.
+
+    Returns:
+        A skip unless it is the start or restart of a bare metal server, and the trace shows success.
+
+    Raises:
+        BadEvent: with every violation.
     """
+    name = text(trace, "trace_name")
+    if name.lower() == _STOP:
+        return Skip("echo of a stop")
+    if text(trace, "service_type").upper() != "BMS" or name.lower() not in _STARTS:
+        return Skip("a trace of something else")
+    if not _succeeded(trace):
+        return Skip("a trace of something that did not work")
+    if not text(trace, "resource_id").strip():
+        return Skip("the trace names no server")
+    id_ = text(trace, "trace_id")
+    ids, time = both(lambda: ids_in([("cts.resource_id", trace["resource_id"])]), lambda: _time(trace))
+    if not id_.strip():
+        raise BadEvent(Violation("cts.trace_id", "must be present"))
+    user = text(member(trace, "user"), "name")
+    return StopRequest(
+        source=source,
+        id=identity(id_),
+        type=STOP_REQUESTED,
+        server_ids=ids,
+        time=time,
+        reason=cut(f"CTS trace {name}", LONGEST_REASON),
+        requested_by=cut(f"CTS, trace of {user}" if user else "CTS", LONGEST_REQUESTER),
+    )
 
-    document: Mapping[str, object]
-    source: str
 
-    name: ClassVar[str] = "cts"
+def _succeeded(trace: Mapping[str, object]) -> bool:
+    """Return whether the rating is `normal`, under either of its names, and the code is not that of an error."""
+    ratings = [trace[name] for name in ("trace_status", "trace_rating") if trace.get(name) is not None]
+    code = trace.get("code")
+    # 0 is in traces of calls without an HTTP status.
+    good = code is None or re.fullmatch(r"0|2\d\d", str(code)) is not None
+    return good and bool(ratings) and all(str(rating).lower() == "normal" for rating in ratings)
 
-    @classmethod
-    def is_one(cls, document: Mapping[str, object]) -> bool:
-        """Whether an event is a trace."""
-        return isinstance(document.get("cts"), dict)
 
-    @property
-    def _cts(self) -> Mapping[str, object]:
-        return member(self.document, "cts")
-
-    def gate(self) -> Skip | None:
-        """Accept only a start or restart of a bare metal server, and only if the trace shows success."""
-        name = text(self._cts, "trace_name").lower()
-        if name == _ECHO:
-            return Skip("echo of a stop")
-        if text(self._cts, "service_type").upper() != "BMS" or name not in _ACTS:
-            return Skip("a trace of something else")
-        if not self._worked():
-            return Skip("a trace of something that did not work")
-        if not text(self._cts, "resource_id").strip():
-            return Skip("the trace names no server")
-        return None
-
-    def extract(self) -> StopRequest:
-        """Return a request for the server of the trace, at the time when CTS recorded it.
-
-        Raises:
-            BadEvent: with every violation.
-        """
-        id_ = text(self._cts, "trace_id")
-        ids, time = both(lambda: ids_in([("cts.resource_id", self._cts.get("resource_id"))]), self._time)
-        if not id_.strip():
-            raise BadEvent(Violation("cts.trace_id", "must be present"))
-        who = text(member(self._cts, "user"), "name")
-        return StopRequest(
-            source=self.source,
-            id=identity(id_),
-            type=STOP_REQUESTED,
-            server_ids=ids,
-            time=time,
-            reason=cut(f"CTS trace {text(self._cts, 'trace_name')}", LONGEST_REASON),
-            requested_by=cut(f"CTS, trace of {who}" if who else "CTS", LONGEST_REQUESTER),
-        )
-
-    def _worked(self) -> bool:
-        """Whether the rating is `normal`, under either of its names, and the code is not that of an error."""
-        ratings = [self._cts[name] for name in ("trace_status", "trace_rating") if self._cts.get(name) is not None]
-        code = self._cts.get("code")
-        # 0 is in traces of calls without an HTTP status.
-        good = code is None or re.fullmatch(r"0|2\d\d", str(code)) is not None
-        return good and bool(ratings) and all(str(rating).lower() == "normal" for rating in ratings)
-
-    def _time(self) -> datetime:
-        """Return when CTS recorded the trace, or else the time of the operation."""
-        for name in ("record_time", "time"):
-            if self._cts.get(name) is not None:
-                return moment(self._cts[name], f"cts.{name}")
-        raise BadEvent(Violation("cts.time", "must be present"))
+def _time(trace: Mapping[str, object]) -> datetime:
+    """Return when CTS recorded the trace, or else the time of the operation."""
+    for name in ("record_time", "time"):
+        if trace.get(name) is not None:
+            return moment(trace[name], f"cts.{name}")
+    raise BadEvent(Violation("cts.time", "must be present"))

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import ClassVar, Protocol
+from functools import partial
 
 from handler.errors import BadEvent, Violation
-from handler.functiongraph.triggers.cts import CtsEvent
-from handler.functiongraph.triggers.smn import SmnRecord
-from handler.functiongraph.triggers.timer import TimerEvent
+from handler.functiongraph.triggers import cts, smn, timer
 from handler.inbound import dry_run
 from handler.inbound.skip import Skip
+from handler.inbound.webhooks.fields import text
 from handler.stop.model import StopRequest
 
 _LOG = logging.getLogger(__name__)
-
-
-class Trigger(Protocol):
-    """One record of one trigger.
-
-    Attributes:
-        name: of the trigger, for the log.
-    """
-
-    name: ClassVar[str]
-
-    def gate(self) -> Skip | None:
-        """Return why the record is skipped; None if it is not.
-
-        Raises:
-            BadEvent: it is malformed.
-        """
-
-    def extract(self) -> StopRequest:
-        """Return the stop request.
-
-        Raises:
-            BadEvent: it is malformed; with every violation.
-        """
 
 
 def requests_of(document: Mapping[str, object], source: str, now: datetime) -> list[StopRequest]:
@@ -57,35 +32,44 @@ def requests_of(document: Mapping[str, object], source: str, now: datetime) -> l
     prefixed = "record" in document
     requests: dict[tuple[str, str], StopRequest] = {}
     violations: list[Violation] = []
-    for index, record in enumerate(_records_of(document, source, now)):
+    trigger, records = _records_of(document, source, now)
+    for index, read in enumerate(records):
         prefix = f"record[{index}]." if prefixed else ""
         try:
-            skip = record.gate()
-            if skip is not None:
-                _LOG.info("trigger ignored", extra={"trigger": record.name, "detail": skip.reason})
-                continue
-            asked = record.extract()
+            found = read()
         except BadEvent as bad:
             violations += [Violation(f"{prefix}{violation.at}", violation.message) for violation in bad.violations]
             continue
+        if isinstance(found, Skip):
+            _LOG.info("trigger ignored", extra={"trigger": trigger, "detail": found.reason})
         # The same message twice in one event is a repeat.
-        if requests.setdefault((asked.source, asked.id), asked) != asked:
+        elif requests.setdefault((found.source, found.id), found) != found:
             violations.append(Violation(f"{prefix}smn.message_id", "must be unique within the event"))
     if requests and not violations:
         # The other members of the event; text and messages are checked for it as well.
         beside = {name: value for name, value in document.items() if name != "user_event"}
         if dry_run.requested_in(beside, "event", violations):
-            requests = {key: replace(asked, dry_run=True) for key, asked in requests.items()}
+            requests = {key: replace(request, dry_run=True) for key, request in requests.items()}
     if violations:
         raise BadEvent(*violations)
     return list(requests.values())
 
 
-def _records_of(document: Mapping[str, object], source: str, now: datetime) -> Sequence[Trigger]:
-    if TimerEvent.is_one(document):
-        return [TimerEvent(document, f"{source}/timer", now)]
-    if CtsEvent.is_one(document):
-        return [CtsEvent(document, f"{source}/cts")]
-    if "record" in document:
-        return SmnRecord.all_of(document, f"{source}/smn", now)
-    raise BadEvent(Violation("event", "must be of a trigger that is known here, or a CloudEvent"))
+def _records_of(
+    document: Mapping[str, object], source: str, now: datetime
+) -> tuple[str, Sequence[Callable[[], StopRequest | Skip]]]:
+    """Return the name of the trigger, and what reads each record of the event.
+
+    Raises:
+        BadEvent: it is of no known trigger, or has no records.
+    """
+    if text(document, "trigger_type").upper() == "TIMER":
+        return "timer", [partial(timer.stop_request, document, f"{source}/timer", now)]
+    if isinstance(trace := document.get("cts"), dict):
+        return "cts", [partial(cts.stop_request, trace, f"{source}/cts")]
+    if "record" not in document:
+        raise BadEvent(Violation("event", "must be of a trigger that is known here, or a CloudEvent"))
+    records = document["record"]
+    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+        raise BadEvent(Violation("record", "must be an array of at least one record"))
+    return "smn", [partial(smn.stop_request, record, f"{source}/smn", now) for record in records]

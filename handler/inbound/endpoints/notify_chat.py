@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from handler.errors import BadEvent, Violation, WrongMethod
+from handler.errors import BadEvent, Violation
 from handler.event_types import STOP_ANNOUNCED
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents.decode import Delivery, decode
 from handler.inbound.cloudevents.result_events import ResultEvent, read
-from handler.inbound.endpoints.stop_servers import about
-from handler.inbound.http import responses
+from handler.inbound.endpoints.stop_servers import about, serve
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.readiness import Readiness
@@ -37,25 +36,21 @@ class NotifyEndpoint:
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request; never raises."""
-        return responses.served(request.method, request.path, self._be_ready, lambda: self._answer(request))
-
-    def _be_ready(self) -> None:
+        callers = self._settings.callers
         # Only posting a message would show whether a chat accepts messages.
-        self._readiness.check(lambda: caller.ready(self._settings.callers))
+        return serve(
+            request,
+            callers,
+            self._settings.deadline,
+            lambda: self._readiness.check(lambda: caller.ready(callers)),
+            lambda _: self._deliver(request),
+        )
 
-    def _answer(self, request: HttpRequest) -> Answer:
-        match request.method:
-            case "OPTIONS":
-                return Answer(200, caller.consent(request.headers, self._settings.callers))
-            case "POST":
-                until = request.received + self._settings.deadline.total_seconds()
-                caller.authenticate(request.headers, self._settings.callers, until)
-                results = _results(decode(request.headers, request.body))
-                if results:
-                    self._post(results, request.received)
-                return Answer(204)
-            case _:
-                raise WrongMethod("Only POST and OPTIONS are served here.")
+    def _deliver(self, request: HttpRequest) -> Answer:
+        results = _results(decode(request.headers, request.body))
+        if results:
+            self._post(results, request.received)
+        return Answer(204)
 
 
 def _results(delivery: Delivery) -> list[ResultEvent]:
@@ -69,13 +64,11 @@ def _results(delivery: Delivery) -> list[ResultEvent]:
     for index, event in enumerate(delivery.events):
         prefix = f"[{index}]." if delivery.batch else ""
         violations += event.violations
-        if event.dead_letter and not event.violations:
-            # A broker made this copy because it could not be delivered: to post it again would be a loop.
-            _LOG.info("event ignored", extra={**about(event), "detail": "dead-lettered copy"})
-            continue
-        if event.type == STOP_ANNOUNCED and not event.violations:
-            # The result follows within seconds and has the outcome.
-            _LOG.info("event ignored", extra={**about(event), "detail": "announcement"})
+        # A broker made a dead-lettered copy because it could not be delivered: to post it again would be a loop. The
+        # result of what is announced follows within seconds and has the outcome.
+        if not event.violations and (event.dead_letter or event.type == STOP_ANNOUNCED):
+            detail = "dead-lettered copy" if event.dead_letter else "announcement"
+            _LOG.info("event ignored", extra={**about(event), "detail": detail})
             continue
         try:
             result = read(event)

@@ -23,10 +23,6 @@ _LOG = logging.getLogger(__name__)
 HandOn = Callable[[StopRequest | KeepRequest, float], None]
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class WebhookEndpoint:
     """Answers requests to `receive_webhook`.
 
@@ -43,7 +39,7 @@ class WebhookEndpoint:
         hand_on: HandOn,
         *,
         dry_run: bool = False,
-        now: Callable[[], datetime] = _now,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._producers = producers
         self._hand_on = hand_on
@@ -63,9 +59,6 @@ class WebhookEndpoint:
         producer = self._producers.get(request.path)
         if producer is None:
             raise CallerForbidden("No webhook is switched on here.")
-        return self._receive(producer, request)
-
-    def _receive(self, producer: Producer[Any], request: HttpRequest) -> Answer:
         until = request.received + producer.patience
         delivery = WebhookRequest(request, self._now(), until)
         message = producer.verify(delivery)
@@ -75,18 +68,18 @@ class WebhookEndpoint:
             _LOG.log(level, "delivery ignored", extra={"webhook": request.path, "detail": skip.reason})
             return skip.response
         dry = dry_run.requested_beside(request.headers, request.query)
-        asked = producer.extract(message)
-        asked = replace(
-            asked,
-            time=asked.time or delivery.now,
-            dry_run=asked.dry_run or dry or self._dry_run,
+        found = producer.extract(message)
+        wanted = replace(
+            found,
+            time=found.time or delivery.now,
+            dry_run=found.dry_run or dry or self._dry_run,
             **traced(request.headers.get("traceparent"), request.headers.get("tracestate")),
         )
         try:
-            self._hand_on(asked, until)
+            self._hand_on(wanted, until)
         except SinkUnreachable as error:
-            answer = producer.not_handed_on(message, asked, error.acceptance)
+            answer = producer.not_handed_on(message, wanted, error.acceptance)
             if answer is None:
                 raise
             return answer
-        return producer.handed_on(message, asked)
+        return producer.handed_on(message, wanted)

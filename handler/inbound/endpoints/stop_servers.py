@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from handler.errors import BadEvent, CallerForbidden, Violation, WrongMethod
 from handler.inbound import dry_run
@@ -18,21 +20,22 @@ from handler.inbound.http.responses import Answer
 from handler.inbound.readiness import Readiness
 from handler.inbound.skip import Skip
 from handler.inbound.trace_context import traced
+from handler.settings.common import Callers
 from handler.settings.stop_servers import Settings
 from handler.stop.model import StopRequest
 
 if TYPE_CHECKING:
     from handler.keep.model import KeepRequest
+    from handler.settings.keep_servers import KeepSettings
 
 _LOG = logging.getLogger(__name__)
 
-
-Handle = Callable[[Sequence[StopRequest], bool, float], Answer]
 Request = TypeVar("Request", StopRequest, "KeepRequest")
+AnySettings = TypeVar("AnySettings", Settings, "KeepSettings")
 
 
-class StopEndpoint:
-    """Answers requests to `stop_servers`.
+class EventEndpoint(ABC, Generic[Request, AnySettings]):
+    """Answers requests with events that ask for something to be done with servers.
 
     Args:
         settings: of the target.
@@ -44,39 +47,27 @@ class StopEndpoint:
 
     def __init__(
         self,
-        settings: Settings,
-        handle: Handle,
+        settings: AnySettings,
+        handle: Callable[[Sequence[Request], bool, float], Answer],
         ready: Callable[[], None],
         on_skip: Callable[[str, str], None] | None = None,
         readiness: Readiness | None = None,
     ) -> None:
-        self._readiness = readiness or Readiness()
-        self._settings = settings
-        self._handle = handle
+        self._settings: AnySettings = settings
+        self._handle: Callable[[Sequence[Request], bool, float], Answer] = handle
         self._ready = ready
         self._on_skip = on_skip
+        self._readiness = readiness or Readiness()
 
     def answer(self, request: HttpRequest) -> Answer:
         """Answer one request; never raises."""
-        return responses.served(request.method, request.path, self._be_ready, lambda: self._answer(request))
-
-    def _be_ready(self) -> None:
-        self._readiness.check(self._check)
-
-    def _check(self) -> None:
-        caller.ready(self._settings.callers)
-        self._ready()
-
-    def _answer(self, request: HttpRequest) -> Answer:
-        match request.method:
-            case "OPTIONS":
-                return Answer(200, caller.consent(request.headers, self._settings.callers))
-            case "POST":
-                until = request.received + self._settings.deadline.total_seconds()
-                approver = caller.authenticate(request.headers, self._settings.callers, until)
-                return self.deliver(decode(request.headers, request.body), request, approver)
-            case _:
-                raise WrongMethod("Only POST and OPTIONS are served here.")
+        return serve(
+            request,
+            self._settings.callers,
+            self._settings.deadline,
+            lambda: self._readiness.check(self._check),
+            lambda approver: self.deliver(decode(request.headers, request.body), request, approver),
+        )
 
     def deliver(self, delivery: Delivery, request: HttpRequest, approver: bool) -> Answer:
         """Handle the events of an authenticated caller.
@@ -91,12 +82,56 @@ class StopEndpoint:
             CallerForbidden: an event is an approval, and the caller may not send one.
             RetryableError: at least one event must be sent again.
         """
-        dry = dry_run.requested_beside(request.headers, request.query)
-        requests = requests_of(delivery, self._settings.event_types, self._on_skip, dry=dry, approver=approver)
+        requests = self._requests(delivery, dry_run.requested_beside(request.headers, request.query), approver)
         # An event's own trace context comes first (CloudEvents' distributed tracing extension).
         trace = traced(request.headers.get("traceparent"), request.headers.get("tracestate"))
         requests = [one if one.traceparent else replace(one, **trace) for one in requests]
         return self._handle(requests, delivery.batch, request.received) if requests else Answer(204)
+
+    @abstractmethod
+    def _requests(self, delivery: Delivery, dry: bool, approver: bool) -> list[Request]:
+        """Return what the events ask for; as `requests_of`."""
+
+    def _check(self) -> None:
+        caller.ready(self._settings.callers)
+        self._ready()
+
+
+class StopEndpoint(EventEndpoint[StopRequest, Settings]):
+    """Answers requests to `stop_servers`."""
+
+    def _requests(self, delivery: Delivery, dry: bool, approver: bool) -> list[StopRequest]:
+        return requests_of(delivery, self._settings.event_types, self._on_skip, dry=dry, approver=approver)
+
+
+def serve(
+    request: HttpRequest,
+    callers: Callers,
+    deadline: timedelta,
+    ready: Callable[[], None],
+    handle: Callable[[bool], Answer],
+) -> Answer:
+    """Answer a probe, a handshake, or a POST of an authenticated caller; never raises.
+
+    Args:
+        request: the request.
+        callers: settings of the target.
+        deadline: budget of the request.
+        ready: raises if events could not be handled now.
+        handle: makes the response to a POST, given whether the caller may send approvals.
+    """
+
+    def answer() -> Answer:
+        match request.method:
+            case "OPTIONS":
+                return Answer(200, caller.consent(request.headers, callers))
+            case "POST":
+                until = request.received + deadline.total_seconds()
+                return handle(caller.authenticate(request.headers, callers, until))
+            case _:
+                raise WrongMethod("Only POST and OPTIONS are served here.")
+
+    return responses.served(request.method, request.path, ready, answer)
 
 
 def requests_of(
@@ -133,17 +168,7 @@ def collect(
     *,
     dry: bool = False,
 ) -> list[Request]:
-    """Extract what each event of a delivery asks for; as `requests_of`.
-
-    Args:
-        delivery: the events.
-        extract: reads one event; raises BadEvent.
-        on_skip: called with the type of each event that asks for nothing, and why.
-        dry: whether the request around the events asks for a dry run of all of them.
-
-    Raises:
-        BadEvent: with every violation of every event.
-    """
+    """Extract what each event of a delivery asks for by `extract`, which raises BadEvent; as `requests_of`."""
     requests: dict[tuple[str, str], Request] = {}
     skipped: list[tuple[Event, Skip]] = []
     violations: list[Violation] = []
@@ -164,7 +189,8 @@ def collect(
         elif asked is not None and not found and requests.setdefault((asked.source, asked.id), asked) != asked:
             found.append(Violation(f"{prefix}id", "must be unique within the batch"))
         if found:
-            _log_malformed(event, found)
+            # With as much of its identity as could be read.
+            _LOG.warning("event malformed", extra={**about(event), **BadEvent(*found).log_fields()})
             violations += found
     if violations:
         raise BadEvent(*violations)
@@ -173,12 +199,6 @@ def collect(
         if on_skip is not None:
             on_skip(event.type, skip.reason)
     return list(requests.values())
-
-
-def _log_malformed(event: Event, violations: Sequence[Violation]) -> None:
-    """Log an event that can never succeed, with as much of its identity as could be read."""
-    bad = BadEvent(*violations)
-    _LOG.warning("event malformed", extra={**about(event), **bad.log_fields()})
 
 
 def about(event: Event) -> dict[str, str | None]:
