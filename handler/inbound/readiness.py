@@ -49,17 +49,15 @@ class Readiness:
             self._checking.release()
 
     def _make(self, check: Callable[[], None]) -> None:
-        error: AutostopError | None = None
         try:
             check()
         except LoginMissing:
             # This concerns one request alone, on FunctionGraph, and no call was made.
             raise
-        except AutostopError as failure:
-            error = failure
-        self._result = (self._monotonic(), error)
-        if error is not None:
-            raise error
+        except AutostopError as error:
+            self._result = (self._monotonic(), error)
+            raise
+        self._result = (self._monotonic(), None)
 
     def _use_result(self, age: float) -> bool:
         """Return whether there is a result of at most this age, and raise it if it is an error."""

@@ -29,12 +29,7 @@ ALGORITHMS = (*_RSA, *_CURVES.values())
 
 
 class KeyServer:
-    """The key server of an issuer: at the URL of the settings, or at that of its discovery document.
-
-    Args:
-        settings: of the issuer.
-        monotonic: the clock, in seconds.
-    """
+    """The key server of an issuer: at the URL of the settings, or at that of its discovery document."""
 
     def __init__(self, settings: OidcSettings, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -55,7 +50,7 @@ class KeyServer:
         until = self._monotonic() + seconds
         url = self._settings.jwks_url or self._discover(until)
         path = file_of(url)
-        entries = self._object(self._file(path) if path else self._get(url, until)).get("keys")
+        entries = _object(_file(path) if path else self._get(url, until)).get("keys")
         keys: dict[str, PyJWK] = {}
         for entry in entries if isinstance(entries, list) else ():
             key = _usable(entry) if isinstance(entry, dict) else None
@@ -67,7 +62,7 @@ class KeyServer:
 
     def _discover(self, until: float) -> str:
         issuer = self._settings.issuer
-        document = self._object(self._get(issuer.rstrip("/") + "/.well-known/openid-configuration", until))
+        document = _object(self._get(issuer.rstrip("/") + "/.well-known/openid-configuration", until))
         if document.get("issuer") != issuer:
             raise KeysUnreachable("The discovery document must be of the issuer AUTOSTOP_OIDC_ISSUER.")
         url = document.get("jwks_uri")
@@ -108,26 +103,28 @@ class KeyServer:
         if not path or urlsplit(url)[:2] != urlsplit(self._settings.jwks_url or self._settings.issuer)[:2]:
             return {}
         # Read anew each time: Kubernetes renews it in place.
-        token = self._file(path).decode("latin-1").strip()
+        token = _file(path).decode("latin-1").strip()
         if not token.isascii() or not token.isprintable():
             raise KeysUnreachable("AUTOSTOP_OIDC_TOKEN_FILE must hold a token.")
         return {"Authorization": f"Bearer {token}"}
 
-    def _file(self, path: str) -> bytes:
-        try:
-            with Path(path).open("rb") as file:
-                return file.read(_MOST_BYTES)
-        except OSError as failure:
-            raise KeysUnreachable(f"A file of the settings cannot be read ({type(failure).__name__}).") from None
 
-    def _object(self, body: bytes) -> dict[str, object]:
-        try:
-            document = strict_json.loads(body)
-        except ValueError as error:
-            raise KeysUnreachable(f"The document of the key server {error}.") from None
-        if not isinstance(document, dict):
-            raise KeysUnreachable("The document of the key server must be a JSON object.")
-        return document
+def _file(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_MOST_BYTES)
+    except OSError as failure:
+        raise KeysUnreachable(f"A file of the settings cannot be read ({type(failure).__name__}).") from None
+
+
+def _object(body: bytes) -> dict[str, object]:
+    try:
+        document = strict_json.loads(body)
+    except ValueError as error:
+        raise KeysUnreachable(f"The document of the key server {error}.") from None
+    if not isinstance(document, dict):
+        raise KeysUnreachable("The document of the key server must be a JSON object.")
+    return document
 
 
 def _usable(entry: dict[str, object]) -> PyJWK | None:

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from jwt import PyJWK
 
@@ -30,9 +31,8 @@ _LONGEST_WAIT = 10.0
 Fetch = Callable[[float], Mapping[str, PyJWK]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    keys: Mapping[str, PyJWK] = field(default_factory=dict)
+class _Kept(NamedTuple):
+    keys: Mapping[str, PyJWK] = MappingProxyType({})
     since: float = float("-inf")
 
     def find(self, kid: str, not_before: float) -> PyJWK | None:
@@ -66,17 +66,24 @@ class Keys:
         Raises:
             KeysUnreachable: whether there is such a key cannot be determined now.
         """
-        asked = self._monotonic()
-        kept = self._kept
-        fresh = kept.find(kid, asked - _FRESH_FOR)
-        if fresh is not None:
-            return fresh
-        spare = kept.find(kid, asked - _KEPT_FOR)
+        began, kept = self._monotonic(), self._kept
+        key = kept.find(kid, began - _KEPT_FOR)
         # A caller whose key still counts does not wait for a thread that fetches newer ones.
-        if spare is not None and self._lock.locked():
-            return spare
+        if key is not None and (kept.since > began - _FRESH_FOR or self._lock.locked()):
+            return key
         with self._alone(until):
-            return self._look(kid, asked, until)
+            self._renew(began, until)
+            now = self._monotonic()
+            key = self._kept.find(kid, now - _KEPT_FOR)
+            if key is not None:
+                return key
+            if self._kept.since < began and kid not in self._missing:
+                # It may be a new key: a 401 now could lose an event.
+                raise self._unreachable()
+            if not self._missing:
+                self._not_before = now + _PAUSE
+            self._missing.add(kid)
+            return None
 
     def ready(self) -> None:
         """Check that there are keys that count, and fetch them otherwise.
@@ -84,12 +91,12 @@ class Keys:
         Raises:
             KeysUnreachable: there are none, and none could be fetched.
         """
-        asked = self._monotonic()
-        if self._kept.since > asked - _KEPT_FOR:
+        began = self._monotonic()
+        if self._kept.since > began - _KEPT_FOR:
             return
         with self._alone(float("inf")):
-            self._renew(asked)
-            if self._kept.since < asked:
+            self._renew(began)
+            if self._kept.since < began:
                 raise self._unreachable()
 
     @contextmanager
@@ -101,24 +108,10 @@ class Keys:
         finally:
             self._lock.release()
 
-    def _look(self, kid: str, asked: float, until: float) -> PyJWK | None:
-        self._renew(asked, until)
+    def _renew(self, began: float, until: float = float("inf")) -> None:
+        """Fetch the keys, unless another thread has done so since `began`, or it is too early or too late to do so."""
         now = self._monotonic()
-        found = self._kept.find(kid, now - _KEPT_FOR)
-        if found is not None:
-            return found
-        if self._kept.since < asked and kid not in self._missing:
-            # It may be a new key: a 401 now could lose an event.
-            raise self._unreachable()
-        if not self._missing:
-            self._not_before = now + _PAUSE
-        self._missing.add(kid)
-        return None
-
-    def _renew(self, asked: float, until: float = float("inf")) -> None:
-        """Fetch the keys, unless another thread has done so since `asked`, or it is too early or too late to do so."""
-        now = self._monotonic()
-        if self._kept.since >= asked or now < self._not_before or now >= until:
+        if self._kept.since >= began or now < self._not_before or now >= until:
             return
         self._missing = set()
         self._not_before = now + _PAUSE_AFTER_FAILURE

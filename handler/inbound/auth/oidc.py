@@ -55,12 +55,7 @@ class _Jwt(PyJWT):
 
 
 class TokenVerifier:
-    """Checks tokens of one issuer.
-
-    Args:
-        settings: of the issuer.
-        keys: its keys.
-    """
+    """Checks tokens of one issuer."""
 
     def __init__(self, settings: OidcSettings, keys: Keys) -> None:
         self._settings = settings
@@ -95,11 +90,7 @@ class TokenVerifier:
         return names
 
     def ready(self) -> None:
-        """Check that tokens can be checked.
-
-        Raises:
-            KeysUnreachable: there are no keys.
-        """
+        """Raise KeysUnreachable if there are no keys that tokens can be checked with."""
         self._keys.ready()
 
     def _authenticated(self, token: str, until: float) -> Mapping[str, object]:

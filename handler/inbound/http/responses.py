@@ -115,27 +115,19 @@ def refused(error: AutostopError) -> Answer:
 def served(method: str, path: str, ready: Callable[[], None], make: Callable[[], Answer]) -> Answer:
     """Answer a probe for liveness or readiness, or return the response that `make` makes; as `always`.
 
-    Args:
-        method: of the request.
-        path: of the request.
-        ready: raises if events could not be handled now.
-        make: makes the response to any other request.
+    `ready` raises if events could not be handled now.
     """
-    return always(lambda: _probe(method, path, ready) or make())
 
-
-def _probe(method: str, path: str, ready: Callable[[], None]) -> Answer | None:
-    """Return the response to a probe; None for any other request."""
-    match method, path:
-        case (("GET" | "HEAD"), "/healthz"):
-            _LOG.debug("probe received", extra={"path": path})
+    def answer() -> Answer:
+        if method not in ("GET", "HEAD") or path not in ("/healthz", "/readyz"):
+            return make()
+        _LOG.debug("probe received", extra={"path": path})
+        if path == "/healthz":
             return json_answer(200, {"status": "alive"})
-        case (("GET" | "HEAD"), "/readyz"):
-            _LOG.debug("probe received", extra={"path": path})
-            ready()
-            return json_answer(200, {"status": "ready"})
-        case _:
-            return None
+        ready()
+        return json_answer(200, {"status": "ready"})
+
+    return always(answer)
 
 
 def json_answer(status: int, document: object, headers: Mapping[str, str] | None = None) -> Answer:

@@ -20,7 +20,6 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -61,7 +60,6 @@ _MAX_DISCARDED = 16 * 1024 * 1024
 # Beyond the longest event: for a body that is still read then, and for the answer.
 _GRACE = 10
 _READ_SIZE = 16 * 1024
-_DISCARD_SIZE = 64 * 1024
 _PROBES = (b"GET /healthz ", b"HEAD /healthz ")
 _NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # FunctionGraph passes a function's login in these headers.
@@ -78,14 +76,13 @@ class Head:
         data: what has arrived; it may extend beyond the head.
     """
 
-    __slots__ = ("_headers", "_line", "_max_platform_line", "_searched", "data")
+    __slots__ = ("_headers", "_line", "_max_platform_line", "data")
 
     def __init__(self, max_platform_line: int = MAX_LINE) -> None:
         self.data = bytearray()
         self._max_platform_line = max_platform_line
-        self._line = 0
-        self._searched = 0
-        self._headers = 0
+        # Where the last line begins, and the first header line; 0 before there is one.
+        self._line = self._headers = 0
 
     def feed(self, data: bytes) -> bool:
         """Add what has arrived.
@@ -97,21 +94,18 @@ class Head:
             RequestLineTooLong: over `MAX_LINE`.
             HeadersTooLarge: a line over `MAX_LINE`, or all header lines over `MAX_HEADERS`.
         """
+        searched = len(self.data)
         self.data += data
-        while (found := self.data.find(b"\n", self._searched)) >= 0:
-            end = found + 1
+        while end := self.data.find(b"\n", searched) + 1:
             self._measure(end)
-            line = self.data[max(self._line, end - 2) : end]
-            if line != b"\r\n":
-                return True  # A line feed alone, which the parser refuses.
-            # One empty line is permitted before the request line (RFC 9112, 2.2).
-            if end - self._line == 2 and end > 2:
+            # A line feed alone, which the parser refuses, or the empty line at the end. One empty line is permitted
+            # before the request line (RFC 9112, 2.2).
+            if self.data[max(self._line, end - 2) : end] != b"\r\n" or (end - self._line == 2 and end > 2):
                 return True
             if end > 2 and not self._headers:
                 self._headers = end
-            self._line = self._searched = end
-        self._searched = len(self.data)
-        self._measure(self._searched)
+            self._line = searched = end
+        self._measure(len(self.data))
         return False
 
     def _measure(self, end: int) -> None:
@@ -259,9 +253,8 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
         self._read_head(_Connection(self.cfg, sock, client, listener.getsockname()))
 
     def _make_room(self) -> None:
-        oldest = next(iter(self._reading or self._lingering), None)
-        if oldest is not None:
-            self._close(oldest)
+        if waiting := self._reading or self._lingering:
+            self._close(next(iter(waiting)))
         elif self.keepalived_conns:
             self.keepalived_conns[0].timeout = 0.0
             self.murder_keepalived()
@@ -270,30 +263,29 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
             time.sleep(0.01)
 
     def on_client_socket_readable(self, conn: _Connection, client: socket.socket) -> None:
-        """Read the head of a further request on a kept connection, whose first byte has arrived."""
-        self.poller.unregister(client)
-        self.keepalived_conns.remove(conn)
-        self._read_head(conn)
-        self._on_readable(conn, client)
-
-    def _read_head(self, conn: _Connection) -> None:
-        conn.head = Head(self._max_platform_line)
-        conn.timeout = time.monotonic() + HEAD_TIMEOUT
-        self._wait(conn, self._reading, self._on_readable)
-
-    def _on_readable(self, conn: _Connection, _client: socket.socket) -> None:
-        if conn not in self._reading:
-            return  # Closed for another one within this round of events.
+        """Read what a connection without a request has sent: a head, or bytes that are discarded."""
+        if conn not in self._reading and conn not in self._lingering:
+            if conn not in self.keepalived_conns:
+                return  # Closed for another one within this round of events.
+            self.poller.unregister(client)
+            self.keepalived_conns.remove(conn)
+            self._read_head(conn)
         try:
-            data = conn.sock.recv(_READ_SIZE)
+            data = client.recv(_READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             data = b""
-        if data:
-            self._feed(conn, data)
-        else:
+        if conn in self._lingering:
+            conn.discarded += len(data)
+        if not data or conn.discarded > _MAX_DISCARDED:
             self._close(conn)
+        elif conn in self._reading:
+            self._feed(conn, data)
+
+    def _read_head(self, conn: _Connection) -> None:
+        conn.head = Head(self._max_platform_line)
+        self._wait(conn, self._reading, HEAD_TIMEOUT)
 
     def _feed(self, conn: _Connection, data: bytes) -> None:
         self._buffered += len(data)
@@ -310,10 +302,10 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
             if conn.answered and not _is_writable(conn.sock):
                 # It sends requests and does not read the answers; the next one would keep a thread waiting.
                 self._close(conn)
-                return
-            conn.received = time.monotonic()
-            conn.parser.unreader.unread(bytes(conn.head.data))
-            self.enqueue_req(conn)
+            else:
+                conn.received = time.monotonic()
+                conn.parser.unreader.unread(bytes(conn.head.data))
+                self.enqueue_req(conn)
         while self._buffered > _MAX_BUFFERED:
             self._close(next(iter(self._reading)))
 
@@ -370,17 +362,16 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
             return
         if not kept:
             self._linger(conn)
-            return
-        # Clients may send requests without waiting for answers (pipelining).
-        if further := conn.parser.unreader.take_buffered():
+        elif further := conn.parser.unreader.take_buffered():
+            # Clients may send requests without waiting for answers (pipelining).
             self._read_head(conn)
             self._feed(conn, further)
-            return
-        conn.set_timeout()
-        if not self.alive:
-            conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
-        self.keepalived_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self.on_client_socket_readable, conn))
+        else:
+            conn.set_timeout()
+            if not self.alive:
+                conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
+            self.keepalived_conns.append(conn)
+            self._register(conn)
 
     # --- connections to be closed
 
@@ -394,33 +385,18 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
             conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._close(conn)
-            return
-        conn.timeout = time.monotonic() + LINGER_TIMEOUT
-        self._wait(conn, self._lingering, self._on_discarded)
+        else:
+            self._wait(conn, self._lingering, LINGER_TIMEOUT)
 
-    def _on_discarded(self, conn: _Connection, _client: socket.socket) -> None:
-        if conn not in self._lingering:
-            return
-        try:
-            discarded = len(conn.sock.recv(_DISCARD_SIZE))
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            discarded = 0
-        conn.discarded += discarded
-        if not discarded or conn.discarded > _MAX_DISCARDED:
-            self._close(conn)
-
-    def _wait(
-        self,
-        conn: _Connection,
-        waiting: dict[_Connection, None],
-        on_readable: Callable[[_Connection, socket.socket], None],
-    ) -> None:
+    def _wait(self, conn: _Connection, waiting: dict[_Connection, None], seconds: float) -> None:
+        conn.timeout = time.monotonic() + seconds
         waiting[conn] = None
-        self.poller.register(conn.sock, EVENT_READ, partial(on_readable, conn))
+        self._register(conn)
         if len(waiting) > _MAX_IDLE:
             self._close(next(iter(waiting)))
+
+    def _register(self, conn: _Connection) -> None:
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_client_socket_readable, conn))
 
     def _forget(self, conn: _Connection) -> None:
         """Take a connection out of those that the event loop waits for."""
@@ -460,7 +436,9 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
         super().set_accept_enabled(enabled)
         # It also stops for a while when it has too many connections.
         if not enabled and not self.alive:
-            shutdown.begin(self.sockets)
+            shutdown.begin()
+            for listener in self.sockets:
+                listener.close()
 
 
 def install(longest: timedelta) -> None:

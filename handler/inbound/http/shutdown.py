@@ -7,14 +7,8 @@ until the end. A client that is refused, or answered 503, at once can go elsewhe
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from typing import Protocol
 
 _begun = threading.Event()
-
-
-class _Closable(Protocol):
-    def close(self) -> None: ...
 
 
 def begun() -> bool:
@@ -22,8 +16,6 @@ def begun() -> bool:
     return _begun.is_set()
 
 
-def begin(listeners: Iterable[_Closable]) -> None:
-    """Accept no more events, and close the listening sockets."""
+def begin() -> None:
+    """Accept no more events."""
     _begun.set()
-    for listener in listeners:
-        listener.close()

@@ -76,16 +76,7 @@ class _Body:
         return isinstance(self._read, bytes)
 
     def __call__(self, within: float) -> bytes:
-        """Return the body; read it if it was not read before.
-
-        Args:
-            within: seconds from now on, in all.
-
-        Raises:
-            TooLarge: more than `max_body`.
-            BodyIncomplete: it did not arrive in time, or the connection ended in it.
-            BadEvent: its chunks are malformed.
-        """
+        """Return the body, as `HttpRequest.body`; read it within so many seconds, if it was not read before."""
         if self._read is None:
             try:
                 self._read = self._bounded(within)
