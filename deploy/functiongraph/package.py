@@ -16,7 +16,7 @@ import sys
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -81,13 +81,7 @@ __all__ = ["handler", "initializer"]
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """One distribution: its files, and what it requires.
-
-    Attributes:
-        name: normalised.
-        requires: as in its metadata.
-        files: contents by path.
-    """
+    """One distribution by its normalized name: what it requires, and the contents of its files by path."""
 
     name: str
     requires: tuple[Requirement, ...]
@@ -143,14 +137,6 @@ def needed(wanted: Iterable[Requirement], available: Iterable[Distribution]) -> 
     return [by_name[name] for name in sorted({name for name, _ in seen})]
 
 
-def ours(package: Path) -> Iterator[tuple[str, bytes]]:
-    """Our own files, by path in the archive."""
-    for path in package.rglob("*"):
-        name = path.relative_to(package).as_posix()
-        if path.is_file() and not _JUNK.search(name) and not name.startswith(_NOT_OURS):
-            yield f"{package.name}/{name}", path.read_bytes()
-
-
 def contents(distributions: Iterable[Distribution], package: Path) -> dict[str, bytes]:
     """Return everything that is packed but the bytecode, by path.
 
@@ -159,7 +145,11 @@ def contents(distributions: Iterable[Distribution], package: Path) -> dict[str, 
     """
     found: dict[str, bytes] = {"index.py": _INDEX.encode(), "LICENSE": (ROOT / "LICENSE").read_bytes()}
     parts = [part for each in distributions for part in each.files.items() if not _JUNK.search(part[0])]
-    for name, text in [*parts, *ours(package)]:
+    for path in package.rglob("*"):
+        name = path.relative_to(package).as_posix()
+        if path.is_file() and not _JUNK.search(name) and not name.startswith(_NOT_OURS):
+            parts.append((f"{package.name}/{name}", path.read_bytes()))
+    for name, text in parts:
         if found.setdefault(name, text) != text:
             raise ValueError(f"{name} comes twice, and differs")
     return found
@@ -178,12 +168,7 @@ def platform_python(named: str | None) -> str | None:
 
 
 def bytecode(files: Mapping[str, bytes], python: str) -> dict[str, bytes]:
-    """Compile the sources among `files`, and return the bytecode by path.
-
-    Args:
-        files: contents by path in the archive.
-        python: command of the Python that will load it.
-    """
+    """Compile the sources among `files` by the command `python`, and return the bytecode by path."""
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             if name.endswith(".py"):

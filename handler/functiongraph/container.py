@@ -10,15 +10,9 @@ from typing import assert_never
 from cloudevents.http import CloudEvent
 
 from handler.errors import BadEvent, NotAnEvent, Unauthenticated
+from handler.functiongraph import invocation
 from handler.functiongraph.context import Call
-from handler.functiongraph.invocation import (
-    EventKind,
-    PlatformDocument,
-    kind_of,
-    platform_results,
-    structured,
-    through_gateway,
-)
+from handler.functiongraph.invocation import EventKind, PlatformDocument
 from handler.functiongraph.triggers.apig import GatewayRequest
 from handler.inbound.auth import caller
 from handler.inbound.cloudevents.decode import Delivery, decode, is_marked
@@ -62,9 +56,11 @@ class Container:
             case Delivery() as delivery:
                 return self._service(call).endpoint().deliver(delivery, request, approver)
             case GatewayRequest() as inside:
-                return responses.json_answer(200, through_gateway(self._shared, inside, call, request.received))
+                return responses.json_answer(
+                    200, invocation.through_gateway(self._shared, inside, call, request.received)
+                )
             case PlatformDocument() as platform:
-                results = platform_results(self._shared, platform, call, request.received)
+                results = invocation.platform_results(self._shared, platform, call, request.received)
                 return _as_answer(results, sent=self._shared.sink is not None)
             case unknown:
                 assert_never(unknown)
@@ -80,7 +76,7 @@ def _kind(request: HttpRequest) -> EventKind | None:
         BadEvent, NotAnEvent: it is of an unknown kind.
     """
     if request.path == _INVOKE and not is_marked(request.headers):
-        return kind_of(json_object(request.body, "event"))
+        return invocation.kind_of(json_object(request.body, "event"))
     try:
         return decode(request.headers, request.body)
     except NotAnEvent:
@@ -103,5 +99,5 @@ def _as_answer(events: Sequence[CloudEvent], *, sent: bool) -> Answer:
         return Answer(204)
     if len(events) > 1:
         return Answer(200, *batch(events))
-    (document,) = structured(events)
+    (document,) = invocation.structured(events)
     return Answer(200, {"content-type": "application/cloudevents+json"}, json.dumps(document).encode())

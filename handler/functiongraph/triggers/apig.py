@@ -62,12 +62,7 @@ class GatewayRequest:
         )
 
     def http(self, max_body: int, received: float) -> HttpRequest:
-        """Return it as an HTTP request, whose body is decoded when it is read.
-
-        Args:
-            max_body: bytes of the largest body.
-            received: when it arrived, on the monotonic clock.
-        """
+        """Return it as an HTTP request, whose body of at most `max_body` bytes is decoded when it is read."""
         return HttpRequest(
             method=self.method,
             path=self.path,
@@ -93,32 +88,26 @@ class GatewayRequest:
         if is_marked(http.headers) or essence(http.headers.get("content-type", "")) != "application/json":
             return decode(http.headers, http.body)
         document = json_object(http.body)
-        return decode_document(document) or self._canonical(document, http, source, now)
-
-    def _canonical(self, data: Mapping[str, object], http: HttpRequest, source: str, now: datetime) -> StopRequest:
+        if delivery := decode_document(document):
+            return delivery
         if not self.request_id.strip():
             raise BadEvent(Violation("requestContext.requestId", "is missing"))
-        asked = canonical_request(data, id_=identity(self.request_id), source=source, requested_by="APIG", now=now)
+        id_ = identity(self.request_id)
+        request = canonical_request(document, id_=id_, source=source, requested_by="APIG", now=now)
         dry = dry_run.requested_beside(http.headers, http.query)
-        return replace(asked, time=now, dry_run=asked.dry_run or dry)
+        return replace(request, time=now, dry_run=request.dry_run or dry)
 
     def _body(self, max_body: int) -> bytes:
-        body = self._decoded()
+        content = "" if self.content is None else self.content
+        if not isinstance(content, str):
+            raise BadEvent(Violation("body", "must be text"))
+        try:
+            body = base64.b64decode(content, validate=True) if self.encoded else content.encode("utf-8", "replace")
+        except (binascii.Error, ValueError):
+            raise BadEvent(Violation("body", "must be base64")) from None
         if len(body) > max_body:
             raise TooLarge(f"At most {max_body} bytes are taken.")
         return body
-
-    def _decoded(self) -> bytes:
-        if self.content is None or self.content == "":
-            return b""
-        if not isinstance(self.content, str):
-            raise BadEvent(Violation("body", "must be text"))
-        if not self.encoded:
-            return self.content.encode("utf-8", "replace")
-        try:
-            return base64.b64decode(self.content, validate=True)
-        except (binascii.Error, ValueError):
-            raise BadEvent(Violation("body", "must be base64")) from None
 
 
 def reply(answer: Answer) -> dict[str, object]:

@@ -9,24 +9,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from handler.errors import (
-    AutostopError,
-    BadEvent,
-    CallerForbidden,
-    CloudError,
-    EndpointUnusable,
-    HeadersTooLarge,
-    InsecureEndpoint,
-    InternalFault,
-    LoginMissing,
-    LoginRefused,
-    NotAnEvent,
-    RequestLineTooLong,
-    RetryableError,
-    TooLarge,
-    Unauthenticated,
-    WrongMethod,
-)
+from handler import errors
+from handler.errors import AutostopError, CloudError, InternalFault, RetryableError
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,32 +36,32 @@ def problem(error: AutostopError) -> Answer:
     headers: dict[str, str] = {}
     members: dict[str, object] = {"detail": str(error)}
     match error:
-        case BadEvent():
+        case errors.BadEvent():
             status, title = 400, "The event can never succeed"
             members = {
                 "detail": f"The event has {len(error.violations)} fault{'s' if len(error.violations) != 1 else ''}.",
                 "faults": [{"at": violation.at, "fault": violation.message} for violation in error.violations],
             }
-        case Unauthenticated():
+        case errors.Unauthenticated():
             status, title = 401, "The caller is not authenticated"
             headers["WWW-Authenticate"] = 'Bearer realm="bms-autostop"'
-        case CallerForbidden():
+        case errors.CallerForbidden():
             status, title = 403, "The caller may not do this"
-        case WrongMethod():
+        case errors.WrongMethod():
             status, title = 405, "Events are POSTed"
             headers["Allow"] = error.allow
-        case TooLarge():
+        case errors.TooLarge():
             status, title = 413, "The body is too large"
-        case RequestLineTooLong():
+        case errors.RequestLineTooLong():
             status, title = 414, "The request line is too long"
-        case NotAnEvent():
+        case errors.NotAnEvent():
             status, title = 415, "Not an event"
-        case HeadersTooLarge():
+        case errors.HeadersTooLarge():
             status, title = 431, "The headers are too large"
         case RetryableError():
             status, title = 503, "Not handled; send it again"
             members = {"detail": detail_of(error), **({"cause": error.cause._asdict()} if error.cause else {})}
-            default = _REFUSED_RETRY_AFTER if isinstance(error, LoginRefused) else _DEFAULT_RETRY_AFTER
+            default = _REFUSED_RETRY_AFTER if isinstance(error, errors.LoginRefused) else _DEFAULT_RETRY_AFTER
             wait = default if error.retry_after is None else error.retry_after
             headers["Retry-After"] = str(max(1, math.ceil(wait)))
         case _:
@@ -88,7 +72,9 @@ def problem(error: AutostopError) -> Answer:
 
 def detail_of(error: RetryableError) -> str:
     """Return what may be shown of an error outside of the log."""
-    if isinstance(error, CloudError) and not isinstance(error, LoginMissing | InsecureEndpoint | EndpointUnusable):
+    if isinstance(error, CloudError) and not isinstance(
+        error, errors.LoginMissing | errors.InsecureEndpoint | errors.EndpointUnusable
+    ):
         # Its message quotes the cloud: for the log only.
         return f"The cloud did not do what was asked ({error.name}): {error.cause}."
     return str(error)

@@ -40,7 +40,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from handler.errors import AutostopError, BadEvent, HeadersTooLarge, InternalFault, RequestLineTooLong, Violation
-from handler.inbound.http import responses, shutdown
+from handler.inbound.http import responses, wsgi
 from handler.inbound.http.responses import Answer
 
 # All times are in seconds, all sizes in bytes; a line includes its CRLF.
@@ -131,14 +131,9 @@ class _Unreader(SocketUnreader):  # type: ignore[misc]
         self.continue_expected = False
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """Read once.
-
-        Raises:
-            NoMoreData: no body is being read.
-            TimeoutError: the deadline has passed.
-        """
+        """Read once; after the deadline raise TimeoutError."""
         if self.deadline is None:
-            raise NoMoreData
+            raise NoMoreData  # No body is being read.
         if (left := self.deadline - time.monotonic()) <= 0:
             raise TimeoutError
         self.sock.settimeout(left)
@@ -183,11 +178,7 @@ class Exchange:
         request._expected_100_continue = False
 
     def read(self, size: int, within: float) -> bytes:
-        """Read at most `size` bytes of the body; all of it, if it has fewer.
-
-        Args:
-            size: in bytes.
-            within: seconds from now on, in all.
+        """Read at most `size` bytes of the body, or all if it has fewer, within so many seconds from now on.
 
         Raises:
             TimeoutError: it was not complete in time.
@@ -198,10 +189,9 @@ class Exchange:
         try:
             body: bytes = self._request.body.read(size)
             return body
-        except NoMoreData:
-            raise ConnectionError("The connection ended inside the body.") from None
-        except ParseException as failure:
-            if isinstance(failure, ChunkMissingTerminator) and len(failure.term) < len("\r\n"):
+        except (NoMoreData, ParseException) as failure:
+            half = isinstance(failure, ChunkMissingTerminator) and len(failure.term) < len("\r\n")
+            if half or isinstance(failure, NoMoreData):
                 raise ConnectionError("The connection ended inside the body.") from None
             raise BadEvent(Violation("body", "must be complete and correctly framed")) from None
         finally:
@@ -436,7 +426,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
         super().set_accept_enabled(enabled)
         # It also stops for a while when it has too many connections.
         if not enabled and not self.alive:
-            shutdown.begin()
+            wsgi.shutting_down.set()
             for listener in self.sockets:
                 listener.close()
 

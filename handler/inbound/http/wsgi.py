@@ -8,6 +8,7 @@ requests that this module passes on. What gunicorn leaves unbounded is bounded i
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -15,7 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from handler.errors import AutostopError, BadEvent, BodyIncomplete, ShuttingDown, TooLarge, Violation
-from handler.inbound.http import responses, shutdown
+from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
 
 _KEY = "autostop.request"
 
+shutting_down = threading.Event()
+"""Set after SIGTERM: the process finishes the events that it has begun, and begins no more.
+
+gunicorn alone works off what it has accepted, however long the queue, and clients that connect meanwhile wait until the
+end. A client that is answered 503 at once can go elsewhere.
+"""
+
 
 class Middleware:
     """Wraps the framework's WSGI application; `request_of` returns the whole request to the function.
 
-    Args:
-        app: the application.
-        max_body: bytes.
-        flush: called before a response is sent, to write what was logged until then.
+    `flush` is called before a response is sent, to write what was logged until then.
     """
 
     def __init__(self, app: WSGIApplication, max_body: int, flush: Callable[[], None] = lambda: None) -> None:
@@ -45,7 +50,7 @@ class Middleware:
         """Pass a plain request on to the framework; the body of the real one is read on first access."""
         body = _Body(environ, self._max_body)
         try:
-            if shutdown.begun() and environ.get("PATH_INFO") != "/healthz":
+            if shutting_down.is_set() and environ.get("PATH_INFO") != "/healthz":
                 raise ShuttingDown("This process is being ended.", retry_after=1.0)
             return self._app(_plain(environ, body), start_response)
         except AutostopError as error:
@@ -118,13 +123,7 @@ def request_of(environ: Mapping[str, Any]) -> HttpRequest:
 def install(
     app: Any, max_body: int, longest: timedelta = timedelta(0), flush: Callable[[], None] = lambda: None
 ) -> None:
-    """Install the middleware in a Flask application, and the limits in gunicorn.
-
-    Args:
-        app: the application.
-        max_body: bytes.
-        longest: the whole budget of one event, which SIGTERM does not cut off.
-        flush: called before a response is sent.
+    """Install the middleware in a Flask application, and the limits in gunicorn; see `server_limits.install`.
 
     Raises:
         SystemExit: the server is configured in a way in which the limits cannot hold.

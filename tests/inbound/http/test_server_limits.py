@@ -26,7 +26,7 @@ from gunicorn.http.unreader import SocketUnreader, Unreader
 from gunicorn.workers.gthread import PollableMethodQueue, TConn, ThreadWorker
 
 from handler.errors import AutostopError, HeadersTooLarge, RequestLineTooLong
-from handler.inbound.http import server_limits, shutdown
+from handler.inbound.http import server_limits, wsgi
 from handler.inbound.http.server_limits import Exchange, Head, LimitedThreadWorker
 from handler.simulator import CallKind, Fault, Simulator
 from tests.harness.bench.stage import memory
@@ -500,9 +500,9 @@ def test_only_a_worker_that_is_no_longer_alive_leaves(alive: bool, enabled: bool
     worker._accepting = enabled
     try:
         worker.set_accept_enabled(enabled)
-        assert shutdown.begun() is worker.sockets[0].closed is leaves
+        assert wsgi.shutting_down.is_set() is worker.sockets[0].closed is leaves
     finally:
-        shutdown._begun.clear()
+        wsgi.shutting_down.clear()
 
 
 # --- the parts

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from handler.inbound.http import shutdown
+from handler.inbound.http import wsgi
 from handler.inbound.http.wsgi import Middleware
 from handler.simulator import Simulator
 from tests.conftest import STOP
@@ -130,9 +130,9 @@ def test_the_server_waits_for_the_longest_event(deadline: str, seconds: int) -> 
 
 @pytest.fixture
 def _leaves() -> Iterator[None]:
-    shutdown._begun.set()
+    wsgi.shutting_down.set()
     yield
-    shutdown._begun.clear()
+    wsgi.shutting_down.clear()
 
 
 def _asked(path: str, method: str = "POST") -> tuple[str, bytes]:
