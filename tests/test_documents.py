@@ -20,7 +20,7 @@ from handler.demo.fleet import FLEET
 from handler.inbound.cloudevents import strict_json
 from handler.inbound.webhooks import grammar
 from tests.conftest import ROOT
-from tests.deploy.schemas import schema_faults
+from tests.deploy.validate import schema_errors
 from tests.support.blocks import Block, Terminal, blocks, clone, in_use, new_user, sentences
 from tests.test_events_folder import schema_violations
 
@@ -183,7 +183,7 @@ def test_json_is_data_of_a_stop_request(block: Block) -> None:
 def test_yaml_is_a_valid_resource(block: Block) -> None:
     """By the closed schema of its kind; a PingSource's data is data of a stop request."""
     for resource in yaml.safe_load_all(block.text):
-        assert schema_faults(resource) == []
+        assert schema_errors(resource) == []
         if resource["kind"] == "PingSource":
             assert schema_violations("stop.requested.v1.json", json.loads(resource["spec"]["data"])) == []
 

@@ -1,10 +1,9 @@
-"""The manifests of deploy/: read as kustomize reads them, held against the schemas of what they are, and replayed.
+"""The manifests of deploy/: read as kustomize reads them, validated as a cluster would, and run.
 
 ::
 
-    kustomize  an overlay becomes the objects that a cluster would get
-    schemas    the closed schema of each kind, and the faults of an object against it
-    rules      what a cluster's webhooks refuse and is not in a schema
-    broker     a broker that does what the manifests' triggers say, to real processes
-    stage      those processes
+    kustomize    an overlay becomes the objects that a cluster would get
+    validate     what the schemas of their kinds and a cluster's webhooks would refuse
+    broker       a broker that does what the manifests' triggers say, with real processes
+    environment  those processes
 """

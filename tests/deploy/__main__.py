@@ -16,11 +16,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
-from tests.deploy.broker import Broker, Channel, Event, Publication
+from tests.deploy.broker import Broker, Channel, Event
 from tests.deploy.environment import Environment, night, request, running
 
 
@@ -39,11 +38,6 @@ class Fault(StrEnum):
     MALFORMED = "malformed event"
 
 
-def faults_of(channel: Channel) -> list[Fault]:
-    """Return the faults that a kind of broker must stand."""
-    return [each for each in Fault if each is not Fault.RESTART or channel is not Channel.ASYNCHRONOUS]
-
-
 def main() -> int:
     """Run the nights; the exit code says whether the invariants held."""
     parser = argparse.ArgumentParser(prog="python -m tests.deploy", description=__doc__)
@@ -60,10 +54,10 @@ def main() -> int:
     ):
         for channel in channels:
             count = Counter[str]()
-            order = faults_of(channel)
+            order = [each for each in Fault if each is not Fault.RESTART or channel is not Channel.ASYNCHRONOUS]
             chance.shuffle(order)
             for number in range(options.nights):
-                # Each fault comes up as often as any other, with results as replies and with results that are posted.
+                # All faults occur equally often, with results as replies and with results that are posted.
                 fault = order[number % len(order)]
                 posting = fault is Fault.SINK or number // len(order) % 2 == 1
                 violations = _night(environment, channel, chance, fault, posting, count)
@@ -108,7 +102,7 @@ def _night(
             broker.at(minutes * 60 if fault is Fault.CLOUD else 3600.0, environment.cloud.start)
             doomed = events if fault is Fault.CLOUD_LONG else []
         case Fault.SINK:
-            broker.at(minutes * 60, _setter(broker, True))
+            broker.at(minutes * 60, broker.recover)
         case Fault.CHAT | Fault.LOG:
             process = environment.chat if fault is Fault.CHAT else environment.log
             process.kill()
@@ -130,8 +124,9 @@ def _night(
         broker.at(30.0, stopper.restart)
     broker.run()
     for event, publication in zip(events, publications, strict=True):
-        _count_wait(publication, count)
-        if publication is None or publication.answered_at is None:
+        if publication is not None and publication.answered_at is not None:
+            count["longest"] = max(count["longest"], round(publication.answered_at))
+        else:
             # A producer without an answer sends the event again.
             count["sent again"] += 1
             broker.publish(event)
@@ -142,47 +137,29 @@ def _night(
     count["lost"] += len(broker.lost)
     count["stops"] += sum(environment.cloud.stops_taken(server) for server in servers)
     return [
-        *_violations(environment, broker, events, doomed, servers, bystander),
+        *_violations(environment, broker, events, doomed),
+        *_stop_violations(environment, servers, bystander, len(doomed) < len(events)),
         *_chat_violations(environment, broker, events, count),
     ]
 
 
-def _count_wait(publication: Publication | None, count: Counter[str]) -> None:
-    if publication is not None and publication.answered_at is not None:
-        count["longest"] = max(count["longest"], round(publication.answered_at))
-
-
-def _setter(broker: Broker, up: bool) -> Callable[[], None]:
-    def set_up() -> None:
-        broker.up = up
-
-    return set_up
-
-
-def _violations(
-    environment: Environment,
-    broker: Broker,
-    events: list[Event],
-    doomed: list[Event],
-    servers: list[str],
-    bystander: str,
-) -> list[str]:
+def _violations(environment: Environment, broker: Broker, events: list[Event], doomed: list[Event]) -> list[str]:
     wrong = [f"lost: {id_}" for id_ in broker.lost]
     dead = Counter(id_ for id_, _ in broker.dead)
     for event in events:
-        id_, gone = event.attributes["id"], event in doomed
-        if dead[id_] != gone:
+        id_, messages = event.attributes["id"], environment.messages(event)
+        if dead[id_] != (event in doomed):
             wrong.append(f"{id_}: {dead[id_]} dead letters")
-        if (environment.messages(event) == 0) != gone:
-            wrong.append(f"{id_}: {environment.messages(event)} messages")
+        if (messages == 0) != (event in doomed):
+            wrong.append(f"{id_}: {messages} messages")
         if len(environment.logged("/dead-letters", event)) != dead[id_]:
             wrong.append(f"{id_}: the log has other dead letters")
-    named = not all(event in doomed for event in events)
-    wrong += [
-        f"{server}: stopped {environment.cloud.stops_taken(server)} times"
-        for server in servers
-        if environment.cloud.stops_taken(server) != named
-    ]
+    return wrong
+
+
+def _stop_violations(environment: Environment, servers: list[str], bystander: str, named: bool) -> list[str]:
+    stops = {server: environment.cloud.stops_taken(server) for server in servers}
+    wrong = [f"{server}: stopped {times} times" for server, times in stops.items() if times != named]
     if environment.cloud.stops_sent(bystander):
         wrong.append("a server that no event named was stopped")
     return wrong
@@ -196,16 +173,16 @@ def _chat_violations(environment: Environment, broker: Broker, events: list[Even
     wrong = []
     for event in events:
         for id_, different in environment.results(event).items():
-            taken = len(broker.delivered_at("bms-autostop-chat", id_))
+            accepted = len(broker.delivered_at("bms-autostop-chat", id_))
             posted, dropped = environment.posted(id_), environment.dropped(id_)
             count["results"] += different
             count["posted"] += posted
             count["dropped"] += dropped
-            if posted + dropped != taken:
-                wrong.append(f"{id_}: {taken} deliveries to the chat, {posted} messages and {dropped} dropped")
+            if posted + dropped != accepted:
+                wrong.append(f"{id_}: {accepted} deliveries to the chat, {posted} messages and {dropped} dropped")
             # Where a synchronous channel could not reach notify_chat, the post of the result failed, and the event came
             # again: its next result, which says what is so by then, has an id of its own.
-            if posted != 1 and not (broker.channel is Channel.SYNCHRONOUS and taken == 0):
+            if posted != 1 and not (broker.channel is Channel.SYNCHRONOUS and accepted == 0):
                 wrong.append(f"{id_}: {posted} messages about one result id")
     return wrong
 

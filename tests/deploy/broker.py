@@ -1,7 +1,7 @@
 """A model of Knative's broker: filters, retries, replies, dead letters, and when a producer gets its answer.
 
 Events go out in binary mode over real HTTP to real processes. Only the clock is the model's own: a wait of minutes is a
-jump, and a request takes no time on it unless `takes` says how long.
+jump, and a request takes no time on it.
 
 Its rules are those of Knative Eventing 1.22 with the broker made of channels:
 
@@ -15,8 +15,8 @@ Its rules are those of Knative Eventing 1.22 with the broker made of channels:
 How a producer is answered depends on the channel (`Channel`). In-memory channels deliver **synchronously** as Knative
 is installed: the broker's 202 comes when every trigger is done with the event, its retries, replies and dead letters
 included. So a subscriber that is down holds the producer; a reply that is held for longer than the trigger's
-`delivery.timeout` counts as not taken and is sent again, and every trigger that works gets it once more. When a client
-goes away, what was still to be delivered for it is given up (the request's context is cancelled).
+`delivery.timeout` counts as not accepted and is sent again, and every trigger that works gets it once more. When a
+client disconnects, what was still to be delivered for it is given up (the request's context is cancelled).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 
-from tests.deploy.rules import iso_duration
+from tests.deploy.validate import iso_duration
 
 ROUNDS = 255
 ASYNC_ANNOTATION = "messaging.knative.dev/async-handler"
@@ -114,21 +114,18 @@ def _match(dialect: Mapping[str, Any], attributes: Mapping[str, str]) -> bool:
             raise ValueError(f"{other} is not known here")
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One attempt to deliver an event.
+class Attempt(NamedTuple):
+    """An attempt to deliver an event.
 
     Attributes:
         at: seconds on the broker's clock.
         trigger: name of the trigger.
-        to: the URL, or `broker` for a reply.
-        id: the event's.
+        id: of the event.
         status: None for no answer.
     """
 
     at: float
     trigger: str
-    to: str
     id: str
     status: int | None
 
@@ -155,11 +152,11 @@ class Publication:
     cancelled: bool = False
 
     def cancel(self) -> None:
-        """Let the client go away: in a synchronous channel nothing more is delivered for it."""
+        """Disconnect the client: in a synchronous channel nothing more is delivered for it."""
         self.cancelled = True
 
     def given_up(self) -> bool:
-        """Return whether its client, or the client of an event that led to it, went away."""
+        """Return whether its client, or the client of an event that led to it, has disconnected."""
         return self.cancelled or (self.parent is not None and self.parent.given_up())
 
 
@@ -187,25 +184,18 @@ class _Delivery:
     stage: _Stage = _Stage.SUBSCRIBER
     attempts: int = 0
 
-    @property
-    def name(self) -> str:
-        """Name of the trigger."""
-        name: str = self.trigger["metadata"]["name"]
-        return name
-
 
 @dataclass(eq=False, slots=True)
 class _Action:
     """Something else that is done at a time; `off` once it is not needed any more."""
 
-    do: Callable[[], None]
+    do: Callable[[], object]
     off: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Response:
+class _Response(NamedTuple):
     status: int | None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     body: bytes = b""
 
 
@@ -216,49 +206,47 @@ class Broker:
         objects: the rendered manifests.
         addresses: URL of each Service of them, without a slash at the end.
         channel: how it delivers; None for what the manifests say.
-        takes: seconds on its clock that a request to a Service takes; 0 for those that are not named.
 
     Attributes:
         channel: how it delivers.
         now: seconds on its clock.
-        up: whether it takes events in.
+        up: whether it accepts events.
         attempts: all of them, in order.
-        taken_in: every event that it took in, replies included.
-        dead: ids and codes of the events that were handed to a dead letter sink.
+        accepted: every event that it accepted, replies included.
+        dead: ids and codes of the events that were delivered to a dead letter sink.
         lost: ids of events that were answered 202 and are nowhere any more.
     """
 
     def __init__(
-        self,
-        objects: list[dict[str, Any]],
-        addresses: Mapping[str, str],
-        *,
-        channel: Channel | None = None,
-        takes: Mapping[str, float] | None = None,
+        self, objects: list[dict[str, Any]], addresses: Mapping[str, str], *, channel: Channel | None = None
     ) -> None:
         self._triggers = [each for each in objects if each["kind"] == "Trigger"]
         (broker,) = (each for each in objects if each["kind"] == "Broker")
         self._default: Mapping[str, Any] = broker["spec"].get("delivery", {})
         self._addresses = addresses
-        self._takes = takes or {}
         self._waiting: list[tuple[float, int, _Action | _Delivery]] = []
         self._order = itertools.count()
         self._lock = threading.RLock()
-        self._done: queue.SimpleQueue[tuple[_Delivery, _Response] | None] = queue.SimpleQueue()
+        # None wakes `run`; a response of None is one that did not come in time.
+        self._done: queue.SimpleQueue[tuple[_Delivery, _Response | None] | None] = queue.SimpleQueue()
         self.channel = channel or channel_of(broker)
         self.now = 0.0
         self.up = True
         self.attempts: list[Attempt] = []
-        self.taken_in: list[Event] = []
+        self.accepted: list[Event] = []
         self.dead: list[tuple[str, str]] = []
         self.lost: list[str] = []
 
-    def at(self, seconds: float, do: Callable[[], None]) -> None:
+    def at(self, seconds: float, do: Callable[[], object]) -> None:
         """Have something done at a time of the broker's clock, before the deliveries of that time."""
         self._schedule(seconds, _Action(do))
 
+    def recover(self) -> None:
+        """Accept events again."""
+        self.up = True
+
     def publish(self, event: Event, *, rounds: int = ROUNDS, copies: int = 1) -> Publication | None:
-        """Take an event in: once, or with the duplicates that at-least-once delivery may bring.
+        """Accept an event: once, or with the duplicates that at-least-once delivery may bring.
 
         Returns:
             The event with the answer to its producer; None while the broker is down.
@@ -277,11 +265,13 @@ class Broker:
                 with self._lock:
                     due = self._due(idle=not under_way)
                 for each in due:
-                    if isinstance(each, _Delivery):
+                    if isinstance(each, _Action):
+                        each.do()
+                    elif each.stage is _Stage.REPLY:
+                        self._reply(each)
+                    else:
                         under_way += 1
                         pool.submit(self._send, each)
-                    else:
-                        each.do()
                 if due:
                     continue
                 if not under_way and not self._waiting and (until is None or until()):
@@ -293,47 +283,45 @@ class Broker:
                     continue
                 if done is not None:
                     under_way -= 1
+                    delivery, response = done
+                    assert response is not None, f"{delivery.to} hangs"
                     with self._lock:
-                        self._settle(*done)
+                        self._settle(delivery, response)
 
     def restart(self) -> None:
         """Restart the dispatcher. What it holds is delivered later, not answered, or lost: see `Channel`."""
         with self._lock:
             if self.channel is Channel.DURABLE:
                 return
-            held = [entry for entry in self._waiting if isinstance(entry[2], _Delivery)]
-            self._waiting = [entry for entry in self._waiting if entry not in held]
+            held = [each.event.attributes["id"] for _, _, each in self._waiting if isinstance(each, _Delivery)]
+            self._waiting = [entry for entry in self._waiting if isinstance(entry[2], _Action)]
             heapq.heapify(self._waiting)
             if self.channel is Channel.ASYNCHRONOUS:
-                self.lost += [each.event.attributes["id"] for _, _, each in held if isinstance(each, _Delivery)]
+                self.lost += held
 
     def tried(self, id_: str) -> list[int | None]:
         """Return the answers to the attempts to deliver an event, in order."""
         return [each.status for each in self.attempts if each.id == id_]
 
     def delivered_at(self, trigger: str, id_: str) -> list[float]:
-        """Return when a trigger's subscriber took an event, in seconds on the broker's clock."""
-        return [
-            each.at
-            for each in self.attempts
-            if (each.trigger, each.id) == (trigger, id_) and each.status is not None and each.status < 300
-        ]
+        """Return when a trigger's subscriber accepted an event, in seconds on the broker's clock."""
+        attempts = [each for each in self.attempts if (each.trigger, each.id) == (trigger, id_)]
+        return [each.at for each in attempts if each.status is not None and each.status < 300]
 
     def _publish(self, publication: Publication, rounds: int, copies: int = 1) -> Publication | None:
         with self._lock:
             if not self.up:
                 return None
             event = publication.event
-            self.taken_in.append(event)
+            self.accepted.append(event)
             for trigger in self._triggers:
                 if matches(trigger["spec"].get("filters", []), event.attributes):
+                    to = self._url(trigger["spec"]["subscriber"])
                     for _ in range(copies):
-                        to = self._url(trigger["spec"]["subscriber"])
                         publication.open += 1
                         self._schedule(self.now, _Delivery(publication, trigger, event, event, to, rounds))
             if self.channel is not Channel.SYNCHRONOUS or not publication.open:
                 self._answer(publication)
-            # Wakes `run`, if it waits.
             self._done.put(None)
             return publication
 
@@ -361,22 +349,20 @@ class Broker:
         return self.channel is Channel.SYNCHRONOUS and delivery.publication.given_up()
 
     def _send(self, delivery: _Delivery) -> None:
-        if delivery.stage is _Stage.REPLY:
-            self._send_reply(delivery)
-            return
         headers = {**delivery.event.headers(), "Prefer": "reply"}
+        response: _Response | None = None
         try:
             answer = requests.post(
                 delivery.to, data=delivery.event.data, headers=headers, timeout=_HANGS, allow_redirects=False
             )
             response = _Response(answer.status_code, answer.headers, answer.content)
         except requests.Timeout:
-            response = _Response(None, {"hangs": delivery.to})
+            pass
         except requests.RequestException:
             response = _Response(None)
         self._done.put((delivery, response))
 
-    def _send_reply(self, delivery: _Delivery) -> None:
+    def _reply(self, delivery: _Delivery) -> None:
         """Send a reply into the broker: the answer comes as any producer's does, or the time-out before it."""
         with self._lock:
             inner = Publication(delivery.event, parent=delivery.publication)
@@ -395,35 +381,25 @@ class Broker:
             inner.on_answer, limit.do = settle, give_up
             if self._publish(inner, delivery.rounds) is None:
                 settle(503)
-            timeout = self._delivery_of(delivery).get("timeout")
+            timeout = self._rules(delivery).get("timeout")
             if not limit.off and timeout is not None:
                 self._schedule(self.now + iso_duration(timeout).total_seconds(), limit)
-        # The request to the broker itself has ended; what it waits for is in the schedule.
-        self._done.put((delivery, _Response(None, {"stage": "reply"})))
 
     def _settle(self, delivery: _Delivery, response: _Response) -> None:
-        if "stage" in response.headers:
-            return
-        assert "hangs" not in response.headers, f"{delivery.to} hangs"
-        takes = self._takes.get(self._service(delivery), 0.0)
-        if takes and delivery.stage is _Stage.SUBSCRIBER and "taken" not in response.headers:
-            later = _Response(response.status, {**response.headers, "taken": "1"}, response.body)
-            self._schedule(self.now + takes, _Action(lambda: self._settle(delivery, later)))
-            return
         id_, status = delivery.event.attributes["id"], response.status
         delivery.attempts += 1
-        self.attempts.append(Attempt(self.now, delivery.name, delivery.to, id_, status))
+        self.attempts.append(Attempt(self.now, delivery.trigger["metadata"]["name"], id_, status))
         ok = status is not None and 200 <= status < 300
         reply = event_of(response.headers, response.body) if ok else None
         if ok and response.body and reply is None:
             # As the broker's filter has it.
             ok, status = False, 502
         if ok:
-            self._taken(delivery, reply)
+            self._delivered(delivery, reply)
             return
         if self._given_up(delivery):
             return
-        rules = self._delivery_of(delivery)
+        rules = self._rules(delivery)
         if (status is None or status >= 500 or status in _RETRIED) and delivery.attempts <= rules.get("retry", 0):
             delay = iso_duration(rules["backoffDelay"]).total_seconds()
             count = delivery.attempts - 1
@@ -432,56 +408,37 @@ class Broker:
         elif delivery.stage is _Stage.DEAD_LETTER or "deadLetterSink" not in rules:
             self.lost.append(id_)
             delivery.publication.failed = True
-            self._finish(delivery)
+            self._finish(delivery.publication)
         else:
-            self._bury(delivery, status, response.body, self._url(rules["deadLetterSink"]))
+            extensions = {
+                "knativeerrordest": delivery.to,
+                # What the dispatcher writes if there was no answer at all.
+                "knativeerrorcode": str(status or 500),
+                "knativeerrordata": base64.b64encode(response.body).decode()[:_LONGEST_ERROR],
+            }
+            letter = replace(delivery.request, attributes={**delivery.request.attributes, **extensions})
+            to = self._url(rules["deadLetterSink"])
+            following = replace(delivery, event=letter, to=to, stage=_Stage.DEAD_LETTER, attempts=0)
+            self._schedule(self.now, following)
 
-    def _taken(self, delivery: _Delivery, reply: Event | None) -> None:
+    def _delivered(self, delivery: _Delivery, reply: Event | None) -> None:
+        if delivery.stage is _Stage.SUBSCRIBER and reply is not None and delivery.rounds > 0:
+            rounds = delivery.rounds - 1
+            following = replace(delivery, event=reply, to="broker", rounds=rounds, stage=_Stage.REPLY, attempts=0)
+            self._schedule(self.now, following)
+            return
         if delivery.stage is _Stage.DEAD_LETTER:
             self.dead.append((delivery.event.attributes["id"], delivery.event.attributes["knativeerrorcode"]))
-        elif delivery.stage is _Stage.SUBSCRIBER and reply is not None and delivery.rounds > 0:
-            self._schedule(
-                self.now,
-                _Delivery(
-                    delivery.publication,
-                    delivery.trigger,
-                    reply,
-                    delivery.request,
-                    "broker",
-                    delivery.rounds - 1,
-                    _Stage.REPLY,
-                ),
-            )
-            return
-        self._finish(delivery)
+        self._finish(delivery.publication)
 
-    def _finish(self, delivery: _Delivery) -> None:
-        publication = delivery.publication
+    def _finish(self, publication: Publication) -> None:
         publication.open -= 1
         if not publication.open and publication.answered_at is None and not publication.given_up():
             self._answer(publication)
 
-    def _bury(self, delivery: _Delivery, status: int | None, body: bytes, to: str) -> None:
-        extensions = {
-            "knativeerrordest": delivery.to,
-            # What the dispatcher writes if there was no answer at all.
-            "knativeerrorcode": str(status or 500),
-            "knativeerrordata": base64.b64encode(body).decode()[:_LONGEST_ERROR],
-        }
-        event = delivery.request
-        letter = Event({**event.attributes, **extensions}, event.data, event.content_type)
-        self._schedule(
-            self.now,
-            _Delivery(delivery.publication, delivery.trigger, letter, event, to, 0, _Stage.DEAD_LETTER),
-        )
-
-    def _delivery_of(self, delivery: _Delivery) -> Mapping[str, Any]:
+    def _rules(self, delivery: _Delivery) -> Mapping[str, Any]:
         rules: Mapping[str, Any] = delivery.trigger["spec"].get("delivery", self._default)
         return rules
-
-    def _service(self, delivery: _Delivery) -> str:
-        name: str = delivery.trigger["spec"]["subscriber"]["ref"]["name"]
-        return name
 
     def _url(self, destination: Mapping[str, Any]) -> str:
         path: str = destination.get("uri", "/")

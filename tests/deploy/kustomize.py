@@ -1,4 +1,4 @@
-"""Reads a kustomization as far as this project's need it, so that no kustomize has to be installed for the tests.
+"""The manifests of Knative, and a reader of kustomizations as far as they need it: tests need no kustomize.
 
 Known are `resources`, `namespace`, `images` and `patches`: merge patches of objects without a schema of their own
 (lists are replaced), `$patch: delete`, and JSON patches (RFC 6902) with a target. Anything else is an error.
@@ -7,16 +7,34 @@ Known are `resources`, `namespace`, `images` and `patches`: merge patches of obj
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.support.process import ROOT
+
 Object = dict[str, Any]
+KNATIVE = ROOT / "deploy" / "knative"
+BASE = KNATIVE / "base"
+PRODUCTION = KNATIVE / "overlays" / "production"
+OIDC = KNATIVE / "overlays" / "production-oidc"
+KAFKA = KNATIVE / "overlays" / "production-kafka"
+KEEPS = KNATIVE / "overlays" / "production-keep"
+OVERLAYS = (BASE, PRODUCTION, OIDC, KAFKA, KEEPS)
 # What has no namespace.
 _CLUSTER = {"Namespace", "ClusterRoleBinding"}
 _KNOWN = {"apiVersion", "kind", "resources", "namespace", "images", "patches"}
+
+
+def label(document: Object) -> str:
+    """Return kind and name."""
+    return f"{document.get('kind')}/{document.get('metadata', {}).get('name')}"
+
+
+def find(objects: list[Object], kind: str, name: str) -> Object:
+    """Return the object of this kind and name."""
+    return next(document for document in objects if label(document) == f"{kind}/{name}")
 
 
 def documents(text: str) -> list[Object]:
@@ -47,7 +65,7 @@ def render(folder: Path) -> list[Object]:
     for document in objects:
         if "namespace" in kustomization and document["kind"] not in _CLUSTER:
             document["metadata"]["namespace"] = kustomization["namespace"]
-        for container in _containers(document):
+        for container in document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", []):
             for image in kustomization.get("images", []):
                 if container["image"] == image["name"]:
                     container["image"] = f"{image['newName']}:{image['newTag']}"
@@ -67,13 +85,9 @@ def _targets(objects: list[Object], target: dict[str, str]) -> list[Object]:
 
 def _merged_into(objects: list[Object], change: Object) -> list[Object]:
     deletes = change.pop("$patch", None) == "delete"
-    same = [
-        document
-        for document in objects
-        if document["kind"] == change["kind"] and document["metadata"]["name"] == change["metadata"]["name"]
-    ]
+    same = [document for document in objects if label(document) == label(change)]
     if len(same) != 1:
-        raise ValueError(f"{len(same)} objects are {change['kind']}/{change['metadata']['name']}")
+        raise ValueError(f"{len(same)} objects are {label(change)}")
     if deletes:
         return [document for document in objects if document is not same[0]]
     _merge(same[0], change)
@@ -110,8 +124,3 @@ def _operate(document: Object, operation: Object) -> None:
             node[key] = operation["value"]
         case other:
             raise ValueError(f"this reader does not know the operation {other!r}")
-
-
-def _containers(document: Object) -> Iterator[Object]:
-    template = document.get("spec", {}).get("template", {})
-    yield from template.get("spec", {}).get("containers", [])

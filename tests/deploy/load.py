@@ -22,16 +22,12 @@ from pathlib import Path
 import requests
 
 from tests.conftest import STOP
-from tests.deploy import kustomize
-from tests.deploy.stage import PRODUCTION, Process
+from tests.deploy.environment import OBJECTS, Process
+from tests.deploy.kustomize import find
 from tests.harness.bench.stage import cloud, cpu, memory
 
 LATENCY = 0.05
-_SERVICE = next(
-    each
-    for each in kustomize.render(PRODUCTION)
-    if (each["kind"], each["metadata"]["name"]) == ("Service", "bms-autostop")
-)
+_SERVICE = find(OBJECTS, "Service", "bms-autostop")
 
 
 @dataclass(slots=True)

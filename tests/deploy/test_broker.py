@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.deploy import kustomize
 from tests.deploy.broker import Broker, Channel, Event, Publication, channel_of, event_of, matches
-from tests.deploy.stage import BASE, KAFKA, PRODUCTION
+from tests.deploy.kustomize import BASE, KAFKA, PRODUCTION, find, render
 from tests.support.sink_server import Say, SinkServer
 
 A_RESULT = {"ce-id": "r", "ce-source": "/f", "ce-type": "result", "ce-specversion": "1.0"}
@@ -32,13 +31,13 @@ def objects(policy: str = "linear", retry: int = 3, dead: bool = True, **more: A
     ]
 
 
-def replay(function: SinkServer, letters: SinkServer, wanted: list[dict[str, Any]]) -> Broker:
-    """Publish one event and deliver it to the end."""
-    addresses = {
-        name: sink.url.removesuffix("/results") for name, sink in (("function", function), ("letters", letters))
-    }
-    broker = Broker(wanted, addresses)
-    broker.publish(event())
+def replay(
+    function: SinkServer, letters: SinkServer, wanted: list[dict[str, Any]], *, up: bool = True, rounds: int = 255
+) -> Broker:
+    """Publish one event and deliver it to the end; the broker may be down after it has accepted the event."""
+    broker = Broker(wanted, {"function": function.origin, "letters": letters.origin})
+    broker.publish(event(), rounds=rounds)
+    broker.up = up
     broker.run()
     return broker
 
@@ -60,7 +59,7 @@ def test_other_codes_are_final(status: int) -> None:
         (letter,) = letters.got
         assert letter.path == "/dead"
         assert letter.headers["ce-knativeerrorcode"] == str(status)
-        assert letter.headers["ce-knativeerrordest"] == function.url.removesuffix("results")
+        assert letter.headers["ce-knativeerrordest"] == f"{function.origin}/"
         assert base64.b64decode(letter.headers["ce-knativeerrordata"]) == b"no"
         assert (letter.headers["ce-id"], letter.body) == ("1", b"{}")
     assert broker.dead == [("1", str(status))]
@@ -111,10 +110,7 @@ def test_an_answer_that_is_an_event_goes_into_the_broker() -> None:
 def test_a_reply_that_the_broker_cannot_take_makes_a_dead_letter_of_the_request() -> None:
     """The function is not asked again, but what it was asked is not lost."""
     with SinkServer(Say(200, A_RESULT, b"{}")) as function, SinkServer() as letters:
-        broker = Broker(objects(), {"function": function.url, "letters": letters.url})
-        broker.publish(event())
-        broker.up = False
-        broker.run()
+        broker = replay(function, letters, objects(), up=False)
         assert len(function.got) == 1
         assert [got.headers["ce-id"] for got in letters.got] == ["1"]
     assert broker.dead == [("1", "503")]
@@ -123,9 +119,7 @@ def test_a_reply_that_the_broker_cannot_take_makes_a_dead_letter_of_the_request(
 def test_a_loop_ends() -> None:
     """A function that answers each event with one that it gets itself is stopped after so many rounds."""
     with SinkServer(*[Say(200, A_RESULT, b"{}")] * 50) as function, SinkServer() as letters:
-        broker = Broker(objects(), {"function": function.url, "letters": letters.url})
-        broker.publish(event(), rounds=5)
-        broker.run()
+        replay(function, letters, objects(), rounds=5)
         assert len(function.got) == 6
 
 
@@ -169,16 +163,14 @@ def test_what_is_not_an_event_is_none() -> None:
 # --- when a producer is answered, and what a subscriber that is down does to it
 
 
-RESULT = {"ce-id": "r", "ce-source": "/f", "ce-type": "result", "ce-specversion": "1.0"}
-
-
-def a_dead_chat(channel: Channel, *, chat: str, up_again: float | None = None, **takes: float) -> tuple[Broker, Any]:
+def with_chat_down(channel: Channel, *, chat: str = "", up_again: float | None = None) -> tuple[Broker, Publication]:
     """Replay a request whose result goes to a log that works and to a chat that refuses connections.
 
     Args:
+        channel: of the broker.
         chat: where the chat listens once it is up again, after `up_again` seconds.
+        up_again: seconds; None for never.
     """
-    addresses = {"chat": "http://127.0.0.1:9"}
     delivery = {
         "retry": 6,
         "backoffPolicy": "linear",
@@ -187,18 +179,19 @@ def a_dead_chat(channel: Channel, *, chat: str, up_again: float | None = None, *
         "deadLetterSink": {"ref": {"name": "log"}, "uri": "/dead"},
     }
     wanted: list[dict[str, Any]] = [{"kind": "Broker", "metadata": {"name": "b"}, "spec": {"delivery": delivery}}]
-    for name, service, type_ in (("ask", "function", "ask"), ("chat", "chat", "result"), ("log", "log", "result")):
+    for service, type_ in (("function", "ask"), ("chat", "result"), ("log", "result")):
         spec = {"subscriber": {"ref": {"name": service}}, "filters": [{"exact": {"type": type_}}]}
-        wanted.append({"kind": "Trigger", "metadata": {"name": name}, "spec": spec})
-    with SinkServer(Say(200, RESULT, b"{}")) as function, SinkServer() as log:
-        addresses |= {"function": function.url.removesuffix("/results"), "log": log.url.removesuffix("/results")}
-        broker = Broker(wanted, addresses, channel=channel, takes=takes)
+        wanted.append({"kind": "Trigger", "metadata": {"name": service}, "spec": spec})
+    with SinkServer(Say(200, A_RESULT, b"{}")) as function, SinkServer() as log:
+        addresses = {"chat": "http://127.0.0.1:9", "function": function.origin, "log": log.origin}
+        broker = Broker(wanted, addresses, channel=channel)
         publication = broker.publish(event())
+        assert publication is not None
+        assert (publication.answered_at is None) == (channel is Channel.SYNCHRONOUS)
         if up_again is not None:
             broker.at(up_again, lambda: addresses.update(chat=chat))
         broker.run()
         assert len(function.got) == 1
-    assert publication is not None
     return broker, publication
 
 
@@ -206,9 +199,8 @@ def a_dead_chat(channel: Channel, *, chat: str, up_again: float | None = None, *
 def test_producer_is_answered_after_the_function_only_by_a_synchronous_channel(channel: Channel) -> None:
     """Observed: 1.85 s with a power-off of 1 s on the default; 6 ms with the annotation."""
     with SinkServer() as chat:
-        broker, publication = a_dead_chat(channel, chat=chat.url, up_again=0.0, function=1.0)
-    assert publication.answered_at == (1.0 if channel is Channel.SYNCHRONOUS else 0.0)
-    assert (publication.status, broker.lost, broker.dead) == (202, [], [])
+        broker, publication = with_chat_down(channel, chat=chat.url, up_again=0.0)
+    assert (publication.answered_at, publication.status, broker.lost, broker.dead) == (0.0, 202, [], [])
 
 
 def test_subscriber_that_is_down_holds_the_producer_and_multiplies_results() -> None:
@@ -217,7 +209,7 @@ def test_subscriber_that_is_down_holds_the_producer_and_multiplies_results() -> 
     Observed: the result came to the log six times, about 60, 160, 310 and 500 s after the first; the function ran
     once.
     """
-    broker, publication = a_dead_chat(Channel.SYNCHRONOUS, chat="")
+    broker, publication = with_chat_down(Channel.SYNCHRONOUS)
     assert publication.answered_at is not None
     assert publication.answered_at > 600
     times = broker.delivered_at("log", "r")
@@ -231,9 +223,10 @@ def test_subscriber_that_is_down_holds_the_producer_and_multiplies_results() -> 
 def test_subscriber_that_comes_back_gets_the_result_and_the_others_have_it_several_times() -> None:
     """The producer is answered then; a consumer of results has to drop repeats by id."""
     with SinkServer() as chat:
-        broker, publication = a_dead_chat(Channel.SYNCHRONOUS, chat=chat.url, up_again=300.0)
+        broker, publication = with_chat_down(Channel.SYNCHRONOUS, chat=chat.url, up_again=300.0)
         assert [got.headers["ce-id"] for got in chat.got] == ["r"]
     assert len(broker.delivered_at("log", "r")) == 4
+    assert publication.answered_at is not None
     assert 300 < publication.answered_at < 375
     assert (broker.dead, broker.lost) == ([], [])
 
@@ -241,7 +234,7 @@ def test_subscriber_that_comes_back_gets_the_result_and_the_others_have_it_sever
 @pytest.mark.parametrize("channel", [Channel.ASYNCHRONOUS, Channel.DURABLE])
 def test_subscriber_that_is_down_delays_no_other(channel: Channel) -> None:
     """Observed with the annotation: 202 in 3 ms with the chat dead. The chat's own result is the dead letter."""
-    broker, publication = a_dead_chat(channel, chat="")
+    broker, publication = with_chat_down(channel)
     assert publication.answered_at == 0.0
     assert broker.delivered_at("log", "r")[0] == 0.0
     assert (broker.dead, broker.lost) == ([("r", "500")], [])
@@ -251,8 +244,7 @@ def test_subscriber_that_is_down_delays_no_other(channel: Channel) -> None:
 def test_malformed_event_is_final_and_answers_the_producer(channel: Channel) -> None:
     """Observed: not retried, dead letter with code 400 and our problem document; the producer is answered in 21 ms."""
     with SinkServer(Say(400, {}, b"problem")) as function, SinkServer() as letters:
-        addresses = {"function": function.url.removesuffix("/results"), "letters": letters.url}
-        broker = Broker(objects(), addresses, channel=channel)
+        broker = Broker(objects(), {"function": function.origin, "letters": letters.origin}, channel=channel)
         publication = broker.publish(event())
         broker.run()
         assert base64.b64decode(letters.got[0].headers["ce-knativeerrordata"]) == b"problem"
@@ -272,8 +264,7 @@ def test_malformed_event_is_final_and_answers_the_producer(channel: Channel) -> 
 def test_restart_of_the_dispatcher(channel: Channel, answered: bool, lost: list[str], tried: list[int]) -> None:
     """In memory, what it holds is gone: the producer was answered (lost), or was not (it has to send it again)."""
     with SinkServer(Say(503), Say(503)) as function, SinkServer() as letters:
-        addresses = {"function": function.url, "letters": letters.url}
-        broker = Broker(objects(), addresses, channel=channel)
+        broker = Broker(objects(), {"function": function.origin, "letters": letters.origin}, channel=channel)
         publication = broker.publish(event())
         broker.at(5.0, broker.restart)
         broker.run()
@@ -300,6 +291,5 @@ def test_channel_is_read_from_the_manifests() -> None:
         (PRODUCTION, Channel.ASYNCHRONOUS),
         (KAFKA, Channel.DURABLE),
     ):
-        (broker,) = (each for each in kustomize.render(folder) if each["kind"] == "Broker")
-        assert channel_of(broker) is channel
+        assert channel_of(find(render(folder), "Broker", "bms-autostop")) is channel
     assert channel_of({"metadata": {"name": "b"}}) is Channel.SYNCHRONOUS

@@ -20,7 +20,7 @@ import requests
 import yaml
 
 from tests.conftest import ROOT
-from tests.deploy.schema import schema_says
+from tests.deploy.validate import vendored_schema_errors
 from tests.support.process import ServerProcess, environment, free_port
 
 FOLDER = ROOT / "deploy" / "compose"
@@ -30,14 +30,14 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 def test_compose_file_is_valid() -> None:
     """As the specification of compose files has it."""
-    assert schema_says("compose-spec", FOLDER / "compose.yaml") == ""
+    assert vendored_schema_errors("compose-spec", FOLDER / "compose.yaml") == ""
 
 
 def test_wrong_field_in_a_compose_file_is_found(tmp_path: Path) -> None:
     """The check can fail."""
     wrong = tmp_path / "compose.yaml"
     wrong.write_text((FOLDER / "compose.yaml").read_text().replace("depends_on:", "depend_on:"))
-    assert "'depend_on'" in schema_says("compose-spec", wrong)
+    assert "'depend_on'" in vendored_schema_errors("compose-spec", wrong)
 
 
 def test_image_is_built_once_and_looked_for_in_no_registry() -> None:

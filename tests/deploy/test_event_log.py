@@ -10,15 +10,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.deploy import kustomize
-from tests.deploy.stage import PRODUCTION, Process
+from tests.deploy.environment import OBJECTS, Process
+from tests.deploy.kustomize import find
 from tests.support.sink_server import Say, SinkServer
 
-SERVICE = next(
-    document
-    for document in kustomize.render(PRODUCTION)
-    if (document["kind"], document["metadata"]["name"]) == ("Service", "bms-autostop-log")
-)
+SERVICE = find(OBJECTS, "Service", "bms-autostop-log")
 HEADERS = {"ce-id": "e1", "ce-source": "/s", "ce-type": "t", "ce-knativeerrorcode": "503"}
 
 

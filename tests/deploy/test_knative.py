@@ -23,9 +23,8 @@ from handler.settings.common import InboundAuth
 from handler.settings.env import duration
 from tests.deploy import kustomize
 from tests.deploy.broker import ASYNC_ANNOTATION, CLASS_ANNOTATION, matches
-from tests.deploy.rules import budget_faults, environment, iso_duration
-from tests.deploy.schemas import label, schema_faults
-from tests.deploy.stage import BASE, KAFKA, KEEPS, KNATIVE, OIDC, OVERLAYS, PRODUCTION
+from tests.deploy.kustomize import BASE, KAFKA, KEEPS, KNATIVE, OIDC, OVERLAYS, PRODUCTION, label
+from tests.deploy.validate import budget_errors, environment, iso_duration, schema_errors
 from tests.test_events_folder import schema_violations as event_violations
 
 README = (KNATIVE / "README.md").read_text()
@@ -101,7 +100,7 @@ def test_references_lead_to_objects(overlay: Path) -> None:
 def test_time_budgets_are_nested(trigger: dict[str, Any]) -> None:
     """The function gives up before the broker does, and the broker before the platform cuts the request."""
     service = found("Service", trigger["spec"]["subscriber"]["ref"]["name"])
-    assert budget_faults(service, trigger, timedelta(seconds=50)) == []
+    assert budget_errors(service, trigger, timedelta(seconds=50)) == []
 
 
 @pytest.mark.parametrize(("budget", "attempt", "whole"), [("60s", "PT60S", 90), ("50s", "PT90S", 90)])
@@ -110,7 +109,7 @@ def test_time_budgets_out_of_step_are_found(budget: str, attempt: str, whole: in
     service = {"kind": "Service", "spec": {"template": {"spec": {"timeoutSeconds": whole, "containers": [{}]}}}}
     service["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "AUTOSTOP_DEADLINE", "value": budget}]  # type: ignore[index]
     trigger = {"kind": "Trigger", "spec": {"delivery": {"timeout": attempt}}}
-    assert len(budget_faults(service, trigger, timedelta(0))) == 1
+    assert len(budget_errors(service, trigger, timedelta(0))) == 1
 
 
 def _pauses(delivery: dict[str, Any], first: int) -> timedelta:
@@ -255,7 +254,7 @@ def test_commented_rule_lets_the_function_reach_a_collector() -> None:
         for each in kustomize.documents(_uncommented(text, "- to:"))
         if each["metadata"]["name"] == "bms-autostop-out"
     )
-    assert schema_faults(policy) == []
+    assert schema_errors(policy) == []
     rule = policy["spec"]["egress"][-1]
     assert [port["port"] for port in rule["ports"]] == [4318]
     assert rule["to"][0]["namespaceSelector"]
@@ -423,7 +422,7 @@ def test_keeps_have_a_function_and_a_login_of_their_own() -> None:
     assert variables(KEEP)["FUNCTION_TARGET"] == "keep_servers"
     (secret,) = kustomize.documents((KNATIVE / "secret.example.yaml").read_text())
     read = keep_settings.from_environ({**secret["stringData"], **_own(KEEP), "K_SINK": "http://broker.example/"})
-    assert budget_faults(KEEP, found("Trigger", "bms-autostop-keep", WITH_KEEPS), read.deadline) == []
+    assert budget_errors(KEEP, found("Trigger", "bms-autostop-keep", WITH_KEEPS), read.deadline) == []
     assert container(KEEP)["image"] == container(SERVICE)["image"]
 
 

@@ -12,7 +12,7 @@ from handler.inbound.http.responses import problem
 from handler.keep.model import Reason as KeepReason
 from handler.stop.model import Reason, Refusal
 from tests.conftest import ROOT
-from tests.deploy.stage import KNATIVE
+from tests.deploy.kustomize import KNATIVE
 
 RUNBOOK = (ROOT / "deploy" / "README.md").read_text().partition("# Runbook\n")[2]
 

@@ -12,7 +12,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.deploy import audit
-from tests.deploy.schema import schema_says
+from tests.deploy.validate import vendored_schema_errors
 
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 WORKFLOWS: dict[str, dict[Any, Any]] = {path.name: yaml.safe_load(path.read_text()) for path in FILES}
@@ -21,14 +21,14 @@ STEPS = [step for each in WORKFLOWS.values() for job in each["jobs"].values() fo
 
 def test_workflows_are_valid() -> None:
     """As GitHub's schema has it."""
-    assert schema_says("github-workflows", *FILES) == ""
+    assert vendored_schema_errors("github-workflows", *FILES) == ""
 
 
 def test_wrong_field_in_a_workflow_is_found(tmp_path: Path) -> None:
     """The check can fail."""
     wrong = tmp_path / "ci.yml"
     wrong.write_text(FILES[0].read_text().replace("runs-on:", "run-on:", 1))
-    assert "'run-on'" in schema_says("github-workflows", wrong)
+    assert "'run-on'" in vendored_schema_errors("github-workflows", wrong)
 
 
 def test_actions_are_pinned_to_a_commit() -> None:
@@ -129,7 +129,7 @@ GITHUB = ROOT / ".github"
 
 def test_dependabot_covers_actions_and_the_base_image() -> None:
     """Valid, and with the folder that has the Dockerfile; the locks have a workflow of their own."""
-    assert schema_says("dependabot", GITHUB / "dependabot.yml") == ""
+    assert vendored_schema_errors("dependabot", GITHUB / "dependabot.yml") == ""
     updates = yaml.safe_load((GITHUB / "dependabot.yml").read_text())["updates"]
     assert {(each["package-ecosystem"], each["directory"]) for each in updates} == {
         ("github-actions", "/"),
@@ -146,11 +146,11 @@ def test_dependabot_covers_actions_and_the_base_image() -> None:
 def test_issue_forms_are_valid(tmp_path: Path) -> None:
     """As GitHub's schema has it; a wrong field in one is found."""
     forms = sorted(path for path in (GITHUB / "ISSUE_TEMPLATE").glob("*.yml") if path.name != "config.yml")
-    assert schema_says("github-issue-forms", *forms) == ""
-    assert schema_says("github-issue-config", GITHUB / "ISSUE_TEMPLATE" / "config.yml") == ""
+    assert vendored_schema_errors("github-issue-forms", *forms) == ""
+    assert vendored_schema_errors("github-issue-config", GITHUB / "ISSUE_TEMPLATE" / "config.yml") == ""
     wrong = tmp_path / "bug.yml"
     wrong.write_text(forms[0].read_text().replace("description:", "descripton:", 1))
-    assert "descripton" in schema_says("github-issue-forms", wrong)
+    assert "descripton" in vendored_schema_errors("github-issue-forms", wrong)
 
 
 def test_code_owners_name_paths_that_exist() -> None:
