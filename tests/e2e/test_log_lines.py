@@ -46,9 +46,9 @@ from tests.cloud.test_servers import THEIRS, found
 from tests.cloud.test_servers import row as server_row
 from tests.conftest import KEEP, ROOT
 from tests.inbound.auth.test_key_set import Server as KeyServer
+from tests.inbound.webhooks.authentication import receiver
 from tests.inbound.webhooks.scene import JSON, ONE, Scene, bearer
-from tests.inbound.webhooks.test_approvals import click, press
-from tests.inbound.webhooks.test_slack import scene as slack_scene
+from tests.inbound.webhooks.test_buttons import press, slack_click
 from tests.inbound.webhooks.test_smn import scene as smn_scene
 from tests.inbound.webhooks.test_smn import send as smn_send
 from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certificate
@@ -273,7 +273,7 @@ class Scenes:
         self.called({"no": "trigger"})
 
     def click_not_answered(self) -> None:
-        press(slack_scene(), click("https://elsewhere.example/actions/x"))
+        press(receiver("/slack"), slack_click("https://elsewhere.example/actions/x"))
 
     def call_crashed(self) -> None:
         def broken(*_: object) -> None:

@@ -19,12 +19,9 @@ from handler.errors import BadEvent
 from handler.functiongraph.triggers.dispatch import requests_of
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.endpoints.stop_servers import requests_of as requests_of_events
-from handler.inbound.webhooks.smn import Smn
-from handler.settings.receive_webhook import from_environ
 from handler.stop.model import Selector, StopRequest
-from tests.inbound.webhooks.authentication import ENVIRON, GOLDEN, authenticated
+from tests.inbound.webhooks.authentication import ENVIRON, GOLDEN, SMN, authenticated
 from tests.inbound.webhooks.scene import NOW, Scene
-from tests.inbound.webhooks.vendor import Vendor
 from tests.test_events_folder import EVENTS, names, structured
 
 CHATS = {"/slack", "/mattermost", "/teams", "/rocketchat"}
@@ -34,7 +31,6 @@ FIRING = {"firing", "alarm", "ALARM", "Fired", "success", "notification", "Notif
 NUMBERED: set[str] = set()
 OTHER = ["resolved", "ok", "OK", "Resolved", "failed", "insufficient data", "NoData", "Firing?", "", None, True, 1]
 SEVERAL = {"batch.json", "smn-three-records.json"}
-VENDOR = Vendor()
 
 
 class Sample(NamedTuple):
@@ -70,11 +66,9 @@ class Sample(NamedTuple):
         return requests_of_events(decode({"content-type": kind}, json.dumps(body).encode()), {})
 
     def _webhook(self, body: Any) -> Sequence[StopRequest]:
-        environ = {**ENVIRON, **self.environ}
-        here = Scene(**environ)
-        here.producers["/smn"] = Smn(from_environ(environ), "/bms-autostop/smn", VENDOR.get)  # type: ignore[index]
+        here = Scene(get=SMN.get, **{**ENVIRON, **self.environ})
         try:
-            raw, headers, query = authenticated(self.path, body, VENDOR)
+            raw, headers, query = authenticated(self.path, body)
         except (KeyError, TypeError, AttributeError):
             # What has no text where SMN signs text cannot be signed.
             return []

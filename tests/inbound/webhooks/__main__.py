@@ -9,18 +9,17 @@ import json
 import sys
 
 from tests.inbound.webhooks.authentication import GOLDEN, NAMES
-from tests.inbound.webhooks.test_golden import play
-from tests.inbound.webhooks.vendor import Vendor
+from tests.inbound.webhooks.test_golden import result_of
 
 
 def write(name: str) -> None:
-    """Send the sample, and write what came of it.
+    """Send the sample, and write the result.
 
     Args:
         name: of its file, without `.json`.
     """
     pair = json.loads((GOLDEN / f"{name}.json").read_text())
-    answer, events = play(pair, Vendor())
+    answer, events = result_of(pair)
     pair["status"], pair["event"] = answer.status, events[0] if events else None
     (GOLDEN / f"{name}.json").write_text(json.dumps(pair, indent=1, ensure_ascii=False) + "\n")
     print(f"{name}: status {answer.status}, {'an event' if events else 'no event'}")

@@ -1,16 +1,18 @@
-"""How each producer authenticates: one row for each way. The tables of all other tests of webhooks come from these."""
+"""How each producer authenticates, one row each, and its samples, for the tables of the other tests of webhooks."""
 
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
-from tests.inbound.webhooks.scene import NOW, basic, bearer, form, fresh_secret, mac
+from tests.inbound.webhooks.scene import NOW, Scene, basic, bearer, form, fresh_secret, mac
 from tests.inbound.webhooks.vendor import TOPIC, Vendor
 from tests.test_events_folder import EVENTS
 
@@ -113,7 +115,7 @@ class BySignature:
     """
 
     path: str
-    environ: Mapping[str, str]
+    environ: Mapping[str, Any]
     sign: Callable[[bytes, int, bytes], dict[str, str]]
     covers_time: bool = True
 
@@ -154,31 +156,32 @@ BY_SIGNATURE = {
 }
 
 # SMN signs with a certificate, in the body.
+SMN = Vendor()
 _SMN = {"AUTOSTOP_SMN_TOPICS": TOPIC}
 
 
 # --- all producers
 
 
-Way = ByToken | BySignature | None
+Authentication = ByToken | BySignature | None
 
 
-class _Ways(dict[str, Way]):
-    def __missing__(self, path: str) -> Way:
+class _Table(dict[str, Authentication]):
+    def __missing__(self, path: str) -> Authentication:
         table = "BY_TOKEN or BY_SIGNATURE in tests/inbound/webhooks/authentication.py"
         raise AssertionError(f"{table} must have a row for {path}")
 
 
-WAYS = _Ways()
+AUTHENTICATION = _Table()
 """For each path how its samples are sent; None stands for SMN."""
 _ROWS: list[ByToken | BySignature] = [*BY_TOKEN.values(), *BY_SIGNATURE.values()]
 for _row in _ROWS:
-    WAYS.setdefault(_row.path, _row)
+    AUTHENTICATION.setdefault(_row.path, _row)
 # The ids in Grafana's samples are those of a signed time.
-WAYS |= {"/smn": None, "/grafana": BY_SIGNATURE["grafana-timed"]}
+AUTHENTICATION |= {"/smn": None, "/grafana": BY_SIGNATURE["grafana-timed"]}
 
 
-def _environ(way: Way) -> Mapping[str, str]:
+def _environ(way: Authentication) -> Mapping[str, str]:
     match way:
         case ByToken():
             return {way.setting: SECRET}
@@ -189,13 +192,13 @@ def _environ(way: Way) -> Mapping[str, str]:
 
 
 BODY_AUTHENTICATES = {
-    path for path, way in WAYS.items() if way is None or (isinstance(way, ByToken) and way.is_in_body)
+    path for path, way in AUTHENTICATION.items() if way is None or (isinstance(way, ByToken) and way.is_in_body)
 }
 """Paths whose credentials are in the document itself, so that no other bytes are authenticated."""
 ENVIRON: dict[str, Any] = {"AUTOSTOP_EVENT_SINK": "http://sink.example/"}
 """Switches every producer on."""
-for _path in SWITCHES.keys() & WAYS.keys():
-    ENVIRON |= _environ(WAYS[_path])
+for _path in SWITCHES.keys() & AUTHENTICATION.keys():
+    ENVIRON |= _environ(AUTHENTICATION[_path])
 
 
 def encoded(path: str, document: Any) -> bytes:
@@ -203,40 +206,69 @@ def encoded(path: str, document: Any) -> bytes:
     return form(document) if path in SENDS_FORMS else json.dumps(document).encode()
 
 
-def authenticated(path: str, document: Any, vendor: Vendor) -> Sent:
+def authenticated(path: str, document: Any, at: int = int(SENT)) -> Sent:
     """Return what the producer sends, authenticated.
 
     Args:
         path: of the producer.
         document: of the body.
-        vendor: signs for SMN.
+        at: when it is signed, in seconds since the epoch.
 
     Returns:
         Body, headers and query.
     """
-    match WAYS[path]:
+    match AUTHENTICATION[path]:
         case ByToken() as way:
             changes, headers, query = way.show(SECRET)
             return encoded(path, {**document, **changes} if changes else document), headers, query
         case BySignature():
-            return authenticated_bytes(path, encoded(path, document))
+            return authenticated_bytes(path, encoded(path, document), at)
         case None:
-            return json.dumps(vendor.sign({**document, "message": _message(document)})).encode(), {}, ""
+            message = document["message"]
+            # Kept as JSON in the sample, so that it can be read; text in the request.
+            text = message if isinstance(message, str) else json.dumps(message)
+            return json.dumps(SMN.sign({**document, "message": text})).encode(), {}, ""
 
 
-def authenticated_bytes(path: str, body: bytes) -> Sent:
+def authenticated_bytes(path: str, body: bytes, at: int = int(SENT)) -> Sent:
     """Return any bytes as a body, with the credentials of the producer in headers or query."""
-    match WAYS[path]:
+    match AUTHENTICATION[path]:
         case ByToken() as way if not way.is_in_body:
             _, headers, query = way.show(SECRET)
             return body, headers, query
         case BySignature() as way:
-            return body, way.sign(body, int(SENT), KEY), ""
+            return body, way.sign(body, at, KEY), ""
         case _:
             raise ValueError(f"{path} authenticates in its body")
 
 
-def _message(document: Any) -> str:
-    # Kept as JSON in the sample, so that it can be read; text in the request.
-    message = document["message"]
-    return message if isinstance(message, str) else json.dumps(message)
+# --- samples
+
+
+def receiver(path: str, *, down: bool = False, **environ: Any) -> Scene:
+    """Return `receive_webhook` with every producer switched on, and the settings of the sample of one."""
+    return Scene(down=down, get=SMN.get, **{**ENVIRON, **ACTS[path]["settings"], **environ})
+
+
+def sample(path: str, **changes: Any) -> dict[str, Any]:
+    """Return the body of the sample of a producer with changes, by the paths of members such as `alerts.0.status`."""
+    body: dict[str, Any] = copy.deepcopy(ACTS[path]["body"])
+    for place, value in changes.items():
+        *way, last = (int(name) if name.isdigit() else name for name in place.split("."))
+        inner: Any = body
+        for name in way:
+            inner = inner[name]
+        inner[last] = value
+    return body
+
+
+def send(here: Scene, path: str, **changes: Any) -> Answer:
+    """Send the sample of a producer with changes to its body."""
+    return send_body(here, path, sample(path, **changes))
+
+
+def send_body(here: Scene, path: str, document: Any, at: int = int(SENT), query: str = "") -> Answer:
+    """Send a document as the producer does, with more parameters in the query; bytes are sent as they are."""
+    sent = authenticated_bytes if isinstance(document, bytes) else authenticated
+    body, headers, token = sent(path, document, at)
+    return here.post(path, body, {**ACTS[path]["headers"], **headers}, query=f"{token}{query}")

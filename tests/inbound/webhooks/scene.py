@@ -22,7 +22,9 @@ from handler.inbound.extract.dispatch import extract
 from handler.inbound.extract.keep import extract_keep
 from handler.inbound.http.request import HttpRequest, ReadBody
 from handler.inbound.http.responses import Answer
+from handler.inbound.webhooks import fetch
 from handler.inbound.webhooks.registry import switched_on
+from handler.inbound.webhooks.smn import Smn
 from handler.keep.model import KeepRequest
 from handler.outbound.keep import keep_request_event
 from handler.outbound.result import binary
@@ -37,8 +39,6 @@ TWO = "5c9fd0d6-2f3b-4c8e-9a51-7be0a4b5c1f2"
 THREE = "0d2f6c1e-7a43-4b9d-8f60-3c5e1a9b7d24"
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
-
-Sent = tuple[bytes, dict[str, str]]
 
 
 def fresh_secret() -> str:
@@ -76,51 +76,44 @@ class Scene:
     """`receive_webhook` with these settings. Everything that it hands on is a valid event that reads back the same.
 
     Args:
+        now: the time of its clock.
         down: the sink takes nothing; or, if this is UNKNOWN, says nothing.
+        get: fetches URLs for SMN.
+        environ: the settings.
     """
 
-    def __init__(self, *, now: datetime = NOW, down: bool | Acceptance = False, **environ: str) -> None:
+    def __init__(
+        self, *, now: datetime = NOW, down: bool | Acceptance = False, get: fetch.Get | None = None, **environ: str
+    ) -> None:
         self.now = now
         self.down = down
         self.handed: list[StopRequest] = []
         self.kept: list[KeepRequest] = []
         self.deadlines: list[float] = []
         settings = from_environ({"AUTOSTOP_EVENT_SINK": "http://sink.example/", **environ})
-        self.producers = switched_on(settings)
-        self._door = WebhookEndpoint(self.producers, self._hand_on, dry_run=settings.dry_run, now=lambda: self.now)
+        self.producers = dict(switched_on(settings))
+        if get is not None:
+            self.producers["/smn"] = Smn(settings, f"{settings.source.rstrip('/')}/smn", get)
+        self._endpoint = WebhookEndpoint(self.producers, self._hand_on, dry_run=settings.dry_run, now=lambda: self.now)
 
     def _hand_on(self, request: StopRequest | KeepRequest, deadline: float) -> None:
         self.deadlines.append(deadline)
         if self.down:
             acceptance = self.down if isinstance(self.down, Acceptance) else Acceptance.NOT_TAKEN
             raise SinkUnreachable("The sink is down.", retry_after=7.0, acceptance=acceptance)
-        if isinstance(request, KeepRequest):
-            return self._hand_on_keep(request)
-        event = stop_request_event(request, {})
-        document = dict(to_dict(event))
-        found = schema_violations("cloudevent-in.json", document)
-        assert found == [], found
-        (read,) = decode(*binary(event)).events
-        assert read.violations == ()
-        assert request.time is not None
-        since = request.since
-        if isinstance(since, Mapping):
-            since = {id_: _as_sent(stamp) for id_, stamp in since.items()}
-        elif since is not None:
-            since = _as_sent(since)
-        assert extract(read, now=self.now) == replace(request, time=_as_sent(request.time), since=since)
-        self.handed.append(request)
-        return None
-
-    def _hand_on_keep(self, request: KeepRequest) -> None:
-        event = keep_request_event(request, {})
+        event = keep_request_event(request, {}) if isinstance(request, KeepRequest) else stop_request_event(request, {})
         found = schema_violations("cloudevent-in.json", dict(to_dict(event)))
         assert found == [], found
         (read,) = decode(*binary(event)).events
         assert read.violations == ()
         assert request.time is not None
-        assert extract_keep(read, timedelta(days=1), self.now) == replace(request, time=_as_sent(request.time))
-        self.kept.append(request)
+        sent = replace(request, time=_as_sent(request.time))
+        if isinstance(request, KeepRequest):
+            assert extract_keep(read, timedelta(days=1), self.now) == sent
+            self.kept.append(request)
+        else:
+            assert extract(read, now=self.now) == replace(sent, since=_as_sent(request.since))
+            self.handed.append(request)
 
     def later(self, **delta: float) -> None:
         """Let time pass."""
@@ -140,7 +133,7 @@ class Scene:
             body = json.dumps(body)
         raw = body.encode() if isinstance(body, str) else body
         sent = {name.lower(): value for name, value in (headers or {}).items()}
-        return self._door.answer(HttpRequest(method, path, sent, raw, 100.0, query))
+        return self._endpoint.answer(HttpRequest(method, path, sent, raw, 100.0, query))
 
     def only(self) -> StopRequest:
         """The one request that was handed on."""
@@ -148,14 +141,25 @@ class Scene:
         return request
 
 
-def _as_sent(stamp: datetime) -> datetime:
-    """A time with the milliseconds that it has on the wire."""
-    return stamp.replace(microsecond=stamp.microsecond // 1000 * 1000)
+def _as_sent(stamp: Any) -> Any:
+    """A time, or the times of several servers, with the milliseconds that an event has."""
+    if isinstance(stamp, Mapping):
+        return {id_: _as_sent(inner) for id_, inner in stamp.items()}
+    return stamp and stamp.replace(microsecond=stamp.microsecond // 1000 * 1000)
 
 
 def json_of(answer: Answer) -> Any:
     """An answer's JSON."""
     return json.loads(answer.body)
+
+
+def text_of(answer: Answer) -> str:
+    """Return the text that a person reads in a chat, which never states that a server was stopped."""
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "application/json"
+    text: str = json_of(answer)["text"]
+    assert "stopped" not in text
+    return text
 
 
 def refused(answer: Answer, status: int) -> Any:

@@ -1,4 +1,4 @@
-"""Aodh: the trait of the event is the server, and no other UUID of the notification is."""
+"""Aodh: the trait or the parameter that names the server, and what identifies a notification."""
 
 from __future__ import annotations
 
@@ -7,148 +7,129 @@ from urllib.parse import quote
 
 import pytest
 
-from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import NOW, ONE, TWO, Scene, bearer, flip, fresh_secret, refused
+from tests.inbound.webhooks.authentication import SECRET, receiver, sample, send, send_body
+from tests.inbound.webhooks.scene import ONE, TWO, bearer, refused
+from tests.support.capture import logged
 
-TOKEN = fresh_secret()
-ALARM, MESSAGE = "47bd1e76-8a3d-4f2c-9f0b-2f1a3b4c5d6e", "9f6d2c0a-5f3e-4a36-b0dd-67b6f3a1a001"
-REQUEST = {"x-openstack-request-id": "req-0a1b2c3d-0001-4000-8000-000000000001"}
-
-
-def notification(traits: Any = None, *, event: Any = None, **changes: Any) -> dict[str, Any]:
-    """An event alarm; alarm, message and tenant have ids of their own."""
-    found = {
-        "message_id": MESSAGE,
-        "event_type": "compute.instance.update",
-        "generated": "2026-11-20T18:00:00",
-        "traits": [["instance_id", 1, ONE], ["state", 1, "active"], ["tenant_id", 1, ALARM]]
-        if traits is None
-        else traits,
-        **(event or {}),
-    }
-    return {
-        "alarm_name": "bms-idle",
-        "alarm_id": ALARM,
-        "severity": "low",
-        "previous": "insufficient data",
-        "current": "alarm",
-        "reason": "Event hits the query.",
-        "reason_data": {"type": "event", "event": found},
-        **changes,
-    }
-
-
-def threshold(**changes: Any) -> dict[str, Any]:
-    """An alarm on a threshold."""
-    data = {"type": "threshold", "disposition": "outside", "count": 3, "most_recent": 1.2}
-    return notification(reason_data=data, **changes)
-
-
-def scene(**environ: Any) -> Scene:
-    """Aodh switched on."""
-    return Scene(**{"AUTOSTOP_AODH_TOKEN": TOKEN, **environ})
-
-
-def send(here: Scene, body: Any, headers: dict[str, str] | None = None) -> Answer:
-    """A notification with the right token."""
-    return here.post("/aodh", body, headers or REQUEST, query=f"token={TOKEN}")
-
-
-def test_the_instance_of_the_event_is_stopped() -> None:
-    """Of all the UUIDs only the trait's."""
-    here = scene()
-    assert send(here, notification()).status == 200
-    request = here.only()
-    assert (request.server_ids, request.time, request.source) == ((ONE,), NOW, "/bms-autostop/aodh")
-    assert request.reason == "Aodh alarm bms-idle: compute.instance.update"
-
-
-def test_the_other_name_of_the_trait_counts_for_servers_only() -> None:
-    """In an event about a volume it is the volume's id; beside the documented name it is ignored."""
-    here = scene()
-    send(here, notification([["resource_id", 1, ONE]]))
-    assert here.only().server_ids == (ONE,)
-    assert send(here, notification([["resource_id", 1, TWO]], event={"event_type": "volume.update"})).status == 204
-    send(here, notification([["resource_id", 1, TWO], ["instance_id", 1, ONE]]))
-    assert [request.server_ids for request in here.handed] == [(ONE,), (ONE,)]
+PATH = "/aodh"
+EVENT, TRAITS = "reason_data.event", "reason_data.event.traits"
+THRESHOLD: dict[str, Any] = {"reason_data": {"type": "threshold", "disposition": "outside", "count": 3}}
+ECHO = {f"{EVENT}.event_type": "compute.instance.power_off.end"}
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("traits", "type_", "ids"),
     [
-        threshold(),
-        notification(current="ok"),
-        notification(current="insufficient data"),
-        notification(current="Alarm"),
-        notification(current=None),
-        notification([]),
-        notification({}),
-        notification([["tenant_id", 1, ONE], ["instance_id", ONE], "instance_id", 5]),
-        notification(reason_data=None),
-        notification(reason_data={"type": "event", "event": [ONE]}),
-        notification(event={"event_type": "compute.instance.power_off.end"}),
-        notification(event={"event_type": "instance.power_off.start"}),
-        {},
+        ([["resource_id", 1, ONE]], "compute.instance.update", [(ONE,)]),
+        ([["resource_id", 1, TWO]], "volume.update", []),
+        ([["resource_id", 1, TWO], ["instance_id", 1, ONE]], "compute.instance.update", [(ONE,)]),
     ],
 )
-def test_nothing_to_act_on_is_204(body: dict[str, Any]) -> None:
+def test_the_other_name_of_the_trait_counts_for_servers_only(traits: Any, type_: str, ids: Any) -> None:
+    """In an event about a volume it is the volume's id; beside the documented name it is ignored."""
+    here = receiver(PATH)
+    send(here, PATH, **{TRAITS: traits, f"{EVENT}.event_type": type_})
+    assert [request.server_ids for request in here.handed] == ids
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        THRESHOLD,
+        *({"current": state} for state in ("ok", "insufficient data", "Alarm", None)),
+        {TRAITS: []},
+        {TRAITS: {}},
+        {TRAITS: [["tenant_id", 1, ONE], ["instance_id", ONE], "instance_id", 5]},
+        *({"reason_data": data} for data in (None, {"type": "event", "event": [ONE]})),
+        ECHO,
+        {f"{EVENT}.event_type": "instance.power_off.start"},
+    ],
+)
+def test_nothing_to_act_on_is_204(changes: dict[str, Any]) -> None:
     """Another state, no server, or the echo of a stop."""
-    here = scene()
-    assert send(here, body).status == 204
+    here = receiver(PATH)
+    assert send(here, PATH, **changes).status == 204
     assert here.handed == []
 
 
 @pytest.mark.parametrize("id_", ["bms-01", 5, None, "", ONE[:-1]])
 def test_a_malformed_id_is_400(id_: object) -> None:
     """The violation names the place."""
-    here = scene()
-    found = refused(send(here, notification([["state", 1, "active"], ["instance_id", 1, id_]])), 400)
-    assert found["faults"] == [{"at": "reason_data.event.traits[1]", "fault": "must be a UUID"}]
-    refused(send(here, b"[1"), 400)
+    here = receiver(PATH)
+    found = refused(send(here, PATH, **{TRAITS: [["state", 1, "active"], ["instance_id", 1, id_]]}), 400)
+    assert found["faults"] == [{"at": f"{TRAITS}[1]", "fault": "must be a UUID"}]
     assert here.handed == []
 
 
-def test_a_redelivery_has_the_same_id_and_another_event_has_not() -> None:
-    """The event behind the alarm identifies it; where that has no id, the request of the notification does."""
-    here = scene()
-    another = {**REQUEST, "x-openstack-request-id": "req-another"}
-    send(here, notification())
-    send(here, notification(), another)
-    send(here, notification(event={"message_id": "another"}))
-    send(here, notification(event={"message_id": None}))
-    send(here, notification(event={"message_id": None}))
-    send(here, notification(event={"message_id": None}), another)
-    send(here, notification(alarm_id="another"))
+@pytest.mark.parametrize(
+    ("changes", "query", "status", "ids"),
+    [
+        (THRESHOLD, f"&server_id={ONE}", 200, (ONE,)),
+        (THRESHOLD, f"&server_id={ONE},{TWO.upper()}", 200, (ONE, TWO)),
+        (THRESHOLD, f"&server_id={ONE}&server_id={TWO}", 200, (ONE, TWO)),
+        ({"reason_data": {"type": "composite"}}, f"&server_id={ONE}", 200, (ONE,)),
+        ({}, f"&server_id={ONE}", 200, (ONE,)),
+        ({}, f"&server_id={TWO}", 400, ()),
+        (THRESHOLD, "&server_id=bms-07", 400, ()),
+        (THRESHOLD, "&server_id=", 400, ()),
+        ({**THRESHOLD, "current": "ok"}, f"&server_id={ONE}", 204, ()),
+        ({**THRESHOLD, "current": "insufficient data"}, f"&server_id={ONE}", 204, ()),
+        (ECHO, f"&server_id={ONE}", 204, ()),
+        ({f"{EVENT}.generated": "2026-11-20T12:00:00.123456"}, "", 200, (ONE,)),
+        ({f"{EVENT}.generated": "soon"}, "", 400, ()),
+        ({f"{EVENT}.generated": "2999-01-01T00:00:00"}, "", 400, ()),
+    ],
+)
+def test_the_url_of_an_action_may_name_the_server(
+    changes: dict[str, Any], query: str, status: int, ids: tuple[str, ...]
+) -> None:
+    """Under the same token; what fires and what is an echo is decided as before."""
+    here = receiver(PATH)
+    assert send_body(here, PATH, sample(PATH, **changes), query=query).status == status
+    assert [request.server_ids for request in here.handed] == [ids] * (status == 200)
+
+
+def test_an_alarm_that_names_no_server_warns_what_to_add() -> None:
+    """It is not lost silently."""
+    with logged() as lines:
+        assert send(receiver(PATH), PATH, **THRESHOLD).status == 204
+    (line,) = lines.of("delivery ignored")
+    assert line["level"] == "WARNING"
+    assert "server_id=" in line["detail"]
+
+
+def test_the_event_behind_the_alarm_identifies_a_notification() -> None:
+    """Where that has no id, the request of the notification does."""
+    here = receiver(PATH)
+    one, another = ({"x-openstack-request-id": f"req-{number}"} for number in (1, 2))
+    nameless = {f"{EVENT}.message_id": None}
+    for headers, changes in (
+        (one, {}),
+        (another, {}),
+        (one, {f"{EVENT}.message_id": "another"}),
+        (one, nameless),
+        (one, nameless),
+        (another, nameless),
+        (one, {"alarm_id": "another"}),
+    ):
+        here.post(PATH, sample(PATH, **changes), headers, query=f"token={SECRET}")
     ids = [request.id for request in here.handed]
     assert ids[0] == ids[1]
     assert ids[3] == ids[4]
     assert len(set(ids)) == 5
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        "",
-        "token=",
-        "token",
-        f"token={flip(TOKEN)}",
-        f"TOKEN={TOKEN}",
-        f"token={TOKEN}&token={TOKEN}",
-        "token=%ff",
-        TOKEN,
-    ],
-)
-def test_any_other_token_is_401(query: str) -> None:
-    """And one in a header is none; nothing is handed on."""
-    here = scene()
-    refused(here.post("/aodh", notification(), {**REQUEST, **bearer(TOKEN)}, query=query), 401)
+@pytest.mark.parametrize("query", ["token", f"TOKEN={SECRET}", f"token={SECRET}&token={SECRET}", "token=%ff", SECRET])
+def test_a_token_elsewhere_is_401(query: str) -> None:
+    """A token in a header is none, and there must be one only."""
+    here = receiver(PATH)
+    refused(here.post(PATH, sample(PATH), bearer(SECRET), query=query), 401)
     assert here.handed == []
 
 
 def test_a_token_may_be_encoded() -> None:
     """As any query may."""
-    here = scene(AUTOSTOP_AODH_TOKEN="a+b/c=&d-0123456789")
-    answer = here.post(
-        "/aodh", notification(), query=f"aodh-alarm-ssl-verify=1&token={quote('a+b/c=&d-0123456789', safe='')}"
-    )
-    assert answer.status == 200
+    token = "a+b/c=&d-0123456789"
+    here = receiver(PATH, AUTOSTOP_AODH_TOKEN=token)
+    query = f"aodh-alarm-ssl-verify=1&token={quote(token, safe='')}"
+    assert here.post(PATH, sample(PATH), query=query).status == 200

@@ -6,126 +6,78 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import NOW, ONE, THREE, TWO, Scene, basic, bearer, fresh_secret, refused
+from tests.inbound.webhooks.authentication import SECRET, receiver, sample, send
+from tests.inbound.webhooks.scene import ONE, THREE, TWO, bearer, refused
 
-TOKEN = fresh_secret()
-SUBSCRIPTION = "/subscriptions/11111111-2222-3333-4444-555555555555"
-
-
-def alert(properties: Any = None, **essentials: Any) -> dict[str, Any]:
-    """A fired alert."""
-    return {
-        "schemaId": "azureMonitorCommonAlertSchema",
-        "data": {
-            "essentials": {
-                "alertId": f"{SUBSCRIPTION}/providers/Microsoft.AlertsManagement/alerts/{THREE}",
-                "alertRule": "bms-idle",
-                "severity": "Sev3",
-                "signalType": "Metric",
-                "monitorCondition": "Fired",
-                "alertTargetIDs": [f"{SUBSCRIPTION}/resourcegroups/rg/providers/x/{TWO}"],
-                "configurationItems": [TWO],
-                "originAlertId": TWO,
-                "firedDateTime": "2026-11-20T12:00:00.1234567Z",
-                "description": "idle for 6h",
-                "essentialsVersion": "1.0",
-                **essentials,
-            },
-            "alertContext": {"condition": {"allOf": [{"dimensions": [{"name": "server_id", "value": TWO}]}]}},
-            "customProperties": {"server_id": ONE} if properties is None else properties,
-        },
-    }
+PATH = "/azure-monitor"
+ESSENTIALS = "data.essentials"
+FINE = {"server_id": ONE}
 
 
-def scene(**environ: Any) -> Scene:
-    """Azure Monitor switched on."""
-    return Scene(**{"AUTOSTOP_AZURE_TOKEN": TOKEN, **environ})
-
-
-def send(here: Scene, body: Any) -> Answer:
-    """An alert with the right token."""
-    return here.post("/azure-monitor", body, bearer(TOKEN))
-
-
-def test_the_property_is_the_server() -> None:
-    """And the event's time is the receipt, not when the alarm began."""
-    here = scene()
-    assert send(here, alert()).status == 200
-    request = here.only()
-    assert (request.server_ids, request.time, request.source) == ((ONE,), NOW, "/bms-autostop/azure-monitor")
-    assert request.reason == "Azure alert bms-idle: idle for 6h"
-
-
-def test_a_property_may_list_several_servers() -> None:
-    """It is one text, with commas or spaces; its name is a setting."""
-    here = scene(AUTOSTOP_ID_LABEL="bms")
-    send(here, alert({"bms": f"{ONE}, {TWO.upper()} {ONE}", "server_id": THREE}))
-    assert here.only().server_ids == (ONE, TWO)
+def named(custom: object = None, context: object = None, **essentials: object) -> dict[str, Any]:
+    """Changes that put properties into either place."""
+    changes = {f"{ESSENTIALS}.{name}": value for name, value in essentials.items()}
+    return {"data.customProperties": custom, "data.alertContext.properties": context, **changes}
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("changes", "status", "ids"),
     [
-        alert(monitorCondition="Resolved"),
-        alert(monitorCondition="fired"),
-        alert(monitorCondition=None),
-        alert({}),
-        alert({"other": ONE}),
-        alert({"server_id": ""}),
-        alert([]),
-        {**alert(), "data": None},
+        (named(None, FINE), 200, (ONE,)),
+        (named(FINE, {"server_id": ONE.upper()}), 200, (ONE,)),
+        (named({"server_id": f"{ONE}, {TWO.upper()} {ONE}"}), 200, (ONE, TWO)),
+        (named({"server_id": f"{ONE} {TWO}"}, {"server_id": f"{TWO},{ONE}"}), 200, (ONE, TWO)),
+        (named({"server_id": ""}, FINE), 200, (ONE,)),
+        (named(FINE, {"server_id": TWO}), 400, ()),
+        (named(FINE, {"server_id": f"{ONE},{TWO}"}), 400, ()),
+        (named(FINE, {"server_id": "bms-07"}), 400, ()),
+        *((named({"server_id": id_}), 400, ()) for id_ in ("bms-01", [ONE], 5, f"{ONE},", f"{ONE} and")),
+        *((named(FINE, firedDateTime=time), 400, ()) for time in ("soon", "2999-01-01T00:00:00Z")),
+        *((named(FINE, monitorCondition=word), 204, ()) for word in ("Resolved", "fired", None)),
+        (named(None, {}), 204, ()),
+        (named([]), 204, ()),
+        (named({"other": ONE}), 204, ()),
+        (named({"server_id": ""}), 204, ()),
+        ({"data": None}, 204, ()),
     ],
 )
-def test_nothing_to_act_on_is_204(body: dict[str, Any]) -> None:
-    """Resolved, unknown, or about no server."""
-    here = scene()
-    assert send(here, body).status == 204
+def test_the_properties_of_the_rule_name_the_server(changes: dict[str, Any], status: int, ids: tuple[str, ...]) -> None:
+    """In either place; two that disagree are refused, and without any there is nothing to act on."""
+    here = receiver(PATH)
+    assert send(here, PATH, **changes).status == status
+    assert [request.server_ids for request in here.handed] == [ids] * (status == 200)
+
+
+def test_the_name_of_the_property_is_a_setting() -> None:
+    """And the place of a malformed id is in the violation."""
+    here = receiver(PATH, AUTOSTOP_ID_LABEL="bms")
+    send(here, PATH, **named({"bms": ONE, "server_id": THREE}))
+    assert here.only().server_ids == (ONE,)
+    found = refused(send(here, PATH, **named({"bms": "x"})), 400)
+    assert found["faults"] == [{"at": "data.customProperties.bms", "fault": "must be a UUID"}]
+
+
+@pytest.mark.parametrize("schema", ["Microsoft.Insights/activityLogs", "AzureMonitorMetricAlert", None, 5])
+def test_another_schema_is_400_that_names_what_to_switch_on(schema: object) -> None:
+    """The old ones differ from alert type to alert type."""
+    here = receiver(PATH)
+    (fault,) = refused(send(here, PATH, schemaId=schema), 400)["faults"]
+    assert fault["at"] == "schemaId"
+    assert "common alert schema" in fault["fault"]
     assert here.handed == []
 
 
-@pytest.mark.parametrize("id_", ["bms-01", [ONE], 5, f"{ONE},", f"{ONE} and"])
-def test_a_malformed_id_is_400(id_: object) -> None:
-    """Also one beside a good one."""
-    here = scene()
-    found = refused(send(here, alert({"server_id": id_})), 400)
-    assert found["faults"] == [{"at": "data.customProperties.server_id", "fault": "must be a UUID"}]
-    assert here.handed == []
-
-
-@pytest.mark.parametrize("schema", ["Microsoft.Insights/activityLogs", None, 5])
-def test_another_schema_is_400(schema: object) -> None:
-    """The old ones differ from alert type to alert type; the violation states what to do."""
-    here = scene()
-    found = refused(send(here, {**alert(), "schemaId": schema}), 400)
-    assert found["faults"][0]["at"] == "schemaId"
-    refused(send(here, b""), 400)
-    assert here.handed == []
-
-
-def test_a_redelivery_has_the_same_id_and_another_alert_has_not() -> None:
-    """Alert and time of firing identify it."""
-    here = scene()
-    for body in (alert(), alert(), alert(firedDateTime="2026-11-20T13:00:00Z"), alert(alertId="another")):
-        send(here, body)
-        here.later(minutes=1)
-    ids = [request.id for request in here.handed]
-    assert ids[0] == ids[1]
-    assert len(set(ids)) == 3
-
-
-@pytest.mark.parametrize(
-    ("headers", "query"),
-    [(bearer(TOKEN), ""), (basic(TOKEN), ""), ({}, f"token={TOKEN}"), (bearer("wrong"), f"a=b&token={TOKEN}")],
-)
-def test_the_token_is_taken_from_header_or_url(headers: dict[str, str], query: str) -> None:
-    """A plain webhook action can set no header."""
-    here = scene()
-    assert here.post("/azure-monitor", alert(), headers, query=query).status == 200
+def test_alert_and_time_of_firing_identify_an_event() -> None:
+    """An alert that fires again is another event."""
+    here = receiver(PATH)
+    for changes in ({}, {f"{ESSENTIALS}.firedDateTime": "2026-11-20T13:00:00Z"}, {f"{ESSENTIALS}.alertId": "another"}):
+        send(here, PATH, **changes)
+    assert len({request.id for request in here.handed}) == 3
 
 
 def test_the_token_must_be_in_the_parameter_of_its_name() -> None:
-    """In any other it does not count."""
-    here = scene()
-    refused(here.post("/azure-monitor", alert(), query=f"access={TOKEN}"), 401)
+    """There it counts also beside a wrong one in the header."""
+    here = receiver(PATH)
+    refused(here.post(PATH, sample(PATH), query=f"access={SECRET}"), 401)
     assert here.handed == []
+    assert here.post(PATH, sample(PATH), bearer("wrong"), query=f"a=b&token={SECRET}").status == 200

@@ -1,4 +1,4 @@
-"""EventBridge: CloudWatch's alarms in the envelope, and a rule's constant input."""
+"""EventBridge: which metrics of an alarm name the server, and the constant input of a rule."""
 
 from __future__ import annotations
 
@@ -7,166 +7,154 @@ from typing import Any
 
 import pytest
 
-from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import NOW, ONE, THREE, TWO, Scene, bearer, fresh_secret, refused
+from tests.inbound.webhooks.authentication import receiver, sample, send, send_body
+from tests.inbound.webhooks.scene import NOW, ONE, TWO, Scene, refused
 
-TOKEN = fresh_secret()
-ID = "c4c1c1c9-6542-e61b-6ef0-8c4d36933a92"
-TIME = datetime(2026, 11, 20, 17, 59, 58, tzinfo=UTC)
-
-
-def metric(dimensions: Any) -> dict[str, Any]:
-    """One metric of an alarm; its id is a UUID of its own."""
-    found = {"namespace": "BMS", "name": "CPUUtilization", "dimensions": dimensions}
-    return {"id": THREE, "metricStat": {"metric": found, "period": 300, "stat": "Average"}, "returnData": True}
+PATH = "/eventbridge"
+METRICS, STATE = "detail.configuration.metrics", "detail.state"
+AT = "detail.configuration.metrics[0].metricStat.metric.dimensions.InstanceId"
+ID = sample(PATH)["id"]
+MATH = {"id": "e1", "expression": "m1-m2", "returnData": True}
 
 
-def alarm(*dimensions: Any, value: Any = "ALARM", **changes: Any) -> dict[str, Any]:
-    """A change of an alarm's state."""
-    return {
-        "version": "0",
-        "id": ID,
-        "detail-type": "CloudWatch Alarm State Change",
-        "source": "aws.cloudwatch",
-        "account": "123456789012",
-        "time": "2026-11-20T17:59:58Z",
-        "region": "eu-central-1",
-        "resources": ["arn:aws:cloudwatch:eu-central-1:123456789012:alarm:bms-idle"],
-        "detail": {
-            "alarmName": "bms-idle",
-            "state": {"value": value, "reason": "Threshold Crossed", "timestamp": "2026-11-20T12:00:00.000+0000"},
-            "previousState": {"value": "OK"},
-            "configuration": {"metrics": [metric(each) for each in dimensions]},
-        },
-        **changes,
-    }
+def metric(dimensions: object, watched: bool | None = True, namespace: str = "BMS") -> dict[str, Any]:
+    """One metric of an alarm."""
+    found: dict[str, Any] = {"metricStat": {"metric": {"namespace": namespace, "dimensions": dimensions}}}
+    return found if watched is None else {**found, "returnData": watched}
 
 
-def scene(**environ: Any) -> Scene:
-    """EventBridge switched on."""
-    return Scene(**{"AUTOSTOP_EVENTBRIDGE_TOKEN": TOKEN, **environ})
-
-
-def send(here: Scene, body: Any) -> Answer:
-    """An event with the right token."""
-    return here.post("/eventbridge", body, bearer(TOKEN))
-
-
-def test_the_dimension_is_the_server() -> None:
-    """Id and time are the envelope's."""
-    here = scene()
-    assert send(here, alarm({"InstanceId": ONE.upper()}, {"InstanceId": ONE}, {"Host": THREE})).status == 200
-    request = here.only()
-    assert (request.server_ids, request.id, request.time) == ((ONE,), ID, TIME)
-    assert request.source == "/bms-autostop/eventbridge"
-    assert request.reason == "CloudWatch alarm bms-idle: Threshold Crossed"
-
-
-def test_the_dimensions_name_is_a_setting_too() -> None:
-    """It goes before the usual one."""
-    here = scene(AUTOSTOP_ID_LABEL="bms")
-    send(here, alarm({"InstanceId": TWO, "bms": ONE}))
-    assert here.only().server_ids == (ONE,)
+def of(id_: object, *more: Any) -> dict[str, Any]:
+    """A metric of a server."""
+    return metric({"InstanceId": id_}, *more)
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("metrics", "status", "ids"),
     [
-        alarm({"InstanceId": ONE}, value="OK"),
-        alarm({"InstanceId": ONE}, value="INSUFFICIENT_DATA"),
-        alarm({"InstanceId": ONE}, value="alarm"),
-        alarm({"InstanceId": ONE}, value=None),
-        alarm({"Host": ONE}),
-        alarm({"InstanceId": ""}),
-        alarm([]),
-        alarm(),
-        alarm(detail=None),
-        alarm(detail={"state": {"value": "ALARM"}, "configuration": {"metrics": [ONE]}}),
-        {**alarm({"InstanceId": ONE}), "detail-type": "Scheduled Event", "detail": {}},
-        {**alarm({"InstanceId": ONE}), "detail-type": None},
-        {"detail-type": "Scheduled Event", "server_ids": [ONE]},
-        {},
-        {"hello": ONE},
+        ([of(ONE.upper()), of(ONE), metric({"Host": TWO})], 200, (ONE,)),
+        ([of(ONE, None)], 200, (ONE,)),
+        ([of(ONE), of(TWO, False)], 200, (ONE,)),
+        ([MATH, of(ONE, False), of(ONE, False)], 200, (ONE,)),
+        ([MATH, of(ONE, False), metric({"Host": "x"}, False)], 200, (ONE,)),
+        ([MATH, of(ONE, False), of(TWO, False)], 400, ()),
+        ([of(ONE), of(TWO)], 400, ()),
+        ([of(ONE, False), of(TWO, False)], 400, ()),
+        ([of("bms-07")], 400, ()),
+        ([metric({"Host": "x"}), of(TWO, False)], 204, ()),
+        ([MATH], 204, ()),
+        ([of(ONE, True, "AWS/EC2")], 204, ()),
+        ([of("i-0abc", True, "AWS/EC2")], 204, ()),
+        ([metric({"InstanceId": ""})], 204, ()),
+        ([metric([])], 204, ()),
+        ([], 204, ()),
+        ([ONE], 204, ()),
     ],
 )
-def test_nothing_to_act_on_is_204(body: dict[str, Any]) -> None:
-    """Another state, another event, or no server."""
-    here = scene()
-    assert send(here, body).status == 204
-    assert here.handed == []
+def test_the_watched_metrics_must_be_about_one_server(metrics: Any, status: int, ids: tuple[str, ...]) -> None:
+    """Of several in a calculation none is meant; metrics of AWS's own services are about no server."""
+    here = receiver(PATH)
+    assert send(here, PATH, **{METRICS: metrics}).status == status
+    assert [request.server_ids for request in here.handed] == [ids] * (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        *(({f"{STATE}.value": value}, 204) for value in ("OK", "INSUFFICIENT_DATA", "alarm", None)),
+        ({f"{STATE}.reason": "Threshold Crossed: no datapoints were received for 1 period"}, 204),
+        ({f"{STATE}.reasonData": '{"version": "1.0", "recentDatapoints": []}'}, 204),
+        ({f"{STATE}.reasonData": '{"version": "1.0", "recentDatapoints": [1.0]}'}, 200),
+        ({f"{STATE}.timestamp": "2026-11-20T12:00:00.000+0000"}, 200),
+        ({f"{STATE}.timestamp": "soon"}, 400),
+        ({"detail": None}, 204),
+        ({"detail-type": "Scheduled Event", "detail": {}}, 204),
+        ({"detail-type": "Scheduled Event", "server_ids": [ONE]}, 204),
+        ({"detail-type": None}, 204),
+    ],
+)
+def test_only_an_alarm_with_data_fires(changes: dict[str, Any], status: int) -> None:
+    """Another state, missing data, or another event."""
+    here = receiver(PATH)
+    assert send(here, PATH, **changes).status == status
+    assert len(here.handed) == (status == 200)
+
+
+def test_the_name_of_the_dimension_is_a_setting() -> None:
+    """It goes before the usual one."""
+    here = receiver(PATH, AUTOSTOP_ID_LABEL="bms")
+    send(here, PATH, **{METRICS: [metric({"InstanceId": TWO, "bms": ONE})]})
+    assert here.only().server_ids == (ONE,)
 
 
 def test_a_constant_input_is_a_stop_request() -> None:
     """With all its members, and the id and time that an input transformer puts in."""
-    here = scene()
+    here = receiver(PATH)
     sent = {"id": ID, "time": "2026-11-20T17:59:58Z", "server_ids": [ONE, TWO.upper()], "reason": "night"}
-    assert send(here, {**sent, "dry_run": True}).status == 200
+    assert send_body(here, PATH, {**sent, "dry_run": True}).status == 200
     request = here.only()
-    assert (request.server_ids, request.id, request.time) == ((ONE, TWO), ID, TIME)
+    assert (request.server_ids, request.id) == ((ONE, TWO), ID)
+    assert request.time == datetime(2026, 11, 20, 17, 59, 58, tzinfo=UTC)
     assert (request.reason, request.dry_run, request.requested_by) == ("night", True, "EventBridge")
 
 
-def test_without_an_id_the_same_words_in_the_same_hour_are_one_event() -> None:
-    """A redelivery follows at once, a schedule runs at another hour."""
-    here = scene()
-    for minutes in (50, 30, 0):
-        send(here, {"server_id": ONE})
+def ids_of(here: Scene, *bodies: tuple[Any, float]) -> list[str]:
+    """The ids of the events of these bodies, each with the minutes that pass after it."""
+    for body, minutes in bodies:
+        send_body(here, PATH, body)
         here.later(minutes=minutes)
+    return [request.id for request in here.handed]
+
+
+def test_without_an_id_the_same_input_in_the_same_hour_is_one_event() -> None:
+    """A redelivery follows at once, a schedule runs at another hour."""
+    here = receiver(PATH)
+    sent = {"server_id": ONE}
+    ids = ids_of(here, (sent, 50), (sent, 30), (sent, 0), ({**sent, "reason": "other"}, 0))
     assert here.handed[0].time == NOW
-    send(here, {"server_id": ONE, "reason": "other"})
-    ids = [request.id for request in here.handed]
     assert ids[0] == ids[1] != ids[2]
     assert ids[3] not in ids[:3]
 
 
-def test_a_redelivery_has_the_same_id() -> None:
-    """The envelope's; and where there is none, the body's."""
-    here = scene()
-    for body in (alarm({"InstanceId": ONE}), alarm({"InstanceId": ONE}), alarm({"InstanceId": ONE}, id="another")):
-        send(here, body)
-        here.later(hours=3)
-    for body in (alarm({"InstanceId": ONE}, id=None), alarm({"InstanceId": ONE}, id=None)):
-        send(here, body)
-        here.later(hours=3)
-    ids = [request.id for request in here.handed]
-    assert ids[0] == ids[1] == ID
-    assert ids[2] == "another"
-    assert ids[3] == ids[4] != ID
+def test_an_alarm_has_the_id_of_its_envelope() -> None:
+    """Where there is none, one of its body."""
+    nameless = sample(PATH, id=None)
+    ids = ids_of(receiver(PATH), (sample(PATH), 180), (sample(PATH, id="another"), 180), (nameless, 180), (nameless, 0))
+    assert ids[:2] == [ID, "another"]
+    assert ids[2] == ids[3] != ID
+
+
+NOT_A_TIME = "must be an RFC 3339 timestamp with a zone"
+MISSPELT = {"serverIds": "server_ids", "server-id": "server_ids", "selectors": "selector", "sever_ids": "server_ids"}
 
 
 @pytest.mark.parametrize(
     ("body", "faults"),
     [
         (
-            alarm({"InstanceId": "i-0abc"}, {"InstanceId": 5}),
-            {
-                "detail.configuration.metrics[0].metricStat.metric.dimensions.InstanceId": "must be a UUID",
-                "detail.configuration.metrics[1].metricStat.metric.dimensions.InstanceId": "must be a UUID",
-            },
+            sample(PATH, **{METRICS: [of("i-0abc"), of(5)]}),
+            {AT: "must be a UUID", AT.replace("[0]", "[1]"): "must be a UUID"},
         ),
-        (
-            alarm({"InstanceId": "x"}, time="yesterday"),
-            {
-                "detail.configuration.metrics[0].metricStat.metric.dimensions.InstanceId": "must be a UUID",
-                "time": "must be an RFC 3339 timestamp with a zone",
-            },
-        ),
-        (alarm({"InstanceId": ONE}, time=5), {"time": "must be an RFC 3339 timestamp with a zone"}),
+        (sample(PATH, time="yesterday", **{METRICS: [of("x")]}), {AT: "must be a UUID", "time": NOT_A_TIME}),
+        (sample(PATH, time=5), {"time": NOT_A_TIME}),
         ({"server_ids": None}, {"data.server_ids": "must be present"}),
         ({"server_ids": []}, {"data.server_ids": "must be an array of at least one id"}),
         (
             {"server_ids": [ONE, "x"], "dryrun": True, "time": ""},
-            {
-                "data.server_ids[1]": "must be a UUID",
-                "data.dry_run": "must be spelled dry_run",
-                "time": "must be an RFC 3339 timestamp with a zone",
-            },
+            {"data.server_ids[1]": "must be a UUID", "data.dry_run": "must be spelled dry_run", "time": NOT_A_TIME},
         ),
+        *(({name: [ONE]}, {f"data.{known}": f"must be spelled {known}"}) for name, known in MISSPELT.items()),
     ],
 )
 def test_what_is_malformed_is_400_with_all_violations(body: dict[str, Any], faults: dict[str, str]) -> None:
     """Nothing of it is handed on."""
-    here = scene()
-    found = refused(send(here, body), 400)
+    here = receiver(PATH)
+    found = refused(send_body(here, PATH, body), 400)
     assert {fault["at"]: fault["fault"] for fault in found["faults"]} == faults
     assert here.handed == []
+
+
+@pytest.mark.parametrize("body", [{}, {"hello": ONE}])
+def test_what_is_neither_an_envelope_nor_a_request_is_204(body: dict[str, Any]) -> None:
+    """Nothing in it is close to a member of canonical data."""
+    here = receiver(PATH)
+    assert (send_body(here, PATH, body).status, here.handed) == (204, [])

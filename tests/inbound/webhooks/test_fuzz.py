@@ -11,21 +11,19 @@ from hypothesis import strategies as st
 
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
-from handler.inbound.webhooks.smn import Smn
-from handler.settings.receive_webhook import from_environ
 from tests.inbound.webhooks.authentication import (
     BODY_AUTHENTICATES,
     ENVIRON,
     SAMPLES,
     SENDS_FORMS,
+    SMN,
     authenticated,
     authenticated_bytes,
 )
 from tests.inbound.webhooks.scene import ONE, THREE, TWO, Scene, refused
-from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor
+from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL
 
 PEOPLE: dict[str, str] = {name: value for pair in SAMPLES for name, value in pair["settings"].items()}
-VENDOR = Vendor()
 MARK = "marked-by-the-sender"
 HEADERS = [
     "authorization",
@@ -70,11 +68,8 @@ TREES = st.recursive(
 
 def scene() -> Scene:
     """Every producer switched on."""
-    environ: dict[str, Any] = {**ENVIRON, **PEOPLE}
-    here = Scene(**environ)
-    VENDOR.asked.clear()
-    here.producers["/smn"] = Smn(from_environ(environ), "/bms-autostop/smn", VENDOR.get)  # type: ignore[index]
-    return here
+    SMN.asked.clear()
+    return Scene(get=SMN.get, **{**ENVIRON, **PEOPLE})
 
 
 def harmless(answer: Answer) -> None:
@@ -84,7 +79,7 @@ def harmless(answer: Answer) -> None:
         document = refused(answer, answer.status)
         assert document["type"] != "urn:bms-autostop:problem:internal-fault"
         assert MARK not in json.dumps(document)
-    assert all(url in (CONFIRM_URL, CERT_URL) or url.startswith(CERT_URL[:40]) for url in VENDOR.asked), VENDOR.asked
+    assert all(url in (CONFIRM_URL, CERT_URL) or url.startswith(CERT_URL[:40]) for url in SMN.asked), SMN.asked
 
 
 @given(
@@ -100,7 +95,7 @@ def test_unauthenticated_random_input_is_refused(
     """Nothing is handed on, and nothing fetched."""
     here = scene()
     harmless(here.post(path, body, headers, query=query, method=method))
-    assert (here.handed, VENDOR.asked) == ([], [])
+    assert (here.handed, SMN.asked) == ([], [])
 
 
 def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -138,7 +133,7 @@ def test_authenticated_random_input_causes_no_internal_error(pair: Any) -> None:
     """However a genuine message is made: at most one valid event, and none for another server than it names."""
     here = scene()
     try:
-        body, headers, query = authenticated(pair["path"], pair["body"], VENDOR)
+        body, headers, query = authenticated(pair["path"], pair["body"])
     except (KeyError, TypeError):
         # What has no text where SMN signs text cannot be signed: it goes unsigned.
         body, headers, query = json.dumps(pair["body"]).encode(), {}, ""

@@ -1,149 +1,96 @@
-"""GitLab: a pipeline that succeeded is the clock, and its variable names the servers."""
+"""GitLab: the variable that names the servers, the states of a pipeline, and when it ended."""
 
 from __future__ import annotations
 
 import base64
-import json
-import secrets
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from handler.inbound.http.responses import Answer
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, fresh_secret, json_of, mac, refused
+from tests.inbound.webhooks.authentication import BY_SIGNATURE, KEY, SENT, encoded, receiver, sample, send, send_body
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, refused
 
-TOKEN = fresh_secret()
-KEY = secrets.token_bytes(32)
-SIGNING = f"whsec_{base64.b64encode(KEY).decode()}"
-ENDED = NOW - timedelta(seconds=2)
-ID = "0b9ee6a1-7ba3-4f8e-bd0e-5a8f4bd0a001"
+PATH = "/gitlab"
+VARIABLES, ENDED = "object_attributes.variables", "object_attributes.finished_at"
 
 
-def hook(variables: Any = None, *, kind: str = "pipeline", **attributes: Any) -> dict[str, Any]:
-    """A pipeline that has run."""
-    return {
-        "object_kind": kind,
-        "object_attributes": {
-            "id": 31,
-            "status": "success",
-            "source": "schedule",
-            "finished_at": "2026-11-20 18:00:03 UTC",
-            "variables": [{"key": "SERVER_IDS", "value": f"{ONE},{TWO}"}] if variables is None else variables,
-            **attributes,
-        },
-        "user": {"id": 7, "username": "night"},
-        "project": {"id": 1, "path_with_namespace": "ops/night"},
-        "commit": {"id": THREE, "title": f"stop {THREE}"},
-    }
-
-
-def by_token(**environ: Any) -> Scene:
-    """GitLab authenticates itself by its token."""
-    return Scene(**{"AUTOSTOP_GITLAB_TOKEN": TOKEN, **environ})
-
-
-def by_signature(**environ: Any) -> Scene:
-    """GitLab authenticates itself by its signature."""
-    return Scene(**{"AUTOSTOP_GITLAB_SIGNING_TOKEN": SIGNING, **environ})
-
-
-def send(here: Scene, body: Any) -> Answer:
-    """A delivery with the right token."""
-    return here.post("/gitlab", body, {**JSON, "x-gitlab-token": TOKEN})
-
-
-def signed(body: bytes, *, id_: str = ID, at: int = int(NOW.timestamp()) - 5) -> dict[str, str]:
-    """The headers of a signed delivery."""
-    made = base64.b64encode(mac(KEY, f"{id_}.{at}.".encode() + body)).decode()
-    return {"webhook-id": id_, "webhook-timestamp": str(at), "webhook-signature": f"v1,{made}"}
-
-
-def test_a_pipeline_that_succeeded_names_its_servers() -> None:
-    """And no other id of the message is one; its time is when the pipeline ended."""
-    here = by_token()
-    answer = send(here, hook())
-    request = here.only()
-    assert (answer.status, json_of(answer)) == (200, {"status": "handed-on", "id": request.id})
-    assert (request.server_ids, request.time, request.source) == ((ONE, TWO), ENDED, "/bms-autostop/gitlab")
-    assert (request.reason, request.requested_by) == ("GitLab pipeline 31 of ops/night", "GitLab: night")
-
-
-def test_the_least_that_a_pipeline_says_is_enough() -> None:
+def test_a_pipeline_needs_an_id_a_state_and_a_variable_only() -> None:
     """Without user, project and time of its end."""
-    here = by_token()
-    least = {"object_kind": "pipeline", "object_attributes": {"id": 31, "status": "success"}}
-    least["object_attributes"]["variables"] = [{"key": "server_id", "value": ONE}]  # type: ignore[index]
-    assert send(here, least).status == 200
-    request = here.only()
-    assert (request.reason, request.requested_by) == ("GitLab pipeline 31", "GitLab")
+    here = receiver(PATH)
+    variables = [{"key": "server_id", "value": ONE}]
+    least = {"object_kind": "pipeline", "object_attributes": {"id": 31, "status": "success", "variables": variables}}
+    assert send_body(here, PATH, least).status == 200
+    assert (here.only().reason, here.only().requested_by) == ("GitLab pipeline 31", "GitLab")
 
 
-@pytest.mark.parametrize("key", ["SERVER_ID", "SERVER_IDS", "server_ids", "Server_Id"])
-def test_case_and_number_of_the_variable_do_not_count(key: str) -> None:
-    """As they are usually written in GitLab."""
-    here = by_token()
-    send(here, hook([{"key": "OTHER", "value": THREE}, "odd", {"key": key, "value": ONE}]))
+@pytest.mark.parametrize(
+    ("key", "setting"),
+    [("SERVER_ID", "server_id"), ("SERVER_IDS", "server_id"), ("Server_Id", "server_id"), ("BMS", "bms")],
+)
+def test_case_and_number_of_the_variable_do_not_count(key: str, setting: str) -> None:
+    """Its name is a setting."""
+    here = receiver(PATH, AUTOSTOP_ID_LABEL=setting)
+    send(here, PATH, **{VARIABLES: [{"key": "OTHER", "value": THREE}, "odd", {"key": key, "value": ONE}]})
     assert here.only().server_ids == (ONE,)
 
 
-def test_the_name_of_the_variable_is_a_setting() -> None:
-    """As for labels."""
-    here = by_token(AUTOSTOP_ID_LABEL="bms")
-    send(here, hook([{"key": "BMS", "value": TWO}, {"key": "SERVER_ID", "value": ONE}]))
-    assert here.only().server_ids == (TWO,)
-
-
-def test_one_bad_id_refuses_all() -> None:
-    """The servers of one id alone are not what its author meant."""
-    here = by_token()
-    problem = refused(send(here, hook([{"key": "SERVER_IDS", "value": f"{ONE},db-1"}])), 400)
-    assert problem["faults"] == [{"at": "object_attributes.variables[0].value", "fault": "must be a UUID"}]
-    assert here.handed == []
+@pytest.mark.parametrize(
+    ("value", "ids"),
+    [
+        (f'["{ONE}", "{TWO}"]', (ONE, TWO)),
+        (f' [ "{ONE}" ]\n', (ONE,)),
+        (f"{ONE},{TWO}", (ONE, TWO)),
+        (f"{ONE},db-1", None),
+        ("[]", None),
+        (f'["{ONE}", "bms-07"]', None),
+        (f'["{ONE}", 5]', None),
+        (f"[{ONE}]", None),
+        (f'{{"server_ids": ["{ONE}"]}}', None),
+    ],
+)
+def test_a_variable_has_ids_or_an_array_of_them(value: str, ids: tuple[str, ...] | None) -> None:
+    """One that is malformed refuses all."""
+    here = receiver(PATH)
+    answer = send(here, PATH, **{VARIABLES: [{"key": "SERVER_IDS", "value": value}]})
+    if ids is None:
+        fault = {"at": "object_attributes.variables[0].value", "fault": "must be a UUID"}
+        assert refused(answer, 400)["faults"] == [fault]
+    assert [request.server_ids for request in here.handed] == ([] if ids is None else [ids])
 
 
 @pytest.mark.parametrize("id_", [None, "31", {}])
 def test_a_pipeline_without_a_number_is_400(id_: Any) -> None:
     """Its redelivery could not be recognized."""
-    problem = refused(send(by_token(), hook(id=id_)), 400)
+    problem = refused(send(receiver(PATH), PATH, **{"object_attributes.id": id_}), 400)
     assert problem["faults"] == [{"at": "object_attributes.id", "fault": "must be a number"}]
 
 
-@pytest.mark.parametrize(
-    "status", ["created", "pending", "running", "failed", "canceled", "skipped", "manual", None, 1]
-)
-def test_no_other_state_acts(status: Any) -> None:
-    """GitLab sends each."""
-    here = by_token()
-    assert send(here, hook(status=status)).status == 204
-    assert here.handed == []
+STATES = ["created", "pending", "running", "failed", "canceled", "skipped", "manual", None, 1]
 
 
 @pytest.mark.parametrize(
-    "body", [hook(kind="build"), hook(kind="push"), hook([]), hook("odd"), hook([{"key": "X", "value": ONE}]), {}]
+    "changes",
+    [
+        *({"object_attributes.status": status} for status in STATES),
+        *({"object_kind": kind} for kind in ("build", "push")),
+        *({VARIABLES: variables} for variables in ([], "odd", [{"key": "X", "value": ONE}])),
+        {"object_attributes": None},
+    ],
 )
-def test_what_names_no_server_is_nothing(body: Any) -> None:
-    """Other messages, and pipelines that are about something else."""
-    here = by_token()
-    assert send(here, body).status == 204
+def test_nothing_to_act_on_is_204(changes: dict[str, Any]) -> None:
+    """GitLab sends each state of each pipeline."""
+    here = receiver(PATH)
+    assert send(here, PATH, **changes).status == 204
     assert here.handed == []
 
 
-def test_a_redelivery_is_recognisable_and_another_run_is_not_it() -> None:
-    """A pipeline that was started again ends at another time."""
-    here = by_token()
-    for body in (hook(), hook(), hook(id=32), hook(finished_at="2026-11-20 19:00:03 UTC")):
-        send(here, body)
-    first, again, *others = (request.id for request in here.handed)
-    assert first == again
-    assert len({first, *others}) == 3
-
-
-def test_a_signed_time_is_the_events_time() -> None:
-    """And the plain token is not required."""
-    here, body = by_signature(), json.dumps(hook()).encode()
-    assert here.post("/gitlab", body, signed(body)).status == 200
-    assert here.only().time == NOW - timedelta(seconds=5)
+def test_a_pipeline_that_was_started_again_is_another_event() -> None:
+    """It ends at another time."""
+    here = receiver(PATH)
+    for changes in ({}, {"object_attributes.id": 32}, {ENDED: "2026-11-20 19:00:03 UTC"}):
+        send(here, PATH, **changes)
+    assert len({request.id for request in here.handed}) == 3
 
 
 @pytest.mark.parametrize(
@@ -160,23 +107,18 @@ def test_a_signed_time_is_the_events_time() -> None:
     ],
 )
 def test_a_message_that_comes_late_is_as_old_as_its_pipeline(finished_at: Any, earlier: timedelta) -> None:
-    """A user may send a delivery of last month again; what cannot be read, or is yet to come, is the receipt."""
-    here = by_token()
-    assert send(here, hook(finished_at=finished_at)).status == 200
+    """A user may send a delivery of last month again; what cannot be read, or is in the future, is the receipt."""
+    here = receiver(PATH)
+    assert send(here, PATH, **{ENDED: finished_at}).status == 200
     assert here.only().time == NOW - earlier
 
 
-def test_one_right_signature_of_several_is_enough() -> None:
+@pytest.mark.parametrize("others", ["", f"v1,{base64.b64encode(b'x' * 32).decode()} v2,x "])
+def test_a_signed_time_is_the_events_time_and_one_of_several_signatures_is_enough(others: str) -> None:
     """While keys are changed there is one for each."""
-    here, body = by_signature(), json.dumps(hook()).encode()
-    headers = signed(body)
-    headers["webhook-signature"] = f"v1,{base64.b64encode(b'x' * 32).decode()} {headers['webhook-signature']} v2,x"
-    assert here.post("/gitlab", body, headers).status == 200
-
-
-def test_both_set_both_are_needed() -> None:
-    """The token without the signature, or the other way round, is not enough."""
-    here, body = by_token(AUTOSTOP_GITLAB_SIGNING_TOKEN=SIGNING), json.dumps(hook()).encode()
-    refused(here.post("/gitlab", body, {"x-gitlab-token": TOKEN}), 401)
-    refused(here.post("/gitlab", body, signed(body)), 401)
-    assert here.post("/gitlab", body, {"x-gitlab-token": TOKEN, **signed(body)}).status == 200
+    here = receiver(PATH, AUTOSTOP_GITLAB_TOKEN="", **BY_SIGNATURE["gitlab"].environ)
+    body = encoded(PATH, sample(PATH, **{ENDED: None}))
+    headers = BY_SIGNATURE["gitlab"].sign(body, int(SENT), KEY)
+    signatures = {"webhook-signature": f"{others}{headers['webhook-signature']}"}
+    assert here.post(PATH, body, {**JSON, **headers, **signatures}).status == 200
+    assert here.only().time == NOW - timedelta(seconds=5)

@@ -12,11 +12,10 @@ import pytest
 from handler import rfc3339
 from handler.inbound.webhooks.chat import Chat
 from handler.inbound.webhooks.registry import SWITCHES
-from handler.inbound.webhooks.smn import Smn
-from handler.settings.receive_webhook import from_environ
 from tests.inbound.webhooks.authentication import (
     ACTS,
     AS_BASE64,
+    AUTHENTICATION,
     BODY_AUTHENTICATES,
     BY_SIGNATURE,
     BY_TOKEN,
@@ -25,45 +24,22 @@ from tests.inbound.webhooks.authentication import (
     SECRET,
     SENDS_FORMS,
     SENT,
-    WAYS,
     BySignature,
     ByToken,
-    Sent,
     authenticated,
     authenticated_bytes,
     encoded,
+    receiver,
+    send,
+    send_body,
 )
-from tests.inbound.webhooks.scene import NOW, Scene, flip, json_of, refused
-from tests.inbound.webhooks.vendor import Vendor
+from tests.inbound.webhooks.scene import NOW, Scene, flip, refused, text_of
 
 ALL = sorted(SWITCHES)
 CHATS = sorted(path for path, producer in Scene(**ENVIRON).producers.items() if isinstance(producer, Chat))
 MACHINES = sorted(set(ALL) - set(CHATS))
 PATIENCE = {"/slack": 2.0, "/mattermost": 2.0, "/teams": 3.5, "/rocketchat": 3.5, "/eventbridge": 3.5}
 """Seconds until the answer, where the producer waits for five seconds or less."""
-VENDOR = Vendor()
-
-
-def scene(path: str, *, down: bool = False, **environ: Any) -> Scene:
-    """All producers switched on, with the settings of the sample of one."""
-    settings: dict[str, Any] = {**ENVIRON, **ACTS[path]["settings"], **environ}
-    here = Scene(down=down, **settings)
-    source = from_environ(settings).source.rstrip("/")
-    here.producers["/smn"] = Smn(from_environ(settings), f"{source}/smn", VENDOR.get)  # type: ignore[index]
-    return here
-
-
-def sample(path: str, **changes: Any) -> Sent:
-    """What the producer sends, authenticated: body, headers and query."""
-    body, headers, query = authenticated(path, {**ACTS[path]["body"], **changes}, VENDOR)
-    return body, {**ACTS[path]["headers"], **headers}, query
-
-
-def send(here: Scene, path: str, **changes: Any) -> Any:
-    """Send the sample of a producer, with changes to its body; return the answer."""
-    body, headers, query = sample(path, **changes)
-    return here.post(path, body, headers, query=query)
-
 
 # --- every producer
 
@@ -72,7 +48,7 @@ def send(here: Scene, path: str, **changes: Any) -> Any:
 def test_every_producer_has_a_row_and_a_sample(path: str) -> None:
     """A new one cannot be forgotten: what is missing is in the message."""
     # SMN signs with a certificate: its forgeries are in `test_smn.py`.
-    assert WAYS[path] or path == "/smn"
+    assert AUTHENTICATION[path] or path == "/smn"
     assert ACTS[path]
     assert path in Scene(**ENVIRON).producers, f"ENVIRON must switch {path} on"
 
@@ -81,15 +57,25 @@ def test_every_producer_has_a_row_and_a_sample(path: str) -> None:
 @pytest.mark.parametrize("source", ["/ops/night", "/ops/night/"])
 def test_the_source_names_the_deployment_and_the_producer(path: str, source: str) -> None:
     """Whether or not the name of the deployment ends with a slash."""
-    here = scene(path, AUTOSTOP_SOURCE=source)
+    here = receiver(path, AUTOSTOP_SOURCE=source)
     send(here, path)
     assert here.only().source == f"/ops/night{path}"
 
 
 @pytest.mark.parametrize("path", ALL)
+def test_one_slash_at_the_end_of_the_path_is_accepted(path: str) -> None:
+    """URLs are often configured so; two are another path."""
+    here = receiver(path)
+    body, headers, query = authenticated(path, ACTS[path]["body"])
+    sent = {**ACTS[path]["headers"], **headers}
+    assert [here.post(f"{path}{end}", body, sent, query=query).status for end in ("/", "//")] == [200, 403]
+    assert len(here.handed) == 1
+
+
+@pytest.mark.parametrize("path", ALL)
 def test_a_deployment_in_dry_run_mode_hands_on_dry_runs(path: str) -> None:
     """The reply of a chat states it."""
-    here = scene(path, AUTOSTOP_DRY_RUN="true")
+    here = receiver(path, AUTOSTOP_DRY_RUN="true")
     answer = send(here, path)
     assert here.only().dry_run is True
     assert ("dry run" in answer.body.decode()) == (path in CHATS)
@@ -100,16 +86,17 @@ def test_the_trace_is_continued(path: str) -> None:
     """A well-formed trace context is handed on, a malformed one is dropped."""
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     for traceparent, expected in ((trace, (trace, "a=b")), ("x", (None, None))):
-        here = scene(path)
-        body, headers, query = sample(path)
-        here.post(path, body, {**headers, "traceparent": traceparent, "tracestate": "a=b"}, query=query)
+        here = receiver(path)
+        body, headers, query = authenticated(path, ACTS[path]["body"])
+        traced = {**ACTS[path]["headers"], **headers, "traceparent": traceparent, "tracestate": "a=b"}
+        here.post(path, body, traced, query=query)
         assert (here.only().traceparent, here.only().tracestate) == expected
 
 
 @pytest.mark.parametrize("path", ALL)
 def test_a_defect_of_a_producer_is_503(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The producer sends again, and the answer shows nothing of the defect."""
-    here = scene(path)
+    here = receiver(path)
     monkeypatch.setattr(type(here.producers[path]), "gate", lambda *_: 1 / 0)
     found = refused(send(here, path), 503)
     assert found["type"] == "urn:bms-autostop:problem:internal-fault"
@@ -119,7 +106,7 @@ def test_a_defect_of_a_producer_is_503(path: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("path", ALL)
 def test_the_sink_has_as_long_as_the_producer_waits(path: str) -> None:
     """Counted from the arrival of the delivery."""
-    here = scene(path)
+    here = receiver(path)
     send(here, path)
     (deadline,) = here.deadlines
     assert deadline == 100.0 + PATIENCE.get(path, 8.0), f"PATIENCE above must have {path} if it waits for less than 8 s"
@@ -128,9 +115,9 @@ def test_the_sink_has_as_long_as_the_producer_waits(path: str) -> None:
 @pytest.mark.parametrize("path", ALL)
 def test_a_redelivery_is_the_same_event(path: str) -> None:
     """The same bytes a minute later have the id of the first, also in another process."""
-    here = scene(path)
+    here = receiver(path)
     send(here, path)
-    other = scene(path)
+    other = receiver(path)
     for again in (here, other):
         again.now = NOW + timedelta(minutes=1)
         send(again, path)
@@ -140,7 +127,7 @@ def test_a_redelivery_is_the_same_event(path: str) -> None:
 @pytest.mark.parametrize("path", MACHINES)
 def test_a_machine_sends_again_if_the_sink_is_down(path: str) -> None:
     """After the time that the sink named."""
-    answer = send(scene(path, down=True), path)
+    answer = send(receiver(path, down=True), path)
     assert refused(answer, 503)["type"] == "urn:bms-autostop:problem:sink-unreachable"
     assert answer.headers["Retry-After"] == "7"
 
@@ -148,7 +135,7 @@ def test_a_machine_sends_again_if_the_sink_is_down(path: str) -> None:
 @pytest.mark.parametrize("path", CHATS)
 def test_a_chat_says_in_words_that_the_sink_is_down(path: str) -> None:
     """With status 200, since a person would see nothing of an error; and it is clear that nothing was handed on."""
-    reported = text_of(send(scene(path, down=True), path))
+    reported = text_of(send(receiver(path, down=True), path))
     assert "NOT handed on" in reported
     assert "was handed on" not in reported
 
@@ -268,6 +255,19 @@ def test_another_key_is_401(way: BySignature, key: bytes) -> None:
     assert (signed.status(), signed.here.handed) == (401, [])
 
 
+@pytest.mark.parametrize("name", ["grafana", "gitlab"])
+def test_with_token_and_signature_set_both_are_needed(name: str) -> None:
+    """Either alone is not enough."""
+    token, signature = BY_TOKEN[name], BY_SIGNATURE[name]
+    here = receiver(token.path, **{token.setting: SECRET, "AUTOSTOP_GRAFANA_TIMESTAMP_HEADER": "", **signature.environ})
+    body = encoded(token.path, ACTS[token.path]["body"])
+    _, plain, _ = token.show(SECRET)
+    signed = signature.sign(body, int(SENT), KEY)
+    for headers, status in ((plain, 401), (signed, 401), ({**plain, **signed}, 200)):
+        assert here.post(token.path, body, headers).status == status
+    assert len(here.handed) == 1
+
+
 # --- time
 
 
@@ -285,7 +285,7 @@ def _signed_at(name: str) -> Callable[[int], tuple[int, Scene]]:
 
 def _dated(path: str, render: Callable[[datetime], object]) -> Callable[[int], tuple[int, Scene]]:
     def sent(seconds: int) -> tuple[int, Scene]:
-        here = scene(path)
+        here = receiver(path)
         return send(here, path, timestamp=render(_at(seconds))).status, here
 
     return sent
@@ -310,40 +310,51 @@ def test_a_message_is_taken_within_five_minutes(sent: Callable[[int], tuple[int,
 # --- what cannot be read
 
 
+JSON_ALONE = pytest.mark.parametrize("path", sorted({*ACTS} - BODY_AUTHENTICATES - SENDS_FORMS))
 UNREADABLE = [b"", b"{", b"[]", b"5", b'"x"', b"\xff", b"a=b", b'{"a": NaN}', b'{"token": ["x"]}']
 
 
-@pytest.mark.parametrize("path", [path for path in ACTS if path not in BODY_AUTHENTICATES and path not in SENDS_FORMS])
+@JSON_ALONE
 @pytest.mark.parametrize("body", UNREADABLE[:-1], ids=repr)
 def test_an_authenticated_body_that_is_not_a_json_object_is_400(path: str, body: bytes) -> None:
     """It comes from the producer, which gets the violations; nothing is handed on."""
-    here = scene(path)
-    body, headers, query = authenticated_bytes(path, body)
-    found = refused(here.post(path, body, {**ACTS[path]["headers"], **headers}, query=query), 400)
+    here = receiver(path)
+    found = refused(send_body(here, path, body), 400)
     assert found["faults"]
     assert here.handed == []
+
+
+@pytest.mark.parametrize("path", sorted({*MACHINES} - BODY_AUTHENTICATES))
+def test_the_content_type_of_a_form_is_named(path: str) -> None:
+    """Clients send it by default; JSON is read whatever its content type is."""
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    for body, status in ((b"a=b", 400), (encoded(path, ACTS[path]["body"]), 200)):
+        here = receiver(path)
+        body, headers, query = authenticated_bytes(path, body)
+        answer = here.post(path, body, {**headers, **form}, query=query)
+        assert (answer.status, len(here.handed)) == (status, int(status == 200))
+        assert status == 200 or form["content-type"] in refused(answer, 400)["faults"][0]["fault"]
+
+
+@JSON_ALONE
+def test_json_that_was_encoded_twice_is_read(path: str) -> None:
+    """As text that has the document."""
+    here = receiver(path)
+    assert send_body(here, path, json.dumps(encoded(path, ACTS[path]["body"]).decode()).encode()).status == 200
+    assert len(here.handed) == 1
 
 
 @pytest.mark.parametrize("path", sorted(BODY_AUTHENTICATES))
 @pytest.mark.parametrize("body", [*UNREADABLE, b"token"], ids=repr)
 def test_a_body_that_should_authenticate_and_cannot_be_read_is_401(path: str, body: bytes) -> None:
     """Whatever content type it has."""
-    here = scene(path)
+    here = receiver(path)
     for headers in ({"content-type": "application/json"}, {"content-type": "application/x-www-form-urlencoded"}, {}):
         refused(here.post(path, body, headers), 401)
     assert here.handed == []
 
 
 # --- every chat
-
-
-def text_of(answer: Any) -> str:
-    """Return the text that a person reads, which never states that a server was stopped."""
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "application/json"
-    text: str = json_of(answer)["text"]
-    assert "stopped" not in text
-    return text
 
 
 STRANGERS: list[tuple[str, dict[str, Any]]] = [
@@ -372,7 +383,7 @@ STRANGERS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("path", "who"), STRANGERS)
 def test_only_the_named_people_may_and_only_in_the_named_channels(path: str, who: dict[str, Any]) -> None:
     """Ids count, names do not; the answer names the setting, and nothing is handed on."""
-    here = scene(path)
+    here = receiver(path)
     text = text_of(send(here, path, **who))
     assert f"AUTOSTOP_{path[1:].upper()}_" in text
     assert "nderstood" not in text
@@ -384,7 +395,7 @@ def test_only_the_named_people_may_and_only_in_the_named_channels(path: str, who
 def test_an_empty_list_allows_no_user(path: str, list_: str) -> None:
     """In place of everybody."""
     environ: dict[str, Any] = {f"AUTOSTOP_{path[1:].upper()}_{list_}": ""}
-    here = scene(path, **environ)
+    here = receiver(path, **environ)
     text_of(send(here, path))
     assert here.handed == []
 
@@ -400,7 +411,7 @@ def test_an_empty_list_allows_no_user(path: str, list_: str) -> None:
 )
 def test_what_is_not_understood_gets_the_help(path: str, text: str) -> None:
     """In words, with status 200; nothing is handed on."""
-    here = scene(path)
+    here = receiver(path)
     assert "stop ID[, ID ...] [--dry-run] [because REASON]" in text_of(send(here, path, text=text))
     assert here.handed == []
 
@@ -411,7 +422,7 @@ def test_the_old_token_counts_while_both_are_set(path: str, setting: str) -> Non
     other = flip(SECRET)
     for tokens in (f"{other},{SECRET}", f"{SECRET},{other}"):
         environ: dict[str, Any] = {f"AUTOSTOP_{setting}_TOKENS": tokens}
-        here = scene(path, **environ)
+        here = receiver(path, **environ)
         send(here, path)
         assert len(here.handed) == 1
 

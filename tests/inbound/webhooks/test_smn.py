@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,9 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from handler.errors import ProducerUnreachable
 from handler.inbound.http.responses import Answer
-from handler.inbound.webhooks.smn import Smn
-from handler.settings.receive_webhook import from_environ
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, json_of, refused
+from tests.inbound.webhooks.authentication import SMN
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, flip, refused
 from tests.inbound.webhooks.vendor import (
     CERT_URL,
     CONFIRM_URL,
@@ -26,43 +26,22 @@ from tests.inbound.webhooks.vendor import (
     string_to_sign,
 )
 
-ENVIRON = {"AUTOSTOP_SMN_TOPICS": f"{TOPIC}-other, {TOPIC}"}
-
-
-@pytest.fixture(scope="module")
-def shared_vendor() -> Vendor:
-    """Keys take long to make; one is enough for most tests."""
-    return Vendor()
-
 
 @pytest.fixture
-def vendor(shared_vendor: Vendor) -> Vendor:
+def vendor() -> Vendor:
     """SMN, with nothing left of the test before."""
-    shared_vendor.asked.clear()
-    shared_vendor.served = {CERT_URL: (200, certificate(shared_vendor.key)), CONFIRM_URL: (200, b"ok")}
-    return shared_vendor
+    SMN.asked.clear()
+    SMN.served = {CERT_URL: (200, certificate(SMN.key)), CONFIRM_URL: (200, b"ok")}
+    return SMN
 
 
 def scene(vendor: Vendor, **changes: Any) -> Scene:
-    """SMN switched on, with the vendor at the other end of the wire."""
-    here = Scene(**{**ENVIRON, **changes})
-    environ = {name: value for name, value in changes.items() if isinstance(value, str)}
-    settings = from_environ({"AUTOSTOP_EVENT_SINK": "http://sink.example/", **ENVIRON, **environ})
-    assert set(here.producers) == {"/smn"}
-    here.producers["/smn"] = Smn(settings, "/bms-autostop/smn", vendor.get)  # type: ignore[index]
-    return here
+    """SMN switched on, and no other producer."""
+    return Scene(get=vendor.get, **{"AUTOSTOP_SMN_TOPICS": f"{TOPIC}-other, {TOPIC}", **changes})
 
 
 def alarm(**changes: Any) -> dict[str, Any]:
     """The alarm of Cloud Eye about an idle server; a change given as None is left out."""
-    details = {
-        "AccountName": "OTC00000000001000000001",
-        "ResourceName": "bms-db-01",
-        "IsAlarm": True,
-        "IsCycleTrigger": False,
-        "ResourceId": ONE,
-        "AlarmId": THREE,
-    }
     document = {
         "message_type": "alarm",
         "alarm_id": "al1795190000000Xy9Zk2Qw3",
@@ -72,9 +51,8 @@ def alarm(**changes: Any) -> dict[str, Any]:
         "namespace": "SERVICE.BMS",
         "metric_name": "cpu_usage",
         "dimension": f"instance_id:{ONE}",
-        "comparison_operator": "<",
         "sms_content": f"server {TWO} is idle",
-        "template_variable": details,
+        "template_variable": {"IsAlarm": True, "IsCycleTrigger": False, "ResourceId": ONE, "AlarmId": THREE},
         **changes,
     }
     return {name: value for name, value in document.items() if value is not None}
@@ -82,12 +60,11 @@ def alarm(**changes: Any) -> dict[str, Any]:
 
 def details(**changes: Any) -> dict[str, Any]:
     """An alarm with other details."""
-    made = alarm()
-    return {**made, "template_variable": {**made["template_variable"], **changes}}
+    return alarm(template_variable={**alarm()["template_variable"], **changes})
 
 
 def headers(message: dict[str, Any]) -> dict[str, str]:
-    """The headers that come with a message, in some case or other."""
+    """The headers that come with a message."""
     return {
         **JSON,
         "X-SMN-MESSAGE-TYPE": message["type"],
@@ -97,21 +74,8 @@ def headers(message: dict[str, Any]) -> dict[str, str]:
 
 
 def send(here: Scene, message: dict[str, Any]) -> Answer:
-    """A message with its headers."""
+    """Send a message with its headers."""
     return here.post("/smn", message, headers(message))
-
-
-def test_an_alarm_is_handed_on(vendor: Vendor) -> None:
-    """With the message's id and time, and Cloud Eye's id of the alarm to join what belongs together."""
-    here = scene(vendor)
-    answer = send(here, vendor.notification(alarm()))
-    request = here.only()
-    assert (request.server_ids, request.id) == ((ONE,), "bf94b63a5dfb475994d3ac34664e24f2")
-    assert request.time == datetime(2026, 11, 20, 18, 0, tzinfo=UTC)
-    assert (request.source, request.correlationid) == ("/bms-autostop/smn", "al1795190000000Xy9Zk2Qw3")
-    assert (request.reason, request.requested_by) == ("Cloud Eye alarm bms-idle: cpu_usage", "Cloud Eye")
-    assert (answer.status, json_of(answer)["status"]) == (200, "handed-on")
-    assert vendor.asked == [CERT_URL]
 
 
 def test_canonical_data_is_handed_on(vendor: Vendor) -> None:
@@ -120,8 +84,6 @@ def test_canonical_data_is_handed_on(vendor: Vendor) -> None:
     send(here, vendor.notification({"server_ids": [TWO.upper(), ONE], "dry_run": True, "reason": "night"}))
     request = here.only()
     assert (request.server_ids, request.dry_run, request.reason) == ((TWO, ONE), True, "night")
-    assert request.requested_by == "SMN"
-    assert request.time == datetime(2026, 11, 20, 18, 0, tzinfo=UTC)
     found = refused(send(here, vendor.notification({"server_ids": ["x"], "dryRun": True})), 400)
     assert [fault["at"] for fault in found["faults"]] == ["data.server_ids[0]", "data.dry_run"]
 
@@ -154,14 +116,12 @@ def test_the_certificate_is_fetched_once(vendor: Vendor) -> None:
     assert (len(here.handed), vendor.asked) == (3, [CERT_URL])
 
 
-def test_a_redelivery_has_the_same_id_and_a_repeat_has_not(vendor: Vendor) -> None:
-    """A repeat is a message of its own."""
+def test_a_repeat_of_an_alarm_is_another_event(vendor: Vendor) -> None:
+    """It is a message of its own."""
     here = scene(vendor)
-    send(here, vendor.notification(alarm()))
-    here.later(minutes=30)
-    send(here, vendor.notification(alarm()))
-    send(here, vendor.notification(details(IsCycleTrigger=True), message_id="another"))
-    assert [request.id for request in here.handed] == ["bf94b63a5dfb475994d3ac34664e24f2"] * 2 + ["another"]
+    for message in (vendor.notification(alarm()), vendor.notification(alarm(), message_id="another")):
+        send(here, message)
+    assert [request.id for request in here.handed] == ["bf94b63a5dfb475994d3ac34664e24f2", "another"]
 
 
 @pytest.mark.parametrize(
@@ -230,11 +190,6 @@ def test_one_place_is_enough_and_dimensions_may_be_several(vendor: Vendor, messa
     assert here.only().server_ids == (ONE,)
 
 
-def test_a_sink_that_is_down_is_503(vendor: Vendor) -> None:
-    """SMN sends again."""
-    refused(send(scene(vendor, down=True), vendor.notification(alarm())), 503)
-
-
 # --- the subscription
 
 
@@ -273,9 +228,9 @@ def test_a_confirmation_that_fails_is_503(vendor: Vendor, served: Any) -> None:
         CONFIRM_URL.replace("console.otc", "console.evil"),
         CONFIRM_URL.replace("https://", "https://user@"),
         CONFIRM_URL.replace("https://", "https://evil.example\\@"),
-        CONFIRM_URL.replace("https://console.otc.t-systems.com", "https://console.otc.t-systems.com@evil.example"),
-        CONFIRM_URL.replace("https://console.otc.t-systems.com", "https://console.otc.t-systems.com.evil.example"),
-        CONFIRM_URL.replace("https://console.otc.t-systems.com", "https://console.otc.t-systems.com:8443"),
+        CONFIRM_URL.replace(".t-systems.com", ".t-systems.com@evil.example"),
+        CONFIRM_URL.replace(".t-systems.com", ".t-systems.com.evil.example"),
+        CONFIRM_URL.replace(".t-systems.com", ".t-systems.com:8443"),
         CONFIRM_URL.replace("https://", "HTTPS://"),
         "//console.otc.t-systems.com/x",
         "https://169.254.169.254/latest/meta-data/",
@@ -323,31 +278,16 @@ def test_other_messages_are_taken_and_nothing_is_fetched_for_them(vendor: Vendor
 # --- forgery
 
 
-def altered(value: str, at: int) -> str:
-    """The text with one bit of one character changed."""
-    return value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :]
-
-
-@pytest.mark.parametrize("name", ["message", "message_id", "subject", "timestamp", "topic_urn", "type", "signature"])
-def test_one_changed_bit_of_what_is_signed_is_401(vendor: Vendor, name: str) -> None:
-    """Or of the signature; the last character of it too, part of which means nothing."""
+@pytest.mark.parametrize("kind", ["notification", "confirmation"])
+def test_one_changed_bit_of_what_is_signed_is_401(vendor: Vendor, kind: str) -> None:
+    """Or of the signature; the last character of it too, part of which means nothing. Nothing is confirmed."""
     here = scene(vendor)
-    message = vendor.notification(alarm())
-    for at in range(len(message[name])):
-        forged = {**message, name: altered(message[name], at)}
-        assert here.post("/smn", forged, JSON).status == 401
+    message = vendor.notification(alarm()) if kind == "notification" else vendor.confirmation()
+    for name in ("message", "message_id", "subject", "subscribe_url", "timestamp", "topic_urn", "type", "signature"):
+        for at in range(len(message.get(name, ""))):
+            assert here.post("/smn", {**message, name: flip(message[name], at)}, JSON).status == 401
     assert here.handed == []
     assert set(vendor.asked) <= {CERT_URL}
-
-
-@pytest.mark.parametrize("name", ["message", "message_id", "subscribe_url", "timestamp", "topic_urn", "type"])
-def test_one_changed_bit_of_a_subscription_is_401(vendor: Vendor, name: str) -> None:
-    """And it is not confirmed."""
-    here = scene(vendor)
-    message = vendor.confirmation()
-    for at in range(len(message[name])):
-        assert here.post("/smn", {**message, name: altered(message[name], at)}, JSON).status == 401
-    assert CONFIRM_URL not in vendor.asked
 
 
 def test_lines_cannot_be_moved_from_one_field_to_another(vendor: Vendor) -> None:
@@ -378,7 +318,7 @@ def test_one_changed_bit_of_a_header_is_401(vendor: Vendor, name: str) -> None:
     message = vendor.notification(alarm())
     good = headers(message)
     for at in range(len(good[name])):
-        assert here.post("/smn", message, {**good, name: altered(good[name], at)}).status == 401
+        assert here.post("/smn", message, {**good, name: flip(good[name], at)}).status == 401
     assert here.handed == []
     assert here.post("/smn", message, JSON).status == 200
 
@@ -418,7 +358,7 @@ def test_one_changed_bit_of_the_certificates_url_is_401(vendor: Vendor) -> None:
     here = scene(vendor)
     message = vendor.notification(alarm())
     for at in range(len(CERT_URL)):
-        forged = {**message, "signing_cert_url": altered(CERT_URL, at)}
+        forged = {**message, "signing_cert_url": flip(CERT_URL, at)}
         assert here.post("/smn", forged, JSON).status == 401
     assert here.handed == []
     assert all(url.startswith("https://smn.eu-de.otc.t-systems.com/smn/SMN_") for url in vendor.asked)
@@ -515,20 +455,20 @@ def test_there_is_room_for_redeliveries(vendor: Vendor, timestamp: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["type", "message", "message_id", "topic_urn", "timestamp", "signature", "signing_cert_url"]
+    ("name", "value"),
+    [
+        *itertools.product(
+            ["type", "message", "message_id", "topic_urn", "timestamp", "signature", "signing_cert_url"],
+            [None, "", 5, ["x"]],
+        ),
+        ("subject", 5),
+    ],
 )
-@pytest.mark.parametrize("value", [None, "", 5, ["x"]])
 def test_a_field_that_is_missing_or_no_text_is_401(vendor: Vendor, name: str, value: object) -> None:
-    """Then it is a 401."""
+    """Nothing is fetched."""
     here = scene(vendor)
     refused(here.post("/smn", {**vendor.notification(alarm()), name: value}, JSON), 401)
     assert (here.handed, vendor.asked) == ([], [])
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'"x"', b"{}"])
-def test_what_cannot_be_read_is_401(vendor: Vendor, body: bytes) -> None:
-    """Not even its sender."""
-    refused(scene(vendor).post("/smn", body, JSON), 401)
 
 
 @pytest.mark.parametrize("signature", ["!", "AAAA", base64.b64encode(b"x" * 256).decode(), "é"])
@@ -536,5 +476,4 @@ def test_what_is_not_a_signature_is_401(vendor: Vendor, signature: str) -> None:
     """Of whatever length."""
     here = scene(vendor)
     refused(here.post("/smn", {**vendor.notification(alarm()), "signature": signature}, JSON), 401)
-    refused(here.post("/smn", {**vendor.notification(alarm()), "subject": 5}, JSON), 401)
     assert here.handed == []
