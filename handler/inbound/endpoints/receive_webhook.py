@@ -14,7 +14,7 @@ from handler.inbound.http import responses
 from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.trace_context import traced
-from handler.inbound.webhooks.model import Producer, WebhookRequest
+from handler.inbound.webhooks.model import Producer
 from handler.keep.model import KeepRequest
 from handler.stop.model import StopRequest
 
@@ -60,8 +60,8 @@ class WebhookEndpoint:
         if producer is None:
             raise CallerForbidden("No webhook is switched on here.")
         until = request.received + producer.patience
-        delivery = WebhookRequest(request, self._now(), until)
-        message = producer.verify(delivery)
+        now = self._now()
+        message = producer.verify(request, now)
         skip = producer.gate(message)
         if skip is not None:
             level = logging.WARNING if skip.warn else logging.INFO
@@ -71,7 +71,7 @@ class WebhookEndpoint:
         found = producer.extract(message)
         wanted = replace(
             found,
-            time=found.time or delivery.now,
+            time=found.time or now,
             dry_run=found.dry_run or dry or self._dry_run,
             **traced(request.headers.get("traceparent"), request.headers.get("tracestate")),
         )

@@ -6,24 +6,26 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from handler.errors import BadEvent, Violation
 from handler.event_types import STOP_REQUESTED
 from handler.inbound import dry_run
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import (
-    LONGEST_REASON,
     attribute,
     both,
     cut,
     identity,
     json_body,
     member,
+    reason,
     server_ids,
     start_time,
     text,
 )
-from handler.inbound.webhooks.model import WebhookRequest
+from handler.inbound.webhooks.model import Alarm
 from handler.stop.model import StopRequest
 
 _LOG = logging.getLogger(__name__)
@@ -64,109 +66,99 @@ class Group:
         document: all of it.
         alerts: those that fire and name a server.
         missing_data: whether others fire only because data is missing.
+        time: when it was sent, if that is signed. It distinguishes a repeat from a redelivery.
     """
 
     document: Mapping[str, object]
     alerts: tuple[Alert, ...]
-    missing_data: bool = False
+    missing_data: bool
+    time: datetime | None
 
-    def gate(self) -> Skip | None:
-        """Skip a group without an alert to act on."""
-        if left_out := self._left_out():
-            _LOG.warning("the producer left alerts out; raise its limit", extra={"left_out": left_out})
-        if self.alerts:
-            return None
-        return Skip(_MISSING_DATA if self.missing_data else "no alert fires that names a server")
-
-    def request(self, producer: str, source: str, time: datetime | None = None) -> StopRequest:
-        """Make the stop request for the servers of all alerts.
-
-        Args:
-            producer: its name, for people.
-            source: of the request.
-            time: when the notification was sent, if that is signed. It distinguishes a repeat from a redelivery.
-
-        Raises:
-            BadEvent: a dry run is asked for with a misspelt name or another value than true or false.
-        """
-        sent = (str(int(time.timestamp())),) if time else ()
-        return StopRequest(
-            source=source,
-            id=identity(*self._identity(), *sent),
-            type=STOP_REQUESTED,
-            server_ids=tuple(dict.fromkeys(id_ for alert in self.alerts for id_ in alert.server_ids)),
-            time=time,
-            dry_run=dry_run.requested(self.document, "body"),
-            reason=self._reason(producer),
-            requested_by=producer,
-            correlationid=attribute(text(self.document, "groupKey")),
-            since=self._since() or None,
-            left_out=self._left_out(),
-        )
-
-    def _identity(self) -> tuple[str, ...]:
-        """Return what identifies this notification, whatever the order of its alerts."""
-        pairs = sorted((alert.fingerprint, alert.starts_at) for alert in self.alerts)
-        # Only newer versions have the reason of the notification.
-        group = (text(self.document, "groupKey"), text(self.document, "notification_reason"))
-        return (*group, *(part for pair in pairs for part in pair))
-
-    def _reason(self, producer: str) -> str | None:
-        """Return the names of the alarms that fire, and the summary of the first."""
-        names = ", ".join(dict.fromkeys(alert.name for alert in self.alerts if alert.name))
-        summary = next((alert.summary for alert in self.alerts if alert.summary), "")
-        return cut(": ".join(part for part in (f"{producer} alarm {names}".strip(), summary) if part), LONGEST_REASON)
-
-    def _since(self) -> Mapping[str, datetime]:
-        """Return when the last alert about each server began: any of them is a reason to stop it.
-
-        A server with an alert that has no start is left out.
-        """
-        began: dict[str, datetime | None] = {}
-        for alert in self.alerts:
-            for id_ in alert.server_ids:
-                before = began.get(id_, alert.since)
-                began[id_] = None if before is None or alert.since is None else max(before, alert.since)
-        return {id_: since for id_, since in began.items() if since is not None}
-
-    def _left_out(self) -> int:
+    @property
+    def left_out(self) -> int:
+        """How many alerts the producer left out."""
         count = self.document.get("truncatedAlerts")
         return count if isinstance(count, int) and count > 0 else 0
 
 
-def read_group(delivery: WebhookRequest, label: str) -> Group:
-    """Read a notification.
+class AlertGroups(Alarm):
+    """The common part of both producers: each alert that fires and has the label is acted on."""
 
-    Alerts that are malformed are left out, with a line in the log, unless there are no others.
+    name: ClassVar[str]
 
-    Args:
-        delivery: the request.
-        label: name of the label that has the server's id.
+    def gate(self, message: Group) -> Skip | None:
+        """Skip a group in which no alert fires and names a server."""
+        if message.left_out:
+            _LOG.warning("the producer left alerts out; raise its limit", extra={"left_out": message.left_out})
+        if message.alerts:
+            return None
+        return Skip(_MISSING_DATA if message.missing_data else "no alert fires that names a server")
 
-    Raises:
-        BadEvent: it is malformed, or all alerts are that could be acted on; with every violation.
+    def extract(self, message: Group) -> StopRequest:
+        """Take the ids from the label of each alert."""
+        document, alerts = message.document, message.alerts
+        # The same whatever the order of the alerts. Only newer versions have the reason of the notification.
+        pairs = sorted((alert.fingerprint, alert.starts_at) for alert in alerts)
+        group = (text(document, "groupKey"), text(document, "notification_reason"))
+        sent = (str(int(message.time.timestamp())),) if message.time else ()
+        names = ", ".join(dict.fromkeys(alert.name for alert in alerts if alert.name))
+        summary = next((alert.summary for alert in alerts if alert.summary), "")
+        return StopRequest(
+            source=self._source,
+            id=identity(*group, *(part for pair in pairs for part in pair), *sent),
+            type=STOP_REQUESTED,
+            server_ids=tuple(dict.fromkeys(id_ for alert in alerts for id_ in alert.server_ids)),
+            time=message.time,
+            dry_run=dry_run.requested(document, "body"),
+            reason=reason(f"{self.name} alarm {names}", summary),
+            requested_by=self.name,
+            correlationid=attribute(text(document, "groupKey")),
+            since=_since(alerts) or None,
+            left_out=message.left_out,
+        )
+
+    def _read(self, delivery: HttpRequest, now: datetime, time: datetime | None = None) -> Group:
+        """Read a notification, whose time is that of its signature.
+
+        Alerts that are malformed are left out, with a line in the log, unless there are no others.
+
+        Raises:
+            BadEvent: it is malformed, or all alerts are that could be acted on; with every violation.
+        """
+        document = json_body(delivery)
+        entries = document.get("alerts")
+        if not isinstance(entries, list):
+            raise BadEvent(Violation("alerts", "must be a JSON array"))
+        firing = [(f"alerts[{index}]", entry) for index, entry in enumerate(entries) if _may_fire(document, entry)]
+        alerts: list[Alert] = []
+        violations: list[Violation] = []
+        missing_data = False
+        for at, entry in firing:
+            if _lacks_data(entry):
+                missing_data = True
+                _LOG.info("alert ignored", extra={**_about(entry), "detail": _MISSING_DATA})
+                continue
+            try:
+                alerts += _alerts(at, entry, self._settings.id_label, now)
+            except BadEvent as error:
+                violations += error.violations
+                _LOG.warning("alert malformed", extra={**_about(entry), "detail": str(error)})
+        if violations and not alerts:
+            raise BadEvent(*violations[:_MOST_VIOLATIONS])
+        return Group(document, tuple(alerts), missing_data, time)
+
+
+def _since(alerts: Iterable[Alert]) -> Mapping[str, datetime]:
+    """Return when the last alert about each server began: any of them is a reason to stop it.
+
+    A server with an alert that has no start is left out.
     """
-    document = json_body(delivery)
-    entries = document.get("alerts")
-    if not isinstance(entries, list):
-        raise BadEvent(Violation("alerts", "must be a JSON array"))
-    firing = [(f"alerts[{index}]", entry) for index, entry in enumerate(entries) if _may_fire(document, entry)]
-    alerts: list[Alert] = []
-    violations: list[Violation] = []
-    missing_data = False
-    for at, entry in firing:
-        if _lacks_data(entry):
-            missing_data = True
-            _LOG.info("alert ignored", extra={**_about(entry), "detail": _MISSING_DATA})
-            continue
-        try:
-            alerts += _read(at, entry, label, delivery.now)
-        except BadEvent as bad:
-            violations += bad.violations
-            _LOG.warning("alert malformed", extra={**_about(entry), "detail": str(bad)})
-    if violations and not alerts:
-        raise BadEvent(*violations[:_MOST_VIOLATIONS])
-    return Group(document, tuple(alerts), missing_data)
+    began: dict[str, datetime | None] = {}
+    for alert in alerts:
+        for id_ in alert.server_ids:
+            before = began.get(id_, alert.since)
+            began[id_] = None if before is None or alert.since is None else max(before, alert.since)
+    return {id_: since for id_, since in began.items() if since is not None}
 
 
 def _about(entry: object) -> dict[str, str | None]:
@@ -196,7 +188,7 @@ def _lacks_data(entry: object) -> bool:
     )
 
 
-def _read(at: str, entry: object, label: str, now: datetime) -> Iterable[Alert]:
+def _alerts(at: str, entry: object, label: str, now: datetime) -> Iterable[Alert]:
     """Read a firing alert; nothing if it names no server."""
     if not isinstance(entry, dict):
         raise BadEvent(Violation(at, "must be a JSON object"))

@@ -9,34 +9,22 @@ that of receipt; with the start of the alarm, every alarm that lasts would be re
 
 from __future__ import annotations
 
-from handler.inbound.skip import Skip
+from datetime import datetime
+
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.alertgroup import Group, read_group
-from handler.inbound.webhooks.model import Alarm, WebhookRequest
-from handler.settings.receive_webhook import WebhookSettings
-from handler.stop.model import StopRequest
+from handler.inbound.webhooks.alertgroup import AlertGroups, Group
 
 
-class Alertmanager(Alarm):
-    """Authenticated by a token; each alert that fires and has the label is acted on."""
+class Alertmanager(AlertGroups):
+    """Authenticated by a token."""
 
-    def __init__(self, settings: WebhookSettings, source: str) -> None:
-        self._token = settings.alertmanager_token
-        self._label = settings.id_label
-        self._source = source
+    name = "Alertmanager"
 
-    def verify(self, delivery: WebhookRequest) -> Group:
+    def verify(self, delivery: HttpRequest, now: datetime) -> Group:
         """Check the bearer token, or the password of basic authentication."""
-        signatures.bearer_or_password(delivery.headers, self._token)
-        return read_group(delivery, self._label)
-
-    def gate(self, message: Group) -> Skip | None:
-        """Skip a group in which no alert fires and names a server."""
-        return message.gate()
-
-    def extract(self, message: Group) -> StopRequest:
-        """Take the ids from the label of each alert."""
-        return message.request("Alertmanager", self._source)
+        signatures.bearer_or_password(delivery.headers, self._settings.alertmanager_token)
+        return self._read(delivery, now)
 
 
 producer = Alertmanager

@@ -10,7 +10,7 @@ the event's time is that of receipt.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import parse_qsl
@@ -18,21 +18,12 @@ from urllib.parse import parse_qsl
 from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.event_types import STOP_REQUESTED
 from handler.inbound import dry_run
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.fields import (
-    LONGEST_REASON,
-    both,
-    cut,
-    identity,
-    json_body,
-    member,
-    start_time,
-    text,
-)
+from handler.inbound.webhooks.fields import both, identity, json_body, member, reason, start_time, text
 from handler.inbound.webhooks.fields import server_ids as ids_in
-from handler.inbound.webhooks.model import Alarm, WebhookRequest
-from handler.settings.receive_webhook import WebhookSettings
+from handler.inbound.webhooks.model import Alarm
 from handler.stop.model import StopRequest
 
 _COMPUTE = ("compute.instance.", "instance.")
@@ -42,19 +33,19 @@ _ECHOES = tuple(f"{prefix}power_off." for prefix in _COMPUTE)
 
 
 @dataclass(frozen=True, slots=True)
-class Notification:
+class Alert:
     """One notification.
 
     Attributes:
         document: the body.
         request_id: of this request in Aodh's log.
-        named: value of the URL's parameter `server_id`, and its place.
+        named: values of the URL's parameter `server_id`, with their place.
         now: when it was received (aware).
     """
 
     document: Mapping[str, object]
     request_id: str
-    named: tuple[tuple[str, object], ...]
+    named: list[tuple[str, object]]
     now: datetime
 
     @property
@@ -64,11 +55,16 @@ class Notification:
 
     def instances(self) -> list[tuple[str, object]]:
         """Return the values of the event's traits that name the server, and their places."""
-        traits = list(self._traits())
-        named = [(at, value) for at, name, value in traits if name == "instance_id"]
+        traits = self.event.get("traits")
+        found = [
+            (f"reason_data.event.traits[{index}]", trait[0], trait[2])
+            for index, trait in enumerate(traits if isinstance(traits, list) else [])
+            if isinstance(trait, list) and len(trait) == 3
+        ]
+        named = [(at, value) for at, name, value in found if name == "instance_id"]
         if not named and text(self.event, "event_type").startswith(_COMPUTE):
             # Some deployments map it to this name, which only in events about servers is a server's.
-            named = [(at, value) for at, name, value in traits if name == "resource_id"]
+            named = [(at, value) for at, name, value in found if name == "resource_id"]
         return named
 
     def server_ids(self) -> tuple[str, ...]:
@@ -93,33 +89,19 @@ class Notification:
             generated += "Z"
         return start_time(generated, "reason_data.event.generated", self.now)
 
-    def _traits(self) -> Iterator[tuple[str, object, object]]:
-        traits = self.event.get("traits")
-        for index, trait in enumerate(traits if isinstance(traits, list) else []):
-            if isinstance(trait, list) and len(trait) == 3:
-                yield f"reason_data.event.traits[{index}]", trait[0], trait[2]
-
 
 class Aodh(Alarm):
     """Authenticated by the query parameter `token`."""
 
-    def __init__(self, settings: WebhookSettings, source: str) -> None:
-        self._token = settings.aodh_token
-        self._source = source
-
-    def verify(self, delivery: WebhookRequest) -> Notification:
+    def verify(self, delivery: HttpRequest, now: datetime) -> Alert:
         """Check the token in the URL."""
-        if not signatures.query_token(delivery.query, self._token):
+        if not signatures.query_token(delivery.query, self._settings.aodh_token):
             raise Unauthenticated("The query parameter token must be the token of this webhook.")
         parameters = parse_qsl(delivery.query, keep_blank_values=True, errors="replace")
-        return Notification(
-            document=json_body(delivery),
-            request_id=delivery.headers.get("x-openstack-request-id", ""),
-            named=tuple((_PARAMETER, value) for name, value in parameters if name == "server_id"),
-            now=delivery.now,
-        )
+        named: list[tuple[str, object]] = [(_PARAMETER, value) for name, value in parameters if name == "server_id"]
+        return Alert(json_body(delivery), delivery.headers.get("x-openstack-request-id", ""), named, now)
 
-    def gate(self, message: Notification) -> Skip | None:
+    def gate(self, message: Alert) -> Skip | None:
         """Skip other states than `alarm`, and events that name no server or were caused by a stop."""
         if message.document.get("current") != "alarm":
             return Skip("the alarm does not fire")
@@ -129,12 +111,10 @@ class Aodh(Alarm):
             return None
         return Skip("the alarm names no server; add &server_id=<id> to the URL of its alarm action", warn=True)
 
-    def extract(self, message: Notification) -> StopRequest:
+    def extract(self, message: Alert) -> StopRequest:
         """Take the ids from the trait `instance_id`, or the parameter `server_id` of the URL; both must agree."""
         document = message.document
         about = text(message.event, "message_id") or message.request_id or text(message.event, "generated")
-        # The reason of the notification has only the id of the event.
-        name, why = text(document, "alarm_name"), text(message.event, "event_type")
         ids, since = both(message.server_ids, message.since)
         named = ids if message.named else ()
         return StopRequest(
@@ -143,7 +123,8 @@ class Aodh(Alarm):
             type=STOP_REQUESTED,
             server_ids=ids,
             dry_run=dry_run.requested(document, "body"),
-            reason=cut(": ".join(part for part in (f"Aodh alarm {name}".strip(), why) if part), LONGEST_REASON),
+            # The reason of the notification has only the id of the event.
+            reason=reason(f"Aodh alarm {text(document, 'alarm_name')}", text(message.event, "event_type")),
             requested_by="Aodh",
             since=since,
         )

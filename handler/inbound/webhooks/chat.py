@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import assert_never
+from typing import ClassVar, assert_never
 from urllib.parse import urlsplit
 
 from handler.errors import Acceptance
 from handler.event_types import KEEP_REQUESTED, STOP_APPROVED, STOP_REQUESTED
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity, text
@@ -28,13 +29,15 @@ from handler.inbound.webhooks.grammar import (
     NotUnderstood,
     ReleaseCommand,
     StopCommand,
+    Verb,
+    parse,
 )
-from handler.inbound.webhooks.model import WebhookRequest
 from handler.keep.decide import written
 from handler.keep.model import KeepRequest
 from handler.settings import durations
-from handler.settings.receive_webhook import People
-from handler.stop.model import Approver, Refusal, StopRequest
+from handler.settings.chat import ButtonAction
+from handler.settings.receive_webhook import People, WebhookSettings
+from handler.stop.model import Refusal, StopRequest
 
 _MOST_SHOWN, _LONGEST_QUOTE = 10, 60
 # Enough of a token to distinguish two of them.
@@ -86,26 +89,22 @@ class Chat(ABC):
     """A producer whose messages are typed by people.
 
     Args:
-        name: of the chat, also in the names of its settings.
+        settings: those of all producers.
+        source: of its requests.
         people: the users and channels that are allowed.
-        source: of its events.
-        max_keep: how far ahead a keep may end.
-        approval: who must approve the stops that are requested here; None without approvals.
     """
 
+    name: ClassVar[str]
+    """Of the chat, also in the names of its settings."""
     patience = 2.0
 
-    def __init__(
-        self, name: str, people: People, source: str, max_keep: timedelta, approval: Approver | None = None
-    ) -> None:
-        self._name = name
-        self._approval = approval
-        self._people = people
+    def __init__(self, settings: WebhookSettings, source: str, people: People) -> None:
+        self._settings = settings
         self._source = source
-        self._max_keep = max_keep
+        self._people = people
 
     @abstractmethod
-    def verify(self, delivery: WebhookRequest) -> ChatCommand:
+    def verify(self, delivery: HttpRequest, now: datetime) -> ChatCommand:
         """Authenticate the request."""
 
     @abstractmethod
@@ -116,7 +115,7 @@ class Chat(ABC):
         """Skip messages of bots, of users who are not listed, and what is not understood."""
         if message.ignored_because:
             return Skip(message.ignored_because, Answer(200))
-        setting = f"AUTOSTOP_{self._name.upper().replace('.', '')}"
+        setting = f"AUTOSTOP_{self.name.upper().replace('.', '')}"
         if not message.users & self._people.users:
             return Skip("user not allowed", self.reply(f"You may not do this: {setting}_USERS lacks you.", message))
         if not message.channels & self._people.channels:
@@ -127,7 +126,7 @@ class Chat(ABC):
             case ReleaseCommand():
                 return None
             case StopCommand():
-                if self._approval is not None and not message.person:
+                if self._settings.chat_approval is not None and not message.person:
                     return Skip("no identity", self.reply(_NO_IDENTITY, message))
                 return None
             case KeepCommand() as keep:
@@ -162,8 +161,8 @@ class Chat(ABC):
         """Refuse at once what `keep_servers` would refuse later, which the chat would not show."""
         now = message.time or datetime.now(UTC)
         length = command.until - now if command.until is not None else command.duration or timedelta(0)
-        if length > self._max_keep:
-            words = f"A keep may end at most {durations.render(self._max_keep)} ahead (AUTOSTOP_MAX_KEEP)."
+        if length > self._settings.max_keep:
+            words = f"A keep may end at most {durations.render(self._settings.max_keep)} ahead (AUTOSTOP_MAX_KEEP)."
         elif length <= timedelta(0):
             words = "That time has passed."
         else:
@@ -173,7 +172,7 @@ class Chat(ABC):
     def extract(self, message: ChatCommand) -> StopRequest | KeepRequest:
         """Make the request of the command."""
         command = message.command
-        id_, requested_by = identity(*message.identity), cut(f"{message.who} ({self._name})", LONGEST_REQUESTER)
+        id_, requested_by = identity(*message.identity), cut(f"{message.who} ({self.name})", LONGEST_REQUESTER)
         if isinstance(command, ApproveCommand):
             return StopRequest(
                 source=self._source,
@@ -198,7 +197,7 @@ class Chat(ABC):
                 requested_by=requested_by,
                 reply_to=message.reply_to,
                 requester=message.person or None,
-                approval=None if command.dry_run else self._approval,
+                approval=None if command.dry_run else self._settings.chat_approval,
             )
         assert isinstance(command, KeepCommand | ReleaseCommand)
         keep = command if isinstance(command, KeepCommand) else None
@@ -252,6 +251,26 @@ class Chat(ABC):
             case unknown:
                 assert_never(unknown)
         return self.reply(f"{_understood(request)} {words}", message)
+
+
+def clicked(action: str, value: str) -> ApproveCommand | KeepCommand | DiscardCommand | NotUnderstood:
+    """Return the command of a click on a button of our messages.
+
+    Args:
+        action: the name that `notify_chat` gives to the button.
+        value: of the button: the rest of the line that could be typed instead.
+    """
+    match action:
+        case ButtonAction.APPROVE:
+            found = parse(f"{Verb.APPROVE} {value}")
+            return found if isinstance(found, ApproveCommand) else NotUnderstood(action, f"{Verb.APPROVE} TOKEN")
+        case ButtonAction.DISCARD:
+            return DiscardCommand()
+        case ButtonAction.KEEP:
+            keep = parse(f"{Verb.KEEP} {value}")
+            return keep if isinstance(keep, KeepCommand) else NotUnderstood(action, f"{Verb.KEEP} ID 2h")
+        case _:
+            return NotUnderstood(action[:60], f"{Verb.APPROVE} TOKEN")
 
 
 def people(*ids: str) -> frozenset[str]:

@@ -9,7 +9,7 @@ redeliveries begin at once, which distinguishes most of them; two that are confu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from handler import rfc3339
@@ -18,34 +18,24 @@ from handler.event_types import STOP_REQUESTED
 from handler.inbound import dry_run
 from handler.inbound.cloudevents import strict_json
 from handler.inbound.extract.canonical import is_canonical
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import (
-    LONGEST_REASON,
     both,
     canonical_request,
-    cut,
     identity,
     json_body,
     member,
+    reason,
     server_ids,
     start_time,
     text,
 )
-from handler.inbound.webhooks.model import Alarm, WebhookRequest
-from handler.settings.receive_webhook import WebhookSettings
+from handler.inbound.webhooks.model import Alarm, Notification
 from handler.stop.model import StopRequest
 
 _ALARM = "CloudWatch Alarm State Change"
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A document, its exact bytes, and when it was received."""
-
-    document: Mapping[str, object]
-    body: bytes
-    now: datetime
 
 
 class EventBridge(Alarm):
@@ -53,17 +43,12 @@ class EventBridge(Alarm):
 
     patience = 3.5
 
-    def __init__(self, settings: WebhookSettings, source: str) -> None:
-        self._token = settings.eventbridge_token
-        self._dimension = settings.id_label
-        self._source = source
-
-    def verify(self, delivery: WebhookRequest) -> Sent:
+    def verify(self, delivery: HttpRequest, now: datetime) -> Notification:
         """Check the bearer token, or the password of basic authentication."""
-        signatures.bearer_or_password(delivery.headers, self._token)
-        return Sent(json_body(delivery), delivery.body, delivery.now)
+        signatures.bearer_or_password(delivery.headers, self._settings.eventbridge_token)
+        return Notification(json_body(delivery), now, delivery.body)
 
-    def gate(self, message: Sent) -> Skip | None:
+    def gate(self, message: Notification) -> Skip | None:
         """Skip alarms in other states than `ALARM` or without a server; constant input is always acted on."""
         document = message.document
         if not _is_envelope(document):
@@ -76,7 +61,7 @@ class EventBridge(Alarm):
             return Skip("the alarm has no data")
         return None if self._instances(document) else Skip("the alarm names no server")
 
-    def extract(self, message: Sent) -> StopRequest:
+    def extract(self, message: Notification) -> StopRequest:
         """Take the ids from the dimension of the alarm's metrics, or from the canonical data of a constant input."""
         document = message.document
         id_ = text(document, "id")
@@ -95,7 +80,6 @@ class EventBridge(Alarm):
             lambda: both(lambda: self._server_ids(document), lambda: _time(document)),
             lambda: start_time(state.get("timestamp"), "detail.state.timestamp", message.now),
         )
-        name, why = text(member(document, "detail"), "alarmName"), text(state, "reason")
         return StopRequest(
             source=self._source,
             id=identity(id_) if id_ else identity("eventbridge", message.body.hex()),
@@ -104,7 +88,7 @@ class EventBridge(Alarm):
             time=time,
             dry_run=dry_run.requested(document, "body"),
             since=since,
-            reason=cut(": ".join(part for part in (f"CloudWatch alarm {name}".strip(), why) if part), LONGEST_REASON),
+            reason=reason(f"CloudWatch alarm {text(member(document, 'detail'), 'alarmName')}", text(state, "reason")),
             requested_by="EventBridge",
         )
 
@@ -127,7 +111,7 @@ class EventBridge(Alarm):
         for at, metric in _watched(document):
             dimensions = member(metric, "metricStat", "metric", "dimensions")
             name = next(
-                (name for name in (self._dimension, "InstanceId") if dimensions.get(name) not in (None, "")), ""
+                (name for name in (self._settings.id_label, "InstanceId") if dimensions.get(name) not in (None, "")), ""
             )
             if name:
                 found.append((f"{at}.metricStat.metric.dimensions.{name}", dimensions[name]))

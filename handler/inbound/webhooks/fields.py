@@ -17,7 +17,7 @@ from handler.event_types import STOP_REQUESTED
 from handler.inbound.cloudevents import strict_json
 from handler.inbound.cloudevents.decode import FORM_TYPES, Event, essence
 from handler.inbound.extract.canonical import canonical, not_after
-from handler.inbound.webhooks.model import WebhookRequest
+from handler.inbound.http.request import HttpRequest
 from handler.stop.model import UUID, StopRequest
 
 LONGEST_REASON, LONGEST_REQUESTER, LONGEST_REPLY_TO, LONGEST_ATTRIBUTE = 500, 200, 2048, 1024
@@ -61,7 +61,7 @@ def json_object(body: object, at: str = "body", media_type: str = "") -> Mapping
     return body
 
 
-def json_body(delivery: WebhookRequest) -> Mapping[str, object]:
+def json_body(delivery: HttpRequest) -> Mapping[str, object]:
     """Parse the body of a delivery, a JSON object.
 
     Raises:
@@ -195,12 +195,17 @@ def cut(words: str, longest: int) -> str | None:
     return (line if len(line) <= longest else f"{line[: longest - 1]}…") or None
 
 
+def reason(about: str, why: str) -> str | None:
+    """Return the reason of a request: what it is about, and why if that is known."""
+    return cut(": ".join(part for part in (about.strip(), why) if part), LONGEST_REASON)
+
+
 def attribute(words: str) -> str | None:
     """Return a text that can be an attribute of an event; None for any other."""
     return words if words.strip() and not _CONTROL.search(words) and len(words.encode()) <= LONGEST_ATTRIBUTE else None
 
 
-def form(body: bytes) -> Mapping[str, str]:
+def form(body: bytes) -> dict[str, str]:
     """Parse the fields of a form; bytes that are not UTF-8 are replaced."""
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, errors="replace"))
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 
 from handler import rfc3339
 from handler.errors import BadEvent, Unauthenticated, Violation
 from handler.event_types import STOP_REQUESTED
 from handler.inbound import dry_run
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import (
@@ -33,90 +33,48 @@ from handler.inbound.webhooks.fields import (
     server_ids,
     text,
 )
-from handler.inbound.webhooks.model import Alarm, WebhookRequest
-from handler.settings.receive_webhook import WebhookSettings
+from handler.inbound.webhooks.model import Alarm, Notification
 from handler.stop.model import StopRequest
 
 # The form of Ruby's times, in the time zone of the instance.
 _RUBYS = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:UTC|([+-]\d\d)(\d\d))", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """One notification, and when it was sent, or received if that is not signed."""
-
-    document: Mapping[str, object]
-    sent: datetime
-
-    @property
-    def pipeline(self) -> Mapping[str, object]:
-        """The pipeline; empty if the message is about something else."""
-        return member(self.document, "object_attributes")
-
-    def variables(self, label: str) -> list[tuple[str, object]]:
-        """Return the values of the variable of this name, with their places."""
-        names = (label.casefold(), f"{label.casefold()}s")
-        return [(at, value) for at, key, value in self._variables() if key.casefold() in names]
-
-    def time(self) -> datetime:
-        """Return when the pipeline ended, not after the time of the message; the latter if there is no other."""
-        written = text(self.pipeline, "finished_at")
-        if found := _RUBYS.fullmatch(written):
-            day, clock, hours, minutes = found.groups()
-            written = f"{day}T{clock}{f'{hours}:{minutes}' if hours else 'Z'}"
-        try:
-            return min(rfc3339.parse(written), self.sent)
-        except ValueError:
-            return self.sent
-
-    def _variables(self) -> Iterator[tuple[str, str, object]]:
-        variables = self.pipeline.get("variables")
-        for index, variable in enumerate(variables if isinstance(variables, list) else []):
-            if isinstance(variable, dict):
-                yield f"object_attributes.variables[{index}].value", text(variable, "key"), variable.get("value")
-
-
 class Gitlab(Alarm):
     """Authenticated by its token, by a signature, or both: what is set must be valid."""
 
-    def __init__(self, settings: WebhookSettings, source: str) -> None:
-        self._token = settings.gitlab_token
-        self._key = base64.b64decode(settings.gitlab_signing_token.reveal().removeprefix("whsec_"))
-        self._label = settings.id_label
-        self._source = source
-
-    def verify(self, delivery: WebhookRequest) -> Notification:
+    def verify(self, delivery: HttpRequest, now: datetime) -> Notification:
         """Check the header `X-Gitlab-Token`, then the signature over id, time and body."""
+        token = self._settings.gitlab_token
         sent = delivery.headers.get("x-gitlab-token", "").encode("latin-1", "replace")
-        if self._token and not signatures.is_one_of(sent, [self._token]):
+        if token and not signatures.is_one_of(sent, [token]):
             raise Unauthenticated("The token of this webhook is required.")
-        time = self._signed(delivery) if self._key else delivery.now
-        return Notification(json_body(delivery), time)
+        time = self._signed(delivery, now) if self._settings.gitlab_signing_token else now
+        return Notification(json_body(delivery), time, delivery.body)
 
-    def _signed(self, delivery: WebhookRequest) -> datetime:
+    def _signed(self, delivery: HttpRequest, now: datetime) -> datetime:
+        key = base64.b64decode(self._settings.gitlab_signing_token.reveal().removeprefix("whsec_"))
         id_, written = (delivery.headers.get(f"webhook-{name}", "") for name in ("id", "timestamp"))
         time = signatures.unix_time(written)
-        mac = signatures.signature(
-            self._key, f"{id_}.{written}.".encode("latin-1", "replace"), delivery.unauthenticated_body
-        )
+        mac = signatures.signature(key, f"{id_}.{written}.".encode("latin-1", "replace"), delivery.unauthenticated_body)
         expected = f"v1,{base64.b64encode(mac).decode()}"
         # There is one for each key while keys are changed; every one is compared.
         hits = [signatures.same(one, expected) for one in delivery.headers.get("webhook-signature", "").split(" ")]
         if not any(hits):
             raise Unauthenticated("A valid signature is required.")
-        return signatures.fresh(time, delivery.now)
+        return signatures.fresh(time, now)
 
     def gate(self, message: Notification) -> Skip | None:
         """Skip what is not a pipeline that has succeeded and names a server."""
         if message.document.get("object_kind") != "pipeline":
             return Skip("it is not about a pipeline")
-        if message.pipeline.get("status") != "success":
+        if _pipeline(message).get("status") != "success":
             return Skip("the pipeline has not succeeded, or not yet")
-        return None if message.variables(self._label) else Skip("the pipeline names no server")
+        return None if self._variables(message) else Skip("the pipeline names no server")
 
     def extract(self, message: Notification) -> StopRequest:
         """Take the ids from the value of the variable."""
-        pipeline, project = message.pipeline, member(message.document, "project")
+        pipeline, project = _pipeline(message), member(message.document, "project")
         number = pipeline.get("id")
         if not isinstance(number, int):
             raise BadEvent(Violation("object_attributes.id", "must be a number"))
@@ -126,12 +84,39 @@ class Gitlab(Alarm):
             source=self._source,
             id=identity("gitlab", str(project.get("id", name)), str(number), text(pipeline, "finished_at")),
             type=STOP_REQUESTED,
-            server_ids=server_ids(message.variables(self._label)),
-            time=message.time(),
+            server_ids=server_ids(self._variables(message)),
+            time=_time(message),
             dry_run=dry_run.requested(message.document, "body"),
             reason=cut(f"GitLab pipeline {number} of {name}" if name else f"GitLab pipeline {number}", LONGEST_REASON),
             requested_by=cut(f"GitLab: {user}" if user else "GitLab", LONGEST_REQUESTER),
         )
+
+    def _variables(self, message: Notification) -> list[tuple[str, object]]:
+        """Return the values of the variables that name servers, with their places."""
+        label = self._settings.id_label.casefold()
+        variables = _pipeline(message).get("variables")
+        return [
+            (f"object_attributes.variables[{index}].value", variable.get("value"))
+            for index, variable in enumerate(variables if isinstance(variables, list) else [])
+            if isinstance(variable, dict) and text(variable, "key").casefold() in (label, f"{label}s")
+        ]
+
+
+def _pipeline(message: Notification) -> Mapping[str, object]:
+    """Return the pipeline; empty if the message is about something else."""
+    return member(message.document, "object_attributes")
+
+
+def _time(message: Notification) -> datetime:
+    """Return when the pipeline ended, not after the time of the message; the latter if there is no other."""
+    written = text(_pipeline(message), "finished_at")
+    if found := _RUBYS.fullmatch(written):
+        day, clock, hours, minutes = found.groups()
+        written = f"{day}T{clock}{f'{hours}:{minutes}' if hours else 'Z'}"
+    try:
+        return min(rfc3339.parse(written), message.now)
+    except ValueError:
+        return message.now
 
 
 producer = Gitlab

@@ -7,63 +7,39 @@ repeat has the id of the first for the reason given for Alertmanager.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from handler.errors import Unauthenticated
-from handler.inbound.skip import Skip
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.webhooks import signatures
-from handler.inbound.webhooks.alertgroup import Group, read_group
-from handler.inbound.webhooks.model import Alarm, WebhookRequest
-from handler.settings.receive_webhook import WebhookSettings
-from handler.stop.model import StopRequest
+from handler.inbound.webhooks.alertgroup import AlertGroups, Group
 
 _SIGNATURE = "x-grafana-alerting-signature"
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """A group of alerts, and when it was sent if that is signed."""
-
-    group: Group
-    time: datetime | None
-
-
-class Grafana(Alarm):
+class Grafana(AlertGroups):
     """Authenticated by a token, a signature, or both: what is set must be valid."""
 
-    def __init__(self, settings: WebhookSettings, source: str) -> None:
-        self._token = settings.grafana_token
-        self._secret = settings.grafana_hmac_secret.reveal().encode()
-        self._timestamp_header = settings.grafana_timestamp_header
-        self._label = settings.id_label
-        self._source = source
+    name = "Grafana"
 
-    def verify(self, delivery: WebhookRequest) -> Notification:
+    def verify(self, delivery: HttpRequest, now: datetime) -> Group:
         """Check the token, then the signature over the body, with the time before it if there is one."""
-        if self._token:
-            signatures.bearer_or_password(delivery.headers, self._token)
-        time = self._signed(delivery) if self._secret else None
-        return Notification(read_group(delivery, self._label), time)
+        if self._settings.grafana_token:
+            signatures.bearer_or_password(delivery.headers, self._settings.grafana_token)
+        time = self._signed(delivery, now) if self._settings.grafana_hmac_secret else None
+        return self._read(delivery, now, time)
 
-    def _signed(self, delivery: WebhookRequest) -> datetime | None:
+    def _signed(self, delivery: HttpRequest, now: datetime) -> datetime | None:
         prefix, time = b"", None
-        if self._timestamp_header:
-            written = delivery.headers.get(self._timestamp_header, "")
+        if header := self._settings.grafana_timestamp_header:
+            written = delivery.headers.get(header, "")
             time = signatures.unix_time(written)
             prefix = f"{written}:".encode("ascii")
-        mac = signatures.signature(self._secret, prefix, delivery.unauthenticated_body)
+        key = self._settings.grafana_hmac_secret.reveal().encode()
+        mac = signatures.signature(key, prefix, delivery.unauthenticated_body)
         if not signatures.same(delivery.headers.get(_SIGNATURE, ""), mac.hex()):
             raise Unauthenticated("A valid signature is required.")
-        return None if time is None else signatures.fresh(time, delivery.now)
-
-    def gate(self, message: Notification) -> Skip | None:
-        """Skip a group in which no alert fires and names a server."""
-        return message.group.gate()
-
-    def extract(self, message: Notification) -> StopRequest:
-        """Take the ids from the label of each alert."""
-        return message.group.request("Grafana", self._source, message.time)
+        return None if time is None else signatures.fresh(time, now)
 
 
 producer = Grafana

@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from handler.errors import BadEvent, Unauthenticated, Violation
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer, json_answer
-from handler.inbound.webhooks import buttons, signatures
-from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person, reply_url, who
+from handler.inbound.webhooks import signatures
+from handler.inbound.webhooks.chat import Chat, ChatCommand, clicked, people, person, reply_url, who
 from handler.inbound.webhooks.fields import authenticating_json, form, member, text
 from handler.inbound.webhooks.grammar import parse
-from handler.inbound.webhooks.model import WebhookRequest
 from handler.settings.chat import mac
 from handler.settings.receive_webhook import WebhookSettings
 
@@ -30,32 +30,35 @@ _MOST_SECONDS = 10**11
 class Mattermost(Chat):
     """Authenticated by a token: commands in a header and the body, webhooks in the body only."""
 
-    def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Mattermost", settings.mattermost_people, source, settings.max_keep, settings.chat_approval)
-        self._keys = settings.action_keys
-        self._tokens = settings.mattermost_tokens
+    name = "Mattermost"
 
-    def verify(self, delivery: WebhookRequest) -> ChatCommand:
+    def __init__(self, settings: WebhookSettings, source: str) -> None:
+        super().__init__(settings, source, settings.mattermost_people)
+
+    def verify(self, delivery: HttpRequest, now: datetime) -> ChatCommand:
         """Check that there is a token, and that each is one of the settings; or the MAC of a click."""
+        body = delivery.unauthenticated_body
         if "json" in delivery.headers.get("content-type", "").lower():
-            message = authenticating_json(delivery.unauthenticated_body)
+            message = authenticating_json(body)
             if isinstance(message.get("context"), dict):
-                return self._click(message, delivery.now)
-        fields = _fields(delivery)
+                return self._click(message, now)
+            fields = {name: str(value) for name, value in message.items() if value is not None}
+        else:
+            fields = form(body)
         sent = [fields["token"].encode("utf-8", "replace")] if fields.get("token") else []
         if "authorization" in delivery.headers:
             scheme, _, token = delivery.headers["authorization"].partition(" ")
             sent.append(token.strip().encode("latin-1", "replace") if scheme.lower() == "token" else b"")
-        hits = [signatures.is_one_of(token, self._tokens) for token in sent]
+        hits = [signatures.is_one_of(token, self._settings.mattermost_tokens) for token in sent]
         if not hits or not all(hits):
             raise Unauthenticated("A token of this webhook is required.")
-        return _command(fields, delivery.now) if fields.get("command") else _post(fields, delivery)
+        return _command(fields, now)
 
     def _click(self, message: Mapping[str, object], now: datetime) -> ChatCommand:
         """Read a click: https://developers.mattermost.com/integrate/plugins/interactive-messages."""
         context = member(message, "context")
         action, value, sent = text(context, "action"), text(context, "value"), text(context, "mac")
-        hits = [signatures.same(sent, mac(key.reveal(), action, value)) for key in self._keys]
+        hits = [signatures.same(sent, mac(key.reveal(), action, value)) for key in self._settings.action_keys]
         if not any(hits):
             raise Unauthenticated("The context of the button must have a valid MAC.")
         user, channel = text(message, "user_id"), text(message, "channel_id")
@@ -64,7 +67,7 @@ class Mattermost(Chat):
         trigger = text(message, "trigger_id")
         return ChatCommand(
             identity=(trigger,) if trigger else words,
-            command=buttons.command(action, value),
+            command=clicked(action, value),
             users=people(user),
             channels=people(channel),
             who=who(message),
@@ -84,47 +87,25 @@ class Mattermost(Chat):
         return json_answer(200, {"response_type": "comment" if command.in_thread else "ephemeral", "text": words})
 
 
-def _fields(delivery: WebhookRequest) -> Mapping[str, str]:
-    if "json" in delivery.headers.get("content-type", "").lower():
-        return {
-            name: str(value)
-            for name, value in authenticating_json(delivery.unauthenticated_body).items()
-            if value is not None
-        }
-    return form(delivery.unauthenticated_body)
-
-
 def _command(fields: Mapping[str, str], now: datetime) -> ChatCommand:
-    user, channel = fields.get("user_id", ""), fields.get("channel_id", "")
-    words = (now.strftime("%Y-%m-%dT%H"), user, channel, fields["command"], fields.get("text", ""))
-    trigger = fields.get("trigger_id", "")
+    """Read a slash command, or the post of an outgoing webhook, which has no name of a command."""
+    user, channel, typed = (fields.get(name, "") for name in ("user_id", "channel_id", "text"))
+    name = fields.get("command", "")
+    time = None if name else _time(fields.get("timestamp", ""))
+    if time is not None:
+        signatures.fresh(time, now)
+    id_ = fields.get("trigger_id" if name else "post_id", "")
+    words = (now.strftime("%Y-%m-%dT%H"), user, channel, *([name] if name else []), typed)
     return ChatCommand(
-        identity=(trigger,) if trigger else words,
-        command=parse(fields.get("text", ""), fields["command"]),
+        identity=(id_,) if id_ else words,
+        command=parse(typed, name) if name else parse(typed, fields.get("trigger_word", ""), begins_with_name=True),
         users=people(user),
         channels=people(channel),
         who=who(fields),
-        person=person("mattermost", user),
-        reply_to=reply_url(fields.get("response_url", "")),
-    )
-
-
-def _post(fields: Mapping[str, str], delivery: WebhookRequest) -> ChatCommand:
-    trigger, typed = fields.get("trigger_word", ""), fields.get("text", "")
-    time = _time(fields.get("timestamp", ""))
-    if time is not None:
-        signatures.fresh(time, delivery.now)
-    words = (delivery.now.strftime("%Y-%m-%dT%H"), fields.get("user_id", ""), fields.get("channel_id", ""), typed)
-    post = fields.get("post_id", "")
-    return ChatCommand(
-        identity=(post,) if post else words,
-        command=parse(typed, trigger, begins_with_name=True),
-        users=people(fields.get("user_id", "")),
-        channels=people(fields.get("channel_id", "")),
-        who=who(fields),
-        person=person("mattermost", fields.get("user_id", "")),
         time=time,
-        in_thread=True,
+        person=person("mattermost", user),
+        reply_to=reply_url(fields.get("response_url", "")) if name else None,
+        in_thread=not name,
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from handler.errors import Acceptance
 from handler.inbound.http import responses
@@ -16,41 +15,21 @@ from handler.stop.model import StopRequest
 
 if TYPE_CHECKING:
     from handler.keep.model import KeepRequest
+    from handler.settings.receive_webhook import WebhookSettings
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookRequest:
-    """One POST of a producer, not authenticated yet.
+class Notification(NamedTuple):
+    """An authenticated message of a program.
 
     Attributes:
-        request: its headers, query and body.
-        now: when it was received (aware).
-        until: when the response must be sent, on the monotonic clock.
+        document: its body.
+        now: when it was received, or signed (aware).
+        body: its exact bytes.
     """
 
-    request: HttpRequest
+    document: Mapping[str, object]
     now: datetime
-    until: float
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers, names in lower case; values as WSGI has them."""
-        return self.request.headers
-
-    @property
-    def query(self) -> str:
-        """The query, undecoded."""
-        return self.request.query
-
-    @property
-    def body(self) -> bytes:
-        """The body of a producer that is authenticated by headers or query; see `HttpRequest.body`."""
-        return self.request.body
-
-    @property
-    def unauthenticated_body(self) -> bytes:
-        """The exact bytes that authenticate the producer; see `HttpRequest.unauthenticated_body`."""
-        return self.request.unauthenticated_body
+    body: bytes
 
 
 Message = TypeVar("Message")
@@ -65,8 +44,12 @@ class Producer(Protocol[Message]):
 
     patience: float
 
-    def verify(self, delivery: WebhookRequest) -> Message:
+    def verify(self, delivery: HttpRequest, now: datetime) -> Message:
         """Authenticate and read a delivery.
+
+        Args:
+            delivery: a POST.
+            now: when it was received (aware).
 
         Raises:
             Unauthenticated: it is not of this producer, too old, or changed on its way.
@@ -96,18 +79,22 @@ class Producer(Protocol[Message]):
         """Return the response if the sink did not confirm that it has taken the request; None for a 503.
 
         A producer sends its message again after a 503.
-
-        Args:
-            message: the delivery.
-            request: made of it.
-            acceptance: whether the sink may have taken it.
         """
 
 
 class Alarm:
-    """The responses to a producer that is a program."""
+    """The responses to a producer that is a program.
+
+    Args:
+        settings: those of all producers.
+        source: of its requests.
+    """
 
     patience = 8.0
+
+    def __init__(self, settings: WebhookSettings, source: str) -> None:
+        self._settings = settings
+        self._source = source
 
     def handed_on(self, _message: object, request: StopRequest | KeepRequest) -> Answer:
         """Return the id of the request, and how much the producer left out; nothing has been stopped yet."""

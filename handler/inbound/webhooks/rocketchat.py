@@ -12,38 +12,40 @@ from datetime import datetime
 
 from handler import rfc3339
 from handler.errors import BadEvent, Unauthenticated, Violation
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer, json_answer
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person, who
 from handler.inbound.webhooks.fields import authenticating_json, text
 from handler.inbound.webhooks.grammar import parse
-from handler.inbound.webhooks.model import WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 
 
 class RocketChat(Chat):
     """Authenticated by the token in the body."""
 
+    name = "Rocket.Chat"
     patience = 3.5
 
     def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Rocket.Chat", settings.rocketchat_people, source, settings.max_keep, settings.chat_approval)
-        self._tokens = settings.rocketchat_tokens
+        super().__init__(settings, source, settings.rocketchat_people)
 
-    def verify(self, delivery: WebhookRequest) -> ChatCommand:
+    def verify(self, delivery: HttpRequest, now: datetime) -> ChatCommand:
         """Check the token, and that the message is of the last five minutes."""
         message = authenticating_json(delivery.unauthenticated_body)
-        if not signatures.is_one_of(text(message, "token").encode("utf-8", "replace"), self._tokens):
+        if not signatures.is_one_of(
+            text(message, "token").encode("utf-8", "replace"), self._settings.rocketchat_tokens
+        ):
             raise Unauthenticated("A token of this webhook is required.")
         time = _time(message)
         if time is not None:
-            signatures.fresh(time, delivery.now)
+            signatures.fresh(time, now)
         typed, trigger = text(message, "text"), text(message, "trigger_word")
         user, channel = text(message, "user_id"), text(message, "channel_id")
         id_ = text(message, "message_id")
         return ChatCommand(
-            identity=(id_,) if id_ else (delivery.now.strftime("%Y-%m-%dT%H"), user, channel, typed),
+            identity=(id_,) if id_ else (now.strftime("%Y-%m-%dT%H"), user, channel, typed),
             # An integration can permit the trigger word anywhere; text before it is refused.
             command=parse(typed, trigger, begins_with_name=True),
             users=people(user),

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 from handler.errors import Unauthenticated
 from handler.http_client import FAILURES, HttpClient
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer, json_answer
-from handler.inbound.webhooks import buttons, signatures
-from handler.inbound.webhooks.chat import Chat, ChatCommand, people, person, reply_url, who
+from handler.inbound.webhooks import signatures
+from handler.inbound.webhooks.chat import Chat, ChatCommand, clicked, people, person, reply_url, who
 from handler.inbound.webhooks.fields import form, json_object, member, text
 from handler.inbound.webhooks.grammar import parse
-from handler.inbound.webhooks.model import WebhookRequest
 from handler.settings.receive_webhook import WebhookSettings
 
 _LOG = logging.getLogger(__name__)
@@ -32,20 +32,21 @@ _PATIENCE, _MOST_ANSWER = 0.8, 64 * 1024
 class Slack(Chat):
     """Authenticated by a signature over time and body. Slack waits 3 seconds."""
 
-    def __init__(self, settings: WebhookSettings, source: str) -> None:
-        super().__init__("Slack", settings.slack_people, source, settings.max_keep, settings.chat_approval)
-        self._origins = settings.slack_origins
-        self._secret = settings.slack_signing_secret.reveal().encode()
+    name = "Slack"
 
-    def verify(self, delivery: WebhookRequest) -> ChatCommand:
+    def __init__(self, settings: WebhookSettings, source: str) -> None:
+        super().__init__(settings, source, settings.slack_people)
+
+    def verify(self, delivery: HttpRequest, now: datetime) -> ChatCommand:
         """Check the signature over exactly these bytes, and that its time is within five minutes of now."""
         written = delivery.headers.get("x-slack-request-timestamp", "")
         signed = delivery.headers.get("x-slack-signature", "")
         time = signatures.unix_time(written)
-        mac = signatures.signature(self._secret, b"v0:", written.encode("ascii"), b":", delivery.unauthenticated_body)
+        key = self._settings.slack_signing_secret.reveal().encode()
+        mac = signatures.signature(key, b"v0:", written.encode("ascii"), b":", delivery.unauthenticated_body)
         if not signatures.same(signed, f"v0={mac.hex()}"):
             raise Unauthenticated("A valid signature is required.")
-        signatures.fresh(time, delivery.now)
+        signatures.fresh(time, now)
         fields = form(delivery.body)
         if "payload" in fields:
             return _click(json_object(fields["payload"], "payload"), time, signed)
@@ -83,7 +84,7 @@ class Slack(Chat):
         """Answer a click by a POST to its `response_url`: Slack does not show the response to it."""
         url = click.reply_to or ""
         parts = urlsplit(url)
-        if f"{parts.scheme}://{parts.netloc.removesuffix(':443')}" not in self._origins:
+        if f"{parts.scheme}://{parts.netloc.removesuffix(':443')}" not in self._settings.slack_origins:
             _LOG.warning("a click was not answered", extra={"detail": "AUTOSTOP_SLACK_HOSTS lacks its response_url."})
             return Answer(200)
         headers, body = {"Content-Type": "application/json"}, json.dumps(document).encode()
@@ -113,7 +114,7 @@ def _click(payload: Mapping[str, object], time: datetime, signed: str) -> ChatCo
     where = f"{text(member(payload, 'channel'), 'name')} {channel}"
     return ChatCommand(
         identity=(text(payload, "trigger_id") or signed,),
-        command=buttons.command(text(action, "action_id"), text(action, "value")),
+        command=clicked(text(action, "action_id"), text(action, "value")),
         users=people(user),
         channels=people(channel),
         who=f"{text(member(payload, 'user'), 'username')} {user} in {where}",

@@ -18,11 +18,12 @@ from handler import rfc3339
 from handler.errors import CallerForbidden, Cause, ProducerUnreachable, Unauthenticated
 from handler.http_client import host_of
 from handler.inbound import dry_run
+from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import fetch
 from handler.inbound.webhooks.fields import authenticating_json, text
-from handler.inbound.webhooks.model import Alarm, WebhookRequest
+from handler.inbound.webhooks.model import Alarm
 from handler.inbound.webhooks.smn_message import SmnMessage
 from handler.inbound.webhooks.smn_signature import Certificates, signed_text
 from handler.settings.receive_webhook import WebhookSettings
@@ -65,27 +66,20 @@ class Smn(Alarm):
     """Authenticated by a signature; only the topics of the settings are accepted."""
 
     def __init__(self, settings: WebhookSettings, source: str, get: fetch.Get = fetch.get) -> None:
-        self._topics = settings.smn_topics
-        self._confirm_hosts = settings.smn_confirm_hosts
+        super().__init__(settings, source)
         self._certificates = Certificates(settings.smn_cert_hosts, get)
         self._get = get
-        self._source = source
 
-    def verify(self, delivery: WebhookRequest) -> Message:
+    def verify(self, delivery: HttpRequest, now: datetime) -> Message:
         """Check topic and time first, which needs no request; then certificate and signature."""
         document = authenticating_json(delivery.unauthenticated_body)
         fields = _fields(document, delivery.headers)
-        if fields["topic_urn"] not in self._topics:
+        if fields["topic_urn"] not in self._settings.smn_topics:
             raise Unauthenticated("The topic must be one of AUTOSTOP_SMN_TOPICS.")
-        time = _time(fields, delivery.now)
-        self._certificates.check(
-            fields["signing_cert_url"],
-            fields["signature"],
-            signed_text(fields),
-            delivery.now,
-            fetch.left(delivery.until),
-        )
-        return Message(fields, document, time, delivery.until, delivery.now)
+        time, until = _time(fields, now), delivery.received + self.patience
+        signature = fields["signature"]
+        self._certificates.check(fields["signing_cert_url"], signature, signed_text(fields), now, fetch.left(until))
+        return Message(fields, document, time, until, now)
 
     def gate(self, message: Message) -> Skip | None:
         """Confirm a subscription; skip what is not a notification, and alarms of Cloud Eye that do not fire."""
@@ -108,7 +102,7 @@ class Smn(Alarm):
 
     def _confirm(self, message: Message) -> Skip:
         url = message.fields["subscribe_url"]
-        if not fetch.is_at(url, self._confirm_hosts):
+        if not fetch.is_at(url, self._settings.smn_confirm_hosts):
             raise CallerForbidden("The host of the subscription must be one of AUTOSTOP_SMN_CONFIRM_HOSTS.")
         status, _ = self._get(url, fetch.left(message.until))
         if not 200 <= status < 300:
