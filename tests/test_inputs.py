@@ -381,8 +381,9 @@ def test_a_since_that_is_not_understood_is_400(stopper: Stopper, since: object) 
 
 def test_a_notice_is_refused_without_a_dry_run(stopper: Stopper) -> None:
     """It announces a stop, and is none."""
-    answer = stopper.send({**IDS, "notice_for": "1h"}, ce())
-    assert (answer.status_code, stopper.running()) == (400, {A, B}), answer.text
+    for headers in (ce(), ce(dryrun="true")):
+        answer = stopper.send({**IDS, "notice_for": "1h"}, headers)
+        assert (answer.status_code, stopper.running()) == (400, {A, B}), answer.text
     assert stopper.send({**IDS, "notice_for": "1h", "dry_run": True}, ce()).status_code == 200
 
 

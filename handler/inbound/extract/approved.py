@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from handler.errors import BadEvent, Violation
 from handler.inbound.cloudevents.decode import Event
-from handler.inbound.extract.canonical import MEMBERS, data_object, dry_run_of, identity, misspelt, texts_of
-from handler.inbound.trace_context import traced
+from handler.inbound.extract.canonical import (
+    LONGEST,
+    MEMBERS,
+    data_object,
+    dry_run_of,
+    identity,
+    misspelt,
+    request_for,
+    texts_of,
+)
 from handler.stop.approval import is_person
 from handler.stop.model import StopRequest
 
 _APPROVAL = ("plan", "approved_by")
-_TEXTS = ("dry_run", "reason", "requested_by", "reply_to")
 
 
 def approved(event: Event) -> StopRequest:
     """Read an approval: `data.plan` is the token of the plan, `data.approved_by` the identity of the approver.
 
     The servers are those of the token, and no others.
-
-    Args:
-        event: the event.
 
     Raises:
         BadEvent: the data is malformed; with every violation.
@@ -29,7 +35,7 @@ def approved(event: Event) -> StopRequest:
     violations += [
         Violation(f"data.{name}", "must not be in an approval: the plan names the servers")
         for name in MEMBERS
-        if name not in _TEXTS and data.get(name) is not None
+        if name not in ("dry_run", *LONGEST) and data.get(name) is not None
     ]
     plan, approved_by = data.get("plan"), identity(data, "approved_by", violations)
     if not isinstance(plan, str) or not plan:
@@ -42,19 +48,10 @@ def approved(event: Event) -> StopRequest:
     texts = texts_of(data, violations)
     if violations:
         raise BadEvent(*violations)
-    return StopRequest(
-        source=event.source,
-        id=event.id,
-        type=event.type,
-        server_ids=(),
-        time=event.time,
-        expires=event.expirytime,
-        dry_run=dry or event.dry_run,
-        reason=texts["reason"],
+    return replace(
+        request_for(event, (), dry, texts["reason"]),
         requested_by=texts["requested_by"],
         reply_to=texts["reply_to"],
-        correlationid=event.correlationid,
         plan=str(plan),
         approved_by=approved_by,
-        **traced(event.traceparent, event.tracestate),
     )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from handler import rfc3339
+from handler import event_types, rfc3339
 from handler.errors import BadEvent, Violation
 from handler.inbound import dry_run, names
 from handler.inbound.cloudevents import strict_json
 from handler.inbound.cloudevents.decode import FORM_TYPES, Event
+from handler.inbound.skip import Skip
 from handler.inbound.trace_context import traced
 from handler.stop.model import UUID, Approver, Selector, StopRequest
 
 _IDS = ("server_ids", "server_id", "selector")
-_LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
-MEMBERS = (*_IDS, "dry_run", *_LONGEST, "requester", "since", "left_out", "approval", "notice_for")
+LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
+MEMBERS = (*_IDS, "dry_run", *LONGEST, "requester", "since", "left_out", "approval", "notice_for")
 MOST_VIOLATIONS = 50
 # At most 16 characters of the system, so that the identity fits into the token of a plan.
 _IDENTITY = r"[A-Za-z][A-Za-z0-9-]{0,15}:[\x21-\x7e]{1,183}"
@@ -39,12 +41,7 @@ def canonical(event: Event, now: datetime) -> StopRequest:
     """
     data = data_object(event) or {}
     violations: list[Violation] = []
-    ids = server_ids(data, violations)
-    violations += misspelt(data, MEMBERS)
-    if not ids and event.subject is not None and UUID.fullmatch(event.subject):
-        ids = [event.subject.lower()]
-    dry = dry_run_of(data, MEMBERS, violations)
-    selector = selector_of(data, violations, beside_ids=bool(ids))
+    ids, selector, dry = targets(event, data, MEMBERS, violations)
     since = _since(data.get("since"), None if selector else ids, now, violations)
     texts = texts_of(data, violations)
     left_out = data.get("left_out")
@@ -61,26 +58,39 @@ def canonical(event: Event, now: datetime) -> StopRequest:
         violations.append(Violation("data.notice_for", "must be beside dry_run: true"))
     if violations:
         raise BadEvent(*violations[:MOST_VIOLATIONS])
-    return StopRequest(
-        source=event.source,
-        id=event.id,
-        type=event.type,
-        server_ids=tuple(dict.fromkeys(ids)),
-        time=event.time,
-        expires=event.expirytime,
-        dry_run=dry or event.dry_run,
-        reason=texts["reason"],
+    return replace(
+        request_for(event, ids, dry, texts["reason"]),
         requested_by=texts["requested_by"],
         reply_to=texts["reply_to"],
-        correlationid=event.correlationid,
         selector=selector,
         since=since,
         left_out=left_out or 0,
         requester=requester,
         approval=None if approval is None else Approver(str(approval)),
         notice_for=notice_for,
-        **traced(event.traceparent, event.tracestate),
     )
+
+
+def targets(
+    event: Event, data: Mapping[str, object], members: Sequence[str], violations: list[Violation]
+) -> tuple[tuple[str, ...], Selector | None, bool]:
+    """Read ids, selector and dry run of canonical data or of a keep, whose data may have these members."""
+    ids = _server_ids(data, violations)
+    violations += misspelt(data, members)
+    if not ids and event.subject is not None and UUID.fullmatch(event.subject):
+        ids = [event.subject.lower()]
+    dry = dry_run_of(data, members, violations)
+    selector = _selector(data, violations, beside_ids=bool(ids))
+    return tuple(dict.fromkeys(ids)), selector, dry
+
+
+def ignored(event: Event) -> Skip | None:
+    """Skip results and announcements of our own, and copies of events that could not be delivered."""
+    if event.type in event_types.RESULTS | event_types.KEEP_RESULTS:
+        return Skip("own result event")
+    if event.type == event_types.STOP_ANNOUNCED:
+        return Skip("own announcement")
+    return Skip("dead-lettered copy") if event.dead_letter else None
 
 
 def identity(data: Mapping[str, object], name: str, violations: list[Violation]) -> str | None:
@@ -95,14 +105,7 @@ def identity(data: Mapping[str, object], name: str, violations: list[Violation])
 
 
 def request_for(event: Event, server_ids: tuple[str, ...], dry: bool, reason: str | None = None) -> StopRequest:
-    """Make the request of an event whose data is not canonical.
-
-    Args:
-        event: the event.
-        server_ids: those of its data.
-        dry: whether its data asks for a dry run; the event itself may, too.
-        reason: for people, or None.
-    """
+    """Make the request of an event, which is a dry run if the event or its data (`dry`) asks for one."""
     return StopRequest(
         source=event.source,
         id=event.id,
@@ -221,7 +224,7 @@ def dry_run_of(data: Mapping[str, object], known: Sequence[str], violations: lis
     return requested is True
 
 
-def selector_of(data: Mapping[str, object], violations: list[Violation], *, beside_ids: bool) -> Selector | None:
+def _selector(data: Mapping[str, object], violations: list[Violation], *, beside_ids: bool) -> Selector | None:
     """Return the selector, which must not be beside ids."""
     if data.get("selector") is None:
         return None
@@ -232,7 +235,7 @@ def selector_of(data: Mapping[str, object], violations: list[Violation], *, besi
     return parse(data["selector"], violations)
 
 
-def server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[str]:
+def _server_ids(data: Mapping[str, object], violations: list[Violation]) -> list[str]:
     """Return the ids of `server_ids` and `server_id`, in lower case."""
     found: list[tuple[str, object]] = []
     many = data.get("server_ids")
@@ -285,11 +288,10 @@ def _since(
 
 def texts_of(data: Mapping[str, object], violations: list[Violation]) -> dict[str, str | None]:
     """Return the texts that are copied to the result."""
-    return {name: text_of(data, name, longest, violations) for name, longest in _LONGEST.items()}
+    return {name: _text(data, name, longest, violations) for name, longest in LONGEST.items()}
 
 
-def text_of(data: Mapping[str, object], name: str, longest: int, violations: list[Violation]) -> str | None:
-    """Return a member that is text of at most `longest` characters, or None."""
+def _text(data: Mapping[str, object], name: str, longest: int, violations: list[Violation]) -> str | None:
     value = data.get(name)
     if value is None:
         return None

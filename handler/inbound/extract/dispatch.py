@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from handler import event_types
 from handler.errors import BadEvent, CallerForbidden, Violation
 from handler.inbound.cloudevents.decode import Event
-from handler.inbound.extract.canonical import canonical
+from handler.inbound.extract.canonical import canonical, ignored
 from handler.inbound.skip import Skip
 from handler.stop.model import StopRequest
 
@@ -32,12 +32,8 @@ def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | No
         CallerForbidden: it asks for a keep.
     """
     now = now or datetime.now(UTC)
-    if event.type in event_types.RESULTS | event_types.KEEP_RESULTS:
-        return Skip("own result event")
-    if event.type == event_types.STOP_ANNOUNCED:
-        return Skip("own announcement")
-    if event.dead_letter:
-        return Skip("dead-lettered copy")
+    if skip := ignored(event):
+        return skip
     if event.type == event_types.KEEP_REQUESTED:
         raise CallerForbidden("Keeps are handled by the target keep_servers only.")
     if event.type == event_types.STOP_APPROVED:

@@ -9,23 +9,20 @@ from handler import event_types, rfc3339
 from handler.errors import BadEvent, CallerForbidden, Violation
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract.canonical import (
+    LONGEST,
     MOST_VIOLATIONS,
     NOT_A_TIME,
     data_object,
-    dry_run_of,
-    misspelt,
-    selector_of,
-    server_ids,
-    text_of,
+    ignored,
+    targets,
+    texts_of,
 )
 from handler.inbound.skip import Skip
 from handler.inbound.trace_context import traced
 from handler.keep.model import KeepRequest
 from handler.settings import durations
-from handler.stop.model import UUID
 
-_LONGEST = {"reason": 500, "requested_by": 200, "reply_to": 2048}
-_MEMBERS = ("server_ids", "server_id", "selector", "for", "until", "release", "dry_run", *_LONGEST, "requester")
+_MEMBERS = ("server_ids", "server_id", "selector", "for", "until", "release", "dry_run", *LONGEST, "requester")
 
 
 def extract_keep(event: Event, max_keep: timedelta, now: datetime) -> KeepRequest | Skip:
@@ -40,46 +37,36 @@ def extract_keep(event: Event, max_keep: timedelta, now: datetime) -> KeepReques
         BadEvent: its data is malformed, or asks for a longer keep; with every violation.
         CallerForbidden: its type is not handled here.
     """
-    if event.type in event_types.RESULTS | event_types.KEEP_RESULTS:
-        return Skip("own result event")
-    if event.type == event_types.STOP_ANNOUNCED:
-        return Skip("own announcement")
-    if event.dead_letter:
-        return Skip("dead-lettered copy")
+    if skip := ignored(event):
+        return skip
     if event.type.strip() and event.type != event_types.KEEP_REQUESTED:
         raise CallerForbidden("Only events of the type keep.requested.v1 are handled here.")
     data = data_object(event) or {}
     violations: list[Violation] = []
-    ids = server_ids(data, violations)
-    violations += misspelt(data, _MEMBERS)
-    if not ids and event.subject is not None and UUID.fullmatch(event.subject):
-        ids = [event.subject.lower()]
-    dry_run = dry_run_of(data, _MEMBERS, violations)
-    selector = selector_of(data, violations, beside_ids=bool(ids))
+    ids, selector, dry_run = targets(event, data, _MEMBERS, violations)
     duration, until, release = _how_long(data, violations)
-    texts = {name: text_of(data, name, longest, violations) for name, longest in _LONGEST.items()}
-    request = KeepRequest(
-        source=event.source,
-        id=event.id,
-        type=event.type,
-        server_ids=tuple(dict.fromkeys(ids)),
+    texts = texts_of(data, violations)
+    violations += too_long(duration, until, max_keep, now)
+    if violations:
+        raise BadEvent(*violations[:MOST_VIOLATIONS])
+    return KeepRequest(
+        server_ids=ids,
         duration=duration,
         until=until,
         release=release,
+        dry_run=dry_run or event.dry_run,
+        selector=selector,
+        source=event.source,
+        id=event.id,
+        type=event.type,
         time=event.time,
         expires=event.expirytime,
-        dry_run=dry_run or event.dry_run,
         reason=texts["reason"],
         requested_by=texts["requested_by"],
         reply_to=texts["reply_to"],
         correlationid=event.correlationid,
-        selector=selector,
         **traced(event.traceparent, event.tracestate),
     )
-    violations += too_long(duration, until, max_keep, now)
-    if violations:
-        raise BadEvent(*violations[:MOST_VIOLATIONS])
-    return request
 
 
 def too_long(duration: timedelta | None, until: datetime | None, max_keep: timedelta, now: datetime) -> list[Violation]:
