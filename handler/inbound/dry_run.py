@@ -76,11 +76,7 @@ def requested(document: object, at: str) -> bool:
 
 
 def requested_beside(headers: Mapping[str, str], query: str) -> bool:
-    """Return whether a header or a query parameter of a request asks for a dry run.
-
-    Args:
-        headers: names in lower case; attributes of events (`ce-`) are not considered.
-        query: undecoded.
+    """Return whether a header, but for attributes of events (`ce-`), or a query parameter asks for a dry run.
 
     Raises:
         BadEvent: one is misspelt, or neither true nor false.

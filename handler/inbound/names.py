@@ -9,11 +9,7 @@ _SHORTEST = 5
 
 
 def normalized(name: str) -> str:
-    """Return a name without case, dashes, underscores, spaces and characters that are not visible.
-
-    Args:
-        name: what precedes its last slash, as in a Kubernetes label, is ignored.
-    """
+    """Return what follows the last slash of a name, without case, punctuation, spaces and invisible characters."""
     last = name.rpartition("/")[2]
     if not last.isascii():
         import unicodedata
@@ -24,10 +20,6 @@ def normalized(name: str) -> str:
 
 def meant(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that an unknown one is taken for.
-
-    Args:
-        name: none of the known ones.
-        known: the known ones.
 
     Returns:
         The one that it equals but for case, dashes, underscores or a plural s, or, if that has five letters or more,

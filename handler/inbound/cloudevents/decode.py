@@ -114,11 +114,7 @@ def decode(headers: Mapping[str, str], body: bytes) -> Delivery:
 
 
 def is_marked(headers: Mapping[str, str]) -> bool:
-    """Return whether the headers alone mark a message as a CloudEvent, in any mode and format.
-
-    Args:
-        headers: names in lower case.
-    """
+    """Return whether the headers, names in lower case, mark a message as a CloudEvent in any mode and format."""
     media_type = essence(headers.get("content-type", ""))
     return media_type.startswith(_MARK) or any(f"ce-{name}" in headers for name in ("specversion", *_REQUIRED))
 
@@ -165,11 +161,7 @@ def _pubsub_push(document: Mapping[str, object]) -> Event:
 
 
 class _Reading:
-    """The violations found so far.
-
-    Args:
-        prefix: of the part of the message that is being read.
-    """
+    """The violations found so far; their paths have the prefix of the part of the message that is being read."""
 
     def __init__(self, prefix: str = "") -> None:
         self.violations: list[Violation] = []
@@ -211,14 +203,8 @@ def _single(reading: _Reading, document: object) -> Event:
             reading.violation(name, "must be a string")
             attributes[name] = ""
     media_type = essence(attributes.get("datacontenttype", ""))
-    return _event(
-        reading,
-        attributes,
-        dead_letter=any(name in members for name in _DEAD_LETTER_MARKS),
-        data=_structured_data(reading, members, media_type),
-        media_type=media_type,
-        dry_run=_dry_run(reading, {name: value for name, value in members.items() if not name.startswith("data")}),
-    )
+    extensions = {name: value for name, value in members.items() if not name.startswith("data")}
+    return _event(reading, attributes, extensions, _structured_data(reading, members, media_type), media_type)
 
 
 def _structured_data(reading: _Reading, members: Mapping[str, object], media_type: str) -> object:
@@ -254,14 +240,7 @@ def _binary(headers: Mapping[str, str], media_type: str, body: bytes) -> Event:
         if name not in attributes and name in headers:
             attributes[name] = headers[name]
     extensions = {name[3:]: value for name, value in headers.items() if name.startswith("ce-")}
-    return _event(
-        reading,
-        attributes,
-        dead_letter=any(name in extensions for name in _DEAD_LETTER_MARKS),
-        data=_typed(reading, body, media_type),
-        media_type=media_type,
-        dry_run=_dry_run(reading, extensions),
-    )
+    return _event(reading, attributes, extensions, _typed(reading, body, media_type), media_type)
 
 
 def _dry_run(reading: _Reading, attributes: Mapping[str, object]) -> bool:
@@ -304,13 +283,12 @@ def _typed(reading: _Reading, raw: bytes, media_type: str) -> object:
 def _event(
     reading: _Reading,
     attributes: Mapping[str, str],
-    *,
-    dead_letter: bool,
+    extensions: Mapping[str, object],
     data: object,
     media_type: str,
-    dry_run: bool,
 ) -> Event:
     """Check the attributes that are used here, and build the event as far as it can be read."""
+    dry_run = _dry_run(reading, extensions)
     reported = {violation.at for violation in reading.violations}
     checks = _Reading(reading.prefix)
     if attributes.get("specversion") != "1.0":
@@ -347,7 +325,7 @@ def _event(
         traceparent=attributes.get("traceparent"),
         tracestate=attributes.get("tracestate"),
         violations=tuple(reading.violations),
-        dead_letter=dead_letter,
+        dead_letter=any(name in extensions for name in _DEAD_LETTER_MARKS),
         data=data,
         media_type=media_type,
         dry_run=dry_run,

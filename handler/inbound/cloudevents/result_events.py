@@ -44,13 +44,7 @@ _Reason = TypeVar("_Reason", Reason, KeepReason)
 
 @dataclass(frozen=True, slots=True)
 class ResultEvent:
-    """A result event.
-
-    Attributes:
-        source, id, type: attributes of the event.
-        report: the result.
-        trace_id: of its trace, or None.
-    """
+    """A result event: its identity, its report, and the id of its trace or None."""
 
     source: str
     id: str

@@ -32,10 +32,6 @@ _IN_THE_FUTURE = "must not be more than a minute in the future"
 def canonical(event: Event, now: datetime) -> StopRequest:
     """Read canonical data: `server_ids`, or `server_id`, or a `subject` that is one UUID; or a `selector`.
 
-    Args:
-        event: the event.
-        now: aware; `since` must not be after it.
-
     Raises:
         BadEvent: the data is malformed; with every violation.
     """
@@ -154,11 +150,6 @@ def is_canonical(document: Mapping[str, object]) -> bool:
 
 
 def _started_at(value: str, at: str, now: datetime, violations: list[Violation]) -> datetime | None:
-    """Read the time since which a condition has held.
-
-    Returns:
-        The time; None if it is malformed or too far in the future.
-    """
     try:
         stamp = rfc3339.parse(value)
     except ValueError:
@@ -192,12 +183,6 @@ def not_after(stamp: datetime, at: str, now: datetime, violations: list[Violatio
 
     A run takes a time that is ahead for the present. Here it stays as it is, so that two deliveries of one event have
     the same content.
-
-    Args:
-        stamp: the time.
-        at: its path in violations.
-        now: aware.
-        violations: receives one if it is later.
     """
     if stamp - now > _FUTURE_TOLERANCE:
         violations.append(Violation(at, _IN_THE_FUTURE))
@@ -257,14 +242,7 @@ def _server_ids(data: Mapping[str, object], violations: list[Violation]) -> list
 def _since(
     value: object, ids: Iterable[str] | None, now: datetime, violations: list[Violation]
 ) -> datetime | Mapping[str, datetime] | None:
-    """Read `since`: one time, or a time for each of some servers.
-
-    Args:
-        value: of the member.
-        ids: of the event; None if it has a selector, which may find any.
-        now: aware.
-        violations: receives those found.
-    """
+    """Read `since`: one time, or a time for each of some ids; any if these are None, since there is a selector."""
     at = "data.since"
     match value:
         case None:

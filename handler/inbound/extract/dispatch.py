@@ -22,10 +22,7 @@ _NO_MORE: Mapping[str, str] = {}
 def extract(event: Event, more: Mapping[str, str] = _NO_MORE, now: datetime | None = None) -> StopRequest | Skip:
     """Return what an event asks for.
 
-    Args:
-        event: the event.
-        more: further types that are accepted, each with the JMESPath of the ids in its data; empty for canonical data.
-        now: aware; the present time if it is not given.
+    The types of `more` are accepted, too, each with the JMESPath of the ids in its data; empty for canonical data.
 
     Raises:
         BadEvent: its type is not accepted, or its data is malformed.

@@ -26,12 +26,7 @@ _MEMBERS = ("server_ids", "server_id", "selector", "for", "until", "release", "d
 
 
 def extract_keep(event: Event, max_keep: timedelta, now: datetime) -> KeepRequest | Skip:
-    """Read the keep request of an event.
-
-    Args:
-        event: the event.
-        max_keep: how far after `now` a keep may end.
-        now: aware.
+    """Read the keep request of an event, which may end `max_keep` after `now` at most.
 
     Raises:
         BadEvent: its data is malformed, or asks for a longer keep; with every violation.

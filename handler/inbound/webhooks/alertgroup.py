@@ -41,14 +41,7 @@ _STATE_REASON = "grafana_state_reason"
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One firing alert that names servers.
-
-    Attributes:
-        server_ids: the servers that it is about.
-        fingerprint, starts_at: its identity, as its producer writes them.
-        since: when it began, or None.
-        name, summary: for people.
-    """
+    """One firing alert that names servers; fingerprint and start are its identity, name and summary are for people."""
 
     server_ids: tuple[str, ...]
     fingerprint: str
@@ -81,7 +74,7 @@ class Group:
         return count if isinstance(count, int) and count > 0 else 0
 
 
-class AlertGroups(Alarm):
+class AlertGroups(Alarm[Group]):
     """The common part of both producers: each alert that fires and has the label is acted on."""
 
     name: ClassVar[str]

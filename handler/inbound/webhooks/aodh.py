@@ -34,14 +34,7 @@ _ECHOES = tuple(f"{prefix}power_off." for prefix in _COMPUTE)
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One notification.
-
-    Attributes:
-        document: the body.
-        request_id: of this request in Aodh's log.
-        named: values of the URL's parameter `server_id`, with their place.
-        now: when it was received (aware).
-    """
+    """One notification, with the id of its request in Aodh's log, and the servers that its URL names."""
 
     document: Mapping[str, object]
     request_id: str
@@ -68,29 +61,21 @@ class Alert:
         return named
 
     def server_ids(self) -> tuple[str, ...]:
-        """Return the servers that the event or the URL names.
-
-        Raises:
-            BadEvent: one is not a UUID, or event and URL name different ones.
-        """
+        """Return the servers that the event or the URL names; both must agree."""
         found, named = both(lambda: ids_in(self.instances()), lambda: ids_in(self.named))
         if found and named and set(found) != set(named):
             raise BadEvent(Violation(_PARAMETER, "must name the server of the event"))
         return found or named
 
     def since(self) -> datetime | None:
-        """Return when the event behind the alarm happened, or None; Aodh's times are in UTC, without a zone.
-
-        Raises:
-            BadEvent: it is not a time, or in the future.
-        """
+        """Return when the event behind the alarm happened, or None; Aodh's times are in UTC, without a zone."""
         generated = self.event.get("generated")
         if isinstance(generated, str) and _WITHOUT_ZONE.fullmatch(generated):
             generated += "Z"
         return start_time(generated, "reason_data.event.generated", self.now)
 
 
-class Aodh(Alarm):
+class Aodh(Alarm[Alert]):
     """Authenticated by the query parameter `token`."""
 
     def verify(self, delivery: HttpRequest, now: datetime) -> Alert:

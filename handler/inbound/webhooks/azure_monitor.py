@@ -36,7 +36,7 @@ _PLACES = (("data", "customProperties"), ("data", "alertContext", "properties"))
 _SCHEMA = "azureMonitorCommonAlertSchema"
 
 
-class AzureMonitor(Alarm):
+class AzureMonitor(Alarm[Notification]):
     """Authenticated by a token; the server's id is a custom property of the alert rule."""
 
     def verify(self, delivery: HttpRequest, now: datetime) -> Notification:
@@ -80,11 +80,7 @@ class AzureMonitor(Alarm):
         return [(at, value) for at, value in found if value not in (None, "")]
 
     def _server_ids(self, document: Mapping[str, object]) -> tuple[str, ...]:
-        """Return the servers that the rule names.
-
-        Raises:
-            BadEvent: one is not a UUID, or the two places name different ones.
-        """
+        """Return the servers that the rule names; if both places name some, they must agree."""
         named = self._named(document)
         ids = server_ids(named)
         if any(set(server_ids([place])) != set(ids) for place in named):

@@ -7,7 +7,7 @@ result, which comes later.
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from handler.errors import Acceptance
 from handler.event_types import KEEP_REQUESTED, STOP_APPROVED, STOP_REQUESTED
-from handler.inbound.http.request import HttpRequest
 from handler.inbound.http.responses import Answer
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks.fields import LONGEST_REASON, LONGEST_REPLY_TO, LONGEST_REQUESTER, cut, identity, text
@@ -32,6 +31,7 @@ from handler.inbound.webhooks.grammar import (
     Verb,
     parse,
 )
+from handler.inbound.webhooks.model import Producer
 from handler.keep.decide import written
 from handler.keep.model import KeepRequest
 from handler.settings import durations
@@ -85,27 +85,16 @@ class DiscardCommand:
 DISCARDED = "The plan was discarded by {who}. Nothing was sent. Its token stays valid until it expires."
 
 
-class Chat(ABC):
-    """A producer whose messages are typed by people.
-
-    Args:
-        settings: those of all producers.
-        source: of its requests.
-        people: the users and channels that are allowed.
-    """
+class Chat(Producer[ChatCommand]):
+    """A producer whose messages are typed by the users that are allowed, in the channels that are."""
 
     name: ClassVar[str]
     """Of the chat, also in the names of its settings."""
     patience = 2.0
 
     def __init__(self, settings: WebhookSettings, source: str, people: People) -> None:
-        self._settings = settings
-        self._source = source
+        super().__init__(settings, source)
         self._people = people
-
-    @abstractmethod
-    def verify(self, delivery: HttpRequest, now: datetime) -> ChatCommand:
-        """Authenticate the request."""
 
     @abstractmethod
     def reply(self, words: str, command: ChatCommand) -> Answer:
@@ -254,12 +243,7 @@ class Chat(ABC):
 
 
 def clicked(action: str, value: str) -> ApproveCommand | KeepCommand | DiscardCommand | NotUnderstood:
-    """Return the command of a click on a button of our messages.
-
-    Args:
-        action: the name that `notify_chat` gives to the button.
-        value: of the button: the rest of the line that could be typed instead.
-    """
+    """Return the command of a click on a button of our messages, whose value could be typed after the verb instead."""
     match action:
         case ButtonAction.APPROVE:
             found = parse(f"{Verb.APPROVE} {value}")

@@ -38,7 +38,7 @@ from handler.stop.model import StopRequest
 _ALARM = "CloudWatch Alarm State Change"
 
 
-class EventBridge(Alarm):
+class EventBridge(Alarm[Notification]):
     """Authenticated by the token of the connection. EventBridge waits 5 seconds."""
 
     patience = 3.5
@@ -93,12 +93,7 @@ class EventBridge(Alarm):
         )
 
     def _server_ids(self, document: Mapping[str, object]) -> tuple[str, ...]:
-        """Return the servers of the metric that the alarm watches.
-
-        Raises:
-            BadEvent: one is not a UUID; or the alarm watches a calculation with metrics of several servers, or several
-                metrics, so that it is not clear which server is meant.
-        """
+        """Return the server of the metrics that the alarm watches; of several it is not clear which is meant."""
         found = self._instances(document)
         ids = server_ids(found)
         if any(set(server_ids([place])) != set(ids) for place in found):

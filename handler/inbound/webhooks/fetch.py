@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Callable, Collection
 
 from handler.errors import Cause, ProducerUnreachable
@@ -36,14 +35,7 @@ def is_at(url: str, hosts: Collection[str], path: re.Pattern[str] | None = None)
 
 
 def get(url: str, seconds: float) -> tuple[int, bytes]:
-    """GET a URL; redirects are not followed.
-
-    Args:
-        url: a checked URL.
-        seconds: for the whole request.
-
-    Returns:
-        Status and body.
+    """GET a URL that was checked, within some seconds; return status and body. Redirects are not followed.
 
     Raises:
         ProducerUnreachable: no complete response in time, or one that is too large.
@@ -61,8 +53,3 @@ def get(url: str, seconds: float) -> tuple[int, bytes]:
     finally:
         client.close()
     return answer.status, answer.body
-
-
-def left(until: float) -> float:
-    """Return the seconds until a time on the monotonic clock."""
-    return until - time.monotonic()

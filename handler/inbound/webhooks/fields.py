@@ -62,20 +62,12 @@ def json_object(body: object, at: str = "body", media_type: str = "") -> Mapping
 
 
 def json_body(delivery: HttpRequest) -> Mapping[str, object]:
-    """Parse the body of a delivery, a JSON object.
-
-    Raises:
-        BadEvent: it is not an object.
-    """
+    """Parse the body of a delivery, which must be a JSON object."""
     return json_object(delivery.body, media_type=essence(delivery.headers.get("content-type", "")))
 
 
 def authenticating_json(body: bytes) -> Mapping[str, object]:
-    """Parse a body that has the token or the signature in it, a JSON object.
-
-    Raises:
-        Unauthenticated: it is not a JSON object.
-    """
+    """Parse a body that has the token or the signature in it; any but a JSON object is unauthenticated."""
     try:
         return json_object(body)
     except BadEvent:
@@ -153,15 +145,7 @@ def moment(value: object, at: str) -> datetime:
 
 
 def start_time(value: object, at: str, now: datetime) -> datetime | None:
-    """Parse the start of an alarm.
-
-    Args:
-        value: as `moment` takes it, or nothing.
-        at: its path in violations.
-        now: aware.
-
-    Returns:
-        The time, not after `now`; None without a value, or for Go's zero time.
+    """Parse the start of an alarm in the forms of `moment`; None without a value, or for Go's zero time.
 
     Raises:
         BadEvent: it is not a time, or more than a minute in the future.
@@ -179,11 +163,7 @@ def start_time(value: object, at: str, now: datetime) -> datetime | None:
 
 
 def identity(*parts: str) -> str:
-    """Make an event id of what identifies a message of a producer: the same parts, the same id.
-
-    Returns:
-        The part itself if there is one and it is plain, else a UUID (version 5) of all.
-    """
+    """Make an event id of what identifies a message of a producer: a single plain part itself, else a UUID of all."""
     if len(parts) == 1 and _PLAIN.fullmatch(parts[0]):
         return parts[0]
     return str(uuid.uuid5(_IDS, json.dumps(parts)))
@@ -211,11 +191,7 @@ def form(body: bytes) -> dict[str, str]:
 
 
 def both(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
-    """Call both, so that the violations of both are reported together.
-
-    Raises:
-        BadEvent: with the violations of either.
-    """
+    """Call both, so that the violations of both are reported together."""
     try:
         made = first()
     except BadEvent as bad:
@@ -232,12 +208,7 @@ def canonical_request(
 ) -> StopRequest:
     """Make the stop request of canonical data that came without a CloudEvents envelope; its time is not set.
 
-    Args:
-        data: canonical data.
-        id_: of the request.
-        source: of the request.
-        requested_by: counts if the data has none.
-        now: aware.
+    The data's own `requested_by` comes before the one that is given.
 
     Raises:
         BadEvent: the data is malformed; with every violation.

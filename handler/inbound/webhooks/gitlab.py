@@ -40,7 +40,7 @@ from handler.stop.model import StopRequest
 _RUBYS = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) (?:UTC|([+-]\d\d)(\d\d))", re.ASCII)
 
 
-class Gitlab(Alarm):
+class Gitlab(Alarm[Notification]):
     """Authenticated by its token, by a signature, or both: what is set must be valid."""
 
     def verify(self, delivery: HttpRequest, now: datetime) -> Notification:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from handler.errors import Acceptance
 from handler.inbound.http import responses
@@ -35,59 +36,11 @@ class Notification(NamedTuple):
 Message = TypeVar("Message")
 
 
-class Producer(Protocol[Message]):
+class Producer(ABC, Generic[Message]):
     """One kind of sender. `Message` is an authenticated delivery.
 
     Attributes:
         patience: seconds from the arrival of a delivery to the response; less than the producer waits.
-    """
-
-    patience: float
-
-    def verify(self, delivery: HttpRequest, now: datetime) -> Message:
-        """Authenticate and read a delivery.
-
-        Args:
-            delivery: a POST.
-            now: when it was received (aware).
-
-        Raises:
-            Unauthenticated: it is not of this producer, too old, or changed on its way.
-            BadEvent: it is authenticated, and cannot be read.
-        """
-
-    def gate(self, message: Message) -> Skip | None:
-        """Return a reason to skip the message; None if it is to be acted on.
-
-        Raises:
-            BadEvent: it is malformed.
-        """
-
-    def extract(self, message: Message) -> StopRequest | KeepRequest:
-        """Make the request. A time of None stands for the receipt.
-
-        Raises:
-            BadEvent: the message is malformed; with every violation.
-        """
-
-    def handed_on(self, message: Message, request: StopRequest | KeepRequest) -> Answer:
-        """Return the response once the sink has taken the request."""
-
-    def not_handed_on(
-        self, message: Message, request: StopRequest | KeepRequest, acceptance: Acceptance
-    ) -> Answer | None:
-        """Return the response if the sink did not confirm that it has taken the request; None for a 503.
-
-        A producer sends its message again after a 503.
-        """
-
-
-class Alarm:
-    """The responses to a producer that is a program.
-
-    Args:
-        settings: those of all producers.
-        source: of its requests.
     """
 
     patience = 8.0
@@ -96,14 +49,50 @@ class Alarm:
         self._settings = settings
         self._source = source
 
-    def handed_on(self, _message: object, request: StopRequest | KeepRequest) -> Answer:
+    @abstractmethod
+    def verify(self, delivery: HttpRequest, now: datetime) -> Message:
+        """Authenticate and read a delivery, which was received now (aware).
+
+        Raises:
+            Unauthenticated: it is not of this producer, too old, or changed on its way.
+            BadEvent: it is authenticated, and cannot be read.
+        """
+
+    @abstractmethod
+    def gate(self, message: Message) -> Skip | None:
+        """Return a reason to skip the message; None if it is to be acted on.
+
+        Raises:
+            BadEvent: it is malformed.
+        """
+
+    @abstractmethod
+    def extract(self, message: Message) -> StopRequest | KeepRequest:
+        """Make the request. A time of None stands for the receipt.
+
+        Raises:
+            BadEvent: the message is malformed; with every violation.
+        """
+
+    @abstractmethod
+    def handed_on(self, message: Message, request: StopRequest | KeepRequest) -> Answer:
+        """Return the response once the sink has taken the request."""
+
+    def not_handed_on(
+        self, _message: Message, _request: StopRequest | KeepRequest, _acceptance: Acceptance
+    ) -> Answer | None:
+        """Return the response if the sink did not confirm that it has taken the request; None for a 503.
+
+        A program sends its message again after a 503, which gives an event with the same id.
+        """
+        return None
+
+
+class Alarm(Producer[Message]):
+    """A producer that is a program."""
+
+    def handed_on(self, _message: Message, request: StopRequest | KeepRequest) -> Answer:
         """Return the id of the request, and how much the producer left out; nothing has been stopped yet."""
         left_out = request.left_out if isinstance(request, StopRequest) else 0
         incomplete = {"left_out": left_out} if left_out else {}
         return responses.json_answer(200, {"status": "handed-on", "id": request.id, **incomplete})
-
-    def not_handed_on(
-        self, _message: object, _request: StopRequest | KeepRequest, _acceptance: Acceptance
-    ) -> Answer | None:
-        """Let the producer send it again, which gives an event with the same id."""
-        return None

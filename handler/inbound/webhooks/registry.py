@@ -26,11 +26,7 @@ SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {
 
 
 def switched_on(settings: WebhookSettings) -> Mapping[str, Producer[Any]]:
-    """Load the producers that have a secret.
-
-    Returns:
-        Each by its path.
-    """
+    """Load the producers that have a secret; return them by their paths."""
     return {path: _load(path, settings) for path, switch in SWITCHES.items() if switch(settings)}
 
 

@@ -10,6 +10,7 @@ A subscription is confirmed once its request has passed every check of a notific
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -48,8 +49,7 @@ class Message:
     """One authenticated message.
 
     Attributes:
-        fields: those that are text.
-        document: all of it.
+        fields: the members of the document that are text.
         time: when it was first sent.
         until: when the response must be sent, on the monotonic clock.
         now: when it was received (aware).
@@ -62,7 +62,7 @@ class Message:
     now: datetime
 
 
-class Smn(Alarm):
+class Smn(Alarm[Message]):
     """Authenticated by a signature; only the topics of the settings are accepted."""
 
     def __init__(self, settings: WebhookSettings, source: str, get: fetch.Get = fetch.get) -> None:
@@ -76,10 +76,12 @@ class Smn(Alarm):
         fields = _fields(document, delivery.headers)
         if fields["topic_urn"] not in self._settings.smn_topics:
             raise Unauthenticated("The topic must be one of AUTOSTOP_SMN_TOPICS.")
-        time, until = _time(fields, now), delivery.received + self.patience
+        sent, until = _time(fields, now), delivery.received + self.patience
         signature = fields["signature"]
-        self._certificates.check(fields["signing_cert_url"], signature, signed_text(fields), now, fetch.left(until))
-        return Message(fields, document, time, until, now)
+        self._certificates.check(
+            fields["signing_cert_url"], signature, signed_text(fields), now, until - time.monotonic()
+        )
+        return Message(fields, document, sent, until, now)
 
     def gate(self, message: Message) -> Skip | None:
         """Confirm a subscription; skip what is not a notification, and alarms of Cloud Eye that do not fire."""
@@ -104,7 +106,7 @@ class Smn(Alarm):
         url = message.fields["subscribe_url"]
         if not fetch.is_at(url, self._settings.smn_confirm_hosts):
             raise CallerForbidden("The host of the subscription must be one of AUTOSTOP_SMN_CONFIRM_HOSTS.")
-        status, _ = self._get(url, fetch.left(message.until))
+        status, _ = self._get(url, message.until - time.monotonic())
         if not 200 <= status < 300:
             cause = Cause("confirming the subscription", host_of(url), status, None)
             raise ProducerUnreachable(f"The subscription could not be confirmed (HTTP {status}).", cause=cause)

@@ -57,11 +57,7 @@ class CloudEyeAlarm:
         return None if self._about_server() else Skip("the alarm is not about a server")
 
     def server_ids(self) -> tuple[str, ...]:
-        """Return the resource, which must be that of `dimension` if there is one.
-
-        Raises:
-            BadEvent: they disagree, or one is not a UUID.
-        """
+        """Return the resource, which must be that of `dimension` if there is one."""
         found: list[tuple[str, object]] = []
         if self._resource():
             found.append(("message.template_variable.ResourceId", self._resource()))
