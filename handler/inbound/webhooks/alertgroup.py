@@ -71,7 +71,7 @@ class Group:
     def left_out(self) -> int:
         """How many alerts the producer left out."""
         count = self.document.get("truncatedAlerts")
-        return count if isinstance(count, int) and count > 0 else 0
+        return count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
 
 
 class AlertGroups(Alarm[Group]):

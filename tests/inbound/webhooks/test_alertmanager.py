@@ -260,6 +260,14 @@ def test_alerts_that_were_left_out_are_counted() -> None:
     assert (json_of(answer)["left_out"], here.only().left_out, here.only().server_ids) == (3, 3, (ONE,))
 
 
+@pytest.mark.parametrize("count", [True, -1, "3", 1.5, None])
+def test_a_count_that_is_no_number_is_ignored(count: object) -> None:
+    """The alerts are handed on."""
+    here = scene()
+    assert send(here, alert(ONE), truncatedAlerts=count).status == 200
+    assert here.only().left_out == 0
+
+
 def test_a_long_reason_is_cut() -> None:
     """Text for people never makes an alarm fail."""
     here = scene()
