@@ -10,7 +10,6 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import requests
@@ -19,7 +18,6 @@ from handler import rfc3339
 from handler.simulator import Simulator
 from tests.conftest import STOP, serving
 from tests.inbound.webhooks.scene import fresh_secret
-from tests.support.functiongraph import notifications, record
 
 A, B = "95bf2490-5428-432c-ad9b-5e3406f869dd", "5c9fd0d6-2f3b-4c8e-9a51-7be0a4b5c1f2"
 TOKEN = fresh_secret()
@@ -71,7 +69,6 @@ def served(patch: pytest.MonkeyPatch) -> Iterator[tuple[Simulator, str]]:
         environ = {
             "AUTOSTOP_INBOUND_AUTH": "none",
             "AUTOSTOP_EVENT_TYPES": f"{PATH_TYPE}=target.uuid; {PLAIN_TYPE}",
-            "RUNTIME_PROJECT_ID": "0123456789abcdef0123456789abcdef",
             **cloud.environ(),
         }
         for id_ in (A, B):
@@ -300,37 +297,6 @@ def test_a_dry_run_that_cannot_be_read_is_400(
 # --- names and times
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("selectors", "selector"),
-        ("Selector", "selector"),
-        ("serverids", "server_ids"),
-        ("serverIds", "server_ids"),
-        ("server-ids", "server_ids"),
-        ("SERVER_ID", "server_ids"),
-        ("sever_ids", "server_ids"),
-        ("server_dis", "server_ids"),
-        ("dryrun", "dry_run"),
-        ("dryRun", "dry_run"),
-        ("reasn", "reason"),
-        ("reasons", "reason"),
-        ("season", "reason"),
-        ("requestedBy", "requested_by"),
-        ("reply-to", "reply_to"),
-        ("sinse", "since"),
-        ("aproval", "approval"),
-        ("noticefor", "notice_for"),
-    ],
-)
-def test_a_member_under_another_name_is_400_that_names_it(stopper: Stopper, name: str, meant: str) -> None:
-    """Its author expects that it counts."""
-    answer = stopper.send({**IDS, name: "x"}, ce())
-    assert (answer.status_code, stopper.running()) == (400, {A, B}), answer.text
-    (fault,) = answer.json()["faults"]
-    assert fault == {"at": f"data.{meant}", "fault": f"must be spelled {meant}"}
-
-
 @pytest.mark.parametrize("name", ["team", "server", "servers", "ids", "time", "treason2", "dry", "requests", "source"])
 def test_a_member_that_is_close_to_none_is_ignored(stopper: Stopper, name: str) -> None:
     """A producer may say more than is read here."""
@@ -399,91 +365,3 @@ def test_what_a_producer_left_out_is_in_the_detail(stopper: Stopper) -> None:
         assert answer.json()["detail"] == detail
     for odd in (-1, "3", True):
         assert stopper.send({**IDS, "left_out": odd}, ce()).status_code == 400
-
-
-# --- alarms of Cloud Eye through FunctionGraph
-
-
-def alarm(namespace: str | None, dimension: str | None, resource: str = A, **more: object) -> dict[str, object]:
-    """An alarm of Cloud Eye that fires."""
-    document = {
-        "message_type": "alarm",
-        "alarm_status": "alarm",
-        "alarm_name": "disk",
-        "namespace": namespace,
-        "dimension": dimension,
-        "time": int(datetime.now(UTC).timestamp() * 1000) - 1000,
-        "template_variable": {"ResourceId": resource, "IsAlarm": True},
-        **more,
-    }
-    return {name: value for name, value in document.items() if value is not None}
-
-
-def invoke(stopper: Stopper, document: dict[str, object], **smn: object) -> requests.Response:
-    """Hand an alarm to the container as FunctionGraph does."""
-    event = notifications(record(document, message_id=f"input-{next(_numbers)}", timestamp=moment(), **smn))
-    return stopper.send(event, {"Content-Type": "application/json"}, "/invoke")
-
-
-RDS = "3d39c18788b54a919bab633874c159dfin01"
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        alarm("SYS.RDS", f"rds_instance_id:{RDS}", RDS),
-        alarm("SYS.RDS", f"rds_instance_id:{A}"),
-        alarm("SYS.EVS", f"disk_name:{B}-volume"),
-        alarm("SYS.ELB", f"lbaas_instance_id:{A}"),
-        alarm("SYS.WAF", f"instance_id:{A}"),
-        alarm("SERVICE.OBS", None),
-        alarm("MINE.APP", f"volume:{A}"),
-        alarm("MINE.APP", None),
-        alarm(None, f"disk_name:{A}"),
-        alarm(None, None),
-    ],
-)
-def test_an_alarm_about_something_else_is_ignored(stopper: Stopper, document: dict[str, object]) -> None:
-    """It is not a server's, whatever UUID it has; and it is not malformed."""
-    answer = invoke(stopper, document)
-    assert (answer.status_code, answer.content, stopper.running()) == (204, b"", {A, B})
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        alarm("AGT.BMS", f"instance_id:{A},mount_point:/var/lib", value=90, more={"new": [1]}),
-        alarm("SERVICE.BMS", f"instance_id:{A}"),
-        alarm("SYS.BMS", None),
-        alarm("AGT.ECS", f"instance_id:{A}"),
-        alarm("MINE.APP", f"instance_id:{A}"),
-        alarm(None, f"instance_id:{A}"),
-    ],
-)
-def test_an_alarm_about_a_server_stops_it(stopper: Stopper, document: dict[str, object]) -> None:
-    """By its namespace, or by the dimension where that has none."""
-    answer = invoke(stopper, document)
-    assert (answer.status_code, stopper.running()) == (200, {B}), answer.text
-
-
-@pytest.mark.parametrize(
-    ("document", "smn"),
-    [
-        (alarm("SERVICE.BMS", f"instance_id:{A}", dry_run="true"), {}),
-        (alarm("SERVICE.BMS", f"instance_id:{A}"), {"message_attributes": {"dry_run": "true"}}),
-        ({"server_ids": [A]}, {"message_attributes": {"Dry-Run": "true"}}),
-    ],
-)
-def test_an_alarm_may_be_a_dry_run(stopper: Stopper, document: dict[str, object], smn: dict[str, object]) -> None:
-    """By a member of the message, or an attribute beside it."""
-    answer = invoke(stopper, document, **smn)
-    assert (answer.status_code, answer.json()["data"]["dry_run"], stopper.running()) == (200, True, {A, B})
-
-
-def test_an_alarm_that_began_in_the_future_is_400(stopper: Stopper) -> None:
-    """A time that is not understood is a violation."""
-    ahead = int((datetime.now(UTC) + timedelta(hours=1)).timestamp() * 1000)
-    times: list[Any] = [ahead, "soon", {}]
-    for time in times:
-        assert invoke(stopper, alarm("SERVICE.BMS", f"instance_id:{A}", time=time)).status_code == 400
-    assert stopper.running() == {A, B}

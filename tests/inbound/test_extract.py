@@ -146,10 +146,45 @@ def test_dry_run_is_nothing_but_a_boolean(value: object) -> None:
     assert violations(data={"server_ids": [ONE], "dry_run": value}) == {"data.dry_run": "must be true or false"}
 
 
-@pytest.mark.parametrize("name", ["dryRun", "dryrun", "dry-run", "DRY_RUN", "Dry Run", "dry_run_", "_dry_run"])
-def test_a_misspelt_dry_run_is_refused(name: str) -> None:
-    """Its author expects a dry run."""
-    assert violations(data={"server_ids": [ONE], name: True}) == {"data.dry_run": "must be spelled dry_run"}
+MISSPELT = {
+    "selector": (
+        "selectors",
+        "Selector",
+    ),
+    "server_ids": (
+        "serverids",
+        "serverIds",
+        "server-ids",
+        "SERVER_ID",
+        "sever_ids",
+        "server_dis",
+    ),
+    "dry_run": (
+        "dryrun",
+        "dryRun",
+        "dry-run",
+        "DRY_RUN",
+        "Dry Run",
+        "dry_run_",
+        "_dry_run",
+    ),
+    "reason": (
+        "reasn",
+        "reasons",
+        "season",
+    ),
+    "requested_by": ("requestedBy",),
+    "reply_to": ("reply-to",),
+    "since": ("sinse",),
+    "approval": ("aproval",),
+    "notice_for": ("noticefor",),
+}
+
+
+@pytest.mark.parametrize(("name", "meant"), [(name, meant) for meant, names in MISSPELT.items() for name in names])
+def test_a_member_with_another_spelling_is_refused(name: str, meant: str) -> None:
+    """Its author expects that it counts."""
+    assert violations(data={"server_ids": [ONE], name: "x"})[f"data.{meant}"] == f"must be spelled {meant}"
 
 
 @pytest.mark.parametrize(("name", "longest"), [("reason", 500), ("requested_by", 200), ("reply_to", 2048)])

@@ -20,7 +20,7 @@ from handler.functiongraph.triggers.dispatch import requests_of
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.endpoints.stop_servers import requests_of as requests_of_events
 from handler.stop.model import Selector, StopRequest
-from tests.inbound.webhooks.authentication import ENVIRON, GOLDEN, SMN, authenticated
+from tests.inbound.webhooks.authentication import ENVIRON, GOLDEN, SMN, at, authenticated, places
 from tests.inbound.webhooks.scene import NOW, Scene
 from tests.test_events_folder import EVENTS, names, structured
 
@@ -111,19 +111,6 @@ for _sample in SAMPLES:
         {id_ for request in _requests for id_ in request.server_ids},
         {request.selector for request in _requests if request.selector},
     )
-
-
-def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a document, as the way to it; the document itself is not one."""
-    inner = list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
-    return [place for key, value in inner for place in ((*at, key), *places(value, (*at, key)))]
-
-
-def at(tree: Any, place: tuple[Any, ...]) -> Any:
-    """The value at a place."""
-    for key in place:
-        tree = tree[key]
-    return tree
 
 
 def renamed(draw: st.DrawFn, name: str) -> str:

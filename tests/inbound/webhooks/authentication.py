@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -250,15 +250,25 @@ def receiver(path: str, *, down: bool = False, **environ: Any) -> Scene:
     return Scene(down=down, get=SMN.get, **{**ENVIRON, **ACTS[path]["settings"], **environ})
 
 
+def places(tree: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return every place in a document as the way to it; the document itself is not one."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [place for key, value in inner for place in ((*way, key), *places(value, (*way, key)))]
+
+
+def at(tree: Any, way: Iterable[Any]) -> Any:
+    """Return the value at a place."""
+    for key in way:
+        tree = tree[key]
+    return tree
+
+
 def sample(path: str, **changes: Any) -> dict[str, Any]:
     """Return the body of the sample of a producer with changes, by the paths of members such as `alerts.0.status`."""
     body: dict[str, Any] = copy.deepcopy(ACTS[path]["body"])
     for place, value in changes.items():
         *way, last = (int(name) if name.isdigit() else name for name in place.split("."))
-        inner: Any = body
-        for name in way:
-            inner = inner[name]
-        inner[last] = value
+        at(body, way)[last] = value
     return body
 
 

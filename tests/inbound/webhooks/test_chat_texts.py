@@ -1,125 +1,45 @@
-"""What people type, from each chat over real HTTP to the sink: a stop only of the servers that stand in the list."""
+"""What people type into each chat: a stop only of the servers that are in the list."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 import re
-import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import requests
 
 from handler.inbound.webhooks.grammar import NotUnderstood, StopCommand, parse
-from tests.conftest import serving
+from tests.inbound.webhooks.authentication import receiver, send
 from tests.inbound.webhooks.chat_texts import REFUSED, TEXTS, filled_in
-from tests.inbound.webhooks.scene import FORM, JSON, ONE, THREE, TWO, form, fresh_secret, mac
-from tests.support.sink_server import SinkServer
+from tests.inbound.webhooks.scene import ONE, THREE, TWO, text_of
 
-SECRET = fresh_secret()
 NAMES = {ONE: "A", TWO: "B", THREE: "C"}
 
 
-class Chats:
-    """`receive_webhook` with all four chats switched on, and its sink."""
-
-    def __init__(self, url: str, sink: SinkServer) -> None:
-        self._url = url
-        self._sink = sink
-        self._session = requests.Session()
-        self._session.trust_env = False
-        self._count = 0
-
-    def slack(self, text: str, command: str = "/bms") -> tuple[str, str]:
-        """Use a slash command of Slack."""
-        written = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        return self.slack_raw(written, command=command)
-
-    def slack_raw(self, text: str, **fields: str) -> tuple[str, str]:
-        """Use a slash command of Slack, in whose text its three special characters are entities already."""
-        body = form({"command": "/bms", "text": text, "user_id": "U1", "channel_id": "C1", **self._id(), **fields})
-        at = str(int(time.time()))
-        signature = "v0=" + mac(SECRET, f"v0:{at}:".encode() + body).hex()
-        headers = {**FORM, "X-Slack-Request-Timestamp": at, "X-Slack-Signature": signature}
-        return self._outcome("/slack", body, headers)
-
-    def mattermost(self, text: str, command: str = "/bms") -> tuple[str, str]:
-        """Use a slash command of Mattermost."""
-        fields = {"command": command, "text": text, "user_id": "U1", "channel_id": "C1", "token": SECRET, **self._id()}
-        return self._outcome("/mattermost", form(fields), FORM)
-
-    def post(self, path: str, text: str, trigger: str = "!bms") -> tuple[str, str]:
-        """Write a message that an outgoing webhook of Mattermost or Rocket.Chat sends."""
-        message = {"text": text, "trigger_word": trigger, "user_id": "U1", "channel_id": "C1", "token": SECRET}
-        id_ = self._id()["trigger_id"]
-        return self._outcome(path, json.dumps({**message, "message_id": id_, "post_id": id_}).encode(), JSON)
-
-    def teams(self, markup: str) -> tuple[str, str]:
-        """Write a message in Teams."""
-        message = {
-            "type": "message",
-            "id": self._id()["trigger_id"],
-            "timestamp": datetime.now(UTC).isoformat(),
-            "from": {"id": "U1"},
-            "conversation": {"id": "C1"},
-            "text": markup,
-        }
-        body = json.dumps(message).encode()
-        signature = base64.b64encode(mac(SECRET, body)).decode()
-        return self._outcome("/teams", body, {**JSON, "Authorization": f"HMAC {signature}"})
-
-    def get(self, path: str, fields: dict[str, str]) -> requests.Response:
-        """Send a command as a GET request."""
-        return self._session.get(self._url + path, params=fields, timeout=30)
-
-    def _id(self) -> dict[str, str]:
-        self._count += 1
-        return {"trigger_id": f"use-{self._count}"}
-
-    def _outcome(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[str, str]:
-        """What was handed on, in the words of the table, and what the person reads."""
-        before = len(self._sink.got)
-        answer = self._session.post(self._url + path, data=body, headers=headers, timeout=30)
-        assert answer.status_code == 200, answer.text
-        received = self._sink.got[before:]
-        # A keep is none of the stops that are looked for here; see test_keep_commands.py.
-        events = [got.data for got in received if got.headers["ce-type"].endswith("stop.requested.v1")]
-        text = answer.json()["text"] if answer.content else ""
-        if not events:
-            return REFUSED, text
-        (data,) = events
-        verb = "plan" if data["dry_run"] else "stop"
-        return " ".join([verb, *(NAMES[id_] for id_ in data["server_ids"])]), text
+def outcome_of(path: str, **changes: Any) -> tuple[str, str]:
+    """Send a message to a chat; return what was handed on, in the words of the table, and the response."""
+    here = receiver(path)
+    response = text_of(send(here, path, **changes))
+    if not here.handed:
+        return REFUSED, response
+    ids = [NAMES[id_] for id_ in here.only().server_ids]
+    return " ".join(["plan" if here.only().dry_run else "stop", *ids]), response
 
 
-@pytest.fixture(scope="module")
-def chats() -> Iterator[Chats]:
-    """One function and one sink for all texts."""
-    with pytest.MonkeyPatch.context() as patch, SinkServer() as sink:
-        for name in list(os.environ):
-            if name.startswith(("AUTOSTOP_", "OS_", "K_", "OTEL_")):
-                patch.delenv(name)
-        environ = {
-            "AUTOSTOP_EVENT_SINK": sink.url,
-            "AUTOSTOP_SLACK_SIGNING_SECRET": SECRET,
-            "AUTOSTOP_MATTERMOST_TOKENS": SECRET,
-            "AUTOSTOP_TEAMS_SECRET": base64.b64encode(SECRET.encode()).decode(),
-            "AUTOSTOP_ROCKETCHAT_TOKENS": SECRET,
-        }
-        for chat in ("SLACK", "MATTERMOST", "TEAMS", "ROCKETCHAT"):
-            environ |= {f"AUTOSTOP_{chat}_USERS": "U1", f"AUTOSTOP_{chat}_CHANNELS": "C1"}
-        with serving(patch) as serve:
-            yield Chats(serve("receive_webhook", environ), sink)
+def slack(text: str, command: str = "/bms") -> tuple[str, str]:
+    """Use a slash command of Slack, which has entities for three characters."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return outcome_of("/slack", text=escaped, command=command)
+
+
+def trigger(path: str, text: str, word: str = "!bms") -> tuple[str, str]:
+    """Write a message that an outgoing webhook of Mattermost or Rocket.Chat sends."""
+    return outcome_of(path, text=text, trigger_word=word, command="")
 
 
 @pytest.mark.parametrize(("text", "outcome"), TEXTS)
-def test_each_text_asks_for_what_it_says_and_no_more(chats: Chats, text: str, outcome: str) -> None:
+def test_each_text_asks_for_what_it_says_and_no_more(text: str, outcome: str) -> None:
     """As the text of a slash command; the answer repeats what was understood or quotes what was not."""
-    got, answer = chats.slack(text)
+    got, answer = slack(text)
     assert got == outcome
     if outcome == REFUSED:
         assert answer.startswith("Nothing was handed on. Not understood: `")
@@ -136,11 +56,11 @@ def test_each_text_asks_for_what_it_says_and_no_more(chats: Chats, text: str, ou
 
 
 @pytest.mark.parametrize(("text", "outcome"), TEXTS[::7])
-def test_all_chats_without_html_read_the_same(chats: Chats, text: str, outcome: str) -> None:
+def test_all_chats_without_html_read_the_same(text: str, outcome: str) -> None:
     """Mattermost's commands, and the messages after a trigger word."""
-    assert chats.mattermost(text)[0] == outcome
-    assert chats.post("/mattermost", f"!bms {text}")[0] == outcome
-    assert chats.post("/rocketchat", f"!bms {text}")[0] == outcome
+    assert outcome_of("/mattermost", text=text, command="/bms")[0] == outcome
+    assert trigger("/mattermost", f"!bms {text}")[0] == outcome
+    assert trigger("/rocketchat", f"!bms {text}")[0] == outcome
 
 
 @pytest.mark.parametrize(
@@ -184,15 +104,15 @@ def test_all_chats_without_html_read_the_same(chats: Chats, text: str, outcome: 
         ("/planet", "stop A", "stop A"),
     ],
 )
-def test_the_name_of_the_command_counts(chats: Chats, command: str, text: str, outcome: str) -> None:
+def test_the_name_of_the_command_counts(command: str, text: str, outcome: str) -> None:
     """Its verb may be left out, no other may be typed, and with one that only plans, only dry runs can be requested."""
-    assert chats.slack(filled_in(text), command)[0] == outcome
-    assert chats.mattermost(filled_in(text), command)[0] == outcome
+    assert slack(filled_in(text), command)[0] == outcome
+    assert outcome_of("/mattermost", text=filled_in(text), command=command)[0] == outcome
 
 
 @pytest.mark.parametrize("path", ["/mattermost", "/rocketchat"])
 @pytest.mark.parametrize(
-    ("trigger", "text", "outcome"),
+    ("word", "text", "outcome"),
     [
         ("!bms", "!bms plan A", "plan A"),
         ("!bms", "!BMS plan A", "plan A"),
@@ -209,17 +129,15 @@ def test_the_name_of_the_command_counts(chats: Chats, command: str, text: str, o
         ("stop", "stop A", "stop A"),
         ("stop", "stop: A", "stop A"),
         ("stop", "stop plan A", "plan A"),
-        ("stop", "stopped working, see A", REFUSED),
+        ("stop", "stops working, see A", REFUSED),
         ("stop", "please don't stop A", REFUSED),
         ("stop", "A stop", REFUSED),
         ("!", "!stop A", "stop A"),
     ],
 )
-def test_a_message_must_begin_with_its_trigger_word(
-    chats: Chats, path: str, trigger: str, text: str, outcome: str
-) -> None:
+def test_a_message_must_begin_with_its_trigger_word(path: str, word: str, text: str, outcome: str) -> None:
     """Text before a trigger word that may be anywhere is refused."""
-    got, answer = chats.post(path, filled_in(text), trigger)
+    got, answer = trigger(path, filled_in(text), word)
     assert got == outcome
     assert ("Not understood" in answer) == (outcome == REFUSED)
 
@@ -290,52 +208,40 @@ def test_a_message_must_begin_with_its_trigger_word(
         ("<div><at>BMS</at> stop <code>A</code> &lt;idle&gt;</div>", REFUSED),
     ],
 )
-def test_the_html_of_teams_keeps_its_meaning(chats: Chats, markup: str, outcome: str) -> None:
+def test_the_html_of_teams_keeps_its_meaning(markup: str, outcome: str) -> None:
     """Line ends, code and lists are read; quoted, struck-out, linked and unknown parts are refused."""
-    got, answer = chats.teams(filled_in(markup))
+    got, answer = outcome_of("/teams", text=filled_in(markup))
     assert got == outcome
     assert ("Not understood" in answer) == (outcome == REFUSED)
 
 
-def test_slack_escapes_three_characters_and_no_others(chats: Chats) -> None:
+def test_slack_escapes_three_characters_and_no_others() -> None:
     """An entity that a person typed stays what was typed."""
-    assert chats.slack_raw(filled_in("stop A because R&amp;D is done, 5 &lt; 6"))[0] == "stop A"
-    assert chats.slack_raw(filled_in("stop A&amp;#8203; B"))[0] == REFUSED
-    assert chats.slack_raw(filled_in("stop A&nbsp;B"))[0] == REFUSED
+    for text, outcome in (
+        ("stop A because R&amp;D is done, 5 &lt; 6", "stop A"),
+        ("stop A&amp;#8203; B", REFUSED),
+        ("stop A&nbsp;B", REFUSED),
+    ):
+        assert outcome_of("/slack", text=filled_in(text), command="/bms")[0] == outcome
 
 
 @pytest.mark.parametrize("text", ["", " ", "help", "HELP", "`help`", "\u200b"])
-def test_help_is_answered(chats: Chats, text: str) -> None:
+def test_help_is_answered(text: str) -> None:
     """Also if nothing was typed."""
-    got, answer = chats.slack(text)
+    got, answer = slack(text)
     assert got == REFUSED
     assert answer.startswith("stop ID[, ID ...] [--dry-run] [because REASON]")
 
 
-def test_what_was_typed_is_quoted_without_its_markup(chats: Chats) -> None:
+def test_what_was_typed_is_quoted_without_its_markup() -> None:
     """No mention, link or end of the code span comes out of the quotation."""
-    _, answer = chats.slack("stop `<!channel> <https://x.example|y>` @here\x07\u202e\u2028&amp; " + "z" * 500)
+    _, answer = slack("stop `<!channel> <https://x.example|y>` @here\x07\u202e\u2028&amp; " + "z" * 500)
     first = answer.splitlines()[0]
     assert len(first) < 120
     assert first.count("`") == 2
     assert not set("<>@&\x07\u202e\u2028") & set(first)
-    _, answer = chats.slack(filled_in("stop A because <!channel> `x` @here"))
+    _, answer = slack(filled_in("stop A because <!channel> `x` @here"))
     assert "Reason: `\u2039!channel\u203a \u02cbx\u02cb \uff20here`." in answer
-
-
-def test_a_button_asks_for_nothing(chats: Chats) -> None:
-    """Slack's interactivity may be pointed at the same path; its payload has no text."""
-    payload: dict[str, Any] = {"type": "block_actions", "user": {"id": "U1"}, "actions": [{"value": f"stop {ONE}"}]}
-    fields = dict.fromkeys(("text", "command", "user_id", "channel_id"), "")
-    assert chats.slack_raw("", payload=json.dumps(payload))[0] == REFUSED
-    assert chats.slack_raw(**fields, payload=json.dumps(payload))[0] == REFUSED
-
-
-def test_a_command_of_mattermost_by_get_is_405(chats: Chats) -> None:
-    """It would leave the token in logs, so the command must be made with the request method POST."""
-    fields = {"command": "/bms", "text": f"stop {ONE}", "user_id": "U1", "channel_id": "C1", "token": SECRET}
-    answer = chats.get("/mattermost", fields)
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
 
 
 def test_the_answer_of_the_grammar_is_what_the_chat_quotes() -> None:

@@ -17,8 +17,10 @@ from tests.inbound.webhooks.authentication import (
     SAMPLES,
     SENDS_FORMS,
     SMN,
+    at,
     authenticated,
     authenticated_bytes,
+    places,
 )
 from tests.inbound.webhooks.scene import ONE, THREE, TWO, Scene, refused
 from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL
@@ -98,26 +100,14 @@ def test_unauthenticated_random_input_is_refused(
     assert (here.handed, SMN.asked) == ([], [])
 
 
-def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a document, as the way to it."""
-    inner: list[tuple[Any, Any]] = []
-    if isinstance(tree, dict):
-        inner = list(tree.items())
-    elif isinstance(tree, list):
-        inner = list(enumerate(tree))
-    return [at, *(place for key, value in inner for place in places(value, (*at, key)))]
-
-
 @st.composite
 def changed(draw: st.DrawFn) -> Any:
     """A golden pair of which one to three places hold something else, or nothing."""
     pair = copy.deepcopy(draw(st.sampled_from(SAMPLES)))
     flat = pair["path"] in SENDS_FORMS
     for _ in range(draw(st.integers(1, 3))):
-        *way, last = draw(st.sampled_from(places(pair["body"])[1:]))
-        inner = pair["body"]
-        for key in way:
-            inner = inner[key]
+        *way, last = draw(st.sampled_from(places(pair["body"])))
+        inner = at(pair["body"], way)
         if isinstance(inner, dict) and draw(st.booleans()):
             del inner[last]
         else:

@@ -26,6 +26,8 @@ from tests.inbound.webhooks.vendor import (
     string_to_sign,
 )
 
+RDS = "3d39c18788b54a919bab633874c159dfin01"
+
 
 @pytest.fixture
 def vendor() -> Vendor:
@@ -88,6 +90,21 @@ def test_canonical_data_is_handed_on(vendor: Vendor) -> None:
     assert [fault["at"] for fault in found["faults"]] == ["data.server_ids[0]", "data.dry_run"]
 
 
+@pytest.mark.parametrize(
+    ("message", "beside"),
+    [
+        (alarm(dry_run="true"), {}),
+        (alarm(), {"message_attributes": {"dry_run": "true"}}),
+        ({"server_ids": [ONE]}, {"message_attributes": {"Dry-Run": "true"}}),
+    ],
+)
+def test_an_alarm_may_be_a_dry_run(vendor: Vendor, message: dict[str, Any], beside: dict[str, Any]) -> None:
+    """By a member of the message, or an attribute beside it."""
+    here = scene(vendor)
+    assert send(here, vendor.notification(message, **beside)).status == 200
+    assert here.only().dry_run is True
+
+
 @pytest.mark.parametrize("subject", ["", None, "ü\u2028 [Alarm]"])
 def test_a_subject_may_be_anything(vendor: Vendor, subject: str | None) -> None:
     """Empty or absent it is left out of what is signed."""
@@ -137,12 +154,22 @@ def test_a_repeat_of_an_alarm_is_another_event(vendor: Vendor) -> None:
         alarm(event_name="osShutdown"),
         details(EventName="serverShutdown"),
         alarm(dimension=None, template_variable=None),
+        alarm(namespace="SYS.RDS", dimension=f"rds_instance_id:{RDS}", template_variable={"ResourceId": RDS}),
+        alarm(namespace="SYS.RDS", dimension=f"rds_instance_id:{ONE}"),
+        alarm(namespace="SYS.EVS", dimension=f"disk_name:{TWO}-volume"),
+        alarm(namespace="SYS.ELB", dimension=f"lbaas_instance_id:{ONE}"),
+        alarm(namespace="SYS.WAF"),
+        alarm(namespace="SERVICE.OBS", dimension=None),
+        alarm(namespace="MINE.APP", dimension=f"volume:{ONE}"),
+        alarm(namespace="MINE.APP", dimension=None),
+        alarm(namespace=None, dimension=f"disk_name:{ONE}"),
+        alarm(namespace=None, dimension=None),
         {"hello": ONE},
         {},
     ],
 )
 def test_nothing_to_act_on_is_204(vendor: Vendor, message: dict[str, Any]) -> None:
-    """A recovery, an unknown state, an echo of a stop, no resource, something else altogether."""
+    """A recovery, an unknown state, an echo of a stop, no resource, or something else, whatever UUID it has."""
     here = scene(vendor)
     assert send(here, vendor.notification(message)).status == 204
     assert here.handed == []
@@ -159,6 +186,9 @@ def test_nothing_to_act_on_is_204(vendor: Vendor, message: dict[str, Any]) -> No
         (alarm(dimension=[{"name": "instance_id", "value": ONE}]), "message.dimension"),
         (details(ResourceId="bms-db-01"), "message.template_variable.ResourceId"),
         (details(ResourceId=f"{ONE},{TWO}"), "message.dimension"),
+        (alarm(time=1795204800000), "message.time"),
+        (alarm(time="soon"), "message.time"),
+        (alarm(time={}), "message.time"),
         ("no json", "message"),
         ("[1]", "message"),
         ('"text"', "message"),
@@ -176,6 +206,10 @@ def test_what_is_malformed_or_disagrees_is_400(vendor: Vendor, message: object, 
     "message",
     [
         alarm(dimension=None),
+        alarm(namespace="SYS.BMS", dimension=None),
+        alarm(namespace="AGT.ECS"),
+        alarm(namespace="MINE.APP"),
+        alarm(namespace=None),
         alarm(template_variable=None),
         details(ResourceId=""),
         details(ResourceId=ONE.upper()),
@@ -183,8 +217,8 @@ def test_what_is_malformed_or_disagrees_is_400(vendor: Vendor, message: object, 
         alarm(dimension=f"disk:sda; instance_id: {ONE.upper()}"),
     ],
 )
-def test_one_place_is_enough_and_dimensions_may_be_several(vendor: Vendor, message: dict[str, Any]) -> None:
-    """Keys vary with the age of the alarm."""
+def test_an_alarm_about_a_server_names_it_in_one_place_or_both(vendor: Vendor, message: dict[str, Any]) -> None:
+    """By its namespace, or by the dimension where that has none, it is about a server."""
     here = scene(vendor)
     assert send(here, vendor.notification(message)).status == 200
     assert here.only().server_ids == (ONE,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
@@ -128,6 +128,3 @@ class Vendor:
                 **changes,
             }
         )
-
-
-Sign = Callable[[Mapping[str, Any]], dict[str, Any]]
