@@ -16,25 +16,27 @@ from zoneinfo import available_timezones
 import click
 import requests
 
+from handler.demo import heading, run_demo
 from handler.demo.fleet import CI_07, CI_08, CI_09, CI_10, CI_11, DB_01, FLEET, GPU_01, GPU_02, LAB_01, add
 from handler.demo.function import HTTP, function
 from handler.demo.stand_ins import BROKER, Posted, StandIns, stand_ins
 from handler.event_types import STOP_REQUESTED
 from handler.settings.chat import ButtonAction
 from handler.simulator import Simulator
-from handler.terminal import Progress, Row, counted, table, terminal_width, wrap
+from handler.terminal import Progress, Row, table, terminal_width, wrap
 
 _ZONE = "Europe/Berlin"
 _USER, _CHANNEL, _WORKSPACE = "U2147483697", "C2147483705", "T0001"
 _SECOND_USER = "U2147483698"
+_ADA, _GRACE = (_USER, "ada"), (_SECOND_USER, "grace")
 # The expected number of stops of each server.
 _EXPECTED_STOPS = {CI_07: 1, CI_08: 1, CI_09: 0, CI_10: 0, CI_11: 0, DB_01: 0, GPU_01: 1, GPU_02: 1, LAB_01: 0}
 _SHOWN_OF_COMMAND = 40
 _SERVERS = tuple(server for server in FLEET if server.id in _EXPECTED_STOPS)
 _NAMES = {server.id: server.name for server in _SERVERS}
 
-
-Click = Callable[[Mapping[str, str]], tuple[Mapping[str, str], bytes]]
+# Headers and body.
+Request = tuple[Mapping[str, str], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,114 +56,79 @@ class Scenario:
     Attributes:
         title: introduction for the reader.
         sent: the request as its sender writes it.
-        path, headers, body: the request.
-        status: the HTTP status expected.
+        path: where it is sent.
+        request: makes it from the buttons that were posted last.
         response: words that the immediate answer must have.
-        posted_to: path of the chat's address that gets the message, or None if there must be none.
-        message: texts that the message must have, each within a line.
-        click: makes headers and body of a click from what the buttons that were posted last carry; its immediate answer
-            is posted to the chat. None if it is no click.
+        status: the expected HTTP status.
+        posted_to: path of the chat's address that gets the message.
+        message: texts that the message must have, each within a line; without any there must be no message.
+        click: whether it is a click, whose immediate answer is posted to the chat.
     """
 
     title: str
     sent: str
     path: str
-    headers: Mapping[str, str]
-    body: bytes
-    status: int
+    request: Callable[[Mapping[str, str]], Request]
     response: str
-    posted_to: str | None = None
+    status: int = 200
+    posted_to: str = "/services/ops"
     message: tuple[str, ...] = ()
-    click: Click | None = None
+    click: bool = False
 
 
 def demo_chat() -> int:
-    """Run the demo.
-
-    Returns:
-        0 if everything came out as expected, 130 if it was interrupted, else 1.
-    """
-    width = terminal_width()
+    """Run the demo; see `run_demo`."""
     about = "bms-autostop, a chat and a simulated cloud: no account is used, and nothing leaves this machine."
-    click.echo("\n".join(wrap(about, width)))
+    closing = ["", *wrap("How to set this up: events/webhooks.md and events/chat.md.", terminal_width())]
+    return run_demo(about, _send, "request", closing)
+
+
+def _send() -> tuple[int, list[str]]:
+    width = terminal_width()
     keys = Keys()
-    try:
-        with Simulator(power_off_delay=0.7) as cloud, stand_ins() as chat, ExitStack() as running:
-            for server in _SERVERS:
-                add(cloud, server)
-            with Progress("starting four functions") as progress:
-                url = _start(running, cloud, chat, keys)
-                made = scenarios(chat.url, keys)
-                violations = []
-                for scenario in made:
-                    progress.on(f"sending to {scenario.path}")
-                    text, found = _run(scenario, url, chat, width)
-                    progress.print(text)
-                    violations += found
-            violations += [*chat.undelivered, *_show_servers(cloud, width)]
-            if chat.posted(timeout=0.0) is not None:
-                violations.append("the chat got more than one message for a request")
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted; everything that was started has ended.")
-        return 130
-    if violations:
-        click.echo("\nNot as expected:")
-        for violation in violations:
-            click.echo("\n".join(wrap(violation, width, "  - ")))
-        return 1
-    click.echo("\n".join(["", *wrap("How to set this up: events/webhooks.md and events/chat.md.", width)]))
-    summary = f"{counted(len(made), 'request')} sent. Everything came out as expected."
-    click.echo(click.style("\n".join(wrap(summary, width)), fg="green"))
-    return 0
+    violations: list[str] = []
+    with Simulator(power_off_delay=0.7) as cloud, stand_ins() as chat, ExitStack() as running:
+        for server in _SERVERS:
+            add(cloud, server)
+        with Progress("starting four functions") as progress:
+            url = _start(running, cloud, chat, keys)
+            made = scenarios(chat.url, keys)
+            for scenario in made:
+                progress.on(f"sending to {scenario.path}")
+                text, found = _run(scenario, url, chat, width)
+                progress.print(text)
+                violations += found
+        violations += [*chat.undelivered, *_show_servers(cloud, width)]
+        if chat.posted(timeout=0.0) is not None:
+            violations.append("the chat got more than one message for a request")
+    return len(made), violations
 
 
 def _start(running: ExitStack, cloud: Simulator, chat: StandIns, keys: Keys) -> str:
     """Start the four functions, each connected to the next by its URL; return that of `receive_webhook`."""
+
+    def start(target: str, **environ: str) -> str:
+        return running.enter_context(function(target, environ))
+
     callers = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": keys.internal}
-    notify = running.enter_context(
-        function(
-            "notify_chat",
-            {
-                **callers,
-                "AUTOSTOP_NOTIFY_SLACK_URL": f"{chat.url}/services/ops",
-                "AUTOSTOP_SLACK_HOSTS": chat.url,
-                # A machine may have no data of time zones.
-                **({"AUTOSTOP_NOTIFY_TIMEZONE": _ZONE} if _ZONE in available_timezones() else {}),
-            },
-        )
+    # A machine may have no data of time zones.
+    zone = {"AUTOSTOP_NOTIFY_TIMEZONE": _ZONE} if _ZONE in available_timezones() else {}
+    webhook = f"{chat.url}/services/ops"
+    notify = start("notify_chat", **callers, **zone, AUTOSTOP_NOTIFY_SLACK_URL=webhook, AUTOSTOP_SLACK_HOSTS=chat.url)
+    results = {**callers, **cloud.environ(), "AUTOSTOP_RESULT_SINK": notify, "AUTOSTOP_SINK_TOKEN": keys.internal}
+    chat.deliver_keeps_to = start("keep_servers", **results)
+    chat.deliver_to = start(
+        "stop_servers", **results, AUTOSTOP_APPROVAL="above:3", AUTOSTOP_APPROVAL_KEYS=keys.approval
     )
-    chat.deliver_keeps_to = running.enter_context(
-        function(
-            "keep_servers",
-            {**callers, **cloud.environ(), "AUTOSTOP_RESULT_SINK": notify, "AUTOSTOP_SINK_TOKEN": keys.internal},
-        )
-    )
-    chat.deliver_to = running.enter_context(
-        function(
-            "stop_servers",
-            {
-                **callers,
-                **cloud.environ(),
-                "AUTOSTOP_RESULT_SINK": notify,
-                "AUTOSTOP_SINK_TOKEN": keys.internal,
-                "AUTOSTOP_APPROVAL": "above:3",
-                "AUTOSTOP_APPROVAL_KEYS": keys.approval,
-            },
-        )
-    )
-    return running.enter_context(
-        function(
-            "receive_webhook",
-            {
-                "AUTOSTOP_EVENT_SINK": f"{chat.url}{BROKER}",
-                "AUTOSTOP_SINK_TOKEN": keys.internal,
-                "AUTOSTOP_SLACK_SIGNING_SECRET": keys.slack,
-                "AUTOSTOP_SLACK_USERS": f"{_USER},{_SECOND_USER}",
-                "AUTOSTOP_SLACK_HOSTS": chat.url,
-                "AUTOSTOP_SLACK_CHANNELS": _CHANNEL,
-                "AUTOSTOP_ALERTMANAGER_TOKEN": keys.alertmanager,
-            },
-        )
+    return start(
+        "receive_webhook",
+        AUTOSTOP_EVENT_SINK=f"{chat.url}{BROKER}",
+        AUTOSTOP_SINK_TOKEN=keys.internal,
+        AUTOSTOP_SLACK_SIGNING_SECRET=keys.slack,
+        AUTOSTOP_SLACK_USERS=f"{_USER},{_SECOND_USER}",
+        AUTOSTOP_SLACK_HOSTS=chat.url,
+        AUTOSTOP_SLACK_CHANNELS=_CHANNEL,
+        AUTOSTOP_ALERTMANAGER_TOKEN=keys.alertmanager,
     )
 
 
@@ -172,183 +139,135 @@ def scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
         chat: its origin, for the `response_url` of a command.
         keys: the secrets to sign with.
     """
-    typed = f"stop {CI_07} {CI_09} {DB_01} because weekend"
-    body = _command(typed, f"{chat}/commands/T0001/1/demo")
-    sent = f"/bms {typed}"
+
+    def command(
+        title: str, typed: str, posted_to: str, response: str, *message: str, key: str = keys.slack, status: int = 200
+    ) -> Scenario:
+        body = _command(typed, f"{chat}{posted_to}")
+        request = _signed(body, key)
+        return Scenario(title, f"/bms {typed}", "/slack", lambda _: request, response, status, posted_to, message)
+
+    def click(
+        title: str, who: tuple[str, str], action: ButtonAction, label: str, replies: str, response: str, *message: str
+    ) -> Scenario:
+        def request(buttons: Mapping[str, str]) -> Request:
+            return _signed(_click(action, buttons.get(action, ""), *who, f"{chat}{replies}"), keys.slack)
+
+        sent = f"{who[1]} clicks on [{label}]"
+        return Scenario(title, sent, "/slack", request, response, 200, replies, message, click=True)
+
+    def approve(title: str, who: tuple[str, str], response: str, *message: str) -> Scenario:
+        return click(title, who, ButtonAction.APPROVE, "Approve", "/actions/T0001/demo", response, *message)
+
+    def scheduled(title: str, data: Mapping[str, object], *message: str) -> Scenario:
+        request = _scheduled(data, keys.internal)
+        return Scenario(title, request[1].decode(), BROKER, lambda _: request, "", 202, message=message)
+
+    alerts = {"Content-Type": "application/json", "Authorization": f"Bearer {keys.alertmanager}"}, _alerts()
+    weekend = f"stop {CI_07} {CI_09} {DB_01} because weekend"
     return (
-        Scenario(
+        command(
             "A command typed in Slack. It is signed. It is answered twice: at once, and when it is done.",
-            sent,
-            "/slack",
-            _signed(body, keys.slack),
-            body,
-            200,
-            f"Understood: stop 3 servers: {CI_07}, {CI_09}, {DB_01}. Reason: `weekend`. The request was handed on.",
+            weekend,
             "/commands/T0001/1/demo",
-            (
-                "Asked to stop: 3 servers, of which 1 skipped, 1 stopped, 1 unchanged.",
-                f"Asked by: ada {_USER} in ops {_CHANNEL} (Slack)",
-                "Reason: weekend",
-                f"• db-01 ({DB_01}) It is protected by autostop=never.",
-                f"• ci-07 ({CI_07})",
-                f"• ci-09 ({CI_09})",
-            ),
+            f"Understood: stop 3 servers: {CI_07}, {CI_09}, {DB_01}. Reason: `weekend`. The request was handed on.",
+            "Asked to stop: 3 servers, of which 1 skipped, 1 stopped, 1 unchanged.",
+            f"Asked by: ada {_USER} in ops {_CHANNEL} (Slack)",
+            "Reason: weekend",
+            f"• db-01 ({DB_01}) It is protected by autostop=never.",
+            f"• ci-07 ({CI_07})",
+            f"• ci-09 ({CI_09})",
         ),
-        Scenario(
+        command(
             "The same command with a wrong signature: refused, and nothing is posted.",
-            sent,
-            "/slack",
-            _signed(body, "made-up"),
-            body,
-            401,
+            weekend,
+            "/commands/T0001/1/demo",
             "A valid signature is required.",
+            key="made-up",
+            status=401,
         ),
         Scenario(
             "An alert group: the alert about ci-08 fires, the one about ci-10 is resolved.",
             "an Alertmanager notification",
             "/alertmanager",
-            {"Content-Type": "application/json", "Authorization": f"Bearer {keys.alertmanager}"},
-            _alerts(),
-            200,
+            lambda _: alerts,
             "handed-on",
-            "/services/ops",
-            (
+            message=(
                 "Asked to stop: 1 server, of which 1 stopped.",
                 "Asked by: Alertmanager",
                 f"• ci-08 ({CI_08})",
             ),
         ),
-        *_approval_scenarios(chat, keys),
-        *_notice_scenarios(chat, keys),
-    )
-
-
-def _approval_scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
-    """Return a plan, and the clicks on it: of the requester, of a second person, and again."""
-    typed = f"stop {GPU_01} {GPU_02} {CI_11} {LAB_01} because maintenance"
-    body = _command(typed, f"{chat}/commands/T0001/2/demo")
-    replies = f"{chat}/actions/T0001/demo"
-
-    def clicks(user: str, name: str) -> Click:
-        return _clicks(ButtonAction.APPROVE, user, name, replies, keys)
-
-    return (
-        Scenario(
+        command(
             "A command for four servers: more than three need the approval of another person (AUTOSTOP_APPROVAL).",
-            f"/bms {typed}",
-            "/slack",
-            _signed(body, keys.slack),
-            body,
-            200,
-            "Understood: stop 4 servers",
+            f"stop {GPU_01} {GPU_02} {CI_11} {LAB_01} because maintenance",
             "/commands/T0001/2/demo",
-            (
-                "An approval is needed, nothing was sent: 4 servers, of which 1 failed, 1 skipped, "
-                "2 would be switched off.",
-                "[Approve] [Discard]",
-                f"• gpu-01 ({GPU_01})",
-                f"• gpu-02 ({GPU_02})",
-            ),
+            "Understood: stop 4 servers",
+            "An approval is needed, nothing was sent: 4 servers, of which 1 failed, 1 skipped, "
+            "2 would be switched off.",
+            "[Approve] [Discard]",
+            f"• gpu-01 ({GPU_01})",
+            f"• gpu-02 ({GPU_02})",
         ),
-        Scenario(
+        approve(
             "The requester clicks on Approve: refused, and the buttons stay for others.",
-            "ada clicks on [Approve]",
-            "/slack",
-            {},
-            b"",
-            200,
+            _ADA,
             "Nothing was handed on. The plan must be approved by another person",
-            click=clicks(_USER, "ada"),
         ),
-        Scenario(
+        approve(
             "A second person clicks on Approve: what was planned is stopped.",
-            "grace clicks on [Approve]",
-            "/slack",
-            {},
-            b"",
-            200,
+            _GRACE,
             f"as `slack:{_WORKSPACE}/{_SECOND_USER}`. The request was handed on.",
-            "/actions/T0001/demo",
-            (
-                "Asked to stop: 2 servers, of which 2 stopped.",
-                f"Approved by: slack:{_WORKSPACE}/{_SECOND_USER}",
-                f"• gpu-01 ({GPU_01})",
-                f"• gpu-02 ({GPU_02})",
-            ),
-            click=clicks(_SECOND_USER, "grace"),
+            "Asked to stop: 2 servers, of which 2 stopped.",
+            f"Approved by: slack:{_WORKSPACE}/{_SECOND_USER}",
+            f"• gpu-01 ({GPU_01})",
+            f"• gpu-02 ({GPU_02})",
         ),
-        Scenario(
+        approve(
             "The same plan is approved again: nothing happens, since the servers are not as they were planned.",
-            "grace clicks on [Approve]",
-            "/slack",
-            {},
-            b"",
-            200,
+            _GRACE,
             "The request was handed on.",
-            "/actions/T0001/demo",
-            ("Asked to stop: 2 servers, of which 2 skipped.",),
-            click=clicks(_SECOND_USER, "grace"),
+            "Asked to stop: 2 servers, of which 2 skipped.",
         ),
-    )
-
-
-def _notice_scenarios(chat: str, keys: Keys) -> tuple[Scenario, ...]:
-    """Return a notice, a click that keeps a server, and the stop that the notice was about."""
-    ids = {"server_ids": [CI_10, DB_01]}
-    return (
-        _scheduled(
+        scheduled(
             "A schedule gives notice, an hour before it stops ci-10 and db-01.",
-            {**ids, "dry_run": True, "notice_for": "1h", "reason": "weekday evening"},
-            keys,
-            ("1 server will lose power at ", " unless kept. ", f"• ci-10 ({CI_10}) [Keep 2 h]"),
+            {"server_ids": [CI_10, DB_01], "dry_run": True, "notice_for": "1h", "reason": "weekday evening"},
+            "1 server will lose power at ",
+            " unless kept. ",
+            f"• ci-10 ({CI_10}) [Keep 2 h]",
         ),
-        Scenario(
+        click(
             "A person needs ci-10 for longer.",
-            "ada clicks on [Keep 2 h]",
-            "/slack",
-            {},
-            b"",
-            200,
-            f"Clicked by `ada {_USER} in ops {_CHANNEL}`.",
+            _ADA,
+            ButtonAction.KEEP,
+            "Keep 2 h",
             "/actions/T0001/keep",
-            ("Asked to keep until ", ": 1 server, of which 1 kept.", f"• ci-10 ({CI_10})"),
-            click=_clicks(ButtonAction.KEEP, _USER, "ada", f"{chat}/actions/T0001/keep", keys),
+            f"Clicked by `ada {_USER} in ops {_CHANNEL}`.",
+            "Asked to keep until ",
+            ": 1 server, of which 1 kept.",
+            f"• ci-10 ({CI_10})",
         ),
-        _scheduled(
+        scheduled(
             "The schedule stops ci-10 and db-01: both are left running (here at once, to save an hour).",
-            {**ids, "reason": "weekday evening"},
-            keys,
-            (
-                "Asked to stop: 2 servers, of which 2 skipped.",
-                "Skipped (kept-until): 1",
-                f"• ci-10 ({CI_10}) It is to be kept running until ",
-            ),
+            {"server_ids": [CI_10, DB_01], "reason": "weekday evening"},
+            "Asked to stop: 2 servers, of which 2 skipped.",
+            "Skipped (kept-until): 1",
+            f"• ci-10 ({CI_10}) It is to be kept running until ",
         ),
     )
 
 
-def _scheduled(title: str, data: Mapping[str, object], keys: Keys, message: tuple[str, ...]) -> Scenario:
+def _scheduled(data: Mapping[str, object], token: str) -> Request:
     """Return what a schedule sends to the broker."""
     headers = {
         "Content-Type": "application/json",
-        "Authorization": f"Bearer {keys.internal}",
+        "Authorization": f"Bearer {token}",
         "ce-specversion": "1.0",
         "ce-id": secrets.token_hex(8),
         "ce-source": "/schedules/weekday",
         "ce-type": STOP_REQUESTED,
     }
-    body = json.dumps(data).encode()
-    return Scenario(title, body.decode(), BROKER, headers, body, 202, "", "/services/ops", message)
-
-
-def _clicks(action: ButtonAction, user: str, name: str, response_url: str, keys: Keys) -> Click:
-    """Return what makes a click on the last button of this kind."""
-
-    def click(values: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
-        clicked = _click(action, values.get(action, ""), user, name, response_url)
-        return _signed(clicked, keys.slack), clicked
-
-    return click
+    return headers, json.dumps(data).encode()
 
 
 def _command(typed: str, response_url: str) -> bytes:
@@ -380,15 +299,16 @@ def _click(action: ButtonAction, value: str, user: str, name: str, response_url:
     return urlencode({"payload": json.dumps(payload)}).encode()
 
 
-def _signed(body: bytes, key: str) -> dict[str, str]:
-    """Return the headers with Slack's signature."""
+def _signed(body: bytes, key: str) -> Request:
+    """Return a request with Slack's signature."""
     now = str(int(time.time()))
     mac = hmac.new(key.encode(), f"v0:{now}:".encode() + body, hashlib.sha256).hexdigest()
-    return {
+    headers = {
         "Content-Type": "application/x-www-form-urlencoded",
         "X-Slack-Request-Timestamp": now,
         "X-Slack-Signature": f"v0={mac}",
     }
+    return headers, body
 
 
 def _alerts() -> bytes:
@@ -407,8 +327,8 @@ def _alerts() -> bytes:
 
 def _run(scenario: Scenario, url: str, chat: StandIns, width: int) -> tuple[str, list[str]]:
     """Send one request; return a text with both answers, and the deviations from what is expected."""
-    text = [*_heading(scenario.title, width), "", *wrap(scenario.sent, width, "  sent     ")]
-    headers, body = scenario.click(chat.buttons) if scenario.click else (scenario.headers, scenario.body)
+    text = [*heading(scenario.title), "", *wrap(scenario.sent, width, "  sent     ")]
+    headers, body = scenario.request(chat.buttons)
     origin = chat.url if scenario.path == BROKER else url.rstrip("/")
     answer = HTTP.post(f"{origin}{scenario.path}", data=body, headers=dict(headers), timeout=30)
     words = _immediate(answer, chat) if scenario.click else _words(answer)
@@ -417,7 +337,7 @@ def _run(scenario: Scenario, url: str, chat: StandIns, width: int) -> tuple[str,
     if answer.status_code != scenario.status or scenario.response not in words:
         expected = f"{scenario.status} ({scenario.response})"
         violations.append(f"{scenario.path}: HTTP {answer.status_code} ({words}) instead of {expected}")
-    if scenario.posted_to is None:
+    if not scenario.message:
         return "\n".join(text), violations
     posted = chat.posted()
     if posted is None:
@@ -435,7 +355,7 @@ def _words(answer: requests.Response) -> str:
 
 
 def _immediate(answer: requests.Response, chat: StandIns) -> str:
-    """Return what who clicked is answered at once: Slack shows nothing of the response itself."""
+    """Return the immediate answer to a click: Slack shows nothing of the response itself."""
     posted = chat.posted() if answer.status_code == 200 else None
     return " ".join(posted.lines) if posted else ""
 
@@ -450,10 +370,6 @@ def _shown(posted: Posted, width: int) -> list[str]:
     return lines
 
 
-def _heading(title: str, width: int) -> list[str]:
-    return ["", "-" * min(width, 100), *(click.style(line, bold=True) for line in wrap(title, width))]
-
-
 def _show_servers(cloud: Simulator, width: int) -> list[str]:
     """Print the final state of every server; return where the number of stops is not as expected."""
     sent = {server.id: cloud.stops_sent(server.id) for server in _SERVERS}
@@ -462,7 +378,7 @@ def _show_servers(cloud: Simulator, width: int) -> list[str]:
         for one in _SERVERS
     ]
     header = ("NAME", "STATE", "STOPS SENT", "BEFORE")
-    click.echo("\n".join([*_heading("The servers after", width), "", *table(header, rows, width)]))
+    click.echo("\n".join([*heading("The servers after"), "", *table(header, rows, width)]))
     return [
         f"{_NAMES[id_]}: {sent[id_]} stops were sent to it instead of {expected}"
         for id_, expected in _EXPECTED_STOPS.items()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import click
 
 from handler import rfc3339
+from handler.demo import heading, run_demo
 from handler.demo.fleet import CI_07, CI_08, CI_09, DB_01, DB_02, FLEET, WEB_01, DemoServer, add
 from handler.demo.function import HTTP, function, samples
 from handler.simulator import Simulator
@@ -27,72 +27,58 @@ class Scenario:
     Attributes:
         sample: file under `events/samples/in`.
         title: introduction for the reader.
-        status: the HTTP status expected.
+        rows: for each server the expected outcome and reason.
         type: the last words of the result event's type, or None if there is no result event.
-        rows: for each server the outcome and reason expected.
+        status: the expected HTTP status.
         stamped: whether the event gets the time of sending, as from a producer.
     """
 
     sample: str
     title: str
-    status: int
-    type: str | None = None
-    rows: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    rows: Mapping[str, str] = field(default_factory=dict)
+    type: str | None = "stop.completed.v1"
+    status: int = 200
     stamped: bool = True
 
 
+_ALREADY_STOPPED = "unchanged/already-stopped"
 SCENARIOS = (
     Scenario(
         "dry-run.json",
         "A dry run: the event says dry_run, so nothing is sent to the cloud.",
-        200,
-        "stop.completed.v1",
         {
-            CI_07: ("planned", "dry-run"),
-            CI_08: ("planned", "dry-run"),
-            CI_09: ("unchanged", "already-stopped"),
-            DB_01: ("skipped", "protected"),
+            CI_07: "planned/dry-run",
+            CI_08: "planned/dry-run",
+            CI_09: _ALREADY_STOPPED,
+            DB_01: "skipped/protected",
         },
     ),
     Scenario(
         "schedule.json",
         "The evening schedule, as a Knative PingSource sends it.",
-        200,
-        "stop.completed.v1",
-        {
-            CI_07: ("stopped", "confirmed"),
-            CI_08: ("stopped", "confirmed"),
-            CI_09: ("unchanged", "already-stopped"),
-        },
+        {CI_07: "stopped/confirmed", CI_08: "stopped/confirmed", CI_09: _ALREADY_STOPPED},
     ),
     Scenario(
         "schedule.json",
         "The same event once more, as brokers may deliver twice. Nothing is stopped again.",
-        200,
-        "stop.completed.v1",
-        {
-            CI_07: ("unchanged", "already-stopped"),
-            CI_08: ("unchanged", "already-stopped"),
-            CI_09: ("unchanged", "already-stopped"),
-        },
+        dict.fromkeys((CI_07, CI_08, CI_09), _ALREADY_STOPPED),
     ),
     Scenario(
         "protected.json",
         "Servers that must not be stopped: protected by a tag, locked, not bare metal.",
-        200,
-        "stop.completed.v1",
-        {
-            DB_01: ("skipped", "protected"),
-            DB_02: ("skipped", "locked"),
-            WEB_01: ("skipped", "not-bare-metal"),
-        },
+        {DB_01: "skipped/protected", DB_02: "skipped/locked", WEB_01: "skipped/not-bare-metal"},
     ),
-    Scenario("malformed.json", "A malformed event: refused, and every violation is named.", 400, stamped=False),
+    Scenario(
+        "malformed.json",
+        "A malformed event: refused, and every violation is named.",
+        type=None,
+        status=400,
+        stamped=False,
+    ),
     Scenario(
         "outdated.json",
         "An event that waited in a queue for too long: refused as a whole.",
-        200,
-        "stop.refused.v1",
+        type="stop.refused.v1",
         stamped=False,
     ),
 )
@@ -107,56 +93,41 @@ _NEXT_STEPS = (
 
 
 def demo() -> int:
-    """Run the demo.
+    """Run the demo; see `run_demo`."""
+    about = "bms-autostop on a simulated cloud: no account is used, and nothing leaves this machine."
+    return run_demo(about, _send, "event", _closing(terminal_width()))
 
-    Returns:
-        0 if every outcome was the expected one, else 1; 130 if it was interrupted.
-    """
+
+def _send() -> tuple[int, list[str]]:
     width = terminal_width()
-    _say("bms-autostop on a simulated cloud: no account is used, and nothing leaves this machine.")
     violations: list[str] = []
-    try:
-        with Simulator(power_off_delay=0.7) as cloud:
-            for server in _SERVERS:
-                add(cloud, server)
-            _show_servers(cloud, "The servers before", width)
-            with Progress("starting the function") as progress, _function(cloud) as url:
-                for scenario in SCENARIOS:
-                    progress.on(f"sending {scenario.sample}")
-                    text, found = _run(scenario, url, width)
-                    progress.print(text)
-                    violations += found
-            _show_servers(cloud, "The servers after", width, stops=True)
-            for server in _SERVERS:
-                if server.id in (DB_01, DB_02, WEB_01) and cloud.stops_sent(server.id):
-                    violations.append(f"a stop was sent to {server.name}")
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted; everything that was started has ended.")
-        return 130
-    if violations:
-        click.echo("\nNot as expected:")
-        for violation in violations:
-            click.echo("\n".join(wrap(violation, width, "  - ")))
-        return 1
-    click.echo("\nWhat to do next (in a clone the command is .venv/bin/bms-autostop)\n")
+    with Simulator(power_off_delay=0.7) as cloud:
+        for server in _SERVERS:
+            add(cloud, server)
+        _show_servers(cloud, "The servers before", width)
+        environ = {**cloud.environ(), "AUTOSTOP_INBOUND_AUTH": "none"}
+        with Progress("starting the function") as progress, function("stop_servers", environ) as url:
+            for scenario in SCENARIOS:
+                progress.on(f"sending {scenario.sample}")
+                text, found = _run(scenario, url, width)
+                progress.print(text)
+                violations += found
+        _show_servers(cloud, "The servers after", width, stops=True)
+        stopped = [one for one in _SERVERS if one.id in (DB_01, DB_02, WEB_01) and cloud.stops_sent(one.id)]
+    return len(SCENARIOS), [*violations, *(f"a stop was sent to {server.name}" for server in stopped)]
+
+
+def _closing(width: int) -> Iterator[str]:
+    yield "\nWhat to do next (in a clone the command is .venv/bin/bms-autostop)\n"
     for what, how in _NEXT_STEPS:
-        click.echo("\n".join([*wrap(f"{what}:", width, "  "), *wrap(how, width, "      ")]))
-    _say(
-        "\nA stop on Open Telekom Cloud is a forced power cut, and does not end the bill of a bare metal server. On "
-        "upstream Nova it is a clean shutdown with a time-out, forced when that ends."
+        yield from wrap(f"{what}:", width, "  ")
+        yield from wrap(how, width, "      ")
+    yield ""
+    yield from wrap(
+        "A stop on Open Telekom Cloud is a forced power cut, and does not end the bill of a bare metal server. On "
+        "upstream Nova it is a clean shutdown with a time-out, forced when that ends.",
+        width,
     )
-    click.echo(click.style("\n".join(wrap(_summary(), width)), fg="green"))
-    return 0
-
-
-def _summary() -> str:
-    return f"{counted(len(SCENARIOS), 'event')} sent. Everything came out as expected."
-
-
-def _say(text: str) -> None:
-    if text.startswith("\n"):
-        click.echo()
-    click.echo("\n".join(wrap(text, terminal_width())))
 
 
 def _show_servers(cloud: Simulator, title: str, width: int, *, stops: bool = False) -> None:
@@ -164,16 +135,7 @@ def _show_servers(cloud: Simulator, title: str, width: int, *, stops: bool = Fal
         return f"stops sent: {cloud.stops_sent(server.id)}" if stops else server.remark
 
     rows = [Row((one.name, one.id, cloud.server(one.id).vm_state), "", remark(one)) for one in _SERVERS]
-    click.echo("\n".join([_heading(title), "", *table(("NAME", "SERVER", "STATE", "REMARK"), rows, width)]))
-
-
-def _heading(title: str) -> str:
-    width = terminal_width()
-    return "\n".join(["", "-" * min(width, 100), *(click.style(line, bold=True) for line in wrap(title, width))])
-
-
-def _function(cloud: Simulator) -> AbstractContextManager[str]:
-    return function("stop_servers", {**cloud.environ(), "AUTOSTOP_INBOUND_AUTH": "none"})
+    click.echo("\n".join([*heading(title), "", *table(("NAME", "SERVER", "STATE", "REMARK"), rows, width)]))
 
 
 def _run(scenario: Scenario, url: str, width: int) -> tuple[str, list[str]]:
@@ -187,14 +149,14 @@ def _run(scenario: Scenario, url: str, width: int) -> tuple[str, list[str]]:
     body = answer.json() if answer.content else {}
     named = len(event.get("data", {}).get("server_ids", []))
     sent = f"{scenario.sample}: {event['type']} about {counted(named, 'server')}"
-    text = [_heading(scenario.title), "", *wrap(sent, width, "  sent    ")]
+    text = [*heading(scenario.title), "", *wrap(sent, width, "  sent    ")]
     text += wrap(f"HTTP {answer.status_code} {type_ or answer.reason}", width, "  answer  ")
     if type_ is not None and body["refusal"]:
         text += wrap(f"refused: {body['refusal']}", width, " " * 10)
-    for fault in body.get("faults", []):
-        text += wrap(f"{fault['at']}: {fault['fault']}", width, " " * 10)
+    for violation in body.get("faults", []):
+        text += wrap(f"{violation['at']}: {violation['fault']}", width, " " * 10)
     text += _rows(body.get("servers", []), width)
-    rows = {row["id"]: (row["outcome"], row["reason"]) for row in body.get("servers", [])}
+    rows = {row["id"]: f"{row['outcome']}/{row['reason']}" for row in body.get("servers", [])}
     return "\n".join(text), list(_violations(scenario, answer.status_code, type_, rows))
 
 
@@ -208,12 +170,10 @@ def _rows(servers: list[Mapping[str, str]], width: int) -> Iterator[str]:
         yield from (f"  {line}" for line in table(("NAME", "RESULT"), rows, width - 2))
 
 
-def _violations(
-    scenario: Scenario, status: int, type_: str | None, rows: Mapping[str, tuple[str, str]]
-) -> Iterator[str]:
+def _violations(scenario: Scenario, status: int, type_: str | None, rows: Mapping[str, str]) -> Iterator[str]:
     if status != scenario.status:
         yield f"{scenario.sample}: HTTP {status} instead of {scenario.status}"
     if type_ != (scenario.type and f"io.github.bms-autostop.{scenario.type}"):
         yield f"{scenario.sample}: result {type_} instead of {scenario.type}"
     if rows != scenario.rows:
-        yield f"{scenario.sample}: {dict(rows)} instead of {dict(scenario.rows)}"
+        yield f"{scenario.sample}: {rows} instead of {dict(scenario.rows)}"

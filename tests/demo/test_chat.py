@@ -1,4 +1,4 @@
-"""The demo of a chat: it shows the real functions, and notices when something comes out otherwise."""
+"""The demo of a chat: it shows the real functions, and fails if a result is not as expected."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import pytest
 from handler.demo import chat as module
 from handler.demo import stand_ins as stand_ins_module
 from handler.demo.chat import Keys, Scenario, demo_chat, scenarios
-from handler.demo.fleet import CI_07, CI_08, CI_10
+from handler.demo.fleet import CI_07
 from handler.demo.function import HTTP
 from handler.demo.stand_ins import StandIns, stand_ins
-from tests.conftest import serving
 from tests.outbound.chat.reports import CHATS, sampled
 from tests.support.sink_server import Say, SinkServer
 
@@ -33,62 +32,36 @@ def test_the_demo_shows_both_answers_and_ends_well(
         "as an answer to it:\n           | Asked to stop: 3 servers, of which 1 skipped, 1 stopped",
         "at once  HTTP 401: A valid signature is required.",
         "in the channel:\n           | Asked to stop: 1 server, of which 1 stopped.",
-        f"| • ci-08 ({CI_08})",
-        "in the channel:\n           | 1 server will lose power at ",
-        f"| • ci-10 ({CI_10}) [Keep 2 h]",
-        "at once  HTTP 200: Understood: keep 1 server until ",
-        ": 1 server, of which 1 kept.",
-        "| Skipped (kept-until): 1",
-        f"| • ci-10 ({CI_10}) It is to be kept running until ",
         "| To keep a server running, type: keep ID 2h",
         "ci-10   active   0           active, env=ci",
-        "An approval is needed, nothing was sent: 4 servers",
-        "at once  HTTP 200: Nothing was handed on. The plan must be approved by another person",
-        "Approved by: slack:T0001/U2147483698",
-        "Asked to stop: 2 servers, of which 2 skipped.",
         "Everything came out as expected.",
     ):
         assert words in out
 
 
-@pytest.fixture
-def in_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The functions run in this process, which is faster."""
-    with serving(monkeypatch) as serve:
-
-        @contextmanager
-        def function(target: str, environ: Mapping[str, str]) -> Iterator[str]:
-            yield serve(target, environ)
-
-        monkeypatch.setattr(module, "function", function)
-        yield
+Changed = Callable[[Callable[[Scenario, Scenario], tuple[Scenario, ...]]], tuple[int, str]]
 
 
 @pytest.fixture
-def play(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[Callable[[tuple[Scenario, ...]], tuple[Scenario, ...]]], tuple[int, str]]:
-    """Run the demo with other scenarios; gives the exit code and what was printed."""
+def changed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Changed:
+    """Run the demo with other scenarios, made of the first two; gives the exit code and what was printed."""
     monkeypatch.setenv("COLUMNS", "400")
 
-    def run(change: Callable[[tuple[Scenario, ...]], tuple[Scenario, ...]]) -> tuple[int, str]:
-        monkeypatch.setattr(module, "scenarios", lambda chat, keys: change(scenarios(chat, keys)))
+    def run(change: Callable[[Scenario, Scenario], tuple[Scenario, ...]]) -> tuple[int, str]:
+        monkeypatch.setattr(module, "scenarios", lambda chat, keys: change(*scenarios(chat, keys)[:2]))
         return demo_chat(), capsys.readouterr().out
 
     return run
 
 
-Play = Callable[[Callable[[tuple[Scenario, ...]], tuple[Scenario, ...]]], tuple[int, str]]
-
-
 @pytest.mark.usefixtures("in_threads")
-def test_it_fails_if_something_comes_out_otherwise(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
+def test_it_fails_if_a_result_is_not_as_expected(monkeypatch: pytest.MonkeyPatch, changed: Changed) -> None:
     """Both answers of a scenario are judged, and every server."""
     monkeypatch.setattr(module, "_EXPECTED_STOPS", {**module._EXPECTED_STOPS, CI_07: 2})
-    code, out = play(
-        lambda made: (
-            replace(made[0], status=201, posted_to="/elsewhere", message=("Nothing like that.",)),
-            replace(made[1], response="Welcome"),
+    code, out = changed(
+        lambda first, second: (
+            replace(first, status=201, posted_to="/elsewhere", message=("Nothing like that.",)),
+            replace(second, response="Welcome"),
         ),
     )
     violations = out.partition("Not as expected:")[2]
@@ -106,20 +79,12 @@ def test_it_fails_if_something_comes_out_otherwise(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("in_threads")
-def test_a_notice_that_reads_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
-    """As if the schedule asked for another server."""
-    monkeypatch.setattr(module, "CI_10", CI_07)
-    code, out = play(lambda made: made)
-    assert code == 1
-    assert "/broker: the message lacks: • ci-10" in out
-    assert "/broker: the message lacks: Skipped (kept-until): 1" in out
-
-
-@pytest.mark.usefixtures("in_threads")
-def test_a_message_that_is_missing_or_too_many_is_noticed(monkeypatch: pytest.MonkeyPatch, play: Play) -> None:
+def test_it_fails_if_a_message_is_missing_or_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch, changed: Changed
+) -> None:
     """It is waited for, within a time limit."""
     monkeypatch.setattr(StandIns.posted, "__defaults__", (0.05,))
-    code, out = play(lambda made: (replace(made[1], posted_to="/commands/T0001/1/demo"),))
+    code, out = changed(lambda _, second: (replace(second, message=("Nothing comes.",)),))
     assert code == 1
     assert "/slack: no message in the chat" in out
 
@@ -129,13 +94,15 @@ def test_a_message_that_is_missing_or_too_many_is_noticed(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(module, "_show_servers", lambda *_: [])
     monkeypatch.setattr(module, "_run", run)
-    code, out = play(lambda made: made[:1])
+    code, out = changed(lambda first, _: (first,))
     assert code == 1
     assert "more than one message" in out
 
 
-def test_when_it_is_interrupted_everything_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was started has ended before it returns."""
+def test_when_it_is_interrupted_everything_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was started has ended before it returns, without a traceback."""
     running: list[str] = []
 
     @contextmanager
@@ -154,6 +121,7 @@ def test_when_it_is_interrupted_everything_ends(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(module, "_run", interrupted)
     assert demo_chat() == 130
     assert running == []
+    assert "Interrupted" in capsys.readouterr().out
 
 
 def test_the_secrets_are_others_in_each_run() -> None:
