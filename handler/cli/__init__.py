@@ -18,7 +18,8 @@ from typing import Any
 import click
 
 from handler import __version__
-from handler.cli.exit_codes import Exit
+from handler.cli.exit_codes import CommandError, Exit
+from handler.terminal import problems
 
 __all__ = ["Exit", "command", "main"]
 
@@ -109,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = command.main(given, prog_name="bms-autostop", standalone_mode=False)
     except click.ClickException as error:
         error.show()
+        return error.exit_code
+    except CommandError as error:
+        problems(error.heading, error.details)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _interrupted()

@@ -1,4 +1,4 @@
-"""The event of `plan` and `send`: from a file, or made of the command line."""
+"""The event that a command is about: from a file, or made of the command line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 import sys
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
+
+from handler.cli.exit_codes import CommandError, Exit
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 _STOP_REQUESTED = "io.github.bms-autostop.stop.requested.v1"
@@ -22,8 +23,7 @@ _BATCH = "application/cloudevents-batch+json"
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """An HTTP message that carries one event or several.
 
     Attributes:
@@ -32,18 +32,6 @@ class Message:
 
     headers: Mapping[str, str]
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The arguments of the command: a file, or servers, or a selector."""
-
-    file: str | None
-    servers: tuple[str, ...]
-    name: str | None
-    tags: tuple[str, ...]
-    metadata: tuple[tuple[str, str], ...]
-    reason: str | None
 
 
 def server_id(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -83,62 +71,40 @@ def servers(command: _Decorated) -> _Decorated:
     return command
 
 
-def asked(
+def message(
     event: str | None,
     servers: tuple[str, ...],
     name: str | None,
     tags: tuple[str, ...],
     metadata: tuple[tuple[str, str], ...],
     reason: str | None,
-) -> Asked:
-    """Check that exactly one way of naming servers is used.
-
-    Raises:
-        click.UsageError: none is, or several are.
-    """
-    selector = name is not None or bool(tags) or bool(metadata)
-    if (event is not None) + bool(servers) + selector != 1:
-        raise click.UsageError("Name the servers: EVENT.json, or --server, or --name, --tag and --metadata.")
-    if event is not None and reason is not None:
-        raise click.UsageError("--reason cannot be given with EVENT.json, which has its own.")
-    return Asked(event, servers, name, tags, metadata, reason)
-
-
-def message(
-    asked: Asked, *, dry_run: bool | None = None, type_: str = _STOP_REQUESTED, more: Mapping[str, object] | None = None
+    *,
+    more: Mapping[str, object],
+    type_: str = _STOP_REQUESTED,
 ) -> Message:
-    """Read the event from its file, or make one of the options.
-
-    Args:
-        asked: the arguments of the command.
-        dry_run: `dry_run` of an event from options; None to leave it out.
-        type_: of an event from options.
-        more: further members of its data.
+    """Read the event from its file, or make one of the other options, with `more` in its data.
 
     Raises:
-        OSError: the file cannot be read.
+        click.UsageError: not exactly one way of naming servers is used.
+        CommandError: the file cannot be read.
     """
-    if asked.file is not None:
-        return _from_file(sys.stdin.buffer.read() if asked.file == "-" else Path(asked.file).read_bytes())
-    selector = {
-        "name": asked.name,
-        "tags": list(asked.tags) or None,
-        "metadata": dict(asked.metadata) or None,
-    }
-    data: dict[str, object] = (
-        {"server_ids": list(asked.servers)}
-        if asked.servers
-        else {"selector": {part: value for part, value in selector.items() if value is not None}}
-    )
-    if asked.reason is not None:
-        data["reason"] = asked.reason
-    if dry_run is not None:
-        data["dry_run"] = dry_run
-    return made(type_, {**data, **(more or {})})
+    selector = {"name": name, "tags": list(tags) or None, "metadata": dict(metadata) or None}
+    selector = {part: value for part, value in selector.items() if value is not None}
+    if (event is not None) + bool(servers) + bool(selector) != 1:
+        raise click.UsageError("Name the servers: EVENT.json, or --server, or --name, --tag and --metadata.")
+    if event is None:
+        named = {"server_ids": list(servers)} if servers else {"selector": selector}
+        return made(type_, {**named, "reason": reason, **more})
+    if reason is not None:
+        raise click.UsageError("--reason cannot be given with EVENT.json, which has its own.")
+    try:
+        return _from_file(sys.stdin.buffer.read() if event == "-" else Path(event).read_bytes())
+    except OSError as error:
+        raise CommandError(Exit.USAGE, "The event cannot be read:", [str(error)]) from None
 
 
 def made(type_: str, data: Mapping[str, object]) -> Message:
-    """Make an event of now, in structured mode."""
+    """Make an event of now, in structured mode, without the members of data that are None."""
     event = {
         "specversion": "1.0",
         "id": str(uuid.uuid4()),
@@ -146,7 +112,7 @@ def made(type_: str, data: Mapping[str, object]) -> Message:
         "type": type_,
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "datacontenttype": "application/json",
-        "data": data,
+        "data": {name: value for name, value in data.items() if value is not None},
     }
     return Message({"content-type": _STRUCTURED}, json.dumps(event).encode())
 
@@ -161,10 +127,10 @@ def _from_file(content: bytes) -> Message:
         case list():
             return Message({"content-type": _BATCH}, content)
         case {"headers": dict(headers), "body": str(body)} if len(document) == 2:
-            return Message({name.lower(): _on_the_wire(value) for name, value in headers.items()}, body.encode())
+            return Message({name.lower(): _latin_1(value) for name, value in headers.items()}, body.encode())
         case _:
             return Message({"content-type": _STRUCTURED}, content)
 
 
-def _on_the_wire(value: object) -> str:
+def _latin_1(value: object) -> str:
     return str(value).encode("utf-8", "surrogatepass").decode("latin-1")

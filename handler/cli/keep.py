@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 from handler.cli import events
-from handler.cli.exit_codes import Exit
-from handler.cli.send import (
-    Answer,
-    Delivery,
-    as_document,
-    bearer_token,
-    delivery_options,
-    not_sent,
-    post,
-    show,
-    url_option,
-)
-from handler.terminal import problems
+from handler.cli.exit_codes import Exit, refused
+from handler.cli.send import deliver, delivery_options, url_option
 
-_SAFE = "It is not known whether the event was taken. Sending it again is safe: a keep is never shortened."
+_UNKNOWN = "It is not known whether the event was taken. Sending it again is safe: a keep is never shortened."
 
 
 def _valid(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
@@ -62,9 +49,7 @@ def _duration(text: str) -> timedelta:
     "server failed, 2 the command line is wrong, 3 the event was refused, 4 no answer, or 503: not handled. It may be "
     "run again after 1 and 4."
 )
-@click.option(
-    "--url", metavar="URL", callback=url_option, required=True, help="Of keep_servers, or of a broker before it."
-)
+@url_option("keep_servers")
 @click.option(
     "--for", "duration", metavar="DURATION", callback=_valid(_duration), help="Such as 30m, 2h or 1d, from now."
 )
@@ -81,7 +66,7 @@ def keep(
     release: bool,
     dry_run: bool,
     requested_by: str | None,
-    token_file: str | None,
+    token: str,
     timeout: int,
     as_json: bool,
     **options: Any,
@@ -93,45 +78,20 @@ def keep(
     """
     if (duration is not None) + (until is not None) + release != 1:
         raise click.UsageError("One of --for, --until and --release must be given.")
-    asked = events.asked(event=None, **options)
-    more = {"for": duration, "until": until, "release": release or None, "requested_by": requested_by}
-    from handler.errors import BadEvent
+    from handler.cli.results import Result
     from handler.event_types import KEEP_REQUESTED
     from handler.inbound.cloudevents.decode import decode
     from handler.inbound.extract.keep import extract_keep
     from handler.keep.model import KeepRequest
 
-    try:
-        token = bearer_token(token_file)
-    except OSError as failure:
-        problems("Cannot read:", [str(failure)])
-        return Exit.USAGE
-    message = events.message(
-        asked,
-        dry_run=dry_run,
-        type_=KEEP_REQUESTED,
-        more={name: value for name, value in more.items() if value is not None},
-    )
-    try:
-        (event,) = decode(message.headers, message.body).events
+    more = {"for": duration, "until": until, "release": release or None, "requested_by": requested_by}
+    message = events.message(event=None, **options, more={**more, "dry_run": dry_run}, type_=KEEP_REQUESTED)
+    with refused("The event can never succeed; it was not sent:"):
+        (event,) = decode(*message).events
         # The function limits how far ahead a keep may end.
         request = extract_keep(event, timedelta.max, datetime.now(UTC))
-    except BadEvent as bad:
-        return not_sent("event", bad)
     assert isinstance(request, KeepRequest)
-    answer = post(url, message, token, timeout)
-    if answer.delivery is Delivery.UNKNOWN:
-        answer = replace(answer, detail=_SAFE)
-    if as_json:
-        click.echo(json.dumps(as_document(answer, [request]), indent=2))
-    else:
-        show(answer, [request], verbose=False, planned="would be changed")
-    return _exit_code(answer)
-
-
-def _exit_code(answer: Answer) -> Exit:
-    from handler.cli.results import Result
-
+    answer = deliver(message, [request], url, token, timeout, as_json, planned="would be changed", unknown=_UNKNOWN)
     results = [Result.parse(data) for data in answer.results]
     if any(result.refusal for result in results):
         return Exit.REFUSED

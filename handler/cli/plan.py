@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from handler.cli import events
-from handler.cli.exit_codes import Exit
-from handler.terminal import Progress, problems, terminal_width, wrap
+from handler.cli.exit_codes import CommandError, Exit, refused
+from handler.terminal import Progress, terminal_width, wrap
 
 if TYPE_CHECKING:
     from handler.errors import RetryableError
@@ -38,51 +38,33 @@ def plan(timeout: float, as_json: bool, verbose: bool, **options: Any) -> int:
     when that ends. Here the cloud is only read. Whether the login may stop servers is not tested: see `bms-autostop
     doctor --server`.
     """
-    asked = events.asked(**options)
+    message = events.message(**options, more={})
     from handler.cli.results import Result, lines, summary
     from handler.cli.settings import Target, read
-    from handler.errors import AutostopError, BadEvent, RetryableError
+    from handler.errors import RetryableError
     from handler.inbound.cloudevents.decode import decode
     from handler.inbound.endpoints.stop_servers import requests_of
     from handler.outbound.result import result_data
     from handler.services.stop_servers import Service
     from handler.settings.env import SettingsError
 
+    # No caller is authenticated here, so this setting is not required.
+    environ = {"AUTOSTOP_INBOUND_AUTH": "none", **os.environ, "AUTOSTOP_DRY_RUN": "true"}
     try:
-        # No caller is authenticated here, so this setting is not required.
-        configured = read(
-            Target.STOP_SERVERS, {"AUTOSTOP_INBOUND_AUTH": "none", **os.environ, "AUTOSTOP_DRY_RUN": "true"}
-        )
+        configured = read(Target.STOP_SERVERS, environ)
     except SettingsError as invalid:
-        problems("The settings are not valid:", invalid.violations)
-        return Exit.USAGE
-    try:
-        message = events.message(asked)
-    except OSError as failure:
-        problems("The event cannot be read:", [str(failure)])
-        return Exit.USAGE
+        raise CommandError(Exit.USAGE, "The settings are not valid:", invalid.violations) from None
     ignored: list[str] = []
     try:
-        requests = requests_of(
-            decode(message.headers, message.body), configured.event_types, lambda _, why: ignored.append(why)
-        )
-        if not requests:
-            problems("The event would be ignored:", ignored)
-            return Exit.REFUSED
-        service, deadline = Service(configured), time.monotonic() + timeout
-        with Progress("asking the cloud"):
-            data = [result_data(service.report(request, deadline)) for request in requests]
-    except BadEvent as bad:
-        problems(
-            "The event can never succeed:", [f"{violation.at}: {violation.message}" for violation in bad.violations]
-        )
-        return Exit.REFUSED
+        with refused("The event can never succeed:"):
+            requests = requests_of(decode(*message), configured.event_types, lambda _, why: ignored.append(why))
+            if not requests:
+                raise CommandError(Exit.REFUSED, "The event would be ignored:", ignored)
+            service, deadline = Service(configured), time.monotonic() + timeout
+            with Progress("asking the cloud"):
+                data = [result_data(service.report(request, deadline)) for request in requests]
     except RetryableError as error:
-        problems("The cloud could not be asked:", _details(error))
-        return Exit.UNAVAILABLE
-    except AutostopError as error:
-        problems("The event can never succeed:", [str(error)])
-        return Exit.REFUSED
+        raise CommandError(Exit.UNAVAILABLE, "The cloud could not be asked:", _details(error)) from None
     results = [Result.parse(one) for one in data]
     if as_json:
         click.echo(json.dumps(data if "batch" in message.headers.get("content-type", "") else data[0], indent=2))

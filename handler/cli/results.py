@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 from handler.terminal import Row, counted, escape, table, wrap
@@ -24,42 +24,29 @@ _IN_ROW = frozenset({"vm_state", "task_state"})
 
 
 @dataclass(frozen=True, slots=True)
-class ServerRow:
-    """One server of a result; all texts are escaped."""
-
-    id: str
-    name: str
-    state: str
-    outcome: str
-    reason: str
-    detail: str
-    evidence: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Result:
-    """The shown members of a result's data; all texts are escaped."""
+    """The shown members of a result's data.
+
+    Attributes:
+        refusal, detail: escaped.
+        servers: the rows as they came.
+    """
 
     refusal: str
     detail: str
-    dry_run: bool
-    servers: tuple[ServerRow, ...] = field(default=())
+    servers: tuple[Mapping[str, Any], ...]
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Self:
         """Parse the data as far as possible; it may be from another version of the function."""
         rows = data.get("servers")
-        return cls(
-            refusal=_text(data.get("refusal")),
-            detail=_text(data.get("detail")),
-            dry_run=data.get("dry_run") is True,
-            servers=tuple(_server(row) for row in rows if isinstance(row, dict)) if isinstance(rows, list) else (),
-        )
+        servers = tuple(row for row in rows if isinstance(row, dict)) if isinstance(rows, list) else ()
+        return cls(_text(data.get("refusal")), _text(data.get("detail")), servers)
 
     @property
     def failed(self) -> bool:
         """Whether at least one server failed."""
-        return any(server.outcome == "failed" for server in self.servers)
+        return any(server.get("outcome") == "failed" for server in self.servers)
 
 
 def lines(results: Sequence[Result], width: int, *, verbose: bool, planned: bool) -> Iterator[str]:
@@ -94,7 +81,7 @@ def summary(results: Sequence[Result], planned: str = "would be stopped") -> str
         results: of a plan or a function.
         planned: the verb for servers of a dry run.
     """
-    counts = Counter(server.outcome for result in results for server in result.servers)
+    counts = Counter(_text(server.get("outcome")) for result in results for server in result.servers)
     total = sum(counts.values())
     parts = [f"{number} {planned if name == 'planned' else name}" for name, number in sorted(counts.items())]
     refused = sum(1 for result in results if result.refusal)
@@ -103,33 +90,24 @@ def summary(results: Sequence[Result], planned: str = "would be stopped") -> str
     return f"{counted(total, 'server')}: {', '.join(parts)}." if parts else f"{counted(total, 'server')}."
 
 
-def _row(server: ServerRow, verbose: bool) -> Row:
-    evidence = (", ".join(server.evidence) or "never seen, so there is no evidence",) if verbose else ()
-    cells = (server.name or "-", server.id, server.state)
-    return Row(cells, f"{server.outcome}/{server.reason}:", server.detail, _COLOURS.get(server.outcome), evidence)
-
-
-def _server(row: Mapping[str, Any]) -> ServerRow:
-    task = _text(row.get("task_state"))
-    evidence = row.get("evidence")
-    return ServerRow(
-        id=_text(row.get("id")),
-        name=_text(row.get("name")),
-        state=(_text(row.get("vm_state")) or "-") + (f" ({task})" if task else ""),
-        outcome=_text(row.get("outcome")),
-        reason=_text(row.get("reason")),
-        detail=_text(row.get("detail")),
-        evidence=tuple(_pairs({name: value for name, value in evidence.items() if name not in _IN_ROW}))
-        if isinstance(evidence, dict)
-        else (),
+def _row(server: Mapping[str, Any], verbose: bool) -> Row:
+    id_, name, state, task, outcome, reason, detail = (
+        _text(server.get(member)) for member in ("id", "name", "vm_state", "task_state", "outcome", "reason", "detail")
     )
+    cells = (name or "-", id_, (state or "-") + (f" ({task})" if task else ""))
+    notes: tuple[str, ...] = ()
+    if verbose:
+        evidence = server.get("evidence")
+        shown = [*_pairs(evidence)] if isinstance(evidence, dict) else []
+        notes = (", ".join(shown) or "never seen, so there is no evidence",)
+    return Row(cells, f"{outcome}/{reason}:", detail, _COLOURS.get(outcome), notes)
 
 
 def _pairs(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Return each member by its name in the result event, without null."""
+    """Yield each member by its name in the result event, without null and what the server's own line shows."""
     for name, value in row.items():
         match value:
-            case None:
+            case _ if value is None or name in _IN_ROW:
                 continue
             case dict():
                 yield from _pairs(value, f"{prefix}{escape(name)}.")

@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 import click
 
 from handler.cli import events
-from handler.cli.exit_codes import Exit
+from handler.cli.exit_codes import CommandError, Exit, refused
 from handler.terminal import Progress, escape, problems, terminal_width, wrap
 
 if TYPE_CHECKING:
-    from handler.errors import BadEvent
     from handler.keep.model import KeepRequest
     from handler.stop.model import StopRequest
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_UNKNOWN = "It is not known whether the event was taken: servers may be stopped. Look before sending it again."
 
 
 class Delivery(StrEnum):
@@ -41,13 +41,9 @@ class Delivery(StrEnum):
     @property
     def exit_code(self) -> Exit:
         """The exit code for it."""
-        match self:
-            case Delivery.TAKEN:
-                return Exit.OK
-            case Delivery.REFUSED:
-                return Exit.REFUSED
-            case _:
-                return Exit.UNAVAILABLE
+        if self is Delivery.TAKEN:
+            return Exit.OK
+        return Exit.REFUSED if self is Delivery.REFUSED else Exit.UNAVAILABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +65,7 @@ class Answer:
     problem: Mapping[str, Any] = field(default_factory=dict)
 
 
-def url_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Check a URL, for an option."""
+def _url(ctx: click.Context, param: click.Parameter, value: str) -> str:
     from handler.settings.env import http_url
 
     try:
@@ -79,25 +74,33 @@ def url_option(ctx: click.Context, param: click.Parameter, value: str) -> str:
         raise click.BadParameter("must be an http or https URL without credentials", ctx, param) from None
 
 
+def _token(ctx: click.Context, param: click.Parameter, file: str | None) -> str:
+    """Return the bearer token; empty if there is none."""
+    del ctx, param
+    try:
+        token = Path(file).read_text(encoding="latin-1").strip() if file else os.environ.get("AUTOSTOP_SINK_TOKEN", "")
+        if (file or token) and not _TOKEN.fullmatch(token):
+            raise OSError(f"{file or 'AUTOSTOP_SINK_TOKEN'}: must hold one token and nothing else")
+    except OSError as error:
+        raise CommandError(Exit.USAGE, "Cannot read:", [str(error)]) from None
+    return token
+
+
+def url_option(what: str) -> Callable[[_Decorated], _Decorated]:
+    """Return the option --url, which names `what` or a broker before it."""
+    about = f"Of {what}, or of a broker before it."
+    return click.option("--url", metavar="URL", callback=_url, required=True, help=about)
+
+
 def delivery_options(command: _Decorated) -> _Decorated:
-    """Add the options about the delivery of an event, beside --url, to a command."""
+    """Add the other options about the delivery of an event, as `deliver` takes them, to a command."""
+    as_json = "Print one JSON object: delivery, status, events, results."
+    limits = click.IntRange(1, 3600)
+    token = "File with the bearer token; else AUTOSTOP_SINK_TOKEN."
     for decorate in (
-        click.option(
-            "--json", "as_json", is_flag=True, help="Print one JSON object: delivery, status, events, results."
-        ),
-        click.option(
-            "--timeout",
-            metavar="SECONDS",
-            type=click.IntRange(1, 3600),
-            default=90,
-            help="Longer than AUTOSTOP_DEADLINE.",
-        ),
-        click.option(
-            "--token-file",
-            metavar="FILE",
-            type=click.Path(),
-            help="File with the bearer token; else AUTOSTOP_SINK_TOKEN.",
-        ),
+        click.option("--json", "as_json", is_flag=True, help=as_json),
+        click.option("--timeout", metavar="SECONDS", type=limits, default=90, help="Longer than AUTOSTOP_DEADLINE."),
+        click.option("--token-file", "token", metavar="FILE", type=click.Path(), callback=_token, help=token),
     ):
         command = decorate(command)
     return command
@@ -107,9 +110,7 @@ def delivery_options(command: _Decorated) -> _Decorated:
     epilog="Exit code: 0 taken (2xx), 2 the command line is wrong, 3 the event is malformed or was refused (4xx), 4 no "
     "answer, or 503: not handled. After a time-out it is not known whether the event was taken."
 )
-@click.option(
-    "--url", metavar="URL", callback=url_option, required=True, help="Of the function, or of a broker before it."
-)
+@url_option("the function")
 @click.option("--dry-run", "dry_run", flag_value=True, type=bool, default=None, help="Ask what would be done.")
 @click.option(
     "--stop",
@@ -125,7 +126,7 @@ def delivery_options(command: _Decorated) -> _Decorated:
 def send(
     url: str,
     dry_run: bool | None,
-    token_file: str | None,
+    token: str,
     timeout: int,
     as_json: bool,
     verbose: bool,
@@ -139,51 +140,21 @@ def send(
     """
     if dry_run is None:
         raise click.UsageError("Either --dry-run or --stop must be given.")
-    asked = events.asked(**options)
-    from handler.errors import AutostopError, BadEvent
-
-    try:
-        token = bearer_token(token_file)
-        message = events.message(asked, dry_run=dry_run)
-    except OSError as failure:
-        problems("Cannot read:", [str(failure)])
-        return Exit.USAGE
-    try:
-        if dry_run and asked.file is not None:
-            message = _as_dry_run(message)
+    message = events.message(**options, more={"dry_run": dry_run})
+    if dry_run and options["event"] is not None:
+        message = _as_dry_run(message)
+    with refused("The event can never succeed; it was not sent:"):
         requests = requests_in(message)
-    except BadEvent as bad:
-        return not_sent("event", bad)
-    except AutostopError as error:
-        problems("The event can never succeed; it was not sent:", [str(error)])
-        return Exit.REFUSED
     if not requests:
-        problems("The event was not sent:", ["It asks for nothing: the function would ignore it."])
-        return Exit.REFUSED
+        ignored = "It asks for nothing: the function would ignore it."
+        raise CommandError(Exit.REFUSED, "The event was not sent:", [ignored])
     if any(request.dry_run is not dry_run for request in requests):
         text = (
             "The event cannot be made a dry run here." if dry_run else "The event says dry_run, and --stop was given."
         )
-        problems("The event was not sent:", [text])
-        return Exit.USAGE
-    answer = post(url, message, token, timeout)
-    if as_json:
-        click.echo(json.dumps(as_document(answer, requests), indent=2))
-    else:
-        show(answer, requests, verbose, url=url)
+        raise CommandError(Exit.USAGE, "The event was not sent:", [text])
+    answer = deliver(message, requests, url, token, timeout, as_json, verbose=verbose, approvable=True)
     return answer.delivery.exit_code
-
-
-def bearer_token(file: str | None) -> str:
-    """Return the bearer token; empty if there is none.
-
-    Raises:
-        OSError: the file cannot be read, or has no token.
-    """
-    token = Path(file).read_text(encoding="latin-1").strip() if file else os.environ.get("AUTOSTOP_SINK_TOKEN", "")
-    if (file or token) and not _TOKEN.fullmatch(token):
-        raise OSError(f"{file or 'AUTOSTOP_SINK_TOKEN'}: must hold one token and nothing else")
-    return token
 
 
 def _as_dry_run(message: events.Message) -> events.Message:
@@ -191,8 +162,6 @@ def _as_dry_run(message: events.Message) -> events.Message:
 
     Whether it is a dry run then is checked afterwards, by parsing it as the function does.
     """
-    batch = message.headers.get("content-type", "").startswith("application/cloudevents-batch")
-    structured = message.headers.get("content-type", "").startswith("application/cloudevents+json")
     from handler.inbound.cloudevents import strict_json
 
     try:
@@ -200,19 +169,14 @@ def _as_dry_run(message: events.Message) -> events.Message:
         document = strict_json.loads(message.body)
     except ValueError:
         return message
-    if batch or structured:
-        for event in document if batch and isinstance(document, list) else [document]:
-            if isinstance(event, dict) and isinstance(event.setdefault("data", {}), dict):
-                _set_dry_run(event["data"])
-    elif isinstance(document, dict):
-        _set_dry_run(document)
+    found = document if isinstance(document, list) else [document]
+    if message.headers.get("content-type", "").startswith("application/cloudevents"):
+        found = [event.setdefault("data", {}) for event in found if isinstance(event, dict)]
+    for data in found:
+        # Any other value is a violation, which must be reported.
+        if isinstance(data, dict) and isinstance(data.get("dry_run", False), bool):
+            data["dry_run"] = True
     return events.Message(message.headers, json.dumps(document).encode())
-
-
-def _set_dry_run(data: dict[str, Any]) -> None:
-    # Any other value is a violation, which must be reported.
-    if isinstance(data.get("dry_run", False), bool):
-        data["dry_run"] = True
 
 
 def requests_in(message: events.Message) -> list[StopRequest]:
@@ -224,23 +188,39 @@ def requests_in(message: events.Message) -> list[StopRequest]:
     from handler.inbound.cloudevents.decode import decode
     from handler.inbound.endpoints.stop_servers import requests_of
 
-    return requests_of(decode(message.headers, message.body), {})
+    return requests_of(decode(*message), {})
 
 
-def not_sent(what: str, error: BadEvent) -> Exit:
-    """Print why an event was not sent, and return the exit code."""
-    lines = [f"{violation.at}: {violation.message}" for violation in error.violations]
-    problems(f"The {what} can never succeed; it was not sent:", lines)
-    return Exit.REFUSED
+def deliver(
+    message: events.Message,
+    requests: Sequence[StopRequest | KeepRequest],
+    url: str,
+    token: str,
+    timeout: float,
+    as_json: bool,
+    *,
+    verbose: bool = False,
+    planned: str = "would be stopped",
+    approvable: bool = False,
+    unknown: str = _UNKNOWN,
+) -> Answer:
+    """Post a message once, and print the answer; see `delivery_options`.
 
-
-def post(url: str, message: events.Message, token: str, timeout: float) -> Answer:
-    """Post a message once, with a line on the terminal while the answer is waited for."""
+    With `approvable` the command that approves a plan is printed as well; `planned` is the verb for servers of a dry
+    run in the summary, `unknown` the detail if it is not known whether the event was taken.
+    """
     with Progress(f"waiting for {urlsplit(url).hostname}"):
-        return _posted(url, message, token, timeout)
+        answer = _posted(url, message, token, timeout, unknown)
+    if as_json:
+        click.echo(json.dumps(_document(answer, requests), indent=2))
+    elif answer.delivery is Delivery.TAKEN:
+        _show(answer, requests, verbose, planned, url if approvable else "")
+    else:
+        problems(_heading(answer), _details(answer.problem, requests))
+    return answer
 
 
-def _posted(url: str, message: events.Message, token: str, timeout: float) -> Answer:
+def _posted(url: str, message: events.Message, token: str, timeout: float, unknown: str) -> Answer:
     from handler.http_client import FAILURES, HttpClient
 
     headers = dict(message.headers)
@@ -250,7 +230,7 @@ def _posted(url: str, message: events.Message, token: str, timeout: float) -> An
     try:
         status, received, body = client.send("POST", url, headers=headers, body=message.body, timeout=timeout)
     except FAILURES as failure:
-        return _no_answer(failure)
+        return _no_answer(failure, unknown)
     finally:
         client.close()
     document = _json(body)
@@ -265,10 +245,7 @@ def _posted(url: str, message: events.Message, token: str, timeout: float) -> An
     if status < 500:
         detail = "A redirect is not followed." if status < 400 else "The event was refused; nothing was done."
         return Answer(Delivery.REFUSED, status, detail, problem=problem)
-    return Answer(Delivery.UNKNOWN, status, _UNKNOWN, problem=problem)
-
-
-_UNKNOWN = "It is not known whether the event was taken: servers may be stopped. Look before sending it again."
+    return Answer(Delivery.UNKNOWN, status, unknown, problem=problem)
 
 
 def _json(body: bytes) -> object:
@@ -288,7 +265,7 @@ def _results(media_type: str, type_: str, document: object) -> Iterator[Mapping[
         yield document
 
 
-def _no_answer(failure: BaseException) -> Answer:
+def _no_answer(failure: BaseException, unknown: str) -> Answer:
     from urllib3 import exceptions
 
     reason = failure.args[0] if isinstance(failure, exceptions.SSLError) and failure.args else failure
@@ -303,12 +280,11 @@ def _no_answer(failure: BaseException) -> Answer:
         case ssl.SSLCertVerificationError():
             why = f"the certificate is not trusted: {reason.verify_message}"
         case _:
-            return Answer(Delivery.UNKNOWN, None, f"No answer ({type(failure).__name__}). {_UNKNOWN}")
+            return Answer(Delivery.UNKNOWN, None, f"No answer ({type(failure).__name__}). {unknown}")
     return Answer(Delivery.NOT_SENT, None, f"No connection, so nothing was sent: {why}.")
 
 
-def as_document(answer: Answer, requests: Sequence[StopRequest | KeepRequest]) -> dict[str, object]:
-    """Return the document of --json."""
+def _document(answer: Answer, requests: Sequence[StopRequest | KeepRequest]) -> dict[str, object]:
     return {
         "delivery": answer.delivery.value,
         "status": answer.status,
@@ -319,45 +295,37 @@ def as_document(answer: Answer, requests: Sequence[StopRequest | KeepRequest]) -
     }
 
 
-def show(
-    answer: Answer,
-    requests: Sequence[StopRequest | KeepRequest],
-    verbose: bool,
-    planned: str = "would be stopped",
-    url: str = "",
-) -> None:
-    """Print the result of an event, on standard error if it was not accepted.
+def _heading(answer: Answer) -> str:
+    return f"HTTP {answer.status}: {answer.detail}" if answer.status else answer.detail
 
-    Args:
-        answer: of the function.
-        requests: the events.
-        verbose: whether the evidence of each server is shown.
-        planned: the verb for servers of a dry run, in the summary.
-        url: of the function, for the command that approves a plan; empty if there can be none.
-    """
+
+def _details(problem: Mapping[str, Any], requests: Sequence[StopRequest | KeepRequest]) -> Iterator[str]:
+    """Yield the events, and what a problem document says of them."""
+    for request in requests:
+        yield f"event: {request.id} from {request.source}"
+    yield from (str(problem[name]) for name in ("title", "detail") if problem.get(name))
+    violations = problem.get("faults")
+    for violation in violations if isinstance(violations, list) else []:
+        if isinstance(violation, dict):
+            yield f"{violation.get('at')}: {violation.get('fault')}"
+    if word := re.search("[a-z]+(-[a-z]+)*$", str(problem.get("type", ""))):
+        yield f"`bms-autostop explain {word[0]}` says what to do."
+
+
+def _show(
+    answer: Answer, requests: Sequence[StopRequest | KeepRequest], verbose: bool, planned: str, approve_at: str
+) -> None:
+    """Print the results of an event that was taken."""
     from handler.cli.results import Result, lines, summary
 
     width = terminal_width()
-    text = f"HTTP {answer.status}: {answer.detail}" if answer.status else answer.detail
-    if answer.delivery is not Delivery.TAKEN:
-        details = [f"event: {request.id} from {request.source}" for request in requests]
-        problem = answer.problem
-        details += [str(problem[name]) for name in ("title", "detail") if problem.get(name)]
-        faults = problem.get("faults")
-        for fault in faults if isinstance(faults, list) else []:
-            if isinstance(fault, dict):
-                details.append(f"{fault.get('at')}: {fault.get('fault')}")
-        if word := re.search("[a-z]+(-[a-z]+)*$", str(problem.get("type", ""))):
-            details.append(f"`bms-autostop explain {word[0]}` says what to do.")
-        problems(text, details)
-        return
     for request in requests:
         click.echo("\n".join(wrap(escape(f"Event {request.id} from {request.source}"), width)))
-    click.echo("\n".join(wrap(text, width)))
+    click.echo("\n".join(wrap(_heading(answer), width)))
     if answer.results:
         results = [Result.parse(data) for data in answer.results]
         rows = lines(results, width, verbose=verbose, planned=False)
-        plans = [line for data in answer.results for line in _approval(data, url, width)] if url else []
+        plans = [line for data in answer.results for line in _approval(data, approve_at, width)] if approve_at else []
         click.echo("\n".join([*rows, *plans, *wrap(summary(results, planned), width)]))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from handler.cli.exit_codes import Exit
+from handler.cli.exit_codes import CommandError, Exit
 from handler.cli.settings import Target, read
-from handler.terminal import os_reason, problems
+from handler.terminal import os_reason
 
 _MAIN = Path(__file__).parent.parent / "main.py"
 
@@ -43,13 +43,12 @@ def serve(target: str, host: str, port: int) -> int:
     try:
         read(Target(target), os.environ)
     except SettingsError as invalid:
-        problems(f"The settings of {target} are not valid:", invalid.violations)
-        return Exit.USAGE
+        raise CommandError(Exit.USAGE, f"The settings of {target} are not valid:", invalid.violations) from None
     try:
         _check_free(host, port)
-    except OSError as failure:
-        problems("The function cannot listen:", [f"{host}, port {port}: {os_reason(failure)}"])
-        return Exit.USAGE
+    except OSError as error:
+        details = [f"{host}, port {port}: {os_reason(error)}"]
+        raise CommandError(Exit.USAGE, "The function cannot listen:", details) from None
     command = [sys.executable, "-m", "functions_framework", "--source", str(_MAIN), "--target", target]
     sys.stdout.flush()
     return os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])

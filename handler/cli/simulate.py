@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from handler.cli.exit_codes import Exit
-from handler.terminal import os_reason, problems
+from handler.cli.exit_codes import CommandError, Exit
+from handler.terminal import os_reason
 
 if TYPE_CHECKING:
     from handler.simulator import Simulator
@@ -70,9 +70,9 @@ def simulate(
                 time.sleep(3600)
     except KeyboardInterrupt:
         return Exit.OK
-    except OSError as failure:
-        problems("The simulated cloud cannot run:", [f"{host}, port {port}: {os_reason(failure)}"])
-        return Exit.USAGE
+    except OSError as error:
+        details = [f"{host}, port {port}: {os_reason(error)}"]
+        raise CommandError(Exit.USAGE, "The simulated cloud cannot run:", details) from None
 
 
 def _active_servers(cloud: Simulator, count: int) -> Iterator[str]:

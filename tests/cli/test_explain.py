@@ -9,8 +9,8 @@ import click
 import pytest
 
 from handler import cli
-from handler.cli import runbook
-from handler.cli.explain import explain
+from handler.cli import explain as module
+from handler.cli.explain import entries, explain
 from handler.cli.settings import Target, declarations
 from handler.errors import AutostopError, CallFailure
 from handler.stop.model import Reason, Refusal
@@ -86,15 +86,15 @@ def test_the_runbook_is_found_in_a_checkout_and_in_an_installation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside the package, or inside it; and nowhere else."""
-    assert runbook.entries()
-    monkeypatch.setattr(runbook, "_PACKAGE", tmp_path / "handler")
+    assert entries()
+    monkeypatch.setattr(module, "_PACKAGE", tmp_path / "handler")
     with pytest.raises(FileNotFoundError, match="not installed"):
-        runbook.entries()
+        entries()
     inside = tmp_path / "handler" / "_deploy" / "README.md"
     inside.parent.mkdir(parents=True)
     table = "| reason | outcome | what to do |\n|---|---|---|\n| `a`, `b` | x | Nothing. |\n"
     inside.write_text(f"{table}\n| other |\n|---|\n")
-    assert [(entry.word, entry.beside, entry.action) for entry in runbook.entries()] == [
+    assert [(entry.word, entry.beside, entry.action) for entry in entries()] == [
         ("a", "x", "Nothing."),
         ("b", "x", "Nothing."),
     ]

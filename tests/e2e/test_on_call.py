@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from handler.cli.runbook import entries
+from handler.cli.explain import entries
 from handler.settings.env import SettingsError
 from handler.settings.stop_servers import from_environ
 from handler.simulator import CallKind, Fault, Simulator
