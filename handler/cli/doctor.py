@@ -86,14 +86,7 @@ def configured(environ: Mapping[str, str]) -> list[Target]:
 
 
 def examine(target: Target, environ: Mapping[str, str], server_id: str | None, on_check: OnCheck) -> Iterator[Check]:
-    """Check one target: its settings, and the services that they name.
-
-    Args:
-        target: to check.
-        environ: the environment.
-        server_id: of a server on which the permission to stop is tested; None for no test.
-        on_check: called before each check.
-    """
+    """Check one target: its settings, and the services that they name; see `cloud.cloud`."""
     from handler.cli.checks import targets
     from handler.settings.env import SettingsError
 

@@ -52,11 +52,7 @@ class Result:
 def lines(results: Sequence[Result], width: int, *, verbose: bool, planned: bool) -> Iterator[str]:
     """Lay out results as text, one after the other.
 
-    Args:
-        results: of a plan or a function.
-        width: columns of a line.
-        verbose: whether the evidence of each server is shown.
-        planned: whether it is a plan, so that nothing was sent.
+    With `verbose` the evidence of each server is shown; `planned` says that nothing was sent.
     """
     for number, result in enumerate(results, start=1):
         if len(results) > 1:
@@ -75,19 +71,14 @@ def lines(results: Sequence[Result], width: int, *, verbose: bool, planned: bool
 
 
 def summary(results: Sequence[Result], planned: str = "would be stopped") -> str:
-    """Return the number of servers of each outcome, in one line.
-
-    Args:
-        results: of a plan or a function.
-        planned: the verb for servers of a dry run.
-    """
+    """Return the number of servers of each outcome in one line, with `planned` for those of a dry run."""
     counts = Counter(_text(server.get("outcome")) for result in results for server in result.servers)
     total = sum(counts.values())
     parts = [f"{number} {planned if name == 'planned' else name}" for name, number in sorted(counts.items())]
     refused = sum(1 for result in results if result.refusal)
     if refused:
         parts.append(f"{counted(refused, 'event')} refused")
-    return f"{counted(total, 'server')}: {', '.join(parts)}." if parts else f"{counted(total, 'server')}."
+    return f"{counted(total, 'server')}{': ' if parts else ''}{', '.join(parts)}."
 
 
 def _row(server: Mapping[str, Any], verbose: bool) -> Row:

@@ -27,11 +27,18 @@ from handler.stop.decide import is_bare_metal, settled_as_stopped
 from handler.stop.evidence import History
 from handler.stop.model import Power, Server
 from handler.stop.ports import DryRunStop, Taken
+from handler.terminal import counted
 
 _Answer = TypeVar("_Answer")
 
 # A version 4 UUID in form, but not one that a random generator would return.
 _UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+_LOGIN_FIXES = {
+    LoginKind.PASSWORD: "Check OS_USERNAME, OS_USER_DOMAIN_NAME and OS_PASSWORD. More tries may lock the user.",
+    LoginKind.APPLICATION_CREDENTIAL: "Check OS_APPLICATION_CREDENTIAL_ID and _SECRET, and whether it has expired.",
+    LoginKind.ACCESS_KEY: "Check OS_ACCESS_KEY and OS_SECRET_KEY. More tries may lock the key.",
+    LoginKind.CLOUDS_YAML: "Check the entry of clouds.yaml that OS_CLOUD names.",
+}
 _UNAUTHORIZED = 401
 _NOT_ACCEPTABLE = 406
 
@@ -39,10 +46,7 @@ _NOT_ACCEPTABLE = 406
 def cloud(settings: Settings, server_id: str | None, on_check: OnCheck) -> Iterator[Check]:
     """Check the cloud; ends early where the rest would repeat the same error.
 
-    Args:
-        settings: of `stop_servers`.
-        server_id: of a server on which the permission to stop is tested, if it is stopped already; None for no test.
-        on_check: called before each check.
+    The permission to stop is tested on the server with the id `server_id`, if it is stopped already.
     """
     login = settings.login
     if login.kind is LoginKind.FUNCTIONGRAPH:
@@ -115,18 +119,7 @@ def _login_error(login: CloudLogin, failure: CloudError) -> Check:
         return error("login", str(failure), "Check OS_AUTH_URL; it ends in /v3.")
     if login.kind is LoginKind.PASSWORD and failure.status == _UNAUTHORIZED and (found := _wrong_project(login)):
         return found
-    match login.kind:
-        case LoginKind.PASSWORD:
-            fix = "Check OS_USERNAME, OS_USER_DOMAIN_NAME and OS_PASSWORD. More tries may lock the user."
-        case LoginKind.APPLICATION_CREDENTIAL:
-            fix = "Check OS_APPLICATION_CREDENTIAL_ID and _SECRET, and whether it has expired."
-        case LoginKind.ACCESS_KEY:
-            fix = "Check OS_ACCESS_KEY and OS_SECRET_KEY. More tries may lock the key."
-        case LoginKind.CLOUDS_YAML:
-            fix = "Check the entry of clouds.yaml that OS_CLOUD names."
-        case _:
-            fix = "Check OS_TOKEN: it may have expired."
-    return error("login", str(failure), fix)
+    return error("login", str(failure), _LOGIN_FIXES.get(login.kind, "Check OS_TOKEN: it may have expired."))
 
 
 def _wrong_project(login: CloudLogin) -> Check | None:
@@ -203,8 +196,9 @@ def _rights(settings: Settings, caller: _Caller, server_id: str | None, on_check
         if isinstance(page, CloudUnexpectedAnswer):
             # Not the API at all: the other calls would fail in the same way.
             return
-    seen = [server for server in page if isinstance(server, Server)] if not isinstance(page, CloudError) else []
-    if not isinstance(page, CloudError):
+        seen = []
+    else:
+        seen = [server for server in page if isinstance(server, Server)]
         yield _listed(len(page), seen)
         yield from _bare_metal(settings, seen)
     known = server_id or (seen[0].id if seen else None)
@@ -238,7 +232,7 @@ def _listed(shown: int, seen: list[Server]) -> Check:
     if shown and not seen:
         fix = "Check the URL; Nova must support microversion 2.26 (Newton, 2016) or newer."
         return error("list", "servers are shown without tags, lock or states", fix)
-    return ok("list", f"{len(seen)} server{'s' * (len(seen) != 1)} on the first page")
+    return ok("list", f"{counted(len(seen), 'server')} on the first page")
 
 
 def _bare_metal(settings: Settings, seen: list[Server]) -> Iterator[Check]:
@@ -293,13 +287,7 @@ def _history(settings: Settings, caller: _Caller, server_id: str) -> Check:
 def _stop(settings: Settings, caller: _Caller, server_id: str | None, example: str) -> Check:
     """Test the permission to stop on a server that is stopped already: then Nova answers 409 if it is permitted.
 
-    An unknown id is of no use: Nova answers 404 before it checks permissions.
-
-    Args:
-        settings: of `stop_servers`.
-        caller: makes the calls.
-        server_id: of the server; None for no test.
-        example: the id of a server that is stopped, for the advice.
+    An unknown id is of no use: Nova answers 404 before it checks permissions. The advice names `example`.
     """
     advice = (
         f"Name a server that is stopped already, to which a stop is then sent: bms-autostop doctor --server {example}"
@@ -336,12 +324,7 @@ def _denied(failure: CloudError) -> bool:
 def _failed(check: str, failure: CloudError, settings: Settings, action: str, path: str) -> Check:
     """Return a check for a failed call.
 
-    Args:
-        check: name of the check.
-        failure: of the call.
-        settings: of `stop_servers`.
-        action: that a policy of Open Telekom Cloud must allow.
-        path: the call, as access rules name it.
+    A policy of Open Telekom Cloud must allow `action`; access rules name the call `path`.
     """
     match failure:
         case LoginRefused() | CallDenied(status=401):

@@ -26,11 +26,8 @@ _MOST_SKEW = 60.0
 def reachable(check: str, url: str, verify: bool | str = True, *, ca_setting: str = "OS_CACERT") -> Check:
     """Resolve, connect and make the TLS handshake, without sending a request.
 
-    Args:
-        check: name of the check.
-        url: of the host.
-        verify: True for the usual authorities, False for no check, a path, or PEM text of further authorities.
-        ca_setting: name of the setting with the authorities, for the advice.
+    `verify` is True for the usual authorities, False for no check, a path, or PEM text of further authorities; the
+    advice names the setting `ca_setting` for them.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
@@ -65,14 +62,7 @@ def reachable(check: str, url: str, verify: bool | str = True, *, ca_setting: st
 
 
 def in_clear(check: str, url: str, secret: str, fix: str) -> Iterator[Check]:
-    """Yield a warning if a secret is sent without TLS.
-
-    Args:
-        check: name of the check.
-        url: that the secret is sent to.
-        secret: what is sent, such as `the password`.
-        fix: what to do about it.
-    """
+    """Yield a warning if a secret, such as `the password`, is sent to a URL without TLS."""
     parts = urlsplit(url)
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
         yield warning(check, f"{secret} goes to {parts.hostname} over http, readable for all in between", fix)

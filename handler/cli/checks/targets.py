@@ -9,6 +9,7 @@ from handler.cli.checks import TIMEOUT, Check, OnCheck, error, network, ok, warn
 from handler.errors import CloudError, KeysUnreachable
 from handler.settings.common import Callers, InboundAuth, SinkSettings
 from handler.settings.stop_servers import Settings
+from handler.terminal import counted
 
 if TYPE_CHECKING:
     from handler.settings.keep_servers import KeepSettings
@@ -18,31 +19,21 @@ if TYPE_CHECKING:
 
 
 def stop_servers(settings: Settings, server_id: str | None, on_check: OnCheck) -> Iterator[Check]:
-    """Check callers, cloud and sink.
-
-    Args:
-        settings: of the target.
-        server_id: as of `cloud.cloud`.
-        on_check: called before each check.
-    """
+    """Check callers, cloud and sink; see `cloud.cloud`."""
     from handler.cli.checks.cloud import cloud
 
-    yield from _callers(settings.callers.inbound_auth, settings.callers.oidc, on_check)
+    yield from _callers(settings.callers, on_check)
     if settings.approval.keys:
         yield _approvals(settings.callers)
     yield from cloud(settings, server_id, on_check)
-    on_check("sink")
-    if settings.result_topic:
-        yield _topic(settings)
-    if settings.sink:
-        yield from _sink("AUTOSTOP_RESULT_SINK", settings.sink)
+    yield from _results(settings, on_check)
 
 
 def keep_servers(settings: KeepSettings, on_check: OnCheck) -> Iterator[Check]:
     """Check callers, login, Nova and sink. Writing metadata is not tested, since that would change a server."""
     from handler.cloud.metadata import MetadataClouds
 
-    yield from _callers(settings.callers.inbound_auth, settings.callers.oidc, on_check)
+    yield from _callers(settings.callers, on_check)
     on_check("Nova")
     clouds = MetadataClouds(settings)
     try:
@@ -52,14 +43,10 @@ def keep_servers(settings: KeepSettings, on_check: OnCheck) -> Iterator[Check]:
         fix = "Check the login and AUTOSTOP_COMPUTE_URL; bms-autostop doctor --target stop_servers says more."
         yield error("Nova", str(failure), fix)
     else:
-        yield ok("Nova", f"the login works, and {shown} server{'s' * (shown != 1)} can be listed")
+        yield ok("Nova", f"the login works, and {counted(shown, 'server')} can be listed")
         detail = "the right to write and remove metadata is not tested: that would change a server"
         yield warning("metadata", detail, "Keep a server for a minute: bms-autostop keep --server ID --for 1m.")
-    on_check("sink")
-    if settings.result_topic:
-        yield _topic(settings)
-    if settings.sink:
-        yield from _sink("AUTOSTOP_RESULT_SINK", settings.sink)
+    yield from _results(settings, on_check)
 
 
 def receive_webhook(settings: WebhookSettings, on_check: OnCheck) -> Iterator[Check]:
@@ -92,7 +79,7 @@ def receive_webhook(settings: WebhookSettings, on_check: OnCheck) -> Iterator[Ch
 
 def notify_chat(settings: NotifySettings, on_check: OnCheck) -> Iterator[Check]:
     """Check callers, and whether each chat can be reached. Nothing is posted."""
-    yield from _callers(settings.callers.inbound_auth, settings.callers.oidc, on_check)
+    yield from _callers(settings.callers, on_check)
     if not settings.webhooks and not any(settings.origins.values()):
         yield warning("chats", "none is set", "Set at least one AUTOSTOP_NOTIFY_..._URL: bms-autostop settings.")
     for chat, url in settings.webhooks.items():
@@ -101,17 +88,17 @@ def notify_chat(settings: NotifySettings, on_check: OnCheck) -> Iterator[Check]:
         yield network.reachable(chat, url.reveal(), ca_setting="REQUESTS_CA_BUNDLE")
 
 
-def _callers(auth: InboundAuth, oidc: OidcSettings | None, on_check: OnCheck) -> Iterator[Check]:
-    match auth:
+def _callers(callers: Callers, on_check: OnCheck) -> Iterator[Check]:
+    match callers.inbound_auth:
         case InboundAuth.NONE:
             yield ok("callers", "not authenticated by the function (AUTOSTOP_INBOUND_AUTH=none)")
         case InboundAuth.BEARER:
             yield ok("callers", "authenticated by bearer token")
         case InboundAuth.OIDC:
             yield ok("callers", "authenticated by tokens of an issuer")
-    if oidc is not None:
+    if callers.oidc is not None:
         on_check("issuer")
-        yield _issuer(oidc)
+        yield _issuer(callers.oidc)
 
 
 def _approvals(callers: Callers) -> Check:
@@ -128,10 +115,19 @@ def _issuer(settings: OidcSettings) -> Check:
 
     try:
         keys = KeyServer(settings)(TIMEOUT)
-    except KeysUnreachable as failure:
+    except KeysUnreachable as unreachable:
         fix = "Check AUTOSTOP_OIDC_ISSUER; AUTOSTOP_OIDC_JWKS_URL, _CA and _TOKEN_FILE help where discovery cannot."
-        return error("issuer", str(failure), fix)
-    return ok("issuer", f"{len(keys)} usable key{'s' * (len(keys) != 1)}")
+        return error("issuer", str(unreachable), fix)
+    return ok("issuer", counted(len(keys), "usable key"))
+
+
+def _results(settings: Settings | KeepSettings, on_check: OnCheck) -> Iterator[Check]:
+    """Check where results are sent."""
+    on_check("sink")
+    if settings.result_topic:
+        yield _topic(settings)
+    if settings.sink:
+        yield from _sink("AUTOSTOP_RESULT_SINK", settings.sink)
 
 
 def _sink(setting: str, sink: SinkSettings) -> Iterator[Check]:
