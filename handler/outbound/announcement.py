@@ -19,7 +19,7 @@ from cloudevents.http import CloudEvent
 from handler.errors import AutostopError, InternalFault, NotAnnounced, RetryableError, SinkUnreachable
 from handler.event_types import STOP_ANNOUNCED
 from handler.outbound.logs import about
-from handler.outbound.result import attributes_of, request_row
+from handler.outbound.result import caused_attributes, people, request_row
 from handler.stop.model import StopRequest
 from handler.stop.ports import Candidate
 
@@ -46,29 +46,16 @@ class EventSink(Protocol):
 def announcement_event(
     request: StopRequest, servers: Sequence[Candidate], *, source: str, extensions: Mapping[str, str], now: datetime
 ) -> CloudEvent:
-    """Make the event that announces stops.
-
-    Args:
-        request: the stop request.
-        servers: those that may still be stopped.
-        source: of the announcement.
-        extensions: attributes of every event sent.
-        now: aware.
+    """Make the event that announces the stops of servers, with `extensions` as of every event sent.
 
     Returns:
         An event whose id is a UUID (version 5) of the incoming `source` and `id`, and of each server's id and name.
     """
+    content = [request.source, request.id, [[*server] for server in servers]]
+    ids, id_ = [server.id for server in servers], str(uuid.uuid5(_IDS, json.dumps(content)))
+    attributes = caused_attributes(request, ids, id_, STOP_ANNOUNCED, source, now, extensions)
     rows = [{"id": server.id, "name": server.name} for server in servers]
-    attributes = attributes_of(
-        request,
-        [server.id for server in servers],
-        id_=str(uuid.uuid5(_IDS, json.dumps([request.source, request.id, [[*server] for server in servers]]))),
-        type_=STOP_ANNOUNCED,
-        source=source,
-        time=now,
-        extensions=extensions,
-    )
-    return CloudEvent(attributes, {"request": request_row(request), "servers": rows})
+    return CloudEvent(attributes, {"request": {**request_row(request), **people(request)}, "servers": rows})
 
 
 class Announcer:
@@ -102,12 +89,7 @@ class Announcer:
         self._now = now
 
     def announce(self, request: StopRequest, deadline: float, servers: Sequence[Candidate]) -> None:
-        """Announce what an event may stop, within 2 seconds.
-
-        Args:
-            request: the stop request.
-            deadline: of the event, on the monotonic clock.
-            servers: at least one.
+        """Announce what an event may stop, within 2 seconds and before its deadline on the monotonic clock.
 
         Raises:
             NotAnnounced: it was not delivered, and is required.
@@ -116,12 +98,11 @@ class Announcer:
         failure = self._failure(event, min(_LONGEST, (deadline - self._monotonic()) * _SHARE))
         if self._on_outcome is not None:
             self._on_outcome(failure is None)
-        facts = {**about(request), "servers": len(servers), "announcement_id": event["id"]}
+        fields = {**about(request), "servers": len(servers), "announcement_id": event["id"]}
         if failure is None:
-            _LOG.info("stop announced", extra=facts)
+            _LOG.info("stop announced", extra=fields)
             return
-        extra = {**facts, "required": self._required, **failure.log_fields()}
-        _LOG.warning("stop not announced", extra=extra)
+        _LOG.warning("stop not announced", extra={**fields, "required": self._required, **failure.log_fields()})
         if self._required:
             raise NotAnnounced(
                 f"The stops were not announced, so nothing was stopped. {failure}",

@@ -10,12 +10,11 @@ from datetime import datetime
 
 from cloudevents.http import CloudEvent
 
-from handler import rfc3339
 from handler.event_types import KEEP_COMPLETED, KEEP_FAILED
 from handler.keep.decide import written
 from handler.keep.model import KeepReport, KeepRequest, KeepResult, Outcome
-from handler.outbound.logs import about
-from handler.outbound.result import attributes_of, selector_row
+from handler.outbound.logs import report_fields, server_fields
+from handler.outbound.result import caused_attributes, present, report_row, request_attributes, request_row
 from handler.settings import durations
 
 _LOG = logging.getLogger(__name__)
@@ -26,13 +25,8 @@ _WRITTEN = frozenset({Outcome.KEPT, Outcome.RELEASED})
 
 
 def keep_request_event(request: KeepRequest, extensions: Mapping[str, str]) -> CloudEvent:
-    """Make the event that `receive_webhook` posts.
-
-    Args:
-        request: the keep request.
-        extensions: attributes of every event sent.
-    """
-    data = {
+    """Make the event that `receive_webhook` posts, with `extensions` as of every event sent."""
+    data: dict[str, object] = {
         "server_ids": list(request.server_ids),
         "for": durations.render(request.duration) if request.duration is not None else None,
         "until": _time(request.until),
@@ -42,28 +36,11 @@ def keep_request_event(request: KeepRequest, extensions: Mapping[str, str]) -> C
         "requested_by": request.requested_by,
         "reply_to": request.reply_to,
     }
-    optional = {
-        "time": rfc3339.render(request.time) if request.time else None,
-        "traceparent": request.traceparent,
-        "tracestate": request.tracestate,
-    }
-    attributes = {
-        "id": request.id,
-        "source": request.source,
-        "type": request.type,
-        "datacontenttype": "application/json",
-        **{name: value for name, value in optional.items() if value is not None},
-        **extensions,
-    }
-    return CloudEvent(attributes, {name: value for name, value in data.items() if value is not None})
+    return CloudEvent(request_attributes(request, extensions), present(data))
 
 
 def keep_result_id(report: KeepReport, type_: str) -> str:
     """Derive the id of a result event from the incoming event and from the content of the result.
-
-    Args:
-        report: the result.
-        type_: of the result event.
 
     Returns:
         A UUID (version 5) of the incoming `source` and `id`, the type, the refusal, and of each server its id, outcome,
@@ -86,51 +63,18 @@ def keep_result_id(report: KeepReport, type_: str) -> str:
 
 
 def keep_result_event(report: KeepReport, *, source: str, extensions: Mapping[str, str]) -> CloudEvent:
-    """Make the result event of one report.
-
-    Args:
-        report: the result.
-        source: of the result event.
-        extensions: attributes of every event sent.
-    """
+    """Make the result event of one report, with `extensions` as of every event sent."""
     type_ = KEEP_FAILED if report.failed else KEEP_COMPLETED
-    attributes = attributes_of(
-        report.request,
-        report.request.server_ids,
-        id_=keep_result_id(report, type_),
-        type_=type_,
-        source=source,
-        time=report.finished_at,
-        extensions=extensions,
-    )
+    id_, servers = keep_result_id(report, type_), report.request.server_ids
+    attributes = caused_attributes(report.request, servers, id_, type_, source, report.finished_at, extensions)
     return CloudEvent(attributes, keep_result_data(report))
 
 
 def keep_result_data(report: KeepReport) -> dict[str, object]:
     """Return the `data` of the result event."""
-    request = report.request
-    return {
-        "request": {
-            "source": request.source,
-            "id": request.id,
-            "type": request.type,
-            "time": rfc3339.render(request.time) if request.time else None,
-            "reason": request.reason,
-            "requested_by": request.requested_by,
-            "reply_to": request.reply_to,
-            "selector": selector_row(request.selector),
-            "release": request.release,
-        },
-        "keep_until": _time(report.keep_until),
-        "dry_run": report.dry_run,
-        "api": report.api,
-        "refusal": report.refusal.value if report.refusal else None,
-        "detail": report.detail,
-        "summary": report.summary,
-        "servers": [keep_row(server) for server in report.servers],
-        "started_at": rfc3339.render(report.started_at),
-        "finished_at": rfc3339.render(report.finished_at),
-    }
+    request = {**request_row(report.request), "release": report.request.release}
+    servers = [keep_row(server) for server in report.servers]
+    return {**report_row(report, request, servers), "keep_until": _time(report.keep_until)}
 
 
 def keep_row(server: KeepResult) -> dict[str, str | None]:
@@ -138,8 +82,8 @@ def keep_row(server: KeepResult) -> dict[str, str | None]:
     return {
         "id": server.id,
         "name": server.name,
-        "outcome": server.outcome.value,
-        "reason": server.reason.value,
+        "outcome": server.outcome,
+        "reason": server.reason,
         "detail": server.detail,
         "keep_until": _time(server.keep_until),
         "previous_keep_until": _time(server.previous_keep_until),
@@ -151,28 +95,15 @@ def keep_row(server: KeepResult) -> dict[str, str | None]:
 
 def log_keep_server(request: KeepRequest, server: KeepResult) -> None:
     """Log one line for a server of the event."""
-    row: dict[str, object] = dict(keep_row(server))
-    row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
     level = logging.WARNING if server.outcome is Outcome.FAILED else logging.INFO
-    _LOG.log(level, "server keep handled", extra={**about(request), **row})
+    _LOG.log(level, "server keep handled", extra=server_fields(request, keep_row(server)))
 
 
 def log_keep_report(report: KeepReport, result_type: str) -> None:
     """Log one line for the event."""
-    _LOG.log(
-        logging.WARNING if report.failed else logging.INFO,
-        "keep handled",
-        extra={
-            **about(report.request),
-            "result_type": result_type,
-            "refusal": report.refusal,
-            "keep_until": _time(report.keep_until),
-            "dry_run": report.dry_run,
-            "summary": report.summary,
-            "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
-            **({"selector": selector_row(report.request.selector)} if report.request.selector else {}),
-        },
-    )
+    level = logging.WARNING if report.failed else logging.INFO
+    extra = {**report_fields(report, result_type), "keep_until": _time(report.keep_until)}
+    _LOG.log(level, "keep handled", extra=extra)
 
 
 def _time(stamp: datetime | None) -> str | None:

@@ -15,18 +15,18 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
 from handler import __version__, rfc3339
 from handler.errors import AutostopError, Cause, CloudError, RetryableError, ServerNotFound, StateConflict
-from handler.outbound.result import people, selector_row, server_row
+from handler.outbound.result import people, present, selector_row, server_row
 from handler.stop.model import Outcome, Report, ServerResult, StopRequest
 
 if TYPE_CHECKING:
-    from handler.keep.model import KeepRequest
+    from handler.keep.model import AnyReport, KeepRequest
 
 _LOG = logging.getLogger(__name__)
 # Bytes of lines that wait for a reader of stdout, and seconds that an answer and the end of the process wait for it.
@@ -190,7 +190,7 @@ def log_started(target: str, **facts: object) -> None:
 
 def log_received(request: StopRequest | KeepRequest) -> None:
     """Log an event that arrived and asks for something."""
-    selector = {"selector": selector_row(request.selector)} if request.selector else {}
+    selector = present({"selector": selector_row(request.selector)})
     extra = {**about(request), "servers": len(request.server_ids), "dry_run": request.dry_run, **selector}
     _LOG.info("event received", extra=extra)
 
@@ -215,28 +215,33 @@ class FailedCalls:
 
 def log_server(request: StopRequest, server: ServerResult) -> None:
     """Log the result of a server of the event."""
-    row: dict[str, object] = dict(server_row(server))
-    row["server_id"], row["server_name"] = row.pop("id"), row.pop("name")
     level = logging.WARNING if server.outcome is Outcome.FAILED else logging.INFO
-    _LOG.log(level, "server handled", extra={**about(request), **row})
+    _LOG.log(level, "server handled", extra=server_fields(request, server_row(server)))
+
+
+def server_fields(request: StopRequest | KeepRequest, row: Mapping[str, object]) -> dict[str, object]:
+    """Return the keys of the line about a server: the members of its row, with other names for id and name."""
+    names = {"id": "server_id", "name": "server_name"}
+    return {**about(request), **{names.get(name, name): value for name, value in row.items()}}
 
 
 def log_report(report: Report, result_type: str) -> None:
     """Log the result of the event."""
-    _LOG.log(
-        logging.WARNING if report.failed else logging.INFO,
-        "event handled",
-        extra={
-            **about(report.request),
-            "result_type": result_type,
-            "refusal": report.refusal,
-            "dry_run": report.dry_run,
-            "summary": report.summary,
-            "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
-            **({"selector": selector_row(report.request.selector)} if report.request.selector else {}),
-            **people(report.request),
-        },
-    )
+    level = logging.WARNING if report.failed else logging.INFO
+    _LOG.log(level, "event handled", extra={**report_fields(report, result_type), **people(report.request)})
+
+
+def report_fields(report: AnyReport, result_type: str) -> dict[str, object]:
+    """Return the keys of the line about an event that was handled."""
+    return {
+        **about(report.request),
+        "result_type": result_type,
+        "refusal": report.refusal,
+        "dry_run": report.dry_run,
+        "summary": report.summary,
+        "duration_ms": round((report.finished_at - report.started_at).total_seconds() * 1000),
+        **present({"selector": selector_row(report.request.selector)}),
+    }
 
 
 def log_unhandled(request: StopRequest | KeepRequest, error: RetryableError) -> None:

@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from cloudevents.conversion import to_binary, to_dict
@@ -15,12 +15,13 @@ from cloudevents.http import CloudEvent
 from handler import rfc3339
 from handler.event_types import STOP_COMPLETED, STOP_FAILED, STOP_PLANNED, STOP_REFUSED
 from handler.stop.evidence import Evidence
-from handler.stop.model import PlanOffer, Reason, Report, Selector, ServerResult, StopRequest
+from handler.stop.model import Reason, Report, Selector, ServerResult, StopRequest
 
 if TYPE_CHECKING:
-    from handler.keep.model import KeepRequest
+    from handler.keep.model import AnyReport, KeepRequest
 
-_PREFIX = "io.github.bms-autostop.stop."
+_Value = TypeVar("_Value")
+
 # A fixed namespace, so that the same result has the same id in every deployment.
 _IDS = uuid.UUID("6e9d1f0c-6c0c-5d0e-9d4a-2f1f6a5f7c11")
 # With these reasons, the request id of a row is the one of the stop, if the cloud gave one.
@@ -34,10 +35,6 @@ def result_id(report: Report, type_: str) -> str:
 
     The same content has the same id, so that a receiver can drop a repeat; other content has another id, as
     CloudEvents demands of events with one `source`. `causationid` ties all results of an event together.
-
-    Args:
-        report: the result.
-        type_: of the result event.
 
     Returns:
         A UUID (version 5) of the incoming `source` and `id`, the type, the refusal, and of each server its id, outcome,
@@ -72,63 +69,54 @@ def result_type(report: Report) -> str:
 
 
 def result_event(report: Report, *, source: str, extensions: Mapping[str, str]) -> CloudEvent:
-    """Make the result event of one report.
-
-    Args:
-        report: the result.
-        source: of the result event.
-        extensions: attributes of every event sent.
-    """
+    """Make the result event of one report, with `extensions` as of every event sent."""
     type_ = result_type(report)
-    attributes = attributes_of(
-        report.request,
-        report.request.server_ids,
-        id_=result_id(report, type_),
-        type_=type_,
-        source=source,
-        time=report.finished_at,
-        extensions=extensions,
-    )
+    id_, servers = result_id(report, type_), report.request.server_ids
+    attributes = caused_attributes(report.request, servers, id_, type_, source, report.finished_at, extensions)
     return CloudEvent(attributes, result_data(report))
 
 
-def attributes_of(
+def caused_attributes(
     request: StopRequest | KeepRequest,
     servers: Sequence[str],
-    *,
     id_: str,
     type_: str,
     source: str,
     time: datetime,
     extensions: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the attributes of an event that a request has caused.
-
-    Args:
-        request: the cause.
-        servers: ids of the servers that it is about; a single one is the subject.
-        id_: of the event.
-        type_: of the event.
-        source: of the event.
-        time: of the event (aware).
-        extensions: attributes of every event sent.
-    """
-    optional = {
-        "subject": servers[0] if len(servers) == 1 else None,
-        "correlationid": request.correlationid,
-        "traceparent": request.traceparent,
-        "tracestate": request.tracestate,
-    }
+    """Return the attributes of an event that a request has caused; if it is about one server, that is the subject."""
     return {
         "id": id_,
         "source": source,
         "type": type_,
         "time": rfc3339.render(time),
-        "datacontenttype": "application/json",
         "causationid": request.id,
-        **{name: value for name, value in optional.items() if value is not None},
-        **extensions,
+        **present({"subject": servers[0] if len(servers) == 1 else None}),
+        **_attributes_of(request, extensions),
     }
+
+
+def request_attributes(request: StopRequest | KeepRequest, extensions: Mapping[str, str]) -> dict[str, str]:
+    """Return the attributes of a request as `receive_webhook` sends it on."""
+    return {
+        "id": request.id,
+        "source": request.source,
+        "type": request.type,
+        **present({"time": _time(request.time), "expirytime": _time(request.expires)}),
+        **_attributes_of(request, extensions),
+    }
+
+
+def _attributes_of(request: StopRequest | KeepRequest, extensions: Mapping[str, str]) -> dict[str, str]:
+    tracing = {"traceparent": request.traceparent, "tracestate": request.tracestate}
+    optional = present({"correlationid": request.correlationid, **tracing})
+    return {"datacontenttype": "application/json", **optional, **extensions}
+
+
+def present(members: Mapping[str, _Value | None]) -> dict[str, _Value]:
+    """Return the members that are not None."""
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def binary(event: CloudEvent) -> tuple[dict[str, str], bytes]:
@@ -150,36 +138,43 @@ def batch(events: Sequence[CloudEvent]) -> tuple[dict[str, str], bytes]:
 
 def result_data(report: Report) -> dict[str, object]:
     """Return the `data` of the result event."""
+    plan = report.plan
+    servers = [
+        {**server_row(server), "evidence": evidence_row(server.evidence) if server.evidence else None}
+        for server in report.servers
+    ]
+    data = report_row(report, {**request_row(report.request), **people(report.request)}, servers)
+    offer = plan and {
+        "token": plan.token,
+        "expires_at": rfc3339.render(plan.expires_at),
+        "approver": plan.approver.value,
+    }
+    return {**data, **present({"notice_for": _time(report.notice_for), "plan": offer})}
+
+
+def report_row(report: AnyReport, request: Mapping[str, object], servers: Sequence[object]) -> dict[str, object]:
+    """Return the members that the results of a stop and of a keep have."""
     return {
-        "request": request_row(report.request),
+        "request": request,
         "dry_run": report.dry_run,
         "api": report.api,
-        "refusal": report.refusal.value if report.refusal else None,
+        "refusal": report.refusal,
         "detail": report.detail,
-        **({"notice_for": rfc3339.render(report.notice_for)} if report.notice_for else {}),
         "summary": report.summary,
-        "servers": [
-            {**server_row(server), "evidence": evidence_row(server.evidence) if server.evidence else None}
-            for server in report.servers
-        ],
+        "servers": servers,
         "started_at": rfc3339.render(report.started_at),
         "finished_at": rfc3339.render(report.finished_at),
-        **({"plan": _plan_row(report.plan)} if report.plan else {}),
     }
 
 
 def people(request: StopRequest) -> dict[str, str]:
     """Return who requested and who approved, as far as the event names them."""
-    found = {"requester": request.requester, "approved_by": request.approved_by, "plan_id": request.plan_id}
-    return {name: value for name, value in found.items() if value is not None}
+    approved = {"approved_by": request.approved_by, "plan_id": request.plan_id}
+    return present({"requester": request.requester, **approved})
 
 
-def _plan_row(plan: PlanOffer) -> dict[str, str]:
-    return {"token": plan.token, "expires_at": rfc3339.render(plan.expires_at), "approver": plan.approver.value}
-
-
-def request_row(request: StopRequest) -> dict[str, object]:
-    """Return the request of an event as in the events that are sent about it."""
+def request_row(request: StopRequest | KeepRequest) -> dict[str, object]:
+    """Return the request of an event as in the events that are sent about it, without `people`."""
     return {
         "source": request.source,
         "id": request.id,
@@ -189,7 +184,6 @@ def request_row(request: StopRequest) -> dict[str, object]:
         "requested_by": request.requested_by,
         "reply_to": request.reply_to,
         "selector": selector_row(request.selector),
-        **people(request),
     }
 
 
@@ -206,8 +200,8 @@ def server_row(server: ServerResult) -> dict[str, str | None]:
     return {
         "id": server.id,
         "name": server.name,
-        "outcome": server.outcome.value,
-        "reason": server.reason.value,
+        "outcome": server.outcome,
+        "reason": server.reason,
         "detail": server.detail,
         "vm_state": server.vm_state,
         "task_state": server.task_state,

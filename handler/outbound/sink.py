@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -53,62 +54,52 @@ class SinkReply(NamedTuple):
     cause: Cause | None = None
 
 
-class DeliveryAttempt:
-    """The attempts to deliver one event, and when another one is made.
+def deliver_until_taken(
+    attempt: Callable[[float], SinkReply],
+    deadline: float,
+    *,
+    once: bool = False,
+    sleep: Callable[[float], None],
+    monotonic: Callable[[], float],
+) -> None:
+    """Make attempts until one is answered with 2xx, or another one cannot help or must not be made.
 
     Args:
+        attempt: sends once, within so many seconds.
+        deadline: on the monotonic clock.
         once: for an event that must not be delivered twice: another attempt is made only if the connection was refused,
             or the answer was 429 or 503, and an attempt may last until the deadline.
-        sleep, monotonic: the clock.
+        sleep: waits so many seconds.
+        monotonic: the clock.
+
+    Raises:
+        SinkUnreachable: it was not answered with 2xx; `acceptance` is that of all attempts together.
     """
+    pause, cause = 0.2, None
+    acceptance = Acceptance.NOT_TAKEN
+    while True:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise _too_late(cause, acceptance)
+        status, wait, cause = attempt(left if once else min(left, _ATTEMPT_TIMEOUT))
+        if not isinstance(status, NoAnswer) and 200 <= status < 300:
+            return
+        if not _is_not_taken(status):
+            acceptance = Acceptance.UNKNOWN
+        if not _may_repeat(status, once):
+            raise SinkUnreachable(_final(status), retry_after=wait, acceptance=acceptance, cause=cause)
+        # At least the own pause, since `Retry-After: 0` would remove every pause.
+        seconds = max(pause * random.uniform(0.5, 1.0), wait or 0.0)
+        if monotonic() + seconds >= deadline:
+            raise _too_late(cause, acceptance, wait)
+        sleep(seconds)
+        pause = min(pause * 2.0, 4.0)
 
-    def __init__(
-        self,
-        *,
-        once: bool = False,
-        sleep: Callable[[float], None] = time.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._once = once
-        self._sleep = sleep
-        self._monotonic = monotonic
 
-    def until_taken(self, attempt: Callable[[float], SinkReply], deadline: float) -> None:
-        """Make attempts until one is answered with 2xx, or another one cannot help or must not be made.
-
-        Args:
-            attempt: sends once, within so many seconds.
-            deadline: on the monotonic clock.
-
-        Raises:
-            SinkUnreachable: it was not answered with 2xx; `acceptance` is that of all attempts together.
-        """
-        attempts, cause = 0, None
-        acceptance = Acceptance.NOT_TAKEN
-        while True:
-            attempts += 1
-            left = deadline - self._monotonic()
-            if left <= 0:
-                raise _too_late(cause, acceptance)
-            status, wait, cause = attempt(left if self._once else min(left, _ATTEMPT_TIMEOUT))
-            if not isinstance(status, NoAnswer) and 200 <= status < 300:
-                return
-            if not _is_not_taken(status):
-                acceptance = Acceptance.UNKNOWN
-            if not self._may_repeat(status):
-                raise SinkUnreachable(_final(status), retry_after=wait, acceptance=acceptance, cause=cause)
-            pause = min(0.2 * 2.0 ** min(attempts - 1, 5), 4.0) * random.uniform(0.5, 1.0)
-            if wait is not None:
-                # At least the own pause, since `Retry-After: 0` would remove every pause.
-                pause = max(pause, wait)
-            if self._monotonic() + pause >= deadline:
-                raise _too_late(cause, acceptance, wait)
-            self._sleep(pause)
-
-    def _may_repeat(self, status: int | NoAnswer) -> bool:
-        if self._once:
-            return status in (NoAnswer.REFUSED, 429, 503)
-        return isinstance(status, NoAnswer) or status >= 500 or status in _WORTH_ANOTHER_TRY
+def _may_repeat(status: int | NoAnswer, once: bool) -> bool:
+    if once:
+        return status in (NoAnswer.REFUSED, 429, 503)
+    return isinstance(status, NoAnswer) or status >= 500 or status in _WORTH_ANOTHER_TRY
 
 
 def _is_not_taken(status: int | NoAnswer) -> bool:
@@ -146,7 +137,7 @@ class Sink:
 
     Args:
         settings: a token file is read for each attempt, as Kubernetes renews it in place.
-        once: see `DeliveryAttempt`.
+        once: see `deliver_until_taken`.
         sleep, monotonic: the clock.
         new_client: makes the HTTP client.
     """
@@ -161,7 +152,7 @@ class Sink:
         new_client: Callable[..., HttpClient] = HttpClient,
     ) -> None:
         self._settings = settings
-        self._delivery = DeliveryAttempt(once=once, sleep=sleep, monotonic=monotonic)
+        self._until_taken = partial(deliver_until_taken, once=once, sleep=sleep, monotonic=monotonic)
         self._client = new_client(verify=settings.ca or True, monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
@@ -169,17 +160,12 @@ class Sink:
         self.send(*binary(event), deadline)
 
     def send(self, headers: Mapping[str, str], body: bytes, deadline: float) -> None:
-        """POST an event until the sink accepts it.
-
-        Args:
-            headers: of the event.
-            body: of the event.
-            deadline: on the monotonic clock.
+        """POST an event until the sink accepts it or the deadline on the monotonic clock.
 
         Raises:
             SinkUnreachable: the sink did not confirm that it has taken it.
         """
-        self._delivery.until_taken(lambda timeout: self._post(headers, body, timeout), deadline)
+        self._until_taken(lambda timeout: self._post(headers, body, timeout), deadline)
 
     def _post(self, headers: Mapping[str, str], body: bytes, timeout: float) -> SinkReply:
         try:

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from cloudevents.conversion import to_dict
@@ -13,7 +14,7 @@ from cloudevents.http import CloudEvent
 
 from handler.errors import Acceptance, CloudError, LoginRefused, SinkUnreachable
 from handler.event_types import PREFIX, STOP_ANNOUNCED
-from handler.outbound.sink import DeliveryAttempt, NoAnswer, SinkReply
+from handler.outbound.sink import NoAnswer, SinkReply, deliver_until_taken
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,14 +51,10 @@ class TopicSink:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publisher = publisher
-        self._delivery = DeliveryAttempt(sleep=sleep, monotonic=monotonic)
+        self._until_taken = partial(deliver_until_taken, sleep=sleep, monotonic=monotonic)
 
     def deliver(self, event: CloudEvent, deadline: float) -> None:
-        """Publish an event until the topic accepts it.
-
-        Args:
-            event: the result event.
-            deadline: on the monotonic clock.
+        """Publish an event until the topic accepts it or the deadline on the monotonic clock.
 
         Raises:
             SinkUnreachable: the topic did not accept it in time, or never will.
@@ -72,7 +69,7 @@ class TopicSink:
             )
         subject, message = _subject(event), encoded.decode()
         event_id = event.get("causationid") or event["id"]
-        self._delivery.until_taken(lambda timeout: self._publish(event_id, subject, message, timeout), deadline)
+        self._until_taken(lambda timeout: self._publish(event_id, subject, message, timeout), deadline)
 
     def _publish(self, event_id: str, subject: str, message: str, timeout: float) -> SinkReply:
         try:

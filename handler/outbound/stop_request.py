@@ -8,55 +8,31 @@ from datetime import datetime
 from cloudevents.http import CloudEvent
 
 from handler import rfc3339
-from handler.outbound.result import selector_row
+from handler.outbound.result import present, request_attributes, selector_row
 from handler.stop.model import StopRequest
 
 
 def stop_request_event(request: StopRequest, extensions: Mapping[str, str]) -> CloudEvent:
-    """Make the event with canonical data.
-
-    Args:
-        request: the stop request.
-        extensions: attributes of every event sent.
-    """
-    optional = {
-        "time": rfc3339.render(request.time) if request.time else None,
-        "expirytime": rfc3339.render(request.expires) if request.expires else None,
-        "correlationid": request.correlationid,
-        "traceparent": request.traceparent,
-        "tracestate": request.tracestate,
-    }
-    attributes = {
-        "id": request.id,
-        "source": request.source,
-        "type": request.type,
-        "datacontenttype": "application/json",
-        **{name: value for name, value in optional.items() if value is not None},
-        **extensions,
-    }
+    """Make the event with canonical data, with `extensions` as of every event sent."""
     data: dict[str, object] = {
-        "server_ids": list(request.server_ids) or None,
-        "selector": selector_row(request.selector),
         "dry_run": request.dry_run,
         "reason": request.reason,
         "requested_by": request.requested_by,
-        "requester": request.requester,
-        "approval": request.approval.value if request.approval else None,
         "reply_to": request.reply_to,
-        "since": _since(request.since),
-        "left_out": request.left_out or None,
     }
     if request.plan is not None:
         # The servers are those of the plan.
-        data = {
-            "plan": request.plan,
-            "approved_by": request.approved_by,
-            "dry_run": request.dry_run,
-            "reason": request.reason,
-            "requested_by": request.requested_by,
-            "reply_to": request.reply_to,
+        data |= {"plan": request.plan, "approved_by": request.approved_by}
+    else:
+        data |= {
+            "server_ids": list(request.server_ids) or None,
+            "selector": selector_row(request.selector),
+            "requester": request.requester,
+            "approval": request.approval,
+            "since": _since(request.since),
+            "left_out": request.left_out or None,
         }
-    return CloudEvent(attributes, {name: value for name, value in data.items() if value is not None})
+    return CloudEvent(request_attributes(request, extensions), present(data))
 
 
 def _since(since: datetime | Mapping[str, datetime] | None) -> str | dict[str, str] | None:
