@@ -6,15 +6,16 @@ from becoming markup, a mention or a link. The word "stopped" is used of servers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar, assert_never
+from typing import Any, NamedTuple, TypeVar, assert_never
 
 from handler.keep.decide import written
 from handler.keep.model import AnyReport, KeepReport, KeepRequest, KeepResult
 from handler.keep.model import Outcome as KeepOutcome
 from handler.keep.model import Reason as KeepReason
+from handler.settings.chat import ButtonAction
 from handler.stop.model import Approver, Outcome, PlanOffer, Reason, Report, ServerResult, StopRequest
 
 # Of the value of a button of Slack, which a person can still paste.
@@ -40,16 +41,10 @@ _KEEP_WORDS: Mapping[KeepOutcome, str] = {
     KeepOutcome.PLANNED: "would be changed",
 }
 # Their detail says more than the meaning of the reason.
-_KEEP_DETAILED = frozenset(
-    {
-        KeepReason.ALREADY_KEPT,
-        KeepReason.PROTECTED,
-        KeepReason.FORBIDDEN,
-        KeepReason.CONFLICT,
-        KeepReason.CLOUD_ERROR,
-    }
+_KEEP_DETAILED = (
+    *(KeepReason.ALREADY_KEPT, KeepReason.PROTECTED),
+    *(KeepReason.FORBIDDEN, KeepReason.CONFLICT, KeepReason.CLOUD_ERROR),
 )
-
 # In a notice, the outcomes of other servers.
 _OTHER_WORDS: Mapping[Outcome, str] = {
     outcome: word for outcome, word in _WORDS.items() if outcome is not Outcome.PLANNED
@@ -60,6 +55,7 @@ _MOST_KEEP_BUTTONS = 10
 _KEEP_LENGTH = timedelta(hours=2)
 
 _Made = TypeVar("_Made")
+_Server = TypeVar("_Server", ServerResult, KeepResult)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +93,20 @@ class Group:
         return f"and {self.left_out} more" if self.rows else f"{self.left_out} not listed here"
 
 
+class Button(NamedTuple):
+    """A button, for the chats that have buttons.
+
+    Attributes:
+        value: returned by a click.
+        primary: whether it is shown as the main one.
+    """
+
+    action: ButtonAction
+    label: str
+    value: str
+    primary: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
     """The content of a message.
@@ -123,6 +133,19 @@ class ChatMessage:
     keep_until: datetime | None = None
     keep_hint: str = ""
 
+    def buttons(self) -> tuple[Button, ...]:
+        """Return the buttons of the whole message."""
+        if not self.command:
+            return ()
+        approve = Button(ButtonAction.APPROVE, "Approve", self.command.partition(" ")[2], primary=True)
+        return approve, Button(ButtonAction.DISCARD, "Discard", "plan")
+
+    def keep_button(self, row: Row) -> Button | None:
+        """Return the button beside a server of a notice; None if the server has none."""
+        if self.keep_until is None or row.id not in self.keepable:
+            return None
+        return Button(ButtonAction.KEEP, "Keep 2 h", f"{row.id} until {written(self.keep_until)}")
+
 
 def chat_message(report: AnyReport, most: int) -> ChatMessage:
     """Make the content of the message about a report.
@@ -131,8 +154,7 @@ def chat_message(report: AnyReport, most: int) -> ChatMessage:
         report: the result of an event.
         most: number of servers to list at most.
     """
-    request = report.request
-    plan = report.plan if isinstance(report, Report) else None
+    request, plan = report.request, report.plan if isinstance(report, Report) else None
     keepable, keep_until = _keep_offer(report)
     facts = (
         ("Note", report.detail),
@@ -180,14 +202,25 @@ def _headline(report: Report) -> str:
         return f"Refused as a whole; nothing was sent to the cloud this time. {report.refusal.meaning}"
     if report.notice_for is not None:
         return _notice_headline(report, report.notice_for)
-    count = len(report.servers)
-    what = f"{count} server{'s' * (count != 1)}"
-    summary = report.summary
-    counts = ", ".join(f"{number} {word}" for outcome, word in _WORDS.items() if (number := summary[outcome]))
     begin = "Dry run, nothing was sent" if report.dry_run else "Asked to stop"
     if report.plan is not None:
         begin = "An approval is needed, nothing was sent"
-    return f"{begin}: {what}" + (f", of which {counts}." if counts else ", so there was nothing to do.")
+    return _with_counts(begin, report, _WORDS)
+
+
+def _with_counts(begin: str, report: AnyReport, words: Mapping[Any, str]) -> str:
+    counts = _counts(report, words)
+    return (
+        f"{begin}: {_servers(len(report.servers))}, {f'of which {counts}' if counts else 'so there was nothing to do'}."
+    )
+
+
+def _counts(report: AnyReport, words: Mapping[Any, str]) -> str:
+    return ", ".join(f"{number} {word}" for outcome, word in words.items() if (number := report.summary[outcome]))
+
+
+def _servers(count: int) -> str:
+    return f"{count} server{'s' * (count != 1)}"
 
 
 def _approval(plan: PlanOffer) -> str:
@@ -202,11 +235,9 @@ def _notice_headline(report: Report, due: datetime) -> str:
     if due <= report.finished_at:
         return f"This notice came too late: the stop was due at {_minute(due)}. The dry run sent nothing."
     count = len(_losing_power(report))
-    rest = ", ".join(
-        f"{number} {word}" for outcome, word in _OTHER_WORDS.items() if (number := report.summary[outcome])
-    )
+    rest = _counts(report, _OTHER_WORDS)
     others = f" Other servers: {rest}." if rest else ""
-    what = f"{count} server{'s' * (count != 1)}" if count else "No server"
+    what = _servers(count) if count else "No server"
     return f"{what} will lose power at {_minute(due)}{' unless kept' if count else ''}.{others} Nothing was sent yet."
 
 
@@ -238,28 +269,38 @@ def _minute(time: datetime) -> str:
 
 
 def _groups(report: Report, most: int) -> tuple[Group, ...]:
-    groups = []
     noticed = report.notice_for is not None and report.notice_for > report.finished_at
     # The servers that will lose power come first.
     words: Mapping[Outcome, str] = {Outcome.PLANNED: "will lose power", **_OTHER_WORDS} if noticed else _WORDS
+    meanings = {reason: reason.meaning for reason in Reason}
+    if noticed:
+        meanings[Reason.DRY_RUN] = _HOW_TO_KEEP
+    return tuple(_grouped(report.servers, words, meanings, _row, most))
+
+
+def _grouped(
+    servers: Iterable[_Server],
+    words: Mapping[Any, str],
+    meanings: Mapping[Any, str],
+    row: Callable[[_Server], Row],
+    most: int,
+) -> Iterator[Group]:
+    """Yield the groups of a stop or a keep, by outcome as in `words` and then by reason as in `meanings`."""
     for outcome, word in words.items():
-        reasons = [reason for reason in Reason if reason.outcome is outcome]
+        reasons = [reason for reason in meanings if reason.outcome is outcome]
         for reason in reasons:
-            servers = [server for server in report.servers if server.reason is reason]
-            if not servers:
+            found = [server for server in servers if server.reason is reason]
+            if not found:
                 continue
-            which = f" ({reason})" if len(reasons) > 1 and outcome is not Outcome.PLANNED else ""
-            listed = servers[:most]
+            which = f" ({reason})" if len(reasons) > 1 and outcome != Outcome.PLANNED else ""
+            listed = found[:most]
             most -= len(listed)
-            groups.append(
-                Group(
-                    title=f"{word[0].upper()}{word[1:]}{which}: {len(servers)}",
-                    meaning=_HOW_TO_KEEP if noticed and reason is Reason.DRY_RUN else reason.meaning,
-                    rows=tuple(_row(server) for server in listed),
-                    left_out=len(servers) - len(listed),
-                )
+            yield Group(
+                title=f"{word[0].upper()}{word[1:]}{which}: {len(found)}",
+                meaning=meanings[reason],
+                rows=tuple(map(row, listed)),
+                left_out=len(found) - len(listed),
             )
-    return tuple(groups)
 
 
 def _row(server: ServerResult) -> Row:
@@ -308,34 +349,14 @@ def _remark(server: ServerResult) -> str:
 def _keep_headline(report: KeepReport) -> str:
     if report.refusal:
         return f"Refused as a whole; nothing was written. {report.refusal.meaning}"
-    count = len(report.servers)
-    what = f"{count} server{'s' * (count != 1)}"
-    summary = report.summary
-    counts = ", ".join(f"{number} {word}" for outcome, word in _KEEP_WORDS.items() if (number := summary[outcome]))
     asked = f"keep until {_time(report.keep_until)}" if report.keep_until else "end the keep"
     begin = f"Dry run, nothing was written ({asked})" if report.dry_run else f"Asked to {asked}"
-    return f"{begin}: {what}" + (f", of which {counts}." if counts else ", so there was nothing to do.")
+    return _with_counts(begin, report, _KEEP_WORDS)
 
 
 def _keep_groups(report: KeepReport, most: int) -> tuple[Group, ...]:
-    groups = []
-    for outcome, word in _KEEP_WORDS.items():
-        for reason in (reason for reason in KeepReason if reason.outcome is outcome):
-            servers = [server for server in report.servers if server.reason is reason]
-            if not servers:
-                continue
-            which = f" ({reason})" if reason.value != outcome.value and reason is not KeepReason.DRY_RUN else ""
-            listed = servers[:most]
-            most -= len(listed)
-            groups.append(
-                Group(
-                    title=f"{word[0].upper()}{word[1:]}{which}: {len(servers)}",
-                    meaning=reason.meaning,
-                    rows=tuple(_keep_row(server, report) for server in listed),
-                    left_out=len(servers) - len(listed),
-                )
-            )
-    return tuple(groups)
+    meanings = {reason: reason.meaning for reason in KeepReason}
+    return tuple(_grouped(report.servers, _KEEP_WORDS, meanings, lambda server: _keep_row(server, report), most))
 
 
 def _keep_row(server: KeepResult, report: KeepReport) -> Row:

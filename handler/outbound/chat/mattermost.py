@@ -10,8 +10,7 @@ import json
 from collections.abc import Iterator
 
 from handler.keep.model import AnyReport
-from handler.outbound.chat.buttons import Button, buttons, keep_button
-from handler.outbound.chat.chat_message import ChatMessage, chat_message, fitted
+from handler.outbound.chat.chat_message import Button, ChatMessage, chat_message, fitted
 from handler.outbound.chat.markdown import markdown, row_markdown
 from handler.outbound.chat.route import MattermostButtons
 
@@ -21,12 +20,9 @@ _LONGEST = 16_000
 
 
 def message(report: AnyReport, reply: bool, to_click: MattermostButtons | None) -> bytes:
-    """Return the body to POST.
+    """Return the body to POST; a reply is visible to the whole channel, which a power cut concerns.
 
-    Args:
-        report: the result of an event.
-        reply: whether it goes to a `response_url`; it is visible to the whole channel, which a power cut concerns.
-        to_click: what buttons need; None for a message without buttons.
+    `to_click` is what buttons need; None for a message without buttons.
     """
     text = fitted(report, lambda content: markdown(content, "**"), lambda made: len(made) <= _LONGEST)
     document: dict[str, object] = {"text": text, **({"response_type": "in_channel"} if reply else {})}
@@ -38,13 +34,13 @@ def message(report: AnyReport, reply: bool, to_click: MattermostButtons | None) 
 
 def _attachments(content: ChatMessage, to_click: MattermostButtons) -> Iterator[dict[str, object]]:
     """Yield the buttons of a plan, or each server of a notice with its button."""
-    actions = [_action(button, to_click) for button in buttons(content)]
+    actions = [_action(button, to_click) for button in content.buttons()]
     if actions:
         yield {"fallback": "approve, or discard", "actions": actions}
     if content.keep_hint:
         yield {"fallback": content.keep_hint, "text": content.keep_hint}
     for row in (row for group in content.groups for row in group.rows):
-        button = keep_button(content, row)
+        button = content.keep_button(row)
         if button:
             words = row_markdown(row)
             # Mattermost finds the action of a click by its id alone, which must be unique in the whole message.

@@ -40,12 +40,7 @@ class Poster:
         self._buttons = buttons
 
     def post(self, report: AnyReport, target: Target, seconds: float) -> bool:
-        """Post a report once.
-
-        Args:
-            report: the result of an event.
-            target: where to post.
-            seconds: for all of it.
+        """Post a report once, within so many seconds.
 
         Returns:
             Whether the chat has accepted it; if not, it never will.
@@ -56,6 +51,7 @@ class Poster:
         if seconds <= 0:
             raise ChatUnreachable("There is no time left to post to the chat.")
         chat = import_module(f"{__package__}.{_MODULES.get(target.chat, target.chat)}")
+        host, chat_fields = host_of(target.url.reveal()), {"chat": target.chat.value, "reply": target.reply}
         try:
             answer = self._client.send(
                 "POST",
@@ -67,24 +63,18 @@ class Poster:
             )
         except FAILURES as failure:
             # Its message quotes the URL, which is a secret.
-            cause = Cause(_CALL, host_of(target.url.reveal()), None, call_failure(failure))
-            _LOG.warning(
-                "the chat gave no answer",
-                extra={"chat": target.chat.value, "reply": target.reply, "cause": cause._asdict()},
-            )
+            cause = Cause(_CALL, host, None, call_failure(failure))
+            _LOG.warning("the chat gave no answer", extra={**chat_fields, "cause": cause._asdict()})
             raise ChatUnreachable("The chat gave no answer.", cause=cause) from None
         if answer.status >= 500 or answer.status in _PASSING or b"returned HTTP error 429" in answer.body:
             raise ChatUnreachable(
                 f"The chat does not accept messages now (HTTP {answer.status}).",
                 retry_after=retry_after(answer.headers),
-                cause=Cause(_CALL, host_of(target.url.reveal()), answer.status, None),
+                cause=Cause(_CALL, host, answer.status, None),
             )
         taken = 200 <= answer.status < 300 and not _denied(target.chat, answer.body)
         if not taken:
-            _LOG.warning(
-                "the chat refuses the message",
-                extra={"chat": target.chat.value, "reply": target.reply, "status": answer.status},
-            )
+            _LOG.warning("the chat refuses the message", extra={**chat_fields, "status": answer.status})
         return taken
 
 

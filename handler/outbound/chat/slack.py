@@ -12,8 +12,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from handler.keep.model import AnyReport
-from handler.outbound.chat.buttons import Button, buttons, keep_button
-from handler.outbound.chat.chat_message import ChatMessage, Group, Row, chat_message, fitted
+from handler.outbound.chat.chat_message import Button, ChatMessage, Group, Row, chat_message, fitted
 from handler.outbound.chat.plain import row_text
 from handler.outbound.chat.route import MattermostButtons
 
@@ -25,12 +24,7 @@ _Block = dict[str, object]
 
 
 def message(report: AnyReport, reply: bool, _buttons: MattermostButtons | None) -> bytes:
-    """Return the body to POST.
-
-    Args:
-        report: the result of an event.
-        reply: whether it goes to a `response_url`; it is visible to the whole channel, which a power cut concerns.
-    """
+    """Return the body to POST; a reply is visible to the whole channel, which a power cut concerns."""
     blocks = fitted(report, lambda content: list(_blocks(content)), _fits)
     document: dict[str, object] = {
         # For notifications, and for clients without blocks.
@@ -55,7 +49,7 @@ def _blocks(content: ChatMessage) -> Iterator[_Block]:
     if content.approval:
         yield _section(_escaped("\n".join(filter(None, (content.approval, content.command)))))
     if content.command:
-        yield {"type": "actions", "elements": [_button(button) for button in buttons(content)]}
+        yield {"type": "actions", "elements": [_button(button) for button in content.buttons()]}
     for group in content.groups:
         heading = f"*{_escaped(group.title)}*\n{_escaped(group.meaning)}"
         if group.rows and group.rows[0].id in content.keepable:
@@ -83,7 +77,7 @@ def _button(button: Button) -> _Block:
 
 def _row_with_button(row: Row, content: ChatMessage) -> _Block:
     section = _section(_row(row))
-    button = keep_button(content, row)
+    button = content.keep_button(row)
     return {**section, "accessory": _button(button)} if button else section
 
 

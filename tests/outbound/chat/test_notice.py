@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from handler.outbound.chat import slack
-from handler.outbound.chat.buttons import keep_button
 from handler.outbound.chat.chat_message import Row, chat_message
 from handler.services.notify_chat import _in_zone
 from handler.settings.chat import ButtonAction, mac
@@ -85,10 +84,10 @@ def test_a_button_keeps_until_two_hours_after_the_stop(zone: tzinfo | None) -> N
     assert message.keep_until == due + timedelta(hours=2)
     shown = "04:30 Europe/Berlin on 2027-03-28 (02:30 UTC)" if zone else "02:30 UTC on 2027-03-28"
     assert message.keep_hint == f"A click on Keep 2 h keeps its server running until {shown}."
-    button = keep_button(message, Row(id_of(0), "", ""))
+    button = message.keep_button(Row(id_of(0), "", ""))
     assert button is not None
     assert (button.action, button.value) == (ButtonAction.KEEP, f"{id_of(0)} until 2027-03-28T02:30:00Z")
-    assert keep_button(message, Row(id_of(1), "", "")) is None
+    assert message.keep_button(Row(id_of(1), "", "")) is None
 
 
 @pytest.mark.parametrize("chat", ["slack", "mattermost"])
