@@ -23,21 +23,11 @@ from handler.terminal import problems
 
 __all__ = ["Exit", "command", "main"]
 
-# The name of each command, in the order of `--help`: the module below `handler.cli`, and the object in it.
-_COMMANDS = {
-    "demo": ("demo", "demo"),
-    "demo-chat": ("demo", "demo_chat"),
-    "simulate": ("simulate", "simulate"),
-    "serve": ("serve", "serve"),
-    "doctor": ("doctor", "doctor"),
-    "plan": ("plan", "plan"),
-    "send": ("send", "send"),
-    "keep": ("keep", "keep"),
-    "approve": ("approve", "approve"),
-    "explain": ("explain", "explain"),
-    "settings": ("settings", "command"),
-    "completion": ("completion", "completion"),
-}
+# In the order of `--help`. Each is an object of a module below `handler.cli`, which may hold several.
+_COMMANDS = (
+    *("demo", "demo-chat", "simulate", "serve", "doctor", "plan", "send", "keep", "approve"),
+    *("explain", "settings", "completion"),
+)
 
 
 class _ClosedPipe(Exception):
@@ -50,16 +40,15 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the names in the order of `--help`."""
         del ctx
-        return list(_COMMANDS)
+        return [*_COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         del ctx
-        found = _COMMANDS.get(cmd_name)
-        if found is None:
+        if cmd_name not in _COMMANDS:
             return None
-        module, name = found
-        imported: click.Command = getattr(importlib.import_module(f"handler.cli.{module}"), name)
+        module = importlib.import_module(f"handler.cli.{cmd_name.removesuffix('-chat')}")
+        imported: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return imported
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -91,23 +80,15 @@ def command(ctx: click.Context) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments: without the program's name; None for those of the process.
-
-    Returns:
-        An exit code, see `Exit`.
-    """
+    """Run the command with the arguments, or with those of the process, and return its exit code; see `Exit`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # The command prints what is relevant; without a handler Python would print the log's warnings as plain text.
     logger, silent = logging.getLogger("handler"), logging.NullHandler()
     logger.addHandler(silent)
-    given = list(arguments) if arguments is not None else None
     try:
-        code = command.main(given, prog_name="bms-autostop", standalone_mode=False)
+        code = command.main(arguments, prog_name="bms-autostop", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from handler.settings import declared
+from handler import settings as handler_settings
 from handler.settings.env import Setting
 from handler.terminal import Row, counted, table, terminal_width, wrap
 
@@ -25,7 +25,7 @@ class Target(StrEnum):
 
 def declarations(target: Target) -> Sequence[Setting[Any]]:
     """Return the declared settings of a target, without the OS_* variables of the cloud login."""
-    return [one for one in declared() if target in one.targets and not one.name.startswith("OS_")]
+    return [one for one in handler_settings.declared() if target in one.targets and not one.name.startswith("OS_")]
 
 
 def read(target: Target, environ: Mapping[str, str]) -> Any:
@@ -40,9 +40,9 @@ def read(target: Target, environ: Mapping[str, str]) -> Any:
     return import_module(f"handler.settings.{target}").from_environ(environ)
 
 
-@click.command("settings")
+@click.command()
 @click.option("--target", type=click.Choice([one.value for one in Target]), help="Only the settings of this function.")
-def command(target: str | None) -> int:
+def settings(target: str | None) -> int:
     """Print the settings: name, default and meaning of each.
 
     They are environment variables, read once when the function starts. Beside them stand the OS_* variables of the
@@ -51,9 +51,9 @@ def command(target: str | None) -> int:
     width = terminal_width()
     total = 0
     for name in [Target(target)] if target else [*Target]:
-        settings = declarations(name)
-        total += len(settings)
-        rows = [Row((one.name, _plain(one.shown_default)), "", _plain(one.description)) for one in settings]
+        declared = declarations(name)
+        total += len(declared)
+        rows = [Row((one.name, _plain(one.shown_default)), "", _plain(one.description)) for one in declared]
         click.secho(f"{name}\n", bold=True)
         click.echo("\n".join([*table(("NAME", "DEFAULT", "MEANING"), rows, width), ""]))
     click.echo("\n".join(wrap(f"{counted(total, 'setting')}. The cloud login uses OpenStack's OS_* variables.", width)))

@@ -21,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 # A fixed namespace, so that the same result has the same id in every deployment.
 _IDS = uuid.UUID("0d0b9d5e-52f6-5b0e-8d1e-4f5a0c1d7b36")
+_ROW = ("id", "name", "outcome", "reason", "detail", "vm_state", "task_state", "request_id")
 _WRITTEN = frozenset({Outcome.KEPT, Outcome.RELEASED})
 
 
@@ -48,12 +49,7 @@ def keep_result_id(report: KeepReport, type_: str) -> str:
     """
     rows = [
         (
-            server.id,
-            server.outcome,
-            server.reason,
-            _time(server.keep_until),
-            server.vm_state,
-            server.task_state,
+            *(server.id, server.outcome, server.reason, _time(server.keep_until), server.vm_state, server.task_state),
             server.request_id if server.outcome in _WRITTEN else None,
         )
         for server in report.servers
@@ -79,18 +75,9 @@ def keep_result_data(report: KeepReport) -> dict[str, object]:
 
 def keep_row(server: KeepResult) -> dict[str, str | None]:
     """Return one server as in the result event and the log."""
-    return {
-        "id": server.id,
-        "name": server.name,
-        "outcome": server.outcome,
-        "reason": server.reason,
-        "detail": server.detail,
-        "keep_until": _time(server.keep_until),
-        "previous_keep_until": _time(server.previous_keep_until),
-        "vm_state": server.vm_state,
-        "task_state": server.task_state,
-        "request_id": server.request_id,
-    }
+    row = {name: getattr(server, name) for name in _ROW}
+    times = {"keep_until": _time(server.keep_until), "previous_keep_until": _time(server.previous_keep_until)}
+    return {**row, **times}
 
 
 def log_keep_server(request: KeepRequest, server: KeepResult) -> None:

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -24,6 +25,12 @@ _Value = TypeVar("_Value")
 
 # A fixed namespace, so that the same result has the same id in every deployment.
 _IDS = uuid.UUID("6e9d1f0c-6c0c-5d0e-9d4a-2f1f6a5f7c11")
+# What tells one result from another, beside the request id of a stop.
+_CONTENT = attrgetter("id", "outcome", "reason", "vm_state", "task_state", "job_id")
+_ROW = (
+    *("id", "name", "outcome", "reason", "detail"),
+    *("vm_state", "task_state", "previous_vm_state", "request_id", "job_id"),
+)
 # With these reasons, the request id of a row is the one of the stop, if the cloud gave one.
 _STOP_TAKEN = frozenset({Reason.CONFIRMED, Reason.ACCEPTED, Reason.REVERTED, Reason.POWER_STILL_ON})
 # Printable ASCII but for space, double quote and percent is not encoded in headers (CloudEvents HTTP binding).
@@ -41,16 +48,7 @@ def result_id(report: Report, type_: str) -> str:
         reason, states, job id, and the request id of a stop that the cloud took; of no time but the expiry of a plan.
     """
     rows = [
-        (
-            server.id,
-            server.outcome,
-            server.reason,
-            server.vm_state,
-            server.task_state,
-            server.job_id,
-            server.request_id if server.reason in _STOP_TAKEN else None,
-        )
-        for server in report.servers
+        (*_CONTENT(server), server.request_id if server.reason in _STOP_TAKEN else None) for server in report.servers
     ]
     request = report.request
     content: list[object] = [request.source, request.id, type_, report.refusal, rows]
@@ -197,18 +195,7 @@ def selector_row(selector: Selector | None) -> dict[str, object] | None:
 
 def server_row(server: ServerResult) -> dict[str, str | None]:
     """Return one server as in the result event and the log."""
-    return {
-        "id": server.id,
-        "name": server.name,
-        "outcome": server.outcome,
-        "reason": server.reason,
-        "detail": server.detail,
-        "vm_state": server.vm_state,
-        "task_state": server.task_state,
-        "previous_vm_state": server.previous_vm_state,
-        "request_id": server.request_id,
-        "job_id": server.job_id,
-    }
+    return {name: getattr(server, name) for name in _ROW}
 
 
 def evidence_row(evidence: Evidence) -> dict[str, object]:

@@ -135,11 +135,8 @@ def _too_late(cause: Cause | None, acceptance: Acceptance, retry_after: float | 
 class Sink:
     """Where events are POSTed, in binary mode.
 
-    Args:
-        settings: a token file is read for each attempt, as Kubernetes renews it in place.
-        once: see `deliver_until_taken`.
-        sleep, monotonic: the clock.
-        new_client: makes the HTTP client.
+    A token file is read for each attempt, as Kubernetes renews it in place. For `once`, `sleep` and `monotonic` see
+    `deliver_until_taken`.
     """
 
     def __init__(
@@ -198,11 +195,7 @@ class Sink:
         return SinkReply(status, wait, cause)
 
     def _authorization(self) -> dict[str, str]:
-        """Return the header that authenticates us at the sink.
-
-        Raises:
-            _NoToken: the file cannot be read, or holds no token; it may be being written.
-        """
+        """Return the header that authenticates us at the sink; raise _NoToken for a file that may be being written."""
         token = self._settings.token.reveal()
         if self._settings.token_file:
             try:

@@ -26,21 +26,13 @@ class Publisher(Protocol):
     """Publishes messages with the cloud's login."""
 
     def publish(self, subject: str, message: str, timeout: float) -> None:
-        """Publish once, within so many seconds.
-
-        Raises:
-            CloudError: it was not accepted, or whether it was is not known.
-        """
+        """Publish once, within so many seconds; raise CloudError if it was not accepted, or that is not known."""
 
 
 class TopicSink:
     """A topic to which results are published: the structured event as the message, the summary as the subject.
 
     A message may be published twice, if the response to the first was lost; both have the same event with the same id.
-
-    Args:
-        publisher: publishes to the topic.
-        sleep, monotonic: the clock.
     """
 
     def __init__(

@@ -28,13 +28,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check.
-
-    Attributes:
-        check: name of the check.
-        detail: what was found.
-        fix: what to do about it; empty if nothing.
-    """
+    """One check: its name, what was found, and what to do about it (empty if nothing)."""
 
     check: str
     status: Status

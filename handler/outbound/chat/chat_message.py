@@ -60,11 +60,7 @@ _Server = TypeVar("_Server", ServerResult, KeepResult)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One server. All members but the id are untrusted input.
-
-    Attributes:
-        name, remark: one line each; may be empty.
-    """
+    """One server. All members but the id are untrusted input, one line each; they may be empty."""
 
     id: str
     name: str
@@ -148,12 +144,7 @@ class ChatMessage:
 
 
 def chat_message(report: AnyReport, most: int) -> ChatMessage:
-    """Make the content of the message about a report.
-
-    Args:
-        report: the result of an event.
-        most: number of servers to list at most.
-    """
+    """Make the content of the message about a report, with at most so many servers listed."""
     request, plan = report.request, report.plan if isinstance(report, Report) else None
     keepable, keep_until = _keep_offer(report)
     facts = (

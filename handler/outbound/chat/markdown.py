@@ -15,12 +15,7 @@ _REPLACED = str.maketrans({"`": "\u02cb", "@": "\uff20"})
 
 
 def markdown(content: ChatMessage, bold: str) -> str:
-    """Return a message as Markdown.
-
-    Args:
-        content: of the message.
-        bold: the mark around bold text.
-    """
+    """Return a message as Markdown, with `bold` around bold text."""
     lines = [
         f"{bold}{content.headline}{bold}",
         *(f"{label}: {span(text)}" for label, text in content.facts),

@@ -36,12 +36,7 @@ class Target:
 
 
 class MattermostButtons(NamedTuple):
-    """What Mattermost needs for buttons.
-
-    Attributes:
-        url: where clicks are sent.
-        key: of the MAC that authenticates a button.
-    """
+    """What Mattermost needs for buttons: where clicks are sent, and the key of the MAC that authenticates a button."""
 
     url: str
     key: Secret
