@@ -8,15 +8,57 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from handler import cli
+from handler.demo.fleet import FLEET, add
 from handler.simulator import Simulator
 from tests.conftest import ROOT
 from tests.inbound.webhooks.vendor import as_pem, certificate, new_key
+from tests.support.sink_server import SinkServer
+
+SAMPLES = ROOT / "events" / "samples" / "in"
+
+
+class Ran(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process. A function that logs must be started before this fixture."""
+
+    def run(*arguments: str) -> Ran:
+        return Ran(cli.main(arguments), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def sink() -> Iterator[SinkServer]:
+    """A broker that takes everything."""
+    with SinkServer() as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(cloud: Simulator) -> Simulator:
+    """The cloud, with the servers that the samples name."""
+    for server in FLEET:
+        add(cloud, server)
+    return cloud
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`bms-autostop keep`: what is posted, and what the exit code says of it."""
+"""`bms-autostop keep`: what is posted, and the exit code."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from handler import cli
 from handler.demo.fleet import CI_07
 from handler.simulator import Simulator
-from tests.cli.conftest import free_port
+from tests.cli.conftest import Run, free_port
 from tests.conftest import KEEP, Function, StartFunction
 from tests.support.sink_server import Say, SinkServer
 
@@ -22,102 +21,88 @@ def keep(cloud: Simulator, start_keep: StartFunction) -> Function:
     return start_keep(cloud)
 
 
-def test_options_become_a_keep_request() -> None:
+@pytest.mark.parametrize(
+    ("options", "data"),
+    [
+        (
+            ["--server", CI_07, "--for", "2h", "--reason", "why", "--requested-by", "job 7"],
+            {"server_ids": [CI_07], "for": "2h", "reason": "why", "requested_by": "job 7", "dry_run": False},
+        ),
+        (
+            ["--tag", "ci", "--until", "2026-12-24T08:00:00+01:00"],
+            {"selector": {"tags": ["ci"]}, "until": "2026-12-24T08:00:00+01:00", "dry_run": False},
+        ),
+        (["--server", CI_07, "--release", "--dry-run"], {"server_ids": [CI_07], "release": True, "dry_run": True}),
+    ],
+    ids=["for", "until", "release"],
+)
+def test_options_become_a_keep_request(sink: SinkServer, run: Run, options: list[str], data: dict[str, object]) -> None:
     """In structured mode, with an id and a time of its own."""
-    with SinkServer() as sink:
-        options = ["--reason", "why", "--requested-by", "job 7"]
-        assert cli.main(["keep", "--url", sink.url, "--server", CI_07, "--for", "2h", *options]) == 0
-        assert cli.main(["keep", "--url", sink.url, "--tag", "ci", "--until", "2026-12-24T08:00:00+01:00"]) == 0
-        assert cli.main(["keep", "--url", sink.url, "--server", CI_07, "--release", "--dry-run"]) == 0
-    first, second, third = (got.data for got in sink.got)
-    assert (first["type"], first["source"]) == (KEEP, "/bms-autostop/cli")
-    assert first["data"] == {
-        "server_ids": [CI_07],
-        "for": "2h",
-        "reason": "why",
-        "requested_by": "job 7",
-        "dry_run": False,
-    }
-    assert second["data"] == {"selector": {"tags": ["ci"]}, "until": "2026-12-24T08:00:00+01:00", "dry_run": False}
-    assert third["data"] == {"server_ids": [CI_07], "release": True, "dry_run": True}
+    assert run("keep", "--url", sink.url, *options).code == 0
+    event = sink.got[0].data
+    assert (event["type"], event["source"], event["data"]) == (KEEP, "/bms-autostop/cli", data)
 
 
-def test_a_lease_is_taken_and_given_back(cloud: Simulator, keep: Function, capsys: pytest.CaptureFixture[str]) -> None:
-    """The rows are printed, and a summary."""
-    server = cloud.add_server("db-1")
-    assert cli.main(["keep", "--url", keep.url, "--server", server, "--for", "1h"]) == 0
-    until = cloud.server(server).metadata[KEY]
-    out = capsys.readouterr().out
-    assert f"kept/kept: It is kept until {until}." in " ".join(out.split())
-    assert out.endswith("1 server: 1 kept.\n")
-    assert cli.main(["keep", "--url", keep.url, "--server", server, "--release"]) == 0
-    assert KEY not in cloud.server(server).metadata
-    assert capsys.readouterr().out.endswith("1 server: 1 released.\n")
+def test_a_lease_is_taken_and_given_back(cloud: Simulator, keep: Function, run: Run) -> None:
+    """The rows are printed, and a summary; of a dry run not that servers would be stopped."""
+    command = ("keep", "--url", keep.url, "--server", cloud.add_server("db-1", id=CI_07))
+    assert run(*command, "--for", "1h", "--dry-run").out.endswith("1 server: 1 would be changed.\n")
+    ran = run(*command, "--for", "1h")
+    until = cloud.server(CI_07).metadata[KEY]
+    assert f"kept/kept: It is kept until {until}." in " ".join(ran.out.split())
+    assert (ran.code, ran.out.endswith("1 server: 1 kept.\n")) == (0, True)
+    ran = run(*command, "--release")
+    assert KEY not in cloud.server(CI_07).metadata
+    assert (ran.code, ran.out.endswith("1 server: 1 released.\n")) == (0, True)
 
 
-def test_a_dry_run_says_so(cloud: Simulator, keep: Function, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not that servers would be stopped."""
-    assert cli.main(["keep", "--url", keep.url, "--server", cloud.add_server(), "--for", "1h", "--dry-run"]) == 0
-    assert capsys.readouterr().out.endswith("1 server: 1 would be changed.\n")
-
-
-def test_a_server_that_is_not_kept_is_an_exit_code(
-    cloud: Simulator, keep: Function, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_that_is_not_kept_is_an_exit_code(cloud: Simulator, keep: Function, run: Run) -> None:
     """1 for a failed row, 3 for what is refused, as a script needs it."""
-    locked = cloud.add_server(locked=True)
-    assert cli.main(["keep", "--url", keep.url, "--server", locked, "--for", "1h"]) == 1
-    assert "is locked" in capsys.readouterr().out
-    assert cli.main(["keep", "--url", keep.url, "--server", locked, "--for", "25h"]) == 3
-    assert "AUTOSTOP_MAX_KEEP" in capsys.readouterr().err
-    assert cli.main(["keep", "--url", keep.url, "--server", locked, "--until", "2001-01-01T00:00:00Z"]) == 3
-    assert "expired" in capsys.readouterr().out
-    assert cli.main(["keep", "--url", keep.url, "--server", locked, "--for", "1h", "--json"]) == 1
-    document = json.loads(capsys.readouterr().out)
-    assert document["results"][0]["servers"][0]["reason"] == "conflict"
+    command = ("keep", "--url", keep.url, "--server", cloud.add_server(locked=True))
+    ran = run(*command, "--for", "1h")
+    assert (ran.code, "is locked" in ran.out) == (1, True)
+    ran = run(*command, "--for", "25h")
+    assert (ran.code, "AUTOSTOP_MAX_KEEP" in ran.err) == (3, True)
+    ran = run(*command, "--until", "2001-01-01T00:00:00Z")
+    assert (ran.code, "expired" in ran.out) == (3, True)
+    ran = run(*command, "--for", "1h", "--json")
+    assert (ran.code, json.loads(ran.out)["results"][0]["servers"][0]["reason"]) == (1, "conflict")
 
 
 @pytest.mark.parametrize(("status", "code"), [(503, 4), (500, 4), (403, 3), (202, 0)])
-def test_the_answer_decides(status: int, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_answer_decides(run: Run, status: int, code: int) -> None:
     """And after a failure it is safe to ask again."""
     with SinkServer(Say(status)) as sink:
-        assert cli.main(["keep", "--url", sink.url, "--server", CI_07, "--for", "1h"]) == code
-    shown = capsys.readouterr()
-    assert ("Sending it again is safe" in shown.err) is (status == 500)
-    assert "servers may be stopped" not in shown.out + shown.err
+        ran = run("keep", "--url", sink.url, "--server", CI_07, "--for", "1h")
+    assert (ran.code, "Sending it again is safe" in ran.err) == (code, status == 500)
+    assert "servers may be stopped" not in ran.out + ran.err
 
 
-def test_no_function_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_function_is_there(run: Run) -> None:
     """Nothing was sent."""
-    url = f"http://127.0.0.1:{free_port()}/"
-    assert cli.main(["keep", "--url", url, "--server", CI_07, "--for", "1h"]) == 4
-    assert "nothing was sent" in capsys.readouterr().err
+    ran = run("keep", "--url", f"http://127.0.0.1:{free_port()}/", "--server", CI_07, "--for", "1h")
+    assert (ran.code, "nothing was sent" in ran.err) == (4, True)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "code", "words"),
     [
-        ([], "One of --for, --until and --release must be given."),
-        (["--for", "1h", "--release"], "One of --for, --until and --release must be given."),
-        (["--for", "an hour"], "must be a duration such as 30m, 2h or 1d"),
-        (["--until", "tomorrow"], "must be an RFC 3339 time with a zone"),
-        (["--until", "2026-12-24T08:00:00"], "must be an RFC 3339 time with a zone"),
-        (["--for", "1h", "--server", "db-1"], "must be the UUID of a server"),
-        (["--for", "1h", "--tag", "ci"], "Name the servers"),
-        (["--for", "1h", "--token-file", "/nowhere"], "Cannot read"),
+        ([], 2, "One of --for, --until and --release must be given."),
+        (["--for", "1h", "--release"], 2, "One of --for, --until and --release must be given."),
+        (["--for", "an hour"], 2, "must be a duration such as 30m, 2h or 1d"),
+        (["--until", "tomorrow"], 2, "must be an RFC 3339 time with a zone"),
+        (["--until", "2026-12-24T08:00:00"], 2, "must be an RFC 3339 time with a zone"),
+        (["--for", "1h", "--server", "db-1"], 2, "must be the UUID of a server"),
+        (["--for", "1h", "--server", CI_07, "--tag", "ci"], 2, "Name the servers"),
+        (["--for", "1h", "--token-file", "/nowhere"], 2, "Cannot read"),
+        # As the function would refuse it.
+        (["--for", "1h", "--name", "*"], 3, "data.selector.name"),
     ],
 )
-def test_a_wrong_command_line_sends_nothing(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit code 2."""
-    with SinkServer() as sink:
-        assert cli.main(["keep", "--url", sink.url, "--server", CI_07, *options]) == 2
-    assert sink.got == []
-    assert words in capsys.readouterr().err
-
-
-def test_a_selector_that_means_all_is_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
-    """As the function would refuse it."""
-    with SinkServer() as sink:
-        assert cli.main(["keep", "--url", sink.url, "--name", "*", "--for", "1h"]) == 3
-    assert sink.got == []
-    assert "data.selector.name" in capsys.readouterr().err
+def test_a_wrong_command_line_sends_nothing(
+    sink: SinkServer, run: Run, options: list[str], code: int, words: str
+) -> None:
+    """Nor does an event that can never succeed."""
+    servers = [] if {"--server", "--name"} & {*options} else ["--server", CI_07]
+    ran = run("keep", "--url", sink.url, *servers, *options)
+    assert (ran.code, words in ran.err, sink.got) == (code, True, [])
