@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 import pytest
 
-from handler import cli
 from handler.cli import explain as module
 from handler.cli.explain import entries, explain
 from handler.cli.settings import Target, declarations
 from handler.errors import AutostopError, CallFailure
 from handler.stop.model import Reason, Refusal
+from tests.cli.conftest import Run
 from tests.conftest import ROOT
 
 
@@ -25,27 +25,25 @@ def _problems() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("word", sorted({*Reason, *Refusal, *_problems()}))
-def test_every_word_is_explained(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_word_is_explained(word: str, run: Run) -> None:
     """With the sentence of the code and the action of the runbook."""
-    assert cli.main(["explain", word]) == 0, f"the runbook in deploy/README.md must have a row for {word}"
-    lines = capsys.readouterr().out.splitlines()
+    lines = run("explain", word).out.splitlines()
+    assert lines, f"the runbook in deploy/README.md must have a row for {word}"
     assert lines[0].startswith(f"{word} (")
     assert len(lines) >= 3
 
 
 @pytest.mark.parametrize("word", [*CallFailure])
-def test_every_failure_of_a_call_is_explained(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_failure_of_a_call_is_explained(word: str, run: Run) -> None:
     """What `cause.failure` says in a log line, with what to do."""
-    assert cli.main(["explain", word]) == 0
-    heading, *action = capsys.readouterr().out.splitlines()
+    heading, *action = run("explain", word).out.splitlines()
     assert heading == f"{word} (failure of a call)"
     assert any(line.strip() for line in action)
 
 
-def test_the_row_is_that_of_the_runbook(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_row_is_that_of_the_runbook(run: Run) -> None:
     """Word by word, but for the marks of Markdown."""
-    assert cli.main(["explain", "already-stopping"]) == 0
-    heading, meaning, action = capsys.readouterr().out.splitlines()
+    heading, meaning, action = run("explain", "already-stopping").out.splitlines()
     assert heading == "already-stopping (reason of the outcome unchanged)"
     assert meaning.strip() == Reason.ALREADY_STOPPING.meaning
     rows = (ROOT / "deploy" / "README.md").read_text().replace("`", "").splitlines()
@@ -53,25 +51,23 @@ def test_the_row_is_that_of_the_runbook(capsys: pytest.CaptureFixture[str]) -> N
     assert row.endswith(f"| {action.strip()} |")
 
 
-def test_a_word_of_two_kinds_is_explained_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_word_of_two_kinds_is_explained_twice(run: Run) -> None:
     """`cloud-error` is a reason and a problem. The type of a problem document may be pasted whole."""
     for word in ("cloud-error", "Cloud-Error ", "https://example.org/problems/cloud-error"):
-        assert cli.main(["explain", word]) == 0
-        out = capsys.readouterr().out
-        assert "cloud-error (reason of the outcome failed)" in out
-        assert "cloud-error (problem, answered with 503)" in out
+        ran = run("explain", word)
+        assert ran.code == 0
+        assert "cloud-error (reason of the outcome failed)" in ran.out
+        assert "cloud-error (problem, answered with 503)" in ran.out
 
 
 @pytest.mark.parametrize(
     ("word", "hint"),
     [("already-stoped", "Did you mean already-stopped"), ("to-old", "too-old"), ("xyz", "deploy/README.md")],
 )
-def test_an_unknown_word_gets_the_nearest_known_one(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_word_gets_the_nearest_known_one(word: str, hint: str, run: Run) -> None:
     """Exit code 2."""
-    assert cli.main(["explain", word]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert hint in printed.err
+    ran = run("explain", word)
+    assert (ran.code, ran.out, hint in ran.err) == (2, "", True)
 
 
 def test_completion_offers_the_words_of_the_runbook() -> None:
@@ -101,12 +97,9 @@ def test_the_runbook_is_found_in_a_checkout_and_in_an_installation(
 
 
 @pytest.mark.parametrize("target", [*Target])
-def test_settings_prints_every_declaration(target: Target, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_prints_every_declaration(target: Target, run: Run) -> None:
     """Of one target, or of all."""
-    assert cli.main(["settings", "--target", target.value]) == 0
-    one = capsys.readouterr().out
-    assert cli.main(["settings"]) == 0
-    everything = capsys.readouterr().out
+    one, everything = run("settings", "--target", target.value).out, run("settings").out
     declared = declarations(target)
     assert declared
     for out in (one, everything):

@@ -18,15 +18,10 @@ def test_the_output_is_as_the_file_has_it(name: str, columns: int) -> None:
     assert max(display_width(line) for line in without_colour(golden).splitlines()) <= columns
 
 
-@pytest.mark.parametrize("columns", WIDTHS)
-@pytest.mark.parametrize("name", [*COMMANDS])
-def test_without_colour_it_is_the_same_text(name: str, columns: int) -> None:
-    """With NO_COLOR at a terminal."""
-    assert printed(name, columns, colour=False) == without_colour(file_of(name, columns).read_text())
-
-
-@pytest.mark.parametrize("name", ["plan", "doctor"])
-def test_a_pipe_gets_no_colour(name: str) -> None:
-    """Without NO_COLOR."""
+@pytest.mark.parametrize(
+    ("name", "terminal"), [("demo", True), ("plan", True), ("doctor", True), ("plan", False), ("doctor", False)]
+)
+def test_without_colour_it_is_the_same_text(name: str, *, terminal: bool) -> None:
+    """With NO_COLOR at a terminal; in a pipe also without it."""
     golden = without_colour(file_of(name, 80).read_text())
-    assert printed(name, 80, colour=True, terminal=False) == golden
+    assert printed(name, 80, colour=not terminal, terminal=terminal) == golden
