@@ -8,19 +8,19 @@ import ssl
 import sys
 import time
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from email.utils import formatdate
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
-from handler import cli
 from handler.cli.checks import Check, Status, network
 from handler.cli.doctor import configured, examine
 from handler.cli.settings import Target
 from handler.simulator import CallKind, Fault, Simulator
-from tests.cli.conftest import free_port
+from tests.cli.conftest import Run, free_port
 from tests.cloud.https import https_login
 from tests.support.issuer import Issuer
 from tests.support.sink_server import SinkServer
@@ -28,10 +28,15 @@ from tests.support.sink_server import SinkServer
 _UNKNOWN = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
 
 
+def examined(target: Target, environ: Mapping[str, str], server_id: str | None = None) -> dict[str, Check]:
+    """Return the checks of a target, by name."""
+    return {check.check: check for check in examine(target, environ, server_id, lambda _: None)}
+
+
 def checked(cloud: Simulator, server_id: str | None = None, **environ: str) -> dict[str, Check]:
     """Return the checks of `stop_servers`, by name."""
     made = {"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ}
-    return {check.check: check for check in examine(Target.STOP_SERVERS, made, server_id, lambda _: None)}
+    return examined(Target.STOP_SERVERS, made, server_id)
 
 
 def statuses(checks: Mapping[str, Check]) -> dict[str, str]:
@@ -148,23 +153,16 @@ def test_only_409_is_ok_and_only_403_is_an_error(
 # --- the ten failures of on-call
 
 
-@dataclass(frozen=True)
-class Failure:
-    """Something that is wrong, and what the doctor must say of it.
+class Failure(NamedTuple):
+    """What is wrong, and the check that is an error, with words of its detail and its fix.
 
-    Attributes:
-        environ: settings that differ; `{url}` stands for the cloud's, `{closed}` for an address without a listener.
-        user: of the simulated cloud.
-        fault: what the cloud answers instead.
-        check: the one that is an error.
-        detail, fix: words of it.
-        code: the exit code of the command.
+    In `environ`, `{url}` stands for the cloud's, `{closed}` for an address without a listener.
     """
 
     check: str
     detail: str
     fix: str
-    environ: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = {}
     user: str = "operator"
     fault: Fault | None = None
     code: int = 1
@@ -205,7 +203,7 @@ _FAILURES = {
 
 @pytest.mark.parametrize("name", [*_FAILURES])
 def test_the_ten_failures_of_on_call(
-    cloud: Simulator, closed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+    cloud: Simulator, closed: str, run: Run, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Each is one error with its cause and its fix, everything before it is ok, and no secret is printed."""
     failure = _FAILURES[name]
@@ -216,23 +214,15 @@ def test_the_ten_failures_of_on_call(
     made |= {name: value.format(url=cloud.url, closed=closed) for name, value in failure.environ.items()}
     for variable, value in made.items():
         monkeypatch.setenv(variable, value)
-    assert cli.main(["doctor", "--server", stopped, "--json"]) == failure.code
-    printed = capsys.readouterr()
-    checks = [Check(**row) for row in json.loads(printed.out)]
+    ran = run("doctor", "--server", stopped, "--json")
+    checks = [Check(**row) for row in json.loads(ran.out)]
     (error,) = [check for check in checks if check.status == "error"]
-    assert error.check == failure.check
+    assert (ran.code, error.check) == (failure.code, failure.check)
     assert failure.detail in error.detail
     assert failure.fix in error.fix
     assert {check.status for check in checks if check is not error} <= {"ok"}
-    assert made["OS_PASSWORD"] not in printed.out + printed.err
+    assert made["OS_PASSWORD"] not in ran.out + ran.err
     assert_nothing_stopped(cloud)
-
-
-def test_a_custom_role_without_stop_is_never_ok_when_it_is_not_tested(cloud: Simulator) -> None:
-    """Without --server the right is not known."""
-    cloud.add_server(vm_state="stopped")
-    cloud.inject(Fault(on=CallKind.STOP, status=403, times=None))
-    assert checked(cloud)["stop"].status is Status.WARNING
 
 
 # --- network
@@ -298,31 +288,23 @@ def test_a_host_behind_a_proxy_is_a_warning(cloud: Simulator, monkeypatch: pytes
     assert (found.status, "proxy" in found.detail) == (Status.WARNING, True)
 
 
-@pytest.mark.parametrize(("ahead", "words"), [(600, "behind the cloud"), (-600, "ahead of the cloud")])
-def test_a_clock_that_is_off_is_an_error(
-    cloud: Simulator, monkeypatch: pytest.MonkeyPatch, ahead: float, words: str
+@pytest.mark.parametrize(
+    ("ahead", "status", "words"),
+    [
+        (600, "error", "behind the cloud"),
+        (-600, "error", "ahead of the cloud"),
+        (None, "warning", "the cloud sent no date"),
+    ],
+)
+def test_the_clock_is_compared_with_that_of_iam(
+    cloud: Simulator, monkeypatch: pytest.MonkeyPatch, ahead: float | None, status: str, words: str
 ) -> None:
-    """Either way, by the `Date` of IAM."""
-    stamp = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + ahead))
-    _answer_with(monkeypatch, {"Date": stamp})
-    found = checked(cloud)["clock"]
-    assert found.status is Status.ERROR
-    assert words in found.detail
-
-
-def test_a_clock_that_could_not_be_compared_is_a_warning(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the rest is checked all the same."""
-    _answer_with(monkeypatch, {})
-    checks = checked(cloud)
-    assert checks["clock"].status is Status.WARNING
-    assert checks["list"].status is Status.OK
-
-
-def _answer_with(monkeypatch: pytest.MonkeyPatch, sent: Mapping[str, str]) -> None:
-    class Answer:
-        headers = sent
-
-    monkeypatch.setattr(network.requests, "get", lambda *_, **__: Answer())
+    """By its `Date`; and the rest is checked all the same."""
+    headers = {} if ahead is None else {"Date": formatdate(time.time() + ahead, usegmt=True)}
+    monkeypatch.setattr(network.requests, "get", lambda *_, **__: SimpleNamespace(headers=headers))
+    found = checked(cloud)
+    assert (found["clock"].status, found["list"].status) == (status, "ok")
+    assert words in found["clock"].detail
 
 
 # --- the API
@@ -372,14 +354,10 @@ def test_an_error_of_one_call_is_reported_by_that_check_alone(
     """With what to do."""
     cloud.add_server()
     cloud.inject(Fault(on=on, **fault))
-    checks = checked(cloud, _any_server(cloud))
+    checks = checked(cloud, cloud.add_server("named"))
     assert (str(checks[check].status), words in checks[check].fix) == (status, True)
     others = {name for name, found in statuses(checks).items() if found == "error"} - {check}
     assert others == set()
-
-
-def _any_server(cloud: Simulator) -> str:
-    return cloud.add_server("named")
 
 
 def test_a_nova_that_is_too_old_is_named_so() -> None:
@@ -413,7 +391,7 @@ def test_a_token_that_no_call_accepts_is_named_so(cloud: Simulator) -> None:
     """As of another cloud than the one that issued it."""
     for on in (CallKind.READ, CallKind.LIST, CallKind.ACTIONS):
         cloud.inject(Fault(on=on, status=401, times=None))
-    checks = checked(cloud, _any_server(cloud))
+    checks = checked(cloud, cloud.add_server())
     assert checks["token"].status is Status.ERROR
     assert "stop" not in checks
 
@@ -453,15 +431,14 @@ def test_a_key_or_token_that_is_refused_has_its_own_advice(cloud: Simulator) -> 
     assert (found.status, "OS_TOKEN" in found.fix) == (Status.ERROR, True)
     with Simulator.otc() as otc:
         key = {**otc.key_environ(otc.add_access_key()), "OS_SECRET_KEY": "wrong"}
-        made = {"AUTOSTOP_INBOUND_AUTH": "none", **key}
-        checks = {check.check: check for check in examine(Target.STOP_SERVERS, made, None, lambda _: None)}
+        checks = examined(Target.STOP_SERVERS, {"AUTOSTOP_INBOUND_AUTH": "none", **key})
     assert (checks["login"].status, "OS_ACCESS_KEY" in checks["login"].fix) == (Status.ERROR, True)
 
 
 def test_on_functiongraph_the_login_cannot_be_checked() -> None:
     """It comes with each call: a warning, and nothing is called."""
     made = {"AUTOSTOP_INBOUND_AUTH": "none", "RUNTIME_PROJECT_ID": "p", "OS_REGION_NAME": "eu-de"}
-    found = {check.check: check for check in examine(Target.STOP_SERVERS, made, None, lambda _: None)}
+    found = examined(Target.STOP_SERVERS, made)
     assert statuses(found) == {"settings": "ok", "callers": "ok", "login": "warning"}
 
 
@@ -477,7 +454,7 @@ def test_an_entry_of_clouds_yaml_that_is_not_there_is_an_error(monkeypatch: pyte
     monkeypatch.setattr("handler.cloud.auth.clouds_yaml", fake, raising=False)
     monkeypatch.setitem(sys.modules, "handler.cloud.auth.clouds_yaml", fake)
     made = {"AUTOSTOP_INBOUND_AUTH": "none", "OS_CLOUD": "nowhere", "HOME": str(tmp_path)}
-    found = {check.check: check for check in examine(Target.STOP_SERVERS, made, None, lambda _: None)}
+    found = examined(Target.STOP_SERVERS, made)
     assert statuses(found) == {"settings": "ok", "callers": "ok", "clock": "warning", "login": "error"}
     assert "nowhere" in found["login"].detail
     assert "marked" not in str(found)
@@ -522,70 +499,50 @@ def test_callers_that_may_approve_what_they_ask_for_are_a_warning(cloud: Simulat
     assert named["approvals"].status is Status.OK
 
 
-def test_an_issuer_that_gives_its_keys_is_ok(cloud: Simulator) -> None:
-    """They are fetched as the function fetches them, and counted."""
+def test_the_keys_of_an_issuer_are_fetched(cloud: Simulator) -> None:
+    """As the function fetches them, and counted; a failure names the settings, and the rest is checked all the same."""
     with Issuer() as issuer:
-        found = checked(cloud, **issuer.environ())
-    assert found["issuer"] == Check("issuer", Status.OK, "1 usable key")
-
-
-def test_an_issuer_that_does_not_is_an_error(cloud: Simulator) -> None:
-    """With the settings to look at; the rest is checked all the same."""
-    with Issuer() as issuer:
+        assert checked(cloud, **issuer.environ())["issuer"] == Check("issuer", Status.OK, "1 usable key")
         issuer.pages.clear()
         found = checked(cloud, **issuer.environ())
-    assert found["issuer"].status is Status.ERROR
+    assert (found["issuer"].status, found["list"].status) == (Status.ERROR, Status.OK)
     assert "HTTP 404" in found["issuer"].detail
     assert "AUTOSTOP_OIDC_ISSUER" in found["issuer"].fix
-    assert found["list"].status is Status.OK
 
 
 # --- the other targets
 
 
-def _of(target: Target, **environ: str) -> Iterator[tuple[str, str, str]]:
-    for check in examine(target, environ, None, lambda _: None):
-        yield check.check, str(check.status), f"{check.detail} {check.fix}"
-
-
 def test_receive_webhook_is_checked(cloud: Simulator, closed: str) -> None:
     """Producers that are on, chats without permitted users, and the sink."""
-    nothing = {check: status for check, status, _ in _of(Target.RECEIVE_WEBHOOK, AUTOSTOP_EVENT_SINK=cloud.url)}
-    assert nothing == {"settings": "ok", "producers": "warning", "sink": "ok"}
+    nothing = examined(Target.RECEIVE_WEBHOOK, {"AUTOSTOP_EVENT_SINK": cloud.url})
+    assert statuses(nothing) == {"settings": "ok", "producers": "warning", "sink": "ok"}
     chat = {"AUTOSTOP_SLACK_SIGNING_SECRET": "0123456789abcdef", "AUTOSTOP_SLACK_USERS": "U1"}
-    found = {
-        check: (status, text)
-        for check, status, text in _of(Target.RECEIVE_WEBHOOK, AUTOSTOP_EVENT_SINK=f"http://{closed}/", **chat)
-    }
-    assert found["producers"] == ("ok", "/slack ")
-    assert found["slack"][0] == "warning"
-    assert "AUTOSTOP_SLACK_CHANNELS" in found["slack"][1]
-    assert found["sink"][0] == "error"
+    found = examined(Target.RECEIVE_WEBHOOK, {"AUTOSTOP_EVENT_SINK": f"http://{closed}/", **chat})
+    assert statuses(found) == {"settings": "ok", "producers": "ok", "slack": "warning", "sink": "error"}
+    assert found["producers"].detail == "/slack"
+    assert "AUTOSTOP_SLACK_CHANNELS" in found["slack"].fix
 
 
 def test_the_hosts_of_smn_are_checked(cloud: Simulator, closed: str) -> None:
     """Its certificates are fetched from there."""
     topic = f"urn:smn:eu-de:{cloud.project_id}:alarms"
     environ = {"AUTOSTOP_EVENT_SINK": cloud.url, "AUTOSTOP_SMN_TOPICS": topic, "AUTOSTOP_SMN_CERT_HOSTS": closed}
-    found = {check: status for check, status, _ in _of(Target.RECEIVE_WEBHOOK, **environ)}
+    found = statuses(examined(Target.RECEIVE_WEBHOOK, environ))
     assert (found["producers"], found["SMN certificates"]) == ("ok", "error")
 
 
 def test_notify_chat_is_checked(cloud: Simulator, closed: str) -> None:
     """Each chat can be reached or not; its URL is a secret and not printed."""
-    callers = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "0123456789abcdef"}
-    chats = {
+    environ = {
+        "AUTOSTOP_INBOUND_AUTH": "bearer",
+        "AUTOSTOP_BEARER_TOKENS": "0123456789abcdef",
         "AUTOSTOP_NOTIFY_SLACK_URL": f"{cloud.url}/services/secret-part",
         "AUTOSTOP_NOTIFY_TEXT_URL": f"http://{closed}/secret-part",
         "AUTOSTOP_NOTIFY_DEFAULT": "slack",
     }
-    found = [*_of(Target.NOTIFY_CHAT, **callers, **chats)]
-    assert [(check, status) for check, status, _ in found] == [
-        ("settings", "ok"),
-        ("callers", "ok"),
-        ("slack", "ok"),
-        ("text", "error"),
-    ]
+    found = examined(Target.NOTIFY_CHAT, environ)
+    assert statuses(found) == {"settings": "ok", "callers": "ok", "slack": "ok", "text": "error"}
     assert "secret-part" not in str(found)
 
 
@@ -609,63 +566,58 @@ def test_the_targets_that_have_settings_are_checked(environ: dict[str, str], tar
 
 
 @pytest.mark.usefixtures("login")
-def test_the_last_line_counts_and_strict_counts_warnings_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_line_counts_and_strict_counts_warnings_too(run: Run) -> None:
     """Advice stands below what is not ok."""
-    assert cli.main(["doctor"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    statuses = [line.split()[0] for line in lines[:-1]]
+    ran = run("doctor")
+    *lines, last = ran.out.splitlines()
+    statuses = [line.split()[0] for line in lines]
     warnings, oks = statuses.count("warning"), statuses.count("ok")
     assert statuses.count("->") == warnings > 0
-    assert lines[-1] == f"{oks + warnings} checks: {oks} ok, {warnings} warnings, 0 errors."
-    assert cli.main(["doctor", "--strict"]) == 1
+    assert (ran.code, last) == (0, f"{oks + warnings} checks: {oks} ok, {warnings} warnings, 0 errors.")
+    assert run("doctor", "--strict").code == 1
 
 
 @pytest.mark.usefixtures("login")
-def test_json_is_an_array_with_these_four_members(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_an_array_with_these_four_members(run: Run) -> None:
     """And nothing else is printed."""
-    assert cli.main(["doctor", "--json"]) == 0
-    printed = capsys.readouterr()
-    rows = json.loads(printed.out)
-    assert printed.err == ""
+    ran = run("doctor", "--json")
+    rows = json.loads(ran.out)
+    assert (ran.code, ran.err) == (0, "")
     assert {tuple(row) for row in rows} == {("check", "status", "detail", "fix")}
     assert {row["status"] for row in rows} == {"ok", "warning"}
     assert all(row["fix"] for row in rows if row["status"] != "ok")
 
 
 def test_wrong_settings_of_any_target_end_it_with_2(
-    login: Simulator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    login: Simulator, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them are named, and the other target is checked all the same."""
     monkeypatch.setenv("AUTOSTOP_NOTIFY_SLACK_URL", "ftp://x")
     monkeypatch.setenv("AUTOSTOP_INBOUND_AUTH", "none")
     monkeypatch.setenv("AUTOSTOP_NOTIFY_TEXT_URL", "y")
     login.add_server()
-    assert cli.main(["doctor"]) == 2
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.endswith(("stop_servers", "notify_chat"))][:2] == [
-        "stop_servers",
-        "notify_chat",
-    ]
+    ran = run("doctor")
+    lines = ran.out.splitlines()
+    assert [line for line in lines if line in [*Target]] == ["stop_servers", "notify_chat"]
     assert sum(line.startswith("error    settings: AUTOSTOP_NOTIFY_") for line in lines) == 2
     assert any(line.startswith("ok       list: 1 server ") for line in lines)
-    assert cli.main(["doctor", "--json"]) == 2
-    names = [row["check"] for row in json.loads(capsys.readouterr().out)]
-    assert "stop_servers: list" in names
-    assert names.count("notify_chat: settings") == 2
+    as_json = run("doctor", "--json")
+    names = [row["check"] for row in json.loads(as_json.out)]
+    assert ("stop_servers: list" in names, names.count("notify_chat: settings")) == (True, 2)
+    assert ran.code == as_json.code == 2
 
 
 @pytest.mark.usefixtures("login")
-def test_how_callers_are_authenticated_may_be_unset_here(capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_callers_are_authenticated_may_be_unset_here(run: Run) -> None:
     """On an operator's machine; it is one warning."""
-    cli.main(["doctor"])
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "callers:" in line]
+    (line,) = [line for line in run("doctor").out.splitlines() if "callers:" in line]
     assert re.match(r"warning +callers: AUTOSTOP_INBOUND_AUTH is not set here", line)
 
 
 @pytest.mark.parametrize(
     "options", [["--server", "ci-07"], ["--target", "other"], ["--target", "notify_chat", "--server", _UNKNOWN]]
 )
-def test_a_wrong_command_line_ends_with_2(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_line_ends_with_2(options: list[str], run: Run) -> None:
     """And shows the usage."""
-    assert cli.main(["doctor", *options]) == 2
-    assert capsys.readouterr().err.startswith("Usage: bms-autostop doctor")
+    ran = run("doctor", *options)
+    assert (ran.code, ran.err.startswith("Usage: bms-autostop doctor")) == (2, True)
