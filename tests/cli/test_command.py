@@ -14,37 +14,30 @@ import pytest
 import handler
 from handler import cli
 from handler.simulator import CallKind, Fault, Simulator
-from tests.cli.conftest import environ, signalled, start
+from tests.cli.conftest import Run, environ, signalled, start
 
 _COMMANDS = [
-    "demo",
-    "demo-chat",
-    "simulate",
-    "serve",
-    "doctor",
-    "plan",
-    "send",
-    "keep",
-    "approve",
-    "explain",
-    "settings",
-    "completion",
+    *("demo", "demo-chat", "simulate", "serve", "doctor", "plan", "send", "keep", "approve"),
+    *("explain", "settings", "completion"),
 ]
 
 
-def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def _process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "handler.cli", *arguments]
+    encoding = environment.get("PYTHONIOENCODING", "utf-8")
+    env = environ(**environment)
+    return subprocess.run(program, env=env, capture_output=True, encoding=encoding, timeout=60, check=False)
+
+
+def test_the_version_is_printed(run: Run) -> None:
     """With the name of the command, and exit code 0."""
-    assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"bms-autostop {handler.__version__}\n"
+    assert run("--version") == (0, f"bms-autostop {handler.__version__}\n", "")
 
 
-def test_help_lists_every_command_in_one_line_each(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_lists_every_command_in_one_line_each(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """At 80 columns none is cut."""
     monkeypatch.setenv("COLUMNS", "80")
-    assert cli.main(["--help"]) == 0
-    out = capsys.readouterr().out
+    out = run("--help").out
     listed = out.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == _COMMANDS
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
@@ -52,10 +45,9 @@ def test_help_lists_every_command_in_one_line_each(
 
 
 @pytest.mark.parametrize("name", _COMMANDS)
-def test_each_command_explains_its_options_and_exit_codes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_command_explains_its_options_and_exit_codes(name: str, run: Run) -> None:
     """Every option has a help text."""
-    assert cli.main([name, "-h"]) == 0
-    assert capsys.readouterr().out.startswith(f"Usage: bms-autostop {name}")
+    assert run(name, "-h").out.startswith(f"Usage: bms-autostop {name}")
     command = cli.command.get_command(click.Context(cli.command), name)
     assert command is not None
     options = [param for param in command.params if isinstance(param, click.Option)]
@@ -66,19 +58,19 @@ def test_each_command_explains_its_options_and_exit_codes(name: str, capsys: pyt
 
 
 @pytest.mark.parametrize("arguments", [[], ["stop"], ["--nothing"], ["plan"], ["explain"], ["completion", "csh"]])
-def test_a_wrong_command_line_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_line_ends_with_2(arguments: list[str], run: Run) -> None:
     """And shows how it is used."""
-    assert cli.main(arguments) == 2
-    assert capsys.readouterr().err.startswith("Usage: bms-autostop")
+    ran = run(*arguments)
+    assert (ran.code, ran.err.startswith("Usage: bms-autostop")) == (2, True)
 
 
 @pytest.mark.parametrize(("name", "function"), [("demo", "stop.demo"), ("demo-chat", "chat.demo_chat")])
 def test_the_exit_code_of_a_demo_is_that_of_the_command(
-    name: str, function: str, monkeypatch: pytest.MonkeyPatch
+    name: str, function: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that `make demo` fails if something comes out otherwise."""
+    """So that `make demo` fails if a result is not as expected."""
     monkeypatch.setattr(f"handler.demo.{function}", lambda: 7)
-    assert cli.main([name]) == 7
+    assert run(name).code == 7
 
 
 # --- what is loaded
@@ -86,15 +78,9 @@ def test_the_exit_code_of_a_demo_is_that_of_the_command(
 
 def _modules(*arguments: str) -> set[str]:
     """Return the modules that are loaded once a command has run."""
-    code = (
-        "import sys\n"
-        "from handler.cli import main\n"
-        "main(sys.argv[1:])\n"
-        "print('\\n'.join(sys.modules), file=sys.stderr)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environ(), capture_output=True, text=True, timeout=60, check=True
-    )
+    code = "import sys\nfrom handler.cli import main\nmain(sys.argv[1:])\nprint(*sys.modules, file=sys.stderr)\n"
+    program = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(program, env=environ(), capture_output=True, text=True, timeout=60, check=True)
     return set(done.stderr.split())
 
 
@@ -113,12 +99,10 @@ def test_help_loads_no_http_client_and_no_cloud() -> None:
         ["send", "--url", "http://127.0.0.1:9/", "--dry-run", "--name", "ci-*"],
     ],
 )
-def test_no_web_framework_is_loaded_to_call_something(cloud: Simulator, arguments: list[str]) -> None:
+@pytest.mark.usefixtures("login")
+def test_no_web_framework_is_loaded_to_call_something(arguments: list[str]) -> None:
     """It is what serves, and nothing is served here."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in cloud.environ().items():
-            patch.setenv(name, value)
-        loaded = _modules(*arguments)
+    loaded = _modules(*arguments)
     assert {"handler.http_client", "requests"} <= loaded
     assert not {name for name in loaded if name.partition(".")[0] in ("flask", "werkzeug", "functions_framework")}
 
@@ -157,14 +141,7 @@ def test_ctrl_c_ends_it_without_a_traceback(cloud: Simulator) -> None:
 
 def test_a_terminal_that_lacks_a_character_shows_its_number() -> None:
     """Instead of a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "handler.cli", "explain", "\u2192"],
-        env=environ(PYTHONIOENCODING="iso8859-1", PYTHONUTF8="0"),
-        capture_output=True,
-        encoding="iso8859-1",
-        timeout=60,
-        check=False,
-    )
+    done = _process("explain", "\u2192", PYTHONIOENCODING="iso8859-1", PYTHONUTF8="0")
     assert done.returncode == 2
     assert done.stderr.startswith(r"Not a reason, refusal or problem: '\u2192'.")
 
@@ -173,11 +150,9 @@ def test_a_terminal_that_lacks_a_character_shows_its_number() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_completion_prints_a_script(shell: str, run: Run) -> None:
     """It calls the command with the variable that click uses."""
-    assert cli.main(["completion", shell]) == 0
-    script = capsys.readouterr().out
-    assert f"_BMS_AUTOSTOP_COMPLETE={shell}_complete" in script
+    assert f"_BMS_AUTOSTOP_COMPLETE={shell}_complete" in run("completion", shell).out
 
 
 @pytest.mark.parametrize(
@@ -188,12 +163,8 @@ def test_completion_prints_a_script(shell: str, capsys: pytest.CaptureFixture[st
         ("bms-autostop serve --target r", "plain,receive_webhook"),
     ],
 )
-def test_completion_completes(words: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completion_completes(words: str, expected: str) -> None:
     """Commands, words of the runbook, and the values of an option."""
-    monkeypatch.setenv("COMP_WORDS", words)
-    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
-    monkeypatch.setenv("_BMS_AUTOSTOP_COMPLETE", "bash_complete")
-    done = subprocess.run(
-        [sys.executable, "-m", "handler.cli"], env=environ(), capture_output=True, text=True, timeout=60, check=False
-    )
+    position = str(len(words.split()) - 1)
+    done = _process(COMP_WORDS=words, COMP_CWORD=position, _BMS_AUTOSTOP_COMPLETE="bash_complete")
     assert done.stdout.strip() == expected
