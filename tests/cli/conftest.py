@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -86,11 +84,6 @@ def tls(tmp_path: Path) -> ssl.SSLContext:
     return context
 
 
-def environ(**more: str) -> dict[str, str]:
-    """Return the environment of a command that a test starts: free of settings, with this checkout's code."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "NO_PROXY": "127.0.0.1", **more}
-
-
 def start(*arguments: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
     """Start the command in a process of its own."""
     return subprocess.Popen(
@@ -109,11 +102,3 @@ def signalled(command: subprocess.Popen[str], number: signal.Signals) -> tuple[i
     command.send_signal(number)
     _, err = command.communicate(timeout=20)
     return command.returncode, err
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port

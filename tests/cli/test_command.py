@@ -14,7 +14,8 @@ import pytest
 import handler
 from handler import cli
 from handler.simulator import CallKind, Fault, Simulator
-from tests.cli.conftest import Run, environ, signalled, start
+from tests.cli.conftest import Run, signalled, start
+from tests.support.process import environment
 
 _COMMANDS = [
     *("demo", "demo-chat", "simulate", "serve", "doctor", "plan", "send", "keep", "approve"),
@@ -22,10 +23,10 @@ _COMMANDS = [
 ]
 
 
-def _process(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def _process(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     program = [sys.executable, "-m", "handler.cli", *arguments]
-    encoding = environment.get("PYTHONIOENCODING", "utf-8")
-    env = environ(**environment)
+    encoding = variables.get("PYTHONIOENCODING", "utf-8")
+    env = environment(**variables)
     return subprocess.run(program, env=env, capture_output=True, encoding=encoding, timeout=60, check=False)
 
 
@@ -76,11 +77,11 @@ def test_the_exit_code_of_a_demo_is_that_of_the_command(
 # --- what is loaded
 
 
-def _modules(*arguments: str) -> set[str]:
+def _modules(*arguments: str, **variables: str) -> set[str]:
     """Return the modules that are loaded once a command has run."""
     code = "import sys\nfrom handler.cli import main\nmain(sys.argv[1:])\nprint(*sys.modules, file=sys.stderr)\n"
     program = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(program, env=environ(), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(program, env=environment(**variables), capture_output=True, text=True, timeout=60, check=True)
     return set(done.stderr.split())
 
 
@@ -99,10 +100,9 @@ def test_help_loads_no_http_client_and_no_cloud() -> None:
         ["send", "--url", "http://127.0.0.1:9/", "--dry-run", "--name", "ci-*"],
     ],
 )
-@pytest.mark.usefixtures("login")
-def test_no_web_framework_is_loaded_to_call_something(arguments: list[str]) -> None:
+def test_no_web_framework_is_loaded_to_call_something(cloud: Simulator, arguments: list[str]) -> None:
     """It is what serves, and nothing is served here."""
-    loaded = _modules(*arguments)
+    loaded = _modules(*arguments, **cloud.environ())
     assert {"handler.http_client", "requests"} <= loaded
     assert not {name for name in loaded if name.partition(".")[0] in ("flask", "werkzeug", "functions_framework")}
 
@@ -117,7 +117,7 @@ def test_a_closed_pipe_ends_it_without_a_traceback(arguments: list[str]) -> None
     os.close(read_end)
     done = subprocess.run(
         [sys.executable, "-m", "handler.cli", *arguments],
-        env=environ(),
+        env=environment(),
         stdout=write_end,
         stderr=subprocess.PIPE,
         text=True,
@@ -132,7 +132,7 @@ def test_a_closed_pipe_ends_it_without_a_traceback(arguments: list[str]) -> None
 def test_ctrl_c_ends_it_without_a_traceback(cloud: Simulator) -> None:
     """At once, while the cloud is waited for; a shell reports 130 of it."""
     cloud.inject(Fault(on=CallKind.LOGIN, delay=60, times=None))
-    command = start("plan", "--name", "ci-*", env=environ(**cloud.environ()))
+    command = start("plan", "--name", "ci-*", env=environment(**cloud.environ()))
     deadline = time.monotonic() + 60
     while not cloud.count(CallKind.LOGIN) and time.monotonic() < deadline:
         time.sleep(0.05)

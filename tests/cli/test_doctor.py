@@ -20,9 +20,10 @@ from handler.cli.checks import Check, Status, network
 from handler.cli.doctor import configured, examine
 from handler.cli.settings import Target
 from handler.simulator import CallKind, Fault, Simulator
-from tests.cli.conftest import Run, free_port
+from tests.cli.conftest import Run
 from tests.cloud.https import https_login
 from tests.support.issuer import Issuer
+from tests.support.process import free_port
 from tests.support.sink_server import SinkServer
 
 _UNKNOWN = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"

@@ -8,8 +8,9 @@ import pytest
 
 from handler.demo.fleet import CI_07
 from handler.simulator import Simulator
-from tests.cli.conftest import Run, free_port
+from tests.cli.conftest import Run
 from tests.conftest import KEEP, Function, StartFunction
+from tests.support.process import free_port
 from tests.support.sink_server import Say, SinkServer
 
 KEY = "autostop-keep-until"

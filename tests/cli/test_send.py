@@ -13,8 +13,9 @@ import pytest
 
 from handler.demo.fleet import CI_07, CI_08, FLEET
 from handler.simulator import Simulator
-from tests.cli.conftest import SAMPLES, Run, free_port
+from tests.cli.conftest import SAMPLES, Run
 from tests.conftest import STOP, Function, StartFunction
+from tests.support.process import free_port
 from tests.support.sink_server import Say, SinkServer
 
 ONE = ("--server", CI_07)

@@ -12,8 +12,9 @@ import pytest
 import requests
 
 from handler.simulator import Simulator
-from tests.cli.conftest import Run, environ, free_port, signalled, start
+from tests.cli.conftest import Run, signalled, start
 from tests.conftest import ROOT
+from tests.support.process import environment, free_port
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_port_in_use_is_one_line_of_ours(
 def test_it_answers_and_ends_on_a_signal(cloud: Simulator) -> None:
     """A process of its own, as at a terminal."""
     port = free_port()
-    command = start("serve", "--port", str(port), env=environ(**cloud.environ(), AUTOSTOP_INBOUND_AUTH="none"))
+    command = start("serve", "--port", str(port), env=environment(**cloud.environ(), AUTOSTOP_INBOUND_AUTH="none"))
     deadline = time.monotonic() + 60
     status = None
     while status is None and command.poll() is None and time.monotonic() < deadline:

@@ -13,7 +13,8 @@ import requests
 
 from handler.demo.fleet import FLEET
 from handler.simulator import Simulator
-from tests.cli.conftest import Run, environ, free_port, signalled, start
+from tests.cli.conftest import Run, signalled, start
+from tests.support.process import environment, free_port
 
 Meanwhile = Callable[..., tuple[int, str]]
 
@@ -53,7 +54,7 @@ def test_it_prints_a_login_that_works_and_ends_on_ctrl_c(
 ) -> None:
     """Its lines can be pasted into a shell; the servers that it names are there and run."""
     port = free_port()
-    command = start("simulate", "--port", str(port), "--servers", "2", env=environ())
+    command = start("simulate", "--port", str(port), "--servers", "2", env=environment())
     assert command.stdout is not None
     text = ""
     while "# Ctrl-C" not in text:

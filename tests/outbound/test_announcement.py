@@ -48,17 +48,15 @@ def test_it_fits_its_schema_and_names_the_servers() -> None:
     assert event["data"]["servers"] == [{"id": ONE.id, "name": "ci-07"}, {"id": TWO.id, "name": None}]
     assert (event["causationid"], event["team"], event["time"]) == (REQUEST.id, "ops", "2026-11-20T19:00:00.000Z")
     assert "subject" not in event
-
-
-def test_a_single_server_is_the_subject() -> None:
-    """As in a result."""
     assert made(ONE)["subject"] == ONE.id
 
 
 def test_its_request_is_that_of_the_result() -> None:
-    """Receivers of both read one form."""
-    result = result_event(report(), source="/s", extensions={})
-    assert made(ONE)["data"]["request"] == result.data["request"]
+    """Receivers of both read one form, with the selector."""
+    request = replace(REQUEST, selector=Selector(tags=("env=ci",)))
+    event = announcement_event(request, [ONE], source="/s", extensions={}, now=NOW)
+    result = result_event(replace(report(), request=request), source="/s", extensions={})
+    assert event.data["request"] == result.data["request"]
 
 
 def test_the_same_content_has_the_same_id() -> None:
@@ -91,7 +89,7 @@ def test_another_form_does_not_fit_the_schema(change: dict[str, object]) -> None
 
 
 class Taking:
-    """A sink that takes events, after `seconds`, or fails with `error`."""
+    """A sink that takes events, once `until` is set, or fails with `error`."""
 
     def __init__(self, error: Exception | None = None, until: threading.Event | None = None) -> None:
         self.taken: list[CloudEvent] = []
@@ -109,15 +107,11 @@ class Taking:
         self.taken.append(event)
 
 
-def announcer(sink: Taking, outcomes: list[bool], *, required: bool) -> Announcer:
-    """What announces to a sink."""
-    return Announcer(sink, required=required, source="/s", extensions={}, on_outcome=outcomes.append, now=lambda: NOW)
-
-
 def announce(sink: Taking, *, required: bool = True, seconds: float = 50.0) -> list[bool]:
     """Announce one server; what the metric gets."""
     outcomes: list[bool] = []
-    announcer(sink, outcomes, required=required).announce(REQUEST, time.monotonic() + seconds, [ONE])
+    announcer = Announcer(sink, required=required, source="/s", extensions={}, on_outcome=outcomes.append)
+    announcer.announce(REQUEST, time.monotonic() + seconds, [ONE])
     return outcomes
 
 
@@ -178,10 +172,3 @@ def test_of_a_budget_that_is_nearly_spent_half_is_left() -> None:
     sink = Taking()
     announce(sink, seconds=1.0)
     assert 0 < sink.seconds[0] <= 0.5
-
-
-def test_a_selector_is_in_the_request() -> None:
-    """As the result shows it."""
-    request = replace(REQUEST, selector=Selector(tags=("env=ci",)))
-    event = announcement_event(request, [ONE], source="/s", extensions={}, now=NOW)
-    assert event.data["request"]["selector"] == {"tags": ["env=ci"]}

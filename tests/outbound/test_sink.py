@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,41 +17,65 @@ from handler.errors import Acceptance, SinkUnreachable
 from handler.outbound.sink import Sink
 from handler.settings.common import SinkSettings
 from handler.settings.env import Secret
-from tests.inbound.webhooks.vendor import as_pem, certificate, new_key
+from tests.cli.conftest import tls
+from tests.inbound.webhooks.vendor import certificate, new_key
 from tests.support.capture import logged
 from tests.support.clock import FakeClock
-from tests.support.sink_server import Say, SinkServer
+from tests.support.process import free_port
+from tests.support.sink_server import Got, Say, SinkServer
+
+__all__ = ["tls"]
 
 HEADERS = {"content-type": "application/json", "ce-id": "result-1"}
 BODY = b'{"servers": []}'
 
 
-def hand_over(
-    url: str, clock: FakeClock, *, token: str = "", budget: float = 30.0, token_file: str = "", ca: str = ""
-) -> None:
-    """Send one result to a sink."""
-    sink = Sink(SinkSettings(url, Secret(token), token_file, ca), sleep=clock.sleep, monotonic=clock)
-    sink.send(HEADERS, BODY, clock.now + budget)
+class Delivered(NamedTuple):
+    """What a sink got of one event, the pauses between the attempts, and the error if it was not taken."""
+
+    got: list[Got]
+    slept: list[float]
+    error: SinkUnreachable | None
+
+    @property
+    def acceptance(self) -> Acceptance | None:
+        """Whether the sink has it if it was not taken; None if it was."""
+        return self.error.acceptance if self.error else None
+
+
+def deliver(url: str, *, budget: float = 30.0, once: bool = False, **settings: Any) -> Delivered:
+    """Send one event to a sink at a URL."""
+    clock = FakeClock(100.0)
+    sink = Sink(SinkSettings(url, **settings), once=once, sleep=clock.sleep, monotonic=clock)
+    try:
+        sink.send(HEADERS, BODY, clock.now + budget)
+    except SinkUnreachable as error:
+        return Delivered([], clock.slept, error)
+    return Delivered([], clock.slept, None)
+
+
+def delivered(*answers: Say, tls: ssl.SSLContext | None = None, **options: Any) -> Delivered:
+    """Send one event to a sink with these answers, which takes everything after them."""
+    with SinkServer(*answers, tls=tls) as server:
+        found = deliver(server.url, **options)
+    return found._replace(got=server.got)
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 def test_a_result_is_delivered_once(status: int) -> None:
     """Any 2xx means that it is taken; headers and body arrive as given, without a token if there is none."""
-    clock = FakeClock(100.0)
-    with SinkServer(Say(status)) as server:
-        hand_over(server.url, clock)
-    (got,) = server.got
+    (got,), slept, error = delivered(Say(status))
     assert (got.method, got.path, got.body) == ("POST", "/results", BODY)
     assert HEADERS.items() <= got.headers.items()
     assert "authorization" not in got.headers
-    assert clock.slept == []
+    assert (slept, error) == ([], None)
 
 
 def test_the_token_is_sent_along() -> None:
     """As a bearer token, and not in any log line."""
-    with SinkServer(Say(503)) as server, logged("DEBUG") as lines:
-        hand_over(server.url, FakeClock(100.0), token="marked-sink-token")
-    assert [got.headers["authorization"] for got in server.got] == ["Bearer marked-sink-token"] * 2
+    with logged("DEBUG") as lines:
+        got = delivered(Say(503), token=Secret("marked-sink-token")).got
+    assert [one.headers["authorization"] for one in got] == ["Bearer marked-sink-token"] * 2
     assert "marked" not in lines.text
 
 
@@ -74,48 +98,33 @@ def test_without_a_token_in_its_file_nothing_is_sent(tmp_path: Path, content: st
     file = tmp_path / "token"
     if content is not None:
         file.write_text(content)
-    clock = FakeClock(100.0)
-    with SinkServer() as server, logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
-        hand_over(server.url, clock, token_file=str(file), budget=5.0)
-    assert server.got == []
-    assert len(clock.slept) > 1
+    with logged() as lines:
+        found = delivered(token_file=str(file), budget=5.0)
+    assert "in time" in str(found.error)
+    assert (found.got, len(found.slept) > 1) == ([], True)
     assert str(tmp_path) not in lines.text
 
 
-def test_a_sink_whose_certificate_the_platform_signed_is_trusted(tmp_path: Path) -> None:
+def test_a_sink_whose_certificate_the_platform_signed_is_trusted(tls: ssl.SSLContext, tmp_path: Path) -> None:
     """And one that another platform signed is not."""
-    key, stranger = new_key(), new_key()
-    since = datetime.now(UTC) - timedelta(days=1)
-    pem = certificate(key, since, host="localhost")
-    (tmp_path / "cert.pem").write_bytes(pem)
-    (tmp_path / "key.pem").write_bytes(as_pem(key))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    with SinkServer(tls=context) as server:
-        hand_over(server.url, FakeClock(100.0), ca=pem.decode())
-        with pytest.raises(SinkUnreachable):
-            hand_over(
-                server.url, FakeClock(100.0), ca=certificate(stranger, since, host="localhost").decode(), budget=1.0
-            )
-        assert len(server.got) == 1
+    another = certificate(new_key(), datetime.now(UTC) - timedelta(days=1), host="localhost").decode()
+    assert len(delivered(tls=tls, ca=(tmp_path / "cert.pem").read_text()).got) == 1
+    refused = delivered(tls=tls, ca=another, budget=1.0)
+    assert (refused.got, refused.error is None) == ([], False)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 404, 408, 409, 429])
 def test_what_may_pass_is_tried_again(status: int) -> None:
     """Each time with the same id, and with a pause before."""
-    clock = FakeClock(100.0)
-    with SinkServer(Say(status), Say(status)) as server:
-        hand_over(server.url, clock)
-    assert [got.headers["ce-id"] for got in server.got] == ["result-1"] * 3
-    assert len(clock.slept) == 2
-    assert 0.1 <= clock.slept[0] <= 0.2
-    assert 0.2 <= clock.slept[1] <= 0.4
+    got, (first, second), _ = delivered(Say(status), Say(status))
+    assert [one.headers["ce-id"] for one in got] == ["result-1"] * 3
+    assert 0.1 <= first <= 0.2 <= second <= 0.4
 
 
 def test_a_cut_connection_is_tried_again() -> None:
     """No answer at all is not a refusal; the log has it without the address."""
-    with SinkServer(Say(0)) as server, logged() as lines:
-        hand_over(server.url, FakeClock(100.0))
+    with logged() as lines, SinkServer(Say(0)) as server:
+        assert deliver(server.url).error is None
     assert len(server.got) == 2
     (line,) = lines.all
     host = server.url.split("/")[2]
@@ -127,95 +136,58 @@ def test_a_cut_connection_is_tried_again() -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_kept(status: int) -> None:
     """The sink's own wait goes before ours."""
-    clock = FakeClock(100.0)
-    with SinkServer(Say(status, {"Retry-After": "7"})) as server:
-        hand_over(server.url, clock)
-    assert (clock.slept, len(server.got)) == ([7.0], 2)
+    found = delivered(Say(status, {"Retry-After": "7"}))
+    assert (found.slept, len(found.got)) == ([7.0], 2)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "", "Fri, 20 Nov 1926 19:00:00 GMT"])
-def test_a_strange_retry_after_makes_no_hammer(value: str) -> None:
-    """Zero, the past and what cannot be parsed leave the own pauses as they are."""
-    clock = FakeClock(100.0)
-    with SinkServer(*[Say(503, {"Retry-After": value})] * 3) as server:
-        hand_over(server.url, clock)
-    assert len(server.got) == 4
-    assert all(pause >= 0.1 for pause in clock.slept)
+def test_a_retry_after_of_no_use_leaves_the_own_pauses(value: str) -> None:
+    """Zero, the past and what cannot be parsed."""
+    found = delivered(*[Say(503, {"Retry-After": value})] * 3)
+    assert len(found.got) == 4
+    assert all(pause >= 0.1 for pause in found.slept)
 
 
-def test_an_absurd_wait_is_cut() -> None:
-    """The sender waits for an hour at most."""
-    with SinkServer(Say(503, {"Retry-After": "9" * 400})) as server, pytest.raises(SinkUnreachable) as raised:
-        hand_over(server.url, FakeClock(100.0))
-    assert raised.value.retry_after == 3600.0
-
-
-def test_a_wait_beyond_the_budget_ends_it_at_once() -> None:
-    """There is no use in sleeping then; the sender is informed when to send again."""
-    clock = FakeClock(100.0)
-    with SinkServer(Say(503, {"Retry-After": "31"})) as server, pytest.raises(SinkUnreachable) as raised:
-        hand_over(server.url, clock, budget=30.0)
-    assert (len(server.got), clock.slept, raised.value.retry_after) == (1, [], 31.0)
+@pytest.mark.parametrize(("value", "seconds"), [("31", 31.0), ("9" * 400, 3600.0)])
+def test_a_wait_beyond_the_budget_ends_it_at_once(value: str, seconds: float) -> None:
+    """There is no use in sleeping then; the sender is informed when to send again: after an hour at most."""
+    found = delivered(Say(503, {"Retry-After": value}), budget=30.0)
+    assert found.error is not None
+    assert (len(found.got), found.slept, found.error.retry_after) == (1, [], seconds)
 
 
 def test_the_budget_ends() -> None:
     """A sink that never takes it is given up before the deadline, with pauses that grow up to four seconds."""
-    clock = FakeClock(100.0)
-    with SinkServer(*[Say(503)] * 100) as server, pytest.raises(SinkUnreachable) as raised:
-        hand_over(server.url, clock, budget=30.0)
-    assert raised.value.retry_after is None
-    assert sum(clock.slept) < 30.0
-    assert 8 <= len(server.got) <= 20
-    assert max(clock.slept) <= 4.0
+    found = delivered(*[Say(503)] * 100, budget=30.0)
+    assert found.error is not None
+    assert found.error.retry_after is None
+    assert sum(found.slept) < 30.0
+    assert 8 <= len(found.got) <= 20
+    assert max(found.slept) <= 4.0
 
 
 def test_a_spent_budget_sends_nothing() -> None:
     """What is too late is not sent at all."""
-    with SinkServer() as server, pytest.raises(SinkUnreachable):
-        hand_over(server.url, FakeClock(100.0), budget=0.0)
-    assert server.got == []
+    found = delivered(budget=0.0)
+    assert (found.got, found.error is None) == ([], False)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 410, 413, 415, 422])
 def test_a_refusal_is_final(status: int) -> None:
     """Asking again will not change it; the status is reported, and nothing of the sink's words."""
-    with SinkServer(Say(status, body=b"marked words")) as server, pytest.raises(SinkUnreachable) as raised:
-        hand_over(server.url, FakeClock(100.0))
-    assert len(server.got) == 1
-    assert str(raised.value) == f"The sink refuses the event (HTTP {status})."
+    found = delivered(Say(status, body=b"marked words"))
+    assert (len(found.got), str(found.error)) == (1, f"The sink refuses the event (HTTP {status}).")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed(status: int) -> None:
     """The token belongs to the sink that the settings name, and to no other."""
     with SinkServer() as other:
-        elsewhere = Say(status, {"Location": other.url})
-        with SinkServer(elsewhere) as server, pytest.raises(SinkUnreachable):
-            hand_over(server.url, FakeClock(100.0), token="token")
-    assert (len(server.got), other.got) == (1, [])
-
-
-def test_no_sink_at_all_is_unreachable() -> None:
-    """A port without a listener is tried until the budget ends."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    clock = FakeClock(100.0)
-    with pytest.raises(SinkUnreachable):
-        hand_over(f"http://127.0.0.1:{port}/", clock, budget=2.0)
-    assert clock.slept
+        found = delivered(Say(status, {"Location": other.url}), token=Secret("token"))
+    assert (len(found.got), other.got, found.error is None) == (1, [], False)
 
 
 # --- an event that must not be delivered twice
-
-
-def hand_over_once(url: str, clock: FakeClock, **settings: Any) -> Acceptance | None:
-    """Send one event to a sink; None if it was taken, else what is known of it."""
-    sink = Sink(SinkSettings(url, **settings), once=True, sleep=clock.sleep, monotonic=clock)
-    try:
-        sink.send(HEADERS, BODY, clock.now + 2.0)
-    except SinkUnreachable as error:
-        return error.acceptance
-    return None
 
 
 @pytest.mark.parametrize(
@@ -233,19 +205,16 @@ def test_an_event_that_must_not_come_twice_is_repeated_only_if_it_was_not_taken(
     answer: Say, acceptance: Acceptance | None, repeated: bool
 ) -> None:
     """What a proxy or a sink answered otherwise may come from behind a sink that has the event."""
-    clock = FakeClock(100.0)
-    with SinkServer(*[answer] * 100) as server:
-        assert hand_over_once(server.url, clock) is acceptance
-    assert (len(server.got) > 1) is repeated
-    assert bool(clock.slept) is repeated
+    found = delivered(*[answer] * 100, once=True, budget=2.0)
+    assert found.acceptance is acceptance
+    assert (len(found.got) > 1, bool(found.slept)) == (repeated, repeated)
 
 
 @pytest.mark.parametrize("again", [Say(400), Say(429), Say(202)])
 def test_what_may_have_been_taken_once_stays_unknown(again: Say) -> None:
     """A later refusal does not take back an earlier attempt; a success settles it."""
-    with SinkServer(Say(503), *[again] * 100) as server:
-        acceptance = hand_over_once(server.url, FakeClock(100.0))
-    assert acceptance is (None if again.status == 202 else Acceptance.UNKNOWN)
+    found = delivered(Say(503), *[again] * 100, once=True, budget=2.0)
+    assert found.acceptance is (None if again.status == 202 else Acceptance.UNKNOWN)
 
 
 def test_a_slow_sink_gets_an_event_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,27 +231,24 @@ def test_a_slow_sink_gets_an_event_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(server.got) == 1
 
 
-def test_a_refused_connection_is_tried_again_until_the_sink_listens() -> None:
+def test_a_refused_connection_is_tried_again_until_the_sink_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing was sent, so it cannot come twice."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    clock = FakeClock(100.0)
-    assert hand_over_once(f"http://127.0.0.1:{port}/", clock) is Acceptance.NOT_TAKEN
-    assert len(clock.slept) > 1
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    found = deliver(url, once=True, budget=2.0)
+    assert (found.acceptance, len(found.slept) > 1) == (Acceptance.NOT_TAKEN, True)
     with ExitStack() as stack:
+        servers: list[SinkServer] = []
+        sleep = FakeClock.sleep
 
-        class Starting(FakeClock):
-            """Time in whose first pause the sink starts."""
+        def start(clock: FakeClock, seconds: float) -> None:
+            if not servers:
+                servers.append(stack.enter_context(SinkServer(port=port)))
+            sleep(clock, seconds)
 
-            def sleep(self, seconds: float) -> None:
-                """Start the sink."""
-                if not self.slept:
-                    self.server = stack.enter_context(SinkServer(port=port))
-                super().sleep(seconds)
-
-        starting = Starting()
-        assert hand_over_once(f"http://127.0.0.1:{port}/", starting) is None
-        assert (len(starting.server.got), len(starting.slept)) == (1, 1)
+        monkeypatch.setattr(FakeClock, "sleep", start)
+        found = deliver(url, once=True)
+        assert (found.error, len(servers[0].got), len(found.slept)) == (None, 1, 1)
 
 
 def test_without_an_address_or_a_token_nothing_is_sent_and_nothing_repeated(
@@ -293,29 +259,23 @@ def test_without_an_address_or_a_token_nothing_is_sent_and_nothing_repeated(
     def unknown(*_: object) -> object:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    clock = FakeClock(100.0)
     with monkeypatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", unknown)
-        assert hand_over_once("http://sink.example/", clock) is Acceptance.NOT_TAKEN
-    with SinkServer() as server:
-        assert hand_over_once(server.url, clock, token_file=str(tmp_path / "none")) is Acceptance.NOT_TAKEN
-    assert (server.got, clock.slept) == ([], [])
+        lost = deliver("http://sink.example/", once=True)
+    for found in (lost, delivered(once=True, token_file=str(tmp_path / "none"))):
+        assert (found.got, found.slept, found.acceptance) == ([], [], Acceptance.NOT_TAKEN)
 
 
-def test_what_is_repeated_as_often_as_it_helps_tells_the_same() -> None:
-    """The sink of results gets another attempt after every transient error; `acceptance` is known there too."""
-    for answer, acceptance in ((Say(500), Acceptance.UNKNOWN), (Say(404), Acceptance.NOT_TAKEN)):
-        with SinkServer(*[answer] * 100) as server, pytest.raises(SinkUnreachable) as raised:
-            hand_over(server.url, FakeClock(100.0), budget=2.0)
-        assert raised.value.acceptance is acceptance
-        assert len(server.got) > 1
+@pytest.mark.parametrize(("status", "acceptance"), [(500, Acceptance.UNKNOWN), (404, Acceptance.NOT_TAKEN)])
+def test_acceptance_is_known_where_every_transient_error_is_repeated(status: int, acceptance: Acceptance) -> None:
+    """As for results."""
+    found = delivered(*[Say(status)] * 100, budget=2.0)
+    assert (found.acceptance, len(found.got) > 1) == (acceptance, True)
 
 
-def test_netrc_is_not_observed_at(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_netrc_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A password in the home directory is not sent."""
-    netrc = tmp_path_factory.mktemp("home") / "netrc"
-    netrc.write_text("machine 127.0.0.1 login me password marked\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    with SinkServer() as server:
-        hand_over(server.url, FakeClock(100.0))
-    assert "authorization" not in server.got[0].headers
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password marked\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (got,) = delivered().got
+    assert "authorization" not in got.headers
