@@ -24,8 +24,7 @@ from tests.outbound.test_result import ONE, REQUEST, TRACE, TWO, report, row
 from tests.support.capture import logged
 from tests.support.process import HANG
 
-EVERY_LINE = {"time", "level", "message", "logger"}
-OF_AN_EVENT = EVERY_LINE | {"event_source", "event_id", "event_type", "trace_id"}
+OF_AN_EVENT = {"time", "level", "message", "logger", "event_source", "event_id", "event_type", "trace_id"}
 
 
 @contextmanager
@@ -42,37 +41,36 @@ def bare_logger() -> Iterator[logging.Logger]:
 
 
 def test_an_event_is_one_line() -> None:
-    """With its identity, what came of it, and how long it took; a WARNING, as a server of it failed."""
+    """With its identity, its result, and how long it took; a WARNING, as a server of it failed."""
     with logged() as lines:
         logs.log_report(report(row(), row(Reason.BUSY, TWO), traceparent=TRACE), "the.type")
     (line,) = lines.all
-    assert set(line) == OF_AN_EVENT | {"result_type", "refusal", "dry_run", "summary", "duration_ms"}
-    assert (line["message"], line["level"], line["logger"]) == ("event handled", "WARNING", "handler.outbound.logs")
-    assert (line["event_source"], line["event_id"], line["event_type"]) == (REQUEST.source, REQUEST.id, REQUEST.type)
-    assert line["trace_id"] == TRACE.split("-")[1]
-    assert (line["result_type"], line["refusal"], line["dry_run"], line["duration_ms"]) == (
-        "the.type",
-        None,
-        False,
-        4790,
-    )
-    assert line["summary"] == {
-        "stopped": 1,
-        "accepted": 0,
-        "unchanged": 0,
-        "skipped": 0,
-        "failed": 1,
-        "planned": 0,
+    assert datetime.fromisoformat(line.pop("time")).tzinfo is not None
+    assert line == {
+        "message": "event handled",
+        "level": "WARNING",
+        "logger": "handler.outbound.logs",
+        "event_source": REQUEST.source,
+        "event_id": REQUEST.id,
+        "event_type": REQUEST.type,
+        "trace_id": TRACE.split("-")[1],
+        "result_type": "the.type",
+        "refusal": None,
+        "dry_run": False,
+        "summary": {"stopped": 1, "accepted": 0, "unchanged": 0, "skipped": 0, "failed": 1, "planned": 0},
+        "duration_ms": 4790,
     }
-    assert datetime.fromisoformat(line["time"]).tzinfo is not None
 
 
-def test_a_refusal_is_in_the_line() -> None:
-    """By its word; without a trace there is no trace id."""
+def test_an_event_without_a_failed_server_is_information() -> None:
+    """Refused, by the word of the refusal, or handled; without a trace there is no trace id."""
     with logged() as lines:
+        logs.log_report(report(row()), "the.type")
         logs.log_report(report(refusal=Refusal.EXPIRED), "the.type")
-    (line,) = lines.all
-    assert (line["refusal"], line["trace_id"]) == ("expired", None)
+    assert [(line["level"], line["refusal"], line["trace_id"]) for line in lines.all] == [
+        ("INFO", None, None),
+        ("INFO", "expired", None),
+    ]
 
 
 def test_each_server_is_one_line() -> None:
@@ -87,14 +85,6 @@ def test_each_server_is_one_line() -> None:
     assert (first["message"], first["server_id"], first["outcome"]) == ("server handled", ONE, "stopped")
     assert (second["server_id"], second["reason"], second["event_id"]) == (TWO, "busy", REQUEST.id)
     assert (first["level"], second["level"]) == ("INFO", "WARNING")
-
-
-def test_an_event_without_a_failed_server_is_information() -> None:
-    """Refused, or handled."""
-    with logged() as lines:
-        logs.log_report(report(row()), "the.type")
-        logs.log_report(report(refusal=Refusal.EXPIRED), "the.type")
-    assert [line["level"] for line in lines.all] == ["INFO", "INFO"]
 
 
 def test_a_failed_call_is_logged_once_for_each_cause() -> None:
@@ -124,10 +114,10 @@ def test_a_line_break_in_a_value_does_not_make_a_line() -> None:
 
 
 def test_what_json_does_not_have_is_written_as_text() -> None:
-    """An odd extra does not lose the line."""
+    """Such an extra does not lose the line, nor does a traceback that is asked for where there is none."""
     with logged() as lines:
-        logging.getLogger("handler.test").info("odd", extra={"thing": {1}})
-    assert lines.all[0]["thing"] == "{1}"
+        logging.getLogger("handler.test").error("odd", extra={"thing": {1}}, exc_info=True)
+    assert (lines.all[0]["thing"], lines.all[0]["exception"]) == ("{1}", "")
 
 
 def test_the_level_is_kept() -> None:
@@ -160,13 +150,6 @@ def test_other_loggers_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.getLogger("urllib3.connectionpool").debug("marked")
         assert (stdout.getvalue(), logging.getLogger().level) == ("", before)
         assert not logger.propagate
-
-
-def test_an_exception_that_is_none_is_an_empty_text() -> None:
-    """A request for a traceback where there is none loses no line."""
-    with logged() as lines:
-        logging.getLogger("handler.test").error("odd", exc_info=True)
-    assert lines.all[0]["exception"] == ""
 
 
 # --- written in the background

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from cloudevents.http import CloudEvent
@@ -41,30 +41,35 @@ def result(*rows: dict[str, object], kind: str = "completed", refusal: str | Non
 class ScriptedTopic:
     """A topic that raises these errors one after the other, and then accepts everything."""
 
-    def __init__(self, *answers: CloudError) -> None:
-        self.answers = list(answers)
+    def __init__(self, *errors: CloudError) -> None:
+        self.errors = list(errors)
         self.took: list[tuple[str, str]] = []
         self.timeouts: list[float] = []
+        self.clock = FakeClock()
 
     def publish(self, subject: str, message: str, timeout: float) -> None:
-        """Say the next."""
+        """Raise the next error, or accept the message."""
         self.timeouts.append(timeout)
-        if self.answers:
-            raise self.answers.pop(0)
+        if self.errors:
+            raise self.errors.pop(0)
         self.took.append((subject, message))
 
+    def deliver(self, event: CloudEvent) -> Self:
+        """Send one event to this topic."""
+        hand_over(self, event, self.clock)
+        return self
 
-def hand_over(topic: Any, event: CloudEvent, clock: FakeClock, budget: float = 30.0) -> None:
-    """Send one result to a topic."""
-    TopicSink(topic, sleep=clock.sleep, monotonic=clock).deliver(event, clock.now + budget)
+
+def hand_over(topic: Any, event: CloudEvent | None = None, clock: FakeClock | None = None) -> None:
+    """Send one event to a topic within 30 seconds."""
+    clock = clock or FakeClock()
+    TopicSink(topic, sleep=clock.sleep, monotonic=clock).deliver(event or result(), clock.now + 30.0)
 
 
 def test_the_message_is_the_structured_event() -> None:
     """With what is not ASCII as it is, as SMN counts bytes; the subject is for people."""
-    topic = ScriptedTopic()
     event = result(row("stopped", "confirmed", name="bär"), row("skipped", "locked"), row("accepted", "accepted"))
-    hand_over(topic, event, FakeClock())
-    ((subject, message),) = topic.took
+    ((subject, message),) = ScriptedTopic().deliver(event).took
     assert subject == "bms-autostop stop.completed: 1 stopped, 1 accepted, 1 skipped"
     assert json.loads(message) == {"specversion": "1.0", **event.get_attributes(), "data": event.data}
     assert "bär" in message
@@ -72,68 +77,67 @@ def test_the_message_is_the_structured_event() -> None:
 
 def test_half_of_a_character_does_not_keep_a_result_back() -> None:
     """Names that were cut come that way out of JSON; SMN could not store such text."""
-    topic = ScriptedTopic()
-    hand_over(topic, result(row("stopped", "confirmed", name="ci-\ud83d")), FakeClock())
-    assert json.loads(topic.took[0][1])["data"]["servers"][0]["name"] == "ci-?"
+    ((_, message),) = ScriptedTopic().deliver(result(row("stopped", "confirmed", name="ci-\ud83d"))).took
+    assert json.loads(message)["data"]["servers"][0]["name"] == "ci-?"
 
 
-def test_the_subject_of_a_refusal_is_its_reason() -> None:
-    """There is nothing to count."""
-    topic = ScriptedTopic()
-    hand_over(topic, result(kind="refused", refusal="too-old"), FakeClock())
-    assert topic.took[0][0] == "bms-autostop stop.refused: too-old"
-
-
-@pytest.mark.parametrize(("count", "text"), [(1, "1 server"), (3, "3 servers")])
-def test_the_subject_of_an_announcement_is_how_many_servers(count: int, text: str) -> None:
-    """There is no outcome yet."""
-    topic = ScriptedTopic()
+def _announced(count: int) -> CloudEvent:
     servers = [Candidate(f"00000000-0000-4000-8000-{number:012d}", None) for number in range(count)]
-    event = announcement_event(REQUEST, servers, source="/s", extensions={}, now=datetime.now(UTC))
-    hand_over(topic, event, FakeClock())
-    assert topic.took[0][0] == f"bms-autostop stop.announced: {text}"
+    return announcement_event(REQUEST, servers, source="/s", extensions={}, now=datetime.now(UTC))
+
+
+@pytest.mark.parametrize(
+    ("event", "subject"),
+    [
+        (result(kind="refused", refusal="too-old"), "stop.refused: too-old"),
+        (_announced(1), "stop.announced: 1 server"),
+        (_announced(3), "stop.announced: 3 servers"),
+    ],
+    ids=["refusal", "one server", "three servers"],
+)
+def test_the_subject_without_an_outcome(event: CloudEvent, subject: str) -> None:
+    """There is nothing to count but servers."""
+    assert ScriptedTopic().deliver(event).took[0][0] == f"bms-autostop {subject}"
 
 
 @pytest.mark.parametrize("status", [None, 500, 503, 404, 429])
 def test_what_may_pass_is_tried_again(status: int | None) -> None:
     """With the sink's own pauses, and no longer than an attempt may take."""
-    topic, clock = ScriptedTopic(CloudError("down", status=status), CloudError("down", status=status)), FakeClock()
     with logged() as lines:
-        hand_over(topic, result(), clock)
-    assert (len(topic.took), len(clock.slept), topic.timeouts) == (1, 2, [5.0, 5.0, 5.0])
+        topic = ScriptedTopic(*[CloudError("down", status=status)] * 2).deliver(result())
+    assert (len(topic.took), len(topic.clock.slept), topic.timeouts) == (1, 2, [5.0, 5.0, 5.0])
     assert [line["problem"] for line in lines.all] == ["cloud-error", "cloud-error"]
 
 
 def test_the_clouds_own_wait_is_kept() -> None:
     """As that of any sink."""
-    topic, clock = ScriptedTopic(CloudError("slow down", status=429, retry_after=7.0)), FakeClock()
-    hand_over(topic, result(), clock)
-    assert clock.slept == [7.0]
+    topic = ScriptedTopic(CloudError("slow down", status=429, retry_after=7.0)).deliver(result())
+    assert topic.clock.slept == [7.0]
 
 
-@pytest.mark.parametrize("status", [400, 403])
-def test_a_refusal_is_final(status: int) -> None:
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (CloudError("no", status=400), SinkUnreachable),
+        (CloudError("no", status=403), SinkUnreachable),
+        # Another attempt could lock the login.
+        (LoginRefused("no", status=401), LoginRefused),
+        (LoginMissing("none"), LoginMissing),
+    ],
+)
+def test_a_refusal_is_final(error: CloudError, raised: type[Exception]) -> None:
     """The result is not lost: the event is sent again."""
-    topic = ScriptedTopic(CloudError("no", status=status))
-    with pytest.raises(SinkUnreachable, match=rf"HTTP {status}"):
-        hand_over(topic, result(), FakeClock())
-    assert topic.took == []
-
-
-@pytest.mark.parametrize("refused", [LoginRefused("no", status=401), LoginMissing("none")])
-def test_a_refused_login_is_not_tried_again(refused: LoginRefused) -> None:
-    """Else it would lock itself."""
-    topic = ScriptedTopic(refused)
-    with pytest.raises(type(refused)):
-        hand_over(topic, result(), FakeClock())
-    assert len(topic.timeouts) == 1
+    topic = ScriptedTopic(error)
+    with pytest.raises(raised):
+        topic.deliver(result())
+    assert (topic.took, len(topic.timeouts)) == ([], 1)
 
 
 def test_what_is_too_large_is_reported_and_not_sent() -> None:
     """SMN would refuse it, each time anew."""
     topic = ScriptedTopic()
     with pytest.raises(SinkUnreachable, match="larger than a message of SMN"):
-        hand_over(topic, result(row("stopped", "confirmed", detail="ä" * 131072)), FakeClock())
+        topic.deliver(result(row("stopped", "confirmed", detail="ä" * 131072)))
     assert topic.timeouts == []
 
 
@@ -141,9 +145,7 @@ def test_as_many_servers_as_the_settings_allow_fit_into_a_message() -> None:
     """With ids, evidence and all, and names as long as they come."""
     name, request = "b" * 64, f"req-{uuid.uuid4()}"
     rows = [row("stopped", "confirmed", name=name, request_id=request, detail="x" * 200) for _ in range(150)]
-    topic = ScriptedTopic()
-    hand_over(topic, result(*rows), FakeClock())
-    assert len(topic.took) == 1
+    assert len(ScriptedTopic().deliver(result(*rows)).took) == 1
 
 
 # --- over real HTTP
@@ -166,7 +168,7 @@ def topic_of(start_client: StartClient, cloud: Simulator, urn: str, **environ: s
 def test_a_result_is_published_where_the_catalogue_says(otc: Simulator, start_client: StartClient) -> None:
     """For the project of the login, which the catalogue leaves out of the URL."""
     urn = otc.add_topic()
-    hand_over(topic_of(start_client, otc, urn), result(), FakeClock())
+    hand_over(topic_of(start_client, otc, urn))
     (message,) = otc.published
     assert (message.topic_urn, json.loads(message.message)["id"]) == (urn, "1")
     call = otc.calls[-1]
@@ -179,7 +181,7 @@ def test_an_explicit_url_goes_first(otc: Simulator, start_client: StartClient, p
     """With or without the version; the catalogue need not have it then."""
     otc._catalog.smn = False
     topic = topic_of(start_client, otc, otc.add_topic(), AUTOSTOP_SMN_URL=f"{otc.url}{place}")
-    hand_over(topic, result(), FakeClock())
+    hand_over(topic)
     assert len(otc.published) == 1
 
 
@@ -188,7 +190,7 @@ def test_keys_sign_what_they_publish(otc: Simulator, start_client: StartClient) 
     key = otc.add_access_key()
     environ = dict.fromkeys(otc.environ(), "") | otc.key_environ(key)
     topic = topic_of(start_client, otc, otc.add_topic(), **environ, AUTOSTOP_SMN_URL=otc.url)
-    hand_over(topic, result(), FakeClock())
+    hand_over(topic)
     assert (len(otc.published), otc.calls[-1].access_key) == (1, key.access)
 
 
@@ -229,7 +231,7 @@ def test_otcs_host_is_derived_where_the_catalogue_leaves_it_out(
 def test_a_lost_answer_is_published_again_as_the_same_event(otc: Simulator, start_client: StartClient) -> None:
     """Twice is better than never, and both have one id."""
     otc.inject(Fault(on=CallKind.PUBLISH, cut=Cut.AFTER))
-    hand_over(topic_of(start_client, otc, otc.add_topic()), result(), FakeClock())
+    hand_over(topic_of(start_client, otc, otc.add_topic()))
     assert [json.loads(message.message)["id"] for message in otc.published] == ["1", "1"]
 
 
@@ -238,7 +240,7 @@ def test_a_success_without_the_id_of_a_message_is_none(otc: Simulator, start_cli
     """A proxy that answers in SMN's place has published nothing."""
     otc.inject(Fault(on=CallKind.PUBLISH, status=200, body=body))
     with logged() as lines:
-        hand_over(topic_of(start_client, otc, otc.add_topic()), result(), FakeClock())
+        hand_over(topic_of(start_client, otc, otc.add_topic()))
     assert len(otc.published) == 1
     assert [line["problem"] for line in lines.all] == ["cloud-unexpected-answer"]
 
@@ -248,7 +250,7 @@ def test_a_token_that_is_over_is_renewed(otc: Simulator, start_client: StartClie
     topic = topic_of(start_client, otc, otc.add_topic())
     topic.url(5.0)
     otc.revoke_tokens()
-    hand_over(topic, result(), FakeClock())
+    hand_over(topic)
     assert (len(otc.published), otc.count(CallKind.LOGIN)) == (1, 2)
 
 
@@ -256,5 +258,5 @@ def test_a_topic_that_is_not_there_is_reported(otc: Simulator, start_client: Sta
     """After some tries: a topic may be new."""
     topic = topic_of(start_client, otc, f"urn:smn:eu-de:{otc.project_id}:missing")
     with logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
-        hand_over(topic, result(), FakeClock(), budget=2.0)
+        hand_over(topic)
     assert "HTTP 404 SMN.0006" in lines.all[0]["detail"]
