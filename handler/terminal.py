@@ -181,12 +181,12 @@ class Progress:
 
     Args:
         what: what is waited for, such as `asking the cloud`.
-        patience: seconds before it is shown.
+        delay: seconds before it is shown.
     """
 
-    def __init__(self, what: str, patience: float = 2.0) -> None:
+    def __init__(self, what: str, delay: float = 2.0) -> None:
         self._what = what
-        self._patience = patience
+        self._delay = delay
         self._seconds = 0
         self._shown = False
         self._lock = threading.Lock()
@@ -223,7 +223,7 @@ class Progress:
         while not self._ended.wait(1.0):
             with self._lock:
                 self._seconds += 1
-                if self._seconds >= self._patience:
+                if self._seconds >= self._delay:
                     line = f"{self._what} ... {self._seconds} s"[: terminal_width() - 1]
                     sys.stderr.write(f"\r\x1b[K{line}")
                     sys.stderr.flush()

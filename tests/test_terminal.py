@@ -144,7 +144,7 @@ def test_what_takes_long_is_shown_and_cleared(monkeypatch: pytest.MonkeyPatch) -
     """With what is waited for; other output clears the line first, and so does the end."""
     terminal = _terminal(monkeypatch)
     monkeypatch.setattr(sys, "stdout", stdout := io.StringIO())
-    with Progress("asking the cloud", patience=1) as progress:
+    with Progress("asking the cloud", delay=1) as progress:
         assert _shown(terminal, "asking the cloud ... 1 s")
         progress.print("a line")
         assert terminal.getvalue().endswith("\r\x1b[K")
@@ -168,7 +168,7 @@ def test_no_progress_without_a_terminal(term: str, monkeypatch: pytest.MonkeyPat
     stderr = _Terminal() if term else io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("TERM", term or "xterm")
-    with Progress("asking the cloud", patience=0) as progress:
+    with Progress("asking the cloud", delay=0) as progress:
         time.sleep(1.2)
         progress.on("else")
     assert stderr.getvalue() == ""

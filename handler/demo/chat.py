@@ -17,9 +17,9 @@ import click
 import requests
 
 from handler.demo import heading, run_demo
+from handler.demo.chat_and_broker import BROKER, ChatAndBroker, Posted, chat_and_broker
 from handler.demo.fleet import CI_07, CI_08, CI_09, CI_10, CI_11, DB_01, FLEET, GPU_01, GPU_02, LAB_01, add
 from handler.demo.function import HTTP, function
-from handler.demo.stand_ins import BROKER, Posted, StandIns, stand_ins
 from handler.event_types import STOP_REQUESTED
 from handler.settings.chat import ButtonAction
 from handler.simulator import Simulator
@@ -87,7 +87,7 @@ def _send() -> tuple[int, list[str]]:
     width = terminal_width()
     keys = Keys()
     violations: list[str] = []
-    with Simulator(power_off_delay=0.7) as cloud, stand_ins() as chat, ExitStack() as running:
+    with Simulator(power_off_delay=0.7) as cloud, chat_and_broker() as chat, ExitStack() as running:
         for server in _SERVERS:
             add(cloud, server)
         with Progress("starting four functions") as progress:
@@ -104,7 +104,7 @@ def _send() -> tuple[int, list[str]]:
     return len(made), violations
 
 
-def _start(running: ExitStack, cloud: Simulator, chat: StandIns, keys: Keys) -> str:
+def _start(running: ExitStack, cloud: Simulator, chat: ChatAndBroker, keys: Keys) -> str:
     """Start the four functions, each connected to the next by its URL; return that of `receive_webhook`."""
 
     def start(target: str, **environ: str) -> str:
@@ -325,7 +325,7 @@ def _alerts() -> bytes:
     return json.dumps({**group, "alerts": [alert("firing", CI_08), alert("resolved", CI_10)]}).encode()
 
 
-def _run(scenario: Scenario, url: str, chat: StandIns, width: int) -> tuple[str, list[str]]:
+def _run(scenario: Scenario, url: str, chat: ChatAndBroker, width: int) -> tuple[str, list[str]]:
     """Send one request; return a text with both answers, and the deviations from what is expected."""
     text = [*heading(scenario.title), "", *wrap(scenario.sent, width, "  sent     ")]
     headers, body = scenario.request(chat.buttons)
@@ -354,7 +354,7 @@ def _words(answer: requests.Response) -> str:
     return body.get("text") or body.get("detail") or body.get("status") or ""
 
 
-def _immediate(answer: requests.Response, chat: StandIns) -> str:
+def _immediate(answer: requests.Response, chat: ChatAndBroker) -> str:
     """Return the immediate answer to a click: Slack shows nothing of the response itself."""
     posted = chat.posted() if answer.status_code == 200 else None
     return " ".join(posted.lines) if posted else ""

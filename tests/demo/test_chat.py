@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from handler.demo import chat as module
-from handler.demo import stand_ins as stand_ins_module
+from handler.demo import chat_and_broker as chat_and_broker_module
 from handler.demo.chat import Keys, Scenario, demo_chat, scenarios
+from handler.demo.chat_and_broker import ChatAndBroker, chat_and_broker
 from handler.demo.fleet import CI_07
 from handler.demo.function import HTTP
-from handler.demo.stand_ins import StandIns, stand_ins
 from tests.outbound.chat.reports import CHATS, sampled
 from tests.support.sink_server import Say, SinkServer
 
@@ -83,12 +83,12 @@ def test_it_fails_if_a_message_is_missing_or_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch, changed: Changed
 ) -> None:
     """It is waited for, within a time limit."""
-    monkeypatch.setattr(StandIns.posted, "__defaults__", (0.05,))
+    monkeypatch.setattr(ChatAndBroker.posted, "__defaults__", (0.05,))
     code, out = changed(lambda _, second: (replace(second, message=("Nothing comes.",)),))
     assert code == 1
     assert "/slack: no message in the chat" in out
 
-    def run(_scenario: Scenario, _url: str, chat: StandIns, _width: int) -> tuple[str, list[str]]:
+    def run(_scenario: Scenario, _url: str, chat: ChatAndBroker, _width: int) -> tuple[str, list[str]]:
         chat.receive("/services/ops", {}, b"{}")
         return "", []
 
@@ -135,13 +135,13 @@ def test_the_secrets_are_others_in_each_run() -> None:
 
 
 @pytest.fixture
-def around() -> Iterator[StandIns]:
+def around() -> Iterator[ChatAndBroker]:
     """A chat and a broker."""
-    with stand_ins() as made:
+    with chat_and_broker() as made:
         yield made
 
 
-def test_the_chat_shows_what_slack_would(around: StandIns) -> None:
+def test_the_chat_shows_what_slack_would(around: ChatAndBroker) -> None:
     """Entities are characters again, bold is not shown as stars."""
     answer = HTTP.post(
         f"{around.url}/services/x", data=CHATS["slack"].message(sampled("completed"), False, None), timeout=10
@@ -155,7 +155,7 @@ def test_the_chat_shows_what_slack_would(around: StandIns) -> None:
     assert not any("*" in line or "&amp;" in line for line in posted.lines)
 
 
-def test_the_broker_answers_at_once_and_delivers_until_it_is_taken(around: StandIns) -> None:
+def test_the_broker_answers_at_once_and_delivers_until_it_is_taken(around: ChatAndBroker) -> None:
     """With what authenticates the sender, and the attributes of the event."""
     with SinkServer(Say(503), Say(204)) as sink:
         around.deliver_to = sink.url
@@ -169,9 +169,9 @@ def test_the_broker_answers_at_once_and_delivers_until_it_is_taken(around: Stand
     assert around.undelivered == []
 
 
-def test_the_broker_says_what_it_could_not_deliver(around: StandIns, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal at once, anything else when its patience ends."""
-    monkeypatch.setattr(stand_ins_module, "_TIMEOUT", 0.3)
+def test_the_broker_says_what_it_could_not_deliver(around: ChatAndBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal at once, anything else when the time is up."""
+    monkeypatch.setattr(chat_and_broker_module, "_TIMEOUT", 0.3)
     with SinkServer(Say(400)) as sink:
         around.deliver_to = sink.url
         around.deliver({}, b"")

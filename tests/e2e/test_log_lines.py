@@ -54,10 +54,9 @@ from tests.inbound.webhooks.test_smn import send as smn_send
 from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certificate
 from tests.outbound.test_result import REQUEST, report
 from tests.outbound.test_result import row as server_result
-from tests.outbound.test_smn_sink import ScriptedTopic, hand_over
+from tests.outbound.test_smn_sink import ScriptedTopic
 from tests.outbound.test_smn_sink import result as topic_result
 from tests.support.capture import logged
-from tests.support.clock import FakeClock
 from tests.support.events import FakeHandler, binary, call_endpoint, event, structured
 from tests.support.functiongraph import NOW, StandIn, tick, trace
 from tests.support.sink_server import Say, SinkServer
@@ -255,7 +254,7 @@ class Scenes:
         found([server_row(0, tenant_id=THEIRS)])
 
     def topic_silent(self) -> None:
-        hand_over(ScriptedTopic(CloudThrottled("x")), topic_result(), FakeClock(100.0))
+        ScriptedTopic(CloudThrottled("x")).deliver(topic_result())
 
     def keys_kept(self) -> None:
         issuer = KeyServer("one")

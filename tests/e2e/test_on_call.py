@@ -17,10 +17,10 @@ from handler.cli.explain import entries
 from handler.settings.env import SettingsError
 from handler.settings.stop_servers import from_environ
 from handler.simulator import CallKind, Fault, Simulator
-from tests.cli.conftest import free_port
 from tests.conftest import StartFunction
 from tests.e2e.conftest import set_backoff
 from tests.support.capture import Lines, logged
+from tests.support.process import free_port
 
 
 @dataclass(frozen=True)

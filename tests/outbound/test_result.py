@@ -37,11 +37,11 @@ def row(reason: Reason = Reason.CONFIRMED, id_: str = ONE) -> ServerResult:
         vm_state=None if reason is Reason.NOT_FOUND else "stopped" if reason.outcome is Outcome.STOPPED else "active",
         previous_vm_state="active" if sent else None,
         request_id="req-3f",
-        evidence=None if reason is Reason.NOT_FOUND else judged_by(reason),
+        evidence=None if reason is Reason.NOT_FOUND else evidence_of(reason),
     )
 
 
-def judged_by(reason: Reason = Reason.CONFIRMED, **changes: Any) -> Evidence:
+def evidence_of(reason: Reason = Reason.CONFIRMED, **changes: Any) -> Evidence:
     """Evidence that fits a reason."""
     usual = Evidence(
         observed_at=datetime(2026, 11, 20, 19, 0, 0, 250000, UTC),
@@ -110,7 +110,7 @@ def test_what_a_run_brings_makes_a_valid_event(reason: Reason) -> None:
 def test_the_evidence_is_reported_in_full() -> None:
     """Times as everywhere in a result, the tolerance in seconds, the entry of the history in Nova's words."""
     at = datetime(2026, 11, 20, 19, 1, 30, tzinfo=UTC)
-    shown = judged_by(
+    shown = evidence_of(
         updated=at, event_time=at, history=Lookup.FOUND, action=Action("start", at, "req-1", "u-7", failed=False)
     )
     (server,) = made(report(replace(row(Reason.STARTED_SINCE), evidence=shown)))["data"]["servers"]

@@ -56,11 +56,11 @@ class ScriptedTopic:
 
     def deliver(self, event: CloudEvent) -> Self:
         """Send one event to this topic."""
-        hand_over(self, event, self.clock)
+        deliver(self, event, self.clock)
         return self
 
 
-def hand_over(topic: Any, event: CloudEvent | None = None, clock: FakeClock | None = None) -> None:
+def deliver(topic: Any, event: CloudEvent | None = None, clock: FakeClock | None = None) -> None:
     """Send one event to a topic within 30 seconds."""
     clock = clock or FakeClock()
     TopicSink(topic, sleep=clock.sleep, monotonic=clock).deliver(event or result(), clock.now + 30.0)
@@ -168,7 +168,7 @@ def topic_of(start_client: StartClient, cloud: Simulator, urn: str, **environ: s
 def test_a_result_is_published_where_the_catalogue_says(otc: Simulator, start_client: StartClient) -> None:
     """For the project of the login, which the catalogue leaves out of the URL."""
     urn = otc.add_topic()
-    hand_over(topic_of(start_client, otc, urn))
+    deliver(topic_of(start_client, otc, urn))
     (message,) = otc.published
     assert (message.topic_urn, json.loads(message.message)["id"]) == (urn, "1")
     call = otc.calls[-1]
@@ -181,7 +181,7 @@ def test_an_explicit_url_goes_first(otc: Simulator, start_client: StartClient, p
     """With or without the version; the catalogue need not have it then."""
     otc._catalog.smn = False
     topic = topic_of(start_client, otc, otc.add_topic(), AUTOSTOP_SMN_URL=f"{otc.url}{place}")
-    hand_over(topic)
+    deliver(topic)
     assert len(otc.published) == 1
 
 
@@ -190,7 +190,7 @@ def test_keys_sign_what_they_publish(otc: Simulator, start_client: StartClient) 
     key = otc.add_access_key()
     environ = dict.fromkeys(otc.environ(), "") | otc.key_environ(key)
     topic = topic_of(start_client, otc, otc.add_topic(), **environ, AUTOSTOP_SMN_URL=otc.url)
-    hand_over(topic)
+    deliver(topic)
     assert (len(otc.published), otc.calls[-1].access_key) == (1, key.access)
 
 
@@ -231,7 +231,7 @@ def test_otcs_host_is_derived_where_the_catalogue_leaves_it_out(
 def test_a_lost_answer_is_published_again_as_the_same_event(otc: Simulator, start_client: StartClient) -> None:
     """Twice is better than never, and both have one id."""
     otc.inject(Fault(on=CallKind.PUBLISH, cut=Cut.AFTER))
-    hand_over(topic_of(start_client, otc, otc.add_topic()))
+    deliver(topic_of(start_client, otc, otc.add_topic()))
     assert [json.loads(message.message)["id"] for message in otc.published] == ["1", "1"]
 
 
@@ -240,7 +240,7 @@ def test_a_success_without_the_id_of_a_message_is_none(otc: Simulator, start_cli
     """A proxy that answers in SMN's place has published nothing."""
     otc.inject(Fault(on=CallKind.PUBLISH, status=200, body=body))
     with logged() as lines:
-        hand_over(topic_of(start_client, otc, otc.add_topic()))
+        deliver(topic_of(start_client, otc, otc.add_topic()))
     assert len(otc.published) == 1
     assert [line["problem"] for line in lines.all] == ["cloud-unexpected-answer"]
 
@@ -250,7 +250,7 @@ def test_a_token_that_is_over_is_renewed(otc: Simulator, start_client: StartClie
     topic = topic_of(start_client, otc, otc.add_topic())
     topic.url(5.0)
     otc.revoke_tokens()
-    hand_over(topic)
+    deliver(topic)
     assert (len(otc.published), otc.count(CallKind.LOGIN)) == (1, 2)
 
 
@@ -258,5 +258,5 @@ def test_a_topic_that_is_not_there_is_reported(otc: Simulator, start_client: Sta
     """After some tries: a topic may be new."""
     topic = topic_of(start_client, otc, f"urn:smn:eu-de:{otc.project_id}:missing")
     with logged() as lines, pytest.raises(SinkUnreachable, match="in time"):
-        hand_over(topic)
+        deliver(topic)
     assert "HTTP 404 SMN.0006" in lines.all[0]["detail"]

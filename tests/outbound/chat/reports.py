@@ -66,7 +66,7 @@ def texts(node: object) -> Iterator[str]:
                 yield from texts(value)
 
 
-def spoken(chat: str, report: Report, reply: bool = False) -> str:
+def text_of(chat: str, report: Report, reply: bool = False) -> str:
     """What a person reads of a report in a chat."""
     body = CHATS[chat].message(report, reply, None)
     return body.decode() if chat == "text" else "\n".join(texts(json.loads(body)))

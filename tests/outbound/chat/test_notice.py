@@ -15,7 +15,7 @@ from handler.outbound.chat.chat_message import Row, chat_message
 from handler.services.notify_chat import _in_zone
 from handler.settings.chat import ButtonAction, mac
 from handler.stop.model import Reason, Report
-from tests.outbound.chat.reports import BUTTONS, CHATS, document, reported, spoken
+from tests.outbound.chat.reports import BUTTONS, CHATS, document, reported, text_of
 from tests.stop.fakes import NOW, id_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -52,7 +52,7 @@ def test_the_time_is_that_of_the_reader_and_utc(zone: tzinfo | None, due: str, w
 @pytest.mark.parametrize("chat", CHATS)
 def test_each_chat_names_the_servers_that_lose_power_first(chat: str) -> None:
     """Before those that are left running, with how to keep one."""
-    text = spoken(chat, noticed(Reason.PROTECTED, Reason.DRY_RUN, Reason.ALREADY_STOPPED))
+    text = text_of(chat, noticed(Reason.PROTECTED, Reason.DRY_RUN, Reason.ALREADY_STOPPED))
     assert "1 server will lose power at 20:00 UTC on 2026-11-20 unless kept." in text
     assert "Other servers: 1 skipped, 1 unchanged." in text
     assert text.index("Will lose power: 1") < text.index("Skipped (protected): 1")
@@ -93,7 +93,7 @@ def test_a_button_is_beside_each_server_that_loses_power(chat: str, count: int, 
         f"{id_of(number)} until 2026-11-20T22:00:00Z" for number in range(1, buttons + 1)
     ]
     assert ("A click on Keep 2 h" in json.dumps(made)) == bool(buttons)
-    assert "keep ID 2h" in spoken(chat, report)
+    assert "keep ID 2h" in text_of(chat, report)
 
 
 def values(node: object) -> Iterator[str]:

@@ -19,14 +19,14 @@ from handler.settings.chat import mac
 from handler.stop.decide import decide
 from handler.stop.model import Outcome, Policy, Reason, Refusal, Report, ServerResult
 from handler.stop.selection import news
-from tests.outbound.chat.reports import BUTTONS, CHATS, document, reported, spoken
+from tests.outbound.chat.reports import BUTTONS, CHATS, document, reported, text_of
 from tests.stop.fakes import NOW, asked, id_of, seen
 
 EVERY = tuple(Reason)
 REAL = tuple(reason for reason in EVERY if reason is not Reason.DRY_RUN)
 SIZES = {"one": (Reason.BUSY,), "twenty": (*REAL, Reason.CONFIRMED), "a thousand": REAL * 52 + REAL[:12]}
 # Everything that is markup, a mention, a link, or the end of what it stands in, somewhere.
-EVIL = (
+MARKUP = (
     "<!channel> <@U1> @all @here `` ` *b* _i_ ~s~ [l](http://evil/) <http://evil/|x> &lt; <at>x</at> :tada: #tag\n> q"
 )
 
@@ -35,7 +35,7 @@ EVIL = (
 def test_stopped_is_said_of_servers_that_were_seen_stopped_and_of_no_others(reason: Reason) -> None:
     """The word is used for `stopped`, and for a server that was stopped already; not for one with only a stop sent."""
     for chat in CHATS:
-        shown = re.search(r"\bstopped\b", spoken(chat, reported(reason)), re.IGNORECASE)
+        shown = re.search(r"\bstopped\b", text_of(chat, reported(reason)), re.IGNORECASE)
         assert bool(shown) is (reason.outcome is Outcome.STOPPED or reason is Reason.ALREADY_STOPPED)
 
 
@@ -52,16 +52,16 @@ def test_what_the_decision_says_of_a_server_that_is_not_stopped_never_calls_it_s
     row = ServerResult(server.id, decision.reason, decision.detail, vm_state=server.vm_state)
     report = replace(reported(Reason.BUSY), servers=(row,), dry_run=decision.reason is Reason.DRY_RUN)
     for chat in CHATS:
-        assert not re.search(r"\bstopped\b", spoken(chat, report), re.IGNORECASE)
+        assert not re.search(r"\bstopped\b", text_of(chat, report), re.IGNORECASE)
 
 
 @pytest.mark.parametrize("chat", CHATS)
 def test_each_reason_and_refusal_is_a_sentence(chat: str) -> None:
     """No reader has to look a word up, or another page."""
     for reason in EVERY:
-        assert reason.meaning in spoken(chat, reported(reason))
+        assert reason.meaning in text_of(chat, reported(reason))
     for refusal in Refusal:
-        text = spoken(chat, reported(refusal=refusal))
+        text = text_of(chat, reported(refusal=refusal))
         assert f"Refused as a whole; nothing was sent to the cloud this time. {refusal.meaning}" in text
         assert "Asked to stop" not in text
 
@@ -69,7 +69,9 @@ def test_each_reason_and_refusal_is_a_sentence(chat: str) -> None:
 @pytest.mark.parametrize("chat", CHATS)
 def test_what_went_wrong_comes_first(chat: str) -> None:
     """Failed, then accepted and not confirmed, then skipped, then the rest, whatever their order in the event was."""
-    text = spoken(chat, reported(Reason.CONFIRMED, Reason.ALREADY_STOPPED, Reason.LOCKED, Reason.ACCEPTED, Reason.BUSY))
+    text = text_of(
+        chat, reported(Reason.CONFIRMED, Reason.ALREADY_STOPPED, Reason.LOCKED, Reason.ACCEPTED, Reason.BUSY)
+    )
     words = ["Failed (busy)", "Accepted, not confirmed:", "Skipped (locked)", "Stopped:", "Unchanged (already-stopped)"]
     assert sorted(words, key=text.index) == words
 
@@ -104,7 +106,7 @@ SAID = {
 def test_each_chat_says(chat: str, case: str) -> None:
     """What the reader needs, in every chat."""
     report, words = SAID[case]
-    text = spoken(chat, report).replace("`", "")
+    text = text_of(chat, report).replace("`", "")
     assert [line for line in words if line not in text] == []
 
 
@@ -113,14 +115,14 @@ def test_each_chat_says(chat: str, case: str) -> None:
 def test_what_a_selector_fits_calls_no_server_stopped(chat: str, count: int) -> None:
     """The real sentences about the event as a whole are reported as they are."""
     report = replace(reported(), detail=news(count, Policy()))
-    assert str(report.detail) in spoken(chat, report)
-    assert "stopped" not in spoken(chat, report)
+    assert str(report.detail) in text_of(chat, report)
+    assert "stopped" not in text_of(chat, report)
 
 
 @pytest.mark.parametrize("chat", CHATS)
 def test_twenty_servers_are_all_there(chat: str) -> None:
     """By name and by id, which is what one types to try again."""
-    text = spoken(chat, reported(*[Reason.BUSY] * 4, *[Reason.LOCKED] * 3, *[Reason.CONFIRMED] * 13))
+    text = text_of(chat, reported(*[Reason.BUSY] * 4, *[Reason.LOCKED] * 3, *[Reason.CONFIRMED] * 13))
     for number in range(20):
         assert f"ci-{number:02}" in text
         assert id_of(number) in text
@@ -130,7 +132,7 @@ def test_twenty_servers_are_all_there(chat: str) -> None:
 @pytest.mark.parametrize("chat", CHATS)
 def test_of_a_thousand_servers_the_failed_ones_are_listed_and_all_are_counted(chat: str) -> None:
     """The rest is a number."""
-    text = spoken(chat, reported(*[Reason.CONFIRMED] * 995, *[Reason.BUSY] * 5))
+    text = text_of(chat, reported(*[Reason.CONFIRMED] * 995, *[Reason.BUSY] * 5))
     assert "1000 servers, of which 5 failed, 995 stopped" in text
     assert all(id_of(number) in text for number in range(995, 1000))
     (more,) = re.findall(r"and (\d+) more", text)
@@ -139,7 +141,7 @@ def test_of_a_thousand_servers_the_failed_ones_are_listed_and_all_are_counted(ch
 
 @pytest.mark.parametrize("chat", CHATS)
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("text", [EVIL, "&" * 400, "\U0001f989" * 400], ids=["evil", "entities", "owls"])
+@pytest.mark.parametrize("text", [MARKUP, "&" * 400, "\U0001f989" * 400], ids=["markup", "entities", "wide"])
 def test_a_message_stays_within_the_limits_of_its_chat(chat: str, size: str, text: str) -> None:
     """At 1, 20 and 1000 servers with every reason there is, whatever they are called."""
     report = reported(*SIZES[size], name=text, detail=text, requested_by=text, reason=text, id=text, source=text)
@@ -150,10 +152,10 @@ def test_a_message_stays_within_the_limits_of_its_chat(chat: str, size: str, tex
 def test_a_message_gets_shorter_if_its_chat_takes_less(chat: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each chat has its own limit."""
     report = reported(*[Reason.BUSY] * 30)
-    assert spoken(chat, report).count("ci-") == 30
+    assert text_of(chat, report).count("ci-") == 30
     name = {"slack": "_LONGEST_IN_ALL", "teams": "_LARGEST"}.get(chat, "_LONGEST")
     monkeypatch.setattr(CHATS[chat], name, 2000)
-    assert 0 < spoken(chat, report).count("ci-") < 30
+    assert 0 < text_of(chat, report).count("ci-") < 30
 
 
 def within(chat: str, made: Any) -> bool:
@@ -206,13 +208,13 @@ def test_fewer_are_listed_until_it_fits() -> None:
 # --- text from outside
 
 outside = st.text(max_size=80) | st.sampled_from(
-    [EVIL, "", " ", "`", "```", "\n# h", "\u202etxt.exe", "@channel", "&amp;"]
+    [MARKUP, "", " ", "`", "```", "\n# h", "\u202etxt.exe", "@channel", "&amp;"]
 )
 
 
 @st.composite
-def hostile(draw: st.DrawFn) -> Report:
-    """A report in which everything that can come from outside is hostile."""
+def untrusted(draw: st.DrawFn) -> Report:
+    """A report in which all untrusted input is as bad as it can be."""
     reasons = draw(st.lists(st.sampled_from(EVERY), max_size=4))
     rows = tuple(
         ServerResult(id_of(number), reason, draw(outside), name=draw(outside), vm_state=draw(outside))
@@ -222,13 +224,13 @@ def hostile(draw: st.DrawFn) -> Report:
     return replace(reported(), request=request, servers=rows, detail=draw(outside))
 
 
-@given(hostile())
+@given(untrusted())
 def test_in_slack_it_stands_in_plain_text_and_controls_nothing(report: Report) -> None:
     """The markup is the same as without it, and nothing in angle brackets is left anywhere."""
     made = document("slack", report, reply=True)
     bare = document("slack", replace(report, servers=tuple(replace(row, name="", detail="") for row in report.servers)))
     assert marked(made["blocks"]) == marked(bare["blocks"])
-    assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", spoken("slack", report))
+    assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", text_of("slack", report))
 
 
 def marked(blocks: list[Any]) -> list[str]:
@@ -236,7 +238,7 @@ def marked(blocks: list[Any]) -> list[str]:
     return [block["text"]["text"] for block in blocks if block.get("text", {}).get("type") == "mrkdwn"]
 
 
-@given(hostile())
+@given(untrusted())
 def test_in_markdown_it_is_in_code_and_mentions_no_user(report: Report) -> None:
     """Take the code spans out, and what is left is the same whatever came from outside; no `@` is left in any."""
     for chat, bold in (("mattermost", "**"), ("rocketchat", "*")):
@@ -249,7 +251,7 @@ def test_in_markdown_it_is_in_code_and_mentions_no_user(report: Report) -> None:
         assert text.startswith(f"{bold}Asked to stop: ")
 
 
-@given(hostile())
+@given(untrusted())
 def test_in_teams_it_stands_in_text_runs(report: Report) -> None:
     """Nothing else in a card is read without Markdown; and a card without entities mentions no user."""
     card = document("teams", report)["attachments"][0]["content"]
@@ -282,7 +284,7 @@ def test_a_server_without_a_name_is_reported_by_its_id(chat: str) -> None:
     """It was never seen, or its name is empty."""
     report = reported(Reason.NOT_FOUND)
     report = replace(report, servers=tuple(replace(row, name=" ") for row in report.servers))
-    text = spoken(chat, report)
+    text = text_of(chat, report)
     assert id_of(0) in text
     assert "()" not in text
     assert "``" not in text
@@ -304,7 +306,7 @@ def test_a_token_that_is_too_long_for_a_chat_is_not_shown(chat: str) -> None:
     report = replace(_PLANNED, plan=_PLANNED.plan._replace(token="x" * 1901))
     assert "x" * 100 not in json.dumps(document(chat, report))
     assert "autostopapprove" not in json.dumps(document(chat, report))
-    assert "with the command line or an event" in spoken(chat, report)
+    assert "with the command line or an event" in text_of(chat, report)
 
 
 def test_the_buttons_of_mattermost_need_an_address() -> None:

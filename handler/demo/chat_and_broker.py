@@ -37,7 +37,7 @@ class Posted:
 
 
 @dataclass
-class StandIns:
+class ChatAndBroker:
     """A chat and a broker on one port.
 
     Attributes:
@@ -95,7 +95,7 @@ class StandIns:
 
 
 @contextmanager
-def stand_ins() -> Iterator[StandIns]:
+def chat_and_broker() -> Iterator[ChatAndBroker]:
     """Run a chat and a broker on loopback, on a free port, until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -108,7 +108,7 @@ def stand_ins() -> Iterator[StandIns]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    made = StandIns(f"http://127.0.0.1:{server.server_port}")
+    made = ChatAndBroker(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
