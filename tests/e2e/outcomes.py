@@ -1,8 +1,9 @@
-"""What the tests of the whole function look at: outcomes, calls and times."""
+"""What the tests of the whole function compare: outcomes, calls, times, and what the cloud shows."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import requests
 
@@ -29,3 +30,10 @@ def at(seconds_ago: float) -> str:
 def stops(cloud: Simulator) -> list[Call]:
     """Return the calls that asked for a stop, in order."""
     return [call for call in cloud.calls if call.kind is CallKind.STOP]
+
+
+def shown(cloud: Simulator, api: str, server: str = "") -> Any:
+    """Return what the cloud shows now of a server, or of all its servers, as JSON."""
+    base = f"{cloud.bms_url}/{cloud.project_id}/baremetalservers" if api == "bms" else f"{cloud.url}/v2.1/servers"
+    headers = {"X-Auth-Token": cloud.token(), "OpenStack-API-Version": "compute 2.26"}
+    return requests.get(f"{base}/{server or 'detail'}", headers=headers, timeout=10).json()

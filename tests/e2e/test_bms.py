@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-import requests
 
-from handler.simulator import BatchPolicy, BmsBehavior, CallKind, Cut, Fault, Simulator
+from handler.simulator import BatchPolicy, BmsBehavior, CallKind, Cut, Fault, JobChildren, Simulator
 from tests.conftest import Function, StartFunction
-from tests.e2e.outcomes import at, came_out, kinds
+from tests.e2e.outcomes import at, came_out, kinds, shown
 
 
-def test_a_missing_server_with_404_is_not_found(otc: Simulator, bms: Function) -> None:
-    """The documents leave open whether BMS v1 says it with 400 or 404."""
-    otc.bms.missing_status = 404
+@pytest.mark.parametrize(("status", "fault"), [(404, None), (400, None), (400, "BMS.1006")])
+def test_a_missing_server_is_not_found(otc: Simulator, bms: Function, status: int, fault: str | None) -> None:
+    """The documents leave open whether BMS v1 says it with 400 or 404, and with which code."""
+    otc.bms.missing_status = status
     never = str(uuid.uuid4())
+    if fault:
+        otc.inject(Fault.bms(CallKind.READ, fault, server_id=never))
     assert came_out(bms.stop(never)) == {never: "failed/not-found"}
 
 
@@ -57,10 +60,8 @@ def test_a_batch_with_servers_that_changed_meanwhile_does_not_hurt_the_others(
     ids = [otc.add_server(power_off_delay=0.05) for _ in range(6)]
     reverts = otc.add_server(power_off_fails=True, power_off_delay=0.1)
     locked = otc.add_server(locked=True)
-    shown = requests.get(
-        f"{otc.bms_url}/{otc.project_id}/baremetalservers/detail", headers={"X-Auth-Token": otc.token()}, timeout=10
-    ).text.replace('"locked": true', '"locked": false')
-    otc.inject(Fault(on=CallKind.LIST, status=200, body=shown))
+    page = json.dumps(shown(otc, "bms")).replace('"locked": true', '"locked": false')
+    otc.inject(Fault(on=CallKind.LIST, status=200, body=page))
     answer = bms.stop(*ids, reverts, locked)
     assert came_out(answer) == {
         **dict.fromkeys(ids, "stopped/confirmed"),
@@ -156,3 +157,53 @@ def test_a_thousand_servers_cost_bms_at_most_ten_calls(start_function: StartFunc
         assert came_out(answer) == dict.fromkeys(ids, "stopped/confirmed")
         assert len(cloud.calls) <= 10
         assert cloud.count(CallKind.STOP) == 1
+
+
+@pytest.mark.parametrize("children", list(JobChildren))
+@pytest.mark.usefixtures("quick_retries")
+def test_a_job_that_failed_is_never_accepted_whatever_its_children(
+    start_function: StartFunction, children: JobChildren
+) -> None:
+    """Each server is read once more: the one that is off is confirmed, and the other has the job's words in its row."""
+    with Simulator.otc(bms=BmsBehavior(job_children=children)) as cloud:
+        good, bad = cloud.add_server(), cloud.add_server(power_off_fails=True)
+        answer = start_function(cloud, AUTOSTOP_API="bms").stop(good, bad)
+        assert came_out(answer) == {good: "stopped/confirmed", bad: "failed/reverted"}
+        row = next(row for row in answer.json()["servers"] if row["id"] == bad)
+        assert "BMS.1007: An internal call failed." in row["detail"]
+        assert row["job_id"]
+        assert {cloud.stops_sent(id_) for id_ in (good, bad)} == {1}
+
+
+@pytest.mark.parametrize(("code", "expected"), [("BMS.0288", "failed/forbidden"), ("BMS.0018", "failed/rejected")])
+def test_a_stop_that_is_refused_in_a_success_is_sent_once(
+    otc: Simulator, bms: Function, code: str, expected: str
+) -> None:
+    """Status 200, and an error in the body."""
+    server = otc.add_server()
+    otc.inject(Fault.bms(CallKind.STOP, code, 200, times=None))
+    assert came_out(bms.stop(server)) == {server: expected}
+    assert otc.stops_sent(server) == 1
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_success_with_an_error_that_is_not_known_is_looked_into(otc: Simulator, bms: Function) -> None:
+    """It acted all the same: the server is seen powering off, and no second stop is sent."""
+    server = otc.add_server(power_off_delay=0.2)
+    otc.inject(Fault.bms(CallKind.STOP, "BMS.9999", 200, act=True))
+    assert came_out(bms.stop(server)) == {server: "stopped/confirmed"}
+    assert otc.stops_sent(server) == 1
+
+
+@pytest.mark.parametrize("temporary", [False, True])
+def test_an_access_key_works_for_either_api(start_function: StartFunction, temporary: bool) -> None:
+    """No login is made; the explicit URL takes the place of the catalogue."""
+    with Simulator.otc() as cloud:
+        key = cloud.key_environ(cloud.add_access_key(temporary=temporary))
+        for api, url in (("nova", "AUTOSTOP_COMPUTE_URL"), ("bms", "AUTOSTOP_BMS_URL")):
+            ids = [cloud.add_server(power_off_delay=0.05) for _ in range(6)]
+            # `environ` of a login would stand beside the key; empty settings count as none.
+            blank = dict.fromkeys(cloud.environ(), "")
+            function = start_function(cloud, **blank | key | {"AUTOSTOP_API": api, url: cloud.url})
+            assert came_out(function.stop(*ids)) == dict.fromkeys(ids, "stopped/confirmed")
+        assert cloud.count(CallKind.LOGIN) == 0

@@ -23,6 +23,7 @@ from handler import rfc3339
 from handler.simulator import CallKind, Cut, Fault, Simulator
 from tests.conftest import StartFunction
 from tests.e2e.conftest import set_backoff
+from tests.e2e.outcomes import came_out, shown
 
 DEADLINE = 3.5
 LIMITS = {"AUTOSTOP_DEADLINE": f"{DEADLINE}s", "AUTOSTOP_WAIT": "2.6s", "AUTOSTOP_CONCURRENCY": "4"}
@@ -50,6 +51,10 @@ def faults() -> dict[str, dict[str, Any]]:
         "200 empty": {"status": 200, "body": b""},
         "200 page": {"status": 200, **page},
         "200 page, acted": {"status": 200, "act": True, **page},
+        "200 very deep": {"status": 200, "body": "[" * 100_000},
+        "200 not gzip": {"status": 200, "body": "no gzip", "headers": {"Content-Encoding": "gzip"}},
+        "404 page": {"status": 404, **page},
+        "408": {"status": 408},
         "502 page": {"status": 502, **page},
         "502 page, acted": {"status": 502, "act": True, **page},
         "504 page": {"status": 504, **page},
@@ -116,6 +121,7 @@ _BMS_STOP: Any = {
     "once_but": _each(_SLOW, AGAIN),
     "always_but": {
         **_each(("cut after", "cut in the body", "200 truncated, acted", "200 page, acted", *_ACTED), DONE),
+        "408": f"{AGAIN} or {ERROR}",
         "500": ERROR,
         "401": FORBIDDEN,
     },
@@ -149,7 +155,7 @@ ROWS = {
         ERROR,
         once_but=_each(_SLOW, AGAIN),
         # What is late or throttled may come yet.
-        always_but={**_each((*_SLOW, *_THROTTLED), AGAIN), "401": DONE},
+        always_but={**_each((*_SLOW, *_THROTTLED), AGAIN), **_each(("401", "404 page"), DONE)},
         dated=True,
     ),
     "bms read": Row("bms", CallKind.READ, 1, **_LOOK),
@@ -342,25 +348,13 @@ def test_a_server_that_vanishes_between_look_and_stop_is_not_found(
     with _cloud(api) as cloud:
         gone, *others = ids = [cloud.add_server() for _ in range(beside + 1)]
         function = start_function(cloud, **LIMITS, AUTOSTOP_API=api)
-        page, single = _shown(cloud, api, gone)
-        on, body = (CallKind.LIST, page) if beside else (CallKind.READ, single)
+        on, body = (CallKind.LIST, shown(cloud, api)) if beside else (CallKind.READ, shown(cloud, api, gone))
         before = len(cloud.calls)
         cloud.delete_server(gone)
-        cloud.inject(Fault(on=on, status=200, body=body))
-        answer = function.stop(*ids)
-        outcomes = {row["id"]: f"{row['outcome']}/{row['reason']}" for row in answer.json()["servers"]}
-        assert outcomes == {gone: "failed/not-found", **dict.fromkeys(others, DONE)}
+        cloud.inject(Fault(on=on, status=200, body=json.dumps(body)))
+        assert came_out(function.stop(*ids)) == {gone: "failed/not-found", **dict.fromkeys(others, DONE)}
         assert cloud.stops_sent(gone) >= 1
         assert cloud.stops_taken(gone) == 0
         assert {cloud.stops_taken(id_) for id_ in others} <= {1}
         # Before another stop of a server each time its history: it has changed too lately to do without.
         assert len(cloud.calls) - before < 20 + 4 * beside
-
-
-def _shown(cloud: Simulator, api: str, server: str) -> tuple[str, str]:
-    """What the cloud shows of all its servers, and of one."""
-    base, project = ("/v1", "baremetalservers") if api == "bms" else ("/v2.1", "servers")
-    headers = {"X-Auth-Token": cloud.token(), "OpenStack-API-Version": "compute 2.26"}
-    page = requests.get(f"{cloud.url}{base}/{cloud.project_id}/{project}/detail", headers=headers, timeout=10).json()
-    (single,) = [body for body in page["servers"] if body["id"] == server]
-    return json.dumps(page), json.dumps({"server": single})

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import pytest
 import requests
 
-from handler import rfc3339
 from handler.simulator import CallKind, ComputePath, ConflictKind, Cut, Fault, Simulator
 from tests.cloud.https import https_login
 from tests.conftest import Function, StartFunction
@@ -23,12 +21,10 @@ from tests.e2e.outcomes import came_out
 
 SHORT = {"AUTOSTOP_DEADLINE": "1s", "AUTOSTOP_WAIT": "0.5s"}
 PAGE = "<html><body>Welcome to the proxy</body></html>"
-
-
 _ABSENT = object()
 
 
-def shown(id_: str, **changes: Any) -> str:
+def body(id_: str, **changes: Any) -> str:
     """The body of a good answer about a server, changed; `_ABSENT` takes a member away."""
     server = {
         "id": id_,
@@ -68,34 +64,6 @@ def _at_once(sends: Mapping[str, Callable[[], requests.Response]]) -> dict[str, 
 
 
 # --- the login ---
-
-
-def test_a_wrong_password_is_tried_once_for_many_events(cloud: Simulator, start_function: StartFunction) -> None:
-    """More tries would lock the account: every event gets a 503 with the time in which nothing is tried."""
-    servers = [cloud.add_server() for _ in range(20)]
-    function = start_function(cloud, OS_PASSWORD="not-the-password")
-    for _ in range(4):
-        answer = function.stop(*servers)
-        assert_must_come_again(answer, "login-refused")
-        assert answer.headers["Retry-After"] == "60"
-        assert "not-the-password" not in answer.text + str(answer.headers)
-    ready = requests.get(f"{function.url}/readyz", timeout=10)
-    assert (ready.status_code, ready.json()["type"]) == (503, "urn:bms-autostop:problem:login-refused")
-    assert requests.get(f"{function.url}/healthz", timeout=10).status_code == 200
-    assert [call.kind for call in cloud.calls] == [CallKind.LOGIN]
-
-
-@pytest.mark.parametrize(("on", "skip"), [(CallKind.LIST, 0), (CallKind.STOP, 5), (CallKind.ACTIONS, 5)])
-def test_tokens_revoked_in_the_middle_of_an_event_cost_one_login(
-    cloud: Simulator, function: Function, on: CallKind, skip: int
-) -> None:
-    """Twenty servers in parallel meet the 401 at once, one of them logs in, and all are stopped, each once."""
-    servers = [cloud.add_server() for _ in range(20)]
-    cloud.inject(Fault(on=on, skip=skip, expire_token=True))
-    answer = function.stop(*servers, time=rfc3339.render(datetime.now(UTC) - timedelta(seconds=10)))
-    assert set(came_out(answer).values()) == {"stopped/confirmed"}
-    assert cloud.count(CallKind.LOGIN) == 2
-    assert {cloud.stops_taken(server) for server in servers} == {1}
 
 
 def test_tokens_revoked_between_events_cost_one_login(cloud: Simulator, function: Function) -> None:
@@ -206,7 +174,7 @@ def test_a_stop_that_went_wrong_is_looked_into_before_another_is_sent(
 def test_a_server_locked_between_look_and_stop_comes_out_locked(cloud: Simulator, function: Function) -> None:
     """The first look shows it unlocked. The cloud's 409 is then no failure: what the second look shows decides."""
     server = cloud.add_server(locked=True)
-    cloud.inject(Fault(on=CallKind.READ, status=200, body=shown(server)))
+    cloud.inject(Fault(on=CallKind.READ, status=200, body=body(server)))
     assert came_out(function.stop(server)) == {server: "skipped/locked"}
     assert (cloud.stops_sent(server), cloud.stops_taken(server)) == (1, 0)
 
@@ -234,7 +202,7 @@ def test_a_stop_that_was_taken_without_our_hearing_of_it_is_seen_through(
         assert cloud.stops_sent(server) == cloud.stops_taken(server) == 1
 
 
-# --- throttling ---
+# --- throttling and silence ---
 
 
 def test_a_given_wait_is_kept_within_the_budget(cloud: Simulator, function: Function) -> None:
@@ -271,65 +239,6 @@ def test_a_given_wait_beyond_the_budget_is_passed_on_at_once(
     assert {cloud.stops_taken(server) for server in (throttled, *others)} == {1}
 
 
-# --- broken answers ---
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param({"status": 503}, id="503"),
-        pytest.param({"status": 500}, id="500"),
-        pytest.param({"status": 408}, id="408"),
-        pytest.param({"status": 502, "body": PAGE}, id="502 page"),
-        pytest.param({"status": 504, "body": b""}, id="504 empty"),
-        pytest.param({"status": 429}, id="429"),
-        pytest.param({"cut": Cut.BEFORE}, id="cut before"),
-        pytest.param({"cut": Cut.AFTER}, id="cut after"),
-        pytest.param({"cut": Cut.MIDWAY}, id="cut in the body"),
-        pytest.param({"status": 200, "body": '{"server": {"id": "'}, id="half a document"),
-        pytest.param({"status": 200, "body": b""}, id="200 empty"),
-        pytest.param({"status": 200, "body": PAGE}, id="200 page"),
-        pytest.param({"status": 200, "body": "[" * 100_000}, id="200 very deep"),
-        pytest.param({"status": 200, "body": "no gzip", "headers": {"Content-Encoding": "gzip"}}, id="200 not gzip"),
-        pytest.param({"slow_body": 0.0001}, id="slow body"),
-    ],
-)
-@pytest.mark.usefixtures("quick_retries")
-def test_a_read_that_went_wrong_once_is_made_again(
-    cloud: Simulator, function: Function, fault: Mapping[str, Any]
-) -> None:
-    """One broken answer costs a second look and nothing else, and the look after the stop is not an exception."""
-    server = cloud.add_server()
-    cloud.inject(Fault(**fault, on=CallKind.READ))
-    cloud.inject(Fault(**fault, on=CallKind.READ, skip=1))
-    assert came_out(function.stop(server)) == {server: "stopped/confirmed"}
-    assert cloud.stops_sent(server) == 1
-
-
-@pytest.mark.usefixtures("quick_retries")
-def test_a_cloud_that_shows_no_server_at_all_means_later_again(start_function: StartFunction) -> None:
-    """No server is blamed for it; the budget ends, no stop was sent, and the cloud's words stay in the log."""
-    errors: dict[str, dict[str, Any]] = {
-        "slow body": {"slow_body": 0.05},
-        "silence": {"delay": 30.0},
-        "500": {"status": 500, "message": "Words of the cloud"},
-        "503 page": {"status": 503, "body": PAGE},
-        "404 of another host": {"status": 404, "body": PAGE},
-        "cut": {"cut": Cut.BEFORE},
-    }
-    with _clouds(errors) as clouds:
-        sends: dict[str, Callable[[], requests.Response]] = {}
-        for name, cloud in clouds.items():
-            cloud.inject(Fault(**errors[name], on=CallKind.READ, times=None))
-            function, ids = start_function(cloud, **SHORT), [cloud.add_server() for _ in range(3)]
-            sends[name] = partial(function.stop, *ids)
-        for name, answer in _at_once(sends).items():
-            assert_must_come_again(answer, "budget-spent")
-            assert answer.elapsed.total_seconds() < 3, name
-            assert "Words" not in answer.text
-        assert {cloud.count(CallKind.STOP) for cloud in clouds.values()} == {0}
-
-
 @pytest.mark.usefixtures("quick_retries")
 def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
     cloud: Simulator, start_function: StartFunction
@@ -350,38 +259,38 @@ def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
 def test_the_body_that_the_false_ones_are_made_from_is_itself_accepted(cloud: Simulator, function: Function) -> None:
     """So each lie below is found by what was changed in it alone."""
     server = cloud.add_server(vm_state="stopped")
-    cloud.inject(Fault(on=CallKind.READ, status=200, body=shown(server)))
+    cloud.inject(Fault(on=CallKind.READ, status=200, body=body(server)))
     function.stop(server)
     assert cloud.stops_sent(server) == 1
 
 
 @pytest.mark.parametrize(
-    "body",
+    "shown",
     [
-        pytest.param(lambda _, other: shown(other), id="another server"),
-        pytest.param(lambda id_, _: shown(id_, id=_ABSENT), id="no id"),
-        pytest.param(lambda id_, _: shown(id_, locked=_ABSENT), id="no locked"),
-        pytest.param(lambda id_, _: shown(id_, locked="false"), id="locked as text"),
-        pytest.param(lambda id_, _: shown(id_, tags=_ABSENT), id="no tags"),
-        pytest.param(lambda id_, _: shown(id_, tags={}), id="tags as an object"),
-        pytest.param(lambda id_, _: shown(id_, metadata=_ABSENT), id="no metadata"),
-        pytest.param(lambda id_, _: shown(id_, metadata=[]), id="metadata as a list"),
-        pytest.param(lambda id_, _: shown(id_, **{"OS-EXT-STS:vm_state": _ABSENT}), id="no vm_state"),
-        pytest.param(lambda id_, _: shown(id_, **{"OS-EXT-STS:vm_state": ""}), id="empty vm_state"),
-        pytest.param(lambda id_, _: shown(id_, **{"OS-EXT-STS:task_state": _ABSENT}), id="no task_state"),
-        pytest.param(lambda id_, _: shown(id_, **{"OS-EXT-STS:task_state": False}), id="task_state as a boolean"),
-        pytest.param(lambda id_, _: f"[{shown(id_)}]", id="in a list"),
-        pytest.param(lambda id_, _: json.dumps({"servers": [json.loads(shown(id_))["server"]]}), id="as a list"),
+        pytest.param(lambda _, other: body(other), id="another server"),
+        pytest.param(lambda id_, _: body(id_, id=_ABSENT), id="no id"),
+        pytest.param(lambda id_, _: body(id_, locked=_ABSENT), id="no locked"),
+        pytest.param(lambda id_, _: body(id_, locked="false"), id="locked as text"),
+        pytest.param(lambda id_, _: body(id_, tags=_ABSENT), id="no tags"),
+        pytest.param(lambda id_, _: body(id_, tags={}), id="tags as an object"),
+        pytest.param(lambda id_, _: body(id_, metadata=_ABSENT), id="no metadata"),
+        pytest.param(lambda id_, _: body(id_, metadata=[]), id="metadata as a list"),
+        pytest.param(lambda id_, _: body(id_, **{"OS-EXT-STS:vm_state": _ABSENT}), id="no vm_state"),
+        pytest.param(lambda id_, _: body(id_, **{"OS-EXT-STS:vm_state": ""}), id="empty vm_state"),
+        pytest.param(lambda id_, _: body(id_, **{"OS-EXT-STS:task_state": _ABSENT}), id="no task_state"),
+        pytest.param(lambda id_, _: body(id_, **{"OS-EXT-STS:task_state": False}), id="task_state as a boolean"),
+        pytest.param(lambda id_, _: f"[{body(id_)}]", id="in a list"),
+        pytest.param(lambda id_, _: json.dumps({"servers": [json.loads(body(id_))["server"]]}), id="as a list"),
         pytest.param(lambda _, __: '{"server": null}', id="no server"),
     ],
 )
 @pytest.mark.usefixtures("quick_retries")
 def test_an_answer_that_hides_what_the_guards_need_stops_nothing(
-    cloud: Simulator, function: Function, body: Callable[[str, str], str]
+    cloud: Simulator, function: Function, shown: Callable[[str, str], str]
 ) -> None:
     """Neither the server asked for nor the one that is shown in its place; a server beside it is handled."""
     asked, other, beside = cloud.add_server(), cloud.add_server(), cloud.add_server()
-    cloud.inject(Fault(on=CallKind.READ, server_id=asked, status=200, body=body(asked, other), times=None))
+    cloud.inject(Fault(on=CallKind.READ, server_id=asked, status=200, body=shown(asked, other), times=None))
     answer = function.stop(asked, beside)
     assert came_out(answer) == {asked: "failed/cloud-error", beside: "stopped/confirmed"}
     assert (cloud.stops_sent(asked), cloud.stops_sent(other)) == (0, 0)

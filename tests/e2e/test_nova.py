@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+import requests
 
 from handler.simulator import CallKind, Cut, Fault, Simulator
 from tests.conftest import Function, StartFunction
@@ -200,3 +201,73 @@ def test_a_stop_that_fails_touches_no_other_server(
         ids[7]: "failed/cloud-error",
     }
     assert [cloud.stops_taken(id_) for id_ in ids] == [int(id_ != ids[7]) for id_ in ids]
+
+
+# --- a login that may not do everything ---
+
+READ, LIST = ("GET", "/v2.1/servers/{id}"), ("GET", "/v2.1/servers/detail")
+HISTORY, STOP = ("GET", "/v2.1/servers/{id}/os-instance-actions"), ("POST", "/v2.1/servers/{id}/action")
+
+
+@pytest.fixture
+def with_rules(start_function: StartFunction, cloud: Simulator) -> Callable[..., Function]:
+    """Start the function with an application credential that has access rules."""
+
+    def started(*rules: tuple[str, str]) -> Function:
+        id_, secret = cloud.add_application_credential(access_rules=rules)
+        environ = {**dict.fromkeys(cloud.environ(), ""), "OS_AUTH_URL": cloud.auth_url}
+        environ |= {"OS_AUTH_TYPE": "v3applicationcredential", "OS_APPLICATION_CREDENTIAL_ID": id_}
+        return start_function(cloud, **environ, OS_APPLICATION_CREDENTIAL_SECRET=secret)
+
+    return started
+
+
+def test_a_history_that_access_rules_forbid_leaves_the_age_alone(
+    cloud: Simulator, with_rules: Callable[..., Function]
+) -> None:
+    """Keystone's middleware answers 401; one new token is tried, and nothing is held back."""
+    function, ids = with_rules(READ, LIST, STOP), [cloud.add_server() for _ in range(3)]
+    for id_ in ids:
+        answer = function.stop(id_, time=at(1))
+        assert came_out(answer) == {id_: "stopped/confirmed"}
+        (row,) = answer.json()["servers"]
+        assert (row["evidence"]["history"], "history could not be read" in row["detail"]) == ("forbidden", True)
+    assert cloud.count(CallKind.LOGIN) == 2
+    assert requests.get(f"{function.url}/readyz", timeout=10).status_code == 200
+
+
+def test_a_list_that_access_rules_forbid_is_made_up_for_by_single_reads(
+    cloud: Simulator, with_rules: Callable[..., Function]
+) -> None:
+    """Also if it is the first call of the process."""
+    ids = [cloud.add_server() for _ in range(12)]
+    # In a rule a name in braces stands for `detail` as well.
+    function = with_rules(*(("GET", f"/v2.1/servers/{id_}") for id_ in ids), HISTORY, STOP)
+    assert came_out(function.stop(*ids)) == dict.fromkeys(ids, "stopped/confirmed")
+    assert cloud.count(CallKind.LOGIN) == 2
+
+
+def test_a_stop_that_access_rules_forbid_is_forbidden(cloud: Simulator, with_rules: Callable[..., Function]) -> None:
+    """Once for each server, and the login is not refused for others."""
+    function, ids = with_rules(READ, LIST, HISTORY), [cloud.add_server() for _ in range(3)]
+    for _ in range(2):
+        assert came_out(function.stop(*ids)) == dict.fromkeys(ids, "failed/forbidden")
+    assert {cloud.stops_taken(id_) for id_ in ids} == {0}
+    assert requests.get(f"{function.url}/readyz", timeout=10).status_code == 200
+
+
+def test_a_read_that_access_rules_forbid_is_a_refused_login(
+    cloud: Simulator, with_rules: Callable[..., Function]
+) -> None:
+    """Nothing shows then that the token is good for anything."""
+    answer = with_rules(LIST, HISTORY, STOP).stop(cloud.add_server())
+    assert answer.status_code == 503
+    assert answer.json()["type"].endswith(":login-refused")
+
+
+def test_a_page_whose_marker_is_gone_loses_no_server(start_function: StartFunction) -> None:
+    """Twelve ids, pages of three; the last server of the first page is deleted before the second is asked for."""
+    with Simulator(max_limit=3) as cloud:
+        ids = [cloud.add_server() for _ in range(12)]
+        cloud.inject(Fault(on=CallKind.LIST, skip=1, status=400, message="marker [x] not found"))
+        assert came_out(start_function(cloud).stop(*ids)) == dict.fromkeys(ids, "stopped/confirmed")

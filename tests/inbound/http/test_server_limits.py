@@ -1,4 +1,4 @@
-"""The limits of the HTTP front end, with real clients at the real server process; see `tests.harness.slow_clients`."""
+"""The limits of the HTTP front end, with real clients at the real server process."""
 
 from __future__ import annotations
 
