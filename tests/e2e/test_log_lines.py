@@ -1,4 +1,4 @@
-"""The log's lines against their table in `deploy/observability/README.md`: each kind is made for real and looked at."""
+"""The log's lines against their table in `deploy/observability/README.md`: each kind is really logged, and compared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -40,6 +40,7 @@ from handler.settings.notify_chat import from_environ as notify_settings
 from handler.settings.receive_webhook import from_environ as webhook_settings
 from handler.settings.stop_servers import from_environ
 from handler.simulator import CallKind, Fault, Simulator
+from handler.stop.model import StopRequest
 from handler.telemetry import start
 from handler.telemetry.providers import _replace_log_output
 from tests.cloud.test_servers import THEIRS, found
@@ -95,69 +96,59 @@ def _table() -> dict[str, Line]:
 TABLE = _table()
 
 
-class Scenes:
-    """What makes each line."""
+def _broken(*_: object) -> None:
+    raise RuntimeError(MARK)
+
+
+class Causes:
+    """What has each line logged."""
 
     def __init__(self, cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
         self.cloud = cloud
         self.monkeypatch = monkeypatch
 
-    def service(self, **environ: str) -> Callable[..., None]:
-        """The function before the simulated cloud: give it attributes and data of an event."""
-        settings = {"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ(), **environ}
-        service = Service(from_environ(settings))
+    def environ(self, **more: str) -> dict[str, str]:
+        return {"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ(), **more}
 
-        def send(data: object = None, **attributes: Any) -> None:
-            message = binary(data or {"server_ids": [self.cloud.add_server()]}, **attributes)
-            call_endpoint(message, _Real(service))
-
-        return send
+    def handled(self, data: object = None, environ: Mapping[str, str] | None = None, **attributes: Any) -> None:
+        """Have the function handle an event with the simulated cloud."""
+        message = binary(data or {"server_ids": [self.cloud.add_server()]}, **attributes)
+        call_endpoint(message, _Real(Service(from_environ(self.environ(**environ or {})))))
 
     def started(self) -> None:
         for results in ("http://sink.example/secret-path", ""):
-            settings = {"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ(), "AUTOSTOP_RESULT_SINK": results}
-            SharedResources(from_environ(settings)).log_started()
+            SharedResources(from_environ(self.environ(AUTOSTOP_RESULT_SINK=results))).log_started()
 
     def probed(self) -> None:
-        service = Service(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()}))
+        endpoint = Service(from_environ(self.environ())).endpoint()
         for path in ("/healthz", "/readyz"):
-            service.endpoint().answer(HttpRequest("GET", path, {}, b"", time.monotonic()))
+            endpoint.answer(HttpRequest("GET", path, {}, b"", time.monotonic()))
 
     def call_failed(self) -> None:
         self.cloud.inject(Fault(on=CallKind.READ, status=503))
-        self.service()()
+        self.handled()
 
-    def handled(self) -> None:
-        self.service()(traceparent=TRACE)
-
-    def announced(self, *said: Say, sink: object = None) -> None:
-        if sink is not None:
-            self.monkeypatch.setattr(Sink, "deliver", sink)
-        with SinkServer(*said) as results:
-            self.service(AUTOSTOP_RESULT_SINK=results.url, AUTOSTOP_ANNOUNCE="best-effort")()
-
-    def not_announced(self) -> None:
-        self.announced(Say(400))
+    def announced(self, *answers: Say) -> None:
+        with SinkServer(*answers) as results:
+            self.handled(environ={"AUTOSTOP_RESULT_SINK": results.url, "AUTOSTOP_ANNOUNCE": "best-effort"})
 
     def announcement_crashed(self) -> None:
         def broken(_: Sink, event: CloudEvent, __: float) -> None:
             if event["type"].endswith("announced.v1"):
                 raise RuntimeError(MARK)
 
-        self.announced(sink=broken)
+        self.monkeypatch.setattr(Sink, "deliver", broken)
+        self.announced()
 
     def approved(self) -> None:
-        settings = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_APPROVAL_KEYS": "k" * 32, **self.cloud.environ()}
-        service = Service(from_environ(settings))
+        service = Service(from_environ(self.environ(AUTOSTOP_APPROVAL_KEYS="k" * 32)))
         asked = {"server_ids": [self.cloud.add_server()], "approval": "other", "requester": "slack:T1/U1"}
         plan = json.loads(call_endpoint(binary(asked, id="1"), _Real(service)).body)["plan"]["token"]
         call_endpoint(binary({"plan": plan, "approved_by": "slack:T1/U2"}, type=STOP_APPROVED, id="2"), _Real(service))
 
     def kept(self) -> None:
-        settings = keep_settings({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()})
-        service = KeepService(settings)
         request = KeepRequest("/tests", "k", KEEP, (self.cloud.add_server(),), duration=timedelta(hours=1))
-        service.handle([request], False, time.monotonic())
+        KeepService(keep_settings(self.environ())).handle([request], False, time.monotonic())
 
     def ignored(self) -> None:
         call_endpoint(structured(event(type="io.github.bms-autostop.stop.failed.v1", traceparent=TRACE)))
@@ -165,67 +156,24 @@ class Scenes:
     def malformed(self) -> None:
         call_endpoint(structured(event(id="", traceparent="no trace")))
 
-    def not_handled(self) -> None:
-        self.service(OS_PASSWORD="wrong")()
+    def login_refused(self) -> None:
+        self.handled(environ={"OS_PASSWORD": "wrong"})
 
     def run_failed(self) -> None:
-        def broken(*_: object) -> None:
-            raise RuntimeError(MARK)
+        self.monkeypatch.setattr(NovaReader, "read", _broken)
+        self.handled()
 
-        self.monkeypatch.setattr(NovaReader, "read", broken)
-        self.service()()
-
-    def bug(self) -> None:
-        call_endpoint(binary(), FakeHandler(RuntimeError(MARK)))
-
-    def handed_on(self, *shown: Say) -> None:
-        with SinkServer(*shown) as sink:
+    def handed_on(self, *answers: Say, request: StopRequest | KeepRequest = REQUEST) -> None:
+        with SinkServer(*answers) as sink, contextlib.suppress(SinkUnreachable):
             service = WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": sink.url}))
-            try:
-                service.hand_on(REQUEST, time.monotonic() + 5)
-            except SinkUnreachable:
-                assert shown
+            service.hand_on(request, time.monotonic() + 5)
 
-    def keep_handed_on(self, *answers: Say) -> None:
-        with SinkServer(*answers) as sink:
-            service = WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": sink.url}))
-            request = KeepRequest("/tests", "k", KEEP, (ONE,), release=True, requested_by="ada")
-            with contextlib.suppress(SinkUnreachable):
-                service.hand_on(request, time.monotonic() + 5)
-
-    def keep_not_handed_on(self) -> None:
-        self.keep_handed_on(Say(400))
-
-    def not_handed_on(self) -> None:
-        self.handed_on(Say(400))
-
-    def perhaps_handed_on(self) -> None:
-        self.handed_on(Say(500))
-
-    def nothing_switched_on(self) -> None:
-        WebhookService(webhook_settings({"AUTOSTOP_EVENT_SINK": "http://sink.example/"})).endpoint()
-
-    def alerts(self, status: str, **more: object) -> None:
-        here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN="token-of-this-test")
-        body = {"alerts": [{"status": status, "labels": {"server_id": ONE}}], **more}
-        here.post("/alertmanager", body, {**JSON, **bearer("token-of-this-test")})
-
-    def delivery_ignored(self) -> None:
-        self.alerts("resolved")
-
-    def alerts_left_out(self) -> None:
-        self.alerts("firing", truncatedAlerts=3)
-
-    def alert_without_data(self) -> None:
-        self.alert({"alertname": "DatasourceNoData", "server_id": ONE})
-
-    def alert_malformed(self) -> None:
-        self.alert({"alertname": "Idle", "server_id": "no id"})
-
-    def alert(self, labels: dict[str, str]) -> None:
-        here = Scene(AUTOSTOP_ALERTMANAGER_TOKEN="token-of-this-test")
-        body = {"alerts": [{"status": "firing", "labels": labels, "fingerprint": "a1"}]}
-        here.post("/alertmanager", body, {**JSON, **bearer("token-of-this-test")})
+    def alert(self, labels: Mapping[str, str] | None = None, status: str = "firing", **more: object) -> None:
+        alert = {"status": status, "labels": labels or {"server_id": ONE}, "fingerprint": "a1"}
+        headers = {**JSON, **bearer("token-of-this-test")}
+        Scene(AUTOSTOP_ALERTMANAGER_TOKEN="token-of-this-test").post(
+            "/alertmanager", {"alerts": [alert], **more}, headers
+        )
 
     def confirmed(self) -> None:
         vendor = Vendor()
@@ -241,20 +189,11 @@ class Scenes:
             Sink(SinkSettings(sink.url), sleep=lambda _: None).send({}, b"", time.monotonic() + 5)
 
     def selected(self) -> None:
-        self.service()({"selector": {"name": "no-*"}})
+        self.handled({"selector": {"name": "no-*"}})
 
     def selector_failed(self) -> None:
-        def broken(*_: object) -> None:
-            raise RuntimeError(MARK)
-
-        self.monkeypatch.setattr(NovaReader, "find", broken)
-        self.service()({"selector": {"name": "no-*"}})
-
-    def other_projects(self) -> None:
-        found([server_row(0, tenant_id=THEIRS)])
-
-    def topic_silent(self) -> None:
-        ScriptedTopic(CloudThrottled("x")).deliver(topic_result())
+        self.monkeypatch.setattr(NovaReader, "find", _broken)
+        self.selected()
 
     def keys_kept(self) -> None:
         issuer = KeyServer("one")
@@ -263,60 +202,30 @@ class Scenes:
             issuer.keys().find("one")
 
     def called(self, event: object) -> None:
-        """A call of FunctionGraph."""
-        shared = SharedResources(from_environ({"AUTOSTOP_INBOUND_AUTH": "none", **self.cloud.environ()}))
+        """Have FunctionGraph call the function."""
+        shared = SharedResources(from_environ(self.environ()))
         with pytest.raises((NotHandled, NeverPossible)):
             invoke(shared, event, Call.of_context(StandIn({}, cloud=self.cloud), {}), time.monotonic())
 
-    def call_not_handled(self) -> None:
-        self.called({"no": "trigger"})
-
-    def click_not_answered(self) -> None:
-        press(receiver("/slack"), slack_click("https://elsewhere.example/actions/x"))
-
     def call_crashed(self) -> None:
-        def broken(*_: object) -> None:
-            raise RuntimeError(MARK)
-
-        self.monkeypatch.setattr("handler.functiongraph.invocation.requests_of", broken)
+        self.monkeypatch.setattr("handler.functiongraph.invocation.requests_of", _broken)
         self.called(tick())
 
-    def trigger_ignored(self) -> None:
-        assert requests_of(trace(code=500, trace_status="incident"), "/s", NOW) == []
-
-    def context_silent(self) -> None:
-        Call.of_context(object(), {})
-
-    def chat(self, *shown: Say, again: bool = False, **environ: str) -> None:
-        """`notify_chat` before a chat that says these."""
-        with SinkServer(*shown) as chat:
-            wanted = {"AUTOSTOP_NOTIFY_TEXT_URL": chat.url, **environ}
-            service = NotifyService(notify_settings({"AUTOSTOP_INBOUND_AUTH": "none", **wanted}))
-            endpoint = service.endpoint()
-            message = binary_result(
-                result_event(report(server_result(), traceparent=TRACE), source="/s", extensions={})
-            )
+    def posted(self, *answers: Say, again: bool = False, **environ: str) -> None:
+        """Have `notify_chat` post a result to a chat that answers so."""
+        with SinkServer(*answers) as chat:
+            environ = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_TEXT_URL": chat.url, **environ}
+            endpoint = NotifyService(notify_settings(environ)).endpoint()
+            result = result_event(report(server_result(), traceparent=TRACE), source="/s", extensions={})
             for _ in range(1 + again):
-                endpoint.answer(HttpRequest("POST", "/", *message, time.monotonic()))
-
-    def reported(self) -> None:
-        self.chat(Say(200))
-
-    def told_before(self) -> None:
-        self.chat(Say(200), again=True)
-
-    def not_posted(self) -> None:
-        self.chat(Say(503))
-        self.chat(AUTOSTOP_NOTIFY_TEXT_URL="")
-
-    def chat_silent(self) -> None:
-        self.chat(Say(0))
-
-    def chat_refuses(self) -> None:
-        self.chat(Say(400))
+                endpoint.answer(HttpRequest("POST", "/", *binary_result(result), time.monotonic()))
 
     def no_chat(self) -> None:
-        self.chat(AUTOSTOP_NOTIFY_TEXT_URL="")
+        self.posted(AUTOSTOP_NOTIFY_TEXT_URL="")
+
+    def not_posted(self) -> None:
+        self.posted(Say(503))
+        self.no_chat()
 
     def lines_dropped(self) -> None:
         reader, writer = os.pipe()
@@ -334,9 +243,9 @@ class Scenes:
         environ = {"OTEL_TRACES_EXPORTER": "zipkin"}
         start(wanted_signals(environ), environ)
 
-    def telemetry_trouble(self) -> None:
+    def telemetry_failed(self) -> None:
         _replace_log_output()
-        logging.getLogger("opentelemetry.sdk").warning("Trouble of %s of test_log_lines", MARK)
+        logging.getLogger("opentelemetry.sdk").warning("Failure of %s of test_log_lines", MARK)
 
 
 class _Real(FakeHandler):
@@ -347,73 +256,77 @@ class _Real(FakeHandler):
         self._service = service
 
     def handle(self, requests: Any, as_batch: bool, received: float) -> Any:
-        """As in production, but from now on."""
         return self._service.handle(requests, as_batch, max(received, time.monotonic()))
 
 
-SCENES: dict[str, Callable[[Scenes], None]] = {
-    "started": Scenes.started,
-    "probe received": Scenes.probed,
-    "event received": Scenes.handled,
-    "call to the cloud failed": Scenes.call_failed,
-    "event handled": Scenes.handled,
-    "server handled": Scenes.handled,
-    "keep handled": Scenes.kept,
-    "server keep handled": Scenes.kept,
-    "stop announced": Scenes.announced,
-    "stop not announced": Scenes.not_announced,
-    "a bug kept the stops from being announced": Scenes.announcement_crashed,
-    "event ignored": Scenes.ignored,
-    "event malformed": Scenes.malformed,
-    "event not handled": Scenes.not_handled,
-    "request not handled": Scenes.not_handled,
-    "stop request handed on": Scenes.handed_on,
-    "keep request handed on": Scenes.keep_handed_on,
-    "keep request not handed on": Scenes.keep_not_handed_on,
-    "stop request not handed on": Scenes.not_handed_on,
-    "stop request sent, not known whether it was taken": Scenes.perhaps_handed_on,
-    "delivery ignored": Scenes.delivery_ignored,
-    "a click was not answered": Scenes.click_not_answered,
-    "alert ignored": Scenes.alert_without_data,
-    "alert malformed": Scenes.alert_malformed,
-    "subscription confirmed": Scenes.confirmed,
-    "the producer left alerts out; raise its limit": Scenes.alerts_left_out,
-    "the producer gave no answer": Scenes.producer_silent,
-    "the sink did not take the event": Scenes.sink_silent,
-    "no webhook is switched on": Scenes.nothing_switched_on,
-    "a call of the run failed": Scenes.run_failed,
-    "a bug kept the request from being handled": Scenes.bug,
-    "the look for a selector's servers failed": Scenes.selector_failed,
-    "servers of other projects are on the list of ours": Scenes.other_projects,
-    "the topic did not take the result": Scenes.topic_silent,
-    "the issuer's keys were not renewed": Scenes.keys_kept,
-    "call not handled": Scenes.call_not_handled,
-    "a bug kept the event from being handled": Scenes.call_crashed,
-    "trigger ignored": Scenes.trigger_ignored,
-    "the context does not answer": Scenes.context_silent,
-    "result posted": Scenes.reported,
-    "result posted before": Scenes.told_before,
-    "result not posted": Scenes.not_posted,
-    "the chat gave no answer": Scenes.chat_silent,
-    "the chat refuses the message": Scenes.chat_refuses,
-    "no webhook of a chat is set": Scenes.no_chat,
-    "log lines dropped": Scenes.lines_dropped,
-    "telemetry is off": Scenes.telemetry_off,
-    "telemetry failed": Scenes.telemetry_trouble,
+KEEP_REQUEST = KeepRequest("/tests", "k", KEEP, (ONE,), release=True, requested_by="ada")
+CAUSES: dict[str, Callable[[Causes], object]] = {
+    "started": Causes.started,
+    "probe received": Causes.probed,
+    "event received": Causes.handled,
+    "call to the cloud failed": Causes.call_failed,
+    "event handled": Causes.handled,
+    "server handled": Causes.handled,
+    "keep handled": Causes.kept,
+    "server keep handled": Causes.kept,
+    "stop announced": Causes.announced,
+    "stop not announced": lambda causes: causes.announced(Say(400)),
+    "a bug kept the stops from being announced": Causes.announcement_crashed,
+    "event ignored": Causes.ignored,
+    "event malformed": Causes.malformed,
+    "event not handled": Causes.login_refused,
+    "request not handled": Causes.login_refused,
+    "stop request handed on": Causes.handed_on,
+    "stop request not handed on": lambda causes: causes.handed_on(Say(400)),
+    "stop request sent, not known whether it was taken": lambda causes: causes.handed_on(Say(500)),
+    "keep request handed on": lambda causes: causes.handed_on(request=KEEP_REQUEST),
+    "keep request not handed on": lambda causes: causes.handed_on(Say(400), request=KEEP_REQUEST),
+    "delivery ignored": lambda causes: causes.alert(status="resolved"),
+    "a click was not answered": lambda _: press(receiver("/slack"), slack_click("https://elsewhere.example/actions/x")),
+    "alert ignored": lambda causes: causes.alert({"alertname": "DatasourceNoData", "server_id": ONE}),
+    "alert malformed": lambda causes: causes.alert({"alertname": "Idle", "server_id": "no id"}),
+    "subscription confirmed": Causes.confirmed,
+    "the producer left alerts out; raise its limit": lambda causes: causes.alert(truncatedAlerts=3),
+    "the producer gave no answer": Causes.producer_silent,
+    "the sink did not take the event": Causes.sink_silent,
+    "no webhook is switched on": lambda _: WebhookService(
+        webhook_settings({"AUTOSTOP_EVENT_SINK": "http://sink.example/"})
+    ).endpoint(),
+    "a call of the run failed": Causes.run_failed,
+    "a bug kept the request from being handled": lambda _: call_endpoint(binary(), FakeHandler(RuntimeError(MARK))),
+    "the look for a selector's servers failed": Causes.selector_failed,
+    "servers of other projects are on the list of ours": lambda _: found([server_row(0, tenant_id=THEIRS)]),
+    "the topic did not take the result": lambda _: hand_over(
+        ScriptedTopic(CloudThrottled("x")), topic_result(), FakeClock(100.0)
+    ),
+    "the issuer's keys were not renewed": Causes.keys_kept,
+    "call not handled": lambda causes: causes.called({"no": "trigger"}),
+    "a bug kept the event from being handled": Causes.call_crashed,
+    "trigger ignored": lambda _: requests_of(trace(code=500, trace_status="incident"), "/s", NOW),
+    "the context does not answer": lambda _: Call.of_context(object(), {}),
+    "result posted": lambda causes: causes.posted(Say(200)),
+    "result posted before": lambda causes: causes.posted(Say(200), again=True),
+    "result not posted": Causes.not_posted,
+    "the chat gave no answer": lambda causes: causes.posted(Say(0)),
+    "the chat refuses the message": lambda causes: causes.posted(Say(400)),
+    "no webhook of a chat is set": Causes.no_chat,
+    "log lines dropped": Causes.lines_dropped,
+    "telemetry is off": Causes.telemetry_off,
+    "telemetry failed": Causes.telemetry_failed,
 }
 
 
 @pytest.fixture
-def scenes(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> Scenes:
-    """The scenes, with a cloud."""
-    return Scenes(cloud, monkeypatch)
+def causes(cloud: Simulator, monkeypatch: pytest.MonkeyPatch) -> Causes:
+    """The causes, with a cloud."""
+    return Causes(cloud, monkeypatch)
 
 
 @pytest.mark.parametrize("message", TABLE)
-def test_each_line_is_as_the_table_has_it(scenes: Scenes, message: str) -> None:
+def test_each_line_is_as_the_table_has_it(causes: Causes, message: str) -> None:
     """Level and keys, no key more and none less; and nothing else that comes along is unknown to the table."""
     with logged("DEBUG") as lines:
-        SCENES[message](scenes)
+        CAUSES[message](causes)
     assert lines.of(message)
     for line in lines.all:
         row = TABLE[line["message"]]
@@ -423,19 +336,19 @@ def test_each_line_is_as_the_table_has_it(scenes: Scenes, message: str) -> None:
         assert MARK not in json.dumps(line)
 
 
-def test_a_selector_is_in_the_line_of_its_event(scenes: Scenes) -> None:
+def test_a_selector_is_in_the_line_of_its_event(causes: Causes) -> None:
     """And in no other."""
     with logged() as lines:
-        scenes.selected()
-        scenes.handled()
+        causes.selected()
+        causes.handled()
     first, second = lines.of("event handled")
     assert (first["selector"], "selector" in second) == ({"name": "no-*"}, False)
 
 
-def test_a_plan_and_its_approval_name_the_people(scenes: Scenes) -> None:
+def test_a_plan_and_its_approval_name_the_people(causes: Causes) -> None:
     """In the line of the event, with the id of the plan; never its token."""
     with logged() as lines:
-        scenes.approved()
+        causes.approved()
     plan, approval = lines.of("event handled")
     assert (plan["result_type"], approval["result_type"]) == (STOP_PLANNED, STOP_COMPLETED)
     assert (plan["requester"], approval["requester"]) == ("slack:T1/U1", "slack:T1/U1")
@@ -446,12 +359,12 @@ def test_a_plan_and_its_approval_name_the_people(scenes: Scenes) -> None:
         assert set(line) <= EVERY_LINE | TABLE[line["message"]].keys | TABLE[line["message"]].sometimes
 
 
-def test_a_trace_is_named_only_if_it_is_one(scenes: Scenes) -> None:
+def test_a_trace_is_named_only_if_it_is_one(causes: Causes) -> None:
     """A `traceparent` that is malformed is as good as none, in every kind of line."""
     with logged() as lines:
-        scenes.handled()
-        scenes.ignored()
-        scenes.malformed()
+        causes.handled(traceparent=TRACE)
+        causes.ignored()
+        causes.malformed()
     traces = {line["message"]: line.get("trace_id") for line in lines.all}
     assert traces == {
         "event received": TRACE.split("-")[1],
