@@ -296,9 +296,7 @@ CAUSES: dict[str, Callable[[Causes], object]] = {
     "a bug kept the request from being handled": lambda _: call_endpoint(binary(), FakeHandler(RuntimeError(MARK))),
     "the look for a selector's servers failed": Causes.selector_failed,
     "servers of other projects are on the list of ours": lambda _: found([server_row(0, tenant_id=THEIRS)]),
-    "the topic did not take the result": lambda _: hand_over(
-        ScriptedTopic(CloudThrottled("x")), topic_result(), FakeClock(100.0)
-    ),
+    "the topic did not take the result": lambda _: ScriptedTopic(CloudThrottled("x")).deliver(topic_result()),
     "the issuer's keys were not renewed": Causes.keys_kept,
     "call not handled": lambda causes: causes.called({"no": "trigger"}),
     "a bug kept the event from being handled": Causes.call_crashed,

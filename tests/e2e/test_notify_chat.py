@@ -7,7 +7,8 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.errors import BadEvent, ChatUnreachable
+from handler.event_types import STOP_FAILED, STOP_REQUESTED
 from handler.inbound.cloudevents.result_events import ResultEvent
 from handler.inbound.http.request import HttpRequest
 from handler.outbound.result import binary, result_event
@@ -52,6 +54,11 @@ def notify(serve: Serve, *chats: SinkServer, **environ: str) -> str:
     return serve("notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", **urls, **environ})
 
 
+def post(url: str, document: Any) -> requests.Response:
+    """Send an event in structured mode, or a batch."""
+    return requests.post(url, json=document, headers=BATCH if isinstance(document, list) else STRUCTURED, timeout=30)
+
+
 def at(chat: SinkServer) -> str:
     """The origin of a chat that runs here."""
     return chat.url.removesuffix("/results")
@@ -62,10 +69,10 @@ def command(report: Report, chat: SinkServer) -> Report:
     return reported(*(row.reason for row in report.servers), reply_to=f"{at(chat)}/commands/T/1/very-secret")
 
 
-def send(url: str, report: Report) -> requests.Response:
-    """Send a report as `stop_servers` does."""
+def send(url: str, report: Report, more: Mapping[str, str] | None = None) -> requests.Response:
+    """Send a report as `stop_servers` does, with further headers."""
     headers, body = binary(result_event(report, source="/bms-autostop", extensions={}))
-    return requests.post(url, data=body, headers=headers, timeout=30)
+    return requests.post(url, data=body, headers={**headers, **(more or {})}, timeout=30)
 
 
 def problem(answer: requests.Response, status: int) -> Any:
@@ -91,13 +98,14 @@ def test_a_result_is_reported_by_the_configured_webhook(serve: Serve) -> None:
     assert line["event_type"] == "io.github.bms-autostop.stop.failed.v1"
 
 
-@pytest.mark.parametrize("name", RESULTS)
-def test_every_sample_is_reported(serve: Serve, name: str) -> None:
+def test_every_sample_is_reported(serve: Serve) -> None:
     """In structured mode too."""
     with SinkServer() as chat:
         url = notify(serve, chat)
-        answer = requests.post(url, json=sample(f"out/{name}"), headers=STRUCTURED, timeout=30)
-    assert (answer.status_code, len(chat.got)) == (204, 1)
+        for number, name in enumerate(RESULTS):
+            document = {**sample(f"out/{name}"), "id": f"sample-{number}"}
+            assert post(url, document).status_code == 204, name
+    assert len(chat.got) == len(RESULTS)
 
 
 def test_a_command_is_answered_where_it_was_typed(serve: Serve) -> None:
@@ -180,27 +188,20 @@ def test_without_a_chat_the_log_says_so(serve: Serve, reply_to: str, level: str)
 
 
 def test_callers_authenticate(serve: Serve) -> None:
-    """As at `stop_servers`; nothing is reported for a stranger."""
-    with SinkServer() as chat:
-        url = notify(serve, chat, AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS=TOKEN)
-        problem(send(url, REPORT), 401)
-        assert chat.got == []
-        headers, body = binary(result_event(REPORT, source="/x", extensions={}))
-        answer = requests.post(url, data=body, headers={**headers, "Authorization": f"Bearer {TOKEN}"}, timeout=30)
-    assert (answer.status_code, len(chat.got)) == (204, 1)
-
-
-def test_callers_may_authenticate_by_openid_connect(serve: Serve) -> None:
-    """With the same settings as at `stop_servers`; it is ready once the issuer's keys are here."""
+    """As at `stop_servers`, by either method; nothing is posted for others. It is ready once the issuer's keys are."""
     now = int(time.time())
     with Issuer() as issuer, SinkServer() as chat:
-        url = notify(serve, chat, **issuer.environ())
-        assert requests.get(f"{url}/readyz", timeout=30).status_code == 200
-        problem(send(url, REPORT), 401)
-        opens = bearer(token(claims(iss=issuer.url, iat=now, nbf=now, exp=now + 600), rsa_key("first"), "one"))
-        headers, body = binary(result_event(REPORT, source="/x", extensions={}))
-        answer = requests.post(url, data=body, headers={**headers, **opens}, timeout=30)
-    assert (answer.status_code, len(chat.got)) == (204, 1)
+        claimed = claims(iss=issuer.url, iat=now, nbf=now, exp=now + 600)
+        tokens = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": TOKEN}
+        for number, (environ, opens) in enumerate(
+            ((tokens, bearer(TOKEN)), (issuer.environ(), bearer(token(claimed, rsa_key("first"), "one"))))
+        ):
+            url = notify(serve, chat, **environ)
+            assert requests.get(f"{url}/readyz", timeout=30).status_code == 200
+            problem(send(url, REPORT), 401)
+            assert len(chat.got) == number
+            assert send(url, REPORT, opens).status_code == 204
+            assert len(chat.got) == number + 1
 
 
 def test_it_is_not_ready_without_the_issuers_keys(serve: Serve) -> None:
@@ -227,7 +228,7 @@ def test_a_dead_lettered_copy_is_not_reported_again(serve: Serve) -> None:
     """The broker made it because reporting it did not work; it would go round in circles."""
     with SinkServer() as chat, logged() as lines:
         document = {**sample("out/failed.json"), "knativeerrorcode": "400"}
-        answer = requests.post(notify(serve, chat), json=document, headers=STRUCTURED, timeout=30)
+        answer = post(notify(serve, chat), document)
     assert (answer.status_code, chat.got) == (204, [])
     (line,) = lines.of("event ignored")
     assert line["detail"] == "dead-lettered copy"
@@ -237,7 +238,7 @@ def test_what_is_not_a_result_is_refused_with_every_violation(serve: Serve) -> N
     """A stop request sent to the wrong function is refused."""
     with SinkServer() as chat:
         url = notify(serve, chat)
-        wrong = requests.post(url, json={**sample("in/dry-run.json"), "id": ""}, headers=STRUCTURED, timeout=30)
+        wrong = post(url, {**sample("in/dry-run.json"), "id": ""})
     assert {fault["at"] for fault in problem(wrong, 400)["faults"]} == {"id", "type"}
     assert chat.got == []
 
@@ -246,7 +247,7 @@ def test_a_batch_is_reported_one_by_one(serve: Serve) -> None:
     """And the same event twice in it is reported once."""
     events = [sample("out/completed.json"), sample("out/failed.json"), sample("out/completed.json")]
     with SinkServer() as chat:
-        answer = requests.post(notify(serve, chat), json=events, headers=BATCH, timeout=30)
+        answer = post(notify(serve, chat), events)
     assert (answer.status_code, len(chat.got)) == (204, 2)
 
 
@@ -255,7 +256,7 @@ def test_a_batch_is_all_or_nothing_at_the_endpoint(serve: Serve) -> None:
     good, other = sample("out/completed.json"), sample("out/failed.json")
     with SinkServer() as chat:
         url = notify(serve, chat)
-        bad = requests.post(url, json=[good, {**other, "data": None, "time": "now"}], headers=BATCH, timeout=30)
+        bad = post(url, [good, {**other, "data": None, "time": "now"}])
         two = requests.post(url, json=[good, {**other, "id": good["id"]}], headers=BATCH, timeout=30)
     assert {fault["at"] for fault in problem(bad, 400)["faults"]} == {"[1].data", "[1].time"}
     assert {fault["at"] for fault in problem(two, 400)["faults"]} == {"[1].id"}
@@ -267,8 +268,8 @@ def test_of_a_batch_that_comes_again_only_the_rest_is_reported(serve: Serve) -> 
     events = [{**sample("out/completed.json"), "id": f"e-{number}"} for number in range(3)]
     with SinkServer(Say(200), Say(503), Say(200)) as chat:
         url = notify(serve, chat)
-        first = requests.post(url, json=events, headers=BATCH, timeout=30)
-        second = requests.post(url, json=events, headers=BATCH, timeout=30)
+        first = post(url, events)
+        second = post(url, events)
     problem(first, 503)
     assert (second.status_code, len(chat.got)) == (204, 4)
 
@@ -276,29 +277,31 @@ def test_of_a_batch_that_comes_again_only_the_rest_is_reported(serve: Serve) -> 
 # --- the service alone
 
 
-def service(chat: SinkServer, **environ: str) -> NotifyService:
-    """A service with a webhook of plain text."""
-    return NotifyService(settings(chat, **environ))
-
-
 def settings(chat: SinkServer, **environ: str) -> NotifySettings:
-    """Its settings."""
+    """Settings with a webhook of plain text."""
     return from_environ({"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_TEXT_URL": chat.url, **environ})
 
 
 def results(count: int) -> list[ResultEvent]:
     """So many results."""
-    return [
-        ResultEvent("/s", f"e-{number}", "io.github.bms-autostop.stop.failed.v1", REPORT) for number in range(count)
-    ]
+    return [ResultEvent("/s", f"e-{number}", STOP_FAILED, REPORT) for number in range(count)]
+
+
+@contextmanager
+def posting(answer: Say) -> Iterator[tuple[SinkServer, NotifyService, Callable[[], Future[None]], threading.Event]]:
+    """A chat whose first answer waits for the event, a service, and a way to post a result in a thread."""
+    release = threading.Event()
+    with SinkServer(replace(answer, after=release)) as chat, ThreadPoolExecutor(8) as threads:
+        service = NotifyService(settings(chat))
+        yield chat, service, lambda: threads.submit(service.post, results(1), time.monotonic() + 60), release
 
 
 def test_a_transient_error_comes_before_a_refusal() -> None:
     """A batch with both must come again, or what would be reported later would be lost."""
     with SinkServer(Say(404), Say(503)) as chat, pytest.raises(ChatUnreachable):
-        service(chat).post(results(2), 1e9)
+        NotifyService(settings(chat)).post(results(2), 1e9)
     with SinkServer(Say(404), Say(200)) as chat, pytest.raises(BadEvent) as caught:
-        service(chat).post(results(2), 1e9)
+        NotifyService(settings(chat)).post(results(2), 1e9)
     assert len(caught.value.violations) == 1
     assert len(chat.got) == 2
 
@@ -316,7 +319,7 @@ def test_when_the_budget_is_spent_the_rest_comes_again() -> None:
 def test_the_memory_of_what_was_reported_has_an_end() -> None:
     """The process may live for months; what was reported last is what comes again."""
     with SinkServer() as chat:
-        made = service(chat)
+        made = NotifyService(settings(chat))
         for result in results(1002):
             assert made._posted.claim(result, 0.0)
             made._posted.release(result, posted=True)
@@ -330,10 +333,8 @@ def test_the_memory_of_what_was_reported_has_an_end() -> None:
 
 def test_identical_results_that_come_together_are_posted_once() -> None:
     """The others wait until it is known whether it was posted, and are repeats then."""
-    release = threading.Event()
-    with SinkServer(Say(200, after=release)) as chat, logged() as lines, ThreadPoolExecutor(8) as threads:
-        made = service(chat)
-        posts = [threads.submit(made.post, results(1), time.monotonic() + 60) for _ in range(8)]
+    with logged() as lines, posting(Say(200)) as (chat, _, start, release):
+        posts = [start() for _ in range(8)]
         chat.wait(1)
         release.set()
         for each in posts:
@@ -344,12 +345,10 @@ def test_identical_results_that_come_together_are_posted_once() -> None:
 
 def test_a_result_that_could_not_be_posted_is_posted_by_the_delivery_that_waits() -> None:
     """Nothing is lost if the first one fails."""
-    release = threading.Event()
-    with SinkServer(Say(503, after=release)) as chat, ThreadPoolExecutor(2) as threads:
-        made = service(chat)
-        first = threads.submit(made.post, results(1), time.monotonic() + 60)
+    with posting(Say(503)) as (chat, _, start, release):
+        first = start()
         chat.wait(1)
-        second = threads.submit(made.post, results(1), time.monotonic() + 60)
+        second = start()
         release.set()
         with pytest.raises(ChatUnreachable):
             first.result(60)
@@ -359,17 +358,15 @@ def test_a_result_that_could_not_be_posted_is_posted_by_the_delivery_that_waits(
 
 def test_a_delivery_does_not_wait_for_another_one_beyond_its_time() -> None:
     """It must come again; what is posted by then is known."""
-    release = threading.Event()
-    with SinkServer(Say(200, after=release)) as chat, ThreadPoolExecutor(1) as threads:
-        made = service(chat)
-        first = threads.submit(made.post, results(1), time.monotonic() + 60)
+    with posting(Say(200)) as (chat, service, start, release):
+        first = start()
         chat.wait(1)
         # The deadline of the settings is over by then.
         with pytest.raises(ChatUnreachable, match="not posted in time"):
-            made.post(results(1), time.monotonic() - 60)
+            service.post(results(1), time.monotonic() - 60)
         release.set()
         first.result(60)
-        made.post(results(1), time.monotonic())
+        service.post(results(1), time.monotonic())
     assert len(chat.got) == 1
 
 
@@ -401,11 +398,11 @@ def test_from_a_command_to_its_answer(serve: Serve, cloud: Simulator) -> None:
     """`stop_servers` sends its result to `notify_chat`, which answers where the command was typed."""
     server = cloud.add_server("ci-07")
     with SinkServer() as slack:
-        told_by = notify(serve, AUTOSTOP_SLACK_HOSTS=at(slack))
-        stop = serve("stop_servers", {"AUTOSTOP_RESULT_SINK": told_by, **cloud.environ()})
+        notifier = notify(serve, AUTOSTOP_SLACK_HOSTS=at(slack))
+        stop = serve("stop_servers", {"AUTOSTOP_RESULT_SINK": notifier, **cloud.environ()})
         data = {"server_ids": [server], "reply_to": f"{at(slack)}/commands/T/1/x"}
-        event = {"specversion": "1.0", "id": "1", "source": "/s", "type": "io.github.bms-autostop.stop.requested.v1"}
-        answer = requests.post(stop, json={**event, "data": data}, headers=STRUCTURED, timeout=30)
+        event = {"specversion": "1.0", "id": "1", "source": "/s", "type": STOP_REQUESTED}
+        answer = post(stop, {**event, "data": data})
     assert answer.status_code == 204
     (got,) = slack.got
     assert got.data["text"] == "Asked to stop: 1 server, of which 1 stopped."

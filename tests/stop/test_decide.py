@@ -192,7 +192,7 @@ def test_each_guard_alone_prevents_the_stop(reason: Reason, facts: dict[str, Any
     assert (decision.move, decision.reason) == (Move.LEAVE, reason)
     assert judge("active", time=EVENT, updated=NOW, **facts) == decision
     names_entry = decision.tag is not None or decision.metadata is not None
-    assert names_entry is (reason in MARKED), "MARKED in tests/test_events_folder.py must have what rests on a tag"
+    assert names_entry is (reason in MARKED), "the rule on evidence.tag in events/schemas/result.v1.json must name it"
 
 
 def test_every_guard_is_tested_here() -> None:

@@ -13,11 +13,11 @@ from tests.test_events_folder import REASONS, REFUSALS
 
 
 def test_every_reason_belongs_to_the_outcome_of_the_contract() -> None:
-    """Each outcome has the reasons that are written out by hand for the events, and each reason one outcome."""
+    """Each outcome has the reasons that the schema of results has, and each reason one outcome."""
     paired: dict[str, set[str]] = {outcome.value: set() for outcome in Outcome}
     for reason in Reason:
         paired[reason.outcome.value].add(reason.value)
-    assert paired == REASONS, "REASONS in tests/test_events_folder.py must have each reason under its outcome"
+    assert paired == REASONS, "events/schemas/result.v1.json must have each reason under its outcome"
 
 
 def test_each_reason_has_one_plain_sentence() -> None:

@@ -7,15 +7,16 @@ machine then runs against what is left, and what is printed is after how many de
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
-from datetime import timedelta
-from itertools import islice
+from datetime import datetime, timedelta
+from itertools import count, islice
 from typing import Any
 from unittest import mock
 from uuid import uuid5
@@ -29,22 +30,30 @@ from handler.cloud.bms import BmsReader
 from handler.cloud.connect import Clouds
 from handler.cloud.nova import NovaReader
 from handler.cloud.servers import Reader
-from handler.errors import BudgetSpent, CloudError
+from handler.errors import BudgetSpent, CloudError, NotAnnounced
 from handler.inbound.cloudevents import decode
-from handler.outbound import result
-from handler.services import stop_servers
+from handler.inbound.extract import approved
+from handler.inbound.extract import keep as extract_keep
+from handler.keep import decide as keep_decide
+from handler.keep import runner
+from handler.keep.model import Reason as KeepReason
+from handler.keep.runner import KeepTask
+from handler.outbound import announcement, result
+from handler.outbound.announcement import Announcer
+from handler.services import approvals, stop_servers
 from handler.services.runs import Runs
-from handler.stop import decide, prepare, run, scheduler, selection, server_task
+from handler.settings.stop_servers import ApprovalSettings
+from handler.stop import approval, decide, prepare, run, scheduler, selection, server_task
+from handler.stop.approval import ApprovedReview, Plan, seen_of
 from handler.stop.calls import Next, Step
 from handler.stop.evidence import History
-from handler.stop.model import Move, Power, Reason, Refusal, Server, StopRequest
+from handler.stop.model import Approver, Decision, Move, Policy, Power, Reason, Refusal, Server, StopRequest
 from handler.stop.server_task import ServerTask
 from handler.stop.stop_limit import StopLimit
-from tests.harness.prove.keep_breakages import KEEP_BREAKAGES, WHOLE_WITH_KEEPS
+from tests.harness.prove import scheduler as tasks
 from tests.harness.prove.keeping import KeepMachine
 from tests.harness.prove.machine import COUNTERS, Machine, run_round
 from tests.harness.prove.people import PeopleMachine
-from tests.harness.prove.people_breakages import PEOPLE_BREAKAGES, WHOLE_WITH_PEOPLE
 
 _ROUNDS = 24
 # A removed guard that one seed does not find is tried with the next.
@@ -57,13 +66,10 @@ _guarded, _by_state = decide._guarded, decide._by_state
 _parse, _parse_either = rfc3339.parse, rfc3339.parse_either
 _refuse, _cloud, _conclude = decide.refuse, Clouds.cloud, scheduler.Scheduler._conclude
 _labels, _from_success, _pages = decide.labels, error_mapping.from_success, NovaReader._pages
-_unsent, _on_stop, _on_history, _watch, _result_id = (
-    ServerTask._unsent,
-    ServerTask.on_stop,
-    ServerTask.on_history,
-    ServerTask._watch,
-    result.result_id,
-)
+_unsent, _on_stop, _watch = ServerTask._unsent, ServerTask.on_stop, ServerTask._watch
+_on_history, _result_id = ServerTask.on_history, result.result_id
+_verify, _issue, _needed, _review = approval.verify, approval.issue, ApprovalSettings.needed, ApprovedReview.review
+_announce, _signed, _keys = Announcer.announce, approval._signed, approvals._keys
 
 
 def _without_guard(reason: Reason) -> Breakage:
@@ -156,8 +162,8 @@ def _unfinished_servers_are_left_out() -> Breakage:
 
 
 def _each_result_has_a_new_id() -> Breakage:
-    count = iter(range(10**9))
-    return mock.patch.object(result, "result_id", side_effect=lambda *_: str(uuid5(result._IDS, str(next(count)))))
+    numbers = count()
+    return mock.patch.object(result, "result_id", side_effect=lambda *_: str(uuid5(result._IDS, str(next(numbers)))))
 
 
 def _two_events_share_a_result_id() -> Breakage:
@@ -218,15 +224,241 @@ def _flavor_is_its_id() -> Breakage:
     return mock.patch.object(servers, "_flavor", lambda flavor: str(flavor.get("id", "")))
 
 
+def _without_refusal_of_approval(refusal: Refusal) -> Breakage:
+    def verify(*arguments: Any) -> Any:
+        plan, found = _verify(*arguments)
+        return plan, None if found is refusal else found
+
+    return mock.patch.object(approvals, "verify", verify)
+
+
+def _needed_as(needed: Callable[[ApprovalSettings, Approver | None, int], Approver | None]) -> Breakage:
+    return mock.patch.object(ApprovalSettings, "needed", needed)
+
+
+def _event_decides(settings: ApprovalSettings, asked: Approver | None, servers: int) -> Approver | None:
+    return asked if asked is not None else _needed(settings, None, servers)
+
+
+def _deployment_decides(settings: ApprovalSettings, asked: Approver | None, servers: int) -> Approver | None:
+    if _needed(settings, asked, servers) is None:
+        return None
+    return settings.approver or Approver.SELF
+
+
+def _seen_as(change: Callable[[Server], Server]) -> Breakage:
+    def seen(server: Server) -> bytes | None:
+        return seen_of(change(server))
+
+    return mock.patch.object(approval, "seen_of", seen)
+
+
+def _without_actions(server: Server) -> Server:
+    history = server.history
+    if history is None or not history.actions:
+        return server
+    return replace(server, history=history._replace(actions=history.actions[-1:]))
+
+
+def _without_unread(server: Server) -> Server:
+    return server if server.history is None else replace(server, history=server.history._replace(unread=()))
+
+
+def _without_states(server: Server) -> Server:
+    return replace(server, vm_state="active", task_state=None, power_state=1)
+
+
+def _without_updated(server: Server) -> Server:
+    return replace(server, updated=server.updated and server.updated.replace(2001, 1, 1, 0, 0, 0))
+
+
+def _approved_whatever_was_seen(self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Decision:
+    if decision.move is Move.STOP and server.history is not None:
+        return decision
+    return _review(self, server, decision, *others)
+
+
+def _approved_waits(self: ApprovedReview, server: Server, decision: Decision, policy: Policy, now: Any) -> Decision:
+    return decision if decision.move is Move.WAIT else _review(self, server, decision, policy, now)
+
+
+def _approved_says_what_it_sees(self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Decision:
+    return decision if decision.move is Move.LEAVE else _review(self, server, decision, *others)
+
+
+def _approved_before_guards(self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Decision:
+    if decision.move is Move.LEAVE and decision.reason in (Reason.LOCKED, Reason.PROTECTED, Reason.KEPT_UNTIL):
+        decision = replace(decision, move=Move.STOP)
+    return _review(self, server, decision, *others)
+
+
+def _unsigned() -> Breakage:
+    def signed(token: str, _: Sequence[bytes]) -> bytes | None:
+        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        return raw[:-32] if approval._base64(raw) == token and raw[:1] == b"\x01" else None
+
+    return mock.patch.object(approval, "_signed", signed)
+
+
+def _any_spelling() -> Breakage:
+    def signed(token: str, keys: Sequence[bytes]) -> bytes | None:
+        try:
+            return _signed(approval._base64(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))), keys)
+        except ValueError:
+            return None
+
+    return mock.patch.object(approval, "_signed", signed)
+
+
+def _keys_are_kept() -> Breakage:
+    kept = set[bytes]()
+
+    def keys(settings: ApprovalSettings) -> list[bytes]:
+        found = _keys(settings)
+        kept.update(found)
+        return [*found, *sorted(kept.difference(found))]
+
+    return mock.patch.object(approvals, "_keys", keys)
+
+
+def _only_the_first_key() -> Breakage:
+    return mock.patch.object(approvals, "_keys", lambda settings: _keys(settings)[:1])
+
+
+def _plans_are_stored() -> Breakage:
+    """Each process knows only the plans that it has issued itself."""
+    issued: dict[int, set[str]] = {}
+
+    def process() -> int:
+        number: int = tasks.current().command.process
+        return number
+
+    def issue(*arguments: Any) -> str:
+        token = _issue(*arguments)
+        issued.setdefault(process(), set()).add(token)
+        return token
+
+    def verify(token: str, *arguments: Any) -> Any:
+        return _verify(token if token in issued.get(process(), ()) else "unknown", *arguments)
+
+    return mock.patch.multiple(approvals, issue=issue, verify=verify)
+
+
+def _token_without_requester() -> Breakage:
+    return mock.patch.object(approvals, "Plan", lambda **fields: Plan(**{**fields, "requester": None}))
+
+
+def _unsigned_plan_is_a_stop() -> Breakage:
+    real = approvals.to_be_planned
+    return mock.patch.object(
+        approvals, "to_be_planned", lambda request, who, given: real(request, who, given) if given.keys else request
+    )
+
+
+def _announcement_that_fails_is_ignored() -> Breakage:
+    def announce(*arguments: Any) -> None:
+        with suppress(NotAnnounced):
+            _announce(*arguments)
+
+    return mock.patch.object(Announcer, "announce", announce)
+
+
+def _announcement_is_always_required() -> Breakage:
+    def announce(self: Announcer, *arguments: Any) -> None:
+        self._required = True
+        _announce(self, *arguments)
+
+    return mock.patch.object(Announcer, "announce", announce)
+
+
+def _first_server_is_announced() -> Breakage:
+    real = announcement.announcement_event
+    return mock.patch.object(
+        announcement, "announcement_event", lambda request, servers, **given: real(request, servers[:1], **given)
+    )
+
+
+def _never_longer_is_written_too() -> Breakage:
+    real = keep_decide.decide
+    written = set[tuple[str, datetime]]()
+
+    def decided(server: Server, until: datetime | None, protect: tuple[str, str]) -> keep_decide.Decision:
+        decision = real(server, until, protect)
+        if decision.reason is KeepReason.ALREADY_KEPT and until is not None and (server.id, until) not in written:
+            written.add((server.id, until))
+            return keep_decide.Decision(keep_decide.Move.WRITE, KeepReason.DRY_RUN, "")
+        return decision
+
+    return mock.patch.object(runner, "decide", decided)
+
+
+def _written_counts_as_kept() -> Breakage:
+    write, refused, done = KeepTask._write, KeepTask._refused, object()
+
+    def written(self: KeepTask, *arguments: Any) -> Any:
+        return write(self, *arguments) or done
+
+    def ended(self: KeepTask, fault: Any) -> Any:
+        return self._result(KeepReason.KEPT, "") if fault is done else refused(self, fault)
+
+    return mock.patch.multiple(KeepTask, _write=written, _refused=ended)
+
+
+def _unreadable_entry_is_replaced() -> Breakage:
+    return mock.patch.object(keep_decide, "all", return_value=True, create=True)
+
+
 def _patch(target: object, name: str, value: object) -> Callable[[], Breakage]:
     return lambda: mock.patch.object(target, name, value)
 
 
-# Nothing may be found in the whole function by the same random choices, or what is found below might not be due to the
-# guard.
-WHOLE = "nothing"
+PEOPLE_BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
+    "nothing, with people": nullcontext,
+    # which event needs an approval
+    "an event that needs an approval": lambda: _needed_as(lambda *_: None),
+    "an event can only tighten who approves": lambda: _needed_as(_event_decides),
+    "an event can tighten who approves": lambda: _needed_as(_deployment_decides),
+    "approval above a number of servers": lambda: _needed_as(lambda self, asked, _: _needed(self, asked, 1)),
+    "approval-not-configured": _unsigned_plan_is_a_stop,
+    # tokens
+    "approval-invalid": _unsigned,
+    "one spelling of a token": _any_spelling,
+    "audience of a plan": _patch(approval, "_plan", lambda signed, _: approval._read(signed)[0]),
+    "a key that was removed": _keys_are_kept,
+    "a key that verifies": _only_the_first_key,
+    "approval-expired": lambda: _without_refusal_of_approval(Refusal.APPROVAL_EXPIRED),
+    "no plan is stored": _plans_are_stored,
+    # approvers
+    "approval-self": lambda: _without_refusal_of_approval(Refusal.APPROVAL_SELF),
+    "requester of a plan": _token_without_requester,
+    "approver of the same workspace": _patch(approval, "_system", lambda *_: ""),
+    "approver is a person": _patch(approved, "is_person", lambda *_: True),
+    # servers
+    "changed-since-plan": _patch(ApprovedReview, "review", _approved_whatever_was_seen),
+    "guards apply to an approval": _patch(ApprovedReview, "review", _approved_before_guards),
+    "an approval waits for no one": _patch(ApprovedReview, "review", _approved_waits),
+    "an approval of a server that is stopped": _patch(ApprovedReview, "review", _approved_says_what_it_sees),
+    "states of a plan": lambda: _seen_as(_without_states),
+    "history of a plan": lambda: _seen_as(_without_actions),
+    "unreadable history of a plan": lambda: _seen_as(_without_unread),
+    "record of a plan without a history": lambda: _seen_as(_without_updated),
+    "no plan within the second of a change": _patch(approval, "_SECOND", timedelta(days=-1)),
+    # announcements
+    "no stop without a required announcement": _announcement_that_fails_is_ignored,
+    "a failing sink changes no stop": _announcement_is_always_required,
+    "an announcement lists each server": _first_server_is_announced,
+    "stops are announced": _patch(Announcer, "announce", lambda *_: None),
+}
+KEEP_BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
+    "nothing, with keeps": nullcontext,
+    "a keep never shortens": _never_longer_is_written_too,
+    "a keep is bounded": _patch(extract_keep, "too_long", lambda *_, **__: []),
+    "a keep that cannot be read stays": _unreadable_entry_is_replaced,
+    "kept is a seen value": _written_counts_as_kept,
+    "a keep that comes before the stop": lambda: _without_guard(Reason.KEPT_UNTIL),
+}
 BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
-    WHOLE: nullcontext,
+    "nothing": nullcontext,
     # guards
     "protected": lambda: _without_guard(Reason.PROTECTED),
     "kept-until": lambda: _without_guard(Reason.KEPT_UNTIL),
@@ -288,7 +520,9 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     **PEOPLE_BREAKAGES,
     **KEEP_BREAKAGES,
 }
-_WHOLE = frozenset({WHOLE, WHOLE_WITH_PEOPLE, WHOLE_WITH_KEEPS})
+# Nothing may be found in the whole function by the same random choices, or what is found above might not be due to the
+# guard.
+_WHOLE = frozenset(name for name, breakage in BREAKAGES.items() if breakage is nullcontext)
 
 
 class _Watched(Machine):
