@@ -107,9 +107,7 @@ def test_a_job_that_never_ends_is_reported_as_accepted(otc: Simulator, start_fun
 
 
 @pytest.mark.parametrize("code", ["Common.0011", "Common.0018", "BMS.0288"])
-def test_a_job_that_may_not_be_asked_leaves_the_servers_to_be_observed_at(
-    otc: Simulator, bms: Function, code: str
-) -> None:
+def test_without_the_permission_for_jobs_the_servers_are_read(otc: Simulator, bms: Function, code: str) -> None:
     """The permission for jobs is one that an administrator easily forgets."""
     ids = [otc.add_server(), otc.add_server()]
     otc.inject(Fault.bms(CallKind.JOB, code, times=None, flat=True))
@@ -129,7 +127,7 @@ def test_a_job_that_may_not_be_asked_leaves_the_servers_to_be_observed_at(
     ],
 )
 @pytest.mark.usefixtures("quick_retries")
-def test_a_batch_that_went_wrong_once_is_seen_through(otc: Simulator, bms: Function, fault: Fault) -> None:
+def test_a_batch_whose_stop_failed_once_is_stopped(otc: Simulator, bms: Function, fault: Fault) -> None:
     """Each server is stopped by exactly one stop that the cloud took."""
     ids = [otc.add_server(power_off_delay=0.1) for _ in range(6)]
     otc.inject(fault)
@@ -138,7 +136,7 @@ def test_a_batch_that_went_wrong_once_is_seen_through(otc: Simulator, bms: Funct
 
 
 def test_an_event_costs_bms_no_more_than_it_must(otc: Simulator, bms: Function) -> None:
-    """One login, one look, one stop, one look at its job, one look; and the history, if the event has a time."""
+    """One login, one read, one stop, one read of its job, one read; and the history, if the event has a time."""
     first, second, stopped = otc.add_server(), otc.add_server(), otc.add_server(vm_state="stopped")
     bms.stop(first)
     found = kinds(otc)
@@ -150,7 +148,7 @@ def test_an_event_costs_bms_no_more_than_it_must(otc: Simulator, bms: Function) 
 
 
 def test_a_thousand_servers_cost_bms_at_most_ten_calls(start_function: StartFunction) -> None:
-    """One list, one batch, a few looks at its job, one list."""
+    """One list, one batch, a few reads of its job, one list."""
     with Simulator.otc(power_off_delay=0.5) as cloud:
         ids = [cloud.add_server() for _ in range(1000)]
         answer = start_function(cloud, AUTOSTOP_API="bms", AUTOSTOP_MAX_SERVERS="1000", AUTOSTOP_WAIT="20s").stop(*ids)
@@ -187,7 +185,7 @@ def test_a_stop_that_is_refused_in_a_success_is_sent_once(
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_a_success_with_an_error_that_is_not_known_is_looked_into(otc: Simulator, bms: Function) -> None:
+def test_after_a_success_with_an_unknown_error_the_server_is_read(otc: Simulator, bms: Function) -> None:
     """It acted all the same: the server is seen powering off, and no second stop is sent."""
     server = otc.add_server(power_off_delay=0.2)
     otc.inject(Fault.bms(CallKind.STOP, "BMS.9999", 200, act=True))

@@ -108,8 +108,8 @@ def _each(names: tuple[str, ...], outcome: str) -> dict[str, str]:
     return dict.fromkeys(names, outcome)
 
 
-# A call that is slow eats the budget, and then nothing that has not been taken may be reported.
-_LOOK: Any = {"always": AGAIN, "once_but": _each(_SLOW, AGAIN)}
+# A call that is slow uses up the budget, and then nothing that has not been taken may be reported.
+_READ: Any = {"always": AGAIN, "once_but": _each(_SLOW, AGAIN)}
 # What a list does not show is read singly; but not while the cloud is overloaded or does not answer.
 _LIST: Any = {
     "always": DONE,
@@ -128,7 +128,7 @@ _BMS_STOP: Any = {
 }
 ROWS = {
     "login": Row("nova", CallKind.LOGIN, 2, AGAIN, once_but={**_each(_SLOW, AGAIN), "401": AGAIN}),
-    "read": Row("nova", CallKind.READ, 1, **_LOOK),
+    "read": Row("nova", CallKind.READ, 1, **_READ),
     "list": Row("nova", CallKind.LIST, 5, **_LIST),
     "stop": Row(
         "nova",
@@ -158,7 +158,7 @@ ROWS = {
         always_but={**_each((*_SLOW, *_THROTTLED), AGAIN), **_each(("401", "404 page"), DONE)},
         dated=True,
     ),
-    "bms read": Row("bms", CallKind.READ, 1, **_LOOK),
+    "bms read": Row("bms", CallKind.READ, 1, **_READ),
     # BMS v1 names an error inside when it answers 413.
     "bms list": Row("bms", CallKind.LIST, 5, **{**_LIST, "always_but": {**_LIST["always_but"], "413 timed": DONE}}),
     "bms stop": Row("bms", CallKind.STOP, 1, AGAIN, **_BMS_STOP),
@@ -216,19 +216,19 @@ def _broken(cloud: Simulator, answer: requests.Response, ids: list[str]) -> list
     if answer.status_code == 503 and answer.headers["Content-Type"] != "application/problem+json":
         broken.append("no problem document")
     if "Traceback" in answer.text or "Welcome to the proxy" in answer.text:
-        broken.append("the answer tells too much")
+        broken.append("the answer reveals too much")
     for id_ in ids:
         if cloud.stops_taken(id_) > 1:
             broken.append("stopped twice")
-        unlooked = False
+        unread = False
         for call in cloud.calls:
             if call.kind is CallKind.LIST or (call.kind is CallKind.READ and call.server_id == id_):
-                unlooked = False
+                unread = False
             elif call.kind is CallKind.STOP and id_ in call.server_ids:
-                if unlooked:
-                    broken.append("a stop without a look")
+                if unread:
+                    broken.append("a stop without a read")
                 # Nothing was done for a token that is not taken: the same call goes out with a new one.
-                unlooked = call.status != 401
+                unread = call.status != 401
     if answer.status_code == 200:
         for row in answer.json()["servers"]:
             off = cloud.server(row["id"]).vm_state == "stopped"
@@ -267,7 +267,7 @@ def _assert_cells(
 ) -> None:
     """Each cell came out as one of what is allowed for it, and kept all rules.
 
-    A machine that stands still for a second eats a cell's budget. What that explains, an end without an outcome or a
+    A machine that stands still for a second uses up a cell's budget. What that explains, an end without an outcome or a
     late one, is tried again, in as much time but with few others beside it; what is untrue is not.
     """
     for _ in range(TRIES):
@@ -283,7 +283,7 @@ def _assert_cells(
     assert [record.getMessage() for record in caplog.records if record.exc_info or record.levelname == "ERROR"] == []
 
 
-# What names many servers, or looks twice, is a lot of work at once, and the time that cells have is short.
+# What names many servers, or is read twice, is a lot of work at once, and the time that cells have is short.
 @pytest.mark.parametrize(
     ("kind", "waves"),
     [
@@ -292,10 +292,10 @@ def _assert_cells(
         for waves in ([("once", "always")] if row.servers < 5 and not row.dated else [("once",), ("always",)])
     ],
 )
-def test_a_call_that_goes_wrong_ends_as_its_row_says(
+def test_a_call_that_fails_ends_as_its_row_says(
     start_function: StartFunction, caplog: pytest.LogCaptureFixture, kind: str, waves: tuple[str, ...]
 ) -> None:
-    """An outcome that is true, or a 503 in time; no second stop without a look, and no bug."""
+    """An outcome that is true, or a 503 in time; no second stop without a read, and no bug."""
     row = ROWS[kind]
 
     def cell(name: str, cloud: Simulator) -> Cell:
@@ -310,7 +310,7 @@ def test_a_call_that_goes_wrong_ends_as_its_row_says(
 
 
 @pytest.mark.parametrize("api", ["nova", "bms"])
-def test_a_host_that_cannot_be_reached_means_later_again(
+def test_while_a_host_cannot_be_reached_events_come_again(
     start_function: StartFunction, caplog: pytest.LogCaptureFixture, api: str
 ) -> None:
     """No name, no listener, no TLS: of IAM and of the API, for one server and for a list; and nothing is stopped."""
@@ -333,7 +333,7 @@ def test_a_host_that_cannot_be_reached_means_later_again(
     errors = ("no name", "refused", "no TLS")
     hosts = [f"{who} {count} {error}" for who in ("IAM", "API") for count in (1, 6) for error in errors]
     with socket.socket() as unheard:
-        # Bound and not listening: who connects is refused, and nobody else gets the port meanwhile.
+        # Bound and not listening: connections are refused, and no other process gets the port meanwhile.
         unheard.bind(("127.0.0.1", 0))
         _assert_cells(hosts, cell, api, caplog)
     assert {call.kind for cloud in clouds for call in cloud.calls} == {CallKind.LOGIN}
@@ -341,10 +341,10 @@ def test_a_host_that_cannot_be_reached_means_later_again(
 
 @pytest.mark.parametrize("api", ["nova", "bms"])
 @pytest.mark.parametrize("beside", [0, 5])
-def test_a_server_that_vanishes_between_look_and_stop_is_not_found(
+def test_a_server_that_vanishes_between_read_and_stop_is_not_found(
     start_function: StartFunction, api: str, beside: int
 ) -> None:
-    """The first look still shows it; the others of a batch that the cloud refuses because of it are stopped."""
+    """The first read still shows it; the others of a batch that the cloud refuses because of it are stopped."""
     with _cloud(api) as cloud:
         gone, *others = ids = [cloud.add_server() for _ in range(beside + 1)]
         function = start_function(cloud, **LIMITS, AUTOSTOP_API=api)

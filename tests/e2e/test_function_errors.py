@@ -141,26 +141,19 @@ def test_without_a_login_the_event_must_come_again(start_function: StartFunction
         pytest.param(Fault.conflict(ConflictKind.TASK_STATE), "stopped/confirmed", 2, 1, id="409"),
         pytest.param(Fault.conflict(ConflictKind.LOCKED, times=2), "stopped/confirmed", 3, 1, id="409 twice"),
         pytest.param(Fault(on=CallKind.STOP, status=404), "stopped/confirmed", 2, 1, id="404"),
-        pytest.param(Fault(on=CallKind.STOP, status=500), "stopped/confirmed", 2, 1, id="500"),
-        pytest.param(Fault(on=CallKind.STOP, status=503), "stopped/confirmed", 2, 1, id="503"),
         pytest.param(Fault.keystone_down(CallKind.STOP), "stopped/confirmed", 2, 1, id="keystone down"),
-        pytest.param(Fault.throttled(CallKind.STOP), "stopped/confirmed", 2, 1, id="429"),
         pytest.param(Fault.token_expired(CallKind.STOP), "stopped/confirmed", 2, 1, id="401"),
-        pytest.param(Fault.cut_before(CallKind.STOP), "stopped/confirmed", 2, 1, id="cut before"),
         pytest.param(Fault.cut_after(CallKind.STOP), "stopped/confirmed", 1, 1, id="cut after"),
-        pytest.param(Fault.gateway(CallKind.STOP, 502), "stopped/confirmed", 2, 1, id="502"),
-        pytest.param(Fault.gateway(CallKind.STOP, 502, act=True), "stopped/confirmed", 1, 1, id="502, acted"),
         pytest.param(Fault.gateway(CallKind.STOP, 504, act=True), "stopped/confirmed", 1, 1, id="504, acted"),
         pytest.param(Fault(on=CallKind.STOP, status=200, act=True), "stopped/confirmed", 1, 1, id="200, empty"),
         pytest.param(Fault(on=CallKind.STOP, status=500, act=True), "unchanged/already-stopped", 1, 1, id="500, acted"),
-        pytest.param(Fault(on=CallKind.STOP, cut=Cut.MIDWAY), "stopped/confirmed", 1, 1, id="cut midway"),
     ],
 )
 @pytest.mark.usefixtures("quick_retries")
-def test_a_stop_that_went_wrong_is_looked_into_before_another_is_sent(
+def test_after_a_stop_that_failed_the_server_is_read_before_another_is_sent(
     cloud: Simulator, function: Function, fault: Fault, expected: str, sent: int, taken: int
 ) -> None:
-    """Between two stops there is always a read, and the cloud never takes two."""
+    """The cloud never takes two; more kinds of failures are in test_fault_matrix.py."""
     server = cloud.add_server()
     cloud.inject(fault)
     assert came_out(function.stop(server)) == {server: expected}
@@ -171,8 +164,8 @@ def test_a_stop_that_went_wrong_is_looked_into_before_another_is_sent(
     assert cloud.server(server).vm_state == "stopped"
 
 
-def test_a_server_locked_between_look_and_stop_comes_out_locked(cloud: Simulator, function: Function) -> None:
-    """The first look shows it unlocked. The cloud's 409 is then no failure: what the second look shows decides."""
+def test_a_server_locked_between_read_and_stop_comes_out_locked(cloud: Simulator, function: Function) -> None:
+    """The first read shows it unlocked. The cloud's 409 is then no failure: what the second read shows decides."""
     server = cloud.add_server(locked=True)
     cloud.inject(Fault(on=CallKind.READ, status=200, body=body(server)))
     assert came_out(function.stop(server)) == {server: "skipped/locked"}
@@ -191,10 +184,8 @@ def test_a_stop_answered_too_late_is_found_by_the_redelivery(cloud: Simulator, s
 
 @pytest.mark.parametrize("fault", [Fault.cut_after(CallKind.STOP), Fault.gateway(CallKind.STOP, 504, act=True)])
 @pytest.mark.usefixtures("quick_retries")
-def test_a_stop_that_was_taken_without_our_hearing_of_it_is_seen_through(
-    start_function: StartFunction, fault: Fault
-) -> None:
-    """The next look shows it powering off: it is ours, and watched until it has stopped."""
+def test_a_stop_whose_answer_was_lost_is_watched_to_its_end(start_function: StartFunction, fault: Fault) -> None:
+    """The next read shows it powering off: it is ours, and watched until it has stopped."""
     with Simulator(power_off_delay=0.15) as cloud:
         server = cloud.add_server()
         cloud.inject(fault)
@@ -253,11 +244,11 @@ def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
     assert cloud.stops_taken(server) == 1
 
 
-# --- a cloud with false answers ---
+# --- answers that are not true ---
 
 
-def test_the_body_that_the_false_ones_are_made_from_is_itself_accepted(cloud: Simulator, function: Function) -> None:
-    """So each lie below is found by what was changed in it alone."""
+def test_the_body_that_is_changed_below_is_itself_accepted(cloud: Simulator, function: Function) -> None:
+    """So each answer below is refused for what was changed in it alone."""
     server = cloud.add_server(vm_state="stopped")
     cloud.inject(Fault(on=CallKind.READ, status=200, body=body(server)))
     function.stop(server)
@@ -296,7 +287,7 @@ def test_an_answer_that_hides_what_the_guards_need_stops_nothing(
     assert (cloud.stops_sent(asked), cloud.stops_sent(other)) == (0, 0)
 
 
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("status", [301, 307])
 @pytest.mark.parametrize("on", [CallKind.READ, CallKind.STOP])
 @pytest.mark.usefixtures("quick_retries")
 def test_no_redirect_is_ever_followed(cloud: Simulator, function: Function, on: CallKind, status: int) -> None:

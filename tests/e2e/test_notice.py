@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import requests
@@ -12,6 +11,7 @@ from handler import rfc3339
 from handler.simulator import CallKind, Simulator
 from tests.conftest import Function, StartFunction, serving
 from tests.services.test_stop_servers import result_of
+from tests.support.events import structured
 from tests.support.sink_server import SinkServer
 from tests.test_events_folder import sample
 
@@ -24,58 +24,39 @@ def soon(**ahead: int) -> str:
 
 
 def test_a_notice_counts_from_the_events_time(cloud: Simulator, function: Function) -> None:
-    """Schedules send static data; a repeat gives notice for the same time."""
-    server = cloud.add_server()
+    """Schedules send static data; a repeat gives notice for the same time. Without a time its receipt counts."""
+    asked = {"server_ids": [cloud.add_server()], "dry_run": True, "notice_for": "1h"}
     time = datetime.now(UTC) - timedelta(minutes=5)
-    results = [
-        result_of(
-            function.send(
-                {"server_ids": [server], "dry_run": True, "notice_for": "1h"}, time=time.isoformat(), id="evening"
-            )
-        )
-        for _ in range(2)
-    ]
+    results = [result_of(function.send(asked, time=time.isoformat(), id="evening")) for _ in range(2)]
     assert {result["data"]["notice_for"] for result in results} == {rfc3339.render(time + timedelta(hours=1))}
     assert results[0]["id"] == results[1]["id"]
     assert results[0]["data"]["servers"][0]["reason"] == "dry-run"
+    data = result_of(function.send(asked))["data"]
+    assert rfc3339.parse(data["notice_for"]) - rfc3339.parse(data["started_at"]) == timedelta(hours=1)
+    del asked["notice_for"]
+    assert "notice_for" not in result_of(function.send(asked))["data"]
     assert cloud.count(CallKind.STOP) == 0
 
 
-def test_an_event_without_a_time_counts_from_its_receipt(cloud: Simulator, function: Function) -> None:
-    """As a keep does."""
-    data = result_of(function.send({"server_ids": [cloud.add_server()], "dry_run": True, "notice_for": "1h"}))["data"]
-    assert rfc3339.parse(data["notice_for"]) - rfc3339.parse(data["started_at"]) == timedelta(hours=1)
-
-
-def test_a_dry_run_without_a_notice_has_none(cloud: Simulator, function: Function) -> None:
-    """The member is left out."""
-    assert "notice_for" not in result_of(function.send({"server_ids": [cloud.add_server()], "dry_run": True}))["data"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_a_malformed_notice_is_refused(cloud: Simulator, function: Function) -> None:
+    """And above all one that is no dry run: nothing is stopped."""
+    asked = {"server_ids": [cloud.add_server()], "dry_run": True, "notice_for": "1h"}
+    for changes, message in (
         ({"dry_run": False}, "must be beside dry_run: true"),
-        ({"dry_run": None, "notice_for": "1h"}, None),
+        ({"dry_run": None}, ""),
         ({"notice_for": "soon"}, "must be a duration"),
         ({"notice_for": 60}, "must be a duration"),
         ({"notice_for": "2026-11-20T20:00:00"}, "must be a duration"),
         ({"notice_for": "31d"}, "at most 30 days"),
         ({"notice_for": "9999-12-31T23:59:59Z"}, "at most 30 days"),
         ({"notice_for": "9999999d"}, "at most 30 days"),
-    ],
-)
-def test_a_malformed_notice_is_refused(
-    cloud: Simulator, function: Function, changes: dict[str, Any], message: str | None
-) -> None:
-    """And above all one that is no dry run: nothing is stopped."""
-    server = cloud.add_server()
-    answer = function.send({"server_ids": [server], "dry_run": True, "notice_for": "1h", **changes})
-    assert answer.status_code == 400
-    if message is not None:
-        (fault,) = answer.json()["faults"]
-        assert fault["at"] == "data.notice_for"
-        assert message in fault["fault"]
+    ):
+        answer = function.send({**asked, **changes})
+        assert answer.status_code == 400, changes
+        if message:
+            (violation,) = answer.json()["faults"]
+            assert violation["at"] == "data.notice_for"
+            assert message in violation["fault"]
     assert cloud.calls == []
 
 
@@ -117,33 +98,18 @@ def test_the_chat_reads_the_time_in_its_zone(
     assert cloud.count(CallKind.STOP) == 0
 
 
-@pytest.mark.parametrize(
-    ("changes", "at"),
-    [
-        ({"notice_for": "9999-12-31T23:59:59Z"}, "data.notice_for"),
-        ({"notice_for": "tonight"}, "data.notice_for"),
-    ],
-)
-def test_notify_chat_refuses_a_notice_that_cannot_be(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], at: str
-) -> None:
-    """A time decades away, or none."""
-    event = sample("out/completed-notice.json")
+def test_notify_chat_refuses_a_notice_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time decades away, none, or that of a real run, which has stopped servers or tried to."""
+    notice, real = sample("out/completed-notice.json"), sample("out/completed.json")
     with SinkServer() as chat, serving(monkeypatch) as serve:
         url = serve("notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_TEXT_URL": chat.url})
-        document = {**event, "data": {**event["data"], **changes}}
-        headers = {"Content-Type": "application/cloudevents+json"}
-        answer = requests.post(url, json=document, headers=headers, timeout=30)
-    assert (answer.status_code, [fault["at"] for fault in answer.json()["faults"]]) == (400, [at])
+        for event, time in (
+            (notice, "9999-12-31T23:59:59Z"),
+            (notice, "tonight"),
+            (real, real["data"]["finished_at"]),
+        ):
+            headers, body = structured({**event, "data": {**event["data"], "notice_for": time}})
+            answer = requests.post(url, data=body, headers=headers, timeout=30)
+            assert answer.status_code == 400, time
+            assert [violation["at"] for violation in answer.json()["faults"]] == ["data.notice_for"]
     assert chat.got == []
-
-
-def test_notify_chat_refuses_a_notice_of_a_real_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has stopped servers, or tried to."""
-    event = sample("out/completed.json")
-    with SinkServer() as chat, serving(monkeypatch) as serve:
-        url = serve("notify_chat", {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_NOTIFY_TEXT_URL": chat.url})
-        document = {**event, "data": {**event["data"], "notice_for": event["data"]["finished_at"]}}
-        headers = {"Content-Type": "application/cloudevents+json"}
-        answer = requests.post(url, json=document, headers=headers, timeout=30)
-    assert [fault["at"] for fault in answer.json()["faults"]] == ["data.notice_for"]

@@ -22,7 +22,7 @@ from tests.e2e.outcomes import at, came_out, kinds
 def test_a_server_started_after_the_event_is_left_running(
     start_function: StartFunction, sent_ago: float, expected: str
 ) -> None:
-    """Somebody started it a minute ago: an older event must not stop it, nor one too close to tell; a newer does."""
+    """It was started a minute ago: an older event must not stop it, nor one too close to tell; a newer does."""
     with Simulator(clock=lambda: time.time() - 60) as cloud:
         server = cloud.add_server(vm_state="stopped", updated=time.time() - 86400)
         cloud.start_server(server, user_id="night-shift")
@@ -44,8 +44,8 @@ def test_a_history_that_is_not_shown_leaves_the_age_rule_alone(cloud: Simulator,
     """The server is stopped on the event's age, and a dry run shows the reason."""
     server = cloud.add_server()
     cloud.inject(Fault(on=CallKind.ACTIONS, status=403, times=None))
-    rehearsed = function.send({"server_id": server, "dry_run": True}, time=at(10))
-    assert "history could not be read" in rehearsed.json()["servers"][0]["detail"]
+    planned = function.send({"server_id": server, "dry_run": True}, time=at(10))
+    assert "history could not be read" in planned.json()["servers"][0]["detail"]
     assert came_out(function.stop(server, time=at(10))) == {server: "stopped/confirmed"}
 
 
@@ -111,7 +111,7 @@ def test_every_pair_of_states_has_its_reason_and_two_are_stopped(
 
 
 def test_an_event_costs_the_cloud_no_more_than_it_must(cloud: Simulator, function: Function) -> None:
-    """One login, one look, one stop, one look; the next event needs no login."""
+    """One login, one read, one stop, one read; the next event needs no login."""
     first, second, stopped = cloud.add_server(), cloud.add_server(), cloud.add_server(vm_state="stopped")
     function.stop(first)
     assert kinds(cloud) == [CallKind.LOGIN, CallKind.READ, CallKind.STOP, CallKind.READ]
@@ -131,7 +131,7 @@ def test_the_history_is_asked_for_only_if_it_can_matter(cloud: Simulator, functi
     assert kinds(cloud)[-4:] == [CallKind.READ, CallKind.ACTIONS, CallKind.STOP, CallKind.READ]
 
 
-def test_a_power_off_that_takes_its_time_is_observed_at_a_few_times(start_function: StartFunction) -> None:
+def test_a_slow_power_off_is_read_a_few_times(start_function: StartFunction) -> None:
     """Polls grow apart instead of hammering, and the stop is sent once."""
     with Simulator(power_off_delay=0.3) as cloud:
         server = cloud.add_server()
@@ -203,7 +203,7 @@ def test_a_stop_that_fails_touches_no_other_server(
     assert [cloud.stops_taken(id_) for id_ in ids] == [int(id_ != ids[7]) for id_ in ids]
 
 
-# --- a login that may not do everything ---
+# --- a login with access rules ---
 
 READ, LIST = ("GET", "/v2.1/servers/{id}"), ("GET", "/v2.1/servers/detail")
 HISTORY, STOP = ("GET", "/v2.1/servers/{id}/os-instance-actions"), ("POST", "/v2.1/servers/{id}/action")
@@ -236,7 +236,7 @@ def test_a_history_that_access_rules_forbid_leaves_the_age_alone(
     assert requests.get(f"{function.url}/readyz", timeout=10).status_code == 200
 
 
-def test_a_list_that_access_rules_forbid_is_made_up_for_by_single_reads(
+def test_where_access_rules_forbid_the_list_servers_are_read_singly(
     cloud: Simulator, with_rules: Callable[..., Function]
 ) -> None:
     """Also if it is the first call of the process."""

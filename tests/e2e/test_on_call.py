@@ -97,7 +97,7 @@ _FAILURES = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow each other at once, so that a short budget has several."""
     set_backoff(monkeypatch, lambda _: 0.01)
@@ -106,18 +106,15 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def _sent(failure: Failure, cloud: Simulator, start: StartFunction) -> tuple[dict[str, str], Lines, Any]:
     """Send one event about one server."""
     places = {"url": cloud.url, "host": cloud.url.split("/")[2], "closed": f"127.0.0.1:{free_port()}"}
-    server = cloud.add_server()
     if failure.fault is not None:
         cloud.inject(failure.fault)
     environ = {**cloud.environ(failure.user), "AUTOSTOP_DEADLINE": "2s", "AUTOSTOP_WAIT": "0.2s"}
     environ |= {name: value.format(**places) for name, value in failure.environ.items()}
     function = start(cloud, **environ)
     with logged("WARNING") as lines:
-        answer = function.send({"server_ids": [server]}, id="tonight")
-    return places, lines, answer
+        return places, lines, function.stop(cloud.add_server(), id="tonight")
 
 
-@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("name", [*_FAILURES])
 def test_one_line_names_the_cause_and_the_next_step(name: str, cloud: Simulator, start_function: StartFunction) -> None:
     """With the event, at WARNING; its `problem` is in the runbook; the HTTP response has the same cause."""
@@ -143,10 +140,7 @@ def test_one_line_names_the_cause_and_the_next_step(name: str, cloud: Simulator,
         assert lines.of("event handled")[0]["level"] == "WARNING"
 
 
-@pytest.mark.usefixtures("_impatient")
-def test_the_first_failed_try_is_logged_while_it_is_tried_again(
-    cloud: Simulator, start_function: StartFunction
-) -> None:
+def test_the_first_failed_try_is_logged_while_it_is_repeated(cloud: Simulator, start_function: StartFunction) -> None:
     """Once for the event, also if it is handled in the end."""
     failure = Failure({}, (), fault=Fault(on=CallKind.READ, status=503, times=2), status=200)
     places, lines, answer = _sent(failure, cloud, start_function)
@@ -165,28 +159,22 @@ def test_a_misspelt_setting_is_named_at_the_start(cloud: Simulator) -> None:
 
 
 def test_the_started_line_says_what_is_served(
-    cloud: Simulator, start_function: StartFunction, capsys: pytest.CaptureFixture[str]
+    cloud: Simulator, start_function: StartFunction, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line, without the path of the sink, which may be a secret."""
-    logger = logging.getLogger("handler")
-    before, logger.handlers = logger.handlers, []
-    try:
-        sink = "https://broker.example:8443/secret-path"
-        start_function(cloud, AUTOSTOP_RESULT_SINK=sink, AUTOSTOP_STOP_LIMIT="100/10m", AUTOSTOP_DRY_RUN="true")
-    finally:
-        logger.handlers = before
+    monkeypatch.setattr(logging.getLogger("handler"), "handlers", [])
+    sink = "https://broker.example:8443/secret-path"
+    start_function(cloud, AUTOSTOP_RESULT_SINK=sink, AUTOSTOP_STOP_LIMIT="100/10m", AUTOSTOP_DRY_RUN="true")
     (line,) = (json.loads(text) for text in capsys.readouterr().out.splitlines())
-    assert (
-        line.items()
-        >= {
-            "message": "started",
-            "level": "INFO",
-            "target": "stop_servers",
-            "api": "nova",
-            "dry_run": True,
-            "inbound_auth": "none",
-            "sink": "broker.example:8443",
-            "stop_limit": "100/600s",
-        }.items()
-    )
+    expected = {
+        "message": "started",
+        "level": "INFO",
+        "target": "stop_servers",
+        "api": "nova",
+        "dry_run": True,
+        "inbound_auth": "none",
+        "sink": "broker.example:8443",
+        "stop_limit": "100/600s",
+    }
+    assert line.items() >= expected.items()
     assert line["version"]

@@ -1,4 +1,4 @@
-"""One moment, in every way that RFC 3339 has to write it: wherever a time comes in, it is compared as that moment."""
+"""One moment, written in several ways: wherever a time comes in, it is compared as that moment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from handler import rfc3339
 from handler.stop.decide import KEEP_UNTIL, decide, refuse
 from handler.stop.evidence import Action, History
 from handler.stop.model import Decision, Policy, Reason, Refusal, StopRequest
@@ -14,25 +13,15 @@ from tests.stop.fakes import ID, asked, seen
 from tests.support.events import FakeHandler, Message, batch, binary, call_endpoint, event, faults_of, structured
 
 MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
+# How each is read is tested in tests/test_rfc3339.py.
 WRITTEN = [
     "2026-03-01T00:00:00Z",
-    "2026-03-01t00:00:00z",
-    "2026-02-28T23:59:60Z",
-    "2026-03-01T00:59:60+01:00",
-    *(f"2026-03-01T00:00:00.{'0' * digits}Z" for digits in range(1, 10)),
+    "2026-02-28t23:59:60z",
     "2026-03-01T00:00:00.000000999Z",
-    "2026-03-01T00:00:00+00:00",
-    "2026-03-01T00:00:00-00:00",
-    "2026-03-01T01:00:00+01:00",
-    "2026-02-28T20:30:00-03:30",
     "2026-03-01T05:45:00.000+05:45",
-    "2026-03-01T12:45:00+12:45",
-    "2026-03-01T14:00:00+14:00",
-    "2026-02-28T12:00:00-12:00",
-    "2026-03-01t23:59:00+23:59",
     "2026-02-28T00:01:00-23:59",
 ]
-NAIVE = ["2026-03-01T00:00:00", "2026-03-01T00:00:00.000000000", "2026-03-01t00:00:60", "2026-03-01 00:00:00"]
+NAIVE = ["2026-03-01T00:00:00", "2026-03-01 00:00:00"]
 TICK = timedelta(microseconds=1)
 POLICY = Policy()
 TOLERANCE, AGE = POLICY.clock_tolerance, POLICY.max_event_age
@@ -88,21 +77,9 @@ def test_a_start_is_compared_with_that_moment(text: str) -> None:
     assert started(MOMENT - TOLERANCE - TICK).reason is Reason.DRY_RUN
 
 
-@pytest.mark.parametrize("digits", range(1, 10))
-def test_each_digit_of_a_fraction_counts_down_to_the_microsecond(digits: int) -> None:
-    """An event is not too old at its limit, and is one microsecond after it; what is finer is cut off."""
-    fraction = "123456789"[:digits]
-    request = came_in(binary(time=f"2026-03-01T00:00:00.{fraction}Z"))
-    limit = MOMENT + timedelta(microseconds=int(fraction.ljust(6, "0")[:6])) + AGE
-    assert refuse(request, POLICY, limit) is None
-    assert refuse(request, POLICY, limit + TICK) is Refusal.TOO_OLD
-
-
 @pytest.mark.parametrize("text", NAIVE)
 def test_a_time_without_a_zone_is_refused(text: str) -> None:
     """It is ambiguous: the event is malformed, and a server with it is protected."""
-    with pytest.raises(ValueError, match="zone"):
-        rfc3339.parse(text)
     for name in ("time", "expirytime"):
         for message in (binary(**{name: text}), structured(event(**{name: text}))):
             assert faults_of(call_endpoint(message)) == {name: "must be an RFC 3339 timestamp with a zone"}

@@ -1,10 +1,11 @@
-"""Approvals, restated from the contract without a line of the function: who must approve what, what a plan covers."""
+"""Approvals and announcements of stops, restated from the contract without a line of the function."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +24,9 @@ _LONGEST_TOKEN = 1900
 # Where a token has its key id and its audience, and how long they and its MAC are.
 _KEY_ID, _AUDIENCE, _MAC_LENGTH = slice(1, 5), slice(12, 24), 32
 _FIRST_TEXT, _TEXTS, _ROW_LENGTH = 40, 3, 24
+_ANNOUNCED_TYPE = "io.github.bms-autostop.stop.announced.v1"
+# Near the end of the time budget there may be no time left for an attempt.
+_IN_TIME = 30.0
 _STRANGER = "a key of at least 32 characters that no deployment has"
 # What a guard says of a server is the reason also if the server has changed.
 _KEPT = frozenset({"not-found", "deleting"})
@@ -341,3 +345,58 @@ def _decoded(token: str) -> bytes:
 
 def _sign(raw: bytearray, key: str) -> None:
     raw[-_MAC_LENGTH:] = hmac.new(key.encode(), bytes(raw[:-_MAC_LENGTH]), hashlib.sha256).digest()
+
+
+class Announce(StrEnum):
+    """What the deployment says (`AUTOSTOP_ANNOUNCE`)."""
+
+    OFF = "off"
+    BEST_EFFORT = "best-effort"
+    REQUIRED = "required"
+
+
+def is_announcement(headers: Mapping[str, str]) -> bool:
+    """Whether a request to the sink carries one."""
+    return headers["ce-type"] == _ANNOUNCED_TYPE
+
+
+def note_announcement(command: Command, headers: Mapping[str, str], body: bytes, *, taken: bool) -> list[str]:
+    """Note an announcement that is posted.
+
+    Args:
+        headers: with names in lower case.
+        taken: the sink took it.
+
+    Returns:
+        What is wrong with it, as sentences.
+    """
+    event, found = command.event, []
+    listed = [row["id"] for row in json.loads(body)["servers"]]
+    if event is None or headers["ce-causationid"] != event.id:
+        return ["an announcement was made for no event, or for another one"]
+    if not listed:
+        found.append("an announcement lists no server")
+    if event.dry_run or command.deployment.approval.needed(event, command.fewest):
+        found.append("an announcement was made of stops that are not to be made")
+    if event.tag is None and not set(listed) <= set(event.server_ids):
+        found.append("an announcement lists a server that was not asked for")
+    if any(command.stops.values()):
+        found.append("an announcement was made after a stop")
+    if {headers["ce-id"]} != command.announcements.setdefault("ids", {headers["ce-id"]}):
+        found.append("an event has two announcements in one delivery")
+    command.announcements.setdefault("tried", set()).update(listed)
+    if taken:
+        command.announcements.setdefault("taken", set()).update(listed)
+    return found
+
+
+def announcement_violation(command: Command, server_id: str, now: float) -> str | None:
+    """Return what is wrong with the announcement of a stop, as the end of a sentence; None if nothing is."""
+    match command.deployment.announce:
+        case Announce.REQUIRED if server_id not in command.announcements.get("taken", ()):
+            return "without an announcement that lists it and was delivered"
+        case Announce.BEST_EFFORT if (
+            server_id not in command.announcements.get("tried", ()) and now - command.began < _IN_TIME
+        ):
+            return "without an attempt to announce it"
+    return None

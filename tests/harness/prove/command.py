@@ -11,8 +11,7 @@ from handler.simulator import Action
 from handler.simulator.compute.servers import ServerState
 from handler.stop.model import StopRequest
 from handler.stop.prepare import PreparedRequest
-from tests.harness.prove.announcements import Announce
-from tests.harness.prove.approvals import NO_RULES, ApprovalRules
+from tests.harness.prove.approvals import NO_RULES, Announce, ApprovalRules
 from tests.harness.prove.events import Event
 
 _numbers = itertools.count()

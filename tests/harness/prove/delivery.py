@@ -9,15 +9,13 @@ from typing import Any
 
 from handler.inbound.http.responses import Answer
 from tests.harness.prove import approvals, invariants
-from tests.harness.prove.announcements import Announce
-from tests.harness.prove.broker import Copy
-from tests.harness.prove.clock import Clock
+from tests.harness.prove.approvals import Announce
 from tests.harness.prove.command import Command
 from tests.harness.prove.environment import Environment
-from tests.harness.prove.events import Event, Key, Mode
+from tests.harness.prove.events import Copy, Event, Key, Mode
 from tests.harness.prove.function import Function
 from tests.harness.prove.recorder import Recorder
-from tests.harness.prove.scheduler import Scheduler
+from tests.harness.prove.scheduler import Clock, Scheduler
 
 _STOP_TAKEN = frozenset({"confirmed", "accepted", "reverted", "power-still-on"})
 _PREFIX = "io.github.bms-autostop.stop."

@@ -11,13 +11,12 @@ from handler.simulator.bms.views import is_bare_metal
 from handler.simulator.cloud import Cloud
 from handler.simulator.compute.servers import ServerState
 from handler.simulator.compute.world import Actor
-from tests.harness.prove.announcements import Announce
-from tests.harness.prove.approvals import NO_RULES, ApprovalRules
-from tests.harness.prove.clock import Clock
+from tests.harness.prove.approvals import NO_RULES, Announce, ApprovalRules
 from tests.harness.prove.command import Deployment
-from tests.harness.prove.counters import Counters
 from tests.harness.prove.events import basic_timestamp, timestamp
 from tests.harness.prove.network import CLOUD
+from tests.harness.prove.recorder import Counters
+from tests.harness.prove.scheduler import Clock
 
 _PHYSICAL = "physical.o2.medium"
 _VIRTUAL = "s3.large.4"

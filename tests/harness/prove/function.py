@@ -28,9 +28,9 @@ from handler.settings import stop_servers as stop_settings
 from handler.settings.common import SinkSettings
 from handler.stop.model import Report, StopRequest
 from tests.harness.prove import scheduler
-from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Command
 from tests.harness.prove.network import CloudClient, SinkClient
+from tests.harness.prove.scheduler import Clock
 
 SINK = "http://sink.test/results"
 # What the function imports only when it needs it. Hypothesis draws from the constants of the project's modules that are

@@ -13,7 +13,7 @@ from typing import Any
 
 from handler.simulator import Action
 from handler.simulator.compute.servers import ServerState
-from tests.harness.prove import announcements, approvals
+from tests.harness.prove import approvals
 from tests.harness.prove.approvals import ApprovalRules
 from tests.harness.prove.command import Command, Deployment, Observation, StopSent
 from tests.harness.prove.events import Event
@@ -83,7 +83,7 @@ def stop_violation(command: Command, server_id: str, stop: StopSent, earlier: Se
         return "that this delivery had stopped already"
     if not_approved := approvals.stop_violation(command, server_id, basis.state, basis.actions):
         return not_approved
-    if not_announced := announcements.stop_violation(command, server_id, stop.at):
+    if not_announced := approvals.announcement_violation(command, server_id, stop.at):
         return not_announced
     return _started_violation(command, event, server_id, basis, earlier)
 

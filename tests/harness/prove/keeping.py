@@ -1,20 +1,156 @@
-"""The state machine with keeps: servers are kept while they are stopped."""
+"""The state machine with keeps: servers are kept while they are stopped.
+
+What a keep may write is restated from the contract.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
+from handler.errors import BudgetSpent
+from handler.inbound.http.request import HttpRequest
+from handler.inbound.http.responses import Answer
+from handler.services import events, keep_servers
+from handler.settings import keep_servers as keep_settings
 from handler.simulator import CallKind, Fault
-from tests.harness.prove import keeps
+from tests.harness.prove import invariants, scheduler
 from tests.harness.prove.command import Command
+from tests.harness.prove.events import timestamp
+from tests.harness.prove.function import CooperativeExecutor
 from tests.harness.prove.machine import BEGINNINGS, COUNTERS, Beginning, Machine
-from tests.harness.prove.network import CLOUD
+from tests.harness.prove.network import CLOUD, CloudClient
 from tests.harness.prove.recorder import InvariantViolation
-from tests.harness.prove.scheduler import Task
+from tests.harness.prove.scheduler import Clock, Task
+
+# Seconds: the default of `AUTOSTOP_MAX_KEEP`.
+MAX_KEEP = 86_400.0
+_TYPE = "io.github.bms-autostop.keep.requested.v1"
+_PAUSE = 0.25
+_MILLISECONDS = 0.002
+
+
+class _Threads:
+    """Stands in for the threads of the service: each call is made at once, in the task of its event."""
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Do the work, and return what came of it."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*arguments))
+        except Exception as failure:
+            future.set_exception(failure)
+        return future
+
+
+class _Locks:
+    """The locks of servers, between tasks."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._held: set[str] = set()
+
+    @contextmanager
+    def holding(self, server_id: str, timeout: float) -> Iterator[None]:
+        """Hold the lock of a server."""
+        end = self._clock.monotonic() + timeout
+        while server_id in self._held:
+            if self._clock.monotonic() >= end:
+                raise BudgetSpent("Other keeps of the same server did not end in time.")
+            scheduler.sleep(self._clock, _PAUSE)
+        self._held.add(server_id)
+        try:
+            yield
+        finally:
+            self._held.discard(server_id)
+
+
+class KeepFunction:
+    """One process of `keep_servers`."""
+
+    def __init__(self, environ: Mapping[str, str], clock: Clock, cloud_client: CloudClient) -> None:
+        self._clock = clock
+        service: Any = keep_servers.KeepService(keep_settings.from_environ(environ), clock.monotonic)
+        connection = service._clouds._reader.__self__
+        for part in (connection.login, connection.http):
+            part._monotonic = clock.monotonic
+            part._client = cloud_client
+        service._clock = SimpleNamespace(
+            now=clock.now, monotonic=clock.monotonic, sleep=partial(scheduler.sleep, clock)
+        )
+        service._locks = _Locks(clock)
+        service.__dict__["_threads"] = _Threads()
+        self._endpoint = service.endpoint()
+        self._endpoint._now = clock.now
+
+    def answer(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Answer one POST. To be called in a task."""
+        answer: Answer = self._endpoint.answer(HttpRequest("POST", "/", headers, body, self._clock.monotonic()))
+        return answer
+
+
+@contextmanager
+def simulated_keeps(clock: Clock) -> Iterator[None]:
+    """Within this block the services of `keep_servers` run in tasks and read this clock."""
+    with ExitStack() as patches:
+        for patch in (
+            mock.patch.object(keep_servers, "ThreadExecutor", partial(CooperativeExecutor, clock)),
+            mock.patch.object(keep_servers, "ThreadPoolExecutor", scheduler.TaskPool),
+            mock.patch.object(events, "ThreadPoolExecutor", scheduler.TaskPool),
+        ):
+            patches.enter_context(patch)
+        yield
+
+
+def keep_event(number: int, ids: list[str], seconds: float, now: float) -> tuple[dict[str, str], bytes]:
+    """Return headers and body of an event that asks to keep servers for so many seconds."""
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-type": _TYPE,
+        "ce-source": "/keeps",
+        "ce-id": str(number),
+        "ce-time": timestamp(now),
+        "content-type": "application/json",
+    }
+    return headers, json.dumps({"server_ids": ids, "for": f"{seconds:.0f}s"}).encode()
+
+
+def write_violation(command: Command, server_id: str, body: bytes, now: float) -> str | None:
+    """Return what is wrong with a keep that is written, as the end of a sentence; None if nothing is."""
+    until = invariants.time_of(json.loads(body)["metadata"]["autostop-keep-until"])
+    if until is None:
+        return "with a time that cannot be read"
+    if until > now + MAX_KEEP:
+        return "for longer than is allowed"
+    seen = command.observations.get(server_id)
+    if not seen:
+        return "without a read before it"
+    present = invariants.keeps(seen[-1].state)
+    if None in present:
+        return "in the place of an entry that cannot be read"
+    return "that is shorter than the one it has" if any(until < one for one in present if one) else None
+
+
+def row_violation(command: Command, row: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with what a result says of one server."""
+    seen = command.observations.get(row["id"], [])
+    if row["reason"] not in ("kept", "already-kept"):
+        return None
+    until = invariants.time_of(row["keep_until"] or "")
+    last = [one for one in invariants.keeps(seen[-1].state) if one is not None] if seen else []
+    # A result has whole seconds or milliseconds, and a tag may have more.
+    shown = until is not None and last and abs(max(last) - until) < 1.0
+    return None if shown else f"{row['reason']} until {row['keep_until']}, which no read showed"
+
 
 _SMALL = st.integers(0, 7)
 # A keep of more than a day is too long.
@@ -26,7 +162,7 @@ class KeepMachine(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        self._stack.enter_context(keeps.simulated_keeps(self.clock))
+        self._stack.enter_context(simulated_keeps(self.clock))
         self._keeps = 0
 
     @initialize(beginning=BEGINNINGS)
@@ -40,7 +176,7 @@ class KeepMachine(Machine):
             "AUTOSTOP_LOG_LEVEL": "ERROR",
         }
         self.cloud_client.on_keep = self._written
-        self.keepers = [keeps.KeepFunction(environ, self.clock, self.cloud_client) for _ in range(2)]
+        self.keepers = [KeepFunction(environ, self.clock, self.cloud_client) for _ in range(2)]
 
     @rule(which=_SMALL, more=st.none() | _SMALL, seconds=_SECONDS, lost=st.sampled_from([None, None, 500, 504]))
     def keep(self, which: int, more: int | None, seconds: float, lost: int | None) -> None:
@@ -73,7 +209,7 @@ class KeepMachine(Machine):
     def _written(self, command: Command, ids: Sequence[str], body: bytes) -> None:
         COUNTERS.add("keeps written")
         for server_id in ids:
-            if violation := keeps.write_violation(command, server_id, body, self.clock.time()):
+            if violation := write_violation(command, server_id, body, self.clock.time()):
                 self.recorder.violations.append(
                     f"a keep was written to {self.environment.name_of(server_id)} {violation}"
                 )
@@ -83,7 +219,7 @@ class KeepMachine(Machine):
         ids = list(dict.fromkeys(known[n % len(known)] for n in (which, more) if n is not None))
         self._keeps += 1
         keeper = self.keepers[self._keeps % len(self.keepers)]
-        headers, body = keeps.keep_event(self._keeps, ids, seconds, self.clock.time())
+        headers, body = keep_event(self._keeps, ids, seconds, self.clock.time())
         command = Command([], self.clock.time(), self.environment.deployment)
         self._disturb()
         return self.tasks.start(lambda: keeper.answer(headers, body), command, 0), command
@@ -94,13 +230,13 @@ class KeepMachine(Machine):
             raise task.failure
         answer = task.result
         COUNTERS.add("answers to keeps", str(answer.status))
-        if (answer.status == 400) != (seconds > keeps.MAX_KEEP) or answer.status not in (200, 400, 503):
+        if (answer.status == 400) != (seconds > MAX_KEEP) or answer.status not in (200, 400, 503):
             raise InvariantViolation(f"a keep for {seconds:.0f} s was answered {answer.status}")
         if answer.status == 503 and b"internal-fault" in answer.body:
             raise InvariantViolation("the function has a bug (internal-fault)")
         if answer.status == 200:
             for row in json.loads(answer.body)["servers"]:
                 COUNTERS.add("keeps", row["reason"])
-                if violation := keeps.row_violation(command, row):
+                if violation := row_violation(command, row):
                     raise InvariantViolation(f"a keep calls {self.environment.name_of(row['id'])} {violation}")
         self._check()

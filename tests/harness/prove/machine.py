@@ -14,12 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from handler.simulator import BatchPolicy, BmsBehavior, CallKind, Cut, Fault, JobChildren
 from handler.simulator.bms.views import error_body
 from tests.harness.prove import invariants
-from tests.harness.prove.broker import MAX_DELIVERIES, Broker, Copy
-from tests.harness.prove.clock import Clock
-from tests.harness.prove.counters import Counters
 from tests.harness.prove.delivery import Delivery
 from tests.harness.prove.environment import ACTIONS, SHAPES, TAG, Environment, Setup
-from tests.harness.prove.events import Event, Kind, Message, Mode
+from tests.harness.prove.events import MAX_DELIVERIES, Broker, Copy, Event, Kind, Message, Mode
 from tests.harness.prove.function import Function, simulated_time
 from tests.harness.prove.network import (
     HISTORY_FAULTS,
@@ -29,8 +26,8 @@ from tests.harness.prove.network import (
     SinkClient,
     SinkFault,
 )
-from tests.harness.prove.recorder import InvariantViolation, Recorder
-from tests.harness.prove.scheduler import Scheduler
+from tests.harness.prove.recorder import Counters, InvariantViolation, Recorder
+from tests.harness.prove.scheduler import Clock, Scheduler
 
 COUNTERS = Counters()
 

@@ -19,10 +19,10 @@ from handler.simulator import CallKind
 from handler.simulator.cloud import Cloud, Delivery
 from handler.simulator.messages import Request
 from tests.harness.prove import scheduler
-from tests.harness.prove.announcements import is_announcement
-from tests.harness.prove.clock import Clock
+from tests.harness.prove.approvals import is_announcement
 from tests.harness.prove.command import Command
 from tests.harness.prove.recorder import Recorder, ids_shown
+from tests.harness.prove.scheduler import Clock
 
 CLOUD = "http://cloud.test"
 _POOL = urllib3.HTTPConnectionPool("cloud.test")

@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from handler.simulator import CallKind
-from tests.harness.prove.announcements import Announce
-from tests.harness.prove.approvals import OTHER, SELF, ApprovalRules, Approved, Forgery, IssuedPlan, forge, is_person
-from tests.harness.prove.broker import Copy
-from tests.harness.prove.events import Event, Kind, Message, Mode
+from tests.harness.prove.approvals import (
+    OTHER,
+    SELF,
+    Announce,
+    ApprovalRules,
+    Approved,
+    Forgery,
+    IssuedPlan,
+    forge,
+    is_person,
+)
+from tests.harness.prove.events import Copy, Event, Kind, Message, Mode
 from tests.harness.prove.machine import BEGINNINGS, COUNTERS, FAST, Beginning, Machine
 from tests.harness.prove.network import HISTORY_FAULTS, NetworkFault, PlannedFault, SinkFault
 

@@ -1,23 +1,71 @@
-"""Records what the function received and sent, and its results, and checks the invariants."""
+"""Counts what happened, records what the function received and sent, and checks the invariants."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from handler.simulator import Action, CallKind
 from handler.simulator.compute.servers import ServerState
 from handler.simulator.compute.world import World
-from tests.harness.prove import announcements, invariants
+from tests.harness.prove import approvals, invariants
 from tests.harness.prove.approvals import IssuedPlan
-from tests.harness.prove.clock import Clock
 from tests.harness.prove.command import Command, Observation, StopSent
-from tests.harness.prove.counters import Counters
 from tests.harness.prove.events import Event, Key
+from tests.harness.prove.scheduler import Clock
 
 _RUN_CALLS = frozenset({CallKind.READ, CallKind.ACTIONS, CallKind.STOP, CallKind.JOB})
 # A refusal that says nothing of a server that is named singly.
 _LIST_REFUSED = frozenset({400, 403, 404})
+
+
+class Counters:
+    """Counters in groups, and the transcript of the run."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, Counter[str]] = {}
+        self._transcript = hashlib.sha256()
+
+    def add(self, group: str, name: str = "", times: int = 1) -> None:
+        """Count something."""
+        self._groups.setdefault(group, Counter())[str(name)] += times
+
+    def write(self, *parts: object) -> None:
+        """Add a line to the transcript."""
+        self._transcript.update(repr(parts).encode() + b"\n")
+
+    @property
+    def transcript(self) -> str:
+        """The hash of all lines of the transcript so far (SHA-256, hexadecimal)."""
+        return self._transcript.hexdigest()
+
+    def total(self, group: str) -> int:
+        """Return how often anything of a group was counted."""
+        return sum(self._groups.get(group, Counter()).values())
+
+    def unreached(self, required: Mapping[str, Iterable[str]]) -> list[str]:
+        """Return what was never counted, as `group name`.
+
+        Args:
+            required: the names that must have been counted, by group.
+        """
+        return [f"{group} {name}" for group, names in required.items() for name in names if not self[group, str(name)]]
+
+    def lines(self) -> list[str]:
+        """Return one line for each group, then one for each of its names."""
+        lines = []
+        for group, counter in sorted(self._groups.items()):
+            parts = sorted(((name, times) for name, times in counter.items() if name), key=lambda part: -part[1])
+            lines.append(f"{group:22}{sum(counter.values()):>9}")
+            lines += [f"    {name:34}{times:>9}" for name, times in parts]
+        return lines
+
+    def __getitem__(self, place: tuple[str, Any]) -> int:
+        group, name = place
+        return self._groups.get(group, Counter())[str(name)]
 
 
 class InvariantViolation(AssertionError):
@@ -142,7 +190,7 @@ class Recorder:
     def announced(self, command: Command, headers: Mapping[str, str], body: bytes, *, taken: bool) -> None:
         """Note an announcement that was posted to the sink."""
         self.counters.add("announcements", "taken" if taken else "not taken")
-        self.violations += announcements.note(command, headers, body, taken=taken)
+        self.violations += approvals.note_announcement(command, headers, body, taken=taken)
 
     def result_id(self, key: Key, found: str, content: str) -> None:
         """Hold the id of a result against the others: the same content has the same id, other content another.

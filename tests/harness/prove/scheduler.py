@@ -1,4 +1,6 @@
-"""A cooperative scheduler: one task runs at a time, and only while it is stepped, so that every order can be repeated.
+"""Simulated time, and a cooperative scheduler: one task runs at a time, and only while it is stepped.
+
+Every order can so be repeated. The function, the cloud, the broker and the users of an environment read one clock.
 
 The tasks are threads, since the function is written for threads; each returns control where it pauses.
 """
@@ -8,16 +10,46 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from functools import partial
 from random import Random
 from typing import Any
-
-from tests.harness.prove.clock import Clock
 
 # Seconds that pass for a task that waits while no other can run.
 _IDLE = 0.25
 
 _current = threading.local()
+# Far ahead of any real clock, so that code that reads the real one finds no token expired.
+_START = datetime(2040, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC).timestamp()
+
+
+class Clock:
+    """Time that passes only when it is advanced.
+
+    Attributes:
+        on_advance: called after each advance.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self.on_advance: Callable[[], None] = lambda: None
+
+    def monotonic(self) -> float:
+        """Seconds since the environment began."""
+        return self._seconds
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return _START + self._seconds
+
+    def now(self) -> datetime:
+        """Wall time, aware, UTC."""
+        return datetime.fromtimestamp(self.time(), UTC)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._seconds += max(seconds, 0.0)
+        self.on_advance()
 
 
 class Killed(BaseException):

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, Phase, settings
 from handler.stop.model import Outcome, Reason
 from tests.harness.prove import scheduler
 from tests.harness.prove.breakages import BREAKAGES, find
-from tests.harness.prove.clock import Clock
-from tests.harness.prove.counters import Counters
 from tests.harness.prove.invariants import OUTCOMES
 from tests.harness.prove.keeping import KeepMachine
 from tests.harness.prove.machine import COUNTERS, Machine, run_round
 from tests.harness.prove.people import PeopleMachine
+from tests.harness.prove.recorder import Counters
+from tests.harness.prove.scheduler import Clock
 
 # The shortest way to a violation takes minutes to find, and is for the long run.
 _BRIEFLY = settings(
