@@ -72,7 +72,6 @@ class Function:
         return requests.post(self.url, headers={**sent, **(headers or {})}, timeout=60)
 
     def stop(self, *server_ids: str, **attributes: Any) -> requests.Response:
-        """Ask for these servers to be stopped."""
         return self.send({"server_ids": list(server_ids)}, **attributes)
 
 

@@ -119,7 +119,6 @@ def _ports() -> Iterator[None]:
 
 
 def _paste(commands: list[Block], folder: Path) -> str:
-    """Paste commands into the two terminals of a new user, and return what the second one shows."""
     for name in ("clone", "home"):
         (folder / name).mkdir(parents=True)
     clone(ROOT, folder / "clone")

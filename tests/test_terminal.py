@@ -121,7 +121,6 @@ def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
 
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
-        """Say that it is one."""
         return True
 
 

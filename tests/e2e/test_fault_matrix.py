@@ -98,7 +98,6 @@ class Row:
     dated: bool = False
 
     def allowed(self, fault: str, often: str) -> list[str]:
-        """What may come of a fault."""
         single, rule = (self.once_but, self.once) if often == "once" else (self.always_but, self.always)
         late = [DONE, TAKEN, AGAIN] if fault in _TIMED and often == "once" else []
         return [*(single or {}).get(fault, rule).split(" or "), *late]

@@ -202,7 +202,6 @@ class Causes:
             issuer.keys().find("one")
 
     def called(self, event: object) -> None:
-        """Have FunctionGraph call the function."""
         shared = SharedResources(from_environ(self.environ()))
         with pytest.raises((NotHandled, NeverPossible)):
             invoke(shared, event, Call.of_context(StandIn({}, cloud=self.cloud), {}), time.monotonic())

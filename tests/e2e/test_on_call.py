@@ -104,7 +104,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _sent(failure: Failure, cloud: Simulator, start: StartFunction) -> tuple[dict[str, str], Lines, Any]:
-    """Send one event about one server."""
     places = {"url": cloud.url, "host": cloud.url.split("/")[2], "closed": f"127.0.0.1:{free_port()}"}
     if failure.fault is not None:
         cloud.inject(failure.fault)

@@ -111,11 +111,9 @@ class Seen:
         self.texts: list[tuple[str, str]] = []
 
     def add(self, where: str, *things: object) -> None:
-        """Keep this."""
         self.texts += [(where, thing.decode("latin-1") if isinstance(thing, bytes) else str(thing)) for thing in things]
 
     def answer(self, where: str, answer: Answer) -> Answer:
-        """Keep an answer, all of it."""
         self.add(where, answer.status, dict(answer.headers), answer.body)
         return answer
 

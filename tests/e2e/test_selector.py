@@ -24,7 +24,6 @@ CI = {"tags": ["env=ci"]}
 
 @pytest.fixture
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists come in pages of three."""
     monkeypatch.setattr(servers_module, "PAGE", 3)
 
 

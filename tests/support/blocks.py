@@ -44,7 +44,6 @@ class Block:
 
     @property
     def ports(self) -> list[int]:
-        """Return the ports that it starts servers on."""
         return [int(port) for port in _PORT.findall(self.text)]
 
 

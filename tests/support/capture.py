@@ -29,7 +29,6 @@ class Lines:
         return [json.loads(line) for line in self.text.splitlines()]
 
     def of(self, message: str) -> list[dict[str, Any]]:
-        """The lines with this message."""
         return [line for line in self.all if line["message"] == message]
 
 

@@ -22,7 +22,6 @@ class FakeClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
         self.now += seconds
 
     def sleep(self, seconds: float) -> None:

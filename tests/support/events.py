@@ -78,7 +78,6 @@ class FakeHandler:
         self._not_ready = not_ready
 
     def handle(self, requests: Sequence[StopRequest], as_batch: bool, received: float) -> Answer:
-        """Record the requests, then return or raise."""
         self.requests += requests
         self.as_batch, self.received = as_batch, received
         if self._failure is not None:
@@ -86,7 +85,6 @@ class FakeHandler:
         return Answer(200, {"ce-id": "result"}, b"{}")
 
     def ready(self) -> None:
-        """Be ready, or not."""
         if self._not_ready is not None:
             raise self._not_ready
 

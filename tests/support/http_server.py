@@ -20,7 +20,6 @@ class Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def lower_headers(self) -> dict[str, str]:
-        """Return the headers of the request, names in lower case."""
         return {name.lower(): value for name, value in self.headers.items()}
 
     def reply(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:

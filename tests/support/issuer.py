@@ -99,7 +99,6 @@ class Issuer(HttpServer):
 
         class Answers(Handler):
             def do_GET(self) -> None:
-                """Answer with the page at the path, or 404."""
                 issuer.asked.append((self.path, self.headers["Authorization"]))
                 issuer.open.wait(20)
                 page = issuer.pages.get(self.path, Page(status=404))
@@ -121,7 +120,6 @@ class Issuer(HttpServer):
         self.pages[JWKS] = Page(json.dumps({"keys": keys}).encode())
 
     def count(self, path: str = JWKS) -> int:
-        """How often a path was requested."""
         return sum(asked[0] == path for asked in self.asked)
 
     def environ(self, **changes: str) -> dict[str, Any]:

@@ -80,7 +80,6 @@ class ServerProcess:
 
     @property
     def popen(self) -> subprocess.Popen[bytes]:
-        """The process, which must have been started."""
         assert self._popen is not None
         return self._popen
 
@@ -137,7 +136,6 @@ class ServerProcess:
         return self.popen.wait(timeout)
 
     def output(self) -> str:
-        """Return what it has written to the log."""
         return self._log.read_text()
 
     def log_lines(self) -> list[dict[str, Any]]:

@@ -58,7 +58,6 @@ class FunctionProcess(ServerProcess):
         )
 
     def connect(self) -> socket.socket:
-        """Return a connection on which everything that hangs becomes an error."""
         return socket.create_connection(("127.0.0.1", self.port), HANG)
 
     def exchange(self, sent: bytes) -> bytes:

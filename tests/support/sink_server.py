@@ -38,7 +38,6 @@ class Got:
 
     @property
     def data(self) -> Any:
-        """The body as JSON."""
         return json.loads(self.body)
 
 
@@ -60,7 +59,6 @@ class SinkServer(HttpServer):
 
         class Answers(Handler):
             def do_POST(self) -> None:
-                """Record the request, then answer."""
                 body = self.read_body()
                 with lock:
                     got.append(Got(self.command, self.path, self.lower_headers(), body))
@@ -86,5 +84,4 @@ class SinkServer(HttpServer):
 
     @property
     def url(self) -> str:
-        """Where to post to."""
         return f"{self.origin}/results"

@@ -47,7 +47,6 @@ class Row:
 
     @property
     def kept(self) -> bool:
-        """Whether it is within the limit."""
         return self.limit is None or self.value <= self.limit
 
 

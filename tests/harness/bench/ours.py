@@ -38,7 +38,6 @@ class Starts:
 
     @property
     def start(self) -> float:
-        """The median of the seconds."""
         return statistics.median(self.seconds)
 
     @property
@@ -48,7 +47,6 @@ class Starts:
 
     @property
     def memory(self) -> float:
-        """The median of the MiB."""
         return statistics.median(self.mib)
 
 

@@ -79,17 +79,14 @@ class Peers:
         subprocess.run([*pip, *PACKAGES], check=True, stdout=subprocess.DEVNULL)
 
     def versions(self) -> str:
-        """Names and versions of the peers."""
         script = "import importlib.metadata as m, sys; print(*(f'{p} {m.version(p)}' for p in sys.argv[1:]), sep=', ')"
         reported = subprocess.run([self.python, "-c", script, *PACKAGES], check=True, capture_output=True, text=True)
         return reported.stdout.strip()
 
     def client(self, size: int, measured: int) -> Used:
-        """`openstack server stop` with all ids."""
         return self._scaled([str(self._bin / "openstack"), "server", "stop"], size, measured)
 
     def loop(self, size: int, measured: int) -> Used:
-        """A loop over all ids with openstacksdk."""
         return self._scaled([self.python, "-c", LOOP], size, measured)
 
     def _scaled(self, command: list[str], size: int, measured: int) -> Used:

@@ -59,12 +59,10 @@ class Cloud:
         self._before = self._ask("start")
 
     def calls(self) -> dict[str, int]:
-        """The calls of each kind since the last `restart`."""
         counts = {kind: count - self._before.get(kind, 0) for kind, count in self._ask("").items()}
         return {kind: count for kind, count in counts.items() if count}
 
     def cpu(self) -> float:
-        """Seconds of processor time that it has used."""
         return cpu(self._process.pid)
 
     def _ask(self, what: str) -> dict[str, int]:

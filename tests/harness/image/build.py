@@ -91,7 +91,6 @@ class Builder:
         (self._work / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
 
     def image(self) -> Image:
-        """Build, from nothing, and mount the image's file system."""
         self._build(
             "localhost/bms-autostop",
             ROOT / "deploy" / "Dockerfile",
@@ -122,7 +121,6 @@ class Builder:
         return root
 
     def close(self) -> None:
-        """Let go of the mounted file systems."""
         _run([*self._buildah, "umount", "--all"])
 
     def _mount(self, name: str) -> Path:

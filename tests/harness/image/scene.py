@@ -63,17 +63,14 @@ class Room:
         self._enter = ["chroot", f"--userspec={uid}:{uid}", str(root), "env", "-C", folder]
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """What to start to run `command` in here."""
         return [*self._enter, *command]
 
     def run(self, command: Sequence[str], environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
         env = self._environ | dict(environ or {})
         return subprocess.run(self.command(command), env=env, text=True, capture_output=True, timeout=_PATIENCE)
 
     @contextmanager
     def started(self, command: Sequence[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-        """Run a command beside us; what it says can be read."""
         with subprocess.Popen(
             self.command(command), env=self._environ | dict(environ), text=True, stdout=subprocess.PIPE
         ) as process:

@@ -63,7 +63,6 @@ class Chain:
         requests.post(f"{self.url}/api/v2/alerts", json=alerts, timeout=30).raise_for_status()
 
     def state(self, server: str) -> str:
-        """What the cloud says of a server."""
         return self.cloud.server(server).vm_state or ""
 
     def notification(self, *states: tuple[str, str]) -> Passed | None:

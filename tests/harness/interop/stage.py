@@ -58,7 +58,6 @@ class Passed:
 
     @property
     def data(self) -> Any:
-        """The body as JSON."""
         return json.loads(self.body)
 
 
@@ -72,7 +71,6 @@ class Relay(HttpServer):
 
         class Forward(Handler):
             def do_POST(self) -> None:
-                """Hand on, write down, answer."""
                 body = self.read_body()
                 status, kind, answer = 503, "text/plain", b"down"
                 if not relay.down:
@@ -87,5 +85,4 @@ class Relay(HttpServer):
 
     @property
     def statuses(self) -> list[int]:
-        """How each was answered."""
         return [passed.status for passed in self.passed]

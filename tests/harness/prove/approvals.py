@@ -63,7 +63,6 @@ class ApprovalRules:
     source: str = ""
 
     def environ(self) -> dict[str, str]:
-        """Return the environment variables of the function."""
         variables = {
             "AUTOSTOP_APPROVAL": {None: "", 0: "always"}.get(self.above, f"above:{self.above}"),
             "AUTOSTOP_APPROVER": self.approver or "",
@@ -299,7 +298,6 @@ def plan_violations(command: Command, plan: IssuedPlan, approver: str, now: floa
 
 
 def _listed(token: str) -> list[str]:
-    """The servers that a token lists."""
     raw = _decoded(token)[:-_MAC_LENGTH]
     at = _FIRST_TEXT
     for _ in range(_TEXTS):

@@ -74,7 +74,6 @@ class StopSent:
 
     @property
     def known_taken(self) -> bool:
-        """Whether the cloud accepted it and answered so."""
         return self.taken_at is not None and self.status is not None and self.status < 300
 
     @property
@@ -161,5 +160,4 @@ class Command:
         return self.parts[(item.source, item.id)] if isinstance(item, StopRequest) else self
 
     def of(self, event: Event) -> Command:
-        """Return the command of one of its events."""
         return self.parts.get(event.key, self)

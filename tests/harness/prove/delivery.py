@@ -88,7 +88,6 @@ class Delivery:
 
     @property
     def done(self) -> bool:
-        """Whether the function has answered, or was killed."""
         return self._task.done
 
     def step(self, pauses: int | None) -> None:
@@ -97,7 +96,6 @@ class Delivery:
         self._task.step(pauses)
 
     def kill(self) -> None:
-        """End the task that handles it."""
         self._task.kill()
 
     def judge(self) -> int:
@@ -255,7 +253,6 @@ class Delivery:
         return found
 
     def _ids(self, event: Event) -> Sequence[str]:
-        """The servers that an event is about, as things are now."""
         if event.tag is None:
             return event.server_ids
         states = self._environment.world.all()

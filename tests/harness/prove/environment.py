@@ -172,15 +172,12 @@ class Environment:
         return own and is_bare_metal(state) if self.bms else own or self._setup.admin
 
     def name_of(self, server_id: str) -> str:
-        """Return the name of a server, for a message."""
         return self.world.get(server_id).name if self.world.known(server_id) else "an unknown server"
 
     def login(self, user: str) -> dict[str, str]:
-        """Return the environment variables of the login of a user."""
         return dict(self._simulator.environ(user))
 
     def revoke_tokens(self) -> None:
-        """Let every token given out so far end."""
         self._simulator.revoke_tokens()
 
     def environ(self) -> dict[str, str]:

@@ -79,7 +79,6 @@ class Event:
 
     @property
     def key(self) -> Key:
-        """What identifies it."""
         return self.source, self.id
 
     @property
@@ -210,7 +209,6 @@ class Broker:
         self.dead: list[Copy] = []
 
     def publish(self, message: Message) -> None:
-        """Take in a message."""
         self.published.append(message)
         self.waiting.append(Copy(message))
 
@@ -219,13 +217,11 @@ class Broker:
         self.waiting.append(Copy(self.published[number % len(self.published)]))
 
     def take(self, number: int) -> Copy:
-        """Begin the delivery of a copy."""
         copy = self.waiting.pop(number % len(self.waiting))
         copy.tries += 1
         return copy
 
     def give_up(self, copy: Copy) -> None:
-        """Move a waiting copy to the dead letters."""
         self.waiting.remove(copy)
         self.dead.append(copy)
 

@@ -43,7 +43,6 @@ class _Threads:
     """Stands in for the threads of the service: each call is made at once, in the task of its event."""
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Do the work, and return what came of it."""
         future: Future[Any] = Future()
         try:
             future.set_result(work(*arguments))
@@ -61,7 +60,6 @@ class _Locks:
 
     @contextmanager
     def holding(self, server_id: str, timeout: float) -> Iterator[None]:
-        """Hold the lock of a server."""
         end = self._clock.monotonic() + timeout
         while server_id in self._held:
             if self._clock.monotonic() >= end:
@@ -167,7 +165,6 @@ class KeepMachine(Machine):
 
     @initialize(beginning=BEGINNINGS)
     def begin(self, beginning: Beginning) -> None:
-        """Set up an environment, with two processes of `keep_servers`."""
         super().begin(beginning)
         environ = {
             **self.environment.login("operator"),
@@ -198,7 +195,6 @@ class KeepMachine(Machine):
 
     @rule(which=_SMALL, pause=st.integers(1, 8), seconds=_SECONDS)
     def keep_in_a_race(self, which: int, pause: int, seconds: float) -> None:
-        """Keep a server while it is being stopped."""
         which = self._target(CallKind.STOP, which, ask=True) or 0
         self.ask([which], pause, 0, "now", dry_run=False, since=None)
         task, command = self._keep(which, None, seconds)

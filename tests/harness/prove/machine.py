@@ -245,7 +245,6 @@ class Machine(RuleBasedStateMachine):
         expires: int | None,
         since: float | None,
     ) -> None:
-        """Send an event that asks for servers to be stopped."""
         event = self._event(servers, source, when, kind=kind, dry_run=dry_run, expires=expires, since=since)
         self.broker.publish(Message((event,), mode))
 
@@ -268,7 +267,6 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "environment") and self.environment.denied != "list")
     @rule(pause=_PAUSES, order=_ORDERS, when=_TIME, dry_run=st.sampled_from([False] * 5 + [True]), since=_SINCE)
     def select(self, pause: int | None, order: int, when: str, dry_run: bool, since: float | None) -> None:
-        """Send an event that selects servers by a tag, and deliver it at once."""
         event = replace(self._event([], "/b", when, dry_run=dry_run, since=since), tag=TAG)
         self._deliver_at_once(event, Mode.STRUCTURED, pause, order)
 
@@ -292,7 +290,6 @@ class Machine(RuleBasedStateMachine):
     def ask(
         self, servers: list[int], pause: int | None, order: int, when: str, dry_run: bool, since: float | None
     ) -> None:
-        """Send an event that asks for servers to be stopped, and deliver it at once."""
         event = self._event(servers, "/b", when, dry_run=dry_run, since=since)
         self._deliver_at_once(event, Mode.BINARY, pause, order)
 
@@ -413,7 +410,6 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way)
     @rule(which=_SMALL, pause=_PAUSES, acknowledged=st.sampled_from([True] * 5 + [False]))
     def go_on(self, which: int, pause: int | None, acknowledged: bool) -> None:
-        """Let a delivery under way go on."""
         self._go_on(self.under_way[which % len(self.under_way)], pause, acknowledged)
 
     @precondition(lambda self: self.under_way and "kill" in self.faults)
@@ -435,7 +431,6 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "environment") and self._stopped())
     @rule(which=_SMALL, how=st.sampled_from(["start", "start-slowly", "reboot"]))
     def start(self, which: int, how: str) -> None:
-        """Let a user start a server that is stopped."""
         stopped = self._stopped()
         if self.environment.act(stopped[which % len(stopped)], how):
             COUNTERS.add("users", f"{how} of a stopped one")
@@ -476,7 +471,6 @@ class Machine(RuleBasedStateMachine):
     def fail(
         self, on: CallKind, which: int | None, status: int, retry_after: int | None, times: int, ask: bool
     ) -> None:
-        """Let the cloud answer some calls with an error."""
         self._fail(on, which, self._in_focus(_STATUSES, 3, status), times, retry_after, ask=ask)
 
     def _fail(
@@ -504,7 +498,6 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: "code" in self.faults and self.environment.bms)
     @rule(on=_ON, which=st.none() | _SMALL, number=st.integers(0, 1), times=_TIMES_OF_FAULT, ask=_ASK)
     def fail_with_code(self, on: CallKind, which: int | None, number: int, times: int, ask: bool) -> None:
-        """Let the BMS API answer some calls with a code of its own."""
         code = self._in_focus(_CODES, 2, number)
         on = CallKind.JOB if on is CallKind.ACTIONS else on
         which = self._target(on, which, ask)
@@ -536,7 +529,6 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: "cut" in self.faults)
     @rule(on=_ON, which=st.none() | _SMALL, cut=st.sampled_from(Cut), ask=_ASK)
     def cut(self, on: CallKind, which: int | None, cut: Cut, ask: bool) -> None:
-        """Let a connection be cut before, after or in the middle of the answer."""
         which = self._target(on, which, ask)
         self.environment.inject(f"cut {cut}", Fault(on=on, server_id=self._id(which), cut=cut))
         self._ask_now(on, which, ask)
@@ -556,7 +548,6 @@ class Machine(RuleBasedStateMachine):
         ask=_ASK,
     )
     def disturb_network(self, on: CallKind, which: int | None, fault: NetworkFault, seconds: float, ask: bool) -> None:
-        """Let something go wrong on the way."""
         if fault in (NetworkFault.INCOMPLETE, NetworkFault.OTHER_SERVER) or (
             fault is NetworkFault.HTML and on is CallKind.STOP
         ):
@@ -571,7 +562,6 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: "history" in self.faults)
     @rule(fault=st.sampled_from(sorted(HISTORY_FAULTS)))
     def garble_history(self, fault: NetworkFault) -> None:
-        """Let an entry of the next history that is read be unreadable."""
         self.cloud_client.planned.append(PlannedFault(CallKind.ACTIONS, fault))
 
     @precondition(lambda self: "login" in self.faults)
@@ -584,18 +574,15 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: "token" in self.faults)
     @rule(on=_ON)
     def end_token(self, on: CallKind) -> None:
-        """Let the token end with the next call of a kind."""
         self.environment.inject("token ended", Fault.token_expired(on))
 
     @precondition(lambda self: getattr(self, "_sink", False) and "sink" in self.faults)
     @rule(faults=st.lists(st.sampled_from(SinkFault), min_size=1, max_size=3))
     def fail_sink(self, faults: list[SinkFault]) -> None:
-        """Let the sink take no results for a while."""
         self.sink_client.planned += faults
 
     @rule()
     def clear_faults(self) -> None:
-        """Take back the faults that have not happened yet."""
         self.environment.cloud.faults.clear()
         self.cloud_client.planned.clear()
         self.sink_client.planned.clear()

@@ -231,7 +231,6 @@ def _without_guards(body: bytes) -> bytes:
 
 
 def _unreadable(body: bytes, fault: NetworkFault) -> bytes:
-    """The body of a history whose latest start, or else latest entry, cannot be read."""
     document = json.loads(body)
     entries = document["instanceActions"]
     place = next((place for place, entry in enumerate(entries) if entry["action"] in _STARTS), 0)

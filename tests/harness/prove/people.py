@@ -80,7 +80,6 @@ class PeopleMachine(Machine):
         asks: list[tuple[str | None, str | None]],
         announce: Announce,
     ) -> None:
-        """Set up an environment with what it says about approvals."""
         # A deployment that has rules has a key.
         given = _KEYS[: 1 + keys % 2] if keys or above is not None or approver is not None else ()
         self.asks = asks
@@ -176,14 +175,12 @@ class PeopleMachine(Machine):
     @precondition(lambda self: self._plans())
     @rule(which=_SMALL, forgery=st.sampled_from(Forgery), position=st.integers(0, 2000))
     def approve_with_forged_token(self, which: int, forgery: Forgery, position: int) -> None:
-        """Approve a plan with a token that is not its own."""
         event = self._approval(self._plan(which), _BOB, "now", forgery, position)
         self._deliver_at_once(event, Mode.BINARY, None, 0)
 
     @precondition(lambda self: self._plans())
     @rule(which=_SMALL, pauses=st.lists(st.integers(1, 6), min_size=1, max_size=4), approved_by=_APPROVERS)
     def approve_at_once(self, which: int, pauses: list[int], approved_by: str | None) -> None:
-        """Approve a plan several times at once."""
         plan = self._plan(which)
         for pause in pauses:
             self._approve(plan, approved_by, pause)
@@ -195,7 +192,6 @@ class PeopleMachine(Machine):
         lost=st.booleans(),
     )  # fmt: skip
     def approve_in_a_race(self, which: int, pause: int, meanwhile: list[str], delay: float, lost: bool) -> None:
-        """Approve a plan while a user acts on one of its servers."""
         plan = self._plan(which)
         number = self.environment.ids.index(next(iter(plan.servers)))
         if lost and "lost answer" in self.faults:

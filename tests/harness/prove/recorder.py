@@ -30,11 +30,9 @@ class Counters:
         self._transcript = hashlib.sha256()
 
     def add(self, group: str, name: str = "", times: int = 1) -> None:
-        """Count something."""
         self._groups.setdefault(group, Counter())[str(name)] += times
 
     def write(self, *parts: object) -> None:
-        """Add a line to the transcript."""
         self._transcript.update(repr(parts).encode() + b"\n")
 
     @property
@@ -43,7 +41,6 @@ class Counters:
         return self._transcript.hexdigest()
 
     def total(self, group: str) -> int:
-        """Return how often anything of a group was counted."""
         return sum(self._groups.get(group, Counter()).values())
 
     def unreached(self, required: Mapping[str, Iterable[str]]) -> list[str]:
@@ -55,7 +52,6 @@ class Counters:
         return [f"{group} {name}" for group, names in required.items() for name in names if not self[group, str(name)]]
 
     def lines(self) -> list[str]:
-        """Return one line for each group, then one for each of its names."""
         lines = []
         for group, counter in sorted(self._groups.items()):
             parts = sorted(((name, times) for name, times in counter.items() if name), key=lambda part: -part[1])
@@ -174,21 +170,17 @@ class Recorder:
                 self._count_attempt(command)
 
     def stop_taken(self, command: Command, server_id: str) -> None:
-        """Note that the cloud took the stop just sent."""
         self._note_taken(command, server_id, command.stops[server_id][-1])
 
     def taken_late(self, command: Command, server_id: str) -> None:
-        """Note that the cloud took a stop that was delayed on the way."""
         stop = next(stop for stop in command.stops[server_id] if stop.taken_at is None and stop.status is None)
         stop.late = True
         self._note_taken(command, server_id, stop)
 
     def result_posted(self, command: Command, headers: Mapping[str, str], body: bytes) -> None:
-        """Note a result that the sink took."""
         command.posted.append((headers, body))
 
     def announced(self, command: Command, headers: Mapping[str, str], body: bytes, *, taken: bool) -> None:
-        """Note an announcement that was posted to the sink."""
         self.counters.add("announcements", "taken" if taken else "not taken")
         self.violations += approvals.note_announcement(command, headers, body, taken=taken)
 
@@ -204,11 +196,9 @@ class Recorder:
             self.violations.append(f"two different results, one of the event {key}, have the same id")
 
     def state(self, server_id: str) -> ServerState | None:
-        """Return a server as it is now; None if there never was one."""
         return self._world.get(server_id) if self._world.known(server_id) else None
 
     def actions(self, server_id: str) -> list[Action]:
-        """Return the history of a server."""
         return self._world.actions(server_id) if self._world.known(server_id) else []
 
     def _count_attempt(self, command: Command) -> None:

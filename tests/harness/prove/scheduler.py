@@ -35,19 +35,15 @@ class Clock:
         self.on_advance: Callable[[], None] = lambda: None
 
     def monotonic(self) -> float:
-        """Seconds since the environment began."""
         return self._seconds
 
     def time(self) -> float:
-        """Seconds since the epoch."""
         return _START + self._seconds
 
     def now(self) -> datetime:
-        """Wall time, aware, UTC."""
         return datetime.fromtimestamp(self.time(), UTC)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
         self._seconds += max(seconds, 0.0)
         self.on_advance()
 
@@ -100,7 +96,6 @@ class Task:
             self._thread.join()
 
     def kill(self) -> None:
-        """End it where it stands."""
         self._killed = True
         while not self.done:
             self.step()
@@ -111,7 +106,6 @@ class Task:
 
     @property
     def ready_at_once(self) -> bool:
-        """Whether what it waits for is done."""
         return self.awaited is not None and self.awaited.done()
 
     def _run(self) -> None:
