@@ -1,4 +1,4 @@
-"""What programs that were not written here have sent once, played again; `make interop` talks with them themselves."""
+"""What other programs have sent once, sent again; `make interop` talks with them themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 NO_REQUESTS = {"latin-binary": 400, "own-result": 204}
 
 
-def played(name: str, fake: FakeHandler) -> Any:
+def sent_to_endpoint(name: str, fake: FakeHandler) -> Any:
     """Bring one message of the SDK to the endpoint, as WSGI would."""
     sent = SDK["messages"][name]["sent"]
     headers = {key.lower(): value for key, value in sent["headers"].items()}
@@ -38,7 +38,7 @@ def played(name: str, fake: FakeHandler) -> Any:
 def test_what_the_javascript_sdk_sends_is_understood(name: str) -> None:
     """In either mode: the one server, with the id and the time of the event."""
     fake = FakeHandler()
-    assert played(name, fake).status == 200
+    assert sent_to_endpoint(name, fake).status == 200
     (request,) = fake.requests
     sent = SDK["messages"][name]["sent"]
     text = sent["body"] + sent["headers"].get("ce-subject", "")
@@ -53,17 +53,17 @@ def test_what_the_javascript_sdk_sends_is_understood(name: str) -> None:
 def test_odd_values_of_the_javascript_sdk_arrive_as_they_were() -> None:
     """Any text in structured mode; in binary mode what was encoded by hand is decoded once, and no more."""
     structured, percent = FakeHandler(), FakeHandler()
-    played("unicode-structured", structured)
-    played("percent-binary", percent)
+    sent_to_endpoint("unicode-structured", structured)
+    sent_to_endpoint("percent-binary", percent)
     assert (structured.requests[0].id, structured.requests[0].reason) == ("js-ünï %41", "Übung ✓ 100 %")
     assert percent.requests[0].id == "js-100% ü"
 
 
-def test_what_asks_for_nothing_comes_to_nothing() -> None:
+def test_what_asks_for_nothing_stops_nothing() -> None:
     """The SDK's unencoded Latin-1 is refused by name, and a result of ours that comes back is ignored."""
     for name, status in NO_REQUESTS.items():
         fake = FakeHandler()
-        answer = played(name, fake)
+        answer = sent_to_endpoint(name, fake)
         assert (answer.status, fake.requests) == (status, [])
         if status == 400:
             assert faults_of(answer) == {"subject": "must be UTF-8 once percent-decoded"}

@@ -106,6 +106,9 @@ class Terminal:
             bufsize=1,
             start_new_session=True,
         )
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        self._stdin, self._stdout = self._shell.stdin, self._shell.stdout
         self._output: list[str] = []
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -113,16 +116,14 @@ class Terminal:
         self._write(f"set -o pipefail; trap 'echo \"{_FAILED} $BASH_COMMAND\"' ERR\n")
 
     def _read(self) -> None:
-        assert self._shell.stdout is not None
-        for line in self._shell.stdout:
+        for line in self._stdout:
             with self._changed:
                 self._output.append(line)
                 self._changed.notify_all()
 
     def _write(self, text: str) -> None:
-        assert self._shell.stdin is not None
-        self._shell.stdin.write(text)
-        self._shell.stdin.flush()
+        self._stdin.write(text)
+        self._stdin.flush()
 
     def start(self, block: Block) -> None:
         """Paste a block that does not end by itself, and wait until its ports accept connections."""
@@ -169,9 +170,8 @@ class Terminal:
                 time.sleep(0.05)
                 number = 0
         self._reader.join()
-        for stream in (self._shell.stdin, self._shell.stdout):
-            assert stream is not None
-            stream.close()
+        self._stdin.close()
+        self._stdout.close()
 
     def _signal(self, number: int) -> bool:
         """Send a signal to all processes of the shell's group; 0 only asks. Return whether there is one."""

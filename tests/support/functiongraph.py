@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 20, 18, 0, 5, tzinfo=UTC)
 
 
 class StandIn:
-    """The context with the methods that the platform documents; without an agency the keys are empty.
+    """The context with the methods that the function calls, and two that it must not; without an agency keys are empty.
 
     Args:
         cloud: what the agency opens; None for a function without an agency.
@@ -60,35 +60,14 @@ class StandIn:
 
     getSecretKey = getAccessKey
 
-    def getRequestID(self) -> str:
-        return "7c307f6a-cf68-4e65-8be0-4c77405a1b2c"
-
     def getFunctionName(self) -> str:
         return self.name
-
-    def getVersion(self) -> str:
-        return "latest"
-
-    def getAlias(self) -> str:
-        return ""
-
-    def getPackage(self) -> str:
-        return "default"
 
     def getProjectID(self) -> str:
         return self.project_id
 
     def getRemainingTimeInMilliSeconds(self) -> int:
         return self.remaining
-
-    def getRunningTimeInSeconds(self) -> int:
-        return 60000
-
-    def getMemorySize(self) -> int:
-        return 512
-
-    def getCPUNumber(self) -> int:
-        return 400
 
     def getUserData(self, key: str) -> str | None:
         return self.userdata.get(key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +20,9 @@ class FunctionProcess(ServerProcess):
     """A process that serves one target in front of a cloud, with small limits, and raw HTTP to it.
 
     Args:
-        cloud: to which it logs in.
         folder: for its log.
-        target: the target.
-        ended_by: as in `ServerProcess`.
-        stdout: as in `ServerProcess`.
         environ: further settings.
+        options: as in `ServerProcess`.
     """
 
     def __init__(
@@ -35,9 +31,8 @@ class FunctionProcess(ServerProcess):
         folder: Path,
         target: str = "stop_servers",
         *,
-        ended_by: signal.Signals = signal.SIGINT,
-        stdout: int | None = None,
         environ: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> None:
         port = free_port()
         settings = {
@@ -48,14 +43,8 @@ class FunctionProcess(ServerProcess):
             **cloud.environ(),
             **(environ or {}),
         }
-        super().__init__(
-            function_command(port, target),
-            environment(**settings),
-            folder / "function.log",
-            port=port,
-            stdout=stdout,
-            ended_by=ended_by,
-        )
+        command = function_command(port, target)
+        super().__init__(command, environment(**settings), folder / "function.log", port=port, **options)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), HANG)
