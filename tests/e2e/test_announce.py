@@ -101,23 +101,6 @@ def test_a_dead_sink_stops_nothing_only_under_required(
     assert cloud.count(CallKind.STOP) == stops
 
 
-@pytest.mark.parametrize("say", [Say(400), Say(after=threading.Event())], ids=["refuses", "slow"])
-def test_a_sink_that_fails_or_is_slow_changes_no_stop_under_best_effort(
-    cloud: Simulator, start_function: StartFunction, say: Say
-) -> None:
-    """The stop is sent after two seconds at most, and the result is delivered."""
-    server = cloud.add_server()
-    with SinkServer(say) as sink:
-        function = start_function(cloud, AUTOSTOP_RESULT_SINK=sink.url, AUTOSTOP_ANNOUNCE="best-effort")
-        with logged() as lines:
-            answer = function.stop(server)
-        if say.after is not None:
-            say.after.set()
-    assert (answer.status_code, cloud.stops_sent(server)) == (204, 1)
-    assert len(lines.of("stop not announced")) == 1
-    assert types(sink)[-1] == "completed"
-
-
 @pytest.mark.parametrize(
     ("environ", "data", "state"),
     [

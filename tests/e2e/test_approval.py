@@ -136,14 +136,6 @@ def test_what_a_person_did_since_the_plan_counts(cloud: Simulator, function: Fun
     assert stops(cloud) == 1
 
 
-def test_a_tag_that_means_nothing_changes_no_plan(cloud: Simulator, function: Function) -> None:
-    """A plan rests on states and history, not on labels; those are looked at anew."""
-    id_ = cloud.add_server()
-    token = token_of(ask(function, id_))
-    cloud.change(id_, tags=["purpose=ci"])
-    assert reasons(approve(function, token)) == ["confirmed"]
-
-
 def refusal(answer: requests.Response) -> str:
     """Why an approval was refused."""
     assert answer.status_code == 200, answer.text

@@ -106,14 +106,6 @@ def test_a_job_that_never_ends_is_reported_as_accepted(otc: Simulator, start_fun
     assert {otc.stops_sent(id_) for id_ in ids} == {1}
 
 
-@pytest.mark.parametrize("code", ["Common.0011", "Common.0018", "BMS.0288"])
-def test_without_the_permission_for_jobs_the_servers_are_read(otc: Simulator, bms: Function, code: str) -> None:
-    """The permission for jobs is one that an administrator easily forgets."""
-    ids = [otc.add_server(), otc.add_server()]
-    otc.inject(Fault.bms(CallKind.JOB, code, times=None, flat=True))
-    assert came_out(bms.stop(*ids)) == dict.fromkeys(ids, "stopped/confirmed")
-
-
 @pytest.mark.parametrize(
     "fault",
     [
@@ -171,17 +163,6 @@ def test_a_job_that_failed_is_never_accepted_whatever_its_children(
         assert "BMS.1007: An internal call failed." in row["detail"]
         assert row["job_id"]
         assert {cloud.stops_sent(id_) for id_ in (good, bad)} == {1}
-
-
-@pytest.mark.parametrize(("code", "expected"), [("BMS.0288", "failed/forbidden"), ("BMS.0018", "failed/rejected")])
-def test_a_stop_that_is_refused_in_a_success_is_sent_once(
-    otc: Simulator, bms: Function, code: str, expected: str
-) -> None:
-    """Status 200, and an error in the body."""
-    server = otc.add_server()
-    otc.inject(Fault.bms(CallKind.STOP, code, 200, times=None))
-    assert came_out(bms.stop(server)) == {server: expected}
-    assert otc.stops_sent(server) == 1
 
 
 @pytest.mark.usefixtures("quick_retries")

@@ -91,35 +91,6 @@ def test_a_duration_counts_from_the_events_time(cloud: Simulator, keep: Function
     assert cloud.count(CallKind.METADATA) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "expected"),
-    [
-        ("later", {"metadata": {KEY: "2099-01-01T00:00:00Z"}}, ("unchanged", "already-kept")),
-        ("protected", {"tags": ["autostop=never"]}, ("unchanged", "protected")),
-        ("malformed", {"metadata": {KEY: "tomorrow"}}, ("unchanged", "protected")),
-        ("malformed-tag", {"tags": [f"{KEY}=tomorrow"]}, ("unchanged", "protected")),
-        ("error", {"vm_state": "error"}, ("failed", "conflict")),
-        ("locked", {"locked": True}, ("failed", "conflict")),
-    ],
-)
-def test_what_stays_as_it_is(
-    cloud: Simulator, keep: Function, name: str, changes: dict[str, Any], expected: tuple[str, str]
-) -> None:
-    """Nothing of it is changed, and a conflict is reported in the cloud's words."""
-    server = cloud.add_server(name, **changes)
-    before = dict(cloud.server(server).metadata)
-    answer = keep.send({"server_ids": [server], "for": "2h"})
-    assert row(answer) == expected
-    failed = expected[0] == "failed"
-    assert answer.headers["ce-type"].endswith("keep.failed.v1" if failed else "keep.completed.v1")
-    assert cloud.server(server).metadata == before
-    detail = rows(answer)[0]["detail"]
-    if name == "error":
-        assert f"Cannot 'update metadata' instance {server} while it is in vm_state error" in detail
-    if name == "locked":
-        assert f"Instance {server} is locked" in detail
-
-
 def test_a_release_leaves_what_is_not_understood_and_what_is_a_tag(cloud: Simulator, keep: Function) -> None:
     """A malformed entry protects, and stays; a tag is not changed."""
     malformed = cloud.add_server(metadata={KEY: "tomorrow"})

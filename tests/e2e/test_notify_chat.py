@@ -126,17 +126,16 @@ def test_an_address_that_is_not_allowed_is_never_asked(serve: Serve) -> None:
     assert (stranger.got, len(webhook.got)) == ([], 1)
 
 
-@pytest.mark.parametrize("status", [404, 410, 403])
-def test_an_expired_address_is_made_up_for_by_the_webhook(serve: Serve, status: int) -> None:
+def test_an_expired_address_is_replaced_by_the_webhook(serve: Serve) -> None:
     """Slack's is good for 30 minutes and 5 posts."""
-    with SinkServer() as webhook, SinkServer(Say(status)) as slack, logged() as lines:
+    with SinkServer() as webhook, SinkServer(Say(404)) as slack, logged() as lines:
         url = notify(serve, webhook, AUTOSTOP_SLACK_HOSTS=at(slack))
         assert send(url, command(REPORT, slack)).status_code == 204
     assert (len(slack.got), len(webhook.got)) == (1, 1)
     assert "very-secret" not in lines.text
 
 
-def test_a_chat_that_refuses_for_ever_makes_the_event_a_dead_letter(serve: Serve) -> None:
+def test_an_event_that_no_chat_accepts_becomes_a_dead_letter(serve: Serve) -> None:
     """400: a broker does not send it again, and keeps it as a dead letter."""
     with SinkServer(Say(404)) as chat, logged() as lines:
         answer = send(notify(serve, chat), REPORT)

@@ -1,4 +1,7 @@
-"""Events with a selector, from the endpoint to the result, on either API and over real HTTP."""
+"""Events with a selector, from the endpoint to the result, on either API and over real HTTP.
+
+What fits a selector, and what comes of a list, is tested in tests/stop/test_selection.py and tests/cloud/.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,6 @@ from tests.conftest import Function, StartFunction
 from tests.e2e.outcomes import came_out, shown, stops
 from tests.services.test_stop_servers import post_batch, result_of
 from tests.support.events import event
-from tests.test_events_folder import schema_violations
 
 APIS = ("nova", "bms")
 CI = {"tags": ["env=ci"]}
@@ -100,42 +102,6 @@ def test_every_guard_counts(cloud: Simulator, function: Function) -> None:
     assert {call.server_id for call in stops(cloud) if call.server_id} <= {ids["a"]}
 
 
-# --- nothing, and too many ---
-
-
-def test_nothing_that_fits_is_a_result_that_says_so(cloud: Simulator, function: Function) -> None:
-    """Completed, with no server and a sentence: a schedule that finds nothing to do has not failed."""
-    cloud.add_server("db-07")
-    answer = sent(function, CI)
-    assert (answer.status_code, came_out(answer)) == (200, {})
-    assert answer.headers["ce-type"] == "io.github.bms-autostop.stop.completed.v1"
-    assert answer.json()["detail"] == "No server of the project fits the selector."
-    assert set(answer.json()["summary"].values()) == {0}
-    assert "ce-subject" not in answer.headers
-
-
-def test_more_than_the_limit_are_refused_and_nothing_is_sent(cloud: Simulator, start: StartFunction) -> None:
-    """The result has their number, so that the limit or the selector can be fixed."""
-    for number in range(4):
-        cloud.add_server(f"ci-{number}")
-    answer = sent(start(cloud, AUTOSTOP_MAX_SERVERS="3"), {"name": "ci-*"})
-    assert answer.headers["ce-type"] == "io.github.bms-autostop.stop.refused.v1"
-    assert (answer.json()["refusal"], answer.json()["servers"]) == ("too-many-servers", [])
-    assert answer.json()["detail"] == "4 servers fit the selector; at most 3 are taken at once."
-    assert stops(cloud) == []
-
-
-@pytest.mark.parametrize("selector", [{}, {"tags": []}, {"name": "*"}, {"name": "?*"}, {"tag": ["x"]}, "all", []])
-def test_a_selector_that_could_mean_all_is_not_an_event(cloud: Simulator, function: Function, selector: object) -> None:
-    """The cloud is not even asked."""
-    cloud.add_server("ci-07")
-    answer = sent(function, selector)
-    assert answer.status_code == 400
-    assert schema_violations("problem.json", answer.json()) == []
-    assert {fault["at"].split(".")[1] for fault in answer.json()["faults"]} == {"selector"}
-    assert len(cloud.calls) == 0
-
-
 # --- the list ---
 
 
@@ -147,14 +113,6 @@ def test_all_pages_are_turned(cloud: Simulator, function: Function) -> None:
     assert set(came_out(sent(function, CI))) == expected
     assert {id_ for id_ in fits if cloud.server(id_).vm_state == "stopped"} == expected
     assert 4 <= lists(cloud) <= 9
-
-
-@pytest.mark.parametrize("servers", [3, 4])
-def test_pages_that_the_cloud_makes_smaller_are_turned_as_well(start_function: StartFunction, servers: int) -> None:
-    """Nova caps what is asked for, and gives a full page a next link, also when nothing comes after it."""
-    with Simulator(max_limit=2) as cloud:
-        ids = [cloud.add_server(f"ci-{number}") for number in range(servers)]
-        assert came_out(sent(start_function(cloud), {"name": "ci-*"})) == dict.fromkeys(ids, "stopped/confirmed")
 
 
 @pytest.mark.usefixtures("_small_pages", "quick_retries")
@@ -171,15 +129,6 @@ def test_a_list_that_fails_half_way_stops_nothing_and_comes_again(cloud: Simulat
     assert came_out(sent(function, {"name": "ci-*"}, id="night-1")) == dict.fromkeys(ids, "stopped/confirmed")
 
 
-def test_a_login_that_may_not_list_is_reported_at_once(cloud: Simulator, function: Function) -> None:
-    """Waiting would not help; the name says what to fix."""
-    cloud.add_server("ci-07")
-    cloud.inject(Fault(on=CallKind.LIST, status=403, times=None))
-    answer = sent(function, {"name": "ci-*"})
-    assert (answer.status_code, answer.json()["type"].rpartition(":")[2]) == (503, "call-denied")
-    assert (lists(cloud), stops(cloud)) == (1, [])
-
-
 def test_a_list_that_shows_servers_of_others_stops_only_ours(cloud: Simulator, function: Function, api: str) -> None:
     """As one for an administrator does: other projects, deleted ones; they match, and were not requested."""
     ours = cloud.add_server("ci-07")
@@ -193,14 +142,6 @@ def test_a_list_that_shows_servers_of_others_stops_only_ours(cloud: Simulator, f
     cloud.inject(Fault(on=CallKind.LIST, status=200, body=json.dumps({**document, "count": 3})))
     assert came_out(sent(function, {"name": "ci-*"})) == {ours: "stopped/confirmed"}
     assert {cloud.server(id_).vm_state for id_ in (strange, gone)} == {"active"}
-
-
-def test_an_administrators_login_selects_in_its_own_project(start: StartFunction, cloud: Simulator) -> None:
-    """However many projects it may see into."""
-    ours, strange = cloud.add_server("ci-07"), cloud.add_server("ci-08", project_id=cloud.other_project_id)
-    answer = sent(start(cloud, **cloud.environ("admin")), {"name": "ci-*"})
-    assert came_out(answer) == {ours: "stopped/confirmed"}
-    assert cloud.stops_sent(strange) == 0
 
 
 # --- dry runs, repetitions, events around it ---

@@ -6,21 +6,16 @@ import logging
 import os
 import subprocess
 import sys
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from handler.stop.model import Outcome, Reason
-from tests.harness.prove import scheduler
 from tests.harness.prove.breakages import BREAKAGES, find
 from tests.harness.prove.invariants import OUTCOMES
 from tests.harness.prove.keeping import KeepMachine
 from tests.harness.prove.machine import COUNTERS, Machine, run_round
 from tests.harness.prove.people import PeopleMachine
-from tests.harness.prove.recorder import Counters
-from tests.harness.prove.scheduler import Clock
 
 # The shortest way to a violation takes minutes to find, and is for the long run.
 _BRIEFLY = settings(
@@ -110,38 +105,3 @@ def test_a_round_is_the_same_whatever_ran_before_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, loaded, second, _ = done.stdout.splitlines()
     assert (loaded, first) == ("[]", second)
-
-
-def test_what_was_never_counted_is_named() -> None:
-    """A long run fails if a reason, a refusal or a fault was not reached."""
-    counters = Counters()
-    counters.add("faults", "cut before")
-    assert counters.unreached({"faults": ["cut before", "rival"], "shared": [""]}) == ["faults rival", "shared "]
-
-
-def test_a_task_that_waits_lets_the_others_go_on() -> None:
-    """So that one delivery can wait for the run of another in the same process."""
-    clock = Clock()
-    tasks = scheduler.Scheduler(clock)
-    future: Future[str] = Future()
-
-    def work() -> None:
-        scheduler.sleep(clock, 3.0)
-        scheduler.pause()
-        future.set_result("done")
-
-    worker = tasks.start(work, None, 0)
-    waiter = tasks.start(lambda: tasks.wait(future, 10.0), None, 0)
-    worker.step()
-    waiter.step(None)
-    assert (waiter.result, worker.done, clock.monotonic()) == ("done", True, 3.0)
-
-
-def test_a_task_does_not_wait_longer_than_it_may() -> None:
-    """Its time passes also if no other task can run."""
-    clock = Clock()
-    tasks = scheduler.Scheduler(clock)
-    waiter = tasks.start(lambda: tasks.wait(Future(), 2.0), None, 0)
-    waiter.step(None)
-    assert isinstance(waiter.failure, FutureTimeout)
-    assert 2.0 <= clock.monotonic() < 3.0
