@@ -1,4 +1,7 @@
-"""A real Prometheus Alertmanager before a served `receive_webhook`, which sends to a served `stop_servers`."""
+"""A real Prometheus Alertmanager before a served `receive_webhook`, which sends to a served `stop_servers`.
+
+And one behind the receiver of deploy/recipes/alertmanager-silence.md, before a stop.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,14 +19,15 @@ from typing import Any
 
 import pytest
 import requests
-import yaml
 
 from handler.simulator import Simulator
-from tests.harness.interop.stage import Passed, Relay, captured, served, until
+from tests.conftest import ROOT
+from tests.harness.interop.stage import ALERTMANAGER, Passed, Relay, alertmanager, captured, served, until
 from tests.inbound.webhooks.scene import fresh_secret
+from tests.support.blocks import blocks
+from tests.support.events import binary
 from tests.support.process import ServerProcess, free_port
 
-PROGRAM = "prometheus-alertmanager"
 TOKEN = fresh_secret()
 PROOFS: dict[str, dict[str, Any]] = {
     "bearer": {"authorization": {"type": "Bearer", "credentials": TOKEN}},
@@ -30,6 +35,23 @@ PROOFS: dict[str, dict[str, Any]] = {
     "wrong": {"authorization": {"credentials": "another-token"}},
 }
 seen: dict[str, Any] = {}
+
+
+def post_alerts(url: str, *firing: str, resolved: Iterable[str] = ()) -> None:
+    """Post alerts of one group to Alertmanager's API at once, as Prometheus does."""
+    now = datetime.now(UTC)
+    ends = {**dict.fromkeys(firing, now + timedelta(hours=1)), **dict.fromkeys(resolved, now)}
+    alerts: Any = [
+        {
+            "labels": {"alertname": "BareMetalIdle", "server_id": server, "severity": "warning"},
+            "annotations": {"summary": f"{server} is idle: 0 % - ✓ stop it"},
+            "generatorURL": "http://prometheus.example/graph?g0.expr=idle",
+            "startsAt": (now - timedelta(minutes=5)).isoformat(),
+            "endsAt": end.isoformat(),
+        }
+        for server, end in ends.items()
+    ]
+    requests.post(f"{url}/api/v2/alerts", json=alerts, timeout=30).raise_for_status()
 
 
 @dataclass(frozen=True)
@@ -47,20 +69,8 @@ class Chain:
     asked: Relay
 
     def alert(self, *firing: str, resolved: Iterable[str] = ()) -> None:
-        """Post alerts of one group to Alertmanager's API at once, as Prometheus does."""
-        now = datetime.now(UTC)
-        ends = {**dict.fromkeys(firing, now + timedelta(hours=1)), **dict.fromkeys(resolved, now)}
-        alerts: Any = [
-            {
-                "labels": {"alertname": "BareMetalIdle", "server_id": server, "severity": "warning"},
-                "annotations": {"summary": f"{server} is idle: 0 % - ✓ stop it"},
-                "generatorURL": "http://prometheus.example/graph?g0.expr=idle",
-                "startsAt": (now - timedelta(minutes=5)).isoformat(),
-                "endsAt": end.isoformat(),
-            }
-            for server, end in ends.items()
-        ]
-        requests.post(f"{self.url}/api/v2/alerts", json=alerts, timeout=30).raise_for_status()
+        """Post alerts of one group to Alertmanager."""
+        post_alerts(self.url, *firing, resolved=resolved)
 
     def state(self, server: str) -> str:
         return self.cloud.server(server).vm_state or ""
@@ -86,41 +96,18 @@ def chain(folder: Path, credentials: str) -> Iterator[Chain]:
             served("receive_webhook", folder, AUTOSTOP_EVENT_SINK=f"{asked.url}/", AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN)
         )
         notified = stack.enter_context(Relay(webhook.url))
-        config = folder / "alertmanager.yml"
         receiver = {"url": f"{notified.url}/alertmanager", "send_resolved": True, "http_config": PROOFS[credentials]}
-        config.write_text(
-            yaml.safe_dump(
-                {
-                    "route": {
-                        "receiver": "autostop",
-                        "group_by": ["alertname"],
-                        "group_wait": "1s",
-                        "group_interval": "3s",
-                        "repeat_interval": "1h",
-                    },
-                    "receivers": [{"name": "autostop", "webhook_configs": [receiver]}],
-                }
-            )
-        )
-        port = free_port()
-        command = [
-            PROGRAM,
-            f"--config.file={config}",
-            f"--storage.path={folder / 'alertmanager'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            # Empty: it looks for no peers, and listens nowhere else.
-            "--cluster.listen-address=",
-        ]
-        environ = {"PATH": os.environ["PATH"]}
-        log = folder / "alertmanager.log"
-        alertmanager = stack.enter_context(ServerProcess(command, environ, log, port=port, ready="/-/ready"))
-        yield Chain(cloud, alertmanager.url, notified, asked)
+        route = {"receiver": "autostop", "group_by": ["alertname"]}
+        route |= {"group_wait": "1s", "group_interval": "3s", "repeat_interval": "1h"}
+        config = {"route": route, "receivers": [{"name": "autostop", "webhook_configs": [receiver]}]}
+        program = stack.enter_context(alertmanager(folder, config))
+        yield Chain(cloud, program.url, notified, asked)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _captures() -> Iterator[None]:
     yield
-    version = re.search(r"version ([\d.]+)", subprocess.check_output([PROGRAM, "--version"], text=True, stderr=-2))
+    version = re.search(r"version ([\d.]+)", subprocess.check_output([ALERTMANAGER, "--version"], text=True, stderr=-2))
     assert version is not None
     captured("alertmanager", {"program": f"Prometheus Alertmanager {version[1]} (Debian)", "messages": seen})
 
@@ -191,3 +178,65 @@ def test_a_wrong_token_is_not_tried_again_at_once(tmp_path: Path) -> None:
         assert here.state(server) == "active"
     assert here.asked.passed == []
     assert json.loads((tmp_path / "receive_webhook.log").read_text().splitlines()[-1])["problem"] == "unauthenticated"
+
+
+# --- a silence from an announcement
+
+PAGE = ROOT / "deploy" / "recipes" / "alertmanager-silence.md"
+# Long enough to see both states, short enough to wait for its end.
+SECONDS = 10
+
+
+def states(url: str) -> dict[str, str]:
+    """The state of each alert by the id of its server."""
+    alerts: Any = requests.get(f"{url}/api/v2/alerts", timeout=30).json()
+    return {alert["labels"]["server_id"]: alert["status"]["state"] for alert in alerts}
+
+
+def test_an_announced_stop_silences_its_servers_and_the_silence_ends_by_itself(tmp_path: Path) -> None:
+    """Another server's alert stays active all the time."""
+    token = fresh_secret()
+    config = {"route": {"receiver": "none"}, "receivers": [{"name": "none"}]}
+    receiver_port = free_port()
+    path = {"PATH": os.environ["PATH"]}
+    script = tmp_path / "autostop-silence"
+    (code,) = [block.text for block in blocks(PAGE) if block.language == "python"]
+    script.write_text(code.replace('("", int(', '("127.0.0.1", int('))
+    with (
+        Simulator() as cloud,
+        alertmanager(tmp_path, config) as program,
+        ServerProcess(
+            [sys.executable, str(script)],
+            {
+                **path,
+                "ALERTMANAGER_URL": program.url,
+                "SILENCE_TOKEN": token,
+                "SILENCE_SECONDS": str(SECONDS),
+                "PORT": str(receiver_port),
+            },
+            tmp_path / "receiver.log",
+            port=receiver_port,
+        ) as receiver,
+        served(
+            "stop_servers",
+            tmp_path,
+            AUTOSTOP_INBOUND_AUTH="none",
+            AUTOSTOP_RESULT_SINK=f"{receiver.url}/",
+            AUTOSTOP_SINK_TOKEN=token,
+            AUTOSTOP_ANNOUNCE="required",
+            **cloud.environ(),
+        ) as stop,
+    ):
+        one, other = cloud.add_server(), cloud.add_server()
+        post_alerts(program.url, one, other)
+        until(lambda: states(program.url) == {one: "active", other: "active"}, "the alerts")
+        headers, data = binary({"server_ids": [one]}, id="nightly")
+        answer = requests.post(stop.url, data=data, headers=headers, timeout=60)
+        assert answer.status_code == 204
+        assert cloud.server(one).vm_state == "stopped"
+        until(lambda: states(program.url) == {one: "suppressed", other: "active"}, "the silence")
+        (silence,) = requests.get(f"{program.url}/api/v2/silences", timeout=30).json()
+        assert (silence["createdBy"], silence["status"]["state"]) == ("bms-autostop", "active")
+        until(lambda: states(program.url) == {one: "active", other: "active"}, "the end of the silence")
+        (silence,) = requests.get(f"{program.url}/api/v2/silences", timeout=30).json()
+        assert silence["status"]["state"] == "expired"

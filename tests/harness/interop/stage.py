@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import requests
+import yaml
 
 from tests.support.http_server import Handler, HttpServer
 from tests.support.process import ROOT, ServerProcess, environment, free_port, function_command
 
+ALERTMANAGER = "prometheus-alertmanager"
 BUILD = ROOT / "build" / "interop"
 CAPTURED = ROOT / "tests" / "captured"
 # Set if what the programs send is to be written down anew.
@@ -86,3 +88,18 @@ class Relay(HttpServer):
     @property
     def statuses(self) -> list[int]:
         return [passed.status for passed in self.passed]
+
+
+def alertmanager(folder: Path, config: object) -> ServerProcess:
+    """Return the process of an Alertmanager with this configuration, which looks for no peers."""
+    file, port = folder / "alertmanager.yml", free_port()
+    file.write_text(yaml.safe_dump(config))
+    command = [
+        ALERTMANAGER,
+        f"--config.file={file}",
+        f"--storage.path={folder / 'alertmanager'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    ]
+    environ = {"PATH": os.environ["PATH"]}
+    return ServerProcess(command, environ, folder / "alertmanager.log", port=port, ready="/-/ready")

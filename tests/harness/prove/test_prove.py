@@ -48,7 +48,6 @@ def test_every_invariant_holds_whatever_goes_wrong() -> None:
         "started-since",
         "read before a repeat",
         "confirm before stopped",
-        "one run per event",
         "changed-since-plan",
         "approval-self",
         "stops are announced",
@@ -81,13 +80,14 @@ def test_the_same_seed_gives_the_same_transcript() -> None:
 
     def transcript(seed: int, hash_seed: str) -> str:
         command = [sys.executable, "-m", "tests.harness.prove", "--deliveries", "1", "--seed", str(seed)]
-        command += ["--environments", "12", "--steps", "30"]
+        command += ["--environments", "6", "--steps", "30"]
         environ = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
         return next(line for line in done.stdout.splitlines() if line.startswith("transcript "))
 
-    assert transcript(1, "1") == transcript(1, "2")
-    assert transcript(1, "1") != transcript(2, "1")
+    first = transcript(1, "1")
+    assert transcript(1, "2") == first
+    assert transcript(2, "1") != first
 
 
 def test_a_round_is_the_same_whatever_ran_before_it() -> None:
