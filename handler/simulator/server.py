@@ -38,12 +38,14 @@ class Server(ThreadingTCPServer):
         self.stopping = stopping
         self._connections: set[socket.socket] = set()
         stopping.clear()
-        threading.Thread(target=self.serve_forever, args=(0.01,), name="simulator", daemon=True).start()
+        self._acceptor = threading.Thread(target=self.serve_forever, args=(0.01,), name="simulator", daemon=True)
+        self._acceptor.start()
 
     def stop(self) -> None:
         """Close the port and every connection, and wait for all threads."""
         self.stopping.set()
         self.shutdown()
+        self._acceptor.join()
         for connection in list(self._connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

@@ -1,8 +1,7 @@
-"""The simulated cloud behaves on the wire, under load and when it is shut down."""
+"""The HTTP server of the simulated cloud: connections, several calls at once, and the end of it."""
 
 import ast
 import http.client
-import json
 import socket
 import sys
 import threading
@@ -17,17 +16,19 @@ import pytest
 
 import handler.simulator
 from handler.simulator import CallKind, Fault, Simulator
-from handler.simulator.messages import phrase
 from tests.simulator.conftest import Ask
 from tests.support.clock import FakeClock
 
 pytest_plugins = ["handler.simulator.fixture"]
 
 
-def dial(cloud: Simulator, timeout: float = 5) -> Any:
+REQUEST = b"GET /v3 HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def connect(cloud: Simulator) -> Any:
     """Return a connection to the cloud."""
     where = urlsplit(cloud.url)
-    return socket.create_connection((where.hostname, where.port), timeout=timeout)
+    return socket.create_connection((where.hostname, where.port), timeout=5)
 
 
 def is_closed(connection: Any) -> bool:
@@ -57,11 +58,13 @@ def test_a_connection_serves_one_request_after_the_other(cloud: Simulator) -> No
             assert (answer.status, answer.version, connection.sock) == (status, 11, same)
 
 
-def test_an_answer_has_the_server_header_of_the_simulator(ask: Ask) -> None:
-    """Not the web server of a real cloud."""
-    answer = ask("GET", "/v3")
-    assert answer.header("Server") == "bms-autostop-simulator"
-    assert answer.header("Date").endswith("GMT")
+def test_an_answer_has_server_and_date(ask: Ask, clock: FakeClock) -> None:
+    """The date is that of the clock of the cloud, also in an error."""
+    clock.advance(3600)
+    for path in ("/v2.1/servers", "/v2.1/servers/x", "/v3/auth/catalog", "/v3"):
+        answer = ask("GET", path)
+        assert answer.header("Server") == "bms-autostop-simulator"
+        assert answer.header("Date") == "Sun, 15 Jun 2025 16:06:40 GMT"
 
 
 def test_a_head_request_is_answered_without_a_body(cloud: Simulator, ask: Ask) -> None:
@@ -73,26 +76,23 @@ def test_a_head_request_is_answered_without_a_body(cloud: Simulator, ask: Ask) -
 
 
 @pytest.mark.parametrize("header", ["Transfer-Encoding: chunked", "Content-Length: many"])
-def test_a_body_of_unknown_length_is_not_waited_for(cloud: Simulator, header: str) -> None:
+def test_a_body_of_unknown_length_is_refused(cloud: Simulator, header: str) -> None:
     """411, and the connection is closed."""
-    with dial(cloud) as line:
-        line.sendall(f"POST /v3/auth/tokens HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode())
-        with line.makefile("rb") as answer:
+    with connect(cloud) as connection:
+        connection.sendall(f"POST /v3/auth/tokens HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode())
+        with connection.makefile("rb") as answer:
             assert answer.read().startswith(b"HTTP/1.1 411 ")
 
 
-def test_links_name_the_host_that_the_caller_used(cloud: Simulator) -> None:
-    """As with a real cloud, which is reached under several names."""
-    where = urlsplit(cloud.url)
-    with closing(http.client.HTTPConnection(str(where.hostname), where.port, timeout=5)) as connection:
-        connection.request("GET", "/v3", headers={"Host": "cloud.example:5000"})
-        (link,) = json.loads(connection.getresponse().read())["version"]["links"]
+def test_links_name_the_host_that_the_caller_used(ask: Ask) -> None:
+    """As with a real cloud, which has several names."""
+    (link,) = ask("GET", "/v3", Host="cloud.example:5000").json()["version"]["links"]
     assert link["href"] == "http://cloud.example:5000/v3/"
 
 
 @pytest.mark.parametrize("delay", [0, 60])
-def test_of_several_stops_at_once_exactly_one_is_taken(ask: Ask, delay: float) -> None:
-    """The others meet the state that it made. The clock is slow, so that they do come in between."""
+def test_of_several_stops_at_once_exactly_one_is_accepted(ask: Ask, delay: float) -> None:
+    """The others are refused in the new state. The clock is slow, so that they do arrive in between."""
 
     def slow_clock() -> float:
         time.sleep(0.001)
@@ -108,34 +108,35 @@ def test_of_several_stops_at_once_exactly_one_is_taken(ask: Ask, delay: float) -
 
 
 def test_stops_of_different_servers_do_not_hinder_each_other(cloud: Simulator, stop: Ask) -> None:
-    """All are taken."""
+    """All are accepted."""
     servers = [cloud.add_server(f"vm-{number}") for number in range(20)]
     with ThreadPoolExecutor(10) as pool:
         assert {answer.status for answer in pool.map(stop, servers)} == {202}
     assert {cloud.server(server_id).vm_state for server_id in servers} == {"stopped"}
 
 
-def test_it_listens_on_this_machine_only(cloud: Simulator) -> None:
-    """And under the address that it says."""
-    assert cloud.url.startswith("http://127.0.0.1:")
-    assert cloud.auth_url == cloud.url + "/v3"
-
-
-def test_after_a_stop_nothing_answers_and_nothing_is_left(clock: FakeClock) -> None:
-    """Neither a thread nor an open port; a second stop does no harm."""
+def test_a_simulator_that_has_ended_leaves_nothing_and_can_be_started_again(ask: Ask, clock: FakeClock) -> None:
+    """Neither a thread nor an open port; it then has the same port, servers and tokens."""
+    before = set(threading.enumerate())
     cloud = Simulator(clock=clock)
     cloud.stop()
-    cloud.start()
-    with pytest.raises(RuntimeError, match="runs already"):
-        cloud.start()
-    idle = dial(cloud)
-    cloud.stop()
+    with cloud:
+        url, token, server_id = cloud.url, cloud.token(), cloud.add_server()
+        assert cloud.auth_url == f"{url}/v3"
+        assert url.startswith("http://127.0.0.1:")
+        with pytest.raises(RuntimeError, match="runs already"):
+            cloud.start()
+        assert ask("GET", "/v3", to=cloud).status == 200
+        idle = connect(cloud)
     cloud.stop()
     with closing(idle):
         assert is_closed(idle)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]
+    assert set(threading.enumerate()) <= before
     with pytest.raises(ConnectionRefusedError):
-        dial(cloud)
+        connect(cloud)
+    with cloud:
+        assert cloud.url == url
+        assert ask("GET", f"/v2.1/servers/{server_id}", to=cloud, token=token).status == 200
 
 
 @pytest.mark.parametrize(
@@ -147,25 +148,25 @@ def test_after_a_stop_nothing_answers_and_nothing_is_left(clock: FakeClock) -> N
     ],
     ids=["delay", "hold", "slow_body"],
 )
-def test_a_stop_does_not_wait_for_calls_that_hang(clock: FakeClock, fault: Any) -> None:
+def test_the_end_does_not_wait_for_calls_that_hang(clock: FakeClock, fault: Any) -> None:
     """Their connections are closed without (the rest of) an answer."""
     cloud = Simulator(clock=clock)
     cloud.start()
     cloud.inject(fault)
-    with dial(cloud) as line:
-        line.sendall(b"GET /v3 HTTP/1.1\r\nHost: x\r\n\r\n")
+    with connect(cloud) as connection:
+        connection.sendall(REQUEST)
         while not cloud.calls:
             time.sleep(0.001)
         before = time.monotonic()
         cloud.stop()
         assert time.monotonic() - before < 5
-        with line.makefile("rb") as answer:
+        with connection.makefile("rb") as answer:
             assert b"media-types" not in answer.read()
 
 
-def test_a_stop_waits_for_a_call_that_is_being_worked_on() -> None:
-    """So that no thread outlives it."""
-    at_work = threading.Event()
+def test_the_end_waits_for_a_call_that_is_being_worked_on() -> None:
+    """So that no thread is left."""
+    before, at_work = set(threading.enumerate()), threading.Event()
 
     def slow_clock() -> float:
         at_work.set()
@@ -173,42 +174,30 @@ def test_a_stop_waits_for_a_call_that_is_being_worked_on() -> None:
         return time.time()
 
     cloud = Simulator(clock=slow_clock)
-    cloud.start()
-    with dial(cloud) as line:
-        line.sendall(b"GET /v3 HTTP/1.1\r\nHost: x\r\n\r\n")
+    with cloud, connect(cloud) as connection:
+        connection.sendall(REQUEST)
         assert at_work.wait(5)
         cloud.stop()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("simulator")]
+    assert set(threading.enumerate()) <= before
 
 
-def test_a_request_that_never_ends_does_not_hold_up_a_stop(clock: FakeClock) -> None:
-    """Half a request is not a reason to wait."""
-    cloud = Simulator(clock=clock)
-    with cloud, dial(cloud) as line:
-        line.sendall(b"POST /v3/auth/tokens HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
+def test_an_incomplete_request_does_not_delay_the_end(cloud: Simulator) -> None:
+    """And is no call."""
+    with connect(cloud) as connection:
+        connection.sendall(b"POST /v3/auth/tokens HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
         cloud.stop()
-        assert is_closed(line)
+        assert is_closed(connection)
     assert cloud.calls == []
 
 
-def test_a_caller_that_goes_away_is_not_an_error(cloud: Simulator, ask: Ask) -> None:
+def test_a_client_that_disconnects_is_not_an_error(cloud: Simulator, ask: Ask) -> None:
     """Others are served as before."""
-    with dial(cloud) as line:
-        line.sendall(b"GET /v3 HT")
-    with dial(cloud) as line:
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        line.sendall(b"GET /v3 HTTP/1.1\r\nHost: x\r\n\r\n")
+    with connect(cloud) as connection:
+        connection.sendall(b"GET /v3 HT")
+    with connect(cloud) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.sendall(REQUEST)
     assert ask("GET", "/v3").status == 200
-
-
-def test_a_cloud_that_comes_back_is_found_where_it_was(ask: Ask, clock: FakeClock) -> None:
-    """On the same port, with its servers and tokens."""
-    cloud = Simulator(clock=clock)
-    with cloud:
-        url, token, server_id = cloud.url, cloud.token(), cloud.add_server()
-    with cloud:
-        assert cloud.url == url
-        assert ask("GET", f"/v2.1/servers/{server_id}", to=cloud, token=token).status == 200
 
 
 def test_latency_is_real_time_and_holds_for_every_call(ask: Ask, clock: FakeClock) -> None:
@@ -219,7 +208,7 @@ def test_latency_is_real_time_and_holds_for_every_call(ask: Ask, clock: FakeCloc
         assert time.monotonic() - before >= 0.02
 
 
-def test_the_fixture_gives_a_running_cloud(bms_cloud: Any, ask: Ask) -> None:
+def test_the_fixture_is_a_running_cloud(bms_cloud: Any, ask: Ask) -> None:
     """As a user of the package gets it."""
     assert bms_cloud.calls == []
     answer = ask("GET", "/v2.1/servers", to=bms_cloud, token=bms_cloud.token())
@@ -241,12 +230,6 @@ def test_the_simulator_needs_nothing_but_the_standard_library() -> None:
         assert "handler.simulator.fixture" not in own
         allowed = {"pytest"} if file.name == "fixture.py" else set()
         assert {name.partition(".")[0] for name in names - own} <= set(sys.stdlib_module_names) | allowed
-
-
-@pytest.mark.parametrize(("status", "words"), [(200, "OK"), (418, "I'm a Teapot"), (599, "Unknown")])
-def test_a_status_that_http_does_not_know_has_a_reason_phrase_all_the_same(status: int, words: Any) -> None:
-    """So that any status can be answered."""
-    assert phrase(status) == words
 
 
 def test_a_port_that_has_errors_for_a_moment_goes_on(
