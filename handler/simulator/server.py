@@ -5,7 +5,6 @@
 
 import contextlib
 import socket
-import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
@@ -36,7 +35,7 @@ class Server(ThreadingTCPServer):
         super().__init__((host, port), _Connection)
         self.cloud = cloud
         self.stopping = stopping
-        self._connections: set[socket.socket] = set()
+        self._connections: dict[socket.socket, threading.Thread] = {}
         stopping.clear()
         self._acceptor = threading.Thread(target=self.serve_forever, args=(0.01,), name="simulator", daemon=True)
         self._acceptor.start()
@@ -46,24 +45,26 @@ class Server(ThreadingTCPServer):
         self.stopping.set()
         self.shutdown()
         self._acceptor.join()
-        for connection in list(self._connections):
+        for connection, thread in list(self._connections.items()):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+            thread.join()
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own."""
-        self._connections.add(request)
-        super().process_request(request, client_address)
+        """Serve a connection in a thread of its own, which does not keep the process alive."""
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        self._connections[request] = thread
+        thread.start()
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection."""
-        self._connections.discard(request)
         super().shutdown_request(request)
+        del self._connections[request]
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """Ignore a client that disconnects, which is expected with several faults."""
-        if not isinstance(sys.exception(), OSError):
+        with contextlib.suppress(OSError):
             raise
 
 
