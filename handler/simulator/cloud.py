@@ -13,16 +13,12 @@ from email.utils import formatdate
 from typing import Protocol
 
 from handler.simulator import gateway
-from handler.simulator.bms.api import is_bms
 from handler.simulator.calls import Api, Call, CallKind, CallLog
-from handler.simulator.compute.views import base_of
 from handler.simulator.compute.world import Actor, Refusal, World
 from handler.simulator.faults import Cut, Fault, InjectedFaults
-from handler.simulator.identity.catalog import Catalog
 from handler.simulator.identity.model import Denied, Identity, Project, User
 from handler.simulator.identity.signing import AccessKeys, Authorization, BadSignature, is_signed
 from handler.simulator.messages import Answer, Request
-from handler.simulator.smn import is_smn
 
 _SECRET_HEADERS = frozenset({"x-auth-token", "x-subject-token", "x-security-token", "authorization"})
 _PROJECT_IN_PATH = re.compile(r"(?:/compute)?/v[12](?:\.1)?/(?P<project_id>[0-9a-f]{32})(?:/|$)")
@@ -46,8 +42,11 @@ class Delivery:
 class Service(Protocol):
     """One of the cloud's APIs."""
 
-    def identify(self, request: Request, /) -> tuple[CallKind, list[str]]:
-        """Return the operation that a request asks for, and the ids of the servers in it, in the caller's spelling."""
+    def identify(self, request: Request, /) -> tuple[CallKind, list[str]] | None:
+        """Return the operation that a request asks for, and the ids of the servers in it, in the caller's spelling.
+
+        None if the path is not one of this API.
+        """
 
     def answer(self, request: Request, request_id: str, /) -> Answer:
         """Carry out a request, and return the answer."""
@@ -62,9 +61,8 @@ class Cloud:
     Args:
         world: the servers.
         identity: the users and their tokens.
-        catalog: the catalogue.
         keys: the access keys with which requests can be signed.
-        services: the APIs that the cloud has: Keystone and Nova at least.
+        services: the APIs that the cloud has; the first that identifies a request answers it.
         wait: sleeps for the given seconds; returns True if the cloud shuts down and the request must be dropped.
         latency: seconds of real time that every call takes, including the work of the simulation.
     """
@@ -73,7 +71,6 @@ class Cloud:
         self,
         world: World,
         identity: Identity,
-        catalog: Catalog,
         keys: AccessKeys,
         services: Mapping[Api, Service],
         *,
@@ -82,7 +79,6 @@ class Cloud:
     ) -> None:
         self.world = world
         self.identity = identity
-        self.catalog = catalog
         self.faults = InjectedFaults()
         self.calls = CallLog()
         self.latency = latency
@@ -137,15 +133,8 @@ class Cloud:
 
         They are in the cloud's spelling and the caller's order.
         """
-        api = Api.KEYSTONE
-        # In a cloud without SMN its paths are those of the old Nova.
-        if Api.SMN in self._services and is_smn(request.path):
-            api = Api.SMN
-        elif base_of(request.path):
-            api = Api.NOVA
-        elif Api.BMS in self._services and is_bms(request.path):
-            api = Api.BMS
-        kind, asked = self._services[api].identify(request)
+        identified = ((api, service.identify(request)) for api, service in self._services.items())
+        api, (kind, asked) = next((api, found) for api, found in identified if found)
         return api, kind, tuple(id_.lower() if self.world.known(id_) else id_ for id_ in asked)
 
     def _pause(self, seconds: float) -> bool:

@@ -104,8 +104,13 @@ class Simulator:
             long_tokens=long_tokens,
             password=password,
         )
-        bms_path = BMS_PREFIX + "/{project_id}" if bms else ""
-        self._catalog = Catalog(region, compute_path, bms_path, smn=smn, more_regions=more_regions)
+        self._catalog = Catalog(
+            region=region,
+            compute=compute_path,
+            bms=BMS_PREFIX + "/{project_id}" if bms else "",
+            smn=smn,
+            more_regions=tuple(more_regions),
+        )
         self._otc_iam = otc_iam
         self._keys = AccessKeys(clock)
         self._smn = Smn(self._identity, region)
@@ -117,15 +122,13 @@ class Simulator:
             limits=PageLimits(max_limit, default_limit, next_links),
             refuse_token=partial(gateway.refuse_token, self._identity) if otc_iam else unauthenticated,
         )
-        keystone = Keystone(self._identity, self._catalog, otc=otc_iam)
-        services: dict[Api, Service] = {Api.KEYSTONE: keystone, Api.NOVA: nova}
+        # In a cloud without SMN its paths are those of the old Nova; Keystone has every other path.
+        services: dict[Api, Service] = {Api.SMN: self._smn} if smn else {}
+        services[Api.NOVA] = nova
         if bms:
             services[Api.BMS] = Bms(self._world, self._identity, self.bms)
-        if smn:
-            services[Api.SMN] = self._smn
-        self._cloud = Cloud(
-            self._world, self._identity, self._catalog, self._keys, services, latency=latency, wait=stopping.wait
-        )
+        services[Api.KEYSTONE] = Keystone(self._identity, self._catalog, otc=otc_iam)
+        self._cloud = Cloud(self._world, self._identity, self._keys, services, latency=latency, wait=stopping.wait)
         self._host, self._port, self._stopping = host, port, stopping
         self._server: Server | None = None
 

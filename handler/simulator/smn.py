@@ -7,19 +7,20 @@ import json
 import re
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from handler.simulator import gateway
 from handler.simulator.calls import CallKind
-from handler.simulator.faults import Fault
+from handler.simulator.gateway import Call, ServiceError
 from handler.simulator.identity.model import Identity
-from handler.simulator.messages import Answer, Request, phrase
+from handler.simulator.messages import Answer, Request
+from handler.simulator.routes import Routes
 
 LARGEST_MESSAGE = 256 * 1024
 LONGEST_SUBJECT = 512
 
-_PATH = re.compile(r"/v2/(?P<project_id>[^/]+)/notifications/topics/(?P<urn>[^/]+)/publish")
-_BELOW = re.compile(r"/v2/[^/]+/notifications(?:/|$)")
+_PREFIX = r"/v2/(?P<project_id>[^/]+)/notifications"
 _MESSAGES = {
     "SMN.0005": "The URN of the topic is not valid.",
     "SMN.0006": "There is no such topic.",
@@ -39,23 +40,14 @@ class Published:
     message_id: str
 
 
-class _Refused(Exception):
-    def __init__(self, status: int, code: str) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-
-
-def is_smn(path: str) -> bool:
-    """Whether a decoded path is one of this API."""
-    return bool(_BELOW.match(path))
-
-
-class Smn:
+class Smn(gateway.Service):
     """Answers requests below `/v2/{project_id}/notifications`."""
 
     def __init__(self, identity: Identity, region: str) -> None:
-        self._identity = identity
+        routes: Routes[Callable[[Call], Answer]] = Routes(
+            _PREFIX, {"POST /topics/{urn}/publish": (CallKind.PUBLISH, self._publish)}
+        )
+        super().__init__(identity, routes, ServiceError(403, "SMN.0100"))
         self._region = region
         self._topics: set[str] = set()
         self._published: list[Published] = []
@@ -73,55 +65,38 @@ class Smn:
         with self._lock:
             return list(self._published)
 
-    def identify(self, request: Request) -> tuple[CallKind, list[str]]:
+    def identify(self, request: Request) -> tuple[CallKind, list[str]] | None:
         """Return the operation that a request asks for; it is about no server."""
-        return CallKind.PUBLISH if _published(request) else CallKind.OTHER, []
+        if not re.match(_PREFIX + "(?:/|$)", request.path):
+            return None
+        route = self._routes.find(request.method, request.path)
+        return route.kind if route else CallKind.OTHER, []
 
-    def answer(self, request: Request, request_id: str) -> Answer:
-        """Store the message of a request, and return the answer."""
-        found = _published(request)
-        if found is None:
-            return gateway.refuse(request_id, 404, gateway.NOT_PUBLISHED)
-        token = self._identity.check(request.header("X-Auth-Token"))
-        if token is None:
-            return gateway.refuse_token(self._identity, request, request_id)
-        try:
-            if token.project is None or token.project.id != found["project_id"]:
-                raise _Refused(403, "SMN.0100")
-            kept = self._keep(request, found["urn"])
-        except _Refused as refused:
-            return _error(request_id, refused.status, refused.code, _MESSAGES[refused.code])
-        document = {"request_id": request_id, "message_id": kept.message_id}
-        return gateway.answer(request_id, 200, json.dumps(document).encode())
-
-    def refuse(self, _request: Request, request_id: str, status: int, message: str | None, _fault: Fault) -> Answer:
-        """Return the error of an injected fault in the form of the gateway or of this API, whichever answers it."""
-        if code := gateway.code_for(status):
-            return gateway.refuse(request_id, status, code, message)
-        return _error(request_id, status, "SMN.0019", message or f"{phrase(status)}.")
+    def _publish(self, call: Call) -> Answer:
+        kept = self._keep(call.request, call.names["urn"])
+        document = {"request_id": call.request_id, "message_id": kept.message_id}
+        return gateway.answer(call.request_id, 200, json.dumps(document).encode())
 
     def _keep(self, request: Request, urn: str) -> Published:
         if not urn.startswith("urn:smn:"):
-            raise _Refused(400, "SMN.0005")
+            raise ServiceError(400, "SMN.0005")
         if urn not in self._topics:
-            raise _Refused(404, "SMN.0006")
+            raise ServiceError(404, "SMN.0006")
         match request.json_or_none():
             case {"message": str(message), "subject": str(subject)}:
                 if not 0 < len(message.encode()) <= LARGEST_MESSAGE:
-                    raise _Refused(400, "SMN.0018")
+                    raise ServiceError(400, "SMN.0018")
                 if not 0 < len(subject) <= LONGEST_SUBJECT:
-                    raise _Refused(400, "SMN.0020")
+                    raise ServiceError(400, "SMN.0020")
                 kept = Published(urn, subject, message, uuid.uuid4().hex)
                 with self._lock:
                     self._published.append(kept)
                 return kept
-        raise _Refused(400, "SMN.0018")
+        raise ServiceError(400, "SMN.0018")
 
+    def _code_for(self, _status: int) -> str:
+        return "SMN.0019"
 
-def _published(request: Request) -> re.Match[str] | None:
-    return _PATH.fullmatch(request.path) if request.method == "POST" else None
-
-
-def _error(request_id: str, status: int, code: str, message: str) -> Answer:
-    body = {"request_id": request_id, "code": code, "message": message}
-    return gateway.answer(request_id, status, json.dumps(body).encode())
+    def _error(self, request_id: str, error: ServiceError, message: str | None = None) -> Answer:
+        body = {"request_id": request_id, "code": error.code, "message": message or _MESSAGES[error.code]}
+        return gateway.answer(request_id, error.status, json.dumps(body).encode())

@@ -37,22 +37,6 @@ _MESSAGES = {
 }
 
 
-class BmsError(Exception):
-    """The BMS API refuses a request.
-
-    Args:
-        status: the HTTP status.
-        code: of the error body.
-        flat: code and message are at the top of the body.
-    """
-
-    def __init__(self, status: int, code: str, *, flat: bool = False) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-        self.flat = flat
-
-
 def is_bare_metal(server: ServerState) -> bool:
     """Whether the BMS API has this server, or it is a virtual one that only Nova has."""
     return (server.flavor_name or server.flavor).startswith("physical.") or _TAG in server.tags
@@ -105,11 +89,6 @@ def error_body(code: str, message: str | None = None, *, flat: bool = False) -> 
 def reply(request_id: str, document: object, acted_on: tuple[str, ...] = ()) -> Answer:
     """Return a successful answer; `acted_on` are the ids of the servers that the request stopped."""
     return gateway.answer(request_id, 200, json.dumps(document).encode(), acted_on=acted_on)
-
-
-def refuse(request_id: str, error: BmsError, message: str | None = None) -> Answer:
-    """Return an error; the message is the usual one of its code unless given."""
-    return gateway.answer(request_id, error.status, error_body(error.code, message, flat=error.flat).encode())
 
 
 def _address(server: ServerState) -> dict[str, str]:

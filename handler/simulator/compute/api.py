@@ -104,10 +104,12 @@ class Nova:
         }
         self._routes = Routes(_PREFIX, table)
 
-    def identify(self, request: Request) -> tuple[CallKind, list[str]]:
+    def identify(self, request: Request) -> tuple[CallKind, list[str]] | None:
         """Return the operation that a request asks for, and the id of the server in its path, if any."""
         base = base_of(request.path)
-        if base and _is_version(request, base):
+        if base is None:
+            return None
+        if _is_version(request, base):
             return CallKind.VERSION, []
         route = self._route(request, base)
         if route is None:
@@ -163,30 +165,26 @@ class Nova:
         return MINIMUM if base and base.legacy else Microversion.requested(request, self._maximum)
 
     def _list_versions(self, request: Request, base: Base) -> Answer:
-        versions = []
-        for root in ("/v2", "/v2.1"):
-            link = {"rel": "self", "href": f"{request.base_url}{base.prefix}{root}/"}
-            versions.append(self._version(Base(base.prefix, root)) | {"links": [link]})
+        versions = [self._version(request, Base(base.prefix, root)) for root in ("/v2", "/v2.1")]
         document = json.dumps({"versions": versions}).encode()
         headers = (("Content-Length", str(len(document))), ("Content-Type", "application/json"))
         return Answer(200, headers, document)
 
     def _describe(self, request: Request, base: Base, request_id: str) -> Answer:
-        document = self._version(base)
         described = {"rel": "describedby", "type": "text/html", "href": "http://docs.openstack.org/"}
-        itself = {"rel": "self", "href": f"{request.base_url}{base.prefix}{base.root}/"}
-        document["links"] = [itself, described]
-        kind = "2" if base.legacy else "2.1"
-        media_type = f"application/vnd.openstack.compute+json;version={kind}"
+        media_type = f"application/vnd.openstack.compute+json;version={'2' if base.legacy else '2.1'}"
+        document = self._version(request, base, described)
         document["media-types"] = [{"base": "application/json", "type": media_type}]
         return reply(None if base.legacy else MINIMUM, request_id, {"version": document})
 
-    def _version(self, base: Base) -> dict[str, object]:
+    def _version(self, request: Request, base: Base, *links: dict[str, str]) -> dict[str, object]:
         if base.legacy:
             about = ("v2.0", "DEPRECATED", "", "", "2025-07-04T12:00:00Z")
         else:
             about = ("v2.1", "CURRENT", str(self._maximum), str(MINIMUM), "2013-07-23T11:33:21Z")
-        return dict(zip(("id", "status", "version", "min_version", "updated"), about, strict=True))
+        itself = {"rel": "self", "href": f"{request.base_url}{base.prefix}{base.root}/"}
+        names = ("id", "status", "version", "min_version", "updated")
+        return dict(zip(names, about, strict=True)) | {"links": [itself, *links]}
 
     def _dispatch(
         self, request: Request, request_id: str, base: Base, route: Route[_Handler], token: Token, version: Microversion

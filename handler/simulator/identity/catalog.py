@@ -1,7 +1,7 @@
 """The service catalogue that comes with a token."""
 
 import uuid
-from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from handler.simulator.identity.model import Token
@@ -23,6 +23,7 @@ class ComputePath(StrEnum):
     LEGACY_PROJECT = "/v2/{project_id}"
 
 
+@dataclass(slots=True, kw_only=True)
 class Catalog:
     """The catalogue of a cloud.
 
@@ -32,18 +33,16 @@ class Catalog:
         bms: the form of the URL of the BMS API; empty if the cloud has none.
         smn: whether there is SMN; its URL has no project in it, as on Open Telekom Cloud.
         more_regions: others, at whose URLs there is no server.
+        base_url: scheme, host and port of all URLs.
     """
 
-    def __init__(
-        self, region: str, compute: str, bms: str = "", *, smn: bool = False, more_regions: Iterable[str] = ()
-    ) -> None:
-        self.region = region
-        self.more_regions = tuple(more_regions)
-        self.compute = compute
-        self.bms = bms
-        self.smn = smn
-        self.base_url = ""
-        self._ids: dict[str, str] = {}
+    region: str
+    compute: str
+    bms: str
+    smn: bool
+    more_regions: tuple[str, ...]
+    base_url: str = ""
+    _ids: dict[str, str] = field(default_factory=dict)
 
     def entries(self, token: Token) -> list[dict[str, object]]:
         """Return the catalogue for the project of a token; empty without a project."""

@@ -145,7 +145,7 @@ class Environment:
         self.denied = setup.denied
         # The seam behind its port: a request goes in here, and its answer comes out.
         self.cloud: Cloud = self._simulator._cloud
-        self.cloud.catalog.base_url = CLOUD
+        self._simulator._catalog.base_url = CLOUD
         self.world = self.cloud.world
         self.ids: list[str] = []
         self.deployment = Deployment(
