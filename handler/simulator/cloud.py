@@ -89,9 +89,7 @@ class Cloud:
     def handle(self, request: Request, arrived: float | None = None) -> Delivery:
         """Carry out a request, or apply the first fault that matches it.
 
-        Args:
-            request: the request.
-            arrived: when its first line was received, on `time.monotonic`; None for now. The latency counts from then.
+        The latency counts from `arrived`, on `time.monotonic`: when the first line was received; None for now.
         """
         arrived = time.monotonic() if arrived is None else arrived
         api, kind, server_ids = self.classify(request)

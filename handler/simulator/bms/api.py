@@ -37,13 +37,7 @@ def ids_in(request: Request) -> list[str]:
 
 
 class Bms(gateway.Service):
-    """Answers requests to `/v1`.
-
-    Args:
-        world: the servers.
-        identity: the users and their tokens.
-        behavior: used by every request, so that it can be changed.
-    """
+    """Answers requests to `/v1`; `behavior` is used by every request, so that it can be changed."""
 
     def __init__(self, world: World, identity: Identity, behavior: BmsBehavior) -> None:
         table: dict[str, tuple[CallKind, Callable[[Call], Answer]]] = {

@@ -43,11 +43,7 @@ class _Progress:
 
 
 class Jobs:
-    """All jobs of all projects.
-
-    Args:
-        behavior: used whenever a job is shown, so that it can be changed.
-    """
+    """All jobs of all projects; `behavior` is used whenever one is shown, so that it can be changed."""
 
     def __init__(self, world: World, behavior: BmsBehavior) -> None:
         self._world = world

@@ -45,9 +45,7 @@ def is_bare_metal(server: ServerState) -> bool:
 def show(server: ServerState, *, idle_task_state: bool) -> dict[str, object]:
     """Return a server with all its members, which are the same for every caller.
 
-    Args:
-        server: the server.
-        idle_task_state: whether an idle server has a task_state of null, or none at all.
+    An idle one has a task_state of null if `idle_task_state`, else none at all.
     """
     shown = views.full(server, _VIEW, alone=True)
     for name in _LEFT_OUT:

@@ -70,15 +70,9 @@ class PageLimits:
 def list_servers(
     world: World, query: _Query, view: views.View, project_id: str, detailed: bool, limits: PageLimits
 ) -> dict[str, object]:
-    """Return the body of `GET /servers` or `GET /servers/detail`.
+    """Return the body of `GET /servers`, or of `GET /servers/detail` with all members of each server.
 
-    Args:
-        world: the servers.
-        query: the parameters.
-        view: for whom they are shown.
-        project_id: the caller's, whose servers are listed unless an administrator asks for all.
-        detailed: whether all members of a server are shown.
-        limits: the length of a page.
+    The servers are those of the caller's project unless an administrator asks for all.
 
     Raises:
         NovaError: 400 for a parameter that Nova does not accept, 403 for one that only administrators may use, 501 for

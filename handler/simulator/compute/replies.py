@@ -26,12 +26,7 @@ _FAULT_NAMES = {
 
 
 class NovaError(Refusal):
-    """Nova's API refuses a request.
-
-    Args:
-        status: the HTTP status.
-        message: of the error body.
-    """
+    """Nova's API refuses a request, with an HTTP status and a message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -83,15 +78,7 @@ MINIMUM = Microversion(2, 1)
 def reply(
     version: Microversion | None, request_id: str, document: object, status: int = 200, acted: bool = False
 ) -> Answer:
-    """Return a successful answer.
-
-    Args:
-        version: the microversion of the answer; None where it names none.
-        request_id: of the request.
-        status: the HTTP status.
-        document: the JSON body, before it is encoded; None for no body.
-        acted: whether the state of the cloud changed.
-    """
+    """Return a successful answer with a JSON body, or without one if None; without a version it names none."""
     body = b"" if document is None else json.dumps(document).encode()
     headers = (("Content-Length", str(len(body))), ("Content-Type", "application/json"))
     return Answer(status, headers + _named(version) + _request_ids(request_id), body, acted)

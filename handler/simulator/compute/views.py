@@ -98,13 +98,7 @@ def brief(server: ServerState, view: View) -> dict[str, object]:
 
 
 def full(server: ServerState, view: View, *, alone: bool) -> dict[str, object]:
-    """Return a server with all its members.
-
-    Args:
-        server: the server.
-        view: the request.
-        alone: whether it is the answer to a GET of this one server, which shows more than a list.
-    """
+    """Return a server with all its members; `alone` in the answer to a GET of it, which shows more than a list."""
     image: dict[str, object] = {"id": IMAGE, "links": [view.bookmark("images", IMAGE)]}
     if view.at_least(98):
         image["properties"] = {}

@@ -91,11 +91,7 @@ class World:
             return server_id.lower() in self._servers
 
     def find(self, server_id: str, project_id: str | None) -> ServerState:
-        """Return the present state of a server.
-
-        Args:
-            server_id: in any case.
-            project_id: whose servers are seen; None for those of all projects.
+        """Return the present state of a server of a project, or of any one if None.
 
         Raises:
             NotFound: there is none, it was deleted, or it belongs to another project.
@@ -135,13 +131,7 @@ class World:
             return list(reversed(self._actions[server_id.lower()]))
 
     def act(self, server_id: str, action: str, actor: Actor, delay: float | None = None) -> None:
-        """Begin to stop, start or reboot a server.
-
-        Args:
-            server_id: in any case.
-            action: "stop", "start" or "reboot".
-            actor: who does it.
-            delay: seconds until it is done; None for the usual time of a power-off.
+        """Begin to "stop", "start" or "reboot" a server, which takes `delay` seconds; None for the usual time.
 
         Raises:
             NotFound: no such server for this actor.

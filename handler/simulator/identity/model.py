@@ -155,14 +155,10 @@ class Identity:
         parent: Token | None = None,
         credential: ApplicationCredential | None = None,
     ) -> Token:
-        """Issue a token.
+        """Issue a token of a user for a project, or for none.
 
-        Args:
-            user: its holder.
-            methods: of the login.
-            project: its scope; None for a token without one.
-            parent: the token that was used to get this one, which then expires at the same time.
-            credential: the application credential that was used, whose roles it then has.
+        With `parent`, the token that was used to get this one, it expires at the same time; with `credential`, the
+        application credential that was used, it has the roles of that.
 
         Raises:
             Denied: the user has no role on the project.

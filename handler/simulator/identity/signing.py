@@ -87,13 +87,7 @@ def is_signed(request: Request) -> bool:
 
 
 def signature(request: Request, names: tuple[str, ...], secret: str) -> str:
-    """Return the signature that a request must have.
-
-    Args:
-        request: the request.
-        names: the headers that are signed, in lower case and any order.
-        secret: the secret of the key.
-    """
+    """Return the signature that a request must have; `names` are the signed headers in lower case and any order."""
     path = "/".join(_encoded(unquote(segment)) for segment in request.target.partition("?")[0].split("/"))
     unsigned_body = request.header("X-Sdk-Content-Sha256") == _UNSIGNED_BODY
     canonical = "\n".join(
@@ -114,11 +108,7 @@ def signature(request: Request, names: tuple[str, ...], secret: str) -> str:
 
 
 class AccessKeys:
-    """All access keys; safe to use from several threads.
-
-    Args:
-        clock: seconds since the epoch.
-    """
+    """All access keys; safe to use from several threads."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -126,12 +116,7 @@ class AccessKeys:
         self._lock = threading.Lock()
 
     def add(self, user: User, lifetime: float | None) -> AccessKey:
-        """Create a key of a user.
-
-        Args:
-            user: the user.
-            lifetime: seconds for which a temporary key is valid; None for a permanent one.
-        """
+        """Create a key of a user, valid for `lifetime` seconds; None for a permanent one."""
         access = "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") for _ in range(20))
         temporary = lifetime is not None
         key = AccessKey(access, secrets.token_urlsafe(30), secrets.token_urlsafe(900) if temporary else None)
