@@ -69,20 +69,15 @@ class Jobs:
             children = JobChildren(self._behavior.job_children)
             if children is not JobChildren.LISTED and whole.status == "FAIL":
                 whole = replace(whole, error_code=next(p.error_code for p in progress if p.error_code))
-            entities: dict[str, object] = {"sub_jobs_total": len(job.parts)}
-            match children:
-                case JobChildren.LISTED:
-                    entities["sub_jobs"] = [
-                        self._show_part(job, part, p) for part, p in zip(job.parts, progress, strict=True)
-                    ]
-                case JobChildren.NONE:
-                    entities["sub_jobs"] = []
-                case JobChildren.NULL:
-                    entities["sub_jobs"] = None
-                case JobChildren.SERVER_ID:
-                    entities = {"server_id": job.parts[0].server_id}
-                case JobChildren.MISSING:
-                    entities = {}
+            total: dict[str, object] = {"sub_jobs_total": len(job.parts)}
+            listed = [self._show_part(job, part, p) for part, p in zip(job.parts, progress, strict=True)]
+            entities = {
+                JobChildren.LISTED: total | {"sub_jobs": listed},
+                JobChildren.NONE: total | {"sub_jobs": []},
+                JobChildren.NULL: total | {"sub_jobs": None},
+                JobChildren.SERVER_ID: {"server_id": job.parts[0].server_id},
+                JobChildren.MISSING: {},
+            }[children]
             return self._row(job.id, "baremetalBatchOperate", job.begun, whole) | {"entities": entities}
 
     def _show_part(self, job: _Job, part: SubJob, progress: _Progress) -> dict[str, object]:

@@ -188,15 +188,6 @@ def test_the_project_of_the_token_must_be_that_of_the_url(cloud: Simulator, ask:
     assert bms("jobs/x", token=cloud.token(scoped=False)).code == (400, "Common.0018")
 
 
-def test_the_catalogue_has_the_url_of_the_api(cloud: Simulator, ask: Ask) -> None:
-    """Beside compute, for the project of the token."""
-    catalog = ask("GET", "/v3/auth/catalog").json()["catalog"]
-    assert [service["type"] for service in catalog] == ["compute", "bms", "network", "image", "identity"]
-    assert catalog[1]["name"] == "bms"
-    url = catalog[1]["endpoints"][0]["url"]
-    assert url == f"{cloud.bms_url}/{cloud.project_id}" == f"{cloud.url}/v1/{cloud.project_id}"
-
-
 def test_a_cloud_without_the_api_has_no_such_path(ask: Ask) -> None:
     """The attribute `bms` is there, without effect."""
     with Simulator() as plain:

@@ -279,17 +279,12 @@ def test_an_entry_can_be_added_to_the_history_without_an_action(cloud: Simulator
         cloud.record_action("no-such-server", "start")
 
 
-def test_an_unknown_record_is_not_found(cloud: Simulator, ask: Ask) -> None:
-    """Nor one of an unknown server."""
-    assert records(ask, cloud.add_server(), path="/req-none").message == "Action req-none not found"
-    assert records(ask, "no-such-server").status == 404
-
-
 def test_records_of_a_deleted_server_can_be_read_from_2_21_on(cloud: Simulator, ask: Ask) -> None:
-    """By those who could see the server."""
+    """By those who could see the server; an unknown record or server is not found."""
     server_id, foreign = cloud.add_server(), cloud.add_server(project_id=cloud.other_project_id)
     for id_ in (server_id, foreign):
         cloud.delete_server(id_)
     assert records(ask, server_id, "2.20").status == 404
     assert records(ask, server_id, "2.21").json()["instanceActions"][0]["action"] == "delete"
-    assert records(ask, foreign, "2.21").status == 404
+    assert records(ask, server_id, "2.21", "/req-none").message == "Action req-none not found"
+    assert records(ask, foreign, "2.21").status == records(ask, "no-such-server", "2.21").status == 404
