@@ -75,9 +75,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def cloud(clock: FakeClock) -> Iterator[Simulator]:
-    """A cloud with that clock."""
-    with Simulator(clock=clock) as running:
+def cloud(clock: FakeClock, request: pytest.FixtureRequest) -> Iterator[Simulator]:
+    """A cloud with that clock, made by `CLOUD` of the module if it has one."""
+    with getattr(request.module, "CLOUD", Simulator)(clock=clock) as running:
         yield running
 
 
@@ -122,3 +122,9 @@ def stop(ask: Ask) -> Ask:
         return ask("POST", f"/v2.1/servers/{server_id}/action", {"os-stop": body}, **more)
 
     return send
+
+
+@pytest.fixture
+def bms(ask: Ask, cloud: Simulator) -> Ask:
+    """Send a GET to the BMS API, below the operator's project."""
+    return lambda path, **more: ask("GET", f"/v1/{cloud.project_id}/{path}", **more)

@@ -1,22 +1,14 @@
 """`Simulator.otc` behaves as Open Telekom Cloud."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from handler.simulator import CallKind, ComputePath, Fault, Simulator
 from tests.simulator.conftest import Ask
-from tests.support.clock import FakeClock
 
+CLOUD = Simulator.otc
 TOKENS = "/v3/auth/tokens"
-
-
-@pytest.fixture
-def cloud(clock: FakeClock) -> Iterator[Simulator]:
-    """Open Telekom Cloud."""
-    with Simulator.otc(clock=clock) as running:
-        yield running
 
 
 def login(cloud: Simulator, *, scope: Any = None) -> dict[str, Any]:
@@ -100,7 +92,10 @@ def test_a_project_needs_no_domain_beside_the_users(cloud: Simulator, ask: Ask, 
     ],
 )
 def test_projects_can_be_listed_by_name(cloud: Simulator, ask: Ask, query: str, user: Any, expected: Any) -> None:
-    """Those that the caller has a role in."""
+    """Those that the caller has a role in; a token is required, and elsewhere there is no such path."""
+    assert ask("GET", "/v3/projects", token=None).status == 401
+    with Simulator() as plain:
+        assert ask("GET", "/v3/projects", to=plain, token=plain.token()).status == 404
     body = ask("GET", f"/v3/projects{query}", token=cloud.token(user)).json()
     assert [project["name"] for project in body["projects"]] == expected
     assert body["links"] == {"next": None, "self": f"{cloud.url}/v3/projects{query}", "previous": None}
@@ -108,13 +103,6 @@ def test_projects_can_be_listed_by_name(cloud: Simulator, ask: Ask, query: str, 
         project = body["projects"][0]
         assert (project["id"], project["enabled"]) == (cloud.project_id, True)
         assert project["links"]["self"] == f"{cloud.url}/v3/projects/{cloud.project_id}"
-
-
-def test_projects_are_listed_for_users_only(ask: Ask) -> None:
-    """And elsewhere there is no such path."""
-    assert ask("GET", "/v3/projects", token=None).status == 401
-    with Simulator() as plain:
-        assert ask("GET", "/v3/projects", to=plain, token=plain.token()).status == 404
 
 
 def test_nova_is_behind_the_gateway_too(cloud: Simulator, ask: Ask) -> None:

@@ -1,20 +1,14 @@
 """Messages are published to topics as Open Telekom Cloud's reference shows it."""
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from handler.simulator import Api, CallKind, Fault, Simulator
 from tests.simulator.conftest import Ask
-from tests.support.clock import FakeClock
 
-
-@pytest.fixture
-def cloud(clock: FakeClock) -> Iterator[Simulator]:
-    """A cloud with SMN."""
-    with Simulator(clock=clock, smn=True, otc_iam=True) as running:
-        yield running
+CLOUD = partial(Simulator, smn=True, otc_iam=True)
 
 
 @pytest.fixture

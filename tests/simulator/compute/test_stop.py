@@ -278,25 +278,20 @@ def test_a_reader_may_read_and_not_stop(cloud: Simulator, stop: Ask, ask: Ask) -
     assert stop(UNKNOWN_ID, token=watcher).status == 404
 
 
-def test_a_stopped_server_can_be_started_over_the_api(cloud: Simulator, ask: Ask, stop: Ask) -> None:
-    """The rules are those of a stop, for stopped servers."""
+def test_a_server_can_be_started_and_deleted_over_the_api(cloud: Simulator, ask: Ask, stop: Ask) -> None:
+    """The rules of a start are those of a stop, for stopped servers; after a deletion there is none."""
     server_id = cloud.add_server(vm_state="stopped")
     path = f"/v2.1/servers/{server_id}/action"
     assert ask("POST", path, {"os-start": None}).status == 202
     assert states(cloud.server(server_id)) == ("ACTIVE", "active", None, 1)
     refused = ask("POST", path, {"os-start": None})
     assert refused.message == f"Cannot 'start' instance {server_id} while it is in vm_state active"
-    assert [call.kind for call in cloud.calls] == [CallKind.OTHER] * 2
     assert stop(server_id).status == 202
-
-
-def test_a_server_can_be_deleted_over_the_api(cloud: Simulator, ask: Ask) -> None:
-    """204 with an empty body that is announced as such."""
-    server_id = cloud.add_server()
-    answer = ask("DELETE", f"/v2.1/servers/{server_id}")
-    assert (answer.status, answer.reason, answer.names) == (204, "No Content", NOVA_ANSWER)
-    assert answer.header("Content-Length") == "0"
-    assert cloud.server(server_id).deleted
+    deleted = ask("DELETE", f"/v2.1/servers/{server_id}")
+    assert (deleted.status, deleted.reason, deleted.names) == (204, "No Content", NOVA_ANSWER)
+    assert (deleted.header("Content-Length"), cloud.server(server_id).deleted) == ("0", True)
+    kinds = [call.kind for call in cloud.calls]
+    assert kinds == [CallKind.OTHER, CallKind.OTHER, CallKind.STOP, CallKind.OTHER]
 
 
 def test_another_user_can_start_and_restart_a_server(cloud: Simulator, clock: FakeClock) -> None:

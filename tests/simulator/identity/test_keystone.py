@@ -16,25 +16,16 @@ MALFORMED = (
 )
 
 
-def password_login(
-    cloud: Simulator,
-    *,
-    scope: Any = "project",
-    user: Any = None,
-    password: Any = None,
-    domain: Any = None,
-    project: Any = None,
-) -> dict[str, Any]:
+def password_login(cloud: Simulator, *, scope: Any = "project", **given: str) -> dict[str, Any]:
     """Return the body of a login by name, right but for what is given."""
     login = cloud.environ()
-    home = {"name": domain or login["OS_USER_DOMAIN_NAME"]}
-    who = {"name": user or login["OS_USERNAME"], "domain": home, "password": password or login["OS_PASSWORD"]}
-    auth = {"identity": {"methods": ["password"], "password": {"user": who}}}
+    domain = {"name": given.get("domain", login["OS_USER_DOMAIN_NAME"])}
+    user = {"name": given.get("user", login["OS_USERNAME"]), "domain": domain}
+    user["password"] = given.get("password", login["OS_PASSWORD"])
+    auth = {"identity": {"methods": ["password"], "password": {"user": user}}}
     if scope == "project":
-        auth["scope"] = {"project": {"name": project or login["OS_PROJECT_NAME"], "domain": home}}
-    elif scope is not None:
-        auth["scope"] = scope
-    return {"auth": auth}
+        scope = {"project": {"name": given.get("project", login["OS_PROJECT_NAME"]), "domain": domain}}
+    return {"auth": auth | {"scope": scope}}
 
 
 @pytest.fixture
