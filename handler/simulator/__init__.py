@@ -3,7 +3,7 @@
 from handler.simulator.bms.behavior import BatchPolicy, BmsBehavior, JobChildren
 from handler.simulator.calls import Api, Call, CallKind
 from handler.simulator.compute.servers import Action, Controller, ServerFault, ServerState
-from handler.simulator.compute.world import Conflict, NotFound, Refusal
+from handler.simulator.compute.store import Conflict, NotFound, Refusal
 from handler.simulator.faults import ConflictKind, Cut, Fault
 from handler.simulator.identity.catalog import ComputePath
 from handler.simulator.identity.signing import AccessKey

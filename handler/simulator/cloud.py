@@ -14,7 +14,7 @@ from typing import Protocol
 
 from handler.simulator import gateway
 from handler.simulator.calls import Api, Call, CallKind, CallLog
-from handler.simulator.compute.world import Actor, Refusal, World
+from handler.simulator.compute.store import Actor, Refusal, ServerStore
 from handler.simulator.faults import Cut, Fault, InjectedFaults
 from handler.simulator.identity.model import Denied, Identity, Project, User
 from handler.simulator.identity.signing import AccessKeys, Authorization, BadSignature, is_signed
@@ -59,7 +59,7 @@ class Cloud:
     """The APIs of the cloud with their state, injected faults, and the record of calls.
 
     Args:
-        world: the servers.
+        store: the servers.
         identity: the users and their tokens.
         keys: the access keys with which requests can be signed.
         services: the APIs that the cloud has; the first that identifies a request answers it.
@@ -69,7 +69,7 @@ class Cloud:
 
     def __init__(
         self,
-        world: World,
+        store: ServerStore,
         identity: Identity,
         keys: AccessKeys,
         services: Mapping[Api, Service],
@@ -77,7 +77,7 @@ class Cloud:
         latency: float,
         wait: Callable[[float], bool],
     ) -> None:
-        self.world = world
+        self.store = store
         self.identity = identity
         self.faults = InjectedFaults()
         self.calls = CallLog()
@@ -99,7 +99,7 @@ class Cloud:
             method=request.method,
             path=request.target,
             status=None,
-            at=self.world.clock(),
+            at=self.store.clock(),
             headers={k.lower(): v for k, v in request.headers if k.lower() not in _SECRET_HEADERS},
             body=b"" if kind is CallKind.LOGIN else request.body,
             api=api,
@@ -123,7 +123,7 @@ class Cloud:
             return Delivery(None)
         self.calls.end(place, replace(call, status=answer.status))
         if not any(name.lower() == "date" for name, _ in answer.headers):
-            answer = replace(answer, headers=(*answer.headers, ("Date", formatdate(self.world.clock(), usegmt=True))))
+            answer = replace(answer, headers=(*answer.headers, ("Date", formatdate(self.store.clock(), usegmt=True))))
         return Delivery(answer, bool(fault and fault.cut is Cut.MIDWAY), fault.slow_body if fault else 0.0)
 
     def classify(self, request: Request) -> tuple[Api, CallKind, tuple[str, ...]]:
@@ -133,7 +133,7 @@ class Cloud:
         """
         identified = ((api, service.identify(request)) for api, service in self._services.items())
         api, (kind, asked) = next((api, found) for api, found in identified if found)
-        return api, kind, tuple(id_.lower() if self.world.known(id_) else id_ for id_ in asked)
+        return api, kind, tuple(id_.lower() if self.store.known(id_) else id_ for id_ in asked)
 
     def _pause(self, seconds: float) -> bool:
         return seconds > 0 and self._wait(seconds)
@@ -192,7 +192,7 @@ class Cloud:
 
     def _stop_by_another_user(self, server_id: str) -> None:
         with contextlib.suppress(Refusal):
-            self.world.act(server_id, "stop", Actor("another-user", "", f"req-{uuid.uuid4()}", admin=True))
+            self.store.act(server_id, "stop", Actor("another-user", "", f"req-{uuid.uuid4()}", admin=True))
 
 
 def _with_body(fault: Fault, status: int, request_id: str) -> Answer:

@@ -39,8 +39,8 @@ _CODES = {401: NOT_AUTHENTICATED, 429: THROTTLED, 502: "APIG.0202", 503: "APIG.0
 
 def body_of(code: str, message: str | None, request_id: str) -> str:
     """Return the body of an error; the message is the usual one of the code unless given."""
-    words = message or _MESSAGES.get(code, f"Error {code}")
-    return json.dumps({"error_code": code, "error_msg": words, "request_id": request_id})
+    text = message or _MESSAGES.get(code, f"Error {code}")
+    return json.dumps({"error_code": code, "error_msg": text, "request_id": request_id})
 
 
 def refuse(request_id: str, status: int, code: str, message: str | None = None) -> Answer:

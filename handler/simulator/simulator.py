@@ -27,7 +27,7 @@ from handler.simulator.compute.api import Nova
 from handler.simulator.compute.lists import PageLimits
 from handler.simulator.compute.replies import unauthenticated
 from handler.simulator.compute.servers import Action, ServerFault, ServerState, power_state_of
-from handler.simulator.compute.world import Actor, World
+from handler.simulator.compute.store import Actor, ServerStore
 from handler.simulator.faults import Fault
 from handler.simulator.identity.api import Keystone
 from handler.simulator.identity.catalog import Catalog, ComputePath
@@ -95,7 +95,7 @@ class Simulator:
     ) -> None:
         stopping = threading.Event()
         self.bms = bms if isinstance(bms, BmsBehavior) else BmsBehavior()
-        self._world = World(clock, power_off_delay)
+        self._store = ServerStore(clock, power_off_delay)
         self._identity = Identity(
             clock,
             token_ttl,
@@ -115,7 +115,7 @@ class Simulator:
         self._keys = AccessKeys(clock)
         self._smn = Smn(self._identity, region)
         nova = Nova(
-            self._world,
+            self._store,
             self._identity,
             max_microversion=max_microversion,
             stop_status=stop_status,
@@ -126,9 +126,9 @@ class Simulator:
         services: dict[Api, Service] = {Api.SMN: self._smn} if smn else {}
         services[Api.NOVA] = nova
         if bms:
-            services[Api.BMS] = Bms(self._world, self._identity, self.bms)
+            services[Api.BMS] = Bms(self._store, self._identity, self.bms)
         services[Api.KEYSTONE] = Keystone(self._identity, self._catalog, otc=otc_iam)
-        self._cloud = Cloud(self._world, self._identity, self._keys, services, latency=latency, wait=stopping.wait)
+        self._cloud = Cloud(self._store, self._identity, self._keys, services, latency=latency, wait=stopping.wait)
         self._host, self._port, self._stopping = host, port, stopping
         self._server: Server | None = None
 
@@ -292,7 +292,7 @@ class Simulator:
         return credential.id, credential.secret
 
     def add_topic(self, name: str = "results") -> str:
-        """Add a topic of SMN and return its URN; messages to it are kept in `published`."""
+        """Add a topic of SMN and return its URN; messages to it are in `published`."""
         return self._smn.add_topic(name, self.project_id)
 
     @property
@@ -331,7 +331,7 @@ class Simulator:
         Raises:
             ValueError: there is a server of that id already.
         """
-        now = self._world.clock()
+        now = self._store.clock()
         changed = now if updated is None else updated
         created = min(now, changed)
         host_name = (host if isinstance(host, str) else "host-1") if host else None
@@ -352,7 +352,7 @@ class Simulator:
             fault=ServerFault("No valid host was found. ", changed) if never_placed else None,
             **others,
         )
-        self._world.add(server, _request_id())
+        self._store.add(server, _request_id())
         return server.id
 
     def server(self, id: str) -> ServerState:
@@ -361,7 +361,7 @@ class Simulator:
         Raises:
             KeyError: there never was one.
         """
-        return self._world.get(id)
+        return self._store.get(id)
 
     def change(self, id: str, **changes: Any) -> None:
         """Set fields of `ServerState` as another client or the cloud would; `updated` becomes now.
@@ -373,7 +373,7 @@ class Simulator:
             KeyError: there never was such a server.
             TypeError: there is no such field.
         """
-        self._world.change(id, **changes)
+        self._store.change(id, **changes)
 
     def start_server(self, id: str, user_id: str = "another-user", delay: float = 0.0) -> None:
         """Start a stopped server as another user, which takes `delay` seconds.
@@ -381,7 +381,7 @@ class Simulator:
         Raises:
             Refusal: Nova does not permit it.
         """
-        self._world.act(id, "start", self._actor(user_id), delay)
+        self._store.act(id, "start", self._actor(user_id), delay)
 
     def reboot_server(self, id: str, user_id: str = "another-user", delay: float = 0.0) -> None:
         """Restart a server as another user, which takes `delay` seconds.
@@ -389,7 +389,7 @@ class Simulator:
         Raises:
             Refusal: Nova does not permit it.
         """
-        self._world.act(id, "reboot", self._actor(user_id), delay)
+        self._store.act(id, "reboot", self._actor(user_id), delay)
 
     def record_action(self, id: str, action: str, *, user_id: str = "ironic", at: float | None = None) -> None:
         """Add an entry to a server's history without an action, as Ironic's notifications do.
@@ -403,7 +403,7 @@ class Simulator:
         Raises:
             KeyError: there never was such a server.
         """
-        self._world.record(id, action, self._actor(user_id), self._world.clock() if at is None else at)
+        self._store.record(id, action, self._actor(user_id), self._store.clock() if at is None else at)
 
     def delete_server(self, id: str, user_id: str = "another-user") -> None:
         """Delete a server as another user, at once.
@@ -411,11 +411,11 @@ class Simulator:
         Raises:
             Refusal: there is no such server.
         """
-        self._world.delete(id, self._actor(user_id))
+        self._store.delete(id, self._actor(user_id))
 
     def actions(self, id: str) -> list[Action]:
         """Return the history of a server, the latest action first, as `os-instance-actions` has it."""
-        return self._world.actions(id)
+        return self._store.actions(id)
 
     def _actor(self, user_id: str) -> Actor:
         return Actor(user_id, self.project_id, _request_id(), admin=True)

@@ -73,11 +73,11 @@ class Smn(gateway.Service):
         return route.kind if route else CallKind.OTHER, []
 
     def _publish(self, call: Call) -> Answer:
-        kept = self._keep(call.request, call.names["urn"])
-        document = {"request_id": call.request_id, "message_id": kept.message_id}
+        published = self._add(call.request, call.names["urn"])
+        document = {"request_id": call.request_id, "message_id": published.message_id}
         return gateway.answer(call.request_id, 200, json.dumps(document).encode())
 
-    def _keep(self, request: Request, urn: str) -> Published:
+    def _add(self, request: Request, urn: str) -> Published:
         if not urn.startswith("urn:smn:"):
             raise ServiceError(400, "SMN.0005")
         if urn not in self._topics:
@@ -88,10 +88,10 @@ class Smn(gateway.Service):
                     raise ServiceError(400, "SMN.0018")
                 if not 0 < len(subject) <= LONGEST_SUBJECT:
                     raise ServiceError(400, "SMN.0020")
-                kept = Published(urn, subject, message, uuid.uuid4().hex)
+                published = Published(urn, subject, message, uuid.uuid4().hex)
                 with self._lock:
-                    self._published.append(kept)
-                return kept
+                    self._published.append(published)
+                return published
         raise ServiceError(400, "SMN.0018")
 
     def _code_for(self, _status: int) -> str:

@@ -65,7 +65,7 @@ class Reply:
 Ask = Callable[..., Reply]
 """Sends one request, and returns the response."""
 Lookup = Callable[..., Any]
-"""Sends one request, and returns what a test looks at."""
+"""Sends one request, and returns a part of the response."""
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ def publish(ask: Ask, cloud: Simulator) -> Ask:
 def test_a_published_message_is_stored(cloud: Simulator, publish: Ask) -> None:
     """The answer has its id; a test sees topic, subject and message."""
     answer = publish({"subject": "bär", "message": "m" * 262144, "time_to_live": "3600"})
-    (kept,) = cloud.published
+    (published,) = cloud.published
     assert (answer.status, set(answer.json())) == (200, {"request_id", "message_id"})
-    assert answer.json()["message_id"] == kept.message_id
-    assert (kept.topic_urn, kept.subject) == (f"urn:smn:RegionOne:{cloud.project_id}:alarms", "bär")
+    assert answer.json()["message_id"] == published.message_id
+    assert (published.topic_urn, published.subject) == (f"urn:smn:RegionOne:{cloud.project_id}:alarms", "bär")
     assert (cloud.calls[-1].api, cloud.calls[-1].kind) == (Api.SMN, CallKind.PUBLISH)
 
 

@@ -12,7 +12,7 @@ from handler.simulator.bms.views import error_body, reply
 from handler.simulator.calls import CallKind
 from handler.simulator.compute.api import is_stop
 from handler.simulator.compute.servers import ServerState
-from handler.simulator.compute.world import Actor, NotFound, World
+from handler.simulator.compute.store import Actor, NotFound, ServerStore
 from handler.simulator.gateway import Call, ServiceError
 from handler.simulator.identity.model import Identity, Token
 from handler.simulator.messages import Answer, Request
@@ -39,7 +39,7 @@ def ids_in(request: Request) -> list[str]:
 class Bms(gateway.Service):
     """Answers requests to `/v1`; `behavior` is used by every request, so that it can be changed."""
 
-    def __init__(self, world: World, identity: Identity, behavior: BmsBehavior) -> None:
+    def __init__(self, store: ServerStore, identity: Identity, behavior: BmsBehavior) -> None:
         table: dict[str, tuple[CallKind, Callable[[Call], Answer]]] = {
             "GET baremetalservers/detail": (CallKind.LIST, self._list),
             "POST baremetalservers/action": (CallKind.STOP, self._stop),
@@ -48,9 +48,9 @@ class Bms(gateway.Service):
         }
         routes = Routes(PREFIX + "/(?P<project_id>[^/]+)/", table)
         super().__init__(identity, routes, ServiceError(400, "Common.0018"))
-        self._world = world
+        self._store = store
         self._behavior = behavior
-        self._jobs = Jobs(world, behavior)
+        self._jobs = Jobs(store, behavior)
 
     def identify(self, request: Request) -> tuple[CallKind, list[str]] | None:
         """Return the operation that a request asks for, and the ids of the servers in it."""
@@ -81,7 +81,7 @@ class Bms(gateway.Service):
 
     def _find(self, server_id: str, project_id: str) -> ServerState | None:
         try:
-            server = self._world.find(server_id, project_id)
+            server = self._store.find(server_id, project_id)
         except NotFound:
             return None
         return server if views.is_bare_metal(server) else None
@@ -92,7 +92,7 @@ class Bms(gateway.Service):
         limit = min(_number(given, "limit", _LARGEST_PAGE if "offset" in given else _DEFAULT_PAGE), _LARGEST_PAGE)
         found = [
             server
-            for server in self._world.all()
+            for server in self._store.all()
             if server.project_id == call.project_id
             and not server.deleted
             and views.is_bare_metal(server)
@@ -105,18 +105,18 @@ class Bms(gateway.Service):
         ids = _batch(call.request)
         if not call.token.may_write:
             raise ServiceError(403, "BMS.0288")
-        with self._world.lock:
+        with self._store.lock:
             parts = self._parts(ids, call.project_id, call.token)
             refused = [part.error_code for part in parts if part.error_code]
             if refused and BatchPolicy(self._behavior.batch_policy) is BatchPolicy.REJECT_WHOLE:
                 raise ServiceError(400, refused[0])
-            taken = [part for part in parts if part.error_code is None]
-            for part in taken:
+            accepted = [part for part in parts if part.error_code is None]
+            for part in accepted:
                 actor = Actor(call.token.user.id, call.project_id, part.request_id, call.token.admin)
-                self._world.act(part.server_id, "stop", actor)
+                self._store.act(part.server_id, "stop", actor)
             job_id = self._jobs.begin(call.project_id, parts)
         document = {"job_id": job_id} if self._behavior.job_id else {}
-        return reply(call.request_id, document, tuple(part.server_id for part in taken))
+        return reply(call.request_id, document, tuple(part.server_id for part in accepted))
 
     def _parts(self, ids: Sequence[str], project_id: str, token: Token) -> list[SubJob]:
         parts: list[SubJob] = []

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from handler.simulator.bms.behavior import BmsBehavior, JobChildren
 from handler.simulator.bms.views import message_for
-from handler.simulator.compute.world import World
+from handler.simulator.compute.store import ServerStore
 
 _OPEN = ("INIT", "RUNNING")
 
@@ -45,22 +45,22 @@ class _Progress:
 class Jobs:
     """All jobs of all projects; `behavior` is used whenever one is shown, so that it can be changed."""
 
-    def __init__(self, world: World, behavior: BmsBehavior) -> None:
-        self._world = world
+    def __init__(self, store: ServerStore, behavior: BmsBehavior) -> None:
+        self._store = store
         self._behavior = behavior
         self._jobs: dict[str, _Job] = {}
         self._ended: dict[str, _Progress] = {}
 
     def begin(self, project_id: str, parts: Sequence[SubJob]) -> str:
         """Record a job, and return its id."""
-        with self._world.lock:
-            job = _Job(str(uuid.uuid4()), project_id, self._world.clock(), tuple(parts))
+        with self._store.lock:
+            job = _Job(str(uuid.uuid4()), project_id, self._store.clock(), tuple(parts))
             self._jobs[job.id] = job
             return job.id
 
     def show(self, job_id: str, project_id: str) -> dict[str, object] | None:
         """Return a job as it is now; None if the project has none of that id."""
-        with self._world.lock:
+        with self._store.lock:
             job = self._jobs.get(job_id)
             if job is None or job.project_id != project_id:
                 return None
@@ -109,7 +109,7 @@ class Jobs:
     def _progress(self, job: _Job, part: SubJob) -> _Progress:
         if part.error_code:
             return _Progress("FAIL", job.begun, part.error_code)
-        # The result is kept, since later actions on the server do not change it.
+        # The result is stored, since later actions on the server do not change it.
         if (ended := self._ended.get(part.request_id)) is None:
             progress = self._result(job, part)
             if progress.ended is None:
@@ -118,12 +118,12 @@ class Jobs:
         return ended
 
     def _result(self, job: _Job, part: SubJob) -> _Progress:
-        server = self._world.get(part.server_id)
-        for entry in self._world.actions(part.server_id):
+        server = self._store.get(part.server_id)
+        for entry in self._store.actions(part.server_id):
             if entry.request_id == part.request_id and entry.finish_time is not None:
                 return _failed(entry.finish_time) if entry.failed else _Progress("SUCCESS", entry.finish_time)
         if server.due and server.due.request_id == part.request_id:
-            return _Progress("INIT" if self._world.clock() <= job.begun else "RUNNING")
+            return _Progress("INIT" if self._store.clock() <= job.begun else "RUNNING")
         # Another action has replaced it.
         if server.deleted:
             return _failed(server.updated, "BMS.0040")

@@ -15,8 +15,8 @@ from handler.simulator.compute import views
 from handler.simulator.compute.lists import PageLimits, list_servers
 from handler.simulator.compute.replies import MINIMUM, Microversion, NovaError, error, plain, reply, unauthenticated
 from handler.simulator.compute.servers import ServerState
+from handler.simulator.compute.store import Actor, Refusal, ServerStore
 from handler.simulator.compute.views import Base, base_of
-from handler.simulator.compute.world import Actor, Refusal, World
 from handler.simulator.faults import Fault
 from handler.simulator.identity.model import Identity, Token
 from handler.simulator.messages import Answer, Request, phrase
@@ -75,7 +75,7 @@ class Nova:
 
     def __init__(
         self,
-        world: World,
+        store: ServerStore,
         identity: Identity,
         *,
         max_microversion: str,
@@ -83,7 +83,7 @@ class Nova:
         limits: PageLimits,
         refuse_token: Callable[[Request, str], Answer],
     ) -> None:
-        self._world = world
+        self._store = store
         self._identity = identity
         self._maximum = Microversion.parse(max_microversion)
         self._stop_status = stop_status
@@ -161,7 +161,7 @@ class Nova:
         return self._routes.find(request.method, request.path.removeprefix(base.prefix + base.root))
 
     def _requested(self, request: Request, base: Base | None) -> Microversion:
-        # The old API's wrapper throws both headers away before Nova looks.
+        # The old API's wrapper removes both headers before Nova reads them.
         return MINIMUM if base and base.legacy else Microversion.requested(request, self._maximum)
 
     def _list_versions(self, request: Request, base: Base) -> Answer:
@@ -208,59 +208,59 @@ class Nova:
 
     def _list(self, call: _Call, *, detailed: bool) -> Answer:
         own_id = call.actor.project_id
-        return call.reply(list_servers(self._world, call.request.query, call.view, own_id, detailed, self._limits))
+        return call.reply(list_servers(self._store, call.request.query, call.view, own_id, detailed, self._limits))
 
     def _show(self, call: _Call) -> Answer:
-        server = self._world.find(call.server_id, call.actor.scope)
+        server = self._store.find(call.server_id, call.actor.scope)
         return call.reply({"server": views.full(server, call.view, alone=True)})
 
     def _act(self, call: _Call) -> Answer:
-        with self._world.lock:
-            self._world.find_to_act(call.server_id, call.actor)
+        with self._store.lock:
+            self._store.find_to_act(call.server_id, call.actor)
             call.check_policy(f"servers:{call.verb}")
-            self._world.act(call.server_id, call.verb, call.actor)
+            self._store.act(call.server_id, call.verb, call.actor)
         return call.reply(None, self._stop_status if call.verb == "stop" else 202, acted=True)
 
     def _delete(self, call: _Call) -> Answer:
-        self._world.find(call.server_id, call.actor.scope)
+        self._store.find(call.server_id, call.actor.scope)
         call.check_policy("servers:delete")
-        self._world.delete(call.server_id, call.actor)
+        self._store.delete(call.server_id, call.actor)
         return call.reply(None, 204, acted=True)
 
     def _metadata(self, call: _Call) -> Answer:
-        return call.reply({"metadata": dict(self._world.find(call.server_id, call.actor.scope).metadata)})
+        return call.reply({"metadata": dict(self._store.find(call.server_id, call.actor.scope).metadata)})
 
     def _update_metadata(self, call: _Call) -> Answer:
-        self._world.find(call.server_id, call.actor.scope)
+        self._store.find(call.server_id, call.actor.scope)
         entries = _entries(call.request)
         call.check_policy("server-metadata:create")
-        changed = self._world.update_metadata(call.server_id, call.actor, entries)
+        changed = self._store.update_metadata(call.server_id, call.actor, entries)
         return call.reply({"metadata": dict(changed)}, acted=True)
 
     def _delete_metadata(self, call: _Call) -> Answer:
-        self._world.find(call.server_id, call.actor.scope)
+        self._store.find(call.server_id, call.actor.scope)
         call.check_policy("server-metadata:delete")
-        self._world.delete_metadata(call.server_id, call.actor, call.names["key"])
+        self._store.delete_metadata(call.server_id, call.actor, call.names["key"])
         return call.reply(None, 204, acted=True)
 
     def _history(self, call: _Call) -> Answer:
         server = self._remembered(call)
-        return call.reply({"instanceActions": [views.action(a, call.view) for a in self._world.actions(server.id)]})
+        return call.reply({"instanceActions": [views.action(a, call.view) for a in self._store.actions(server.id)]})
 
     def _action(self, call: _Call) -> Answer:
         server, request_id = self._remembered(call), call.names["request_id"]
-        for entry in self._world.actions(server.id):
+        for entry in self._store.actions(server.id):
             if entry.request_id == request_id:
                 return call.reply({"instanceAction": views.action_in_detail(entry, server, call.view)})
         raise NovaError(404, f"Action {request_id} not found")
 
     def _remembered(self, call: _Call) -> ServerState:
         # From 2.21 on, the record of a deleted server can still be read.
-        if call.view.at_least(21) and self._world.known(call.server_id):
-            server = self._world.get(call.server_id)
+        if call.view.at_least(21) and self._store.known(call.server_id):
+            server = self._store.get(call.server_id)
             if server.deleted and call.actor.scope in (None, server.project_id):
                 return server
-        return self._world.find(call.server_id, call.actor.scope)
+        return self._store.find(call.server_id, call.actor.scope)
 
 
 def _is_version(request: Request, base: Base) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from handler.simulator.compute import views
 from handler.simulator.compute.replies import NovaError
 from handler.simulator.compute.servers import STATES, ServerState, status_of
-from handler.simulator.compute.world import World
+from handler.simulator.compute.store import ServerStore
 
 _Query = Sequence[tuple[str, str]]
 
@@ -40,7 +40,7 @@ _FILTERS: dict[str, tuple[int, Callable[[ServerState, str], bool]]] = {
     "project_id": (_ADMIN, lambda server, value: server.project_id == value),
     "deleted": (_ADMIN, lambda server, value: server.deleted is (value.lower() in _YES)),
 }
-# Parameters that Nova takes and that the simulator does not have.
+# Parameters that Nova accepts and the simulator does not have.
 _NOT_SIMULATED = frozenset({"sort_key", "sort_dir", "changes-before", "hostname", "image", "ip", "reservation_id"})
 # From 2.75 on Nova refuses every other parameter, unless it begins with "_".
 _KNOWN = frozenset(_FILTERS) | _NOT_SIMULATED | {
@@ -68,7 +68,7 @@ class PageLimits:
 
 
 def list_servers(
-    world: World, query: _Query, view: views.View, project_id: str, detailed: bool, limits: PageLimits
+    store: ServerStore, query: _Query, view: views.View, project_id: str, detailed: bool, limits: PageLimits
 ) -> dict[str, object]:
     """Return the body of `GET /servers`, or of `GET /servers/detail` with all members of each server.
 
@@ -98,7 +98,7 @@ def list_servers(
         raise NovaError(403, f"Policy doesn't allow os_compute_api:servers:{kind}:get_all_tenants to be performed.")
 
     # A list without deleted servers does not find a deleted marker either.
-    servers = [server for server in world.all() if show_deleted or not server.deleted]
+    servers = [server for server in store.all() if show_deleted or not server.deleted]
 
     def fits(server: ServerState) -> bool:
         return (
@@ -122,7 +122,7 @@ def list_servers(
 
 
 def _check_query(query: _Query, view: views.View) -> None:
-    """Check the parameters as Nova's schema for the microversion does, and answer in its words."""
+    """Check the parameters as Nova's schema for the microversion does, with its messages."""
     for name, value in query:
         violation = None
         if name == "limit" and not re.fullmatch(r"[0-9]*", value):

@@ -7,7 +7,7 @@ import json
 import re
 from typing import NamedTuple, Self
 
-from handler.simulator.compute.world import Refusal
+from handler.simulator.compute.store import Refusal
 from handler.simulator.messages import Answer, Headers, Request, phrase
 
 _FAULT_NAMES = {

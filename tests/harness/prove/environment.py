@@ -10,7 +10,7 @@ from handler.simulator import Api, BmsBehavior, CallKind, ComputePath, Fault, Re
 from handler.simulator.bms.views import is_bare_metal
 from handler.simulator.cloud import Cloud
 from handler.simulator.compute.servers import ServerState
-from handler.simulator.compute.world import Actor
+from handler.simulator.compute.store import Actor
 from tests.harness.prove.approvals import NO_RULES, Announce, ApprovalRules
 from tests.harness.prove.command import Deployment
 from tests.harness.prove.events import basic_timestamp, timestamp
@@ -146,7 +146,7 @@ class Environment:
         # The seam behind its port: a request goes in here, and its answer comes out.
         self.cloud: Cloud = self._simulator._cloud
         self._simulator._catalog.base_url = CLOUD
-        self.world = self.cloud.world
+        self.world = self.cloud.store
         self.ids: list[str] = []
         self.deployment = Deployment(
             self._simulator.project_id, OPT_IN if setup.only else None, setup.stop_limit, setup.approval, setup.announce

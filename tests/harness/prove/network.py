@@ -202,7 +202,7 @@ class CloudClient(http_client.HttpClient):
         return None
 
     def _other(self, target: str, server_id: str) -> str:
-        others = [server.id for server in self._cloud.world.all() if not server.deleted and server.id != server_id]
+        others = [server.id for server in self._cloud.store.all() if not server.deleted and server.id != server_id]
         # Where there is one server only, no other one can be shown; the answer is then unusable in another way.
         return target.replace(server_id, others[0]) if others else "/v2.1/nowhere"
 

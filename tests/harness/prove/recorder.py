@@ -10,7 +10,7 @@ from typing import Any
 
 from handler.simulator import Action, CallKind
 from handler.simulator.compute.servers import ServerState
-from handler.simulator.compute.world import World
+from handler.simulator.compute.store import ServerStore
 from tests.harness.prove import approvals, invariants
 from tests.harness.prove.approvals import IssuedPlan
 from tests.harness.prove.command import Command, Observation, StopSent
@@ -79,7 +79,7 @@ class Recorder:
         plans: that results have offered.
     """
 
-    def __init__(self, world: World, counters: Counters, clock: Clock, name_of: Callable[[str], str]) -> None:
+    def __init__(self, world: ServerStore, counters: Counters, clock: Clock, name_of: Callable[[str], str]) -> None:
         self.counters = counters
         self.violations: list[str] = []
         self.plans: list[IssuedPlan] = []

@@ -44,7 +44,7 @@ def statuses(job: Any) -> Any:
 
 
 def stops(cloud: Simulator, *ids: str) -> Any:
-    """Return how many stops of each server were sent and taken."""
+    """Return how many stops of each server were sent and accepted."""
     return [(cloud.stops_sent(id_), cloud.stops_taken(id_)) for id_ in ids]
 
 

@@ -311,7 +311,7 @@ def test_another_user_can_start_and_restart_a_server(cloud: Simulator, clock: Fa
 
 
 def test_a_change_by_a_person_ends_the_running_operation(cloud: Simulator, stop: Ask, clock: FakeClock) -> None:
-    """A new vm_state brings its power_state along, and `updated` moves."""
+    """A new vm_state changes the power_state and `updated`."""
     server_id = cloud.add_server(power_off_delay=10)
     stop(server_id)
     clock.advance(5)

@@ -53,7 +53,7 @@ class Conflict(Refusal):
     status = 409
 
 
-class World:
+class ServerStore:
     """All servers of all projects; ids are compared without regard to case, as in Nova.
 
     Args:
