@@ -3,6 +3,7 @@
 import http.client
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,13 +104,10 @@ def ask(cloud: Simulator) -> Ask:
             body = json.dumps(body).encode()
             sent.setdefault("Content-Type", "application/json")
         where = urlsplit(to.url)
-        connection = http.client.HTTPConnection(str(where.hostname), where.port, timeout=timeout)
-        try:
+        with closing(http.client.HTTPConnection(str(where.hostname), where.port, timeout=timeout)) as connection:
             connection.request(method, path, body, sent)
             answer = connection.getresponse()
             return Reply(answer.status, answer.reason, answer.getheaders(), answer.read())
-        finally:
-            connection.close()
 
     return send
 
