@@ -69,6 +69,18 @@ Lookup = Callable[..., Any]
 """Sends one request, and returns a part of the response."""
 
 
+def password_login(cloud: Simulator, *, scope: Any = "project", **given: str) -> dict[str, Any]:
+    """Return the body of a login by name, right but for what is given."""
+    login = cloud.environ()
+    domain = {"name": given.get("domain", login["OS_USER_DOMAIN_NAME"])}
+    user = {"name": given.get("user", login["OS_USERNAME"]), "domain": domain}
+    user["password"] = given.get("password", login["OS_PASSWORD"])
+    auth = {"identity": {"methods": ["password"], "password": {"user": user}}}
+    if scope == "project":
+        scope = {"project": {"name": given.get("project", login["OS_PROJECT_NAME"]), "domain": domain}}
+    return {"auth": auth | {"scope": scope}}
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     """The clock of the cloud."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handler.simulator import CallKind, ComputePath, Simulator
-from tests.simulator.conftest import Ask, Reply
+from tests.simulator.conftest import Ask, Reply, password_login
 from tests.support.clock import FakeClock
 
 TOKENS = "/v3/auth/tokens"
@@ -14,18 +14,6 @@ MALFORMED = (
     "The server could not comply with the request since it is either malformed or otherwise incorrect. "
     "The client is assumed to be in error."
 )
-
-
-def password_login(cloud: Simulator, *, scope: Any = "project", **given: str) -> dict[str, Any]:
-    """Return the body of a login by name, right but for what is given."""
-    login = cloud.environ()
-    domain = {"name": given.get("domain", login["OS_USER_DOMAIN_NAME"])}
-    user = {"name": given.get("user", login["OS_USERNAME"]), "domain": domain}
-    user["password"] = given.get("password", login["OS_PASSWORD"])
-    auth = {"identity": {"methods": ["password"], "password": {"user": user}}}
-    if scope == "project":
-        scope = {"project": {"name": given.get("project", login["OS_PROJECT_NAME"]), "domain": domain}}
-    return {"auth": auth | {"scope": scope}}
 
 
 @pytest.fixture

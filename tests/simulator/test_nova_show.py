@@ -212,14 +212,8 @@ def test_nova_lists_its_versions_below_a_prefix(cloud: Simulator, ask: Ask, path
     answer = ask("GET", path, token=None)
     assert (answer.status, answer.names) == (200, ["Content-Length", "Content-Type"])
     old, new = answer.json()["versions"]
-    assert old == {
-        "id": "v2.0",
-        "status": "DEPRECATED",
-        "version": "",
-        "min_version": "",
-        "updated": "2025-07-04T12:00:00Z",
-        "links": [{"rel": "self", "href": f"{cloud.url}/compute/v2/"}],
-    }
+    assert (old["id"], old["status"], old["version"], old["min_version"]) == ("v2.0", "DEPRECATED", "", "")
+    assert old["links"] == [{"rel": "self", "href": f"{cloud.url}/compute/v2/"}]
     assert (new["id"], new["version"], new["min_version"]) == ("v2.1", "2.104", "2.1")
     assert new["links"][0]["href"] == f"{cloud.url}/compute/v2.1/"
 

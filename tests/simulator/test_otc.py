@@ -5,24 +5,16 @@ from typing import Any
 import pytest
 
 from handler.simulator import CallKind, ComputePath, Fault, Simulator
-from tests.simulator.conftest import Ask
+from tests.simulator.conftest import Ask, password_login
 
 CLOUD = Simulator.otc
 TOKENS = "/v3/auth/tokens"
-
-
-def login(cloud: Simulator, *, scope: Any = None) -> dict[str, Any]:
-    """Return the body of a login as its manual has it: the domain of the user only."""
-    given = cloud.environ()
-    domain = {"name": given["OS_USER_DOMAIN_NAME"]}
-    who = {"name": given["OS_USERNAME"], "password": given["OS_PASSWORD"], "domain": domain}
-    identity = {"methods": ["password"], "password": {"user": who}}
-    return {"auth": {"identity": identity, "scope": scope or {"project": {"name": given["OS_PROJECT_NAME"]}}}}
+PROJECT = {"project": {"name": "eu-de"}}
 
 
 def test_microversions_catalogue_status_names_and_times(cloud: Simulator, ask: Ask) -> None:
     """All are those of Open Telekom Cloud."""
-    answer = ask("POST", TOKENS, login(cloud), token=None)
+    answer = ask("POST", TOKENS, password_login(cloud, scope=PROJECT), token=None)
     token, header = answer.json()["token"], answer.header("X-Subject-Token")
     assert token["expires_at"] == "2025-06-16T15:06:40.000000Z"
     urls = {service["type"]: service["endpoints"][0]["url"] for service in token["catalog"]}
@@ -74,10 +66,10 @@ def test_each_part_can_be_configured(ask: Ask) -> None:
 def test_a_project_needs_no_domain_beside_the_users(cloud: Simulator, ask: Ask, project: Any, status: int) -> None:
     """Elsewhere it needs one, and Keystone's message names it."""
     assert "OS_PROJECT_DOMAIN_NAME" not in cloud.environ()
-    answer = ask("POST", TOKENS, login(cloud, scope={"project": project}), token=None)
+    answer = ask("POST", TOKENS, password_login(cloud, scope={"project": project}), token=None)
     assert answer.status == status
     with Simulator() as plain:
-        answer = ask("POST", TOKENS, login(plain, scope={"project": {"name": "x"}}), to=plain, token=None)
+        answer = ask("POST", TOKENS, password_login(plain, scope={"project": {"name": "x"}}), to=plain, token=None)
         assert (answer.status, answer.message[:40]) == (400, "Expecting to find domain in user. The se")
 
 
