@@ -40,7 +40,7 @@ def judged(
     return result, result.evidence
 
 
-def test_a_skipped_server_shows_all_that_was_observed_at() -> None:
+def test_a_skipped_server_shows_all_that_was_read() -> None:
     """States, lock, flavor, times, and the entry of the history that counted: the log is not needed."""
     _, evidence = judged(seen("active", updated=RECENT, power_state=1), time=EVENT, histories=[acts(STARTED)])
     assert evidence == Evidence(
@@ -157,7 +157,7 @@ def test_our_own_stop_that_the_history_calls_failed_is_the_entry_that_counted() 
     assert (result.reason, evidence.history, evidence.action) == (Reason.REVERTED, Lookup.FOUND, ours)
 
 
-# --- which look it was ---
+# --- which read it was ---
 
 
 def test_the_evidence_of_a_stop_is_the_look_that_allowed_it() -> None:

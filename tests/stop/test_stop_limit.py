@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from unittest import mock
@@ -10,7 +11,7 @@ from unittest import mock
 import pytest
 
 from handler.errors import CloudThrottled, StopLimitReached
-from handler.stop.model import Policy, Reason, Refusal
+from handler.stop.model import Policy, Refusal
 from handler.stop.ports import Cloud, Taken
 from handler.stop.prepare import prepare, refuse_too_many
 from handler.stop.stop_limit import LimitedCloud, Reservation, StopLimit
@@ -103,24 +104,20 @@ def test_the_window_of_an_attempt_begins_when_it_ends() -> None:
     assert Reservation(limit).attempt(1) is None
 
 
-def test_what_goes_beyond_the_reserved_room_needs_just_so_much_more() -> None:
+def test_room_is_needed_for_what_was_not_reserved_and_is_given_back_once() -> None:
     """A stop of two servers with room for one needs room for one more."""
-    one = Reservation(StopLimit(2, 600.0, FakeClock()))
+    limit = StopLimit(2, 600.0, FakeClock())
+    one, other = Reservation(limit), Reservation(limit)
     one.reserve(1)
     assert one.attempt(2) is None
-
-
-def test_without_reserved_room_an_attempt_needs_room_of_its_own() -> None:
-    """Also after the room was released, which gives back nothing twice."""
-    limit = StopLimit(1, 600.0, FakeClock())
-    one, other = Reservation(limit), Reservation(limit)
-    attempt(one, 1)
+    assert other.attempt(1) == 1.0
+    one.attempted(2)
     one.release()
     one.release()
     assert other.attempt(1) == pytest.approx(600.0)
 
 
-def test_room_that_was_released_twice_is_given_back_once() -> None:
+def test_what_was_reserved_and_released_twice_is_given_back_once() -> None:
     """A reservation ends with its event."""
     limit = StopLimit(2, 600.0, FakeClock())
     used(limit, 1)
@@ -159,48 +156,23 @@ def test_a_stop_that_is_held_back_is_not_sent() -> None:
 # --- in a run
 
 
-def refusing(error: Exception) -> Callable[[int], None]:
-    """What is called before the first stop, and ends the run."""
-
-    def before(_: int) -> None:
-        raise error
-
-    return before
-
-
-def test_a_run_asks_once_before_its_first_stop_for_those_that_are_left() -> None:
-    """A server that is stopped already needs no room."""
+@pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize("states", [("stopped", "active", "active"), ("active", "active"), ("stopped",)])
+def test_a_run_asks_once_before_its_first_stop_for_the_servers_that_are_left(states: list[str], room: bool) -> None:
+    """Too little room ends the run with nothing sent; an event that finds everything stopped needs none."""
     asked_for: list[int] = []
-    scenario = Scenario(Script("stopped"), Script("active", "stopped"), Script("active", "stopped"), width=1)
-    scenario.report(before_first_stop=asked_for.append)
-    assert asked_for == [2]
 
+    def before(servers: int) -> None:
+        asked_for.append(servers)
+        if not room:
+            raise StopLimitReached("full")
 
-def test_without_a_stop_the_limit_is_not_used() -> None:
-    """An event that finds everything stopped is handled whatever the limit says."""
-    report = Scenario(Script("stopped")).report(before_first_stop=refusing(StopLimitReached("full")))
-    assert [server.reason for server in report.servers] == [Reason.ALREADY_STOPPED]
-
-
-@pytest.mark.parametrize(
-    ("left_out", "detail"),
-    [
-        (0, None),
-        (1, "The producer left 1 alert out of its message."),
-        (2, "The producer left 2 alerts out of its message."),
-    ],
-)
-def test_a_report_says_what_the_producer_left_out(left_out: int, detail: str | None) -> None:
-    """Alerts that it left out of its message are not handled."""
-    assert Scenario(Script("stopped"), left_out=left_out).report().detail == detail
-
-
-def test_too_little_room_ends_the_run_with_nothing_sent() -> None:
-    """The event must come again."""
-    scenario = Scenario(Script("active"), Script("active"))
-    with pytest.raises(StopLimitReached):
-        scenario.report(before_first_stop=refusing(StopLimitReached("full")))
-    assert "stop" not in scenario.cloud.sequence()
+    running = states.count("active")
+    scenario = Scenario(*(Script(state, "stopped") for state in states), width=1)
+    with contextlib.nullcontext() if room or not running else pytest.raises(StopLimitReached):
+        scenario.report(before_first_stop=before)
+    assert asked_for == ([running] if running else [])
+    assert [call.kind for call in scenario.cloud.calls].count("stop") == (running if room else 0)
 
 
 # --- the servers of one delivery
@@ -222,16 +194,22 @@ def prepared(*ids: Sequence[str], most: int = 3, age: timedelta | None = None) -
     return [one.refusal for one in refused]
 
 
-def test_distinct_servers_of_a_batch_are_counted() -> None:
-    """The same server in several events counts once; one too many refuses every event."""
-    one, two, three, four = (id_of(number) for number in range(1, 5))
-    assert prepared([one, two], [two, three]) == [None, None]
-    assert prepared([one, two], [three, four]) == [Refusal.TOO_MANY_SERVERS] * 2
+ONE, TWO, THREE, FOUR = (id_of(number) for number in range(1, 5))
+MANY, OLD, DAY = Refusal.TOO_MANY_SERVERS, Refusal.TOO_OLD, timedelta(days=1)
 
 
-def test_an_event_that_is_refused_anyway_keeps_its_refusal_and_counts_for_nothing() -> None:
-    """Its servers are not in danger."""
-    one, two, three, four = (id_of(number) for number in range(1, 5))
-    day = timedelta(days=1)
-    assert prepared([one], [two, three, four], age=day) == [Refusal.TOO_OLD, None]
-    assert prepared([one], [one, two], [three, four], age=day) == [Refusal.TOO_OLD, *[Refusal.TOO_MANY_SERVERS] * 2]
+@pytest.mark.parametrize(
+    ("events", "age", "refusals"),
+    [
+        ([[ONE, TWO], [TWO, THREE]], None, [None, None]),
+        ([[ONE, TWO], [THREE, FOUR]], None, [MANY, MANY]),
+        # The servers of an event that is refused anyway do not count.
+        ([[ONE], [TWO, THREE, FOUR]], DAY, [OLD, None]),
+        ([[ONE], [ONE, TWO], [THREE, FOUR]], DAY, [OLD, MANY, MANY]),
+    ],
+)
+def test_distinct_servers_of_a_batch_are_counted(
+    events: list[list[str]], age: timedelta | None, refusals: list[Refusal | None]
+) -> None:
+    """The same server in several events counts once; one too many refuses every event that is not refused already."""
+    assert prepared(*events, age=age) == refusals
