@@ -184,7 +184,7 @@ def _goal_reached(server: Server, now: datetime) -> Decision | None:
 def _stuck(server: Server, now: datetime) -> bool:
     """Whether the server's record has not changed for so long that a running operation must be stuck.
 
-    Nova renews `updated` also when it synchronises the power state, so a stuck operation can look younger than it is.
+    Nova renews `updated` also when it synchronises the power state, so a stuck operation can be older than it shows.
     """
     return server.updated is not None and (server.cloud_time or now) - server.updated > _STUCK_AFTER
 

@@ -79,7 +79,7 @@ def select(
     """
     attempt, error = 0, None
     while (now := executor.monotonic()) < deadline:
-        executor.start(lambda: _look(selector, cloud, executor, deadline))
+        executor.start(lambda: _list(selector, cloud, executor, deadline))
         came = executor.next(deadline - now)
         match came:
             case None:
@@ -107,7 +107,7 @@ def select(
     ) from error
 
 
-def _look(selector: Selector, cloud: CloudReader, executor: CallExecutor[Any], deadline: float) -> Found | Exception:
+def _list(selector: Selector, cloud: CloudReader, executor: CallExecutor[Any], deadline: float) -> Found | Exception:
     """Read the list once. Runs in a thread of the executor."""
     began = executor.monotonic()
     left = max(deadline - began, 0.0)

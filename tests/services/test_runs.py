@@ -134,7 +134,7 @@ def test_another_event_or_another_content_has_its_own_run(
 
 
 def test_after_its_end_the_event_runs_anew(gate: Gate) -> None:
-    """Nothing is remembered: a redelivery looks at the servers again."""
+    """Nothing is remembered: a redelivery reads the servers again."""
     runs = Runs(1)
     gate.end.set()
     runs.report(REQUEST, FAR, gate)

@@ -198,11 +198,11 @@ class ScriptedCloud:
 
     def stop(self, ids: Sequence[str], timeout: float) -> Mapping[str, Taken | CloudError]:
         for id_ in ids:
-            look = self._last_read.pop(id_, None)
-            if not isinstance(look, Server):
-                self.violations.append(f"{id_} was not read before its stop, but {look!r}")
-            elif look.vm_state not in ("active", "error") or look.task_state is not None:
-                self.violations.append(f"{id_} was stopped while {look.vm_state}/{look.task_state}")
+            read = self._last_read.pop(id_, None)
+            if not isinstance(read, Server):
+                self.violations.append(f"{id_} was not read before its stop, but {read!r}")
+            elif read.vm_state not in ("active", "error") or read.task_state is not None:
+                self.violations.append(f"{id_} was stopped while {read.vm_state}/{read.task_state}")
         return self._answered({id_: self._answer("stop", id_, timeout) for id_ in ids})
 
     def _answered(self, answers: Mapping[str, Any]) -> Mapping[str, Any]:

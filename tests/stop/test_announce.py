@@ -146,7 +146,7 @@ def test_a_decision_that_has_aged_while_it_was_held_back_is_made_anew() -> None:
 
 
 def test_a_slow_announcement_makes_each_server_be_read_again() -> None:
-    """The time between the look and the stop stays short, and a start in between shows in the history."""
+    """The time between the read and the stop stays short, and a start in between shows in the history."""
     recorder = Recorder(scenario := Scenario(Script("active", "active", "stopped")), takes=2.5)
     report = scenario.report(announce=recorder)
     assert scenario.cloud.sequence()[:4] == ["read", "read", "history", "stop"]

@@ -1,4 +1,4 @@
-"""Whatever the cloud answers, the run ends in time, says something of every server, and keeps its promises."""
+"""Whatever the cloud answers, the run ends in time, says something of every server, and keeps the rules of a stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _STATES = (
 
 _stamps = st.none() | st.integers(-300, 60).map(lambda offset: NOW + seconds(offset))
 _faults = st.builds(
-    lambda kind, reported, acted: kind("trouble", retry_after=reported, maybe_acted=acted),
+    lambda kind, reported, acted: kind("error", retry_after=reported, maybe_acted=acted),
     st.sampled_from(_FAULTS * 3 + _FINAL),
     st.none() | st.sampled_from([0.0, 0.3, 5.0, 45.0]),
     st.booleans(),
@@ -100,7 +100,7 @@ def _is_true(result: ServerResult, scenario: Scenario) -> bool:
 
 @given(_scenarios)
 def test_any_run_ends_in_time_with_a_result_for_each_server_or_comes_again(scenario: Scenario) -> None:
-    """No stop without a fresh read that allows it, none twice without a read between; `Play` watches over that."""
+    """No stop without a fresh read that allows it, none twice without a read between; `Scenario` checks that."""
     try:
         results = scenario.results()
     except BudgetSpent:

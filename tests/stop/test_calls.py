@@ -1,4 +1,4 @@
-"""One call, made by a hand that may have come late."""
+"""One call, made by a thread that may have started late."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_a_stopped_server_whose_power_is_on_has_failed_to_stop(
 @pytest.mark.parametrize("task", BRINGING_UP)
 @pytest.mark.parametrize("vm_state", ["active", "stopped", "paused", "suspended", "shelved", "rescued", "error"])
 def test_a_server_that_a_user_is_starting_is_left_running(vm_state: str, task: str) -> None:
-    """Who starts it right now knows more than the event; the sentence names the task."""
+    """A start that is in progress is newer than the event; the sentence names the task."""
     decision = judge(f"{vm_state}/{task}")
     assert (decision.move, decision.reason) == (Move.LEAVE, Reason.STARTED_SINCE)
     assert task in decision.detail

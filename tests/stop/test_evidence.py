@@ -160,14 +160,14 @@ def test_our_own_stop_that_the_history_calls_failed_is_the_entry_that_counted() 
 # --- which read it was ---
 
 
-def test_the_evidence_of_a_stop_is_the_look_that_allowed_it() -> None:
+def test_the_evidence_of_a_stop_is_the_read_that_allowed_it() -> None:
     """What was seen afterwards stands in the row itself."""
     result, evidence = judged("active", OFF, "stopped")
     assert (evidence.vm_state, evidence.task_state, evidence.observed_at) == ("active", None, NOW)
     assert result.vm_state == "stopped"
 
 
-def test_the_time_of_the_look_is_not_the_time_of_the_history() -> None:
+def test_the_time_of_the_read_is_not_the_time_of_the_history() -> None:
     """What counts is when the server was seen like that, however long its history took."""
     script: dict[str, Any] = {"histories": [acts(STARTED)], "lasts": 2.0}
     _, evidence = judged(seen("active", updated=RECENT), time=EVENT, **script)
@@ -181,14 +181,14 @@ def test_a_new_decision_comes_with_new_evidence() -> None:
     assert (result.reason, evidence.locked, evidence.observed_at) == (Reason.LOCKED, True, NOW + seconds(3))
 
 
-def test_a_history_counts_for_its_own_look_only() -> None:
+def test_a_history_counts_for_its_own_read_only() -> None:
     """It was read before the first stop; what was then decided without it does not claim it."""
     reads = [seen("active", updated=RECENT), "stopped"]
     result, evidence = judged(*reads, time=EVENT, stops=[StateConflict("no", status=409)])
     assert (result.reason, evidence.history) == (Reason.ALREADY_STOPPED, Lookup.NOT_ASKED)
 
 
-def test_a_server_that_is_gone_keeps_the_evidence_of_the_last_look_at_it() -> None:
+def test_a_server_that_is_gone_keeps_the_evidence_of_the_last_read_at_it() -> None:
     """The row says that it is gone, the evidence what it was when the stop was sent."""
     result, evidence = judged(seen("active", name="ci-07"), GONE, stops=[GONE])
     assert (result.reason, result.name, result.vm_state) == (Reason.NOT_FOUND, "ci-07", None)
@@ -196,9 +196,10 @@ def test_a_server_that_is_gone_keeps_the_evidence_of_the_last_look_at_it() -> No
 
 
 @pytest.mark.parametrize(
-    "fault", [GONE, DENIED, CallRejected("what?", status=400), DOWN, CloudFault("broken", status=500)]
+    "fault",
+    [GONE, DENIED, CallRejected("what?", status=400), DOWN, CloudFault("broken", status=500, request_id="req-500")],
 )
 def test_a_server_that_was_never_read_has_no_evidence(fault: CloudError) -> None:
     """There is nothing to show, and nothing is made up."""
     result, _ = Scenario(Script(fault), Script("active", "stopped")).results()
-    assert result.evidence is None
+    assert (result.evidence, result.vm_state, result.request_id) == (None, None, fault.request_id)

@@ -82,14 +82,14 @@ def test_servers_are_worked_on_side_by_side() -> None:
 
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_never_more_calls_are_in_flight_than_allowed(width: int) -> None:
-    """The width bounds reads, stops and looks together, and is used up."""
+    """The width bounds reads, stops and reads together, and is used up."""
     scenario = Scenario(*(Script("active", OFF, "stopped", lasts=0.5) for _ in range(9)), width=width)
     assert reasons(scenario) == [Reason.CONFIRMED] * 9
     assert scenario.executor.most_at_once == width
 
 
 def test_stops_go_before_reads() -> None:
-    """The shorter the time between a look and the stop, the less can change in it."""
+    """The shorter the time between a read and the stop, the less can change in it."""
     scenario = Scenario(quick(), quick(), width=1, wait=0.0)
     assert reasons(scenario) == [Reason.ACCEPTED] * 2
     assert [(call.kind, call.id) for call in scenario.cloud.calls] == [
@@ -100,7 +100,7 @@ def test_stops_go_before_reads() -> None:
     ]
 
 
-def test_stops_that_find_no_free_hand_wait_for_one() -> None:
+def test_stops_that_find_no_free_thread_wait_for_one() -> None:
     """One read showed three servers; their stops go out one after the other, before any other call."""
     scenario = Scenario(quick(), quick(), quick(), Script("stopped"), width=1, wait=0.0, together=3)
     assert reasons(scenario) == [Reason.ACCEPTED] * 3 + [Reason.ALREADY_STOPPED]
@@ -125,13 +125,13 @@ def test_servers_due_together_are_read_together_if_the_cloud_can() -> None:
     """The cloud groups the servers, each time that calls are made."""
     scenario = Scenario(quick(), quick(), together=2)
     assert reasons(scenario) == [Reason.CONFIRMED] * 2
-    looks = [call.at for call in scenario.cloud.calls if call.kind == "read"]
-    assert looks[0] == looks[1]
-    assert looks[2] == looks[3]
+    reads = [call.at for call in scenario.cloud.calls if call.kind == "read"]
+    assert reads[0] == reads[1]
+    assert reads[2] == reads[3]
 
 
 def test_a_busy_server_holds_up_no_other() -> None:
-    """With one hand only, the others are stopped while one reboots to the end of the budget."""
+    """With one thread only, the others are stopped while one reboots to the end of the budget."""
     scenario = Scenario(Script("active/rebooting"), quick(), quick(), width=1)
     assert reasons(scenario) == [Reason.BUSY, Reason.CONFIRMED, Reason.CONFIRMED]
     assert max(call.at for call in scenario.cloud.calls if call.kind == "stop") < 1.0
@@ -226,7 +226,7 @@ def test_a_budget_that_is_spent_before_the_start_makes_no_call() -> None:
 
 
 @pytest.mark.parametrize("handover", [2.5, 3.0])
-def test_a_call_that_gets_its_hand_only_at_the_deadline_is_not_made(handover: float) -> None:
+def test_a_call_that_gets_its_thread_only_at_the_deadline_is_not_made(handover: float) -> None:
     """All threads were busy with other events; the stop that was decided long ago is not sent any more."""
     scenario = Scenario(quick(), budget=5.0, executor=FakeExecutor(handover=handover))
     with pytest.raises(BudgetSpent):
@@ -363,7 +363,7 @@ def test_a_server_that_cannot_be_read_fails_alone_only_if_another_can(
 
 
 def test_what_a_run_held_is_free_once_it_is_over() -> None:
-    """At once, not when Python next looks for rings of objects: a thousand servers would lie about till then."""
+    """At once, not when Python next collects reference cycles: a thousand servers would stay in memory until then."""
 
     def tasks() -> list[ServerTask]:
         return [held for held in gc.get_objects() if isinstance(held, ServerTask)]

@@ -1,4 +1,4 @@
-"""Which servers a selector fits, and how they are looked up before anything is done to them."""
+"""Which servers a selector fits, and how they are found before anything is done to them."""
 
 from __future__ import annotations
 
@@ -119,17 +119,17 @@ def test_a_name_is_any_text(name: str | None, glob: str, fits: bool) -> None:
     assert matches(Selector(name=glob), seen("active", name=name)) is fits
 
 
-# --- the look ---
+# --- the read ---
 
 
 @dataclass
 class FakeCloud(ScriptedCloud):
-    """A scripted cloud with a list; each look at it goes by the next line, the last one for ever.
+    """A scripted cloud with a list; each read at it goes by the next line, the last one for ever.
 
     Attributes:
-        listed: for each look the servers shown, or what is raised.
-        lasts: seconds that each look takes.
-        reads: when each look was made, and the time it was given.
+        listed: for each read the servers shown, or what is raised.
+        lasts: seconds that each read takes.
+        reads: when each read was made, and the time it was given.
     """
 
     listed: Sequence[Sequence[Server] | Exception] = ((),)
@@ -151,7 +151,7 @@ class FakeCloud(ScriptedCloud):
 
 
 def listing(*listed: Sequence[Server] | Exception, lasts: float = 0.0, scripts: Sequence[Script] = ()) -> FakeCloud:
-    """A cloud with these lists; servers that are looked at again are as the scripts have them, or stopped."""
+    """A cloud with these lists; servers that are read again are as the scripts have them, or stopped."""
     executor = FakeExecutor()
     given = dict(enumerate(scripts, 1))
     known = {id_of(number): given.get(number, Script("stopped")) for number in range(1, 100)}
@@ -219,7 +219,7 @@ def test_the_sentences_about_an_event_are_put_together(left_out: int, detail: st
 
 
 def test_what_fits_is_stopped_and_what_does_not_is_never_touched() -> None:
-    """By the look at the list alone: nothing is read again before the stop."""
+    """By the read at the list alone: nothing is read again before the stop."""
     cloud = listing([ci(2), seen("active", id_of(7), name="db-07"), ci(1, "error"), ci(3, "stopped")])
     report = reported(cloud)
     assert [(server.id, server.reason) for server in report.servers] == [
@@ -262,13 +262,13 @@ def test_every_guard_counts_for_a_selected_server(server: dict[str, Any], reason
 
 
 def test_a_server_that_was_busy_is_read_again_and_stopped() -> None:
-    """From the first look on it goes the usual way."""
+    """From the first read on it goes the usual way."""
     cloud = listing([ci(1, "active/rebooting"), ci(2)], scripts=[Script("active", "stopped")])
     assert {server.reason for server in reported(cloud).servers} == {Reason.CONFIRMED}
     assert cloud.sequence(id_of(1)) == ["read", "stop", "read"]
 
 
-def test_the_look_does_not_show_that_the_cloud_is_there_later_on() -> None:
+def test_the_read_does_not_show_that_the_cloud_is_there_later_on() -> None:
     """A server that cannot be read since is held against it only once another one was seen after that."""
     down = CloudUnreachable("down", status=503)
     cloud = listing([ci(1, "active/rebooting"), ci(2, "stopped")], scripts=[Script(down)])
@@ -289,7 +289,7 @@ def test_more_than_the_limit_refuses_the_event_whole(most: int, refusal: Refusal
         assert (len(report.servers), report.detail) == (3, None)
 
 
-def test_an_event_that_expires_during_the_look_is_refused() -> None:
+def test_an_event_that_expires_during_the_read_is_refused() -> None:
     """The list took its time, and by then it was too late."""
     cloud = listing([ci(1)], lasts=8.0)
     report = reported(cloud, expires=NOW + seconds(5))
@@ -355,7 +355,7 @@ def test_a_defect_is_reported_as_one(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(("budget", "given"), [(50.0, 25.0), (12.0, 10.0), (4.0, 4.0)])
-def test_a_look_leaves_time_for_another(budget: float, given: float) -> None:
+def test_a_read_leaves_time_for_another(budget: float, given: float) -> None:
     """Half of what is left, but not so little that a large project cannot be listed."""
     cloud = listing([ci(1)])
     reported(cloud, budget=budget)
@@ -385,7 +385,7 @@ def test_an_event_that_came_too_late_reads_no_list() -> None:
     assert cloud.reads == []
 
 
-def test_a_look_that_begins_after_the_deadline_has_no_time() -> None:
+def test_a_read_that_begins_after_the_deadline_has_no_time() -> None:
     """Where a call waits for a free thread, its time may run out before it begins."""
     cloud = listing([ci(1)], lasts=1.0)
     cloud.executor = FakeExecutor(handover=60.0)

@@ -377,8 +377,8 @@ def test_a_server_seen_stopped_after_our_stop_is_confirmed() -> None:
     assert scenario.cloud.sequence() == ["read", "stop", "read", "read", "read"]
 
 
-def test_a_stop_not_seen_through_within_the_wait_is_accepted() -> None:
-    """The watch ends with the waiting time, on a last look at exactly its end."""
+def test_a_stop_not_confirmed_within_the_wait_is_accepted() -> None:
+    """The watch ends with the waiting time, on a last read at exactly its end."""
     scenario = Scenario(Script("active", OFF), wait=7.0)
     result = scenario.result()
     assert (result.reason, result.vm_state, result.task_state) == (Reason.ACCEPTED, "active", "powering-off")
@@ -387,18 +387,18 @@ def test_a_stop_not_seen_through_within_the_wait_is_accepted() -> None:
     assert scenario.cloud.of("read")[-1].at == pytest.approx(7.0)
 
 
-def test_busy_servers_are_observed_at_a_little_early_to_save_calls() -> None:
-    """Their operations began one after the other, yet each look shows all of them."""
+def test_busy_servers_are_read_a_little_early_to_save_calls() -> None:
+    """Their operations began one after the other, yet each read shows all of them."""
     scripts = [Script("active", *["active/rebooting"] * 4, "stopped", stops=[CONFLICT], lasts=0.01) for _ in range(200)]
     scenario = Scenario(*scripts, together=1000, width=8, policy=MANY)
     assert {result.reason for result in scenario.results()} == {Reason.ALREADY_STOPPED}
     assert len({call.at for call in scenario.cloud.calls if call.kind == "read"}) <= 60
 
 
-def test_a_look_that_is_due_at_the_very_end_of_the_watch_is_made() -> None:
+def test_a_read_that_is_due_at_the_very_end_of_the_watch_is_made() -> None:
     """The cloud asked to be left alone for exactly as long as the watch still lasts."""
-    first_look = START + pauses._FIRST_POLL
-    reported = CloudThrottled("slow", status=429, retry_after=START + 20.0 - first_look)
+    first_read = START + pauses._FIRST_POLL
+    reported = CloudThrottled("slow", status=429, retry_after=START + 20.0 - first_read)
     scenario = Scenario(Script("active", reported, "stopped"), wait=20.0)
     assert scenario.result().reason is Reason.CONFIRMED
     assert scenario.elapsed == 20.0
@@ -419,7 +419,7 @@ def test_a_look_that_is_due_at_the_very_end_of_the_watch_is_made() -> None:
 )
 @pytest.mark.parametrize("refusal", [CONFLICT, FAULT, GONE])
 def test_after_a_refusal_the_server_is_read_and_decided_again(refusal: CloudError, then: Any, reason: Reason) -> None:
-    """Another user was quicker: what the second look shows counts, at once, and no second stop is sent."""
+    """Another user was quicker: what the second read shows counts, at once, and no second stop is sent."""
     scenario = Scenario(Script("active", then, stops=[refusal]))
     assert scenario.result().reason is reason
     assert scenario.cloud.sequence() == ["read", "stop", "read"]
@@ -435,7 +435,7 @@ def test_after_a_refusal_the_server_is_read_and_decided_again(refusal: CloudErro
     ],
 )
 def test_a_stop_turned_down_four_times_is_given_up(refusal: CloudError, reason: Reason, request_id: str) -> None:
-    """Each time the server was read afresh and looked ready; the pauses between the stops grow."""
+    """Each time the server was read afresh and could be stopped; the pauses between the stops grow."""
     scenario = Scenario(Script("active", stops=[refusal]))
     result = scenario.result()
     assert (result.reason, result.request_id) == (reason, request_id)
@@ -561,7 +561,7 @@ def test_a_job_that_failed_says_nothing_of_the_next_stop() -> None:
 
 
 def test_a_server_busy_to_the_end_has_failed_and_the_sentence_names_the_task() -> None:
-    """It was looked at again and again, within the budget, and nothing was sent."""
+    """It was read again and again, within the budget, and nothing was sent."""
     scenario = Scenario(Script("active/rebuilding"), budget=10.0)
     result = scenario.result()
     assert (result.outcome, result.reason, result.task_state) == (Outcome.FAILED, Reason.BUSY, "rebuilding")

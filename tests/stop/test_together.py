@@ -1,4 +1,4 @@
-"""Many servers at once: jobs that speak for their servers, refusals of whole batches, looks made together."""
+"""Many servers at once: refusals of whole batches, and reads that are made together."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_refusal_that_means_some_other_server_of_the_batch_does_not_count_agai
     assert len(scenario.cloud.of("stop")) == 8
 
 
-def test_servers_that_failed_together_are_observed_at_together_again() -> None:
+def test_servers_that_failed_together_are_read_together_again() -> None:
     """The pause has chance in it, but the same chance for all of one answer: one call, not one for each."""
     lost = CloudUnreachable("no answer")
     scenario = Scenario(*(Script(lost, "stopped") for _ in range(8)), together=8)
@@ -59,28 +59,28 @@ def test_servers_that_failed_together_are_observed_at_together_again() -> None:
 
 
 def test_each_server_of_an_answer_has_the_pause_of_its_own_failures() -> None:
-    """The first failure of one and the second of another come in one answer; their next looks are not together."""
+    """The first failure of one and the second of another come in one answer; their next reads are not together."""
     busy = StateConflict("busy", status=409, retry_after=0.5)
     scenario = Scenario(Script(DOWN, DOWN, OFF), Script("active", DOWN, OFF, stops=[busy]), together=2)
     scenario.results()
-    looks = [[call.at for call in scenario.cloud.of("read", id_)] for id_ in scenario.ids]
-    assert looks == [[0.0, 0.5, 1.5], [0.0, 0.5, 1.0]]
+    reads = [[call.at for call in scenario.cloud.of("read", id_)] for id_ in scenario.ids]
+    assert reads == [[0.0, 0.5, 1.5], [0.0, 0.5, 1.0]]
 
 
-def test_a_crowd_is_watched_with_few_looks() -> None:
-    """Their stops are taken one after the other, yet each look shows all of them."""
+def test_many_servers_are_watched_with_few_reads() -> None:
+    """Their stops are taken one after the other, yet each read shows all of them."""
     scripts = [
         Script("active", *["active/powering-off"] * 3, OFF, stops=[Taken("req-1")], lasts=0.01) for _ in range(200)
     ]
     scenario = Scenario(*scripts, together=1000, width=8, policy=MANY)
     report = scenario.report()
     assert {server.reason for server in report.servers} == {Reason.CONFIRMED}
-    looks = {call.at for call in scenario.cloud.calls if call.kind == "read"}
-    assert len(looks) <= 8
+    reads = {call.at for call in scenario.cloud.calls if call.kind == "read"}
+    assert len(reads) <= 8
 
 
-def test_a_given_wait_is_kept_even_if_others_are_observed_at_just_before() -> None:
-    """Looking early is for watching, not for what the cloud asked us to leave alone."""
+def test_a_given_wait_is_kept_even_if_others_are_read_just_before() -> None:
+    """Early reads are for watching, not for a server whose calls the cloud wants later."""
     throttled = Script(CloudThrottled("later", retry_after=2.5), OFF)
     others = [Script("active", *["active/powering-off"] * 12, OFF) for _ in range(300)]
     scenario = Scenario(throttled, *others, policy=MANY)
@@ -89,8 +89,8 @@ def test_a_given_wait_is_kept_even_if_others_are_observed_at_just_before() -> No
     assert second.at - first.at >= 2.5
 
 
-def test_a_given_wait_between_two_looks_does_not_part_them() -> None:
-    """Two servers whose looks are almost due are looked at together, past a third one that must be left alone still."""
+def test_a_given_wait_between_two_reads_does_not_separate_them() -> None:
+    """Two servers whose reads are almost due are read together, past a third one that must be left alone still."""
     poll = pauses._FIRST_POLL
     throttled = CloudThrottled("later", retry_after=poll + 0.003)
     busy, left_alone, also_busy = (
