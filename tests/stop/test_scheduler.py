@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import random
 
 import pytest
 
@@ -18,17 +19,34 @@ from handler.errors import (
     InternalFault,
     LoginRefused,
     ServerNotFound,
+    StateConflict,
 )
-from handler.stop.model import Reason, ServerResult
+from handler.stop import pauses
+from handler.stop.calls import CompletedCall, Step, call
+from handler.stop.model import Policy, Reason, ServerResult
 from handler.stop.pauses import backoff
-from handler.stop.ports import Taken
+from handler.stop.ports import StopFailed, Taken
 from handler.stop.server_task import ServerTask
-from tests.stop.fakes import NOW, START, FakeExecutor, Raised, Scenario, Script, acts, id_of, seconds, seen
+from tests.stop.fakes import (
+    ID,
+    NOW,
+    START,
+    FakeExecutor,
+    Raised,
+    Scenario,
+    Script,
+    ScriptedCloud,
+    acts,
+    id_of,
+    seconds,
+    seen,
+)
 
 OFF = "active/powering-off"
 DOWN = CloudUnreachable("down", status=503)
 ONE, TWO, THREE = id_of(1), id_of(2), id_of(3)
 STRANGER = id_of(999)
+MANY = Policy(max_servers=1000)
 
 
 def quick() -> Script:
@@ -257,8 +275,8 @@ def test_no_call_may_take_longer_than_ten_seconds_or_than_the_budget() -> None:
     """Each call gets the time that it may take."""
     scenario = Scenario(Script("active", OFF), budget=12.0, wait=60.0)
     scenario.report()
-    for call in scenario.cloud.calls:
-        assert call.timeout == pytest.approx(min(10.0, 12.0 - call.at))
+    for made in scenario.cloud.calls:
+        assert made.timeout == pytest.approx(min(10.0, 12.0 - made.at))
 
 
 # --- one server's own error, or the cloud's ---
@@ -408,8 +426,9 @@ def test_a_defect_in_the_cloud_is_an_internal_fault_and_is_logged(
     with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
         Scenario(quick(), Script(Raised(bug))).report()
     assert caught.value.__cause__ is bug
-    assert "secret" not in str(caught.value)
+    assert str(caught.value) == "a call to the cloud failed in an unexpected way"
     (record,) = caplog.records
+    assert record.message == "a call of the run failed"
     assert record.exc_info is not None
     assert record.exc_info[1] is bug
 
@@ -432,13 +451,109 @@ def test_an_answer_about_another_server_changes_nothing() -> None:
 )
 def test_pauses_double_to_eight_seconds_and_differ(attempt: int, longest: float) -> None:
     """From the half to the whole of a bound that doubles, so that many servers do not come back together."""
-    pauses = [backoff(attempt) for _ in range(200)]
-    assert longest / 2 <= min(pauses) < max(pauses) <= longest
+    drawn = [backoff(attempt) for _ in range(200)]
+    assert longest / 2 <= min(drawn) < max(drawn) <= longest
 
 
-def test_the_runs_own_backoff_is_used_unless_another_is_given() -> None:
-    """The second read comes after a quarter to half a second."""
-    scenario = Scenario(Script(DOWN, "stopped"))
-    scenario.report(backoff=backoff)
-    assert 0.25 <= scenario.cloud.of("read")[1].at <= 0.5
-    assert scenario.executor.monotonic() >= START
+# --- many servers together ---
+
+
+def test_a_second_stop_after_a_failed_job_is_watched_as_if_it_were_the_first() -> None:
+    """What was seen of the first stop says nothing about the second, which has not begun yet."""
+    read = Script(
+        "active",
+        StopFailed(StateConflict("BMS.0037")),
+        "active",
+        "active",
+        "stopped",
+        stops=[Taken("req-1", "job-1"), Taken("req-2", "job-2")],
+    )
+    result = Scenario(read).result()
+    assert (result.reason, result.job_id) == (Reason.CONFIRMED, "job-2")
+
+
+def _of_many(fault: CloudError) -> CloudError:
+    fault.of_many = True
+    return fault
+
+
+def test_a_refusal_that_means_some_other_server_of_the_batch_does_not_count_against_this_one() -> None:
+    """However often the batch is split before this one stands alone."""
+    refused = [_of_many(StateConflict("BMS.0037")) for _ in range(7)]
+    scenario = Scenario(Script("active", *["active"] * 7, "stopped", stops=[*refused, Taken("req-1")]))
+    assert scenario.result().reason is Reason.CONFIRMED
+    assert len(scenario.cloud.of("stop")) == 8
+
+
+def test_servers_that_failed_together_are_read_together_again() -> None:
+    """The pause has chance in it, but the same chance for all of one answer: one call, not one for each."""
+    lost = CloudUnreachable("no answer")
+    scenario = Scenario(*(Script(lost, "stopped") for _ in range(8)), together=8)
+    report = scenario.report(backoff=lambda attempt: random.uniform(0.2, 0.9) * attempt)
+    assert {server.reason for server in report.servers} == {Reason.ALREADY_STOPPED}
+    assert len({call.at for call in scenario.cloud.calls}) == 2
+
+
+def test_each_server_of_an_answer_has_the_pause_of_its_own_failures() -> None:
+    """The first failure of one and the second of another come in one answer; their next reads are not together."""
+    busy = StateConflict("busy", status=409, retry_after=0.5)
+    scenario = Scenario(Script(DOWN, DOWN, "stopped"), Script("active", DOWN, "stopped", stops=[busy]), together=2)
+    scenario.results()
+    reads = [[call.at for call in scenario.cloud.of("read", id_)] for id_ in scenario.ids]
+    assert reads == [[0.0, 0.5, 1.5], [0.0, 0.5, 1.0]]
+
+
+def test_many_servers_are_watched_with_few_reads() -> None:
+    """Their stops are taken one after the other, yet each read shows all of them."""
+    scripts = [Script("active", *[OFF] * 3, "stopped", stops=[Taken("req-1")], lasts=0.01) for _ in range(200)]
+    scenario = Scenario(*scripts, together=1000, width=8, policy=MANY)
+    report = scenario.report()
+    assert {server.reason for server in report.servers} == {Reason.CONFIRMED}
+    reads = {call.at for call in scenario.cloud.calls if call.kind == "read"}
+    assert len(reads) <= 8
+
+
+def test_a_given_wait_is_kept_even_if_others_are_read_just_before() -> None:
+    """Early reads are for watching, not for a server whose calls the cloud wants later."""
+    throttled = Script(CloudThrottled("later", retry_after=2.5), "stopped")
+    others = [Script("active", *[OFF] * 12, "stopped") for _ in range(300)]
+    scenario = Scenario(throttled, *others, policy=MANY)
+    scenario.report()
+    first, second = scenario.cloud.of("read")
+    assert second.at - first.at >= 2.5
+
+
+def test_a_given_wait_between_two_reads_does_not_separate_them() -> None:
+    """Two servers whose reads are almost due are read together, past a third one that must be left alone still."""
+    poll = pauses._FIRST_POLL
+    throttled = CloudThrottled("later", retry_after=poll + 0.003)
+    busy, left_alone, also_busy = (
+        Script("active/rebooting"),
+        Script(throttled, "stopped"),
+        Script("active/rebooting", lasts=0.006),
+    )
+    scenario = Scenario(busy, left_alone, also_busy, budget=5.0)
+    scenario.results()
+    first, second, third = (scenario.cloud.of("read", id_)[1].at for id_ in scenario.ids)
+    assert (first, second, third) == pytest.approx((poll, poll + 0.003, poll))
+
+
+def test_a_call_about_many_may_take_longer() -> None:
+    """A page of a thousand servers costs a cloud more than one of them."""
+    scenario = Scenario(*(Script("stopped") for _ in range(501)), together=501, budget=100, policy=MANY)
+    scenario.report()
+    assert min(call.timeout for call in scenario.cloud.calls) == pytest.approx(60.0)
+
+
+# --- a call that starts late ---
+
+
+@pytest.mark.parametrize("late", [0.0, 2.5])
+@pytest.mark.parametrize("probe", [True, False])
+def test_a_call_whose_time_is_up_is_not_made_and_brings_nothing(late: float, probe: bool) -> None:
+    """The run may still take it in; it then learns nothing of the server."""
+    executor = FakeExecutor()
+    cloud = ScriptedCloud({ID: Script("active")}, executor)
+    completed = call(Step.STOP, (ID,), cloud, executor.monotonic, START - late, probe=probe)
+    assert completed == CompletedCall(Step.STOP, (ID,), START, {}, probe=probe)
+    assert cloud.calls == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -15,7 +14,6 @@ from handler.errors import (
     CallRejected,
     CloudFault,
     CloudUnreachable,
-    InternalFault,
     ServerNotFound,
     StateConflict,
 )
@@ -321,11 +319,3 @@ def test_the_error_of_an_event_that_must_come_again_counts_servers_and_names_cau
     assert str(caught.value) == "1 of 1 servers not handled in time (the time was too short)."
     assert caught.value.cause is None
     assert "AUTOSTOP_DEADLINE" in caught.value.fix
-
-
-def test_a_defect_is_reported_without_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
-    """Outside, that something unexpected happened; in the log, that and the traceback."""
-    with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
-        Scenario(Script(KeyError("secret"))).report()
-    assert str(caught.value) == "a call to the cloud failed in an unexpected way"
-    assert [record.message for record in caplog.records] == ["a call of the run failed"]
