@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -51,13 +53,20 @@ def result(cloud: Cloud, until: datetime | None = WANTED, *, deadline: float = 6
 LATER, EARLIER = written(hours(9)), written(hours(1))
 LOST = CloudUnreachable("writing: no answer", maybe_acted=True)
 UNREADABLE = dict.fromkeys(range(2, 20), CloudUnreachable("reading: no answer"))
-FLOWS: list[tuple[str, Cloud, datetime | None, Reason, datetime | None, int, int]] = [
+
+
+def cloud_of(*args: Any, **facts: Any) -> Callable[[], Cloud]:
+    """A cloud of one test."""
+    return lambda: Cloud(*args, **facts)
+
+
+FLOWS: list[tuple[str, Callable[[], Cloud], datetime | None, Reason, datetime | None, int, int]] = [
     # a keep: name, cloud, until when it is wanted, reason, until when it is kept, reads, writes
-    ("one write, read back twice", Cloud({"owner": "ci"}), WANTED, Reason.KEPT, WANTED, 3, 1),
+    ("one write, read back twice", cloud_of({"owner": "ci"}), WANTED, Reason.KEPT, WANTED, 3, 1),
     *(
         (
             f"replaced by {other} before read {read}",
-            Cloud(before_reads={read: sets(other)}),
+            cloud_of(before_reads={read: sets(other)}),
             WANTED,
             Reason.KEPT,
             WANTED,
@@ -67,34 +76,43 @@ FLOWS: list[tuple[str, Cloud, datetime | None, Reason, datetime | None, int, int
         for read in (2, 3)
         for other in (EARLIER, None)
     ),
-    ("replaced by a later time", Cloud(before_reads={3: sets(LATER)}), WANTED, Reason.KEPT, hours(9), 3, 1),
-    ("lost answer", Cloud(faults={1: LOST}), WANTED, Reason.KEPT, WANTED, 3, 1),
-    ("never seen", Cloud(ignores_writes=True), WANTED, Reason.NOT_SEEN, None, 5, 4),
-    ("cannot be read back", Cloud(read_faults=UNREADABLE), WANTED, Reason.NOT_SEEN, None, 5, 1),
-    ("not found", Cloud(read_faults={1: ServerNotFound("reading: HTTP 404")}), WANTED, Reason.NOT_FOUND, None, 1, 0),
-    ("may not be read", Cloud(read_faults={1: CallDenied("reading: HTTP 403")}), WANTED, Reason.FORBIDDEN, None, 1, 0),
+    ("replaced by a later time", cloud_of(before_reads={3: sets(LATER)}), WANTED, Reason.KEPT, hours(9), 3, 1),
+    ("lost answer", cloud_of(faults={1: LOST}), WANTED, Reason.KEPT, WANTED, 3, 1),
+    ("never seen", cloud_of(ignores_writes=True), WANTED, Reason.NOT_SEEN, None, 5, 4),
+    ("cannot be read back", cloud_of(read_faults=UNREADABLE), WANTED, Reason.NOT_SEEN, None, 5, 1),
+    ("not found", cloud_of(read_faults={1: ServerNotFound("reading: HTTP 404")}), WANTED, Reason.NOT_FOUND, None, 1, 0),
+    (
+        "may not be read",
+        cloud_of(read_faults={1: CallDenied("reading: HTTP 403")}),
+        WANTED,
+        Reason.FORBIDDEN,
+        None,
+        1,
+        0,
+    ),
     # a release
-    ("released", Cloud({KEY: EARLIER}), None, Reason.RELEASED, None, 3, 1),
+    ("released", cloud_of({KEY: EARLIER}), None, Reason.RELEASED, None, 3, 1),
     (
         "kept again since",
-        Cloud({KEY: EARLIER}, before_reads={2: sets(LATER)}),
+        cloud_of({KEY: EARLIER}, before_reads={2: sets(LATER)}),
         None,
         Reason.ALREADY_KEPT,
         hours(9),
         2,
         1,
     ),
-    ("removed by another", Cloud({KEY: EARLIER}, before_writes={1: sets(None)}), None, Reason.NOT_KEPT, None, 2, 1),
+    ("removed by another", cloud_of({KEY: EARLIER}, before_writes={1: sets(None)}), None, Reason.NOT_KEPT, None, 2, 1),
 ]
 
 
 @pytest.mark.parametrize(
-    ("cloud", "until", "reason", "kept", "reads", "writes"), [pytest.param(*row[1:], id=row[0]) for row in FLOWS]
+    ("make", "until", "reason", "kept", "reads", "writes"), [pytest.param(*row[1:], id=row[0]) for row in FLOWS]
 )
 def test_a_write_is_read_back_and_once_more_after_a_pause(
-    cloud: Cloud, until: datetime | None, reason: Reason, kept: datetime | None, reads: int, writes: int
+    make: Callable[[], Cloud], until: datetime | None, reason: Reason, kept: datetime | None, reads: int, writes: int
 ) -> None:
     """Whatever other clients write meanwhile."""
+    cloud = make()
     entry = cloud.metadata.get(KEY)
     found = result(cloud, until)
     assert (found.reason, found.keep_until, cloud.reads, len(cloud.writes)) == (reason, kept, reads, writes)
@@ -108,20 +126,21 @@ def test_a_write_for_which_there_is_no_time_to_read_it_back_is_not_seen() -> Non
 
 
 @pytest.mark.parametrize(
-    ("cloud", "pauses"),
+    ("make", "pauses"),
     [
-        (Cloud(), [0.5]),
+        (cloud_of(), [0.5]),
         # Another keep needs longer between its read and its write.
-        (Cloud(before_writes={1: lambda cloud: cloud.clock.sleep(1.0)}), [1.0, 3.0]),
+        (cloud_of(before_writes={1: lambda cloud: cloud.clock.sleep(1.0)}), [1.0, 3.0]),
         # As long as the cloud asks for; then the backoff.
         (
-            Cloud(read_faults={1: CloudThrottled("429", retry_after=7.0)}, faults={1: CloudFault("500")}),
+            cloud_of(read_faults={1: CloudThrottled("429", retry_after=7.0)}, faults={1: CloudFault("500")}),
             [7.0, 0.25, 0.5],
         ),
     ],
 )
-def test_pauses_grow_with_the_time_that_the_cloud_takes(cloud: Cloud, pauses: list[float]) -> None:
+def test_pauses_grow_with_the_time_that_the_cloud_takes(make: Callable[[], Cloud], pauses: list[float]) -> None:
     """And are as long as it asks for."""
+    cloud = make()
     found = result(cloud)
     assert (found.reason, found.request_id, cloud.clock.slept) == (Reason.KEPT, f"req-{len(cloud.writes)}", pauses)
 

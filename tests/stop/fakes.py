@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -124,20 +125,17 @@ class Script:
     ) -> None:
         self.lasts = lasts
         self.ignores_timeout = ignores_timeout
-        self._parts = {"read": self._lines(reads), "stop": self._lines(stops), "history": self._lines(histories)}
-
-    @staticmethod
-    def _lines(lines: Sequence[Line]) -> Iterable[Line]:
-        return itertools.chain(lines, itertools.repeat(lines[-1]))
+        self._parts = {"read": tuple(reads), "stop": tuple(stops), "history": tuple(histories)}
 
     def repeat(self, kind: str, line: Line) -> None:
         """From now on answer calls of this kind with one line, at once."""
-        self._parts[kind] = itertools.repeat(line)
+        self._parts[kind] = (line,)
         self.lasts = 0.0
 
-    def answer(self, kind: str, server_id: str, elapsed: float) -> Any:
-        """The next line of one part."""
-        line = next(iter(self._parts[kind]))
+    def answer(self, kind: str, number: int, server_id: str, elapsed: float) -> Any:
+        """The n-th line of one part, from 0."""
+        lines = self._parts[kind]
+        line = lines[min(number, len(lines) - 1)]
         if callable(line):
             line = line(elapsed)
         if isinstance(line, str):
@@ -175,6 +173,7 @@ class ScriptedCloud:
     calls: list[Call] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     _last_read: dict[str, Any] = field(default_factory=dict)
+    _made: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def read_groups(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
         assert ids, "nothing to read"
@@ -214,7 +213,8 @@ class ScriptedCloud:
         self.calls.append(Call(kind, server_id, elapsed, timeout))
         script = self.scripts[server_id]
         self.executor.takes(script.lasts if script.ignores_timeout else min(script.lasts, timeout))
-        answer = script.answer(kind, server_id, elapsed)
+        answer = script.answer(kind, self._made[kind, server_id], server_id, elapsed)
+        self._made[kind, server_id] += 1
         if script.lasts > timeout:
             return CloudUnreachable("no answer", maybe_acted=True)
         if isinstance(answer, Exception) and not isinstance(answer, CloudError):

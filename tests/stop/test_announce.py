@@ -32,11 +32,6 @@ class Recorder:
         self._scenario.executor.passes(self._takes)
 
 
-def numbers(servers: Sequence[Candidate]) -> list[int]:
-    """The numbers of the servers of a test."""
-    return [int(server.id[-12:]) for server in servers]
-
-
 @pytest.mark.parametrize("one_by_one", [True, False])
 def test_all_first_decisions_come_before_the_first_stop(one_by_one: bool) -> None:
     """A slow read of one server holds the stops of the others back; one announcement lists all that may be stopped."""
@@ -59,32 +54,6 @@ def test_all_first_decisions_come_before_the_first_stop(one_by_one: bool) -> Non
     ]
 
 
-def test_a_server_whose_history_is_asked_is_decided_first() -> None:
-    """It was started since the event, so it is not announced."""
-    started = acts(Action("start", NOW - seconds(10), None, None))
-    scenario = Scenario(
-        Script("active", "stopped"), Script("active", histories=[started], lasts=0.5), time=NOW - seconds(60)
-    )
-    recorder = Recorder(scenario)
-    report = scenario.report(announce=recorder)
-    assert numbers(recorder.announced[0]) == [1]
-    assert report.servers[1].reason is Reason.STARTED_SINCE
-
-
-def test_a_server_that_is_waited_for_is_announced() -> None:
-    """A busy one, and one that cannot be read just now, may still be stopped; neither holds the others back."""
-    scenario = Scenario(
-        Script("active", "stopped"),
-        Script(*["active/rebooting"] * 3, "active", "stopped"),
-        Script(CloudUnreachable("no answer"), "active", "stopped"),
-    )
-    recorder = Recorder(scenario)
-    report = scenario.report(announce=recorder)
-    assert numbers(recorder.announced[0]) == [1, 2, 3]
-    assert [server.reason for server in report.servers] == [Reason.CONFIRMED] * 3
-    assert recorder.calls_before == ["read"] * 3
-
-
 def test_a_read_without_an_answer_does_not_hold_the_stops_back_for_the_whole_budget() -> None:
     """After half of it they are announced, along with the server that is waited for."""
     scenario = Scenario(
@@ -97,12 +66,53 @@ def test_a_read_without_an_answer_does_not_hold_the_stops_back_for_the_whole_bud
     assert scenario.cloud.of("stop", id_of(1))
 
 
-@pytest.mark.parametrize("script", [Script("stopped"), Script(seen("active", locked=True))])
-def test_nothing_to_stop_is_not_announced(script: Script) -> None:
-    """No announcement without a stop."""
-    recorder = Recorder(scenario := Scenario(script))
-    scenario.report(announce=recorder)
-    assert recorder.announced == []
+STARTED = acts(Action("start", NOW - seconds(10), None, None))
+CONFIRMED = Reason.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("scripts", "announced", "reasons"),
+    [
+        pytest.param(
+            [Script("active", "stopped"), Script("active", histories=[STARTED], lasts=0.5)],
+            [1],
+            [CONFIRMED, Reason.STARTED_SINCE],
+            id="started since, which its history shows first",
+        ),
+        pytest.param(
+            [
+                Script("active", "stopped"),
+                Script(*["active/rebooting"] * 3, "active", "stopped"),
+                Script(CloudUnreachable("no answer"), "active", "stopped"),
+            ],
+            [1, 2, 3],
+            [CONFIRMED] * 3,
+            id="busy or not readable, and may be stopped later",
+        ),
+        pytest.param(
+            [
+                Script("active", seen("active", tags=frozenset({"autostop=never"}))),
+                Script("active", "stopped", lasts=3.0),
+            ],
+            [1, 2],
+            [Reason.PROTECTED, CONFIRMED],
+            id="protected while it was held back, which a new read shows",
+        ),
+        pytest.param([Script("stopped")], None, [Reason.ALREADY_STOPPED], id="stopped"),
+        pytest.param([Script(seen("active", locked=True))], None, [Reason.LOCKED], id="locked"),
+    ],
+)
+def test_servers_that_may_still_be_stopped_are_announced_once(
+    scripts: list[Script], announced: list[int] | None, reasons: list[Reason]
+) -> None:
+    """None of them holds the others back; without a stop there is no announcement."""
+    recorder = Recorder(scenario := Scenario(*scripts, time=NOW - seconds(60)))
+    report = scenario.report(announce=recorder)
+    assert [[server.id for server in servers] for servers in recorder.announced] == (
+        [[id_of(number) for number in announced]] if announced else []
+    )
+    assert [server.reason for server in report.servers] == reasons
+    assert "stop" not in recorder.calls_before
 
 
 def failing(error: Exception) -> Callable[[Sequence[Candidate]], None]:
@@ -132,17 +142,6 @@ def test_without_room_in_the_stop_limit_nothing_is_announced() -> None:
     with pytest.raises(StopLimitReached, match=r"^no room for 2$"):
         scenario.report(announce=recorder, before_first_stop=full)
     assert recorder.announced == []
-
-
-def test_a_decision_that_has_aged_while_it_was_held_back_is_made_anew() -> None:
-    """Protected meanwhile: it is left running."""
-    scenario = Scenario(
-        Script("active", seen("active", tags=frozenset({"autostop=never"}))), Script("active", "stopped", lasts=3.0)
-    )
-    recorder = Recorder(scenario)
-    report = scenario.report(announce=recorder)
-    assert numbers(recorder.announced[0]) == [1, 2]
-    assert [server.reason for server in report.servers] == [Reason.PROTECTED, Reason.CONFIRMED]
 
 
 def test_a_slow_announcement_makes_each_server_be_read_again() -> None:

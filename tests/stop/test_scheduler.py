@@ -6,6 +6,8 @@ import contextlib
 import gc
 import logging
 import random
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -293,86 +295,91 @@ FAULT = CloudFault("broken", status=500, request_id="req-500")
 ERROR, DONE, OPEN = Reason.CLOUD_ERROR, Reason.ALREADY_STOPPED, None
 
 
+def among(*scripts: Script, **facts: Any) -> Callable[[], Scenario]:
+    """A run over these servers."""
+    return lambda: Scenario(*scripts, **facts)
+
+
 # The reason of each server, if it has a result, and the number of its reads.
-FAILING: list[tuple[str, Scenario, list[Reason | None], list[int] | None]] = [
+FAILING: list[tuple[str, Callable[[], Scenario], list[Reason | None], list[int] | None]] = [
     # The others can be read; one of them is read once more, as a probe.
-    ("unreachable", Scenario(Script("stopped"), Script(DOWN)), [DONE, ERROR], [2, 4]),
-    ("failing", Scenario(Script("stopped"), Script(FAULT)), [DONE, ERROR], [2, 4]),
+    ("unreachable", among(Script("stopped"), Script(DOWN)), [DONE, ERROR], [2, 4]),
+    ("failing", among(Script("stopped"), Script(FAULT)), [DONE, ERROR], [2, 4]),
     (
         "two of them, one probe",
-        Scenario(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN)),
+        among(Script("stopped", lasts=0.3), Script(DOWN), Script(DOWN)),
         [DONE, ERROR, ERROR],
         [2, 4, 4],
     ),
     (
         "seen before it failed",
-        Scenario(Script(*["active/rebooting"] * 3, DOWN), Script("stopped")),
+        among(Script(*["active/rebooting"] * 3, DOWN), Script("stopped")),
         [ERROR, DONE],
         [7, 2],
     ),
-    ("the second probe succeeds", Scenario(Script("stopped", DOWN, "stopped"), Script(DOWN)), [DONE, ERROR], [3, 5]),
+    ("the second probe succeeds", among(Script("stopped", DOWN, "stopped"), Script(DOWN)), [DONE, ERROR], [3, 5]),
     # No probe is needed.
-    ("another is watched", Scenario(Script(*WATCHED), Script(DOWN)), [Reason.CONFIRMED, ERROR], [9, 4]),
-    ("another was seen since", Scenario(Script(DOWN, lasts=0.1), Script("stopped"), width=1), [ERROR, DONE], [4, 1]),
-    ("its stop was accepted", Scenario(Script("active", DOWN), Script("stopped")), [Reason.ACCEPTED, DONE], [7, 1]),
+    ("another is watched", among(Script(*WATCHED), Script(DOWN)), [Reason.CONFIRMED, ERROR], [9, 4]),
+    ("another was seen since", among(Script(DOWN, lasts=0.1), Script("stopped"), width=1), [ERROR, DONE], [4, 1]),
+    ("its stop was accepted", among(Script("active", DOWN), Script("stopped")), [Reason.ACCEPTED, DONE], [7, 1]),
     (
         "not known",
-        Scenario(Script(ServerNotFound("none", status=404)), Script("stopped")),
+        among(Script(ServerNotFound("none", status=404)), Script("stopped")),
         [Reason.NOT_FOUND, DONE],
         [1, 1],
     ),
     (
         "not four in a row",
-        Scenario(Script(*[DOWN] * 3, "active/rebooting", *[DOWN] * 3, "active", "stopped"), busy()),
+        among(Script(*[DOWN] * 3, "active/rebooting", *[DOWN] * 3, "active", "stopped"), busy()),
         [Reason.CONFIRMED, Reason.BUSY],
         None,
     ),
     # It may be an error of the cloud.
-    ("none can be read", Scenario(Script(DOWN), Script(DOWN)), [OPEN, OPEN], None),
-    ("there is no other", Scenario(Script(DOWN)), [OPEN], None),
-    ("the probe fails", Scenario(Script("stopped", DOWN), Script(DOWN), budget=20.0), [DONE, OPEN], None),
+    ("none can be read", among(Script(DOWN), Script(DOWN)), [OPEN, OPEN], None),
+    ("there is no other", among(Script(DOWN)), [OPEN], None),
+    ("the probe fails", among(Script("stopped", DOWN), Script(DOWN), budget=20.0), [DONE, OPEN], None),
     (
         "another was seen before only",
-        Scenario(Script("stopped", DOWN), Script(DOWN, lasts=1.0), budget=20.0),
+        among(Script("stopped", DOWN), Script(DOWN, lasts=1.0), budget=20.0),
         [DONE, OPEN],
         None,
     ),
     (
         "seen as the probe for another",
-        Scenario(Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN), Script(DOWN)),
+        among(Script("active/rebooting", DOWN, DOWN, "active/rebooting", DOWN), Script(DOWN)),
         [OPEN, ERROR],
         None,
     ),
-    ("throttled", Scenario(Script(SLOW), busy(), budget=20.0), [OPEN, Reason.BUSY], None),
+    ("throttled", among(Script(SLOW), busy(), budget=20.0), [OPEN, Reason.BUSY], None),
     (
         "a server that is not of the event was seen",
-        Scenario(Script(DOWN), unrequested={STRANGER: seen("active", STRANGER)}, budget=20.0),
+        among(Script(DOWN), unrequested={STRANGER: seen("active", STRANGER)}, budget=20.0),
         [OPEN],
         None,
     ),
     (
         "a stop of such a server was accepted",
-        Scenario(Script("active", stops=[DOWN]), unrequested={STRANGER: Taken()}, budget=30.0),
+        among(Script("active", stops=[DOWN]), unrequested={STRANGER: Taken()}, budget=30.0),
         [OPEN],
         None,
     ),
-    ("no answer about it", Scenario(Script(...), quick(), together=1), [OPEN, Reason.CONFIRMED], [1, 2]),
-    ("no answer about it in a list", Scenario(Script(...), quick(), together=2), [OPEN, Reason.CONFIRMED], [1, 2]),
+    ("no answer about it", among(Script(...), quick(), together=1), [OPEN, Reason.CONFIRMED], [1, 2]),
+    ("no answer about it in a list", among(Script(...), quick(), together=2), [OPEN, Reason.CONFIRMED], [1, 2]),
     (
         "each call times out",
-        Scenario(Script("active", lasts=60.0), quick(), budget=30.0, wait=1.0),
+        among(Script("active", lasts=60.0), quick(), budget=30.0, wait=1.0),
         [OPEN, Reason.CONFIRMED],
         [3, 2],
     ),
 ]
 
 
-@pytest.mark.parametrize(("scenario", "reasons", "reads"), [pytest.param(*row[1:], id=row[0]) for row in FAILING])
+@pytest.mark.parametrize(("make", "reasons", "reads"), [pytest.param(*row[1:], id=row[0]) for row in FAILING])
 def test_a_server_that_cannot_be_read_fails_alone_only_if_another_can(
-    scenario: Scenario, reasons: list[Reason | None], reads: list[int] | None
+    make: Callable[[], Scenario], reasons: list[Reason | None], reads: list[int] | None
 ) -> None:
     """Else the event must come again; the others have their results in either case."""
-    found: dict[str, Reason] = {}
+    scenario, found = make(), dict[str, Reason]()
     unfinished = reasons.count(OPEN)
     with pytest.raises(BudgetSpent, match=f"^{unfinished} of") if unfinished else contextlib.nullcontext():
         scenario.report(on_result=lambda server: found.update({server.id: server.reason}))
