@@ -1,4 +1,4 @@
-"""The HTTP client: which way requests take, what is sent, what of a response is taken, and which certificates."""
+"""The HTTP client: proxies, requests, responses and certificates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import requests
 import urllib3
 
 from handler import http_client
-from handler.http_client import FAILURES, HttpClient, UnexpectedResponse, retry_after
+from handler.http_client import FAILURES, HttpClient, HttpResponse, UnexpectedResponse, retry_after
 from tests.support.http_server import Handler, HttpServer
 
 _VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -33,18 +33,11 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-@pytest.fixture
-def client() -> Iterator[HttpClient]:
-    """A client of its own for each test."""
-    made = HttpClient()
-    yield made
-    made.close()
-
-
 class Server(HttpServer):
-    """A server on loopback, also good as a proxy.
+    """A server on loopback, which can be a proxy as well, and a client.
 
     Attributes:
+        client: sends the requests.
         answer: writes a response.
         requests: method and target of each request.
         headers: of each request, names in lower case.
@@ -52,6 +45,7 @@ class Server(HttpServer):
     """
 
     def __init__(self) -> None:
+        self.client = HttpClient()
         self.answer: Callable[[Handler], None] = answer(b"body")
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -77,6 +71,11 @@ class Server(HttpServer):
         self.address = f"127.0.0.1:{self.port}"
         self.url = self.origin
 
+    def send(self, target: str = "", method: str = "GET", timeout: float = 5, **options: Any) -> HttpResponse:
+        """Send a request to this server, or to another URL."""
+        url = target if "://" in target else self.url + target
+        return self.client.send(method, url, timeout=timeout, **{"headers": {}, **options})
+
 
 def answer(body: bytes, status: Any = 200, **headers: Any) -> Callable[[Handler], None]:
     """What writes this response."""
@@ -92,7 +91,7 @@ def answer(body: bytes, status: Any = 200, **headers: Any) -> Callable[[Handler]
 
 
 def endless(*parts: bytes, pause: float = 0.0, **headers: Any) -> Callable[[Handler], None]:
-    """What writes the parts, and the last of them again and again for 10 seconds or until the connection ends."""
+    """Write the parts, and the last of them repeatedly for 10 seconds or until the connection ends."""
 
     def write(handler: Handler) -> None:
         handler.send_response(200)
@@ -114,9 +113,10 @@ def endless(*parts: bytes, pause: float = 0.0, **headers: Any) -> Callable[[Hand
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """A server that runs for one test."""
+    """A server and a client for one test."""
     with Server() as running:
         yield running
+        running.client.close()
 
 
 @pytest.mark.parametrize(
@@ -128,62 +128,56 @@ def server() -> Iterator[Server]:
     ],
 )
 def test_a_proxy_of_the_environment_is_used(
-    client: HttpClient, server: Server, monkeypatch: pytest.MonkeyPatch, name: str, before: str, credentials: str | None
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str, before: str, credentials: str | None
 ) -> None:
-    """By either spelling, with or without a scheme, and with the password in its URL."""
+    """In lower and upper case, with or without a scheme, and with the password in its URL."""
     monkeypatch.setenv(name, f"{before}{server.address}")
-    assert client.send("GET", "http://cloud.test/v3?a=b", headers={}, timeout=5).body == b"body"
+    assert server.send("http://cloud.test/v3?a=b").body == b"body"
     assert server.requests == ["GET http://cloud.test/v3?a=b"]
     assert server.headers[0].get("proxy-authorization") == credentials
 
 
-def test_an_https_host_is_reached_through_the_proxy_only(
-    client: HttpClient, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_https_host_is_reached_through_the_proxy_only(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the proxy refuses, the host is not tried without it."""
     monkeypatch.setenv("https_proxy", f"http://{server.address}")
     server.answer = answer(b"", 403)
     with pytest.raises(FAILURES):
-        client.send("GET", "https://cloud.test/v3", headers={}, timeout=5)
+        server.send("https://cloud.test/v3")
     assert server.requests == ["CONNECT cloud.test:443"]
 
 
-def test_a_host_in_no_proxy_is_reached_directly(
-    client: HttpClient, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The proxy is not asked."""
+def test_a_host_in_no_proxy_is_reached_directly(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert client.send("GET", f"{server.url}/v3", headers={}, timeout=5).status == 200
+    assert server.send("/v3").status == 200
     assert server.requests == ["GET /v3"]
 
 
-def test_the_environment_is_read_once_per_origin(
-    client: HttpClient, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And again for a host that was not asked before."""
-    client.send("GET", f"{server.url}/", headers={}, timeout=5)
+def test_the_environment_is_read_once_per_origin(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again for another origin."""
+    server.send("/")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    client.send("GET", f"{server.url}/again", headers={}, timeout=5)
+    server.send("/again")
     with pytest.raises(FAILURES):
-        client.send("GET", f"http://localhost:{server.port}/", headers={}, timeout=5)
+        server.send(f"http://localhost:{server.port}/")
     assert server.requests == ["GET /", "GET /again"]
 
 
 @pytest.mark.parametrize(("head_only", "body"), [(False, b"body"), (False, b""), (True, b"")])
-def test_connections_are_kept_and_used_again(client: HttpClient, server: Server, head_only: bool, body: bytes) -> None:
+def test_connections_are_kept_and_used_again(server: Server, head_only: bool, body: bytes) -> None:
     """Each complete response gives its connection back."""
     server.answer = answer(body)
     for _ in range(3):
-        assert client.send("GET", server.url, headers={}, timeout=5, head_only=head_only).status == 200
+        assert server.send(head_only=head_only).status == 200
     assert (server.connections, len(server.requests)) == (1, 3)
 
 
-def test_a_closed_client_can_be_used_again(client: HttpClient, server: Server) -> None:
+def test_a_closed_client_can_be_used_again(server: Server) -> None:
     """With a new connection."""
     for _ in range(2):
-        assert client.send("GET", server.url, headers={}, timeout=5).status == 200
-        client.close()
+        assert server.send().status == 200
+        server.client.close()
     assert server.connections == 2
 
 
@@ -197,15 +191,13 @@ def test_a_closed_client_can_be_used_again(client: HttpClient, server: Server) -
         ("/a%2Fb", "/a%2Fb"),
     ],
 )
-def test_path_and_query_are_sent(client: HttpClient, server: Server, rest: str, target: str) -> None:
+def test_path_and_query_are_sent(server: Server, rest: str, target: str) -> None:
     """Encoded where they must be, and not twice."""
-    client.send("GET", f"{server.url}{rest}", headers={}, timeout=5)
+    server.send(rest)
     assert server.requests == [f"GET {target}"]
 
 
-def test_only_the_given_headers_are_sent(
-    client: HttpClient, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_given_headers_are_sent(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No credentials of ~/.netrc or of the URL, no cookie of an earlier response."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login ops password of-the-netrc\n")
@@ -213,24 +205,24 @@ def test_only_the_given_headers_are_sent(
     assert requests.utils.get_netrc_auth(server.url) == ("ops", "of-the-netrc")
     server.answer = answer(b"", **{"Set_Cookie": "session=1"})
     for host in (server.address, f"ops:word@{server.address}"):
-        client.send("GET", f"http://{host}/", headers={"X-Ours": "1"}, timeout=5)
+        server.send(f"http://{host}/", headers={"X-Ours": "1"})
     assert [set(headers) for headers in server.headers] == [{"host", "user-agent", "accept-encoding", "x-ours"}] * 2
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(client: HttpClient, server: Server, status: int) -> None:
-    """It is a response like any other, and names its place."""
+def test_a_redirect_is_not_followed(server: Server, status: int) -> None:
+    """It is a response like any other."""
     server.answer = answer(b"moved", status, Location="/elsewhere")
-    response = client.send("POST", server.url, headers={"X-Auth-Token": "t"}, body=b"{}", timeout=5)
+    response = server.send(method="POST", headers={"X-Auth-Token": "t"}, body=b"{}")
     assert (response.status, response.body, response.headers["location"]) == (status, b"moved", "/elsewhere")
     assert server.requests == ["POST /"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_nothing_is_sent_twice(client: HttpClient, server: Server, method: str) -> None:
+def test_nothing_is_sent_twice(server: Server, method: str) -> None:
     """Neither after 503 with Retry-After, nor after a connection that ends without a response."""
     server.answer = answer(b"", 503, Retry_After="0")
-    response = client.send(method, server.url, headers={}, timeout=5)
+    response = server.send(method=method)
     assert (response.status, retry_after(response.headers)) == (503, 0)
 
     def cut(handler: Handler) -> None:
@@ -238,14 +230,14 @@ def test_nothing_is_sent_twice(client: HttpClient, server: Server, method: str) 
 
     server.answer = cut
     with pytest.raises(urllib3.exceptions.ProtocolError):
-        client.send(method, server.url, headers={}, timeout=5)
+        server.send(method=method)
     assert len(server.requests) == 2
 
 
-def test_a_refused_connection_is_urllib3s_error(client: HttpClient) -> None:
-    """Not one of requests, which would hide that nothing was sent."""
+def test_a_refused_connection_is_an_error_of_urllib3(server: Server) -> None:
+    """An error of requests would hide that nothing was sent."""
     with pytest.raises(urllib3.exceptions.NewConnectionError):
-        client.send("GET", "http://127.0.0.1:1/", headers={}, timeout=5)
+        server.send("http://127.0.0.1:1/")
 
 
 @pytest.mark.parametrize(
@@ -258,10 +250,10 @@ def test_a_refused_connection_is_urllib3s_error(client: HttpClient) -> None:
         ("http://*secret/", {}),
     ],
 )
-def test_a_request_that_cannot_be_sent_is_not_quoted(client: HttpClient, url: str, headers: dict[str, str]) -> None:
+def test_a_request_that_cannot_be_sent_is_not_quoted(server: Server, url: str, headers: dict[str, str]) -> None:
     """Its URL and its headers may be secret."""
     with pytest.raises(FAILURES) as caught:
-        client.send("GET", url, headers=headers, timeout=5)
+        server.client.send("GET", url, headers=headers, timeout=5)
     assert "secret" not in f"{caught.value!r}{caught.value}"
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -277,21 +269,21 @@ def test_a_request_that_cannot_be_sent_is_not_quoted(client: HttpClient, url: st
     ],
     ids=["gzip", "x-gzip", "deflate", "identity"],
 )
-def test_one_encoding_is_decoded(client: HttpClient, server: Server, encoding: str, body: bytes) -> None:
-    """Or none."""
+def test_one_encoding_is_decoded(server: Server, encoding: str, body: bytes) -> None:
+    """Or none is needed."""
     server.answer = answer(body, Content_Encoding=encoding)
-    assert client.send("GET", server.url, headers={}, timeout=5).body == b"text" * 1000
+    assert server.send().body == b"text" * 1000
     server.answer = answer(b"", 202, Content_Encoding=encoding)
-    assert client.send("GET", server.url, headers={}, timeout=5).body == b""
+    assert server.send().body == b""
 
 
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip, identity", "br", "zstd", "compress", "gzip,"])
-def test_any_other_encoding_is_unexpected(client: HttpClient, server: Server, encoding: str) -> None:
-    """A second one could hide a body without bounds. Where the body is of no interest, nor is its encoding."""
+def test_any_other_encoding_is_unexpected(server: Server, encoding: str) -> None:
+    """A second one could decode to a body without bounds. If the body is not read, its encoding is ignored."""
     server.answer = answer(gzip.compress(gzip.compress(b"text")), Content_Encoding=encoding)
     with pytest.raises(UnexpectedResponse, match="one content encoding"):
-        client.send("GET", server.url, headers={}, timeout=5)
-    assert client.send("GET", server.url, headers={}, timeout=5, head_only=True).status == 200
+        server.send()
+    assert server.send(head_only=True).status == 200
 
 
 @pytest.mark.parametrize(
@@ -304,40 +296,38 @@ def test_any_other_encoding_is_unexpected(client: HttpClient, server: Server, en
     ],
     ids=["another", "cut", "followed", "twice"],
 )
-def test_an_encoded_body_must_be_complete(
-    client: HttpClient, server: Server, body: bytes, error: type[Exception]
-) -> None:
-    """And nothing may follow it."""
+def test_an_encoded_body_must_be_complete(server: Server, body: bytes, error: type[Exception]) -> None:
+    """Nothing may follow it."""
     server.answer = answer(body, Content_Encoding="gzip")
     with pytest.raises(error):
-        client.send("GET", server.url, headers={}, timeout=5)
+        server.send()
 
 
 @pytest.mark.parametrize("encoded", [False, True])
-def test_a_body_has_a_largest_size(client: HttpClient, server: Server, encoded: bool) -> None:
-    """16 MiB, decoded, unless the caller says less."""
+def test_a_body_has_a_largest_size(server: Server, encoded: bool) -> None:
+    """16 MiB, decoded, unless the caller sets another."""
     assert http_client._MAX_BODY == 16 * 1024 * 1024
     encode, headers = (gzip.compress, {"Content_Encoding": "gzip"}) if encoded else (bytes, {})
     for limit, over in ((1000, 0), (0, 16 * 1024 * 1024)):
         size = limit or over
         server.answer = answer(encode(bytes(size)), **headers)
-        assert len(client.send("GET", server.url, headers={}, timeout=30, max_body=limit).body) == size
+        assert len(server.send(timeout=30, max_body=limit).body) == size
         server.answer = answer(encode(bytes(size + 1)), **headers)
         with pytest.raises(UnexpectedResponse, match=f"at most {size} bytes"):
-            client.send("GET", server.url, headers={}, timeout=30, max_body=limit)
+            server.send(timeout=30, max_body=limit)
 
 
-def test_a_compressed_body_does_not_fill_the_memory(client: HttpClient, server: Server) -> None:
+def test_a_compressed_body_does_not_fill_the_memory(server: Server) -> None:
     """256 MiB in some hundred KiB: decoding ends at the limit."""
     compressor = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
     block = bytes(1024 * 1024)
     body = b"".join(compressor.compress(block) for _ in range(256)) + compressor.flush()
     server.answer = answer(body, Content_Encoding="gzip")
-    client.send("GET", server.url, headers={}, timeout=5, head_only=True)
+    server.send(head_only=True)
     tracemalloc.start()
     try:
         with pytest.raises(UnexpectedResponse):
-            client.send("GET", server.url, headers={}, timeout=30)
+            server.send(timeout=30)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -357,19 +347,17 @@ _EMPTY_BLOCK = zlib.compressobj().flush(zlib.Z_FULL_FLUSH)[-5:]
     ],
     ids=["slow", "slow and empty", "fast and empty", "silent"],
 )
-def test_a_body_that_does_not_end_is_cut_off(
-    client: HttpClient, server: Server, write: Callable[[Handler], None]
-) -> None:
+def test_a_body_that_does_not_end_is_cut_off(server: Server, write: Callable[[Handler], None]) -> None:
     """One that arrives slowly, one that decodes to nothing, slow or fast, and one that stops arriving."""
     server.answer = write
     began = time.monotonic()
     with pytest.raises((TimeoutError, urllib3.exceptions.ReadTimeoutError)):
-        client.send("GET", server.url, headers={}, timeout=0.5)
+        server.send(timeout=0.5)
     assert time.monotonic() - began < 5
 
 
-def test_what_arrived_before_a_silence_does_not_prolong_the_time(server: Server) -> None:
-    """The silence is waited for only until the deadline, and not for the whole time anew."""
+def test_a_pause_in_a_body_is_waited_for_until_the_deadline(server: Server) -> None:
+    """And not for the whole timeout again."""
     given: list[float | None] = []
 
     def late(handler: Handler) -> None:
@@ -404,12 +392,12 @@ def test_what_arrived_before_a_silence_does_not_prolong_the_time(server: Server)
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_the_environment_can_name_the_ca_bundle(
-    client: HttpClient, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: Server, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A missing one is an error; nothing is sent."""
     monkeypatch.setenv(variable, str(tmp_path / "absent.pem"))
     with pytest.raises(FileNotFoundError):
-        client.send("GET", "https://127.0.0.1:1/", headers={}, timeout=1)
+        server.send("https://127.0.0.1:1/", timeout=1)
 
 
 def test_a_bundle_is_a_file_or_a_directory(tmp_path: Path) -> None:
