@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from handler.settings.env import (
     Env,
+    For,
     Secret,
     Setting,
     bearer_token,
@@ -28,8 +29,8 @@ from handler.settings.env import (
 if TYPE_CHECKING:
     from handler.settings.oidc import OidcSettings
 
-_CALLED = ("stop_servers", "notify_chat", "keep_servers")
-_POSTING = ("stop_servers", "receive_webhook", "keep_servers")
+_called = For("stop_servers", "notify_chat", "keep_servers")
+_posting = For("stop_servers", "receive_webhook", "keep_servers")
 # The attributes of CloudEvents, and the extensions that are set here.
 _RESERVED = (
     "id|source|type|specversion|time|subject|datacontenttype|dataschema|data|"
@@ -138,78 +139,49 @@ def _certificates(text: str) -> str:
     return text
 
 
-INBOUND_AUTH = Setting(
+INBOUND_AUTH = _called(
     "AUTOSTOP_INBOUND_AUTH",
     choice(*InboundAuth),
     "how callers are authenticated: `bearer`, `oidc`, or `none` for every caller that reaches the function",
     unset="none: must be set",
-    targets=_CALLED,
 )
-BEARER_TOKENS = Setting(
+BEARER_TOKENS = _called(
     "AUTOSTOP_BEARER_TOKENS",
     long_secrets,
     "tokens accepted with `bearer`, comma-separated for rotation, each of at least 16 characters",
-    targets=_CALLED,
     secret=True,
 )
-WEBHOOK_ORIGINS = Setting(
-    "AUTOSTOP_WEBHOOK_ORIGINS",
-    _origins,
-    "origins that may subscribe by `OPTIONS`, comma-separated; `*` = any",
-    targets=_CALLED,
+WEBHOOK_ORIGINS = _called(
+    "AUTOSTOP_WEBHOOK_ORIGINS", _origins, "origins that may subscribe by `OPTIONS`, comma-separated; `*` = any"
 )
-CLOCK_TOLERANCE = Setting(
-    "AUTOSTOP_CLOCK_TOLERANCE",
-    duration,
-    "how far clocks may differ; of a token's times at most `1m`",
-    "5s",
-    targets=_CALLED,
+CLOCK_TOLERANCE = _called(
+    "AUTOSTOP_CLOCK_TOLERANCE", duration, "how far clocks may differ; of a token's times at most `1m`", "5s"
 )
-DEADLINE = Setting(
-    "AUTOSTOP_DEADLINE", _at_least("1s"), "time budget of one event, at least `1s`", "50s", targets=_CALLED
-)
+DEADLINE = _called("AUTOSTOP_DEADLINE", _at_least("1s"), "time budget of one event, at least `1s`", "50s")
 MAX_BODY = Setting("AUTOSTOP_MAX_BODY", size, "largest request body", "1MiB")
 LOG_LEVEL = Setting(
     "AUTOSTOP_LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR"), "`DEBUG`, `INFO`, `WARNING` or `ERROR`", "INFO"
 )
-DRY_RUN = Setting(
+DRY_RUN = _posting(
     "AUTOSTOP_DRY_RUN",
     boolean,
     "never change a server, only report what would be done; of `receive_webhook`: mark every event as a dry run",
     "false",
-    targets=_POSTING,
 )
-MAX_KEEP = Setting(
-    "AUTOSTOP_MAX_KEEP",
-    _at_least("1m"),
-    "how far ahead a keep may end, at least `1m`; longer ones are refused",
-    "24h",
-    targets=("keep_servers", "receive_webhook"),
+MAX_KEEP = For("keep_servers", "receive_webhook")(
+    "AUTOSTOP_MAX_KEEP", _at_least("1m"), "how far ahead a keep may end, at least `1m`; longer ones are refused", "24h"
 )
-SOURCE = Setting(
-    "AUTOSTOP_SOURCE", _uri_reference, "`source` of events sent, or its beginning", "/bms-autostop", targets=_POSTING
+SOURCE = _posting("AUTOSTOP_SOURCE", _uri_reference, "`source` of events sent, or its beginning", "/bms-autostop")
+SINK_TOKEN = _posting(
+    "AUTOSTOP_SINK_TOKEN", bearer_token, "bearer token for the sink, at least 16 characters", secret=True
 )
-SINK_TOKEN = Setting(
-    "AUTOSTOP_SINK_TOKEN",
-    bearer_token,
-    "bearer token for the sink, at least 16 characters",
-    targets=_POSTING,
-    secret=True,
+SINK_TOKEN_FILE = _posting("AUTOSTOP_SINK_TOKEN_FILE", str, "file with this token, read for every attempt")
+K_SINK = _posting("K_SINK", http_url, "URL of the sink if none is set here; set by Knative's SinkBinding")
+K_CE_OVERRIDES = _posting(
+    "K_CE_OVERRIDES", _overrides, "JSON with attributes of events sent; set by Knative's SinkBinding"
 )
-SINK_TOKEN_FILE = Setting(
-    "AUTOSTOP_SINK_TOKEN_FILE", str, "file with this token, read for every attempt", targets=_POSTING
-)
-K_SINK = Setting(
-    "K_SINK", http_url, "URL of the sink if none is set here; set by Knative's SinkBinding", targets=_POSTING
-)
-K_CE_OVERRIDES = Setting(
-    "K_CE_OVERRIDES", _overrides, "JSON with attributes of events sent; set by Knative's SinkBinding", targets=_POSTING
-)
-K_CA_CERTS = Setting(
-    "K_CA_CERTS",
-    _certificates,
-    "certificates to trust at the sink, PEM; set by Knative's SinkBinding",
-    targets=_POSTING,
+K_CA_CERTS = _posting(
+    "K_CA_CERTS", _certificates, "certificates to trust at the sink, PEM; set by Knative's SinkBinding"
 )
 
 

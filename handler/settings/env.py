@@ -90,6 +90,26 @@ class Setting(NamedTuple, Generic[Value]):
         return self.unset or (f"`{self.default}`" if self.default else "none")
 
 
+class For:
+    """Declares settings that only these targets of a module read."""
+
+    def __init__(self, *targets: str) -> None:
+        self._targets = targets
+
+    def __call__(
+        self,
+        name: str,
+        parse: Callable[[str], T],
+        description: str,
+        default: str = "",
+        *,
+        unset: str = "",
+        secret: bool = False,
+    ) -> Setting[T]:
+        """Declare a setting."""
+        return Setting(name, parse, description, default, unset, self._targets, secret)
+
+
 class Env:
     """One reading of the environment. A variable that is empty or blank counts as unset."""
 

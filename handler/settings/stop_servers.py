@@ -14,6 +14,7 @@ from handler.settings import common, declared
 from handler.settings.common import Callers, InboundAuth, SinkSettings
 from handler.settings.env import (
     Env,
+    For,
     Secret,
     Setting,
     boolean,
@@ -33,7 +34,7 @@ from handler.stop.model import Approver, Policy
 _MOST_IN_MESSAGE = 150
 _TOPIC = "smn:"
 _BY_CATALOG = "from clouds.yaml or the catalogue"
-_WITH_LOGIN = ("stop_servers", "keep_servers")
+_with_login = For("stop_servers", "keep_servers")
 
 
 class ApiName(StrEnum):
@@ -201,27 +202,16 @@ API = Setting(
     "which API is called: `nova` (Nova v2.1, one call a server) or `bms` (OTC BMS v1, one call for up to 1000)",
     "nova",
 )
-COMPUTE_URL = Setting(
-    "AUTOSTOP_COMPUTE_URL",
-    http_url,
-    "base URL of Nova, with or without version and project",
-    unset=_BY_CATALOG,
-    targets=_WITH_LOGIN,
+COMPUTE_URL = _with_login(
+    "AUTOSTOP_COMPUTE_URL", http_url, "base URL of Nova, with or without version and project", unset=_BY_CATALOG
 )
 BMS_URL = Setting("AUTOSTOP_BMS_URL", http_url, "the same of BMS v1", unset=_BY_CATALOG)
-SMN_URL = Setting(
-    "AUTOSTOP_SMN_URL",
-    http_url,
-    "the same of SMN, if a topic is the sink",
-    unset=_BY_CATALOG,
-    targets=_WITH_LOGIN,
-)
-RESULT_SINK = Setting(
+SMN_URL = _with_login("AUTOSTOP_SMN_URL", http_url, "the same of SMN, if a topic is the sink", unset=_BY_CATALOG)
+RESULT_SINK = _with_login(
     "AUTOSTOP_RESULT_SINK",
     _sink,
     "`http(s)://` URL that result events are posted to, or `smn:` and the URN of an SMN topic",
     unset="`K_SINK`, else the response",
-    targets=_WITH_LOGIN,
 )
 EVENT_TYPES = Setting(
     "AUTOSTOP_EVENT_TYPES",
@@ -229,12 +219,8 @@ EVENT_TYPES = Setting(
     "further event types, separated by `;`: `type` for canonical data, or `type=JMESPath` of the ids in the data",
 )
 BARE_METAL_ONLY = Setting("AUTOSTOP_BARE_METAL_ONLY", boolean, "skip servers that are not bare metal", "true")
-PROTECT = Setting(
-    "AUTOSTOP_PROTECT",
-    pair,
-    "tag, or metadata key and value, that keeps a server running",
-    "autostop=never",
-    targets=_WITH_LOGIN,
+PROTECT = _with_login(
+    "AUTOSTOP_PROTECT", pair, "tag, or metadata key and value, that keeps a server running", "autostop=never"
 )
 ONLY = Setting(
     "AUTOSTOP_ONLY",
@@ -242,12 +228,8 @@ ONLY = Setting(
     "tag, or metadata key and value, that a server must have to be stopped",
     unset="none: any server",
 )
-MAX_SERVERS = Setting(
-    "AUTOSTOP_MAX_SERVERS",
-    whole(1, 1000),
-    "most servers one delivery may name or select; more are refused whole",
-    "50",
-    targets=_WITH_LOGIN,
+MAX_SERVERS = _with_login(
+    "AUTOSTOP_MAX_SERVERS", whole(1, 1000), "most servers one delivery may name or select; more are refused whole", "50"
 )
 STOP_LIMIT = Setting(
     "AUTOSTOP_STOP_LIMIT",
@@ -296,19 +278,13 @@ ANNOUNCE = Setting(
     "`required`: nothing is stopped without it",
     "off",
 )
-MAX_EVENT_AGE = Setting(
-    "AUTOSTOP_MAX_EVENT_AGE",
-    duration,
-    "oldest event `time` that is acted on; `0` = any",
-    "15m",
-    targets=_WITH_LOGIN,
+MAX_EVENT_AGE = _with_login(
+    "AUTOSTOP_MAX_EVENT_AGE", duration, "oldest event `time` that is acted on; `0` = any", "15m"
 )
 WAIT = Setting(
     "AUTOSTOP_WAIT", duration, "how long a stop is watched (half of a shorter deadline); `0` = not at all", "20s"
 )
-CONCURRENCY = Setting(
-    "AUTOSTOP_CONCURRENCY", whole(1, 256), "most calls to the cloud at once", "16", targets=_WITH_LOGIN
-)
+CONCURRENCY = _with_login("AUTOSTOP_CONCURRENCY", whole(1, 256), "most calls to the cloud at once", "16")
 
 
 def from_environ(environ: Mapping[str, str]) -> Settings:
