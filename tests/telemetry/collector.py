@@ -1,12 +1,12 @@
-"""A collector over real HTTP: takes what OpenTelemetry exports, and reads it as any other would."""
+"""An OTLP collector over HTTP, which decodes what OpenTelemetry exports."""
 
 from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -14,17 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.support.http_server import Handler, HttpServer
 
 
-def _value(value: Any) -> Any:
-    return getattr(value, value.WhichOneof("value"))
-
-
-def attributes(pairs: Any) -> dict[str, Any]:
-    """The attributes of a message as a dictionary."""
-    return {pair.key: _value(pair.value) for pair in pairs}
-
-
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """One span; ids in hexadecimal."""
 
     name: str
@@ -51,97 +41,83 @@ class Point:
 
 
 class Collector(HttpServer):
-    """Answers every export with one status, and keeps what it got."""
+    """Answers 200 to every export.
 
-    def __init__(self, status: int = 200) -> None:
+    Attributes:
+        raw: the bodies of all exports.
+        headers: of all exports.
+        resources: the resource attributes of all exports.
+        points: the series of the last export of metrics.
+        url: for `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    """
+
+    def __init__(self) -> None:
         self.raw: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.resources: list[dict[str, Any]] = []
-        self._traces: list[ExportTraceServiceRequest] = []
-        self._metrics: list[ExportMetricsServiceRequest] = []
-        self._got = threading.Condition()
+        self.points: list[Point] = []
+        self._spans: list[Span] = []
+        self._lock = threading.Lock()
         collector = self
 
         class Answers(Handler):
             def do_POST(self) -> None:
-                """Keep the export, then answer."""
+                """Store the export, then answer."""
                 body = self.read_body()
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                collector._take(self.path, dict(self.headers.items()), body)
-                self.reply(status)
+                collector._store(self.path, dict(self.headers.items()), body)
+                self.reply(200)
 
         super().__init__(Answers)
-        # For `OTEL_EXPORTER_OTLP_ENDPOINT`.
         self.url = self.origin
 
     @property
     def spans(self) -> list[Span]:
         """All spans so far, in the order of their beginning."""
-        found = [
-            Span(
-                span.name,
-                span.kind,
-                span.trace_id.hex(),
-                span.span_id.hex(),
-                span.parent_span_id.hex(),
-                attributes(span.attributes),
-                span.status.code == 2,
-                span.start_time_unix_nano,
-                span.end_time_unix_nano,
-            )
-            for request in self._traces
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-        return sorted(found, key=lambda span: span.began)
-
-    @property
-    def points(self) -> list[Point]:
-        """The series of the last export."""
-        if not self._metrics:
-            return []
-        found = []
-        for resource in self._metrics[-1].resource_metrics:
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    kind = metric.WhichOneof("data")
-                    for point in getattr(metric, kind).data_points:
-                        histogram = kind == "histogram"
-                        value = point.sum if histogram else point.as_double or point.as_int
-                        found.append(
-                            Point(
-                                metric.name,
-                                kind,
-                                metric.unit,
-                                attributes(point.attributes),
-                                value,
-                                point.count if histogram else 0,
-                            )
-                        )
-        return found
+        return sorted(self._spans, key=lambda span: span.began)
 
     def of(self, metric: str) -> list[Point]:
         """The series of one metric."""
         return [point for point in self.points if point.metric == metric]
 
-    def wait(self, exports: int, seconds: float = 20.0) -> None:
-        """Wait for so many exports."""
-        with self._got:
-            assert self._got.wait_for(lambda: len(self.raw) >= exports, seconds)
-
-    def _take(self, path: str, headers: dict[str, str], body: bytes) -> None:
-        with self._got:
+    def _store(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        with self._lock:
             self.raw.append(body)
             self.headers.append(headers)
             if path == "/v1/traces":
-                traces = ExportTraceServiceRequest.FromString(body)
-                self._traces.append(traces)
-                self.resources += [attributes(each.resource.attributes) for each in traces.resource_spans]
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    self.resources.append(_attributes(resource.resource))
+                    self._spans += [_span(span) for scope in resource.scope_spans for span in scope.spans]
             else:
                 assert path == "/v1/metrics"
-                metrics = ExportMetricsServiceRequest.FromString(body)
-                self._metrics.append(metrics)
-                self.resources += [attributes(each.resource.attributes) for each in metrics.resource_metrics]
-            self._got.notify_all()
+                self.points = []
+                for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                    self.resources.append(_attributes(resource.resource))
+                    for scope in resource.scope_metrics:
+                        self.points += [point for metric in scope.metrics for point in _points(metric)]
+
+
+def _attributes(message: Any) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in message.attributes}
+
+
+def _span(span: Any) -> Span:
+    return Span(
+        span.name,
+        span.kind,
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        _attributes(span),
+        span.status.code == 2,
+        span.start_time_unix_nano,
+        span.end_time_unix_nano,
+    )
+
+
+def _points(metric: Any) -> Iterator[Point]:
+    kind = metric.WhichOneof("data")
+    for point in getattr(metric, kind).data_points:
+        value, count = (point.sum, point.count) if kind == "histogram" else (point.as_double or point.as_int, 0)
+        yield Point(metric.name, kind, metric.unit, _attributes(point), value, count)
