@@ -192,15 +192,6 @@ def test_an_error_of_the_cloud_is_raised(caller: Caller) -> None:
     assert caught.value.request_id is not None
 
 
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(caller: Caller, status: int) -> None:
-    """The token would be sent to the other URL."""
-    caller.cloud.inject(Fault(on=CallKind.READ, status=status, headers={"Location": f"{caller.cloud.url}/elsewhere"}))
-    with pytest.raises(CloudUnexpectedAnswer, match=f"HTTP {status}"):
-        caller.get()
-    assert not [call for call in caller.cloud.calls if "elsewhere" in call.path]
-
-
 def test_a_call_without_time_is_not_sent(caller: Caller) -> None:
     """The time includes the login."""
     with pytest.raises(CloudUnreachable, match="out of time before it was sent") as caught:

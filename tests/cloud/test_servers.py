@@ -371,35 +371,65 @@ def test_a_project_id_may_have_dashes_and_capitals(written: str) -> None:
     assert found([row(0)], project_id=written) == found([row(0, tenant_id=written)]) == ["ci-0"]
 
 
-@pytest.mark.parametrize("project_id", [None, ""])
-def test_without_the_project_of_the_login_the_search_fails(project_id: str | None) -> None:
-    """It would not be known whose servers these are."""
-    with pytest.raises(CloudUnexpectedAnswer, match="does not say which project is ours"):
-        found([row(0)], project_id=project_id)
+_LONG = [[row(0, id=f"{number:08x}-0000-4000-8000-000000000000")] for number in range(101)]
 
 
 @pytest.mark.parametrize(
-    "broken",
+    ("pages", "options", "found_"),
     [
-        "random text",
-        None,
-        {},
-        row(1, id="ci-1"),
-        row(1, id="../servers"),
-        row(1, id=f"{IDS[1]}\n"),
-        row(1, id=1),
-        row(1, tenant_id=None),
-        row(1, locked=None),
-        row(1, tags=None),
-        row(1, metadata=None),
-        row(1, **{VM_STATE: None}),
-        row(1, **{TASK_STATE: 5}),
+        (_LONG[:100], {}, 100),
+        ([*_LONG[:100], []], {}, 100),
+        # The count may be that of one page, or missing.
+        *(([[row(0), row(1)], [row(2)]], {"totals": totals}, 3) for totals in ((3, 3), (2, 2), (None, None), (2, 3))),
     ],
 )
-def test_an_incomplete_server_invalidates_the_list(broken: object) -> None:
-    """It could be a matching one."""
-    with pytest.raises(CloudUnexpectedAnswer):
-        found([row(0), broken, row(2)], wanted=lambda server: server.id == IDS[0])
+def test_a_complete_list_is_searched(pages: list[list[object]], options: dict[str, Any], found_: int) -> None:
+    """Of up to a hundred pages, with at least as many servers as it counts."""
+    assert len(found(*pages, **options)) == found_
+
+
+@pytest.mark.parametrize(
+    ("pages", "options", "message"),
+    [
+        *(([[row(0)]], {"project_id": id_}, "does not say which project is ours") for id_ in (None, "")),
+        # It could be a matching one.
+        *(
+            ([[row(0), broken, row(2)]], {"wanted": lambda server: server.id == IDS[0]}, message)
+            for broken, message in (
+                ("random text", "no id, or no project"),
+                (None, "no id, or no project"),
+                ({}, "no id, or no project"),
+                (row(1, id="ci-1"), "no id, or no project"),
+                (row(1, id="../servers"), "no id, or no project"),
+                (row(1, id=f"{IDS[1]}\n"), "no id, or no project"),
+                (row(1, id=1), "no id, or no project"),
+                (row(1, tenant_id=None), "no id, or no project"),
+                (row(1, locked=None), "no locked, tags or metadata"),
+                (row(1, tags=None), "no locked, tags or metadata"),
+                (row(1, metadata=None), "no locked, tags or metadata"),
+                (row(1, **{VM_STATE: None}), "no vm_state"),
+                (row(1, **{TASK_STATE: 5}), "no task_state"),
+            )
+        ),
+        # The cloud ignores the marker, so that the rest of the list is not read.
+        ([[row(0), row(1)]] * 3, {}, "only servers of pages before it"),
+        (_LONG, {}, "it goes on after 100 pages"),
+        # With numbered pages, a created or deleted server moves another to another page; one on two pages counts once.
+        *(
+            ([[row(0), row(1)], last], {"totals": totals}, "changed while its pages were turned")
+            for last, totals in (
+                ([row(2)], (4, 4)),
+                ([row(2)], (3, 4)),
+                ([row(2)], (4, 3)),
+                ([row(1), row(2)], (4, 4)),
+            )
+        ),
+    ],
+)
+def test_an_incomplete_list_fails_the_search(pages: list[list[object]], options: dict[str, Any], message: str) -> None:
+    """It would lose servers silently."""
+    with pytest.raises(CloudUnexpectedAnswer, match=message):
+        found(*pages, **options)
 
 
 @pytest.mark.parametrize("error", [CloudUnreachable("cut"), CallDenied("no")])
@@ -416,33 +446,6 @@ def test_a_rejected_page_can_be_requested_again(kind: type[CallRejected]) -> Non
     with pytest.raises(CloudUnexpectedAnswer, match="marker") as raised:
         found([row(0)], kind("marker", request_id="req-1", status=400))
     assert (raised.value.request_id, raised.value.status, raised.value.waiting_helps) == ("req-1", 400, True)
-
-
-def test_a_page_that_is_repeated_for_ever_fails_the_search() -> None:
-    """The cloud ignores the marker, so that the rest of the list is not read."""
-    with pytest.raises(CloudUnexpectedAnswer, match="only servers of pages before it"):
-        found(*([row(0), row(1)] for _ in range(3)))
-
-
-def test_a_list_of_more_than_a_hundred_pages_fails_the_search() -> None:
-    """It may have no end."""
-    pages = [[row(0, id=f"{number:08x}-0000-4000-8000-000000000000")] for number in range(101)]
-    assert len(found(*pages[:100])) == len(found(*pages[:100], [])) == 100
-    with pytest.raises(CloudUnexpectedAnswer, match="it goes on after 100 pages"):
-        found(*pages)
-
-
-@pytest.mark.parametrize("totals", [(3, 3), (2, 2), (None, None), (2, 3)])
-def test_a_list_with_at_least_as_many_servers_as_it_counts_is_complete(totals: tuple[int, int]) -> None:
-    """The count may be of the page alone, or missing."""
-    assert len(found([row(0), row(1)], [row(2)], totals=totals)) == 3
-
-
-@pytest.mark.parametrize(("last", "totals"), [([2], (4, 4)), ([2], (3, 4)), ([2], (4, 3)), ([1, 2], (4, 4))])
-def test_a_list_with_fewer_servers_than_it_counts_fails_the_search(last: list[int], totals: tuple[int, int]) -> None:
-    """With numbered pages, a created or deleted server moves another to another page; one on two pages counts once."""
-    with pytest.raises(CloudUnexpectedAnswer, match="changed while its pages were turned"):
-        found([row(0), row(1)], [row(number) for number in last], totals=totals)
 
 
 def test_the_timeout_is_for_all_pages_together(monkeypatch: pytest.MonkeyPatch) -> None:

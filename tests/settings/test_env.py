@@ -26,7 +26,7 @@ FROM_ENVIRON: Mapping[str, Callable[[Mapping[str, str]], object]] = {
 }
 LONG = f"{MARK}-{'x' * 32}"
 BASE64 = base64.b64encode(LONG.encode()).decode()
-# What makes every target read all that it can.
+# With these every target reads all its settings.
 EVERYTHING = {
     **LEAST,
     "AUTOSTOP_INBOUND_AUTH": "oidc",
@@ -57,7 +57,7 @@ def test_a_setting_is_declared_once_with_all_that_the_tables_show() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_reads_what_is_declared_for_it(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing more, so that what is meant for another target does no harm, and nothing less."""
+    """Nothing more, as settings of other targets are ignored, and nothing less."""
     seen: set[str] = set()
     text = Env.text
 
@@ -68,7 +68,7 @@ def test_a_target_reads_what_is_declared_for_it(target: str, monkeypatch: pytest
     monkeypatch.setattr(Env, "text", watched)
     FROM_ENVIRON[target](EVERYTHING)
     if target in ("stop_servers", "keep_servers"):
-        # What only some kinds of login look at.
+        # The variables that only some kinds of login read.
         FROM_ENVIRON[target]({"AUTOSTOP_INBOUND_AUTH": "none", "RUNTIME_PROJECT_ID": "p", "OS_REGION_NAME": "eu-de"})
     assert seen == {setting.name for setting in declared() if target in setting.targets}
 
@@ -95,20 +95,17 @@ def test_a_target_with_callers_does_not_start_without_inbound_auth(target: str) 
     )
 
 
-_TESTS = "".join(path.read_text() for path in Path(tests.__path__[0]).rglob("*.py"))
-
-
-@pytest.mark.parametrize("name", [setting.name for setting in declared() if setting.name.startswith("AUTOSTOP_")])
-def test_each_setting_is_set_in_a_test(name: str) -> None:
-    """What comes of it, only its own test knows."""
-    # What a loop over the chats sets.
-    ending = re.sub("AUTOSTOP_NOTIFY_[A-Z]+_", "", name)
-    found = re.search(rf"\b{name}\b|_{ending}\b", _TESTS)
-    assert found, f"a test in tests/settings/ must set {name}"
+def test_each_setting_is_set_in_a_test() -> None:
+    """What it changes, only its own test knows."""
+    text = "".join(path.read_text() for path in Path(tests.__path__[0]).rglob("*.py"))
+    for name in (setting.name for setting in declared() if setting.name.startswith("AUTOSTOP_")):
+        # A test may set those of all chats in a loop.
+        ending = re.sub("AUTOSTOP_NOTIFY_[A-Z]+_", "", name)
+        assert re.search(rf"\b{name}\b|_{ending}\b", text), f"a test in tests/settings/ must set {name}"
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_settings_of_one_target_do_no_harm_to_another(target: str) -> None:
+def test_the_settings_of_one_target_are_ignored_by_others(target: str) -> None:
     """One image and one Secret can serve all of them; a bad value counts only where it is read."""
     others = [setting for setting in declared() if target not in setting.targets]
     assert others
@@ -116,7 +113,7 @@ def test_the_settings_of_one_target_do_no_harm_to_another(target: str) -> None:
 
 
 def test_all_settings_of_a_function_fit_into_functiongraph() -> None:
-    """It takes 4096 characters; what has no default has sixty here, and nothing is left out."""
+    """It accepts 4096 characters; a setting without a default has sixty here."""
     ours = {
         setting.name: setting.default or "x" * 60
         for setting in declared()
@@ -236,8 +233,8 @@ def test_no_secret_is_shown(target: str) -> None:
     assert BASE64 not in repr(found)
 
 
-def test_what_is_called_like_a_secret_is_declared_as_one() -> None:
-    """So that it is among those above. Secrets of the cloud and URLs of chats are made by others."""
+def test_a_setting_with_the_name_of_a_secret_is_declared_as_one() -> None:
+    """Secrets of the cloud and URLs of chats are issued elsewhere."""
     called = {setting.name for setting in declared() if re.search("(TOKENS?|SECRET|KEYS|PASSWORD)$", setting.name)}
     assert called <= {setting.name for setting in declared() if setting.secret}, "must have secret=True"
     assert {name for name in called if name.startswith("AUTOSTOP_")} <= {setting.name for _, setting in CHOSEN}
