@@ -65,7 +65,7 @@ def test_every_metric_is_shown() -> None:
 
 
 def test_the_values_that_expressions_match_are_values_of_the_code() -> None:
-    """A misspelt outcome would match nothing, for ever, in silence."""
+    """A misspelt outcome would match nothing, without an error."""
     text = " ".join(expression for _, expression in EXPRESSIONS)
     outcomes = {word for found in re.findall(r'event_outcome=~?"(.*?)"', text) for word in found.split("|")}
     assert outcomes <= {"completed", "failed", "refused", "planned", "unhandled", "ignored"}
@@ -87,8 +87,8 @@ def test_the_readme_has_the_metrics_of_the_code() -> None:
     assert rows == [[f"`{m.name}`", f"`{in_prometheus(m)}`", m.kind, labels(m)] for m in METRICS]
 
 
-def test_each_alert_says_what_it_means_and_is_tested() -> None:
-    """A name, a severity, two sentences; and promtool's tests see each fire and keep quiet."""
+def test_each_alert_is_described_and_tested() -> None:
+    """With a severity and two sentences; promtool's tests have each fire."""
     tested: dict[str, set[bool]] = {}
     for path in FOLDER.glob("*.test.yaml"):
         for case in yaml.safe_load(path.read_text())["tests"]:
@@ -98,13 +98,13 @@ def test_each_alert_says_what_it_means_and_is_tested() -> None:
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert set(rule["annotations"]) == {"summary", "description"}
-        # One of two series in one test may fire while the other keeps quiet.
+        # One of two series in one test may fire, and the other not.
         assert True in tested[rule["alert"]], rule["alert"]
     assert set(tested) == {rule["alert"] for rule in alerts()}
 
 
-def test_the_dashboard_is_one() -> None:
-    """Panels with numbers of their own that do not lie on each other, and one data source to choose."""
+def test_the_dashboard_is_valid() -> None:
+    """Panels have unique ids and do not overlap; one data source is to be chosen."""
     found = panels()
     assert len({panel["id"] for panel in found}) == len({panel["title"] for panel in found}) == len(found)
     taken: set[tuple[int, int]] = set()
@@ -122,8 +122,8 @@ def test_the_dashboard_is_one() -> None:
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
 
 
-def test_the_collectors_settings_fit_together() -> None:
-    """Each pipeline uses what is there, all that is there is used, and it listens where the README sends."""
+def test_the_settings_of_the_collector_are_consistent() -> None:
+    """Each component is defined and used, and the port is that of the README."""
     settings = yaml.safe_load((FOLDER / "collector.yaml").read_text())
     assert set(settings["service"]["pipelines"]) == {"metrics", "traces"}
     for kind in ("receivers", "processors", "exporters"):
@@ -142,7 +142,7 @@ def test_promtool_finds_nothing_wrong() -> None:
 
 
 def test_nightly_alert_is_tested_for_a_weekend_a_fresh_installation_and_a_missed_night() -> None:
-    """And for each type of schedule that it knows."""
+    """For each type of schedule that it matches."""
     text = (FOLDER / "nightly.test.yaml").read_text()
     for situation in ("A weekend", "A missed night", "A fresh installation"):
         assert situation in text
@@ -163,7 +163,7 @@ def test_dead_letter_alert_can_fire_on_the_shipped_manifests() -> None:
 
 
 def test_collector_names_its_least_version() -> None:
-    """The exporter has its name since then."""
+    """The exporter has this name since then."""
     text = (FOLDER / "collector.yaml").read_text()
     assert "otlp_http/" in text
     assert re.search(r"Collector 0\.144\.0 or newer", text)

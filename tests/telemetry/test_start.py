@@ -35,7 +35,7 @@ BOTH = {"traces", "metrics"}
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": URL, "OTEL_SDK_DISABLED": "false"}, BOTH),
     ],
 )
-def test_the_standard_variables_say_what_is_wanted(environ: dict[str, str], wanted: set[str]) -> None:
+def test_the_standard_variables_select_the_signals(environ: dict[str, str], wanted: set[str]) -> None:
     """An endpoint or an exporter switches on, `none` and OTEL_SDK_DISABLED switch off."""
     assert wanted_signals(environ) == wanted
 
@@ -51,7 +51,7 @@ def test_the_standard_variables_say_what_is_wanted(environ: dict[str, str], want
     ],
 )
 def test_an_unknown_protocol_is_reported(environ: dict[str, str], detail: str) -> None:
-    """Instead of sending to a port without a server."""
+    """Nothing is exported."""
     with logged() as lines:
         assert start(wanted_signals(environ), environ) is None
     assert [(line["level"], line["detail"]) for line in lines.of("telemetry is off")] == [("WARNING", detail)]
@@ -67,13 +67,13 @@ def test_the_protocol_of_a_signal_overrides_the_common_one(observe: Observe) -> 
 
 
 @pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.exporter.otlp.proto.http"])
-def test_a_missing_package_is_one_line_and_no_crash(
+def test_a_missing_package_is_logged(
     cloud: Simulator, start_function: StartFunction, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    """A platform may set these variables for everything it runs; servers are stopped all the same."""
+    """A platform may set these variables for everything that it runs; servers are stopped."""
 
     class Missing:
-        """As if it had never been installed."""
+        """An import path on which it is not installed."""
 
         def find_spec(self, name: str, *_: object) -> None:
             """Nothing of this package is found."""
@@ -129,7 +129,7 @@ def test_a_repeated_warning_is_logged_once() -> None:
 
 
 def test_a_warning_names_its_exception_and_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But neither the path of its URL nor what the exception says."""
+    """Without the path of its URL, and without the message of the exception."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.test:4318/marked")
     _replace_log_output()
     theirs = logging.getLogger("opentelemetry.sdk.marked")
