@@ -19,11 +19,10 @@ from handler.inbound.http.request import HttpRequest
 from handler.services.stop_servers import SharedResources
 from handler.settings.common import Callers
 from handler.settings.stop_servers import from_environ
-from handler.simulator import CallKind, Fault, Simulator
+from handler.simulator import AccessKey, CallKind, Fault, Simulator
 from tests.conftest import serving
 from tests.support.capture import logged
 from tests.support.functiongraph import alarm, notifications, passage, record, requested, tick, trace
-from tests.support.sink_server import SinkServer
 from tests.test_events_folder import schema_violations
 
 GONE = "00000000-0000-4000-8000-000000000000"
@@ -42,19 +41,10 @@ ALWAYS = {
     "X-CFF-Project-Id": "sn",
     "X-CFF-Region": "cn",
 }
-NULL = {
-    "X-CFF-Auth-Token": "null",
-    "X-CFF-Security-Access-Key": "null",
-    "X-CFF-Security-Secret-Key": "null",
-    "X-CFF-Security-Token": "null",
-}
-
-
-@pytest.fixture
-def otc() -> Iterator[Simulator]:
-    """Open Telekom Cloud."""
-    with Simulator.otc() as cloud:
-        yield cloud
+_LOGIN = ("X-CFF-Auth-Token", "X-CFF-Security-Access-Key", "X-CFF-Security-Secret-Key", "X-CFF-Security-Token")
+NULL = dict.fromkeys(_LOGIN, "null")
+BEARER = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token"}
+CREDENTIALS = {"authorization": "Bearer marked-bearer-token"}
 
 
 Start = Callable[..., str]
@@ -93,8 +83,13 @@ def send(url: str, event: object, path: str = "/invoke", **headers: str) -> requ
 
 
 def agency(cloud: Simulator) -> dict[str, str]:
-    """The headers with a login, as far as the token goes."""
+    """The headers with a token as the login."""
     return {**NULL, "X-CFF-Auth-Token": cloud.token()}
+
+
+def keys_of(key: AccessKey) -> dict[str, str]:
+    """The headers with temporary keys as the login."""
+    return dict(zip(_LOGIN, ("null", key.access, key.secret, key.security_token or ""), strict=True))
 
 
 def result_of(answer: requests.Response) -> Any:
@@ -117,12 +112,7 @@ def test_a_tick_is_handled_with_the_token_of_the_headers(otc: Simulator, url: st
 def test_temporary_keys_of_the_headers_serve_too(otc: Simulator, url: str) -> None:
     """Where the token is the text `null`."""
     server, key = otc.add_server(), otc.add_access_key(temporary=True)
-    keys = {
-        "X-CFF-Security-Access-Key": key.access,
-        "X-CFF-Security-Secret-Key": key.secret,
-        "X-CFF-Security-Token": key.security_token or "",
-    }
-    result = result_of(send(url, trace(resource_id=server), **{**NULL, **keys}))
+    result = result_of(send(url, trace(resource_id=server), **keys_of(key)))
     assert result["data"]["servers"][0]["outcome"] == "stopped"
     assert {call.access_key for call in otc.calls} == {key.access}
 
@@ -177,18 +167,11 @@ def test_records_come_back_as_a_batch(otc: Simulator, url: str) -> None:
     assert (ignored.status_code, ignored.content) == (204, b"")
 
 
-def test_with_a_sink_the_answer_is_empty(otc: Simulator, start: Start) -> None:
-    """As over HTTP everywhere."""
-    with SinkServer() as sink:
-        answer = send(start(AUTOSTOP_RESULT_SINK=sink.url), tick(""), **agency(otc))
-    assert (answer.status_code, answer.content, len(sink.got)) == (204, b"", 1)
-
-
-def test_a_topic_gets_the_results(otc: Simulator, start: Start) -> None:
-    """With the login of the headers."""
-    topic = otc.add_topic()
-    url = start(AUTOSTOP_RESULT_SINK=f"smn:{topic}")
-    assert send(url, tick({"server_id": otc.add_server()}), **agency(otc)).status_code == 204
+def test_with_a_topic_as_sink_the_answer_is_empty(otc: Simulator, start: Start) -> None:
+    """The result is published with the login of the headers."""
+    url = start(AUTOSTOP_RESULT_SINK=f"smn:{otc.add_topic()}")
+    answer = send(url, tick({"server_id": otc.add_server()}), **agency(otc))
+    assert (answer.status_code, answer.content) == (204, b"")
     (message,) = otc.published
     assert json.loads(message.message)["type"] == COMPLETED
 
@@ -209,13 +192,6 @@ def test_a_transient_error_is_503(otc: Simulator, start: Start) -> None:
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:bms-autostop:problem:budget-spent")
 
 
-@pytest.mark.parametrize("timeout", ["0", "-1", "soon", "", "9" * 30])
-def test_a_strange_timeout_changes_nothing(otc: Simulator, url: str, timeout: str) -> None:
-    """The deadline of the settings counts then."""
-    headers = {**agency(otc), "X-CFF-Timeout": timeout}
-    assert result_of(send(url, tick({"server_id": otc.add_server()}), **headers))
-
-
 # --- the caller
 
 
@@ -233,27 +209,36 @@ def test_init_is_answered(url: str) -> None:
 
 def test_callers_are_authenticated_here_too(otc: Simulator, start: Start) -> None:
     """The platform has none, so that `none` has to be set explicitly for its own triggers."""
-    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
+    url = start(**BEARER)
     for path, event in (("/invoke", tick("")), ("/invoke", "x"), ("/init", {})):
         assert send(url, event, path, **agency(otc)).status_code == 401
-    proof = {"Authorization": "Bearer marked-bearer-token"}
-    assert result_of(send(url, tick(""), **agency(otc), **proof))
-    assert send(url, {}, "/init", **proof).status_code == 200
+    assert result_of(send(url, tick(""), **agency(otc), **CREDENTIALS))
+    assert send(url, {}, "/init", **CREDENTIALS).status_code == 200
 
 
 def test_a_caller_at_the_gateway_authenticates_inside(otc: Simulator, start: Start) -> None:
-    """The HTTP status is the platform's; the gateway's answer is in the body."""
-    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
+    """The HTTP status is the platform's; the gateway's answer is in the body.
+
+    The credentials of the call do not authenticate the client, and the body is decoded after it is authenticated.
+    """
+    url = start(**BEARER)
     data = {"server_id": otc.add_server()}
-    refused = send(url, passage(data), **agency(otc))
-    taken = send(url, passage(data, {"authorization": "Bearer marked-bearer-token"}), **agency(otc))
-    assert (refused.status_code, refused.json()["statusCode"]) == (200, 401)
-    assert (taken.status_code, taken.json()["statusCode"]) == (200, 200)
-    assert set(taken.json()) == {"statusCode", "headers", "body", "isBase64Encoded"}
+    for event, headers, status in (
+        (passage(data), {}, 401),
+        (passage(data), CREDENTIALS, 401),
+        (passage(body="no base64"), {}, 401),
+        (passage({}, CREDENTIALS, body="no base64"), {}, 400),
+    ):
+        answer = send(url, event, **agency(otc), **headers)
+        assert (answer.status_code, answer.json()["statusCode"]) == (200, status)
+    assert otc.calls == []
+    answer = send(url, passage(data, CREDENTIALS), **agency(otc))
+    assert (answer.status_code, answer.json()["statusCode"]) == (200, 200)
+    assert set(answer.json()) == {"statusCode", "headers", "body", "isBase64Encoded"}
 
 
 def test_only_the_named_callers_approve(otc: Simulator, start: Start) -> None:
-    """On the container's own paths, and inside of the gateway's requests, where the proof of the client counts."""
+    """On the container's own paths, and inside of the gateway's requests, where the credentials of the client count."""
     asks, approves = "token-that-asks-only", "token-that-approves"
     url = start(
         AUTOSTOP_INBOUND_AUTH="bearer",
@@ -267,11 +252,11 @@ def test_only_the_named_callers_approve(otc: Simulator, start: Start) -> None:
         return {"ce-specversion": "1.0", "ce-id": type_, "ce-source": "/tests", "ce-type": type_}
 
     asked = {"server_ids": [id_], "approval": "self"}
-    proof = {bearer: {"Authorization": f"Bearer {bearer}"} for bearer in (asks, approves)}
-    plan = send(url, asked, "/", **agency(otc), **proof[asks], **cloud_event(STOP_REQUESTED))
+    credentials = {bearer: {"Authorization": f"Bearer {bearer}"} for bearer in (asks, approves)}
+    plan = send(url, asked, "/", **agency(otc), **credentials[asks], **cloud_event(STOP_REQUESTED))
     approval = {"plan": plan.json()["plan"]["token"], "approved_by": "slack:T1/U2"}
     for path in ("/", "/invoke"):
-        answer = send(url, approval, path, **agency(otc), **proof[asks], **cloud_event(STOP_APPROVED))
+        answer = send(url, approval, path, **agency(otc), **credentials[asks], **cloud_event(STOP_APPROVED))
         assert answer.status_code == 403, answer.text
     inside = {name.lower(): value for name, value in cloud_event(STOP_APPROVED).items()}
     for bearer, status in ((asks, 403), (approves, 200)):
@@ -282,53 +267,31 @@ def test_only_the_named_callers_approve(otc: Simulator, start: Start) -> None:
 
 def test_a_caller_of_the_platforms_paths_is_authenticated_before_its_body(otc: Simulator) -> None:
     """Only what may be a request of the gateway is read, for five seconds: its caller's credentials are inside."""
-    environ = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token", **otc.environ()}
-    container = Container(SharedResources(from_environ(environ)))
+    container = Container(SharedResources(from_environ({**BEARER, **otc.environ()})))
     waited: list[float] = []
 
     def content(within: float) -> bytes:
         waited.append(within)
         raise BodyIncomplete("The body did not arrive in time.")
 
-    def asked(path: str, **headers: str) -> int:
+    def status(path: str, **headers: str) -> int:
         return container.answer(HttpRequest("POST", path, headers, content, time.monotonic())).status
 
-    assert (asked("/init"), asked("/"), waited) == (401, 401, [])
-    assert (asked("/invoke"), waited) == (503, [5.0])
-    assert (asked("/invoke", authorization="Bearer marked-bearer-token"), waited[1]) == (503, 20.0)
-
-
-def test_a_token_of_the_call_does_not_authenticate_the_gateways_client(otc: Simulator, start: Start) -> None:
-    """The client is another caller than the one that made the call."""
-    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
-    answer = send(url, passage(CANONICAL), **agency(otc), Authorization="Bearer marked-bearer-token")
-    assert answer.json()["statusCode"] == 401
-    assert otc.calls == []
-
-
-def test_the_body_of_a_gateways_request_is_decoded_after_its_client_is_authenticated(
-    otc: Simulator, start: Start
-) -> None:
-    """A body that cannot be decoded is a 401 without a token, and a 400 with one."""
-    url = start(AUTOSTOP_INBOUND_AUTH="bearer", AUTOSTOP_BEARER_TOKENS="marked-bearer-token")
-    proof = {"authorization": "Bearer marked-bearer-token"}
-    events = (passage(body="no base64"), passage({}, proof, body="no base64"))
-    assert [send(url, event, **agency(otc)).json()["statusCode"] for event in events] == [401, 400]
-
-
-PROOF = {"authorization": "Bearer marked-bearer-token"}
+    assert (status("/init"), status("/"), waited) == (401, 401, [])
+    assert (status("/invoke"), waited) == (503, [5.0])
+    assert (status("/invoke", **CREDENTIALS), waited[1]) == (503, 20.0)
 
 
 @pytest.mark.parametrize(
     ("body", "headers", "documents", "checks"),
     [
-        (requested(GONE), {"content-type": STRUCTURED, **PROOF}, 1, 1),
-        (requested(GONE), PROOF, 1, 1),
-        (tick({"server_id": GONE}), PROOF, 1, 1),
+        (requested(GONE), {"content-type": STRUCTURED, **CREDENTIALS}, 1, 1),
+        (requested(GONE), CREDENTIALS, 1, 1),
+        (tick({"server_id": GONE}), CREDENTIALS, 1, 1),
         # The outer headers and those inside belong to two callers, and the document inside is another one.
-        (passage(CANONICAL, PROOF), {}, 2, 2),
-        (passage(requested(GONE), PROOF), {}, 2, 2),
-        (passage(requested(GONE), {"content-type": STRUCTURED, **PROOF}), {}, 2, 2),
+        (passage(CANONICAL, CREDENTIALS), {}, 2, 2),
+        (passage(requested(GONE), CREDENTIALS), {}, 2, 2),
+        (passage(requested(GONE), {"content-type": STRUCTURED, **CREDENTIALS}), {}, 2, 2),
     ],
 )
 def test_nothing_is_authenticated_or_decoded_twice(
@@ -349,12 +312,7 @@ def test_nothing_is_authenticated_or_decoded_twice(
 
     monkeypatch.setattr(strict_json, "loads", counting_loads)
     monkeypatch.setattr(caller, "authenticate", counting_authenticate)
-    environ = {
-        "AUTOSTOP_INBOUND_AUTH": "bearer",
-        "AUTOSTOP_BEARER_TOKENS": "marked-bearer-token",
-        "AUTOSTOP_MAX_EVENT_AGE": "0",
-        **otc.environ(),
-    }
+    environ = {**BEARER, "AUTOSTOP_MAX_EVENT_AGE": "0", **otc.environ()}
     container = Container(SharedResources(from_environ(environ)))
     raw = json.dumps(body).encode()
     given = {"content-type": "application/json", **headers}
@@ -416,17 +374,12 @@ def test_no_secret_of_the_headers_is_logged_or_answered(otc: Simulator, start: S
     url = start()
     key = otc.add_access_key(temporary=True)
     secrets = [key.access, key.secret, key.security_token or "", otc.token(), "marked-bearer-token", "marked-key"]
-    keys = {
-        "X-CFF-Security-Access-Key": key.access,
-        "X-CFF-Security-Secret-Key": key.secret,
-        "X-CFF-Security-Token": key.security_token or "",
-    }
     wrong = {"X-CFF-Auth-Token": "marked-bearer-token", "X-CFF-Security-Secret-Key": "marked-key"}
     malformed = {"X-CFF-Auth-Token": "marked-bearer-token with a space"}
     event = tick({"server_id": otc.add_server()})
     texts = []
     with logged("DEBUG") as lines:
-        for headers in (keys, {"X-CFF-Auth-Token": secrets[3]}, wrong, malformed):
+        for headers in (keys_of(key), {"X-CFF-Auth-Token": secrets[3]}, wrong, malformed):
             for sent in (event, {}, tick("marked"), passage({"server_id": GONE})):
                 answer = send(url, sent, **headers)
                 texts.append(f"{answer.headers}{answer.text}")

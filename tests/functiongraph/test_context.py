@@ -17,7 +17,7 @@ from handler.simulator import AccessKey
 from tests.support.functiongraph import StandIn
 
 ENVIRON = {"AUTOSTOP_INBOUND_AUTH": "none", "RUNTIME_PROJECT_ID": "p", "OS_REGION_NAME": "eu-de"}
-NOBODY: Any = object()
+NO_CONTEXT: Any = object()
 
 
 class Failing:
@@ -32,16 +32,13 @@ def settings(**environ: str) -> Settings:
     return from_environ({**ENVIRON, **environ})
 
 
-@pytest.mark.parametrize("context", [NOBODY, None, Failing()], ids=["no methods", "none", "failing"])
+@pytest.mark.parametrize("context", [NO_CONTEXT, None, Failing()], ids=["no methods", "none", "failing"])
 def test_an_empty_context_is_not_an_error(context: Any) -> None:
     """The environment counts then, and the event is handled with whatever login there is."""
     call = Call.of_context(context, {"RUNTIME_FUNC_NAME": "from the environment"})
-    assert (call.function, call.seconds, bool(call.token), bool(call.access_key)) == (
-        "from%20the%20environment",
-        None,
-        False,
-        False,
-    )
+    assert (call.function, call.seconds) == ("from%20the%20environment", None)
+    assert not call.token
+    assert not call.access_key
     variables = UserData(context, ENVIRON)
     assert dict(variables) == ENVIRON
     assert (len(variables), variables.get("AUTOSTOP_WAIT")) == (3, None)
@@ -59,6 +56,19 @@ def test_variables_come_from_the_context_then_the_platforms_list_then_the_enviro
     environ = {"A": "environment", "B": "environment", "C": "environment", "RUNTIME_USERDATA": '{"A": "x", "B": 5}'}
     variables = UserData(StandIn({"A": "context", "C": ""}), environ)
     assert [variables[name] for name in "ABC"] == ["context", "5", "environment"]
+
+
+@pytest.mark.parametrize("userdata", ["", "no json", "[]", "[" * 100000])
+def test_an_unreadable_list_of_variables_is_ignored(userdata: str) -> None:
+    """It only helps to find misspelt names."""
+    variables = UserData(StandIn({"A": "context"}), {"RUNTIME_USERDATA": userdata, "B": "environment"})
+    assert (variables["A"], variables["B"]) == ("context", "environment")
+
+
+@pytest.mark.parametrize("timeout", ["0", "-1", "soon", "", "9" * 30])
+def test_a_time_out_in_the_headers_that_is_no_number_of_seconds_is_ignored(timeout: str) -> None:
+    """The deadline of the settings counts then."""
+    assert Call.of_headers({"x-cff-timeout": timeout}, {}).seconds is None
 
 
 @pytest.mark.parametrize("remaining", ["60000", None, True, "soon"])
@@ -120,7 +130,7 @@ def test_secrets_of_a_call_do_not_show() -> None:
 
 
 def test_a_function_has_the_name_that_the_platform_gives() -> None:
-    """Of the environment first, as a header can be anybody's; and it fits into a URI."""
+    """Of the environment first, as a header can be forged; and it fits into a URI."""
     headers = {"x-cff-func-name": "a/b?c#ü" + "x" * 200}
     assert Call.of_headers(headers, {"RUNTIME_FUNC_NAME": "own"}).function == "own"
     made = Call.of_headers(headers, {}).function
