@@ -39,7 +39,7 @@ class Fault(StrEnum):
 
 
 def main() -> int:
-    """Run the nights; the exit code says whether the invariants held."""
+    """Replay the nights; the exit code says whether the invariants held."""
     parser = argparse.ArgumentParser(prog="python -m tests.deploy", description=__doc__)
     parser.add_argument("--nights", type=int, default=30, help="for each kind of broker")
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
@@ -60,7 +60,7 @@ def main() -> int:
                 # All faults occur equally often, with results as replies and with results that are posted.
                 fault = order[number % len(order)]
                 posting = fault is Fault.SINK or number // len(order) % 2 == 1
-                violations = _night(environment, channel, chance, fault, posting, count)
+                violations = replay(environment, channel, chance, fault, posting, count)
                 broken += bool(violations)
                 for line in violations:
                     print(f"{channel}: night {number}, {fault}, posting={posting}: {line}", flush=True)
@@ -80,7 +80,7 @@ def _report(channel: Channel, count: Counter[str]) -> None:
     )
 
 
-def _night(
+def replay(
     environment: Environment,
     channel: Channel,
     chance: random.Random,
@@ -88,7 +88,7 @@ def _night(
     posting: bool,
     count: Counter[str],
 ) -> list[str]:
-    """Replay one night: some events, one fault; return what was wrong with it."""
+    """Replay one night: some events, one fault; return the invariants that were violated, and count what happened."""
     broker = environment.broker(channel, posting=posting)
     stopper = environment.posting if posting else environment.stopper
     servers = [environment.cloud.add_server(f"flow-{number}") for number in range(chance.randint(2, 6))]

@@ -1,19 +1,21 @@
-"""A night on Knative without Kubernetes: the manifests' own triggers and retries, real processes, a simulated cloud.
+"""Knative without Kubernetes: the manifests' own triggers and retries, real processes, a simulated cloud.
 
-The broker is the one of the manifests, which answers at once; what the default of a cluster does instead stands at the
-end. The broker's waits take no time (see `tests.deploy.broker`); the outage of ten minutes is ten minutes on its clock.
+The broker's waits take no time (see `tests.deploy.broker`); the outage of ten minutes is ten minutes on its clock.
 """
 
 from __future__ import annotations
 
+import random
 import threading
-import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 
+from tests.deploy.__main__ import Fault as Faults
+from tests.deploy.__main__ import replay
 from tests.deploy.broker import Broker, Channel, Event, Publication
 from tests.deploy.environment import ALERT_TOKEN, OVERLOADED, Environment, alarm, night, request, running
 from tests.deploy.kustomize import PRODUCTION, find, render
@@ -50,18 +52,24 @@ def deliver(broker: Broker, event: Event, **options: int) -> Publication:
     return publication
 
 
-def test_a_night_without_faults(environment: Environment) -> None:
-    """The event of the schedule stops its servers; the result reaches chat and log, and nothing else happens."""
-    servers = [environment.cloud.add_server(f"night-{number}") for number in range(3)]
-    broker, event = environment.broker(), night(*servers)
-    deliver(broker, event)
-    assert [environment.cloud.stops_taken(server) for server in servers] == [1, 1, 1]
-    assert broker.tried(event.attributes["id"]) == [200]
-    assert environment.outcome(event) == (1, 0, 1)
+@pytest.mark.parametrize(
+    ("fault", "channel", "posting"),
+    [
+        *((fault, Channel.ASYNCHRONOUS, False) for fault in (Faults.NONE, Faults.KILLED, Faults.CHAT, Faults.LOG)),
+        *((fault, Channel.ASYNCHRONOUS, True) for fault in (Faults.SINK, Faults.DUPLICATES, Faults.MALFORMED)),
+        *((fault, Channel.SYNCHRONOUS, False) for fault in (Faults.KILLED, Faults.CHAT, Faults.RESTART)),
+        (Faults.RESTART, Channel.DURABLE, True),
+    ],
+)
+def test_no_fault_loses_an_event_or_stops_a_server_twice(
+    environment: Environment, fault: Faults, channel: Channel, posting: bool
+) -> None:
+    """The invariants of `make flow`, for one night each; outages of the cloud have tests of their own."""
+    assert replay(environment, channel, random.Random(7), fault, posting, Counter()) == []
 
 
 def test_an_outage_of_the_cloud_of_ten_minutes(environment: Environment) -> None:
-    """Overloaded, gone, and overloaded again: retried until it is over, one stop, one result, no dead letter."""
+    """Overloaded, unreachable, and overloaded again: retried until it is over, one stop, one result, no dead letter."""
     servers = [environment.cloud.add_server(f"outage-{number}") for number in range(2)]
     broker, event = environment.broker(), night(*servers)
     overload(environment)
@@ -76,7 +84,7 @@ def test_an_outage_of_the_cloud_of_ten_minutes(environment: Environment) -> None
 
 
 def test_an_outage_that_the_retries_do_not_outlast(environment: Environment) -> None:
-    """After the last try the event is a dead letter with the answer's code, in the log, and nothing was stopped."""
+    """After the last attempt the event is a dead letter with the answer's code, in the log, and nothing was stopped."""
     server = environment.cloud.add_server("long-outage")
     broker, event = environment.broker(), night(server)
     overload(environment)
@@ -101,22 +109,6 @@ def test_a_dead_letter_sent_back_is_not_acted_on(environment: Environment) -> No
     assert environment.cloud.stops_sent(server) == 0
 
 
-def test_an_outage_of_the_sink(environment: Environment) -> None:
-    """The result cannot be handed over: the event comes again, nothing is stopped again, and one result arrives."""
-    server = environment.cloud.add_server("sink-outage")
-    broker, event = environment.broker(posting=True), request(server)
-    broker.publish(event)
-    broker.up = False
-    broker.at(10 * MINUTES, broker.recover)
-    broker.run()
-    assert broker.tried(event.attributes["id"]) == [503] * 6 + [204]
-    assert environment.cloud.stops_taken(server) == 1
-    (line,) = environment.logged("/results", event)
-    assert line["ce-source"] == "/posting"
-    assert '"already-stopped"' in line["data"]
-    assert (environment.messages(event), broker.dead, broker.lost) == (1, [], [])
-
-
 def send_alarm(environment: Environment, body: dict[str, Any]) -> requests.Response:
     """Post an alert to the webhook, as Alertmanager does."""
     bearer = {"Authorization": f"Bearer {ALERT_TOKEN}"}
@@ -138,32 +130,6 @@ def test_an_alarm_while_the_broker_is_away(environment: Environment) -> None:
     assert (broker.dead, broker.lost) == ([], [])
 
 
-def test_the_function_is_killed_in_the_middle_and_comes_back(environment: Environment) -> None:
-    """The event had no answer: it comes again, the stop that was sent is not repeated, and one result arrives."""
-    server = environment.cloud.add_server("killed", power_off_delay=3600.0)
-    broker, event = environment.broker(), night(server)
-
-    def kill() -> None:
-        give_up = time.monotonic() + 30
-        while not environment.cloud.stops_taken(server) and time.monotonic() < give_up:
-            time.sleep(0.005)
-        environment.stopper.kill()
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    # Never a second process beside one that is still to be killed.
-    broker.at(30.0, killer.join)
-    broker.at(30.0, environment.stopper.restart)
-    deliver(broker, event)
-    tried = broker.tried(event.attributes["id"])
-    assert None in tried
-    assert tried[-1] == 200
-    assert environment.cloud.stops_taken(server) == 1
-    (line,) = environment.logged("/results", event)
-    assert '"already-stopping"' in line["data"]
-    assert environment.messages(event) == 1
-
-
 def test_duplicates(environment: Environment) -> None:
     """Four copies at once and one an hour later: one stop, and results that say the same have the same id."""
     server = environment.cloud.add_server("duplicates")
@@ -174,17 +140,6 @@ def test_duplicates(environment: Environment) -> None:
     lines = environment.logged("/results", event)
     assert len(lines) == broker.tried(event.attributes["id"]).count(200) == 5
     assert len({line["ce-id"] for line in lines}) <= 3
-
-
-def test_an_event_that_can_never_succeed(environment: Environment) -> None:
-    """One try, and then it is a dead letter with the faults in it; the server named beside the wrong one runs on."""
-    server = environment.cloud.add_server("malformed")
-    broker, event = environment.broker(), request(server, "web-1")
-    broker.publish(event)
-    broker.run()
-    assert broker.dead == [(event.attributes["id"], "400")]
-    assert len(environment.logged("/dead-letters", event)) == 1
-    assert environment.cloud.stops_sent(server) == 0
 
 
 def test_a_server_that_fails_raises_an_alert(environment: Environment) -> None:
