@@ -199,7 +199,7 @@ class Causes:
         issuer = KeyServer("one")
         issuer.down = KeysUnreachable("The key server gave no response.")
         with pytest.raises(KeysUnreachable):
-            issuer.keys().find("one")
+            issuer.keys.find("one")
 
     def called(self, event: object) -> None:
         shared = SharedResources(from_environ(self.environ()))

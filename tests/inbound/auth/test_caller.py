@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -24,48 +25,34 @@ def test_without_auth_every_caller_may_call() -> None:
 
 
 @pytest.mark.parametrize(
-    "header",
+    ("header", "accepted"),
     [
-        "Bearer first-token-of-two",
-        "Bearer second-token-of-two",
-        "bearer first-token-of-two",
-        "BEARER first-token-of-two",
-        "Bearer   first-token-of-two ",
+        ("Bearer first-token-of-two", True),
+        ("Bearer second-token-of-two", True),
+        ("bearer first-token-of-two", True),
+        ("BEARER first-token-of-two", True),
+        ("Bearer   first-token-of-two ", True),
+        (None, False),
+        ("", False),
+        ("Bearer", False),
+        ("Bearer ", False),
+        ("Bearer wrong", False),
+        ("Bearer first-token-of-tw", False),
+        ("Bearer first-token-of-two2", False),
+        ("Bearer FIRST-TOKEN-OF-TWO", False),
+        ("Bearer first-token-of-two,Bearer first-token-of-two", False),
+        ("Bearer first-token-of-two, second-token-of-two", False),
+        ("Basic first-token-of-two", False),
+        ("first-token-of-two", False),
+        ("Bearer \xff\xfe", False),
+        ("Bearer f\xefrst-token-of-two", False),
     ],
 )
-def test_each_token_opens(header: str) -> None:
+def test_each_token_authenticates_and_nothing_else_does(header: str | None, accepted: bool) -> None:
     """Old and new token both count while they rotate; the scheme's case does not matter."""
-    caller.authenticate({"authorization": header}, settings(**TOKENS).callers)
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        "",
-        "Bearer",
-        "Bearer ",
-        "Bearer wrong",
-        "Bearer first-token-of-tw",
-        "Bearer first-token-of-two2",
-        "Bearer FIRST-TOKEN-OF-TWO",
-        "Bearer first-token-of-two,Bearer first-token-of-two",
-        "Bearer first-token-of-two, second-token-of-two",
-        "Basic first-token-of-two",
-        "first-token-of-two",
-        "Bearer \xff\xfe",
-        "Bearer f\xefrst-token-of-two",
-    ],
-)
-def test_anything_else_does_not(header: str) -> None:
-    """No token, half a token, another scheme or stray bytes are all the same refusal."""
-    with pytest.raises(Unauthenticated):
-        caller.authenticate({"authorization": header}, settings(**TOKENS).callers)
-
-
-def test_without_a_header_a_caller_is_refused() -> None:
-    """A caller without a header is refused."""
-    with pytest.raises(Unauthenticated):
-        caller.authenticate({}, settings(**TOKENS).callers)
+    headers = {} if header is None else {"authorization": header}
+    with nullcontext() if accepted else pytest.raises(Unauthenticated):
+        caller.authenticate(headers, settings(**TOKENS).callers)
 
 
 def test_a_token_may_have_characters_beyond_ascii() -> None:
@@ -106,13 +93,8 @@ def test_an_unauthenticated_caller_learns_nothing_about_its_body(message: tuple[
     answer = call_endpoint(message, fake, headers={"authorization": "Bearer wrong"}, **TOKENS)
     assert (answer.status, fake.requests) == (401, [])
     assert answer.headers["WWW-Authenticate"] == 'Bearer realm="bms-autostop"'
-
-
-def test_an_authenticated_caller_is_accepted() -> None:
-    """With a token the event is handled as usual."""
-    fake = FakeHandler()
-    answer = call_endpoint(binary(), fake, headers={"authorization": "Bearer second-token-of-two"}, **TOKENS)
-    assert (answer.status, len(fake.requests)) == (200, 1)
+    call_endpoint(binary(), fake, headers={"authorization": "Bearer second-token-of-two"}, **TOKENS)
+    assert len(fake.requests) == 1
 
 
 def test_without_an_origin_it_is_not_a_handshake() -> None:
@@ -141,14 +123,6 @@ def test_another_origin_gets_none(origins: str, origin: str) -> None:
         caller.consent({"webhook-request-origin": origin}, settings(AUTOSTOP_WEBHOOK_ORIGINS=origins).callers)
 
 
-def test_a_star_allows_any_origin_without_naming_it() -> None:
-    """What the sender called itself is not repeated."""
-    answer = caller.consent(
-        {"webhook-request-origin": "marked.example"}, settings(AUTOSTOP_WEBHOOK_ORIGINS="*").callers
-    )
-    assert answer["WebHook-Allowed-Origin"] == "*"
-
-
 @pytest.mark.parametrize(
     ("asked", "granted"),
     [
@@ -166,9 +140,10 @@ def test_a_star_allows_any_origin_without_naming_it() -> None:
     ],
 )
 def test_a_rate_that_is_a_number_is_granted(asked: str, granted: str) -> None:
-    """Anything else gets no limit; nothing but digits is repeated."""
+    """Anything else gets no limit; nothing but digits is repeated, and no name of an origin where any is allowed."""
     headers = {"webhook-request-origin": "a.example", "webhook-request-rate": asked}
-    assert caller.consent(headers, settings(AUTOSTOP_WEBHOOK_ORIGINS="*").callers)["WebHook-Allowed-Rate"] == granted
+    answer = caller.consent(headers, settings(AUTOSTOP_WEBHOOK_ORIGINS="*").callers)
+    assert (answer["WebHook-Allowed-Origin"], answer["WebHook-Allowed-Rate"]) == ("*", granted)
 
 
 def test_the_handshake_needs_no_token() -> None:

@@ -1,11 +1,13 @@
-"""The key server over real HTTP: what is taken from it, and what it may do to us."""
+"""The key server over real HTTP: which keys are used, and what its failures do."""
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +46,8 @@ def refused(fetch: KeyServer, seconds: float = 5) -> str:
     return str(raised.value)
 
 
-def taken(issuer: Issuer, *entries: object) -> dict[str, str]:
-    """Which of these keys are taken, and for what."""
+def used(issuer: Issuer, *entries: object) -> dict[str, str]:
+    """Which of these keys are used, and for which algorithm."""
     issuer.publish(*entries)
     keys: Mapping[str, PyJWK] = server(issuer)(5)
     return {kid: key.algorithm_name for kid, key in keys.items()}
@@ -61,7 +63,6 @@ def test_an_issuer_may_end_in_a_slash(issuer: Issuer) -> None:
     """As Entra's of version 1 does; it is compared with the slash."""
     issuer.describe(issuer=f"{issuer.url}/")
     assert set(server(f"{issuer.url}/")(5)) == {"one"}
-    assert "must be of the issuer" in refused(server(issuer))
 
 
 def test_a_url_of_the_keys_needs_no_discovery(issuer: Issuer) -> None:
@@ -82,14 +83,14 @@ def test_keys_may_stand_in_a_file(tmp_path: Path) -> None:
     assert "must be JSON" in refused(fetch)
 
 
-# --- what is taken
+# --- which keys are used
 
 
 def test_keys_for_signatures_are_taken(issuer: Issuer) -> None:
     """Of each kind on the list, for the algorithm that the key names, or the usual one of its kind."""
     plain = jwk(rsa_key("first"), "plain")
     del plain["use"]
-    found = taken(
+    found = used(
         issuer,
         plain,
         jwk(rsa_key("first"), "with", alg="RS256", x5c=["..."], key_ops=["verify"]),
@@ -104,7 +105,7 @@ def test_other_keys_are_left_out(issuer: Issuer) -> None:
     """Shared secrets, keys to encrypt with, weak, broken, nameless ones, and what is not a key at all."""
     good = jwk(rsa_key("first"), "good")
     edwards = json.loads(OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate().public_key()))
-    found = taken(
+    found = used(
         issuer,
         {"kty": "oct", "kid": "secret", "k": "AAAA", "alg": "HS256"},
         {**edwards, "kid": "edwards"},
@@ -149,12 +150,12 @@ def test_a_private_key_that_was_published_is_used_as_a_public_one(issuer: Issuer
     "document", [{}, {"keys": []}, {"keys": {}}, {"keys": None}, {"keys": [{"kty": "oct"}]}], ids=str
 )
 def test_no_key_at_all_is_an_error(issuer: Issuer, document: object) -> None:
-    """An issuer without keys is taken for a failure: cached keys still count."""
+    """An issuer without keys counts as a failure: cached keys still count."""
     issuer.pages[JWKS] = Page(json.dumps(document).encode())
     assert "no key that can be used" in refused(server(issuer))
 
 
-# --- what it may do to us
+# --- failures of the key server
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, JWKS])
@@ -180,8 +181,8 @@ def test_random_input_is_an_error(issuer: Issuer, path: str, body: bytes) -> Non
 
 
 @pytest.mark.parametrize("path", [DISCOVERY, JWKS])
-def test_an_answer_without_end_is_not_read_to_its_end(issuer: Issuer, path: str) -> None:
-    """More than a megabyte."""
+def test_an_answer_of_more_than_a_megabyte_is_not_read_to_its_end(issuer: Issuer, path: str) -> None:
+    """It is an error like any other."""
     issuer.pages[path] = Page(b'{"keys": "' + b"x" * 1024 * 1024 + b'"}')
     assert NO_ANSWER in refused(server(issuer))
 
@@ -193,12 +194,6 @@ def test_an_answer_that_is_cut_or_mislabelled_is_an_error(issuer: Issuer, header
     """Half a document is not used."""
     issuer.pages[JWKS] = Page(b'{"keys": []}', headers={"Connection": "close", **headers})
     refused(server(issuer), 1)
-
-
-def test_an_answer_that_does_not_come_is_not_waited_for(issuer: Issuer) -> None:
-    """It is an error like any other."""
-    issuer.open.clear()
-    assert NO_ANSWER in refused(server(issuer), 0.2)
 
 
 def test_the_time_is_for_both_requests_together(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,21 +214,20 @@ def test_the_time_is_for_both_requests_together(issuer: Issuer, monkeypatch: pyt
     assert given == [5.0, 2.0]
 
 
-def test_an_answer_that_drips_is_not_waited_for() -> None:
+def test_an_answer_that_does_not_come_or_drips_is_not_waited_for(issuer: Issuer) -> None:
     """A byte at a time keeps no connection alive for longer than the time that there is."""
+    issuer.open.clear()
+    assert NO_ANSWER in refused(server(issuer), 0.2)
     stop = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def drip() -> None:
             line, _ = listener.accept()
-            with line:
+            with line, suppress(OSError):
                 line.recv(65536)
                 line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
                 while not stop.wait(0.02):
-                    try:
-                        line.sendall(b" ")
-                    except OSError:
-                        return
+                    line.sendall(b" ")
 
         thread = threading.Thread(target=drip)
         thread.start()
@@ -271,17 +265,10 @@ def test_another_issuers_document_is_an_error(issuer: Issuer) -> None:
     assert issuer.count(JWKS) == 0
 
 
-@pytest.mark.parametrize("place", [None, 5, "", ["https://a"], "https://a\nb", "https://\u00e4", "\x00"])
-def test_a_document_without_a_place_is_an_error(issuer: Issuer, place: object) -> None:
-    """Nothing is made of it."""
-    issuer.describe(jwks_uri=place)
-    refused(server(issuer))
-    assert issuer.count(JWKS) == 0
-
-
 @pytest.mark.parametrize(
-    "place",
+    "url",
     [
+        *(None, 5, "", ["https://a"], "https://a\nb", "https://\u00e4", "\x00"),
         "http://issuer.example/keys",
         "http://169.254.169.254/latest",
         "http://127.0.0.1.evil.example/",
@@ -292,13 +279,14 @@ def test_a_document_without_a_place_is_an_error(issuer: Issuer, place: object) -
         "/keys",
     ],
 )
-def test_keys_come_from_a_safe_place(issuer: Issuer, place: str) -> None:
-    """https, or for an issuer on this machine http on this machine; never a file."""
-    issuer.describe(jwks_uri=place)
-    assert "must be an https URL" in refused(server(issuer))
+def test_keys_come_from_an_https_url(issuer: Issuer, url: object) -> None:
+    """Or, for an issuer on this machine, from http on this machine; never from a file."""
+    issuer.describe(jwks_uri=url)
+    assert re.search("must have a jwks_uri|must be an https URL", refused(server(issuer)))
+    assert issuer.count(JWKS) == 0
 
 
-def test_an_issuer_out_there_does_not_send_us_to_this_machine(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_remote_issuer_cannot_name_a_url_of_this_machine(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its document may name https only."""
     document = json.dumps({"issuer": "https://issuer.example", "jwks_uri": f"{issuer.url}{JWKS}"}).encode()
     monkeypatch.setattr(KeyServer, "_get", lambda *_: document)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -113,16 +112,6 @@ def test_ready_is_who_has_keys_and_a_login(cloud: Simulator, start_function: Sta
     issuer.pages.clear()
     server = cloud.add_server()
     assert function.send({"server_ids": [server]}, headers=credentials(issuer)).status_code == 200
-
-
-def test_events_at_once_fetch_keys_once(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:
-    """A cold start under load is one request to the issuer."""
-    function = start_function(cloud, **issuer.environ())
-    servers = [cloud.add_server() for _ in range(6)]
-    with ThreadPoolExecutor(6) as pool:
-        sent = list(pool.map(lambda one: function.send({"server_ids": [one]}, headers=credentials(issuer)), servers))
-    assert [answer.status_code for answer in sent] == [200] * 6
-    assert (issuer.count(DISCOVERY), issuer.count(JWKS)) == (1, 1)
 
 
 def test_keys_rotate_under_a_running_function(cloud: Simulator, start_function: StartFunction, issuer: Issuer) -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import gunicorn
 import pytest
@@ -42,23 +42,9 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 BEARER = {"AUTOSTOP_INBOUND_AUTH": "bearer", "AUTOSTOP_BEARER_TOKENS": TOKEN}
 
 
-@pytest.fixture(scope="module")
-def simulated() -> Iterator[Simulator]:
-    """One cloud for all tests of this file."""
-    with Simulator() as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def process(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FunctionProcess]:
-    """One process for all tests that need nothing special."""
-    with FunctionProcess(simulated, tmp_path_factory.mktemp("function")) as process:
-        yield process
-
-
 @contextmanager
 def connected(process: FunctionProcess, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
-    """So many clients that have sent this."""
+    """Connect so many clients that send this."""
     with ExitStack() as stack:
         clients = [stack.enter_context(process.connect()) for _ in range(count)]
         for client in clients:
@@ -307,59 +293,35 @@ def test_a_body_that_authenticates_its_sender_has_five_seconds(simulated: Simula
         assert 4.0 < time.monotonic() - began < 2 * HANG
 
 
-class _Dripping:
-    """As much of gunicorn's request and connection as an exchange needs, over a socket."""
-
-    def __init__(self, sock: socket.socket, length: int) -> None:
-        self.received = 0.0
-        self.parser = self
-        self.unreader = server_limits._Unreader(sock)
-        self._expected_100_continue = False
-        self._length = length
-        self.body = self
-
-    def read(self, _size: int) -> bytes:
-        data: bytes = self.unreader.read(self._length)
-        return data
-
-
-def test_the_time_of_a_body_counts_in_all() -> None:
-    """Not from one byte to the next."""
+@pytest.mark.parametrize("dripping", [True, False])
+def test_the_time_of_a_body_counts_in_all(dripping: bool) -> None:
+    """Not from one byte to the next, and no further time-out begins when it stalls."""
     ours, theirs = socket.socketpair()
     done = threading.Event()
 
     def drip() -> None:
-        while not done.wait(0.02):
+        theirs.sendall(b"x")
+        while dripping and not done.wait(0.02):
             theirs.sendall(b"x")
 
     with ours, theirs:
+        unreader = server_limits._Unreader(ours)
+        body = Mock(read=lambda size: unreader.read(size))
+        request, connection = Mock(body=body, _expected_100_continue=False), Mock(parser=Mock(unreader=unreader))
         dripper = threading.Thread(target=drip)
         dripper.start()
         began = time.monotonic()
-        connection: Any = _Dripping(ours, 100_000)
         try:
             with pytest.raises(TimeoutError):
-                Exchange(connection, connection).read(100_000, 0.3)
+                Exchange(request, connection).read(100_000, 0.3)
         finally:
             done.set()
             dripper.join()
-        assert 0.2 < time.monotonic() - began < HANG
+        assert 0.2 < time.monotonic() - began < 4.0
         assert ours.gettimeout() == server_limits.SEND_TIMEOUT
         # A head is never waited for in a thread.
         with pytest.raises(NoMoreData):
-            connection.unreader.read(100_000)
-
-
-def test_a_body_that_stalls_has_no_longer() -> None:
-    """The time is that of the read, not one more time-out."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(b"x")
-        connection: Any = _Dripping(ours, 10)
-        began = time.monotonic()
-        with pytest.raises(TimeoutError):
-            Exchange(connection, connection).read(10, 0.2)
-        assert time.monotonic() - began < 4.0
+            unreader.read(100_000)
 
 
 # --- readiness, and what peers say of others
@@ -405,23 +367,28 @@ def test_a_script_name_of_the_environment_is_ignored(simulated: Simulator, tmp_p
     """With it gunicorn would refuse every other path."""
     environ = {"SCRIPT_NAME": "/prefix", "FORWARDED_ALLOW_IPS": "*"}
     with FunctionProcess(simulated, tmp_path, environ=environ) as process:
-        assert statuses(process.exchange(request(headers={**EVENT_HEADERS, "SCRIPT_NAME": "/x"}, body=EVENT_BODY))) == [
-            200
-        ]
+        sent = request(headers={**EVENT_HEADERS, "SCRIPT_NAME": "/x"}, body=EVENT_BODY)
+        assert statuses(process.exchange(sent)) == [200]
 
 
 # --- the log
 
 
-def test_a_log_that_is_not_read_delays_no_event(simulated: Simulator, tmp_path: Path) -> None:
-    """The lines that do not fit are counted; what fits comes in order once it is read."""
-    server = simulated.add_server("unread")
-    with FunctionProcess(simulated, tmp_path, stdout=subprocess.PIPE) as process:
-        # Each leaves a line of some 200 bytes: far more than a pipe holds.
+@contextmanager
+def with_an_unread_log(simulated: Simulator, folder: Path) -> Iterator[FunctionProcess]:
+    """A process that has logged 600 requests, of some 200 bytes each: far more than a pipe holds."""
+    with FunctionProcess(simulated, folder, stdout=subprocess.PIPE) as process:
         with process.connect() as client:
             for _ in range(600):
                 client.sendall(request("GET", "/"))
                 assert status(client) == 405
+        yield process
+
+
+def test_a_log_that_is_not_read_delays_no_event(simulated: Simulator, tmp_path: Path) -> None:
+    """No line is lost, also not by SIGTERM right after an answer; they come in order once they are read."""
+    server = simulated.add_server("unread")
+    with with_an_unread_log(simulated, tmp_path) as process:
         headers, body = binary({"server_ids": [server]})
         began = time.monotonic()
         assert statuses(process.exchange(request(headers=headers, body=body))) == [200]
@@ -433,25 +400,9 @@ def test_a_log_that_is_not_read_delays_no_event(simulated: Simulator, tmp_path: 
     assert [line["message"] for line in lines] == ["started", *["request not handled"] * 600, *event]
 
 
-def test_no_line_is_lost_at_the_end(simulated: Simulator, tmp_path: Path) -> None:
-    """SIGTERM right after an answer."""
-    with FunctionProcess(simulated, tmp_path, stdout=subprocess.PIPE) as process:
-        for _ in range(20):
-            assert statuses(process.exchange(request("GET", "/"))) == [405]
-        process.popen.terminate()
-        assert process.popen.stdout is not None
-        # One more when it started.
-        assert len(process.popen.stdout.read().splitlines()) == 21
-        assert process.popen.wait(HANG) == 0
-
-
 def test_it_ends_although_its_log_is_not_read(simulated: Simulator, tmp_path: Path) -> None:
     """What it still has to write is given up after two seconds."""
-    with FunctionProcess(simulated, tmp_path, stdout=subprocess.PIPE) as process:
-        with process.connect() as client:
-            for _ in range(600):
-                client.sendall(request("GET", "/"))
-                assert status(client) == 405
+    with with_an_unread_log(simulated, tmp_path) as process:
         process.popen.terminate()
         assert process.popen.wait(2 * HANG) == 0
 
@@ -482,25 +433,18 @@ def test_what_is_waited_for_is_closed_early_at_the_end() -> None:
     assert [conn.timeout for conn in conns] == [1.0, 2.0, 2.0]
 
 
-class _Listener:
-    closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-
 @pytest.mark.parametrize(
     ("alive", "enabled", "leaves"), [(False, False, True), (True, False, False), (True, True, False)]
 )
 def test_only_a_worker_that_is_no_longer_alive_leaves(alive: bool, enabled: bool, leaves: bool) -> None:
     """It also stops accepting for a while when it has too many connections."""
     worker = LimitedThreadWorker.__new__(LimitedThreadWorker)
-    worker.alive, worker.sockets = alive, [_Listener()]
+    worker.alive, worker.sockets = alive, [Mock()]
     # Nothing to change, so that gunicorn's own part does nothing.
     worker._accepting = enabled
     try:
         worker.set_accept_enabled(enabled)
-        assert wsgi.shutting_down.is_set() is worker.sockets[0].closed is leaves
+        assert wsgi.shutting_down.is_set() is worker.sockets[0].close.called is leaves
     finally:
         wsgi.shutting_down.clear()
 
@@ -538,11 +482,6 @@ def test_a_head_is_complete_with_its_empty_line(data: bytes, complete: bool) -> 
     assert bytes(head.data) == data
 
 
-def _feed(head: Head, data: bytes, piece: int) -> None:
-    for start in range(0, len(data), piece):
-        assert not head.feed(data[start : start + piece])
-
-
 @pytest.mark.parametrize("piece", [1, 7, 8192, 2**20])
 @pytest.mark.parametrize(
     ("data", "error"),
@@ -557,8 +496,9 @@ def _feed(head: Head, data: bytes, piece: int) -> None:
 def test_a_head_is_refused_where_it_gets_too_large(data: bytes, error: type[AutostopError], piece: int) -> None:
     """Whether the line is complete or not."""
     for sent in (data, data + b"\r\n\r\n"):
+        head = Head()
         with pytest.raises(error):
-            _feed(Head(), sent, piece)
+            _ = [head.feed(sent[start : start + piece]) for start in range(0, len(sent), piece)]
 
 
 def test_the_platforms_headers_may_be_longer() -> None:
@@ -594,12 +534,8 @@ def test_a_client_that_does_not_read_is_noticed() -> None:
 )
 def test_what_cannot_be_parsed_is_not_quoted(failure: Exception, code: int) -> None:
     """A failure of ours is 503, so that the sender does not give the event up."""
-
-    class Log:
-        def exception(self, _: str) -> None: ...
-
     worker = LimitedThreadWorker.__new__(LimitedThreadWorker)
-    worker.log = Log()
+    worker.log = Mock()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         worker.handle_error(None, ours, None, failure)

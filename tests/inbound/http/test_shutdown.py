@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of work, on the real gunicorn: finished, sent back, or never taken; nothing half-answered."""
+"""SIGTERM while events are handled, on the real gunicorn: each is finished, or answered 503 and not begun."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pytest
 import requests
 
 from handler.inbound.http import wsgi
-from handler.inbound.http.wsgi import Middleware
 from handler.simulator import Simulator
 from tests.conftest import STOP
 from tests.support.process import HANG, ROOT, environment
@@ -74,20 +72,16 @@ def test_events_in_hand_are_finished_and_others_go_elsewhere(tmp_path: Path) -> 
             assert function.popen.wait(HANG) == 0
         finally:
             function.kill()
-        finished = [server for server in servers if (answer := answers[server]) is not None and answer.ok]
-        sent_back = [server for server in servers if (answer := answers[server]) is not None and not answer.ok]
-        assert len(finished) == THREADS
-        assert len(sent_back) == EVENTS - THREADS
-        for server in finished:
-            answer = answers[server]
+        assert [answer is not None and answer.ok for answer in answers.values()].count(True) == THREADS
+        assert len(answers) == EVENTS
+        for server, answer in answers.items():
             assert answer is not None
-            assert answer.json()["summary"]["stopped"] == 1
-        for server in sent_back:
-            answer = answers[server]
-            assert answer is not None
-            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-            assert answer.json()["type"] == "urn:bms-autostop:problem:shutting-down"
-            assert cloud.stops_sent(server) == 0
+            if answer.ok:
+                assert answer.json()["summary"]["stopped"] == 1
+            else:
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+                assert answer.json()["type"] == "urn:bms-autostop:problem:shutting-down"
+                assert cloud.stops_sent(server) == 0
 
 
 def _reached(port: int) -> bool:
@@ -128,36 +122,24 @@ def test_the_server_waits_for_the_longest_event(deadline: str, seconds: int) -> 
     assert done.stdout.splitlines()[-1:] == [str(seconds)], done.stderr
 
 
-@pytest.fixture
-def _leaves() -> Iterator[None]:
-    wsgi.shutting_down.set()
-    yield
-    wsgi.shutting_down.clear()
-
-
-def _asked(path: str, method: str = "POST") -> tuple[str, bytes]:
-    """Status and body of an answer."""
-    shown: list[str] = []
+@pytest.mark.parametrize(("method", "path"), [("POST", "/"), ("GET", "/readyz"), ("OPTIONS", "/"), ("GET", "/healthz")])
+def test_a_process_that_ends_begins_nothing_and_is_alive(method: str, path: str) -> None:
+    """Also on a connection that was kept open; or it would be killed before it has finished."""
+    statuses: list[str] = []
     environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.input": io.BytesIO()}
 
     def app(_: Any, start: Any) -> list[bytes]:
         start("200 OK", [])
         return [b"from the application"]
 
-    answer = b"".join(Middleware(app, 4096)(environ, lambda status, *_: shown.append(status)))  # type: ignore[arg-type]
-    return shown[0], answer
-
-
-@pytest.mark.usefixtures("_leaves")
-@pytest.mark.parametrize(("method", "path"), [("POST", "/"), ("GET", "/readyz"), ("OPTIONS", "/")])
-def test_a_leaving_process_begins_nothing(method: str, path: str) -> None:
-    """Also on a connection that was kept open."""
-    status, body = _asked(path, method)
-    assert status.startswith("503 ")
-    assert json.loads(body)["type"] == "urn:bms-autostop:problem:shutting-down"
-
-
-@pytest.mark.usefixtures("_leaves")
-def test_a_leaving_process_lives() -> None:
-    """Or it would be killed before it has finished."""
-    assert _asked("/healthz", "GET")[1] == b"from the application"
+    wsgi.shutting_down.set()
+    try:
+        middleware = wsgi.Middleware(app, 4096)
+        answer = b"".join(middleware(environ, lambda status, *_: statuses.append(status)))  # type: ignore[arg-type]
+    finally:
+        wsgi.shutting_down.clear()
+    if path == "/healthz":
+        assert answer == b"from the application"
+    else:
+        assert statuses[0].startswith("503 ")
+        assert json.loads(answer)["type"] == "urn:bms-autostop:problem:shutting-down"

@@ -1,4 +1,4 @@
-"""The front: what any byte on the process can do is harmless, shown on the real gunicorn."""
+"""The WSGI middleware: whatever bytes a client sends are harmless, shown on the real gunicorn."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import http.client
 import io
 import json
 import socket
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,27 +18,13 @@ from handler.inbound.http import wsgi
 from handler.inbound.http.request import HttpRequest
 from handler.simulator import Simulator
 from tests.conftest import StartFunction
-from tests.support.events import ONE, binary, event
+from tests.support.events import binary
 from tests.support.process import HANG
 from tests.support.raw_http import MAX_BODY, FunctionProcess, problem, request, rest, statuses
 from tests.test_events_folder import schema_violations
 
 MARK = "marked-by-the-sender"
 EVENT_HEADERS, EVENT_BODY = binary({})
-
-
-@pytest.fixture(scope="module")
-def simulated() -> Iterator[Simulator]:
-    """One cloud for all tests of this file."""
-    with Simulator() as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="module")
-def process(simulated: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FunctionProcess]:
-    """One process for all tests of this file."""
-    with FunctionProcess(simulated, tmp_path_factory.mktemp("function")) as process:
-        yield process
 
 
 def refused(answer: bytes, status: int) -> dict[str, Any]:
@@ -71,17 +59,13 @@ def test_no_path_is_special_for_events(process: FunctionProcess, path: str) -> N
     refused(process.exchange(request("GET", path)), 405)
 
 
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "BREW", "PROPFIND", "GET"])
-def test_odd_methods_are_405(process: FunctionProcess, method: str) -> None:
-    """Also those that the framework does not know."""
-    answer = process.exchange(request(method, f"/{MARK}", {MARK: MARK}, MARK.encode()))
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "BREW", "PROPFIND", "GET", "CONNECT"])
+def test_other_methods_are_405(process: FunctionProcess, method: str) -> None:
+    """Also those that the framework does not know, and a request to become a tunnel."""
+    target = f"{MARK}:443" if method == "CONNECT" else f"/{MARK}"
+    answer = process.exchange(request(method, target, {MARK: MARK}, MARK.encode()))
     assert b"\r\nAllow: POST, OPTIONS\r\n" in answer
     refused(answer, 405)
-
-
-def test_connect_is_405(process: FunctionProcess) -> None:
-    """A request to become a tunnel is refused like any other method."""
-    refused(process.exchange(request("CONNECT", f"{MARK}:443")), 405)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -108,28 +92,23 @@ def test_a_body_at_the_limit_is_taken(process: FunctionProcess) -> None:
     assert statuses(process.exchange(request(headers=chunked, body=_chunks(body)))) == [200]
 
 
-def test_a_body_over_the_limit_is_413_before_it_is_sent(process: FunctionProcess) -> None:
-    """The announced length is enough to refuse it."""
-    with process.connect() as line:
-        line.sendall(request(headers={**EVENT_HEADERS, "Content-Length": str(MAX_BODY + 1)}))
-        answer = line.recv(65536)
-    assert statuses(answer) == [413]
-
-
 @pytest.mark.parametrize("length", [MAX_BODY + 1, 10 * MAX_BODY, 1024 * 1024])
 def test_a_body_over_the_limit_is_413(process: FunctionProcess, length: int) -> None:
-    """Announced or in chunks, sent in full or not at all."""
+    """Announced or in chunks, sent in full or not at all; the log has a line of it."""
     body = MARK.encode().ljust(length)
     refused(process.exchange(request(headers=EVENT_HEADERS, body=body)), 413)
     chunked = {**EVENT_HEADERS, "Transfer-Encoding": "chunked"}
     refused(process.exchange(request(headers=chunked, body=_chunks(body))), 413)
+    with process.connect() as line:
+        line.sendall(request(headers={**EVENT_HEADERS, "Content-Length": str(length)}))
+        assert statuses(line.recv(65536)) == [413]
+    assert any(line.get("problem") == "too-large" for line in process.log_lines())
 
 
 @pytest.mark.parametrize("length", ["9" * 18, "9" * 19, "9" * 4000])
-def test_an_absurd_length_is_refused(process: FunctionProcess, length: str) -> None:
-    """More digits than any body has do not break anything."""
-    answer = process.exchange(request(headers={**EVENT_HEADERS, "Content-Length": length}, body=b"{}"))
-    refused(answer, 413)
+def test_a_length_of_more_digits_than_any_body_has_is_413(process: FunctionProcess, length: str) -> None:
+    """Python refuses to read a number of thousands of digits."""
+    refused(process.exchange(request(headers={**EVENT_HEADERS, "Content-Length": length}, body=b"{}")), 413)
 
 
 def test_a_body_shorter_than_announced_is_503(process: FunctionProcess) -> None:
@@ -198,16 +177,6 @@ def test_half_a_request_gets_nothing_worse_than_400(process: FunctionProcess, se
     assert statuses(process.exchange(request("GET", "/healthz"))) == [200]
 
 
-def test_expect_continue_is_answered(process: FunctionProcess) -> None:
-    """A sender that waits for leave to send its body gets it."""
-    with process.connect() as line:
-        headers = {**EVENT_HEADERS, "Expect": "100-continue", "Content-Length": str(len(EVENT_BODY))}
-        line.sendall(request(headers=headers))
-        assert statuses(line.recv(65536)) == [100]
-        line.sendall(EVENT_BODY)
-        assert statuses(line.recv(65536)) == [200]
-
-
 @pytest.mark.parametrize(
     ("first", "status"),
     [
@@ -229,17 +198,11 @@ def test_the_connection_can_be_used_again(process: FunctionProcess, first: bytes
 
 
 def test_a_connection_whose_body_was_not_read_is_closed(process: FunctionProcess) -> None:
-    """Where the next request begins is not known then."""
-    with process.connect() as line:
-        line.sendall(request("PUT", "/", body=EVENT_BODY) + request(headers=EVENT_HEADERS, body=EVENT_BODY))
-        answer = rest(line)
+    """Where the next request begins is not known then: an event hidden in a body that is refused is not handled."""
+    hidden = request(headers=EVENT_HEADERS, body=EVENT_BODY)
+    answer = process.exchange(request("PUT", "/", body=EVENT_BODY) + hidden)
     assert statuses(answer) == [405]
     assert b"\r\nConnection: close\r\n" in answer
-
-
-def test_what_follows_a_refused_body_is_not_taken_for_a_request(process: FunctionProcess) -> None:
-    """An event hidden in a body that is too large is not handled."""
-    hidden = request(headers=EVENT_HEADERS, body=EVENT_BODY)
     answer = process.exchange(request(headers=EVENT_HEADERS, body=hidden.ljust(MAX_BODY + 1)))
     assert statuses(answer) == [413]
 
@@ -250,12 +213,6 @@ def test_every_line_of_the_process_is_json(process: FunctionProcess) -> None:
     assert any(line.get("event_id") == "logged" for line in process.log_lines())
 
 
-def test_too_large_a_body_leaves_a_line_in_the_log(process: FunctionProcess) -> None:
-    """Also what the front turns away is seen by the operator."""
-    process.exchange(request(headers=EVENT_HEADERS, body=b"x" * (MAX_BODY + 1)))
-    assert any(line.get("problem") == "too-large" for line in process.log_lines())
-
-
 def _chunks(body: bytes) -> bytes:
     parts = [body[start : start + 1000] for start in range(0, len(body), 1000)]
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
@@ -264,35 +221,30 @@ def _chunks(body: bytes) -> bytes:
 # --- without gunicorn
 
 
-class Inside:
-    """The application behind a front: it writes down what reaches it, once it has read the body."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, Any]] = []
-
-    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        _ = wsgi.request_of(environ).body
-        self.seen.append(environ)
-        start_response("200 OK", [])
-        return [b"inside"]
-
-
 CHUNKED = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
 
 
-def ask(max_body: Any = 100, **environ: Any) -> tuple[str, dict[str, str], bytes, list[dict[str, Any]]]:
-    """Status, headers and body that a front answers, and what got through it."""
-    inside, got = Inside(), []
-    body = wsgi.Middleware(inside, max_body)(
+def send(**environ: Any) -> tuple[str, dict[str, str], bytes, list[dict[str, Any]]]:
+    """Status, headers and body of the middleware's response, and the environment that the application got."""
+    seen: list[dict[str, Any]] = []
+    got: list[tuple[str, dict[str, str]]] = []
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        _ = wsgi.request_of(environ).body
+        seen.append(environ)
+        start_response("200 OK", [])
+        return [b"inside"]
+
+    body = wsgi.Middleware(app, 100)(
         {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "wsgi.input": io.BytesIO(b""), **environ},
         lambda status, headers: got.append((status, dict(headers))),  # type: ignore[arg-type]
     )
-    return got[0][0], got[0][1], b"".join(body), inside.seen
+    return *got[0], b"".join(body), seen
 
 
 def test_the_framework_sees_a_request_that_cannot_surprise_it() -> None:
     """The path is plain, the host is known, nothing is left of the query; the function still has it all."""
-    _, _, _, (seen,) = ask(
+    _, _, _, (seen,) = send(
         PATH_INFO="//robots.txt",
         QUERY_STRING="a=b",
         HTTP_HOST="<>",
@@ -319,40 +271,23 @@ def test_the_framework_sees_a_request_that_cannot_surprise_it() -> None:
 @pytest.mark.parametrize("length", ["", "x", "-1", "\u0665"])
 def test_without_a_length_there_is_no_body(length: str) -> None:
     """A server that does not end the input by itself is not read from: it would never return."""
-    _, _, _, (seen,) = ask(CONTENT_LENGTH=length, **{"wsgi.input": io.BytesIO(b"endless")})
+    _, _, _, (seen,) = send(CONTENT_LENGTH=length, **{"wsgi.input": io.BytesIO(b"endless")})
     assert wsgi.request_of(seen).body == b""
 
 
-def test_an_input_that_ends_by_itself_is_read() -> None:
-    """As gunicorn gives it for chunks."""
-    chunked = {**CHUNKED, "wsgi.input": io.BytesIO(b"body")}
-    _, _, _, (seen,) = ask(**chunked)
+def test_an_input_that_ends_by_itself_is_read_up_to_the_limit() -> None:
+    """As gunicorn gives it for chunks; if there is more, nothing of it reaches the function."""
+    _, _, _, (seen,) = send(**{**CHUNKED, "wsgi.input": io.BytesIO(b"body")})
     assert wsgi.request_of(seen).body == b"body"
-
-
-def test_an_input_without_a_length_has_the_same_limit() -> None:
-    """Nothing of it reaches the function."""
-    endless = io.BytesIO(b"x" * 1000)
-    status, _, _, seen = ask(**{**CHUNKED, "wsgi.input": endless})
-    assert (int(status.split()[0]), seen) == (413, [])
+    status, _, _, nothing = send(**{**CHUNKED, "wsgi.input": io.BytesIO(b"x" * 1000)})
+    assert (int(status.split()[0]), nothing) == (413, [])
 
 
 def test_a_refusal_to_head_has_no_body() -> None:
     """HEAD is answered by headers alone."""
-    status, headers, body, seen = ask(REQUEST_METHOD="HEAD", CONTENT_LENGTH="101")
+    status, headers, body, seen = send(REQUEST_METHOD="HEAD", CONTENT_LENGTH="101")
     assert (int(status.split()[0]), body, seen) == (413, b"", [])
     assert int(headers["Content-Length"]) > 0
-
-
-class Breaking(io.BytesIO):
-    """A body that fails while it is read."""
-
-    def __init__(self, failure: Exception) -> None:
-        super().__init__()
-        self._failure = failure
-
-    def read(self, _: int | None = None) -> bytes:
-        raise self._failure
 
 
 @pytest.mark.parametrize(
@@ -363,9 +298,10 @@ class Breaking(io.BytesIO):
         (OSError("Invalid chunk header"), 400, "bad-event"),
     ],
 )
-def test_a_body_that_breaks_off_has_its_answer(failure: Exception, status: int, name: str) -> None:
-    """What may go better next time is 503; what is framed wrongly is 400."""
-    line, _, body, seen = ask(CONTENT_LENGTH="5", **{"wsgi.input": Breaking(failure)})
+def test_a_body_that_cannot_be_read_is_503_or_400(failure: Exception, status: int, name: str) -> None:
+    """What may succeed next time is 503; what is framed wrongly is 400."""
+    broken = Mock(spec=["read"], read=Mock(side_effect=failure))
+    line, _, body, seen = send(CONTENT_LENGTH="5", **{"wsgi.input": broken})
     assert (int(line.split()[0]), seen) == (status, [])
     assert json.loads(body)["type"] == f"urn:bms-autostop:problem:{name}"
 
@@ -378,20 +314,20 @@ class Exchanged(io.BytesIO):
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
         self.exchange = self
-        self.asked: list[tuple[int, float]] = []
+        self.reads: list[tuple[int, float]] = []
         self.closing = False
 
     def read(self, size: int | None = -1, within: float | None = None) -> bytes:
         assert size is not None
         assert within is not None
-        self.asked.append((size, within))
+        self.reads.append((size, within))
         return super().read(size)
 
     def close(self) -> None:
         self.closing = True
 
 
-def asking(read: Callable[[HttpRequest], object], content: Exchanged) -> HttpRequest:
+def request_with(read: Callable[[HttpRequest], object], content: Exchanged) -> HttpRequest:
     """The request of an application that reads its body in this way, or not at all."""
     got: list[HttpRequest] = []
 
@@ -410,17 +346,17 @@ def test_a_body_has_20_seconds_and_5_before_its_caller_is_authenticated() -> Non
     """It is read once, however often it is accessed."""
     for read, seconds in ((lambda request: request.body, 20.0), (lambda request: request.unauthenticated_body, 5.0)):
         content = Exchanged(b"body")
-        found = asking(read, content)
+        found = request_with(read, content)
         assert (found.body, found.unauthenticated_body) == (b"body", b"body")
-        assert (content.asked, content.closing) == ([(4, seconds)], False)
+        assert (content.reads, content.closing) == ([(4, seconds)], False)
         assert found.received == Exchanged.received
 
 
 def test_a_body_that_is_not_accessed_is_not_read() -> None:
     """The connection is closed after the answer instead."""
     content = Exchanged(b"body")
-    asking(lambda _: None, content)
-    assert (content.asked, content.closing) == ([], True)
+    request_with(lambda _: None, content)
+    assert (content.reads, content.closing) == ([], True)
 
 
 def test_the_log_is_flushed_before_an_answer_is_sent() -> None:
@@ -448,8 +384,8 @@ def test_a_body_that_failed_fails_again() -> None:
                 _ = request.body
             failures.append(str(failed.value))
 
-    asking(read, content)
-    assert (len(content.asked), content.closing) == (1, True)
+    request_with(read, content)
+    assert (len(content.reads), content.closing) == (1, True)
     assert failures == ["The body ended before its announced length."] * 2
 
 
@@ -463,22 +399,9 @@ def test_a_cut_body_is_given_up_by_the_whole_function(cloud: Simulator, start_fu
         assert statuses(rest(line)) == [503]
 
 
-def test_without_gunicorn_the_front_is_put_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_gunicorn_the_middleware_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot be installed everywhere (Windows)."""
-    monkeypatch.setitem(__import__("sys").modules, "gunicorn", None)
-
-    class App:
-        wsgi_app = Inside()
-
-    app: Any = App()
+    monkeypatch.setitem(sys.modules, "gunicorn", None)
+    app: Any = Mock()
     wsgi.install(app, 100)
     assert isinstance(app.wsgi_app, wsgi.Middleware)
-
-
-def test_one_event_of_the_front_is_whole(process: FunctionProcess) -> None:
-    """A structured event in chunks arrives like one with a length."""
-    body = json.dumps(event(data={"server_ids": [ONE]})).encode()
-    headers = {"Content-Type": "application/cloudevents+json", "Transfer-Encoding": "chunked"}
-    answer = process.exchange(request(headers=headers, body=_chunks(body)))
-    assert statuses(answer) == [200]
-    assert b"not-found" in answer
