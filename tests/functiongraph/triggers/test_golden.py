@@ -31,8 +31,8 @@ ENVIRON = {
 }
 
 
-def play(pair: Any) -> tuple[int | None, list[dict[str, Any]], list[str]]:
-    """Send what the trigger sends: the status for the gateway, the requests made of it, and the faults it has."""
+def invoked(pair: Any) -> tuple[int | None, list[dict[str, Any]], list[str]]:
+    """Send what the trigger sends; return the status for the gateway, the requests made of it, and the violations."""
     asked: list[StopRequest] = []
 
     def results(_: Service, requests: Sequence[StopRequest], received: float) -> Sequence[CloudEvent]:
@@ -43,7 +43,7 @@ def play(pair: Any) -> tuple[int | None, list[dict[str, Any]], list[str]]:
 
     event = copy.deepcopy(pair["event"])
     for record in event.get("record", []):
-        # Kept as JSON in the golden file, so that it can be read; text on the wire.
+        # It is JSON in the golden file, so that it can be read; the trigger sends it as text.
         record["smn"]["message"] = json.dumps(record["smn"]["message"])
     shared = SharedResources(from_environ({**ENVIRON, **pair["settings"]}))
     try:
@@ -61,10 +61,10 @@ def play(pair: Any) -> tuple[int | None, list[dict[str, Any]], list[str]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_golden_pair_comes_true(name: str) -> None:
+def test_each_golden_pair_is_met(name: str) -> None:
     """All requests, or none with the faults; and no UUID of anything else is among the servers."""
     pair = json.loads((GOLDEN / f"{name}.json").read_text())
-    status, events, violations = play(pair)
+    status, events, violations = invoked(pair)
     assert events == pair["requests"]
     assert (status, violations) == (pair.get("status"), pair.get("faults", []))
     for event in events:

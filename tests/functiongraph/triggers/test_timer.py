@@ -43,15 +43,11 @@ def test_who_asks_may_stand_in_the_data() -> None:
 
 @pytest.mark.parametrize("text", [None, "", " \n", "{}", '{"reason": "none"}'])
 def test_a_text_without_ids_asks_for_nothing(text: str | None) -> None:
-    """As a schedule without ids does elsewhere: the result says that there were none."""
+    """As a schedule without ids does elsewhere: the result says that there were none. The member may be left out."""
     assert asked(tick(text)).server_ids == ()
-
-
-def test_no_text_at_all_asks_for_nothing() -> None:
-    """The member may be left out."""
-    event = tick()
-    del event["user_event"]
-    assert asked(event).server_ids == ()
+    without = tick(text)
+    del without["user_event"]
+    assert asked(without).server_ids == ()
 
 
 @pytest.mark.parametrize(
