@@ -54,7 +54,7 @@ files = {name: getattr(module, "__file__", None) for name, module in list(sys.mo
 library = os.path.dirname(os.__file__) + os.sep
 print(json.dumps({
     "results": results,
-    "strangers": sorted(n for n, f in files.items() if f and not f.startswith((root + os.sep, library))),
+    "foreign": sorted(n for n, f in files.items() if f and not f.startswith((root + os.sep, library))),
     "loaded": sorted({n.partition(".")[0] for n, f in files.items() if f and f.startswith(root + os.sep)}),
     "memory": next(int(l.split()[1]) / 1024 for l in open("/proc/self/status") if l.startswith("VmHWM:")),
 }))
@@ -67,14 +67,14 @@ class Called:
 
     Attributes:
         results: what the function returned for each event.
-        strangers: modules from neither the zip nor the standard library.
+        foreign: modules from neither the zip nor the standard library.
         loaded: top-level packages from the zip.
         memory: MiB resident at most.
         seconds: from the start of Python to its end.
     """
 
     results: list[Any]
-    strangers: list[str]
+    foreign: list[str]
     loaded: list[str]
     memory: float
     seconds: float
@@ -93,21 +93,11 @@ def call(
 ) -> Called:
     """Call the function once for each event, in a process that has just started.
 
-    Args:
-        root: where the zip lies unpacked.
-        entry: the handler string of the platform, such as `index.handler`.
-        on_path: whether the platform puts the root on `sys.path`, which is not documented.
-        python: how to start Python.
+    `entry` is the handler string of the platform, such as `index.handler`. Whether the platform puts the root on
+    `sys.path`, where it has unpacked the zip, is not documented. `python` is how to start Python.
     """
-    arguments = {
-        "root": root,
-        "entry": entry,
-        "events": list(events),
-        "on_path": on_path,
-        "user_data": dict(user_data),
-        "token": token,
-        "project": project,
-    }
+    arguments = {"root": root, "entry": entry, "events": list(events), "on_path": on_path}
+    arguments |= {"user_data": dict(user_data), "token": token, "project": project}
     # PATH is for the command that starts Python; Python itself has no use for it.
     environ = {"PATH": os.environ["PATH"], "RUNTIME_PROJECT_ID": project, "RUNTIME_CODE_ROOT": root}
     began = time.perf_counter()

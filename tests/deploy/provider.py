@@ -1,4 +1,4 @@
-"""What the Terraform provider takes: the arguments of the resources that deploy/ uses, from the provider's documents.
+"""The arguments of the Terraform provider's resources that deploy/ uses, from the provider's documents.
 
 `terraform validate` needs the provider itself, which cannot be had everywhere; this is what is checked in its place.
 """
@@ -63,7 +63,7 @@ class Kind:
     optional: Mapping[str, Check] = field(default_factory=dict)
     blocks: Mapping[str, Kind] = field(default_factory=dict)
 
-    def faults(self, body: Mapping[str, Any], where: str) -> Iterator[str]:
+    def errors(self, body: Mapping[str, Any], where: str) -> Iterator[str]:
         """Say what is wrong."""
         checks = {**self.required, **self.optional}
         for missing in self.required.keys() - body.keys():
@@ -71,7 +71,7 @@ class Kind:
         for name, value in body.items():
             if name in self.blocks:
                 for block in value:
-                    yield from self.blocks[name].faults(block, f"{where}.{name}")
+                    yield from self.blocks[name].errors(block, f"{where}.{name}")
             elif name not in checks:
                 yield f"{where}: {name} is not an argument"
             elif not checks[name](value):

@@ -67,13 +67,7 @@ def test_zip_stops_a_server_where_nothing_else_is(unpacked: Path, on_path: bool)
     (result,) = called.results
     assert result["type"] == "io.github.bms-autostop.stop.completed.v1"
     assert [(row["id"], row["outcome"]) for row in result["data"]["servers"]] == [(server, "stopped")]
-    assert called.strangers == []
-
-
-def test_zip_has_what_authenticates_callers_and_reads_paths(files: dict[str, bytes]) -> None:
-    """What is imported only when a setting asks for it is packed too."""
-    for name in ("jmespath/__init__.py", "jwt/__init__.py", "cryptography/__init__.py", "certifi/cacert.pem"):
-        assert name in files
+    assert called.foreign == []
 
 
 # --- the same bytes
@@ -89,7 +83,7 @@ def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     assert package.pack({"a/c.py": b"c", "b.py": b"B"}, tmp_path / "third.zip") != one
 
 
-def test_everything_may_be_read_by_anybody_and_has_one_time(tmp_path: Path) -> None:
+def test_every_user_may_read_every_file_and_all_have_one_time(tmp_path: Path) -> None:
     """The platform's user is not the one that packed."""
     package.pack({"index.py": b"", "a/b.so": b""}, tmp_path / "x.zip")
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
@@ -132,15 +126,15 @@ def test_python_of_another_version_compiles_nothing(tmp_path: Path, capsys: pyte
 # --- nothing too much, nothing too little
 
 
-def test_what_no_event_reaches_is_left_out(files: dict[str, bytes]) -> None:
-    """No tests, no commands, no simulated cloud, no HTTP framework, no tracing."""
+def test_zip_has_what_an_event_can_reach_and_nothing_else(files: dict[str, bytes]) -> None:
+    """No tests, no commands, no simulated cloud, no HTTP framework, no tracing; what a setting asks for is there."""
     tops = {name.partition("/")[0] for name in files}
-    assert tops.isdisjoint(
-        {"flask", "werkzeug", "gunicorn", "functions_framework", "opentelemetry", "uvicorn", "google"}
-    )
-    assert not [name for name in files if "/tests/" in name]
-    assert not [name for name in files if name.startswith(("handler/simulator", "handler/cli", "handler/main"))]
+    unwanted = {"flask", "werkzeug", "gunicorn", "functions_framework", "opentelemetry", "uvicorn", "google"}
+    assert tops.isdisjoint(unwanted)
+    ours = ("handler/simulator", "handler/cli", "handler/main")
+    assert not [name for name in files if "/tests/" in name or name.startswith(ours)]
     assert {"index.py", "handler/__init__.py", "handler/services/stop_servers.py"} <= set(files)
+    assert {"jmespath/__init__.py", "jwt/__init__.py", "cryptography/__init__.py", "certifi/cacert.pem"} <= set(files)
 
 
 def test_licences_go_along(files: dict[str, bytes]) -> None:
@@ -165,14 +159,10 @@ def test_requirements_are_followed_as_the_platform_would() -> None:
     assert [each.name for each in package.needed([Requirement("a")], available)] == ["a", "b", "c"]
 
 
-def test_missing_requirement_is_reported() -> None:
-    """A zip that lacks something is not packed."""
+def test_missing_requirements_and_two_files_of_one_name_are_reported(tmp_path: Path) -> None:
+    """A zip that lacks something is not packed, and none in which a file would hide another."""
     with pytest.raises(ValueError, match="b is needed"):
         package.needed([Requirement("a")], [_distribution("a", "b")])
-
-
-def test_two_files_of_one_name_are_reported(tmp_path: Path) -> None:
-    """One would hide the other."""
     (tmp_path / "handler").mkdir()
     same = [_distribution("a", **{"x.py": "1"}), _distribution("b", **{"x.py": "1"})]
     assert package.contents(same, tmp_path / "handler")["x.py"] == b"1"

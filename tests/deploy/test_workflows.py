@@ -19,13 +19,9 @@ WORKFLOWS: dict[str, dict[Any, Any]] = {path.name: yaml.safe_load(path.read_text
 STEPS = [step for each in WORKFLOWS.values() for job in each["jobs"].values() for step in job["steps"]]
 
 
-def test_workflows_are_valid() -> None:
-    """As GitHub's schema has it."""
+def test_workflows_are_valid(tmp_path: Path) -> None:
+    """By GitHub's schema; a wrong field in one is found."""
     assert vendored_schema_errors("github-workflows", *FILES) == ""
-
-
-def test_wrong_field_in_a_workflow_is_found(tmp_path: Path) -> None:
-    """The check can fail."""
     wrong = tmp_path / "ci.yml"
     wrong.write_text(FILES[0].read_text().replace("runs-on:", "run-on:", 1))
     assert "'run-on'" in vendored_schema_errors("github-workflows", wrong)
@@ -56,13 +52,9 @@ def test_job_that_may_write_runs_no_code_that_was_built_or_installed(name: str, 
     assert "permissions" not in before
     for step in body["steps"]:
         assert not re.search(r"\b(make|pip|python\d?|uv|npm|docker (build|run))\b", step.get("run", "")), step
-        action = step.get("uses", "").split("@")[0]
-        assert action in {
-            "",
-            "actions/attest-build-provenance",
-            "actions/download-artifact",
-            *(["actions/checkout"] if name == "locks.yml" else []),
-        }
+        allowed = {"", "actions/attest-build-provenance", "actions/download-artifact"}
+        allowed |= {"actions/checkout"} if name == "locks.yml" else set()
+        assert step.get("uses", "").split("@")[0] in allowed
 
 
 def test_image_is_built_once_and_pushed_as_it_was_built() -> None:
@@ -77,14 +69,9 @@ def test_image_is_built_once_and_pushed_as_it_was_built() -> None:
     assert "secrets." not in str(WORKFLOWS["release.yml"]["jobs"]["build"])
 
 
-def test_nothing_from_outside_gets_into_a_script() -> None:
-    """Titles, branch names and the like reach a script as variables, never as text of it."""
-    for step in STEPS:
-        assert "${{" not in step.get("run", "")
-
-
-def test_checkout_leaves_no_token_behind() -> None:
-    """What runs later cannot push."""
+def test_scripts_get_no_untrusted_text_and_no_token() -> None:
+    """Titles, branch names and the like reach a script as variables, never as text of it; it cannot push."""
+    assert not [step for step in STEPS if "${{" in step.get("run", "")]
     checkouts = [step for step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
     # Every job but the one that publishes, which needs no code.
     assert len(checkouts) == sum(len(each["jobs"]) for each in WORKFLOWS.values()) - 1
@@ -103,8 +90,8 @@ def test_every_python_that_the_project_names_is_tested_without_a_network() -> No
 def test_release_attests_where_files_and_image_come_from() -> None:
     """Both are signed with the workflow's identity, the parts list is among the files, and all is built twice."""
     steps = WORKFLOWS["release.yml"]["jobs"]["publish"]["steps"]
-    proved = [step["with"] for step in steps if step.get("uses", "").startswith("actions/attest-build-provenance@")]
-    assert [sorted(each) for each in proved] == [
+    attested = [step["with"] for step in steps if step.get("uses", "").startswith("actions/attest-build-provenance@")]
+    assert [sorted(each) for each in attested] == [
         ["push-to-registry", "subject-digest", "subject-name"],
         ["subject-path"],
     ]
@@ -131,16 +118,11 @@ def test_dependabot_covers_actions_and_the_base_image() -> None:
     """Valid, and with the folder that has the Dockerfile; the locks have a workflow of their own."""
     assert vendored_schema_errors("dependabot", GITHUB / "dependabot.yml") == ""
     updates = yaml.safe_load((GITHUB / "dependabot.yml").read_text())["updates"]
-    assert {(each["package-ecosystem"], each["directory"]) for each in updates} == {
-        ("github-actions", "/"),
-        ("docker", "/deploy"),
-        ("pip", "/"),
-    }
+    covered = {(each["package-ecosystem"], each["directory"]) for each in updates}
+    assert covered == {("github-actions", "/"), ("docker", "/deploy"), ("pip", "/")}
     assert (ROOT / "deploy" / "Dockerfile").exists()
-    (renewal,) = [
-        step["run"] for step in WORKFLOWS["locks.yml"]["jobs"]["renew"]["steps"] if "lock" in str(step.get("run"))
-    ]
-    assert renewal == "make lock UPGRADE=--upgrade"
+    steps = WORKFLOWS["locks.yml"]["jobs"]["renew"]["steps"]
+    assert [step["run"] for step in steps if "lock" in str(step.get("run"))] == ["make lock UPGRADE=--upgrade"]
 
 
 def test_issue_forms_are_valid(tmp_path: Path) -> None:
@@ -158,8 +140,7 @@ def test_code_owners_name_paths_that_exist() -> None:
     lines = [line.split() for line in (GITHUB / "CODEOWNERS").read_text().splitlines() if line and line[0] != "#"]
     assert lines
     for pattern, *owners in lines:
-        assert owners
-        assert all(owner.startswith("@") for owner in owners)
+        assert owners == [owner for owner in owners if owner.startswith("@")] != []
         assert pattern == "*" or list(ROOT.glob(pattern.strip("/"))), pattern
 
 
@@ -173,23 +154,19 @@ def _versions(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.+!-]+)", lock, re.MULTILINE))
 
 
-def test_every_locked_version_has_hashes_and_no_address() -> None:
+def test_every_locked_version_has_hashes_no_address_and_is_the_same_in_all_locks() -> None:
     """Pip checks what it gets, wherever it comes from."""
     assert len(LOCKS) == 4
+    found: dict[str, str] = {}
     for name, lock in LOCKS.items():
         assert "://" not in lock
+        # All four end in one environment.
+        for package, version in _versions(lock).items():
+            assert found.setdefault(package, version) == version, (name, package)
         entries = re.split(r"^(?=\S)", lock, flags=re.MULTILINE)[1:]
         for entry in entries:
             assert re.match(r"[\w.-]+(\[[\w,-]+\])?==\S+", entry), (name, entry)
             assert "--hash=sha256:" in entry, (name, entry)
-
-
-def test_locks_agree_where_they_are_installed_together() -> None:
-    """All four end in one environment."""
-    found: dict[str, str] = {}
-    for name, lock in LOCKS.items():
-        for package, version in _versions(lock).items():
-            assert found.setdefault(package, version) == version, (name, package)
 
 
 def test_build_requirements_and_uv_are_locked() -> None:

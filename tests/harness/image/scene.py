@@ -227,7 +227,7 @@ def call_zip(room: Room) -> None:
             python=room.command(["python3"]),
         )
         expect("the server is stopped", cloud.server(server).vm_state == "stopped", called)
-        expect("all that was loaded is the zip's or Python's own", not called.strangers, called.strangers)
+        expect("all that was loaded is the zip's or Python's own", not called.foreign, called.foreign)
         print(
             f"  user {room.uid}, index.handler: {called.seconds:.2f} s from the start of Python to the end of the first"
             f" event, {called.memory:.0f} MiB at most",
