@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,26 +16,43 @@ from handler.inbound.extract.dispatch import extract
 from handler.inbound.skip import Skip
 from handler.stop.model import StopRequest
 from tests.support.capture import logged
-from tests.support.events import ONE, THREE, TWO, FakeHandler, binary, call_endpoint, event, faults_of, structured
+from tests.support.events import (
+    ONE,
+    THREE,
+    TWO,
+    FakeHandler,
+    Message,
+    binary,
+    call_endpoint,
+    event,
+    faults_of,
+    structured,
+)
 
 NOW = datetime(2026, 11, 20, 20, tzinfo=UTC)
 PING = "dev.knative.sources.ping"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-def asked(**given: Any) -> StopRequest:
+def found(message: Message, more: Mapping[str, str] | None = None, now: datetime | None = None) -> StopRequest | Skip:
+    """What one event asks for, with these types of the settings."""
+    (sent,) = decode(*message).events
+    return extract(sent, more or {}, now)
+
+
+def asked(more: Mapping[str, str] | None = None, now: datetime | None = None, **given: Any) -> StopRequest:
     """The stop request of a well-formed event."""
-    found = extract(decode(*structured(event(**given))).events[0])
-    assert isinstance(found, StopRequest)
-    return found
+    request = found(structured(event(**given)), more, now)
+    assert isinstance(request, StopRequest)
+    return request
 
 
 def violations(**given: Any) -> dict[str, str]:
     """What the answer to a bad event names."""
     fake = FakeHandler()
-    found = faults_of(call_endpoint(structured(event(**given)), fake))
+    reported = faults_of(call_endpoint(structured(event(**given)), fake))
     assert fake.requests == []
-    return found
+    return reported
 
 
 @pytest.mark.parametrize(
@@ -66,9 +84,9 @@ def test_both_types_carry_the_canonical_data(type_: str) -> None:
 
 def test_a_ping_without_content_type_is_read() -> None:
     """Text that holds JSON counts, as a PingSource without `contentType` sends it."""
-    found = extract(decode(*binary(content_type=None, type=PING)).events[0])
-    assert isinstance(found, StopRequest)
-    assert found.server_ids == (ONE,)
+    request = found(binary(content_type=None, type=PING))
+    assert isinstance(request, StopRequest)
+    assert request.server_ids == (ONE,)
 
 
 @pytest.mark.parametrize(
@@ -237,10 +255,9 @@ def test_a_dry_run_is_found_at_any_depth(opening: str, closing: str) -> None:
 )
 def test_since_is_of_all_servers_or_by_id(since: object, expected: dict[str, int | None]) -> None:
     """A server that it does not name has none."""
-    found = extract(decode(*structured(event(data={"server_ids": [ONE, TWO], "since": since}))).events[0], now=NOW)
-    assert isinstance(found, StopRequest)
+    request = asked(now=NOW, data={"server_ids": [ONE, TWO], "since": since})
     for id_, hour in expected.items():
-        stamp = found.since_of(id_)
+        stamp = request.since_of(id_)
         assert (stamp and stamp.hour) == hour
 
 
@@ -248,14 +265,12 @@ def test_since_is_of_all_servers_or_by_id(since: object, expected: dict[str, int
 def test_since_may_be_a_minute_ahead_and_stays_as_it_is(seconds: float, taken: bool) -> None:
     """Clocks differ, but not by more. What an event asks for must not depend on when it is delivered."""
     ahead = rfc3339.render(NOW + timedelta(seconds=seconds))
-    sent = decode(*structured(event(data={"selector": {"name": "ci-*"}, "since": ahead}))).events[0]
-    if not taken:
+    data = {"selector": {"name": "ci-*"}, "since": ahead}
+    if taken:
+        assert asked(now=NOW, data=data).since_of(ONE) == NOW + timedelta(seconds=seconds)
+    else:
         with pytest.raises(BadEvent, match="must not be more than a minute in the future"):
-            extract(sent, now=NOW)
-        return
-    found = extract(sent, now=NOW)
-    assert isinstance(found, StopRequest)
-    assert found.since_of(ONE) == NOW + timedelta(seconds=seconds)
+            asked(now=NOW, data=data)
 
 
 def test_unknown_members_are_ignored() -> None:
@@ -265,11 +280,11 @@ def test_unknown_members_are_ignored() -> None:
 
 def test_identity_and_context_are_carried() -> None:
     """What the result needs to point back arrives with the request."""
-    found = asked(correlationid="flow", traceparent=TRACE, tracestate="vendor=1", expirytime="2026-11-20T19:00:00Z")
-    assert (found.source, found.id, found.correlationid) == ("/tests", "event-1", "flow")
-    assert (found.traceparent, found.tracestate) == (TRACE, "vendor=1")
-    assert found.time is None
-    assert found.expires is not None
+    request = asked(correlationid="flow", traceparent=TRACE, tracestate="vendor=1", expirytime="2026-11-20T19:00:00Z")
+    assert (request.source, request.id, request.correlationid) == ("/tests", "event-1", "flow")
+    assert (request.traceparent, request.tracestate) == (TRACE, "vendor=1")
+    assert request.time is None
+    assert request.expires is not None
 
 
 @pytest.mark.parametrize(
@@ -288,22 +303,22 @@ def test_identity_and_context_are_carried() -> None:
 )
 def test_a_malformed_trace_context_is_dropped(bad: str) -> None:
     """It does not fail the event, and takes its tracestate with it."""
-    found = asked(traceparent=bad, tracestate="vendor=1")
-    assert (found.traceparent, found.tracestate) == (None, None)
+    request = asked(traceparent=bad, tracestate="vendor=1")
+    assert (request.traceparent, request.tracestate) == (None, None)
 
 
 @pytest.mark.parametrize("bad", ["", " a=1", "a=é", "x" * 513, "a=1\n"])
 def test_a_malformed_tracestate_is_dropped_alone(bad: str) -> None:
     """The trace itself goes on."""
-    found = asked(traceparent=TRACE, tracestate=bad)
-    assert (found.traceparent, found.tracestate) == (TRACE, None)
+    request = asked(traceparent=TRACE, tracestate=bad)
+    assert (request.traceparent, request.tracestate) == (TRACE, None)
 
 
 @pytest.mark.parametrize("word", ["completed", "failed", "refused", "announced"])
 def test_own_results_are_ignored(word: str) -> None:
     """A result that comes back, as from a broker without a filter, is answered with an empty 204."""
     own = f"io.github.bms-autostop.stop.{word}.v1"
-    assert isinstance(extract(decode(*structured(event(type=own))).events[0]), Skip)
+    assert isinstance(found(structured(event(type=own))), Skip)
     fake = FakeHandler()
     answer = call_endpoint(structured(event(type=own, data={"servers": []})), fake)
     assert (answer.status, answer.body, fake.requests) == (204, b"", [])

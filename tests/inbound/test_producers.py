@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from handler.errors import BadEvent
-from handler.inbound.cloudevents.decode import decode
-from handler.inbound.extract.dispatch import extract
 from handler.inbound.skip import Skip
 from handler.settings.env import SettingsError
-from handler.stop.model import StopRequest
+from tests.inbound.test_extract import asked, found
 from tests.support.events import (
     ONE,
     THREE,
@@ -31,22 +29,10 @@ PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 CLOUD_EYE = "CES:Event:SYS.BMS-serverReboot"
 
 
-def found(more: dict[str, str] | None = None, **given: Any) -> StopRequest | Skip:
-    """What comes of a good event."""
-    return extract(decode(*structured(event(**given))).events[0], more or {})
-
-
-def asked(more: dict[str, str] | None = None, **given: Any) -> StopRequest:
-    """The stop request of a well-formed event."""
-    request = found(more, **given)
-    assert isinstance(request, StopRequest)
-    return request
-
-
 def violations(more: dict[str, str] | None = None, **given: Any) -> dict[str, str]:
     """What is wrong with a bad event."""
     with pytest.raises(BadEvent) as caught:
-        found(more, **given)
+        asked(more, **given)
     return {violation.at: violation.message for violation in caught.value.violations}
 
 
@@ -114,7 +100,7 @@ def test_an_event_of_cloud_eye_is_about_its_resource(type_: str) -> None:
 )
 def test_the_echo_of_a_stop_stops_nothing(type_: str, name: str) -> None:
     """It would be a loop."""
-    assert found(type=type_, data=resource(ONE, name)) == Skip("echo of a stop")
+    assert found(structured(event(type=type_, data=resource(ONE, name)))) == Skip("echo of a stop")
 
 
 @pytest.mark.parametrize("data", [resource(None), resource(""), {}, {"server_ids": [TWO]}])
@@ -127,7 +113,8 @@ def test_an_event_about_no_resource_names_no_server(data: object) -> None:
 @pytest.mark.parametrize("id_", [ONE, "3d39c18788b54a919bab633874c159dfin01"])
 def test_an_event_about_something_else_is_ignored(namespace: str, id_: str) -> None:
     """It is not a server's, whatever its id looks like."""
-    assert found(type=f"CES:Event:{namespace}-diskFull", data=resource(id_)) == Skip("the event is not about a server")
+    sent = structured(event(type=f"CES:Event:{namespace}-diskFull", data=resource(id_)))
+    assert found(sent) == Skip("the event is not about a server")
 
 
 @pytest.mark.parametrize(

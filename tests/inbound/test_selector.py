@@ -11,13 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handler.errors import Violation
-from handler.inbound.cloudevents.decode import decode
-from handler.inbound.extract.dispatch import extract
 from handler.inbound.extract.selector import parse
 from handler.outbound.stop_request import stop_request_event
 from handler.stop.model import Selector, StopRequest
+from tests.inbound.test_extract import asked as request_of
 from tests.inbound.test_extract import violations
-from tests.support.events import ONE, event, structured
+from tests.support.events import ONE, event
 from tests.test_events_folder import sample, schema_violations
 
 EVERY_BMS = {"metering.resourcetype": "__type_baremetal"}
@@ -27,10 +26,7 @@ BESIDE = "must not be beside ids of servers"
 
 def asked(selector: object, more: dict[str, str] | None = None, **attributes: Any) -> StopRequest:
     """The stop request of a well-formed event with this selector."""
-    (found,) = decode(*structured(event(data={"selector": selector}, **attributes))).events
-    request = extract(found, more or {})
-    assert isinstance(request, StopRequest)
-    return request
+    return request_of(more, data={"selector": selector}, **attributes)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +60,11 @@ def test_every_type_with_canonical_data_can_select(type_: str) -> None:
     expected = Selector(tags=("env=ci",))
     if type_ == "pubsub":
         inner = base64.b64encode(b'{"selector": {"tags": ["env=ci"]}}').decode()
-        given = event(type="google.cloud.pubsub.topic.v1.messagePublished", data={"message": {"data": inner}})
-        request = extract(decode(*structured(given)).events[0])
-        assert isinstance(request, StopRequest)
-        assert request.selector == expected
+        published: dict[str, Any] = {
+            "type": "google.cloud.pubsub.topic.v1.messagePublished",
+            "data": {"message": {"data": inner}},
+        }
+        assert request_of(**published).selector == expected
     else:
         assert asked({"tags": ["env=ci"]}, {"com.example.ticket": ""}, type=type_).selector == expected
 
@@ -148,10 +145,7 @@ def test_a_selector_beside_a_wrong_id_is_ambiguous_as_well() -> None:
 
 def test_the_sample_is_taken() -> None:
     """What events/ shows as a good event with a selector is one."""
-    (found,) = decode(*structured(sample("in/selector.json"))).events
-    request = extract(found)
-    assert isinstance(request, StopRequest)
-    assert request.selector == Selector(name="ci-*")
+    assert request_of(**sample("in/selector.json")).selector == Selector(name="ci-*")
 
 
 def test_a_subject_that_is_not_an_id_is_ignored() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from handler.errors import Acceptance
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
 from tests.inbound.webhooks.scene import NOW, Scene, basic, bearer, form, fresh_secret, mac
@@ -245,7 +246,7 @@ def authenticated_bytes(path: str, body: bytes, at: int = int(SENT)) -> Sent:
 # --- samples
 
 
-def receiver(path: str, *, down: bool = False, **environ: Any) -> Scene:
+def receiver(path: str, *, down: bool | Acceptance = False, **environ: Any) -> Scene:
     """Return `receive_webhook` with every producer switched on, and the settings of the sample of one."""
     return Scene(down=down, get=SMN.get, **{**ENVIRON, **ACTS[path]["settings"], **environ})
 

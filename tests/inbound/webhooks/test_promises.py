@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from handler import rfc3339
+from handler.errors import Acceptance
 from handler.inbound.webhooks.chat import Chat
 from handler.inbound.webhooks.registry import SWITCHES
 from tests.inbound.webhooks.authentication import (
@@ -133,11 +134,18 @@ def test_a_machine_sends_again_if_the_sink_is_down(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", CHATS)
-def test_a_chat_says_in_words_that_the_sink_is_down(path: str) -> None:
-    """With status 200, since a person would see nothing of an error; and it is clear that nothing was handed on."""
-    reported = text_of(send(receiver(path, down=True), path))
-    assert "NOT handed on" in reported
-    assert "was handed on" not in reported
+@pytest.mark.parametrize(
+    ("acceptance", "words"),
+    [
+        (Acceptance.NOT_TAKEN, "it was NOT handed on"),
+        (Acceptance.UNKNOWN, "not known whether it was taken. Do not send it"),
+    ],
+)
+def test_a_chat_reads_whether_a_command_may_have_been_taken(path: str, acceptance: Acceptance, words: str) -> None:
+    """With status 200, since a person would see nothing of an error."""
+    response = text_of(send(receiver(path, down=acceptance), path))
+    assert words in response
+    assert "was handed on" not in response
 
 
 # --- tokens
