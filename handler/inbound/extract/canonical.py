@@ -23,7 +23,7 @@ MOST_VIOLATIONS = 50
 # At most 16 characters of the system, so that the identity fits into the token of a plan.
 _IDENTITY = r"[A-Za-z][A-Za-z0-9-]{0,15}:[\x21-\x7e]{1,183}"
 _FUTURE_TOLERANCE = timedelta(minutes=1)
-NOT_A_TIME = "must be an RFC 3339 timestamp with a zone"
+_NOT_A_TIME = "must be an RFC 3339 timestamp with a zone"
 _LONGEST_NOTICE = timedelta(days=30)
 _NOT_A_NOTICE = "must be a duration such as 30m or 1h, or an RFC 3339 timestamp with a zone"
 _IN_THE_FUTURE = "must not be more than a minute in the future"
@@ -149,13 +149,13 @@ def is_canonical(document: Mapping[str, object]) -> bool:
     return any(name in _IDS or names.meant(name, MEMBERS) in _IDS for name in document)
 
 
-def _started_at(value: str, at: str, now: datetime, violations: list[Violation]) -> datetime | None:
+def time_of(value: object, at: str, violations: list[Violation]) -> datetime | None:
+    """Read an RFC 3339 timestamp; None if it is malformed."""
     try:
-        stamp = rfc3339.parse(value)
+        return rfc3339.parse(value if isinstance(value, str) else "")
     except ValueError:
-        violations.append(Violation(at, NOT_A_TIME))
+        violations.append(Violation(at, _NOT_A_TIME))
         return None
-    return not_after(stamp, at, now, violations)
 
 
 def _notice_for(value: object, now: datetime, violations: list[Violation]) -> datetime | timedelta | None:
@@ -248,15 +248,14 @@ def _since(
         case None:
             return None
         case str():
-            return _started_at(value, at, now, violations)
+            stamp = time_of(value, at, violations)
+            return stamp and not_after(stamp, at, now, violations)
         case dict():
             found: dict[str, datetime] = {}
             for id_, time in value.items():
                 if not UUID.fullmatch(id_) or (ids is not None and id_.lower() not in ids):
                     violations.append(Violation(at, "must name only servers that are to be stopped"))
-                elif not isinstance(time, str):
-                    violations.append(Violation(at, NOT_A_TIME))
-                elif stamp := _started_at(time, at, now, violations):
+                elif (stamp := time_of(time, at, violations)) and not_after(stamp, at, now, violations):
                     found[id_.lower()] = stamp
             return found
         case _:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from handler import event_types, rfc3339
+from handler import event_types
 from handler.errors import BadEvent, CallerForbidden, Violation
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract.canonical import (
     LONGEST,
     MOST_VIOLATIONS,
-    NOT_A_TIME,
     data_object,
     ignored,
     targets,
     texts_of,
+    time_of,
 )
 from handler.inbound.skip import Skip
 from handler.inbound.trace_context import traced
@@ -87,15 +87,11 @@ def _how_long(
     if not given and isinstance(release, bool):
         violations.append(Violation("data.for", "must be present, or until, or release"))
     duration, until = data.get("for"), data.get("until")
-    found_duration = found_until = None
+    found_duration = None
     if duration is not None:
         try:
             found_duration = durations.parse(duration if isinstance(duration, str) else "")
         except ValueError as error:
             violations.append(Violation("data.for", str(error)))
-    if until is not None:
-        try:
-            found_until = rfc3339.parse(until if isinstance(until, str) else "")
-        except ValueError:
-            violations.append(Violation("data.until", NOT_A_TIME))
+    found_until = None if until is None else time_of(until, "data.until", violations)
     return found_duration, found_until, release is True

@@ -19,12 +19,12 @@ from handler.inbound.http.request import HttpRequest
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import (
+    agreeing_ids,
     both,
     identity,
     json_body,
     member,
     reason,
-    server_ids,
     start_time,
     text,
 )
@@ -58,8 +58,9 @@ class AzureMonitor(Alarm[Notification]):
         document = message.document
         essentials = _essentials(document)
         fired = essentials.get("firedDateTime")
+        at = f"data.customProperties.{self._settings.id_label}"
         ids, since = both(
-            lambda: self._server_ids(document),
+            lambda: agreeing_ids(self._named(document), at, "must agree with alertContext.properties"),
             lambda: start_time(fired, "data.essentials.firedDateTime", message.now),
         )
         return StopRequest(
@@ -78,15 +79,6 @@ class AzureMonitor(Alarm[Notification]):
         label = self._settings.id_label
         found = [(".".join((*place, label)), member(document, *place).get(label)) for place in _PLACES]
         return [(at, value) for at, value in found if value not in (None, "")]
-
-    def _server_ids(self, document: Mapping[str, object]) -> tuple[str, ...]:
-        """Return the servers that the rule names; if both places name some, they must agree."""
-        named = self._named(document)
-        ids = server_ids(named)
-        if any(set(server_ids([place])) != set(ids) for place in named):
-            at = ".".join((*_PLACES[0], self._settings.id_label))
-            raise BadEvent(Violation(at, "must agree with alertContext.properties"))
-        return ids
 
 
 def _essentials(document: Mapping[str, object]) -> Mapping[str, object]:

@@ -22,13 +22,13 @@ from handler.inbound.http.request import HttpRequest
 from handler.inbound.skip import Skip
 from handler.inbound.webhooks import signatures
 from handler.inbound.webhooks.fields import (
+    agreeing_ids,
     both,
     canonical_request,
     identity,
     json_body,
     member,
     reason,
-    server_ids,
     start_time,
     text,
 )
@@ -76,8 +76,13 @@ class EventBridge(Alarm[Notification]):
             )
             return replace(request, time=time)
         state = member(document, "detail", "state")
+        found = self._instances(document)
+        # Of several servers in a calculation, or in several metrics, it is not clear which is meant.
         (ids, time), since = both(
-            lambda: both(lambda: self._server_ids(document), lambda: _time(document)),
+            lambda: both(
+                lambda: agreeing_ids(found, "detail.configuration.metrics", "must be about one server"),
+                lambda: _time(document),
+            ),
             lambda: start_time(state.get("timestamp"), "detail.state.timestamp", message.now),
         )
         return StopRequest(
@@ -91,14 +96,6 @@ class EventBridge(Alarm[Notification]):
             reason=reason(f"CloudWatch alarm {text(member(document, 'detail'), 'alarmName')}", text(state, "reason")),
             requested_by="EventBridge",
         )
-
-    def _server_ids(self, document: Mapping[str, object]) -> tuple[str, ...]:
-        """Return the server of the metrics that the alarm watches; of several it is not clear which is meant."""
-        found = self._instances(document)
-        ids = server_ids(found)
-        if any(set(server_ids([place])) != set(ids) for place in found):
-            raise BadEvent(Violation("detail.configuration.metrics", "must be about one server"))
-        return ids
 
     def _instances(self, document: Mapping[str, object]) -> list[tuple[str, object]]:
         """Return the dimension with the server of each watched metric that has one, with its place."""

@@ -111,6 +111,14 @@ def server_ids(found: Iterable[tuple[str, object]]) -> tuple[str, ...]:
     return tuple(ids)
 
 
+def agreeing_ids(found: list[tuple[str, object]], at: str, message: str) -> tuple[str, ...]:
+    """Return the ids of values that must all have the same ones; else the path and the message are a violation."""
+    ids = server_ids(found)
+    if any(set(server_ids([place])) != set(ids) for place in found):
+        raise BadEvent(Violation(at, message))
+    return ids
+
+
 def _parts(value: object) -> list[str]:
     if not isinstance(value, str):
         return []
