@@ -26,6 +26,12 @@ def alert(server: object = ONE, status: str | None = "firing", **changes: Any) -
     }
 
 
+@pytest.fixture
+def here() -> Scene:
+    """All producers switched on."""
+    return scene()
+
+
 def labelled(**labels: str) -> dict[str, Any]:
     """An alert with more labels."""
     return alert(labels={**alert()["labels"], **labels})
@@ -54,9 +60,8 @@ def send(here: Scene, *alerts: Any, path: str = "/alertmanager", **changes: Any)
     return here.post(path, body, headers)
 
 
-def test_only_the_servers_whose_own_alert_fires_are_handed_on() -> None:
+def test_only_the_servers_whose_own_alert_fires_are_handed_on(here: Scene) -> None:
     """Of a group that fires as a whole, whatever a label is called."""
-    here = scene()
     resolved = {**labelled(status="firing", server_id=TWO), "status": "resolved"}
     answer = send(here, labelled(status="resolved"), resolved, alert(THREE), alert(ONE.upper()))
     assert here.only().server_ids == (ONE, THREE)
@@ -76,9 +81,8 @@ def test_only_the_servers_whose_own_alert_fires_are_handed_on() -> None:
         [alert(None), alert("no uuid at all", "resolved")],
     ],
 )
-def test_nothing_to_act_on_is_204(alerts: list[Any]) -> None:
+def test_nothing_to_act_on_is_204(here: Scene, alerts: list[Any]) -> None:
     """Resolved, of an unknown state, or about something that is not a server: taken, and nothing is done."""
-    here = scene()
     answer = send(here, *alerts)
     assert (answer.status, answer.body, here.handed) == (204, b"", [])
 
@@ -88,9 +92,8 @@ IDS = ["bms-db-01", "{{ $labels.id }}", ONE[:-1], ONE + "0", 5, [ONE], {"id": ON
 
 @pytest.mark.parametrize("path", ["/alertmanager", "/grafana"])
 @pytest.mark.parametrize("id_", IDS)
-def test_a_malformed_alert_does_not_block_its_group(path: str, id_: object) -> None:
+def test_a_malformed_alert_does_not_block_its_group(here: Scene, path: str, id_: object) -> None:
     """The others are handed on; the log names the one that is not. Alone it is refused, without being quoted."""
-    here = scene()
     with logged() as lines:
         assert send(here, alert(TWO), alert(id_, fingerprint="fp-1"), alert(THREE), path=path).status == 200
     assert here.only().server_ids == (TWO, THREE)
@@ -103,9 +106,8 @@ def test_a_malformed_alert_does_not_block_its_group(path: str, id_: object) -> N
 
 
 @pytest.mark.parametrize("starts_at", ["yesterday", "2999-01-01T00:00:00Z", 5, "2026-11-20T12:00:00"])
-def test_an_alert_whose_start_is_not_understood_is_malformed(starts_at: object) -> None:
+def test_an_alert_whose_start_is_not_understood_is_malformed(here: Scene, starts_at: object) -> None:
     """A server that was started since then could not be recognised."""
-    here = scene()
     assert send(here, alert(TWO, startsAt=starts_at), alert(ONE)).status == 200
     assert here.only().server_ids == (ONE,)
     assert send(here, alert(TWO, startsAt=starts_at)).status == 400
@@ -123,9 +125,8 @@ NO_DATA = [
 
 @pytest.mark.parametrize("path", ["/grafana", "/alertmanager"])
 @pytest.mark.parametrize("without_data", NO_DATA)
-def test_missing_data_is_not_firing(path: str, without_data: dict[str, Any]) -> None:
+def test_missing_data_is_not_firing(here: Scene, path: str, without_data: dict[str, Any]) -> None:
     """Nothing is known about the server; alerts beside it that have data count."""
-    here = scene()
     with logged() as lines:
         assert send(here, without_data, path=path).status == 204
     assert here.handed == []
@@ -134,9 +135,8 @@ def test_missing_data_is_not_firing(path: str, without_data: dict[str, Any]) -> 
     assert here.only().server_ids == (TWO,)
 
 
-def test_each_server_has_the_start_of_its_own_alert() -> None:
+def test_each_server_has_the_start_of_its_own_alert(here: Scene) -> None:
     """Of several about one server the last, since that one is enough to ask for the stop; none if one has none."""
-    here = scene()
     early, late = "2026-11-20T12:00:00Z", "2026-11-20T13:00:00Z"
     starts = ((ONE, early), (ONE, late), (TWO, early), (THREE, "0001-01-01T00:00:00Z"), (THREE, early))
     send(here, *(alert(id_, startsAt=start) for id_, start in starts))
@@ -168,17 +168,15 @@ def test_of_very_many_faults_only_some_are_reported() -> None:
         ({"alerts": [{"status": "firing", "labels": []}]}, "alerts[0].labels"),
     ],
 )
-def test_what_is_not_a_notification_is_400(body: dict[str, Any], at: str) -> None:
+def test_what_is_not_a_notification_is_400(here: Scene, body: dict[str, Any], at: str) -> None:
     """And is not handed on."""
-    here = scene()
     found = refused(here.post("/alertmanager", body, bearer(SECRET)), 400)
     assert [fault["at"] for fault in found["faults"]] == [at]
     assert here.handed == []
 
 
-def test_a_bare_alert_is_enough() -> None:
+def test_a_bare_alert_is_enough(here: Scene) -> None:
     """Only the state and the label are needed; what else is missing is not made up."""
-    here = scene()
     here.post("/alertmanager", {"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}, bearer(SECRET))
     request = here.only()
     assert (request.server_ids, request.reason, request.correlationid) == ((ONE,), "Alertmanager alarm", None)
@@ -238,9 +236,8 @@ def test_the_labels_stand_in_for_a_missing_fingerprint() -> None:
         basic("", user=SECRET),
     ],
 )
-def test_any_other_credentials_are_401(headers: dict[str, str]) -> None:
+def test_any_other_credentials_are_401(here: Scene, headers: dict[str, str]) -> None:
     """Nothing is handed on."""
-    here = scene()
     refused(here.post("/alertmanager", group(alert(ONE)), headers), 401)
     assert here.handed == []
 
@@ -251,9 +248,8 @@ def test_case_and_spaces_of_the_scheme_do_not_count() -> None:
     assert scene().post("/alertmanager", group(alert(ONE)), credentials).status == 200
 
 
-def test_alerts_that_were_left_out_are_counted() -> None:
+def test_alerts_that_were_left_out_are_counted(here: Scene) -> None:
     """In the log, the answer and the request; the others are handed on."""
-    here = scene()
     with logged() as lines:
         answer = send(here, alert(ONE), truncatedAlerts=3)
     assert [line["left_out"] for line in lines.of("the producer left alerts out; raise its limit")] == [3]
@@ -261,16 +257,14 @@ def test_alerts_that_were_left_out_are_counted() -> None:
 
 
 @pytest.mark.parametrize("count", [True, -1, "3", 1.5, None])
-def test_a_count_that_is_no_number_is_ignored(count: object) -> None:
+def test_a_count_that_is_no_number_is_ignored(here: Scene, count: object) -> None:
     """The alerts are handed on."""
-    here = scene()
     assert send(here, alert(ONE), truncatedAlerts=count).status == 200
     assert here.only().left_out == 0
 
 
-def test_a_long_reason_is_cut() -> None:
+def test_a_long_reason_is_cut(here: Scene) -> None:
     """Text for people never makes an alarm fail."""
-    here = scene()
     send(here, alert(ONE, annotations={"summary": "x\x00\n" * 1000}), groupKey="g" * 5000)
     request = here.only()
     assert request.reason is not None

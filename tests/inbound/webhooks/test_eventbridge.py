@@ -50,9 +50,10 @@ def of(id_: object, *more: Any) -> dict[str, Any]:
         ([ONE], 204, ()),
     ],
 )
-def test_the_watched_metrics_must_be_about_one_server(metrics: Any, status: int, ids: tuple[str, ...]) -> None:
+def test_the_watched_metrics_must_be_about_one_server(
+    here: Scene, metrics: Any, status: int, ids: tuple[str, ...]
+) -> None:
     """Of several in a calculation none is meant; metrics of AWS's own services are about no server."""
-    here = receiver(PATH)
     assert send(here, PATH, **{METRICS: metrics}).status == status
     assert [request.server_ids for request in here.handed] == [ids] * (status == 200)
 
@@ -72,9 +73,8 @@ def test_the_watched_metrics_must_be_about_one_server(metrics: Any, status: int,
         ({"detail-type": None}, 204),
     ],
 )
-def test_only_an_alarm_with_data_fires(changes: dict[str, Any], status: int) -> None:
+def test_only_an_alarm_with_data_fires(here: Scene, changes: dict[str, Any], status: int) -> None:
     """Another state, missing data, or another event."""
-    here = receiver(PATH)
     assert send(here, PATH, **changes).status == status
     assert len(here.handed) == (status == 200)
 
@@ -86,9 +86,8 @@ def test_the_name_of_the_dimension_is_a_setting() -> None:
     assert here.only().server_ids == (ONE,)
 
 
-def test_a_constant_input_is_a_stop_request() -> None:
+def test_a_constant_input_is_a_stop_request(here: Scene) -> None:
     """With all its members, and the id and time that an input transformer puts in."""
-    here = receiver(PATH)
     sent = {"id": ID, "time": "2026-11-20T17:59:58Z", "server_ids": [ONE, TWO.upper()], "reason": "night"}
     assert send_body(here, PATH, {**sent, "dry_run": True}).status == 200
     request = here.only()
@@ -105,9 +104,8 @@ def ids_of(here: Scene, *bodies: tuple[Any, float]) -> list[str]:
     return [request.id for request in here.handed]
 
 
-def test_without_an_id_the_same_input_in_the_same_hour_is_one_event() -> None:
+def test_without_an_id_the_same_input_in_the_same_hour_is_one_event(here: Scene) -> None:
     """A redelivery follows at once, a schedule runs at another hour."""
-    here = receiver(PATH)
     sent = {"server_id": ONE}
     ids = ids_of(here, (sent, 50), (sent, 30), (sent, 0), ({**sent, "reason": "other"}, 0))
     assert here.handed[0].time == NOW
@@ -145,16 +143,16 @@ MISSPELT = {"serverIds": "server_ids", "server-id": "server_ids", "selectors": "
         *(({name: [ONE]}, {f"data.{known}": f"must be spelled {known}"}) for name, known in MISSPELT.items()),
     ],
 )
-def test_what_is_malformed_is_400_with_all_violations(body: dict[str, Any], faults: dict[str, str]) -> None:
+def test_what_is_malformed_is_400_with_all_violations(
+    here: Scene, body: dict[str, Any], faults: dict[str, str]
+) -> None:
     """Nothing of it is handed on."""
-    here = receiver(PATH)
     found = refused(send_body(here, PATH, body), 400)
     assert {fault["at"]: fault["fault"] for fault in found["faults"]} == faults
     assert here.handed == []
 
 
 @pytest.mark.parametrize("body", [{}, {"hello": ONE}])
-def test_what_is_neither_an_envelope_nor_a_request_is_204(body: dict[str, Any]) -> None:
+def test_what_is_neither_an_envelope_nor_a_request_is_204(here: Scene, body: dict[str, Any]) -> None:
     """Nothing in it is close to a member of canonical data."""
-    here = receiver(PATH)
     assert (send_body(here, PATH, body).status, here.handed) == (204, [])

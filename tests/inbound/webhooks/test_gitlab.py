@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 
 from tests.inbound.webhooks.authentication import BY_SIGNATURE, KEY, SENT, encoded, receiver, sample, send, send_body
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, refused
+from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, refused
 
 PATH = "/gitlab"
 VARIABLES, ENDED = "object_attributes.variables", "object_attributes.finished_at"
 
 
-def test_a_pipeline_needs_an_id_a_state_and_a_variable_only() -> None:
+def test_a_pipeline_needs_an_id_a_state_and_a_variable_only(here: Scene) -> None:
     """Without user, project and time of its end."""
-    here = receiver(PATH)
     variables = [{"key": "server_id", "value": ONE}]
     least = {"object_kind": "pipeline", "object_attributes": {"id": 31, "status": "success", "variables": variables}}
     assert send_body(here, PATH, least).status == 200
@@ -49,9 +48,8 @@ def test_case_and_number_of_the_variable_do_not_count(key: str, setting: str) ->
         (f'{{"server_ids": ["{ONE}"]}}', None),
     ],
 )
-def test_a_variable_has_ids_or_an_array_of_them(value: str, ids: tuple[str, ...] | None) -> None:
+def test_a_variable_has_ids_or_an_array_of_them(here: Scene, value: str, ids: tuple[str, ...] | None) -> None:
     """One that is malformed refuses all."""
-    here = receiver(PATH)
     answer = send(here, PATH, **{VARIABLES: [{"key": "SERVER_IDS", "value": value}]})
     if ids is None:
         fault = {"at": "object_attributes.variables[0].value", "fault": "must be a UUID"}
@@ -78,16 +76,14 @@ STATES = ["created", "pending", "running", "failed", "canceled", "skipped", "man
         {"object_attributes": None},
     ],
 )
-def test_nothing_to_act_on_is_204(changes: dict[str, Any]) -> None:
+def test_nothing_to_act_on_is_204(here: Scene, changes: dict[str, Any]) -> None:
     """GitLab sends each state of each pipeline."""
-    here = receiver(PATH)
     assert send(here, PATH, **changes).status == 204
     assert here.handed == []
 
 
-def test_a_pipeline_that_was_started_again_is_another_event() -> None:
+def test_a_pipeline_that_was_started_again_is_another_event(here: Scene) -> None:
     """It ends at another time."""
-    here = receiver(PATH)
     for changes in ({}, {"object_attributes.id": 32}, {ENDED: "2026-11-20 19:00:03 UTC"}):
         send(here, PATH, **changes)
     assert len({request.id for request in here.handed}) == 3
@@ -106,9 +102,8 @@ def test_a_pipeline_that_was_started_again_is_another_event() -> None:
         (1795197600, timedelta()),
     ],
 )
-def test_a_message_that_comes_late_is_as_old_as_its_pipeline(finished_at: Any, earlier: timedelta) -> None:
+def test_a_message_that_comes_late_is_as_old_as_its_pipeline(here: Scene, finished_at: Any, earlier: timedelta) -> None:
     """A user may send a delivery of last month again; what cannot be read, or is in the future, is the receipt."""
-    here = receiver(PATH)
     assert send(here, PATH, **{ENDED: finished_at}).status == 200
     assert here.only().time == NOW - earlier
 

@@ -10,7 +10,6 @@ from tests.inbound.webhooks.authentication import (
     SENT,
     BySignature,
     encoded,
-    receiver,
     sample,
     send_body,
 )
@@ -21,9 +20,8 @@ BODY = encoded(PATH, sample(PATH))
 PLAIN, TIMED = BY_SIGNATURE["grafana"], BY_SIGNATURE["grafana-timed"]
 
 
-def test_with_a_signed_time_a_repeat_is_another_event_and_a_redelivery_is_not() -> None:
+def test_with_a_signed_time_a_repeat_is_another_event_and_a_redelivery_is_not(here: Scene) -> None:
     """The time distinguishes them."""
-    here = receiver(PATH)
     for at in (0, 0, 60):
         send_body(here, PATH, sample(PATH), int(SENT) + at)
     first, again, repeat = (request.id for request in here.handed)

@@ -12,11 +12,12 @@ from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.authentication import SECRET, SENT, receiver, sample
 from tests.inbound.webhooks.scene import FORM, JSON, NOW, ONE, Scene, flip, form, json_of, refused, text_of
 
+PATH = "/mattermost"
 POST: dict[str, Any] = {
     "token": SECRET,
-    "channel_id": sample("/mattermost")["channel_id"],
+    "channel_id": sample(PATH)["channel_id"],
     "timestamp": int(SENT) * 1000 + 250,
-    "user_id": sample("/mattermost")["user_id"],
+    "user_id": sample(PATH)["user_id"],
     "post_id": "jq4b8mh3x7fktnxk8oyzbgwtmr",
     "text": f"bms stop {ONE}",
     "trigger_word": "bms",
@@ -25,45 +26,41 @@ POST: dict[str, Any] = {
 
 def use(here: Scene, *, header: str = f"token {SECRET}", **changes: str) -> Answer:
     """Use the command, with a token in its header and its body."""
-    body = form(sample("/mattermost", **{"token": SECRET, **changes}))
-    return here.post("/mattermost", body, {**FORM, "authorization": header})
+    body = form(sample(PATH, **{"token": SECRET, **changes}))
+    return here.post(PATH, body, {**FORM, "authorization": header})
 
 
 def post(here: Scene, **changes: Any) -> Answer:
     """Send what an outgoing webhook sends."""
-    return here.post("/mattermost", {**POST, **changes}, JSON)
+    return here.post(PATH, {**POST, **changes}, JSON)
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_the_response_to_a_post_is_below_it(as_json: bool) -> None:
+def test_the_response_to_a_post_is_below_it(here: Scene, as_json: bool) -> None:
     """JSON has the time in milliseconds, a form in seconds; a command is answered to its author alone."""
-    here = receiver("/mattermost")
     body = json.dumps(POST).encode() if as_json else form({**POST, "timestamp": SENT})
-    answer = here.post("/mattermost", body, JSON if as_json else FORM)
+    answer = here.post(PATH, body, JSON if as_json else FORM)
     assert "handed on" in text_of(answer)
     assert json_of(answer)["response_type"] == "comment"
     assert here.only().time == datetime.fromtimestamp(int(SENT) + (0.25 if as_json else 0), UTC)
     assert json_of(use(here))["response_type"] == "ephemeral"
 
 
-def test_a_post_without_a_trigger_word_is_a_command() -> None:
+def test_a_post_without_a_trigger_word_is_a_command(here: Scene) -> None:
     """Its channel may send every message."""
-    here = receiver("/mattermost")
     post(here, text=f"plan {ONE}", trigger_word="")
     assert here.only().dry_run is True
 
 
 @pytest.mark.parametrize("who", [{"user_id": "x"}, {"channel_id": "x"}, {"user_id": "", "user_name": POST["user_id"]}])
-def test_the_lists_apply_to_posts(who: dict[str, str]) -> None:
+def test_the_lists_apply_to_posts(here: Scene, who: dict[str, str]) -> None:
     """As to commands."""
-    here = receiver("/mattermost")
     assert "AUTOSTOP_MATTERMOST_" in text_of(post(here, **who))
     assert here.handed == []
 
 
-def test_the_id_of_a_trigger_or_a_post_is_that_of_the_event() -> None:
+def test_the_id_of_a_trigger_or_a_post_is_that_of_the_event(here: Scene) -> None:
     """Another use or another post is another event."""
-    here = receiver("/mattermost")
     for trigger in ("one", "one", "two"):
         use(here, trigger_id=trigger)
     for id_ in ("three", "three", "four"):
@@ -71,9 +68,8 @@ def test_the_id_of_a_trigger_or_a_post_is_that_of_the_event() -> None:
     assert [request.id for request in here.handed] == ["one", "one", "two", "three", "three", "four"]
 
 
-def test_without_an_id_the_same_text_within_an_hour_is_one_event() -> None:
+def test_without_an_id_the_same_text_within_an_hour_is_one_event(here: Scene) -> None:
     """For commands and posts."""
-    here = receiver("/mattermost")
     for minutes in (1, 90, 0):
         use(here, trigger_id="")
         post(here, post_id="", timestamp="")
@@ -87,17 +83,15 @@ def test_without_an_id_the_same_text_within_an_hour_is_one_event() -> None:
 
 
 @pytest.mark.parametrize("header", ["", "Token", f"Token {flip(SECRET)}", f"Bearer {SECRET}", SECRET, "Token é"])
-def test_any_other_header_is_401(header: str) -> None:
+def test_any_other_header_is_401(here: Scene, header: str) -> None:
     """Even if the token in the body is right."""
-    here = receiver("/mattermost")
     refused(use(here, header=header), 401)
     assert here.handed == []
 
 
 @pytest.mark.parametrize("token", ["", flip(SECRET), flip(SECRET, 0), SECRET[:-1], "é"])
-def test_any_other_token_in_the_body_is_401(token: str) -> None:
+def test_any_other_token_in_the_body_is_401(here: Scene, token: str) -> None:
     """Even if the token in the header is right, but for a body without one."""
-    here = receiver("/mattermost")
     if token:
         refused(use(here, token=token), 401)
     refused(post(here, token=token), 401)
@@ -105,9 +99,8 @@ def test_any_other_token_in_the_body_is_401(token: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-301, 301])
-def test_a_post_outside_the_window_is_401(seconds: int) -> None:
+def test_a_post_outside_the_window_is_401(here: Scene, seconds: int) -> None:
     """On either side."""
-    here = receiver("/mattermost")
     refused(post(here, timestamp=int((NOW + timedelta(seconds=seconds)).timestamp()) * 1000), 401)
     assert here.handed == []
 
@@ -115,5 +108,5 @@ def test_a_post_outside_the_window_is_401(seconds: int) -> None:
 @pytest.mark.parametrize("time", ["yesterday", "-5", 1.5, "9" * 15, [1]])
 def test_a_malformed_time_is_400(time: object) -> None:
     """The violation names it."""
-    found = refused(post(receiver("/mattermost"), timestamp=time), 400)
+    found = refused(post(receiver(PATH), timestamp=time), 400)
     assert found["faults"][0]["at"] == "timestamp"

@@ -29,17 +29,17 @@ from tests.inbound.webhooks.vendor import (
 RDS = "3d39c18788b54a919bab633874c159dfin01"
 
 
-@pytest.fixture
-def vendor() -> Vendor:
-    """SMN, with nothing left of the test before."""
-    SMN.asked.clear()
-    SMN.served = {CERT_URL: (200, certificate(SMN.key)), CONFIRM_URL: (200, b"ok")}
-    return SMN
-
-
 def scene(vendor: Vendor, **changes: Any) -> Scene:
     """SMN switched on, and no other producer."""
     return Scene(get=vendor.get, **{"AUTOSTOP_SMN_TOPICS": f"{TOPIC}-other, {TOPIC}", **changes})
+
+
+@pytest.fixture
+def here() -> Scene:
+    """SMN switched on, with nothing left of the test before."""
+    SMN.asked.clear()
+    SMN.served = {CERT_URL: (200, certificate(SMN.key)), CONFIRM_URL: (200, b"ok")}
+    return scene(SMN)
 
 
 def alarm(**changes: Any) -> dict[str, Any]:
@@ -80,13 +80,12 @@ def send(here: Scene, message: dict[str, Any]) -> Answer:
     return here.post("/smn", message, headers(message))
 
 
-def test_canonical_data_is_handed_on(vendor: Vendor) -> None:
+def test_canonical_data_is_handed_on(here: Scene) -> None:
     """A publisher to the topic may send it, by the rules of canonical data."""
-    here = scene(vendor)
-    send(here, vendor.notification({"server_ids": [TWO.upper(), ONE], "dry_run": True, "reason": "night"}))
+    send(here, SMN.notification({"server_ids": [TWO.upper(), ONE], "dry_run": True, "reason": "night"}))
     request = here.only()
     assert (request.server_ids, request.dry_run, request.reason) == ((TWO, ONE), True, "night")
-    found = refused(send(here, vendor.notification({"server_ids": ["x"], "dryRun": True})), 400)
+    found = refused(send(here, SMN.notification({"server_ids": ["x"], "dryRun": True})), 400)
     assert [fault["at"] for fault in found["faults"]] == ["data.server_ids[0]", "data.dry_run"]
 
 
@@ -98,45 +97,40 @@ def test_canonical_data_is_handed_on(vendor: Vendor) -> None:
         ({"server_ids": [ONE]}, {"message_attributes": {"Dry-Run": "true"}}),
     ],
 )
-def test_an_alarm_may_be_a_dry_run(vendor: Vendor, message: dict[str, Any], beside: dict[str, Any]) -> None:
+def test_an_alarm_may_be_a_dry_run(here: Scene, message: dict[str, Any], beside: dict[str, Any]) -> None:
     """By a member of the message, or an attribute beside it."""
-    here = scene(vendor)
-    assert send(here, vendor.notification(message, **beside)).status == 200
+    assert send(here, SMN.notification(message, **beside)).status == 200
     assert here.only().dry_run is True
 
 
 @pytest.mark.parametrize("subject", ["", None, "ü\u2028 [Alarm]"])
-def test_a_subject_may_be_anything(vendor: Vendor, subject: str | None) -> None:
+def test_a_subject_may_be_anything(here: Scene, subject: str | None) -> None:
     """Empty or absent it is left out of what is signed."""
-    here = scene(vendor)
-    assert send(here, vendor.notification(alarm(), subject=subject)).status == 200
-    message = vendor.notification(alarm(), subject=subject)
+    assert send(here, SMN.notification(alarm(), subject=subject)).status == 200
+    message = SMN.notification(alarm(), subject=subject)
     if not subject:
         del message["subject"]
     assert send(here, message).status == 200
 
 
-def test_the_values_are_what_json_says_not_how_it_is_written(vendor: Vendor) -> None:
+def test_the_values_are_what_json_says_not_how_it_is_written(here: Scene) -> None:
     """Escapes in the body do not count."""
-    here = scene(vendor)
-    message = vendor.notification(alarm(alarm_name="grün < 2 %"))
+    message = SMN.notification(alarm(alarm_name="grün < 2 %"))
     body = json.dumps(message).replace("<", "\\u003c").replace("/", "\\/")
     assert here.post("/smn", body, headers(message)).status == 200
     assert here.only().reason == "Cloud Eye alarm grün < 2 %: cpu_usage"
 
 
-def test_the_certificate_is_fetched_once(vendor: Vendor) -> None:
+def test_the_certificate_is_fetched_once(here: Scene) -> None:
     """And kept."""
-    here = scene(vendor)
     for _ in range(3):
-        send(here, vendor.notification(alarm()))
-    assert (len(here.handed), vendor.asked) == (3, [CERT_URL])
+        send(here, SMN.notification(alarm()))
+    assert (len(here.handed), SMN.asked) == (3, [CERT_URL])
 
 
-def test_a_repeat_of_an_alarm_is_another_event(vendor: Vendor) -> None:
+def test_a_repeat_of_an_alarm_is_another_event(here: Scene) -> None:
     """It is a message of its own."""
-    here = scene(vendor)
-    for message in (vendor.notification(alarm()), vendor.notification(alarm(), message_id="another")):
+    for message in (SMN.notification(alarm()), SMN.notification(alarm(), message_id="another")):
         send(here, message)
     assert [request.id for request in here.handed] == ["bf94b63a5dfb475994d3ac34664e24f2", "another"]
 
@@ -168,10 +162,9 @@ def test_a_repeat_of_an_alarm_is_another_event(vendor: Vendor) -> None:
         {},
     ],
 )
-def test_nothing_to_act_on_is_204(vendor: Vendor, message: dict[str, Any]) -> None:
+def test_nothing_to_act_on_is_204(here: Scene, message: dict[str, Any]) -> None:
     """A recovery, an unknown state, an echo of a stop, no resource, or something else, whatever UUID it has."""
-    here = scene(vendor)
-    assert send(here, vendor.notification(message)).status == 204
+    assert send(here, SMN.notification(message)).status == 204
     assert here.handed == []
 
 
@@ -194,10 +187,9 @@ def test_nothing_to_act_on_is_204(vendor: Vendor, message: dict[str, Any]) -> No
         ('"text"', "message"),
     ],
 )
-def test_what_is_malformed_or_disagrees_is_400(vendor: Vendor, message: object, at: str) -> None:
+def test_what_is_malformed_or_disagrees_is_400(here: Scene, message: object, at: str) -> None:
     """Two places name the resource; if they do not agree, the message is refused."""
-    here = scene(vendor)
-    found = refused(send(here, vendor.notification(message)), 400)
+    found = refused(send(here, SMN.notification(message)), 400)
     assert [fault["at"] for fault in found["faults"]] == [at]
     assert here.handed == []
 
@@ -217,42 +209,38 @@ def test_what_is_malformed_or_disagrees_is_400(vendor: Vendor, message: object, 
         alarm(dimension=f"disk:sda; instance_id: {ONE.upper()}"),
     ],
 )
-def test_an_alarm_about_a_server_names_it_in_one_place_or_both(vendor: Vendor, message: dict[str, Any]) -> None:
+def test_an_alarm_about_a_server_names_it_in_one_place_or_both(here: Scene, message: dict[str, Any]) -> None:
     """By its namespace, or by the dimension where that has none, it is about a server."""
-    here = scene(vendor)
-    assert send(here, vendor.notification(message)).status == 200
+    assert send(here, SMN.notification(message)).status == 200
     assert here.only().server_ids == (ONE,)
 
 
 # --- the subscription
 
 
-def test_a_subscription_is_confirmed(vendor: Vendor) -> None:
+def test_a_subscription_is_confirmed(here: Scene) -> None:
     """By a GET of its URL, after that of the certificate."""
-    here = scene(vendor)
-    answer = send(here, vendor.confirmation())
+    answer = send(here, SMN.confirmation())
     assert (answer.status, answer.body, here.handed) == (200, b"", [])
-    assert vendor.asked == [CERT_URL, CONFIRM_URL]
+    assert SMN.asked == [CERT_URL, CONFIRM_URL]
 
 
-def test_it_may_be_confirmed_for_two_days(vendor: Vendor) -> None:
+def test_it_may_be_confirmed_for_two_days(here: Scene) -> None:
     """And not later."""
-    here = scene(vendor)
     here.later(hours=47)
-    assert send(here, vendor.confirmation()).status == 200
+    assert send(here, SMN.confirmation()).status == 200
     here.later(hours=2)
-    refused(send(here, vendor.confirmation()), 401)
-    assert vendor.asked == [CERT_URL, CONFIRM_URL]
+    refused(send(here, SMN.confirmation()), 401)
+    assert SMN.asked == [CERT_URL, CONFIRM_URL]
 
 
 @pytest.mark.parametrize("served", [(302, b""), (404, b""), (500, b""), ProducerUnreachable("x")])
-def test_a_confirmation_that_fails_is_503(vendor: Vendor, served: Any) -> None:
+def test_a_confirmation_that_fails_is_503(here: Scene, served: Any) -> None:
     """So that SMN sends it again; a redirect is not a confirmation and is not followed."""
-    here = scene(vendor)
-    vendor.served[CONFIRM_URL] = served
-    found = refused(send(here, vendor.confirmation()), 503)
+    SMN.served[CONFIRM_URL] = served
+    found = refused(send(here, SMN.confirmation()), 503)
     assert found["type"] == "urn:bms-autostop:problem:producer-unreachable"
-    assert vendor.asked == [CERT_URL, CONFIRM_URL]
+    assert SMN.asked == [CERT_URL, CONFIRM_URL]
 
 
 @pytest.mark.parametrize(
@@ -272,84 +260,75 @@ def test_a_confirmation_that_fails_is_503(vendor: Vendor, served: Any) -> None:
         "",
     ],
 )
-def test_a_subscription_elsewhere_is_never_confirmed(vendor: Vendor, url: str) -> None:
+def test_a_subscription_elsewhere_is_never_confirmed(here: Scene, url: str) -> None:
     """However well it is signed; nothing but the certificate is fetched."""
-    here = scene(vendor)
-    refused(send(here, vendor.confirmation(subscribe_url=url)), 403)
-    assert vendor.asked == [CERT_URL]
+    refused(send(here, SMN.confirmation(subscribe_url=url)), 403)
+    assert SMN.asked == [CERT_URL]
 
 
 @pytest.mark.parametrize(
     "url", [CONFIRM_URL.replace("https://", "https:\n//"), CONFIRM_URL + "\nx", CONFIRM_URL + "\r"]
 )
-def test_a_subscription_whose_url_has_a_line_break_is_401(vendor: Vendor, url: str) -> None:
+def test_a_subscription_whose_url_has_a_line_break_is_401(here: Scene, url: str) -> None:
     """Nothing is fetched for it, not even the certificate."""
-    here = scene(vendor)
-    refused(send(here, vendor.confirmation(subscribe_url=url)), 401)
-    assert vendor.asked == []
+    refused(send(here, SMN.confirmation(subscribe_url=url)), 401)
+    assert SMN.asked == []
 
 
-def test_the_hosts_are_settings(vendor: Vendor) -> None:
+def test_the_hosts_are_settings() -> None:
     """For a cloud that is called otherwise."""
     cert, confirm = "https://smn.cloud.example:8443/smn/SMN_1.pem", "https://cloud.example/confirm?a=b"
-    vendor.served |= {cert: vendor.served[CERT_URL], confirm: (204, b"")}
-    here = scene(
-        vendor, AUTOSTOP_SMN_CERT_HOSTS="SMN.cloud.example:8443", AUTOSTOP_SMN_CONFIRM_HOSTS="cloud.example:443"
-    )
-    assert send(here, vendor.confirmation(signing_cert_url=cert, subscribe_url=confirm)).status == 200
-    refused(send(here, vendor.confirmation(signing_cert_url=CERT_URL, subscribe_url=confirm)), 401)
-    assert vendor.asked == [cert, confirm]
+    SMN.served |= {cert: SMN.served[CERT_URL], confirm: (204, b"")}
+    here = scene(SMN, AUTOSTOP_SMN_CERT_HOSTS="SMN.cloud.example:8443", AUTOSTOP_SMN_CONFIRM_HOSTS="cloud.example:443")
+    assert send(here, SMN.confirmation(signing_cert_url=cert, subscribe_url=confirm)).status == 200
+    refused(send(here, SMN.confirmation(signing_cert_url=CERT_URL, subscribe_url=confirm)), 401)
+    assert SMN.asked == [cert, confirm]
 
 
 @pytest.mark.parametrize("kind", ["UnsubscribeConfirmation", "Something"])
-def test_other_messages_are_taken_and_nothing_is_fetched_for_them(vendor: Vendor, kind: str) -> None:
+def test_other_messages_are_taken_and_nothing_is_fetched_for_them(here: Scene, kind: str) -> None:
     """Also `UnsubscribeConfirmation`, whose URL would subscribe again."""
-    here = scene(vendor)
-    answer = send(here, vendor.confirmation(type=kind))
-    assert (answer.status, here.handed, vendor.asked) == (200, [], [CERT_URL])
+    answer = send(here, SMN.confirmation(type=kind))
+    assert (answer.status, here.handed, SMN.asked) == (200, [], [CERT_URL])
 
 
 # --- forgery
 
 
 @pytest.mark.parametrize("kind", ["notification", "confirmation"])
-def test_one_changed_bit_of_what_is_signed_is_401(vendor: Vendor, kind: str) -> None:
+def test_one_changed_bit_of_what_is_signed_is_401(here: Scene, kind: str) -> None:
     """Or of the signature; the last character of it too, part of which means nothing. Nothing is confirmed."""
-    here = scene(vendor)
-    message = vendor.notification(alarm()) if kind == "notification" else vendor.confirmation()
+    message = SMN.notification(alarm()) if kind == "notification" else SMN.confirmation()
     for name in ("message", "message_id", "subject", "subscribe_url", "timestamp", "topic_urn", "type", "signature"):
         for at in range(len(message.get(name, ""))):
             assert here.post("/smn", {**message, name: flip(message[name], at)}, JSON).status == 401
     assert here.handed == []
-    assert set(vendor.asked) <= {CERT_URL}
+    assert set(SMN.asked) <= {CERT_URL}
 
 
-def test_lines_cannot_be_moved_from_one_field_to_another(vendor: Vendor) -> None:
+def test_lines_cannot_be_moved_from_one_field_to_another(here: Scene) -> None:
     """The signed text has no lengths in it: a message may look like the fields after it, and must not become them."""
-    here = scene(vendor)
     alone = json.dumps({"server_ids": [ONE]})
-    signed = vendor.notification(f"{alone}\nmessage_id\nforged\nsubject\nx", message_id="real", subject="")
+    signed = SMN.notification(f"{alone}\nmessage_id\nforged\nsubject\nx", message_id="real", subject="")
     forged = {**signed, "message": alone, "message_id": "forged", "subject": "x\nmessage_id\nreal"}
     assert string_to_sign(forged) == string_to_sign(signed)
     refused(here.post("/smn", forged, JSON), 401)
-    assert (here.handed, vendor.asked) == ([], [])
+    assert (here.handed, SMN.asked) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["message_id", "subject", "timestamp", "topic_urn"])
 @pytest.mark.parametrize("line_break", ["\n", "\r"])
-def test_a_line_break_in_a_field_of_one_line_is_401(vendor: Vendor, name: str, line_break: str) -> None:
+def test_a_line_break_in_a_field_of_one_line_is_401(here: Scene, name: str, line_break: str) -> None:
     """However well it is signed."""
-    here = scene(vendor)
-    message = vendor.notification(alarm())
-    refused(here.post("/smn", vendor.sign({**message, name: message[name] + line_break}), JSON), 401)
-    assert (here.handed, vendor.asked) == ([], [])
+    message = SMN.notification(alarm())
+    refused(here.post("/smn", SMN.sign({**message, name: message[name] + line_break}), JSON), 401)
+    assert (here.handed, SMN.asked) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["X-SMN-MESSAGE-TYPE", "x-smn-message-id", "X-Smn-Topic-Urn"])
-def test_one_changed_bit_of_a_header_is_401(vendor: Vendor, name: str) -> None:
+def test_one_changed_bit_of_a_header_is_401(here: Scene, name: str) -> None:
     """They are not signed, but must agree with what is. Without them it goes as well."""
-    here = scene(vendor)
-    message = vendor.notification(alarm())
+    message = SMN.notification(alarm())
     good = headers(message)
     for at in range(len(good[name])):
         assert here.post("/smn", message, {**good, name: flip(good[name], at)}).status == 401
@@ -380,22 +359,20 @@ def test_one_changed_bit_of_a_header_is_401(vendor: Vendor, name: str) -> None:
         "https://[::1]/smn/SMN_1.pem",
     ],
 )
-def test_a_certificate_from_elsewhere_is_never_fetched(vendor: Vendor, url: str) -> None:
+def test_a_certificate_from_elsewhere_is_never_fetched(here: Scene, url: str) -> None:
     """Signed with a key that would fit it or not: no request leaves."""
-    here = scene(vendor)
-    refused(here.post("/smn", vendor.notification(alarm(), signing_cert_url=url), JSON), 401)
-    assert (here.handed, vendor.asked) == ([], [])
+    refused(here.post("/smn", SMN.notification(alarm(), signing_cert_url=url), JSON), 401)
+    assert (here.handed, SMN.asked) == ([], [])
 
 
-def test_one_changed_bit_of_the_certificates_url_is_401(vendor: Vendor) -> None:
+def test_one_changed_bit_of_the_certificates_url_is_401(here: Scene) -> None:
     """It is not signed, but then there is no certificate; and no request to another host."""
-    here = scene(vendor)
-    message = vendor.notification(alarm())
+    message = SMN.notification(alarm())
     for at in range(len(CERT_URL)):
         forged = {**message, "signing_cert_url": flip(CERT_URL, at)}
         assert here.post("/smn", forged, JSON).status == 401
     assert here.handed == []
-    assert all(url.startswith("https://smn.eu-de.otc.t-systems.com/smn/SMN_") for url in vendor.asked)
+    assert all(url.startswith("https://smn.eu-de.otc.t-systems.com/smn/SMN_") for url in SMN.asked)
 
 
 @pytest.mark.parametrize(
@@ -411,56 +388,51 @@ def test_one_changed_bit_of_the_certificates_url_is_401(vendor: Vendor) -> None:
         (ProducerUnreachable("x"), 503),
     ],
 )
-def test_a_certificate_that_cannot_be_had_is_not_a_pass(vendor: Vendor, served: Any, status: int) -> None:
+def test_a_certificate_that_cannot_be_had_is_not_a_pass(here: Scene, served: Any, status: int) -> None:
     """What is there and is none is 401; a transient error is 503, and is tried again."""
-    here = scene(vendor)
-    good = vendor.served[CERT_URL]
-    vendor.served[CERT_URL] = served
-    refused(send(here, vendor.notification(alarm())), status)
+    good = SMN.served[CERT_URL]
+    SMN.served[CERT_URL] = served
+    refused(send(here, SMN.notification(alarm())), status)
     assert here.handed == []
-    vendor.served[CERT_URL] = good
-    assert send(here, vendor.notification(alarm())).status == 200
+    SMN.served[CERT_URL] = good
+    assert send(here, SMN.notification(alarm())).status == 200
 
 
-def test_another_key_is_401(vendor: Vendor) -> None:
+def test_another_key_is_401(here: Scene) -> None:
     """The one that signed must be the one in the certificate."""
-    here = scene(vendor)
-    message = vendor.notification(alarm())
-    refused(send(here, vendor.sign(message, new_key())), 401)
+    message = SMN.notification(alarm())
+    refused(send(here, SMN.sign(message, new_key())), 401)
     assert here.handed == []
 
 
 @pytest.mark.parametrize(
     ("since", "days"), [(datetime(2026, 11, 21, tzinfo=UTC), 365), (datetime(2025, 1, 1, tzinfo=UTC), 365)]
 )
-def test_a_certificate_that_is_not_valid_now_is_401(vendor: Vendor, since: datetime, days: int) -> None:
+def test_a_certificate_that_is_not_valid_now_is_401(here: Scene, since: datetime, days: int) -> None:
     """Not yet, or no longer."""
-    here = scene(vendor)
-    vendor.served[CERT_URL] = (200, certificate(vendor.key, since, days))
-    refused(send(here, vendor.notification(alarm())), 401)
+    SMN.served[CERT_URL] = (200, certificate(SMN.key, since, days))
+    refused(send(here, SMN.notification(alarm())), 401)
     assert here.handed == []
 
 
-def test_a_kept_certificate_runs_out(vendor: Vendor) -> None:
+def test_a_kept_certificate_runs_out(here: Scene) -> None:
     """Its validity is checked each time, not only when it is fetched."""
-    here = scene(vendor)
-    vendor.served[CERT_URL] = (200, certificate(vendor.key, NOW - timedelta(days=1), 1))
-    message = vendor.notification(alarm(), timestamp=SENT)
-    vendor.served[CERT_URL] = (200, certificate(vendor.key, NOW - timedelta(hours=23), 1))
+    SMN.served[CERT_URL] = (200, certificate(SMN.key, NOW - timedelta(days=1), 1))
+    message = SMN.notification(alarm(), timestamp=SENT)
+    SMN.served[CERT_URL] = (200, certificate(SMN.key, NOW - timedelta(hours=23), 1))
     assert send(here, message).status == 200
     here.later(hours=2)
-    refused(send(here, vendor.notification(alarm(), timestamp="2026-11-20T20:00:00Z")), 401)
-    assert vendor.asked == [CERT_URL]
+    refused(send(here, SMN.notification(alarm(), timestamp="2026-11-20T20:00:00Z")), 401)
+    assert SMN.asked == [CERT_URL]
 
 
-def test_a_weak_or_strange_key_is_401(vendor: Vendor) -> None:
+def test_a_weak_or_strange_key_is_401(here: Scene) -> None:
     """However well it signs."""
-    here = scene(vendor)
     weak = new_key(1024)
-    vendor.served[CERT_URL] = (200, certificate(weak))
-    refused(send(here, vendor.sign(vendor.notification(alarm()), weak)), 401)
-    vendor.served[CERT_URL] = (200, certificate(ec.generate_private_key(ec.SECP256R1())))
-    refused(send(here, vendor.notification(alarm())), 401)
+    SMN.served[CERT_URL] = (200, certificate(weak))
+    refused(send(here, SMN.sign(SMN.notification(alarm()), weak)), 401)
+    SMN.served[CERT_URL] = (200, certificate(ec.generate_private_key(ec.SECP256R1())))
+    refused(send(here, SMN.notification(alarm())), 401)
     assert here.handed == []
 
 
@@ -474,18 +446,16 @@ def test_a_weak_or_strange_key_is_401(vendor: Vendor) -> None:
         {"timestamp": "2026-11-20 18:00:00"},
     ],
 )
-def test_what_is_well_signed_may_still_be_refused(vendor: Vendor, changes: dict[str, str]) -> None:
+def test_what_is_well_signed_may_still_be_refused(here: Scene, changes: dict[str, str]) -> None:
     """Another topic, another version, too old, from the future; before anything is fetched."""
-    here = scene(vendor)
-    refused(here.post("/smn", vendor.notification(alarm(), **changes), JSON), 401)
-    assert (here.handed, vendor.asked) == ([], [])
+    refused(here.post("/smn", SMN.notification(alarm(), **changes), JSON), 401)
+    assert (here.handed, SMN.asked) == ([], [])
 
 
 @pytest.mark.parametrize("timestamp", ["2026-11-20T17:00:05Z", "2026-11-20T18:05:05Z", "2026-11-20T19:00:00+01:00"])
-def test_there_is_room_for_redeliveries(vendor: Vendor, timestamp: str) -> None:
+def test_there_is_room_for_redeliveries(here: Scene, timestamp: str) -> None:
     """They keep the first time, so an hour is allowed for."""
-    here = scene(vendor)
-    assert send(here, vendor.notification(alarm(), timestamp=timestamp)).status == 200
+    assert send(here, SMN.notification(alarm(), timestamp=timestamp)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -498,16 +468,14 @@ def test_there_is_room_for_redeliveries(vendor: Vendor, timestamp: str) -> None:
         ("subject", 5),
     ],
 )
-def test_a_field_that_is_missing_or_no_text_is_401(vendor: Vendor, name: str, value: object) -> None:
+def test_a_field_that_is_missing_or_no_text_is_401(here: Scene, name: str, value: object) -> None:
     """Nothing is fetched."""
-    here = scene(vendor)
-    refused(here.post("/smn", {**vendor.notification(alarm()), name: value}, JSON), 401)
-    assert (here.handed, vendor.asked) == ([], [])
+    refused(here.post("/smn", {**SMN.notification(alarm()), name: value}, JSON), 401)
+    assert (here.handed, SMN.asked) == ([], [])
 
 
 @pytest.mark.parametrize("signature", ["!", "AAAA", base64.b64encode(b"x" * 256).decode(), "é"])
-def test_what_is_not_a_signature_is_401(vendor: Vendor, signature: str) -> None:
+def test_what_is_not_a_signature_is_401(here: Scene, signature: str) -> None:
     """Of whatever length."""
-    here = scene(vendor)
-    refused(here.post("/smn", {**vendor.notification(alarm()), "signature": signature}, JSON), 401)
+    refused(here.post("/smn", {**SMN.notification(alarm()), "signature": signature}, JSON), 401)
     assert here.handed == []

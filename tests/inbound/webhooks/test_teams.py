@@ -9,25 +9,23 @@ from typing import Any
 import pytest
 
 from tests.inbound.webhooks.authentication import authenticated, receiver, sample, send
-from tests.inbound.webhooks.scene import NOW, ONE, TWO, json_of, refused, text_of
+from tests.inbound.webhooks.scene import NOW, ONE, TWO, Scene, json_of, refused, text_of
 
 PATH = "/teams"
 USER, AAD = (sample(PATH)["from"][name] for name in ("id", "aadObjectId"))
 CHANNEL = sample(PATH)["channelData"]["teamsChannelId"]
 
 
-def test_the_response_is_a_message_that_repeats_what_was_understood() -> None:
+def test_the_response_is_a_message_that_repeats_what_was_understood(here: Scene) -> None:
     """Without markup of Teams."""
-    here = receiver(PATH)
     answer = send(here, PATH, text=f"<at>BMS</at>&nbsp;stop {ONE} {TWO} because R&amp;D is <b>done</b>\n")
     assert (here.only().server_ids, here.only().reason) == ((ONE, TWO), "R&D is done")
     assert json_of(answer)["type"] == "message"
     assert text_of(answer).startswith(f"Understood: stop 2 servers: {ONE}, {TWO}. Reason: `R\uff06D is done`.")
 
 
-def test_a_message_without_a_mention_is_a_command() -> None:
+def test_a_message_without_a_mention_is_a_command(here: Scene) -> None:
     """Its text is all that was typed."""
-    here = receiver(PATH)
     send(here, PATH, text=f"plan {ONE}")
     assert (here.only().server_ids, here.only().dry_run) == ((ONE,), True)
 
@@ -45,9 +43,8 @@ def test_either_id_of_a_user_may_be_on_the_list(users: str) -> None:
     [{"channel": {"id": CHANNEL}}, {"teamsChannelId": CHANNEL}, {}, None],
     ids=repr,
 )
-def test_the_channel_is_named_in_several_places(channel_data: Any) -> None:
+def test_the_channel_is_named_in_several_places(here: Scene, channel_data: Any) -> None:
     """The id of the conversation begins with it."""
-    here = receiver(PATH)
     send(here, PATH, channelData=channel_data)
     assert len(here.handed) == 1
 
@@ -55,16 +52,14 @@ def test_the_channel_is_named_in_several_places(channel_data: Any) -> None:
 @pytest.mark.parametrize(
     "changes", [{"type": "conversationUpdate"}, {"type": None}, {"from.id": "28:bot"}, {"from.role": "bot"}]
 )
-def test_bots_and_other_activities_are_ignored(changes: dict[str, Any]) -> None:
+def test_bots_and_other_activities_are_ignored(here: Scene, changes: dict[str, Any]) -> None:
     """Without a response."""
-    here = receiver(PATH)
     answer = send(here, PATH, **changes)
     assert (answer.status, answer.body, here.handed) == (200, b"", [])
 
 
-def test_the_conversation_is_a_part_of_the_identity() -> None:
+def test_the_conversation_is_a_part_of_the_identity(here: Scene) -> None:
     """The ids of messages are unique within one only; without an id the signature is the identity."""
-    here = receiver(PATH)
     for changes in ({}, {}, {"id": "2"}, {"conversation.id": "another"}, {"id": None}, {"id": None}):
         send(here, PATH, **changes)
     ids = [request.id for request in here.handed]
@@ -74,9 +69,8 @@ def test_the_conversation_is_a_part_of_the_identity() -> None:
 
 
 @pytest.mark.parametrize("header", ["HMAC", "Bearer {mac}", "{mac}", "HMAC {mac}=", "HMAC {hex}"])
-def test_any_other_header_is_401(header: str) -> None:
+def test_any_other_header_is_401(here: Scene, header: str) -> None:
     """The signature must be in base64, after the scheme."""
-    here = receiver(PATH)
     body, headers, _ = authenticated(PATH, sample(PATH))
     mac = headers["authorization"].removeprefix("HMAC ")
     forged = header.format(mac=mac, hex=base64.b64decode(mac).hex())
@@ -85,15 +79,13 @@ def test_any_other_header_is_401(header: str) -> None:
 
 
 @pytest.mark.parametrize("time", ["", None, "now", 5])
-def test_a_message_without_a_time_is_401(time: object) -> None:
+def test_a_message_without_a_time_is_401(here: Scene, time: object) -> None:
     """A recorded message would be valid for ever."""
-    here = receiver(PATH)
     refused(send(here, PATH, timestamp=time), 401)
     assert here.handed == []
 
 
-def test_a_time_may_have_any_zone() -> None:
+def test_a_time_may_have_any_zone(here: Scene) -> None:
     """The event has it in UTC."""
-    here = receiver(PATH)
     send(here, PATH, timestamp="2026-11-20T19:05:05+01:00")
     assert here.only().time == NOW + timedelta(minutes=5)
