@@ -26,6 +26,7 @@ from tests.inbound.webhooks.vendor import (
     string_to_sign,
 )
 
+ONE_LINE = {"message_id": "x", "subject": "x", "timestamp": SENT, "topic_urn": TOPIC}
 RDS = "3d39c18788b54a919bab633874c159dfin01"
 
 
@@ -275,6 +276,7 @@ def test_a_subscription_whose_url_has_a_line_break_is_401(here: Scene, url: str)
     assert SMN.asked == []
 
 
+@pytest.mark.usefixtures("here")
 def test_the_hosts_are_settings() -> None:
     """For a cloud that is called otherwise."""
     cert, confirm = "https://smn.cloud.example:8443/smn/SMN_1.pem", "https://cloud.example/confirm?a=b"
@@ -313,15 +315,6 @@ def test_lines_cannot_be_moved_from_one_field_to_another(here: Scene) -> None:
     forged = {**signed, "message": alone, "message_id": "forged", "subject": "x\nmessage_id\nreal"}
     assert string_to_sign(forged) == string_to_sign(signed)
     refused(here.post("/smn", forged, JSON), 401)
-    assert (here.handed, SMN.asked) == ([], [])
-
-
-@pytest.mark.parametrize("name", ["message_id", "subject", "timestamp", "topic_urn"])
-@pytest.mark.parametrize("line_break", ["\n", "\r"])
-def test_a_line_break_in_a_field_of_one_line_is_401(here: Scene, name: str, line_break: str) -> None:
-    """However well it is signed."""
-    message = SMN.notification(alarm())
-    refused(here.post("/smn", SMN.sign({**message, name: message[name] + line_break}), JSON), 401)
     assert (here.handed, SMN.asked) == ([], [])
 
 
@@ -444,10 +437,11 @@ def test_a_weak_or_strange_key_is_401(here: Scene) -> None:
         {"timestamp": "2026-11-20T17:00:04Z"},
         {"timestamp": "2026-11-20T18:05:06Z"},
         {"timestamp": "2026-11-20 18:00:00"},
+        *({name: f"{value}{end}"} for name, value in ONE_LINE.items() for end in "\n\r"),
     ],
 )
 def test_what_is_well_signed_may_still_be_refused(here: Scene, changes: dict[str, str]) -> None:
-    """Another topic, another version, too old, from the future; before anything is fetched."""
+    """Another topic or version, too old, from the future, or with a line break; before anything is fetched."""
     refused(here.post("/smn", SMN.notification(alarm(), **changes), JSON), 401)
     assert (here.handed, SMN.asked) == ([], [])
 
