@@ -77,7 +77,7 @@ class Sample(NamedTuple):
 
 
 def _with_text(event: dict[str, Any]) -> dict[str, Any]:
-    """An event of FunctionGraph with its messages as text, as they are on the wire."""
+    """An event of FunctionGraph with its messages as text, as they are sent."""
     event = copy.deepcopy(event)
     records = event.get("record")
     for record in records if isinstance(records, list) else []:

@@ -105,14 +105,14 @@ def test_the_echo_of_a_stop_stops_nothing(type_: str, name: str) -> None:
 
 @pytest.mark.parametrize("data", [resource(None), resource(""), {}, {"server_ids": [TWO]}])
 def test_an_event_about_no_resource_names_no_server(data: object) -> None:
-    """The subject is none of the server's, whatever it looks like."""
+    """The subject is not the id of a server, even if it is a UUID."""
     assert asked(type=CLOUD_EYE, subject=ONE, data=data).server_ids == ()
 
 
 @pytest.mark.parametrize("namespace", ["SYS.RDS", "SYS.EVS", "SYS.BMSX", "RDS", ""])
 @pytest.mark.parametrize("id_", [ONE, "3d39c18788b54a919bab633874c159dfin01"])
 def test_an_event_about_something_else_is_ignored(namespace: str, id_: str) -> None:
-    """It is not a server's, whatever its id looks like."""
+    """Even if its id is a UUID."""
     sent = structured(event(type=f"CES:Event:{namespace}-diskFull", data=resource(id_)))
     assert found(sent) == Skip("the event is not about a server")
 

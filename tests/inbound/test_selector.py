@@ -92,8 +92,8 @@ NO_METADATA: list[Any] = [{}, None, [], "team=build", {str(number): "x" for numb
         }),
         *(({"metadata": metadata}, {".metadata": "must be an object of 1 to 128 entries"})
           for metadata in NO_METADATA),
-        *(({"metadata": metadata}, {".metadata": f"each key and value {fault}"})
-          for metadata, fault in (
+        *(({"metadata": metadata}, {".metadata": f"each key and value {message}"})
+          for metadata, message in (
               ({"shard": 3}, "must be a string"), ({"on": True}, "must be a string"), ({"k": None}, "must be a string"),
               ({"": "x"}, "must not be blank"), ({"k": " "}, "must not be blank"),
               ({"k" * 256: "x"}, "must have at most 255 characters"),
@@ -118,7 +118,9 @@ NO_METADATA: list[Any] = [{}, None, [], "team=build", {str(number): "x" for numb
 )  # fmt: skip
 def test_a_selector_that_is_wrong_or_could_mean_all_is_refused(selector: object, expected: dict[str, str]) -> None:
     """Every violation is named; a part that is empty, null or misspelt does not just drop out."""
-    assert violations(data={"selector": selector}) == {f"data.selector{at}": fault for at, fault in expected.items()}
+    assert violations(data={"selector": selector}) == {
+        f"data.selector{at}": message for at, message in expected.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,7 @@ _json = st.recursive(
 
 @given(_json)
 def test_any_json_is_a_selector_or_a_named_fault(value: object) -> None:
-    """Never an accident; and what is taken has a part, each with something in it."""
+    """No value raises, and a selector that is valid has a part."""
     found: list[Violation] = []
     selector = parse(value, found)
     assert bool(found) is (schema_violations("common.json#/$defs/selector", value) != [])

@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 _MOST_VIOLATIONS = 50
 _LONGEST_NAME = 200
-# Grafana's own alerts about a rule that it could not evaluate. They carry the labels of the rule.
+# Grafana's own alerts about a rule that it could not evaluate. They have the labels of the rule.
 _NO_DATA = {"datasourcenodata", "datasourceerror"}
 # Why an alert of Grafana has its state, if it is not because of what was measured: `NoData`, `Error`, `KeepLast`.
 _MISSING_DATA = "the alarm has no data"
@@ -197,7 +197,7 @@ def _alerts(at: str, entry: object, label: str, now: datetime) -> Iterable[Alert
     return [
         Alert(
             server_ids=ids,
-            # A fingerprint is made of the labels, which stand in for one that is missing.
+            # A fingerprint is made of the labels, which are used where it is missing.
             fingerprint=text(entry, "fingerprint") or repr(sorted(labels.items())),
             starts_at=text(entry, "startsAt"),
             since=since,

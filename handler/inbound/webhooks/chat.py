@@ -43,7 +43,7 @@ _MOST_SHOWN, _LONGEST_QUOTE = 10, 60
 # Enough of a token to distinguish two of them.
 _SHOWN_OF_TOKEN = 12
 _NO_IDENTITY = "Nothing was handed on. An approval needs to know who you are, and this chat did not say so."
-# Characters of the same look that no chat takes for markup, a mention, a link or the end of a code span.
+# Similar characters that no chat takes for markup, a mention, a link or the end of a code span.
 _HARMLESS = str.maketrans({"`": "\u02cb", "@": "\uff20", "<": "\u2039", ">": "\u203a", "&": "\uff06"})
 
 

@@ -202,11 +202,11 @@ def both(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
     """Call both, so that the violations of both are reported together."""
     try:
         made = first()
-    except BadEvent as bad:
+    except BadEvent as error:
         try:
             second()
-        except BadEvent as worse:
-            raise BadEvent(*bad.violations, *worse.violations) from None
+        except BadEvent as second_error:
+            raise BadEvent(*error.violations, *second_error.violations) from None
         raise
     return made, second()
 

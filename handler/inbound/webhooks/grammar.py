@@ -157,7 +157,7 @@ _MOST_ENCLOSINGS = 6
 
 # In the name of a command: nothing but dry runs can be asked for.
 _ONLY_PLANS = re.compile(r"plan(?![a-z])|dry[^a-z]*run")
-# Latin beside Greek, Cyrillic or Armenian letters in one word: one may look like another. Ohm and micro are signs.
+# Latin beside Greek, Cyrillic or Armenian letters in one word: one may be taken for another. Ohm and micro are signs.
 _FOREIGN = "[\u0370-\u03a8\u03aa-\u03bb\u03bd-\u058f]"
 _MIXED_ALPHABETS = re.compile(f"[A-Za-z]{_FOREIGN}|{_FOREIGN}[A-Za-z]")
 
@@ -289,7 +289,7 @@ def _reason(rest: str) -> tuple[str, str]:
 
 
 def _like_an_id(reason: str) -> str:
-    """Return the first part of a reason that looks like a part of an id, with a digit and a letter; or empty."""
+    """Return the first part of a reason that may be a part of an id, with a digit and a letter; or empty."""
     for found in re.finditer("[0-9a-f]{4,}(?:-[0-9a-f]{4,})*", reason):
         digits = found[0].replace("-", "")
         if len(digits) >= 8 and not digits.isalpha() and not digits.isdigit():

@@ -116,8 +116,8 @@ class Smn(Alarm[Message]):
 
 def _fields(document: Mapping[str, object], headers: Mapping[str, str]) -> Mapping[str, str]:
     fields = {name: text(document, name) for name in (*_TEXTS, "subject", "subscribe_url")}
-    odd = document.get("subject") is not None and not isinstance(document["subject"], str)
-    if odd or not all(fields[name] for name in _TEXTS) or document.get("signature_version") != "v1":
+    no_text = document.get("subject") is not None and not isinstance(document["subject"], str)
+    if no_text or not all(fields[name] for name in _TEXTS) or document.get("signature_version") != "v1":
         raise Unauthenticated("The message must have all signed fields, and signature_version v1.")
     if any(set(fields[name]) & _BREAKS for name in _ONE_LINE):
         # The signed text has a line for each: with a line break in one, another message could have the same text.

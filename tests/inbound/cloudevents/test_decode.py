@@ -180,7 +180,7 @@ def test_without_a_type_the_violations_of_the_data_are_reported_too(mode: Any) -
     ],
 )
 def test_header_values_are_decoded_exactly_once(sent: str, read: str) -> None:
-    """Quotes come off first, then one round of percent-encoding; what only looks encoded stays."""
+    """Quotes are removed first, then one round of percent-encoding."""
     found = single(binary(subject=sent))
     assert (found.subject, found.violations) == (read, ())
 
@@ -221,7 +221,7 @@ def test_data_is_read_as_its_media_type_says(content_type: str | None, body: byt
 
 
 @pytest.mark.parametrize(
-    ("body", "fault"),
+    ("body", "message"),
     [
         (b"{", "must be JSON"),
         (b"{'a': 1}", "must be JSON"),
@@ -241,12 +241,12 @@ def test_data_is_read_as_its_media_type_says(content_type: str | None, body: byt
         (b"\xef\xbb\xbf\xef\xbb\xbf{}", "must be JSON"),
     ],
 )
-def test_what_is_not_json_is_refused(body: bytes, fault: str) -> None:
-    """Each liberty that a JSON parser might take is a violation of the data, or of the body in structured mode."""
-    assert violations(binary(body)) == [("data", fault)]
+def test_what_is_not_json_is_refused(body: bytes, message: str) -> None:
+    """Strictly by RFC 8259; it is a violation of the data, or of the body in structured mode."""
+    assert violations(binary(body)) == [("data", message)]
     with pytest.raises(BadEvent) as raised:
         decode(*structured(body))
-    assert raised.value.violations == (Violation("body", fault),)
+    assert raised.value.violations == (Violation("body", message),)
 
 
 def test_both_halves_of_a_surrogate_pair_are_one_character() -> None:

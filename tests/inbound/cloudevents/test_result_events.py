@@ -114,7 +114,7 @@ def _set(*path: str | int, value: object) -> Callable[[Any], None]:
 
 
 @pytest.mark.parametrize(
-    ("change", "at", "fault"),
+    ("change", "at", "message"),
     [
         (_set("request", value=None), "request", "must be a JSON object"),
         (_set("request", "id", value=""), "request.id", "must be a string"),
@@ -138,11 +138,11 @@ def _set(*path: str | int, value: object) -> Callable[[Any], None]:
         (_set("servers", 0, "outcome", value="accepted"), "servers[0].outcome", "must be that of its reason"),
     ],
 )
-def test_each_violation_of_the_data_is_named(change: Callable[[Any], None], at: str, fault: str) -> None:
+def test_each_violation_of_the_data_is_named(change: Callable[[Any], None], at: str, message: str) -> None:
     """One violation, one line, no value repeated."""
     document = copy.deepcopy(sample("out/completed-single.json"))
     change(document["data"])
-    assert violations(document) == {f"data.{at}": fault}
+    assert violations(document) == {f"data.{at}": message}
 
 
 def test_a_server_that_is_not_an_object_and_an_unknown_reason_are_violations() -> None:

@@ -209,12 +209,12 @@ def test_a_replay_asks_for_no_more_than_the_click(chat: Clicks, action: ButtonAc
 @pytest.mark.parametrize("who", ["user", "channel", "nobody"])
 def test_clicks_of_others_hand_nothing_on(chat: Clicks, action: ButtonAction, who: str) -> None:
     """The lists apply, only the user who clicked reads why, and the message stays."""
-    strangers: dict[str, dict[str, Any]] = {
+    others: dict[str, dict[str, Any]] = {
         "user": {"user": {"id": "U9", "username": "eve"}, "user_id": "U9"},
         "channel": {"channel": {"id": "C9", "name": "elsewhere"}, "channel_id": "C9"},
         "nobody": {"user": None, "channel": None, "user_id": "", "channel_id": ""},
     }
-    chat.click(action, **strangers[who])
+    chat.click(action, **others[who])
     assert (chat.here.handed, chat.here.kept) == ([], [])
     assert chat.response().kind == "private"
 

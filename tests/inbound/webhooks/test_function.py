@@ -127,7 +127,7 @@ def test_it_answers_in_time_when_the_sink_does_not(serve: Serve, monkeypatch: py
     assert time.monotonic() - began < 5.0
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Producers that wait for a second, and a sink with attempts for less."""
     monkeypatch.setattr("handler.outbound.sink._ATTEMPT_TIMEOUT", 0.1)
     monkeypatch.setattr("handler.inbound.webhooks.rocketchat.RocketChat.patience", 1.0)
@@ -157,7 +157,7 @@ def test_a_command_to_a_slow_sink_is_posted_once_and_stops_its_server_once(
     serve: Serve, cloud: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The response is in time, `stop_servers` continues, and there is no second attempt."""
-    impatient(monkeypatch)
+    short_timeouts(monkeypatch)
     server = cloud.add_server(id=ONE, power_off_delay=600.0)
     with SinkServer() as results:
         environ = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "3s", "AUTOSTOP_RESULT_SINK": results.url}
@@ -170,7 +170,7 @@ def test_a_command_to_a_slow_sink_is_posted_once_and_stops_its_server_once(
 
 def test_an_alarm_to_a_slow_sink_comes_again_by_its_producer(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Machines repeat under the same id; the webhook itself does not."""
-    impatient(monkeypatch)
+    short_timeouts(monkeypatch)
     release = threading.Event()
     with SinkServer(Say(202, after=release)) as sink:
         url = webhook(serve, sink.url)

@@ -102,7 +102,7 @@ def test_unauthenticated_random_input_is_refused(
 
 @st.composite
 def changed(draw: st.DrawFn) -> Any:
-    """A golden pair of which one to three places hold something else, or nothing."""
+    """A sample with one to three members that are changed or removed."""
     pair = copy.deepcopy(draw(st.sampled_from(SAMPLES)))
     flat = pair["path"] in SENDS_FORMS
     for _ in range(draw(st.integers(1, 3))):
@@ -120,7 +120,7 @@ def changed(draw: st.DrawFn) -> Any:
 @settings(max_examples=400)
 @given(changed())
 def test_authenticated_random_input_causes_no_internal_error(pair: Any) -> None:
-    """However a genuine message is made: at most one valid event, and none for another server than it names."""
+    """Of a changed sample: at most one valid event, and none for another server than it names."""
     here = scene()
     try:
         body, headers, query = authenticated(pair["path"], pair["body"])

@@ -133,7 +133,7 @@ class Typed:
 
 
 def _noise(draw: st.DrawFn, text: str) -> str:
-    """The same text as it comes out of a clipboard: invisible characters, no-break spaces, full-width letters."""
+    """The same text with what is pasted along: invisible characters, no-break spaces, full-width letters."""
     places = draw(st.lists(st.tuples(st.integers(0, len(text)), st.sampled_from(INVISIBLE)), max_size=4))
     for at, char in places:
         text = text[:at] + char + text[at:]

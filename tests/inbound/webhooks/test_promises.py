@@ -365,7 +365,7 @@ def test_a_body_that_should_authenticate_and_cannot_be_read_is_401(path: str, bo
 # --- every chat
 
 
-STRANGERS: list[tuple[str, dict[str, Any]]] = [
+NOT_ALLOWED: list[tuple[str, dict[str, Any]]] = [
     ("/slack", {"user_id": "U9"}),
     ("/slack", {"user_id": ""}),
     ("/slack", {"user_id": "u2147483697"}),
@@ -388,7 +388,7 @@ STRANGERS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "who"), STRANGERS)
+@pytest.mark.parametrize(("path", "who"), NOT_ALLOWED)
 def test_only_the_named_people_may_and_only_in_the_named_channels(path: str, who: dict[str, Any]) -> None:
     """Ids count, names do not; the answer names the setting, and nothing is handed on."""
     here = receiver(path)

@@ -419,7 +419,7 @@ def test_a_kept_certificate_runs_out(here: Scene) -> None:
     assert SMN.asked == [CERT_URL]
 
 
-def test_a_weak_or_strange_key_is_401(here: Scene) -> None:
+def test_a_short_or_elliptic_curve_key_is_401(here: Scene) -> None:
     """However well it signs."""
     weak = new_key(1024)
     SMN.served[CERT_URL] = (200, certificate(weak))
