@@ -66,6 +66,10 @@ class Row:
     name: str
     remark: str
 
+    def text(self) -> str:
+        """Return it in one line, untrusted input unchanged."""
+        return " ".join(part for part in (self.name, f"({self.id})" if self.name else self.id, self.remark) if part)
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -81,12 +85,11 @@ class Group:
     rows: tuple[Row, ...]
     left_out: int
 
-    @property
-    def rest(self) -> str:
-        """A line about those without a row; empty if there are none."""
-        if not self.left_out:
-            return ""
-        return f"and {self.left_out} more" if self.rows else f"{self.left_out} not listed here"
+    def lines(self, bullet: str, text: Callable[[Row], str] = Row.text) -> Iterator[str]:
+        """Yield a line for each row, and one about the servers without a row."""
+        yield from (f"{bullet} {text(row)}" for row in self.rows)
+        if self.left_out:
+            yield f"{bullet} and {self.left_out} more" if self.rows else f"{bullet} {self.left_out} not listed here"
 
 
 class Button(NamedTuple):

@@ -20,8 +20,7 @@ def markdown(content: ChatMessage, bold: str) -> str:
         f"{bold}{content.headline}{bold}",
         *(f"{label}: {span(text)}" for label, text in content.facts),
         content.closing,
-        *([content.approval] if content.approval else []),
-        *([f"`{content.command}`"] if content.command else []),
+        *filter(None, (content.approval, content.command and f"`{content.command}`")),
     ]
     # Two spaces at its end make a line break in Markdown that takes line ends for spaces.
     parts = ["  \n".join(lines), *("\n".join(_group(group, bold)) for group in content.groups)]
@@ -37,9 +36,7 @@ def _group(group: Group, bold: str) -> Iterator[str]:
     yield f"{bold}{group.title}{bold}  "
     yield group.meaning
     yield ""
-    yield from (f"- {row_markdown(row)}" for row in group.rows)
-    if group.rest:
-        yield f"- {group.rest}"
+    yield from group.lines("-", row_markdown)
 
 
 def row_markdown(row: Row) -> str:

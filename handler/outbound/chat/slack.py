@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 
 from handler.keep.model import AnyReport
-from handler.outbound.chat.chat_message import Button, ChatMessage, Group, Row, chat_message, fitted
-from handler.outbound.chat.plain import row_text
+from handler.outbound.chat.chat_message import Button, ChatMessage, chat_message, fitted
 from handler.outbound.chat.route import MattermostButtons
 
 CONTENT_TYPE = "application/json"
@@ -52,17 +52,18 @@ def _blocks(content: ChatMessage) -> Iterator[_Block]:
         yield {"type": "actions", "elements": [_button(button) for button in content.buttons()]}
     for group in content.groups:
         heading = f"*{_escaped(group.title)}*\n{_escaped(group.meaning)}"
+        lines = [_escaped(line) for line in group.lines("•")]
         if group.rows and group.rows[0].id in content.keepable:
             yield _section(f"{heading}\n{_escaped(content.keep_hint)}", "mrkdwn")
-            yield from (_row_with_button(row, content) for row in group.rows)
-            if group.rest:
-                yield _section(_escaped(f"• {group.rest}"))
+            for row, line in zip_longest(group.rows, lines):
+                button = content.keep_button(row) if row else None
+                yield {**_section(line), **({"accessory": _button(button)} if button else {})}
         elif group.rows:
             yield _section(heading, "mrkdwn")
-            yield from (_section(text) for text in _texts(_rows(group)))
+            yield from map(_section, _texts(lines))
         else:
             # One block for each reason, so that there are never too many blocks.
-            yield _section(f"{heading}\n• {_escaped(group.rest)}", "mrkdwn")
+            yield _section("\n".join((heading, *lines)), "mrkdwn")
 
 
 def _button(button: Button) -> _Block:
@@ -73,22 +74,6 @@ def _button(button: Button) -> _Block:
         "value": button.value,
         **({"style": "primary"} if button.primary else {}),
     }
-
-
-def _row_with_button(row: Row, content: ChatMessage) -> _Block:
-    section = _section(_row(row))
-    button = content.keep_button(row)
-    return {**section, "accessory": _button(button)} if button else section
-
-
-def _row(row: Row) -> str:
-    return _escaped(f"• {row_text(row)}")
-
-
-def _rows(group: Group) -> Iterator[str]:
-    yield from map(_row, group.rows)
-    if group.rest:
-        yield _escaped(f"• {group.rest}")
 
 
 def _texts(lines: Iterable[str]) -> Iterator[str]:

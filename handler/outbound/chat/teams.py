@@ -10,8 +10,7 @@ import json
 from collections.abc import Iterator
 
 from handler.keep.model import AnyReport
-from handler.outbound.chat.chat_message import ChatMessage, Group, fitted
-from handler.outbound.chat.plain import row_text
+from handler.outbound.chat.chat_message import ChatMessage, fitted
 
 CONTENT_TYPE = "application/json"
 
@@ -48,15 +47,9 @@ def _elements(content: ChatMessage) -> Iterator[_Element]:
         # In a text block its underscores would be markup.
         yield _untrusted(content.command)
     for group in content.groups:
-        yield from _group(group)
-
-
-def _group(group: Group) -> Iterator[_Element]:
-    yield {**_ours(group.title), "weight": "Bolder", "separator": True}
-    yield {**_ours(group.meaning), "isSubtle": True, "spacing": "None"}
-    yield from (_untrusted(f"• {row_text(row)}") for row in group.rows)
-    if group.rest:
-        yield _untrusted(f"• {group.rest}")
+        yield {**_ours(group.title), "weight": "Bolder", "separator": True}
+        yield {**_ours(group.meaning), "isSubtle": True, "spacing": "None"}
+        yield from map(_untrusted, group.lines("•"))
 
 
 def _ours(text: str) -> _Element:

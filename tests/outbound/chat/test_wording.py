@@ -202,7 +202,7 @@ def test_fewer_are_listed_until_it_fits() -> None:
         return fitted(report, lambda made: sum(len(group.rows) for group in made.groups), lambda rows: rows <= most)
 
     assert [listed(most) for most in (100, 29, 12, 7, 3)] == [30, 20, 10, 5, 0]
-    assert "40 not listed here" in chat_message(report, 0).groups[0].rest
+    assert [*chat_message(report, 0).groups[0].lines("-")] == ["- 40 not listed here"]
 
 
 # --- text from outside
