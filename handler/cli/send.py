@@ -169,9 +169,10 @@ def _as_dry_run(message: events.Message) -> events.Message:
         document = strict_json.loads(message.body)
     except ValueError:
         return message
-    found = document if isinstance(document, list) else [document]
+    found = [document]
     if message.headers.get("content-type", "").startswith("application/cloudevents"):
-        found = [event.setdefault("data", {}) for event in found if isinstance(event, dict)]
+        members = document if isinstance(document, list) else [document]
+        found = [event.setdefault("data", {}) for event in members if isinstance(event, dict)]
     for data in found:
         # Any other value is a violation, which must be reported.
         if isinstance(data, dict) and isinstance(data.get("dry_run", False), bool):

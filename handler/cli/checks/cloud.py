@@ -40,7 +40,6 @@ _LOGIN_FIXES = {
     LoginKind.CLOUDS_YAML: "Check the entry of clouds.yaml that OS_CLOUD names.",
 }
 _UNAUTHORIZED = 401
-_NOT_ACCEPTABLE = 406
 
 
 def cloud(settings: Settings, server_id: str | None, on_check: OnCheck) -> Iterator[Check]:
