@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from handler import rfc3339
 from handler.simulator import Simulator
@@ -24,7 +25,6 @@ LAB_01 = "2f6b9d0c-8e4a-4c71-a5d3-7e8f9a0b1c2d"
 LAB_02 = "f1a3c5e7-9b0d-4e2f-8a6c-4b5d6e7f8091"
 
 _THREE_DAYS = 3 * 86400.0
-_VIRTUAL = "s3.medium.2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class DemoServer:
 
     Attributes:
         remark: on its role, for the reader.
+        options: further arguments of `Simulator.add_server`.
         kept: whether it has an `autostop-keep-until` of tomorrow.
     """
 
@@ -40,46 +41,35 @@ class DemoServer:
     name: str
     remark: str
     vm_state: str = "active"
-    tags: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    locked: bool = False
-    launched: bool = True
-    virtual: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
     kept: bool = False
 
 
-_CI = ("env=ci",)
-_BUILD = {"team": "build"}
+_CI = {"tags": ["env=ci"], "metadata": {"team": "build"}}
+_ML = {"tags": ["env=ml"], "metadata": {"team": "ml"}}
+_PROD = {"tags": ["env=prod"]}
+_LAB = {"tags": ["env=lab"]}
 FLEET = (
-    DemoServer(CI_07, "ci-07", "env=ci", tags=_CI, metadata=_BUILD),
-    DemoServer(CI_08, "ci-08", "env=ci; in error", "error", tags=_CI, metadata=_BUILD),
-    DemoServer(CI_09, "ci-09", "env=ci; stopped", "stopped", tags=_CI, metadata=_BUILD),
-    DemoServer(CI_10, "ci-10", "env=ci", tags=_CI, metadata=_BUILD),
-    DemoServer(CI_11, "ci-11", "env=ci; kept until tomorrow", tags=_CI, metadata=_BUILD, kept=True),
-    DemoServer(DB_01, "db-01", "autostop=never", tags=("env=prod", "autostop=never")),
-    DemoServer(DB_02, "db-02", "locked", tags=("env=prod",), locked=True),
-    DemoServer(WEB_01, "web-01", "a virtual server", tags=("env=prod",), virtual=True),
-    DemoServer(GPU_01, "gpu-01", "env=ml", tags=("env=ml",), metadata={"team": "ml"}),
-    DemoServer(GPU_02, "gpu-02", "env=ml", tags=("env=ml",), metadata={"team": "ml"}),
-    DemoServer(LAB_01, "lab-01", "env=lab; paused", "paused", tags=("env=lab",)),
-    DemoServer(LAB_02, "lab-02", "env=lab; never launched", "error", tags=("env=lab",), launched=False),
+    DemoServer(CI_07, "ci-07", "env=ci", options=_CI),
+    DemoServer(CI_08, "ci-08", "env=ci; in error", "error", _CI),
+    DemoServer(CI_09, "ci-09", "env=ci; stopped", "stopped", _CI),
+    DemoServer(CI_10, "ci-10", "env=ci", options=_CI),
+    DemoServer(CI_11, "ci-11", "env=ci; kept until tomorrow", options=_CI, kept=True),
+    DemoServer(DB_01, "db-01", "autostop=never", options={"tags": ["env=prod", "autostop=never"]}),
+    DemoServer(DB_02, "db-02", "locked", options={**_PROD, "locked": True}),
+    DemoServer(WEB_01, "web-01", "a virtual server", options={**_PROD, "flavor": "s3.medium.2"}),
+    DemoServer(GPU_01, "gpu-01", "env=ml", options=_ML),
+    DemoServer(GPU_02, "gpu-02", "env=ml", options=_ML),
+    DemoServer(LAB_01, "lab-01", "env=lab; paused", "paused", _LAB),
+    DemoServer(LAB_02, "lab-02", "env=lab; never launched", "error", {**_LAB, "launched": False, "host": False}),
 )
 
 
 def add(cloud: Simulator, server: DemoServer) -> None:
     """Add a server to a simulated cloud; it last changed three days ago."""
-    metadata = dict(server.metadata)
+    options = dict(server.options)
     if server.kept:
-        metadata["autostop-keep-until"] = rfc3339.render(datetime.now(UTC) + timedelta(days=1))
-    cloud.add_server(
-        server.name,
-        id=server.id,
-        vm_state=server.vm_state,
-        tags=server.tags,
-        metadata=metadata,
-        locked=server.locked,
-        launched=server.launched,
-        host=server.launched,
-        flavor=_VIRTUAL if server.virtual else "physical.o2.medium",
-        updated=time.time() - _THREE_DAYS,
-    )
+        until = rfc3339.render(datetime.now(UTC) + timedelta(days=1))
+        options["metadata"] = {**options["metadata"], "autostop-keep-until": until}
+    updated = time.time() - _THREE_DAYS
+    cloud.add_server(server.name, id=server.id, vm_state=server.vm_state, updated=updated, **options)

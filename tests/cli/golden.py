@@ -15,6 +15,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from handler.demo.fleet import CI_09, FLEET, add
@@ -42,32 +43,17 @@ _VARYING = (
 
 
 def printed(name: str, columns: int, *, colour: bool, terminal: bool = True) -> str:
-    """Run a command and return what it prints on standard output.
-
-    Args:
-        columns: of the terminal; without one, what COLUMNS says.
-        colour: False sets NO_COLOR.
-        terminal: whether the output is a terminal or a pipe.
-    """
+    """Run a command and return what it prints on standard output; without a terminal, COLUMNS says how wide it is."""
     # Its port has five digits, as all of the ephemeral range.
     with Simulator() as cloud:
         for server in FLEET:
             add(cloud, server)
         env = {name: value for name, value in os.environ.items() if not name.startswith(("AUTOSTOP_", "OS_"))}
         env |= {**cloud.environ(), **_WRONG.get(name, {}), "PYTHONPATH": str(ROOT), "TERM": "xterm"}
-        env.pop("COLUMNS", None)
-        env.pop("NO_COLOR", None)
-        if not colour:
-            env["NO_COLOR"] = "1"
-        if not terminal:
-            env["COLUMNS"] = str(columns)
+        env = {name: value for name, value in env.items() if name not in ("COLUMNS", "NO_COLOR")}
+        env |= ({} if colour else {"NO_COLOR": "1"}) | ({} if terminal else {"COLUMNS": str(columns)})
         command = [sys.executable, "-m", "handler.cli", *COMMANDS[name]]
         text = _at_terminal(command, env, columns) if terminal else _in_pipe(command, env)
-    return normalised(text)
-
-
-def normalised(text: str) -> str:
-    """Replace what differs from run to run."""
     for pattern, replacement in _VARYING:
         text = pattern.sub(replacement, text)
     return text
@@ -89,28 +75,16 @@ def _in_pipe(command: list[str], env: Mapping[str, str]) -> str:
 
 def _at_terminal(command: list[str], env: Mapping[str, str], columns: int) -> str:
     ours, theirs = pty.openpty()
-    try:
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-        # Progress is shown on standard error, and depends on how fast the machine is.
-        process = subprocess.Popen(command, env=env, stdout=theirs, stderr=subprocess.DEVNULL)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    # Progress is shown on standard error, and depends on how fast the machine is.
+    with subprocess.Popen(command, env=env, stdout=theirs, stderr=subprocess.DEVNULL):
         os.close(theirs)
-        theirs = -1
-        parts = []
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:
-                # Linux reports so that the other end is closed.
-                break
-            if not part:
-                break
-            parts.append(part)
-        process.wait(timeout=60)
-    finally:
-        os.close(ours)
-        if theirs >= 0:
-            os.close(theirs)
-    return b"".join(parts).decode().replace("\r\n", "\n")
+        text = b""
+        # Linux reports the end as an error.
+        with open(ours, "rb", buffering=0) as terminal, suppress(OSError):
+            while part := terminal.read(65536):
+                text += part
+    return text.decode().replace("\r\n", "\n")
 
 
 if __name__ == "__main__":
