@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -16,8 +17,14 @@ from handler.terminal import terminal_width, wrap
 
 _PACKAGE = Path(__file__).parent.parent
 _ACTION = "what to do"
-# The column of the words, and the one beside it.
-_KINDS = {"reason": "outcome", "keep reason": "outcome", "refusal": "", "problem": "answer", "failure": ""}
+# The column of the words, the one beside it, and the kind of the word with what is in that.
+_KINDS = {
+    "reason": ("outcome", "reason of the outcome {}"),
+    "keep reason": ("outcome", "reason of the outcome {} of a keep"),
+    "refusal": ("", "refusal of the event as a whole"),
+    "problem": ("answer", "problem, answered with {}"),
+    "failure": ("", "failure of a call"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ def explain(word: str) -> int:
         raise CommandError(Exit.USAGE, f"Not a reason, refusal or problem: {word!r}.", [hint])
     width = terminal_width()
     for entry in found:
-        click.secho(f"{entry.word} ({_kind(entry)})", bold=True)
+        click.secho(f"{entry.word} ({_KINDS[entry.kind][1].format(entry.beside)})", bold=True)
         for text in (_meaning(entry), entry.action.replace("`", "")):
             click.echo("\n".join(wrap(text, width, "  ")))
     return Exit.OK
@@ -95,21 +102,7 @@ def _parse(lines: Sequence[str]) -> Iterator[Entry]:
         if kind is None or _ACTION not in row:
             continue
         for word in re.findall(r"`([a-z-]+)`", row[kind]):
-            yield Entry(kind, word, row.get(_KINDS[kind], ""), row[_ACTION])
-
-
-def _kind(entry: Entry) -> str:
-    match entry.kind:
-        case "reason":
-            return f"reason of the outcome {entry.beside}"
-        case "keep reason":
-            return f"reason of the outcome {entry.beside} of a keep"
-        case "problem":
-            return f"problem, answered with {entry.beside}"
-        case "failure":
-            return "failure of a call"
-        case _:
-            return f"{entry.kind} of the event as a whole"
+            yield Entry(kind, word, row.get(_KINDS[kind][0], ""), row[_ACTION])
 
 
 def _meaning(entry: Entry) -> str:
@@ -117,17 +110,13 @@ def _meaning(entry: Entry) -> str:
     from handler.keep.model import Reason as KeepReason
     from handler.stop.model import Reason, Refusal
 
-    match entry.kind:
-        case "reason" if entry.word in [*Reason]:
-            return Reason(entry.word).meaning
-        case "keep reason":
-            return KeepReason(entry.word).meaning
-        case "refusal" if entry.word in [*Refusal]:
-            return Refusal(entry.word).meaning
-        case "problem":
-            return next((text for name, text in _problems() if name == entry.word), "")
-        case _:
-            return ""
+    meanings: dict[str, Mapping[str, str]] = {
+        "reason": {reason: reason.meaning for reason in Reason},
+        "keep reason": {reason: reason.meaning for reason in KeepReason},
+        "refusal": {refusal: refusal.meaning for refusal in Refusal},
+        "problem": dict(_problems()),
+    }
+    return meanings.get(entry.kind, {}).get(entry.word, "")
 
 
 def _problems() -> Iterator[tuple[str, str]]:

@@ -8,40 +8,33 @@ from typing import Any
 
 import click
 
+from handler import rfc3339
 from handler.cli import events
 from handler.cli.exit_codes import Exit, refused
 from handler.cli.send import deliver, delivery_options, url_option
+from handler.settings import durations
 
 _UNKNOWN = "It is not known whether the event was taken. Sending it again is safe: a keep is never shortened."
 
 
-def _valid(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+def _valid(
+    parse: Callable[[str], object], must: str
+) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
     """Return the check of an option whose text is copied into the event."""
 
     def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-        if value is not None:
-            try:
+        try:
+            if value is not None:
                 parse(value)
-            except ValueError as violation:
-                raise click.BadParameter(str(violation), ctx, param) from None
+        except ValueError:
+            raise click.BadParameter(must, ctx, param) from None
         return value
 
     return check
 
 
-def _time(text: str) -> datetime:
-    from handler import rfc3339
-
-    try:
-        return rfc3339.parse(text)
-    except ValueError:
-        raise ValueError("must be an RFC 3339 time with a zone, such as 2026-12-24T08:00:00+01:00") from None
-
-
-def _duration(text: str) -> timedelta:
-    from handler.settings import durations
-
-    return durations.parse(text)
+_DURATION = _valid(durations.parse, "must be a duration such as 30m, 2h or 1d")
+_TIME = _valid(rfc3339.parse, "must be an RFC 3339 time with a zone, such as 2026-12-24T08:00:00+01:00")
 
 
 @click.command(
@@ -50,10 +43,8 @@ def _duration(text: str) -> timedelta:
     "run again after 1 and 4."
 )
 @url_option("keep_servers")
-@click.option(
-    "--for", "duration", metavar="DURATION", callback=_valid(_duration), help="Such as 30m, 2h or 1d, from now."
-)
-@click.option("--until", metavar="TIME", callback=_valid(_time), help="RFC 3339 with a zone.")
+@click.option("--for", "duration", metavar="DURATION", callback=_DURATION, help="Such as 30m, 2h or 1d, from now.")
+@click.option("--until", metavar="TIME", callback=_TIME, help="RFC 3339 with a zone.")
 @click.option("--release", is_flag=True, help="End the keep.")
 @click.option("--dry-run", is_flag=True, help="Ask what would be done.")
 @events.servers

@@ -104,25 +104,13 @@ def _may_repeat(status: int | NoAnswer, once: bool) -> bool:
 
 def _is_not_taken(status: int | NoAnswer) -> bool:
     """Return whether an attempt shows that the sink has not taken the event."""
-    match status:
-        case NoAnswer.REFUSED | NoAnswer.NOT_SENT:
-            return True
-        case NoAnswer.UNKNOWN:
-            return False
-        case _:
-            return 400 <= status < 500
+    return status is not NoAnswer.UNKNOWN if isinstance(status, NoAnswer) else 400 <= status < 500
 
 
 def _final(status: int | NoAnswer) -> str:
-    match status:
-        case NoAnswer.REFUSED | NoAnswer.NOT_SENT:
-            return "There is no connection to the sink."
-        case NoAnswer.UNKNOWN:
-            return "The sink gave no answer."
-        case _ if status >= 500:
-            return f"The sink failed (HTTP {status})."
-        case _:
-            return f"The sink refuses the event (HTTP {status})."
+    if isinstance(status, NoAnswer):
+        return "The sink gave no answer." if status is NoAnswer.UNKNOWN else "There is no connection to the sink."
+    return f"The sink {'failed' if status >= 500 else 'refuses the event'} (HTTP {status})."
 
 
 def _too_late(cause: Cause | None, acceptance: Acceptance, retry_after: float | None = None) -> SinkUnreachable:

@@ -22,7 +22,6 @@ _CALL = "posting to the chat"
 _LARGEST_ANSWER = 64 * 1024
 # Too late, too early, too often, or an error of the chat: the same message may be accepted later.
 _PASSING = frozenset({408, 425, 429})
-_MODULES = {"text": "plain"}
 # What may precede a page: spaces, and the byte order mark of UTF-8.
 _BLANK = b" \t\r\n\xef\xbb\xbf"
 _SLACK_ERROR = re.compile(rb"[a-z]+(_[a-z]+)+")
@@ -50,7 +49,7 @@ class Poster:
         """
         if seconds <= 0:
             raise ChatUnreachable("There is no time left to post to the chat.")
-        chat = import_module(f"{__package__}.{_MODULES.get(target.chat, target.chat)}")
+        chat = import_module(f"{__package__}.{target.chat}")
         host, chat_fields = host_of(target.url.reveal()), {"chat": target.chat.value, "reply": target.reply}
         try:
             answer = self._client.send(

@@ -12,7 +12,6 @@ from typing import Any
 
 from handler.inbound.cloudevents.decode import decode
 from handler.inbound.cloudevents.result_events import read
-from handler.outbound.chat.post import _MODULES
 from handler.outbound.chat.route import MattermostButtons
 from handler.settings.env import Secret
 from handler.settings.notify_chat import ChatName
@@ -21,9 +20,7 @@ from tests.stop.fakes import NOW, asked, id_of
 from tests.test_events_folder import EVENTS
 
 BUTTONS = MattermostButtons("https://hooks.example/mattermost", Secret("the-key-of-the-samples-is-public"))
-CHATS: dict[str, ModuleType] = {
-    chat.value: import_module(f"handler.outbound.chat.{_MODULES.get(chat, chat)}") for chat in ChatName
-}
+CHATS: dict[str, ModuleType] = {chat.value: import_module(f"handler.outbound.chat.{chat}") for chat in ChatName}
 
 
 def sampled(name: str) -> Report:
