@@ -227,7 +227,7 @@ def _doubtful(command: Command, server_id: str) -> bool:
     return server_id in command.without_history or server_id in command.unreadable_history
 
 
-def foretold(
+def predicted(
     command: Command, server_id: str, state: ServerState | None, actions: Sequence[Action], reasons: set[str],
     skipped: set[str],
 ) -> set[str]:  # fmt: skip

@@ -1,4 +1,4 @@
-"""One delivery, and the judgement of its answer."""
+"""One delivery, and the check of its answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Delivery:
 
     Args:
         order: in which order calls are made and answered; see `Task`.
-        calm: nothing is to go wrong in it, so that its results can be foretold.
+        calm: nothing is to go wrong in it, so that its results can be predicted.
 
     Attributes:
         undisturbed: nothing else happened while it was handled.
@@ -81,7 +81,7 @@ class Delivery:
         if environment.denied == "history":
             for event in acting:
                 self._command.of(event).without_history |= set(environment.ids)
-        self._expected = self._foretell() if calm else {}
+        self._expected = self._predicted() if calm else {}
         headers, body = copy.message.wire()
         recorder.counters.write(now, "delivery", headers, body)
         self._task = scheduler.start(lambda: function.answer(headers, body), self._command, order)
@@ -98,8 +98,8 @@ class Delivery:
     def kill(self) -> None:
         self._task.kill()
 
-    def judge(self) -> int:
-        """Hold the answer against the invariants.
+    def check(self) -> int:
+        """Check the answer against the invariants.
 
         Returns:
             The HTTP status.
@@ -247,7 +247,7 @@ class Delivery:
         if violation := invariants.row_violation(command, row, state, actions):
             found.append(f"a result calls {name} {violation}")
         if reasons := self._expected.get((event.key, row["id"])):
-            counters.add("rows foretold")
+            counters.add("rows predicted")
             if row["reason"] not in reasons:
                 found.append(f"a result calls {name} {row['reason']}, and it should be {' or '.join(sorted(reasons))}")
         return found
@@ -266,11 +266,11 @@ class Delivery:
             and self._environment.shows(state)
         ]
 
-    def _foretell(self) -> dict[tuple[Key, str], set[str]]:
+    def _predicted(self) -> dict[tuple[Key, str], set[str]]:
         environment, now = self._environment, self._clock.time()
         # Two events of a batch may be about one server, and then it matters which one is first.
         everything = [server_id for event in self.copy.message.acting for server_id in self._ids(event)]
-        foretold = {}
+        predicted = {}
         for event in self.copy.message.acting:
             command = self._command.of(event)
             rules = command.deployment.approval
@@ -295,7 +295,7 @@ class Delivery:
                 )
                 if reasons:
                     skipped = {reason for reason, outcome in invariants.OUTCOMES.items() if outcome == "skipped"}
-                    reasons = approvals.foretold(command, id_, state, actions, reasons, skipped)
+                    reasons = approvals.predicted(command, id_, state, actions, reasons, skipped)
                 if reasons and everything.count(id_) == 1:
-                    foretold[(event.key, id_)] = reasons
-        return foretold
+                    predicted[(event.key, id_)] = reasons
+        return predicted

@@ -73,7 +73,7 @@ class CooperativeExecutor:
 
 
 class _Inline:
-    """Stands in for the thread that posts an announcement: it does so at once, in the task of its run."""
+    """Takes the place of the thread that posts an announcement: it does so at once, in the task of its run."""
 
     def __init__(self, target: Callable[..., None], args: tuple[Any, ...], **_: object) -> None:
         self.start = partial(target, *args)

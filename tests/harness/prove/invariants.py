@@ -1,7 +1,7 @@
-"""What the function may send and say, restated from the contract without a line of the function.
+"""What the function may send and report, restated from the contract without a line of the function.
 
 Each check returns what is wrong, as the end of a sentence, or None. A user may act between the function's read and its
-stop; no function can prevent that. So a stop is judged by what the cloud showed in the last read before it.
+stop; no function can prevent that. So a stop is checked against what the cloud showed in the last read before it.
 """
 
 from __future__ import annotations

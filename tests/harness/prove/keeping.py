@@ -40,7 +40,7 @@ _MILLISECONDS = 0.002
 
 
 class _Threads:
-    """Stands in for the threads of the service: each call is made at once, in the task of its event."""
+    """Takes the place of the threads of the service: each call is made at once, in the task of its event."""
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future: Future[Any] = Future()

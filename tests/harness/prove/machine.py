@@ -1,4 +1,4 @@
-"""The state machine: hypothesis chooses what users, broker, cloud and clock do; what the function does is judged."""
+"""The state machine: hypothesis chooses what users, broker, cloud and clock do; what the function does is checked."""
 
 from __future__ import annotations
 
@@ -391,7 +391,7 @@ class Machine(RuleBasedStateMachine):
         when: str,
         since: float | None,
     ) -> None:
-        """Let a user start a server before or while an event to stop it is on its way; its history may not be had."""
+        """Let a user start a server before or while an event to stop it is on its way; its history may not be shown."""
         if since:
             self.act(which, actions)
             self.wait(seconds)
@@ -536,7 +536,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: "rival" in self.faults)
     @rule(which=st.none() | _SMALL)
     def rival(self, which: int | None) -> None:
-        """Let the stop of another user be quicker by a hair, so that ours is answered 500."""
+        """Let the stop of another user be quicker, so that ours is answered 500."""
         self.environment.inject("rival", Fault.two_stops_at_once(self._id(which)))
 
     @precondition(lambda self: "network" in self.faults)
@@ -721,7 +721,7 @@ class Machine(RuleBasedStateMachine):
     def _settle(self, delivery: Delivery, acknowledged: bool) -> None:
         self.under_way.remove(delivery)
         self.last = delivery
-        status = delivery.judge()
+        status = delivery.check()
         if not acknowledged and status < 300:
             COUNTERS.add("faults", "acknowledgement lost")
         self.broker.settle(delivery.copy, status if acknowledged or status >= 300 else None)

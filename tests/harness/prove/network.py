@@ -160,7 +160,7 @@ class CloudClient(http_client.HttpClient):
         for _, request, command in due:
             self._cloud.handle(request)
             for server_id in self._cloud.calls.all()[-1].acted_on:
-                self._recorder.taken_late(command, server_id)
+                self._recorder.stop_taken(command, server_id, late=True)
 
     def _timed_out(
         self, command: Command, kind: CallKind, ids: tuple[str, ...], url: str, timeout: float
@@ -172,7 +172,7 @@ class CloudClient(http_client.HttpClient):
         return urllib3.exceptions.ReadTimeoutError(_POOL, url, "no answer")
 
     def _handled(self, command: Command, kind: CallKind, ids: tuple[str, ...], request: Request) -> Delivery:
-        # A stop is judged as it arrives, before the cloud acts on it.
+        # A stop is checked as it arrives, before the cloud acts on it.
         if kind is CallKind.STOP:
             self._recorder.stop_sent(command, ids)
         if kind is CallKind.METADATA:
@@ -292,7 +292,7 @@ class SinkClient(http_client.HttpClient):
         if is_announcement(names):
             self._recorder.announced(command, names, body or b"", taken=status == 202)
         elif status == 202:
-            self._recorder.result_posted(command, names, body or b"")
+            command.posted.append((names, body or b""))
         scheduler.pause()
         if self.latency > timeout:
             raise urllib3.exceptions.ReadTimeoutError(_POOL, url, "no answer")

@@ -152,7 +152,7 @@ class Recorder:
             command.failing |= set(ids or self._about(command))
 
     def stop_sent(self, command: Command, ids: Sequence[str]) -> None:
-        """Judge a stop, of one server or of several, on its arrival at the cloud."""
+        """Check a stop, of one server or of several, on its arrival at the cloud."""
         if not ids:
             self.violations.append("a stop was sent that names no server")
         for server_id in ids:
@@ -169,23 +169,26 @@ class Recorder:
             else:
                 self._count_attempt(command)
 
-    def stop_taken(self, command: Command, server_id: str) -> None:
-        self._note_taken(command, server_id, command.stops[server_id][-1])
-
-    def taken_late(self, command: Command, server_id: str) -> None:
-        stop = next(stop for stop in command.stops[server_id] if stop.taken_at is None and stop.status is None)
-        stop.late = True
-        self._note_taken(command, server_id, stop)
-
-    def result_posted(self, command: Command, headers: Mapping[str, str], body: bytes) -> None:
-        command.posted.append((headers, body))
+    def stop_taken(self, command: Command, server_id: str, *, late: bool = False) -> None:
+        """Note that the cloud took the stop just sent, or one that was delayed on the way."""
+        stops = command.stops[server_id]
+        stop = next(stop for stop in stops if stop.taken_at is None and stop.status is None) if late else stops[-1]
+        stop.late = late
+        stop.taken_at = self._clock.time()
+        stop.request_id = next(a.request_id for a in self._world.actions(server_id) if a.action == "stop")
+        assert command.event is not None
+        self._taken.setdefault((command.event.key, server_id), []).append(stop)
+        self.counters.add("stops taken")
+        state = self._world.get(server_id)
+        if state.controller != "works":
+            self.counters.add("faults", f"controller {state.controller}")
 
     def announced(self, command: Command, headers: Mapping[str, str], body: bytes, *, taken: bool) -> None:
         self.counters.add("announcements", "taken" if taken else "not taken")
         self.violations += approvals.note_announcement(command, headers, body, taken=taken)
 
     def result_id(self, key: Key, found: str, content: str) -> None:
-        """Hold the id of a result against the others: the same content has the same id, other content another.
+        """Compare the id of a result with the others: the same content has the same id, other content another.
 
         Args:
             content: what the id stands for: type, refusal, and for each server what the result says of it.
@@ -216,16 +219,6 @@ class Recorder:
         if event is None:
             return ()
         return event.server_ids if event.tag is None else [state.id for state in self._world.all()]
-
-    def _note_taken(self, command: Command, server_id: str, stop: StopSent) -> None:
-        stop.taken_at = self._clock.time()
-        stop.request_id = next(a.request_id for a in self._world.actions(server_id) if a.action == "stop")
-        assert command.event is not None
-        self._taken.setdefault((command.event.key, server_id), []).append(stop)
-        self.counters.add("stops taken")
-        state = self._world.get(server_id)
-        if state.controller != "works":
-            self.counters.add("faults", f"controller {state.controller}")
 
     def _earlier(self, command: Command, server_id: str) -> list[StopSent]:
         """Stops for the same event that really brought the server down."""

@@ -171,7 +171,7 @@ class Scheduler:
         return task
 
     def wait(self, future: Future[Any], timeout: float) -> Any:
-        """Stand in for `Future.result` in a task: other deliveries go on while this one waits.
+        """Take the place of `Future.result` in a task: other deliveries go on while this one waits.
 
         Args:
             timeout: seconds.
@@ -204,7 +204,7 @@ class Scheduler:
 
 
 class TaskPool:
-    """Stands in for the thread pools of a service that handle the events and the results of a batch."""
+    """Takes the place of the thread pools of a service that handle the events and the results of a batch."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
