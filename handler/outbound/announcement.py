@@ -66,7 +66,7 @@ class Announcer:
         required: whether nothing is stopped without a delivered announcement.
         source, extensions: see `announcement_event`.
         on_outcome: called with whether an announcement was delivered.
-        monotonic: the clock.
+        monotonic, now: the clocks.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Announcer:
         extensions: Mapping[str, str],
         on_outcome: Callable[[bool], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._sink = sink
         self._required = required
@@ -85,6 +86,7 @@ class Announcer:
         self._extensions = extensions
         self._on_outcome = on_outcome
         self._monotonic = monotonic
+        self._now = now
 
     def announce(self, request: StopRequest, deadline: float, servers: Sequence[Candidate]) -> None:
         """Announce what an event may stop, within 2 seconds and before its deadline on the monotonic clock.
@@ -92,9 +94,7 @@ class Announcer:
         Raises:
             NotAnnounced: it was not delivered, and is required.
         """
-        event = announcement_event(
-            request, servers, source=self._source, extensions=self._extensions, now=datetime.now(UTC)
-        )
+        event = announcement_event(request, servers, source=self._source, extensions=self._extensions, now=self._now())
         failure = self._failure(event, min(_LONGEST, (deadline - self._monotonic()) * _SHARE))
         if self._on_outcome is not None:
             self._on_outcome(failure is None)

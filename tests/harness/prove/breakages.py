@@ -12,7 +12,7 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -44,10 +44,10 @@ from handler.services import approvals, stop_servers
 from handler.services.runs import Runs
 from handler.settings.stop_servers import ApprovalSettings
 from handler.stop import approval, decide, prepare, run, scheduler, selection, server_task
-from handler.stop.approval import ApprovedReview, Plan, seen_of
+from handler.stop.approval import ApprovedReview, Plan
 from handler.stop.calls import Next, Step
 from handler.stop.evidence import History
-from handler.stop.model import Approver, Decision, Move, Policy, Power, Reason, Refusal, Server, StopRequest
+from handler.stop.model import Approver, Decision, Move, Power, Reason, Refusal, Server, StopRequest
 from handler.stop.server_task import ServerTask
 from handler.stop.stop_limit import StopLimit
 from tests.harness.prove import scheduler as tasks
@@ -61,104 +61,68 @@ _SEEDS = 4
 _ENVIRONMENTS_A_ROUND = 25
 Breakage = AbstractContextManager[object]
 
-# What stands in the place of what is patched below.
-_guarded, _by_state = decide._guarded, decide._by_state
-_parse, _parse_either = rfc3339.parse, rfc3339.parse_either
-_refuse, _cloud, _conclude = decide.refuse, Clouds.cloud, scheduler.Scheduler._conclude
-_labels, _from_success, _pages = decide.labels, error_mapping.from_success, NovaReader._pages
-_unsent, _on_stop, _watch = ServerTask._unsent, ServerTask.on_stop, ServerTask._watch
-_on_history, _result_id = ServerTask.on_history, result.result_id
-_verify, _issue, _needed, _review = approval.verify, approval.issue, ApprovalSettings.needed, ApprovedReview.review
-_announce, _signed, _keys = Announcer.announce, approval._signed, approvals._keys
+
+def _patch(target: object, name: str, value: object) -> Callable[[], Breakage]:
+    """Replace a function."""
+    return lambda: mock.patch.object(target, name, value)
 
 
-def _without_guard(reason: Reason) -> Breakage:
-    def guarded(*arguments: Any) -> Any:
-        decision = _guarded(*arguments)
-        return None if decision and decision.reason is reason else decision
-
-    return mock.patch.object(decide, "_guarded", guarded)
+def _around(target: object, name: str, call: Callable[..., Any]) -> Callable[[], Breakage]:
+    """Replace a function by one that gets the original as its first argument."""
+    real = getattr(target, name)
+    return _patch(target, name, lambda *arguments, **options: call(real, *arguments, **options))
 
 
-def _without_refusal(refusal: Refusal) -> Breakage:
-    def refuse(*arguments: Any) -> Any:
-        found = _refuse(*arguments)
-        return None if found is refusal else found
-
-    return mock.patch.object(prepare, "refuse", refuse)
+def _changed(target: object, name: str, change: Callable[[Any], Any]) -> Callable[[], Breakage]:
+    """Change what a function returns."""
+    return _around(target, name, lambda real, *arguments, **options: change(real(*arguments, **options)))
 
 
-def _stop_if(move: Move, *reasons: Reason) -> Breakage:
-    def by_state(server: Any) -> Any:
-        decision = _by_state(server)
+def _without_guard(reason: Reason) -> Callable[[], Breakage]:
+    return _changed(decide, "_guarded", lambda found: None if found and found.reason is reason else found)
+
+
+def _without_refusal(refusal: Refusal) -> Callable[[], Breakage]:
+    return _changed(prepare, "refuse", lambda found: None if found is refusal else found)
+
+
+def _stop_if(move: Move, *reasons: Reason) -> Callable[[], Breakage]:
+    def stop(decision: Decision) -> Decision:
         return replace(decision, move=Move.STOP) if decision.move is move and decision.reason in reasons else decision
 
-    return mock.patch.object(decide, "_by_state", by_state)
+    return _changed(decide, "_by_state", stop)
 
 
-def _unreadable_keep_until_has_passed() -> Breakage:
-    def parse(text: str) -> Any:
-        try:
-            return _parse_either(text)
-        except ValueError:
-            return _parse("2001-01-01T00:00:00Z")
-
-    return mock.patch.object(rfc3339, "parse_either", parse)
+def _or_past(real: Any, text: str) -> Any:
+    try:
+        return real(text)
+    except ValueError:
+        return rfc3339.parse("2001-01-01T00:00:00Z")
 
 
-def _history_that_fails_is_empty() -> Breakage:
-    def on_history(self: ServerTask, answer: Any, at: Any) -> Any:
-        return _on_history(self, answer if isinstance(answer, History) else History(()), at)
-
-    return mock.patch.object(ServerTask, "on_history", on_history)
-
-
-def _dry_runs_write() -> Breakage:
-    return mock.patch.object(Clouds, "cloud", lambda self, **_: _cloud(self, dry_run=False))
+def _forgetting(real: Any, task: ServerTask, *arguments: Any, **options: Any) -> Any:
+    coming = real(task, *arguments, **options)
+    task.failures.maybe_taken = False
+    return coming
 
 
-def _lost_stop_is_sent_again_at_once() -> Breakage:
-    def unsent(self: ServerTask, *arguments: Any, **options: Any) -> Any:
-        return _unsent(self, *arguments, **options)._replace(step=Step.STOP)
-
-    return mock.patch.object(ServerTask, "_unsent", unsent)
+def _confirming(real: Any, task: ServerTask, answer: Any, at: Any) -> Any:
+    coming = real(task, answer, at)
+    return task._end(Reason.CONFIRMED, "Stopped.") if task.taken is not None else coming
 
 
-def _lost_stop_is_forgotten() -> Breakage:
-    def unsent(self: ServerTask, *arguments: Any, **options: Any) -> Any:
-        coming = _unsent(self, *arguments, **options)
-        self.failures.maybe_taken = False
-        return coming
-
-    return mock.patch.object(ServerTask, "_unsent", unsent)
+def _stopping_again(real: Any, task: ServerTask, at: Any) -> Any:
+    server = task._server
+    assert server is not None
+    idle = server.vm_state == "active" and server.task_state is None
+    return Next(Step.STOP, at.completed) if task.taken is not None and idle else real(task, at)
 
 
-def _taken_counts_as_stopped() -> Breakage:
-    def on_stop(self: ServerTask, answer: Any, at: Any) -> Any:
-        coming = _on_stop(self, answer, at)
-        return self._end(Reason.CONFIRMED, "Stopped.") if self.taken is not None else coming
-
-    return mock.patch.object(ServerTask, "on_stop", on_stop)
-
-
-def _taken_stop_is_sent_again() -> Breakage:
-    def watch(self: ServerTask, at: Any) -> Any:
-        server = self._server
-        assert server is not None
-        idle = server.vm_state == "active" and server.task_state is None
-        return Next(Step.STOP, at.completed) if self.taken is not None and idle else _watch(self, at)
-
-    return mock.patch.object(ServerTask, "_watch", watch)
-
-
-def _unfinished_servers_are_left_out() -> Breakage:
-    def conclude(self: Any) -> Any:
-        try:
-            return _conclude(self)
-        except BudgetSpent:
-            return tuple(task.result for task in self._tasks.values() if task.result is not None)
-
-    return mock.patch.object(scheduler.Scheduler, "_conclude", conclude)
+def _leaving_out(real: Any, run: Any) -> Any:
+    try:
+        return real(run)
+    except BudgetSpent:
+        return tuple(task.result for task in run._tasks.values() if task.result is not None)
 
 
 def _each_result_has_a_new_id() -> Breakage:
@@ -166,91 +130,30 @@ def _each_result_has_a_new_id() -> Breakage:
     return mock.patch.object(result, "result_id", side_effect=lambda *_: str(uuid5(result._IDS, str(next(numbers)))))
 
 
-def _two_events_share_a_result_id() -> Breakage:
-    return mock.patch.object(
-        result,
-        "result_id",
-        lambda report, type_: _result_id(replace(report, request=replace(report.request, source="", id="")), type_),
-    )
-
-
-def _an_event_has_one_result_id() -> Breakage:
-    return mock.patch.object(
-        result, "result_id", lambda report, _: _result_id(replace(report, servers=(), refusal=None), "")
-    )
-
-
-def _busy_server_is_no_result() -> Breakage:
-    return mock.patch.object(ServerTask, "on_time_up", lambda self: self.taken is not None and _time_up(self))
-
-
-def _time_up(task: ServerTask) -> bool:
+def _accepted_if_taken(task: ServerTask) -> bool:
+    if task.taken is None:
+        return False
     task._end(Reason.ACCEPTED, server_task._NOT_SEEN_STOPPED)
     return True
 
 
-def _power_counts_as_off(*powers: Power) -> Breakage:
+def _power_counts_as_off(power: Power) -> Callable[[], Breakage]:
     real = Server.power.fget  # type: ignore[attr-defined]
-
-    def power(self: Server) -> Power:
-        found: Power = real(self)
-        return Power.OFF if found in powers else found
-
-    return mock.patch.object(Server, "power", property(power))
+    return _patch(Server, "power", property(lambda server: Power.OFF if real(server) is power else real(server)))
 
 
-def _metadata_protects_nothing() -> Breakage:
-    def labels(server: Server, key: str) -> Iterator[tuple[str, str | None, str | None]]:
-        return (found for found in _labels(server, key) if found[2] is None)
-
-    return mock.patch.object(decide, "labels", labels)
-
-
-def _error_document_is_a_certain_refusal() -> Breakage:
-    def from_success(*arguments: Any) -> CloudError | None:
-        fault = _from_success(*arguments)
-        if fault is not None:
-            fault.contradicts_status = False
-        return fault
-
-    return mock.patch.object(error_mapping, "from_success", from_success)
+def _certain(error: CloudError | None) -> CloudError | None:
+    if error is not None:
+        error.contradicts_status = False
+    return error
 
 
-def _list_ends_with_its_first_page() -> Breakage:
-    return mock.patch.object(NovaReader, "_pages", lambda self, timeout: islice(_pages(self, timeout), 1))
+def _without_refusal_of_approval(refusal: Refusal) -> Callable[[], Breakage]:
+    return _changed(approvals, "verify", lambda found: (found[0], None if found[1] is refusal else found[1]))
 
 
-def _flavor_is_its_id() -> Breakage:
-    return mock.patch.object(servers, "_flavor", lambda flavor: str(flavor.get("id", "")))
-
-
-def _without_refusal_of_approval(refusal: Refusal) -> Breakage:
-    def verify(*arguments: Any) -> Any:
-        plan, found = _verify(*arguments)
-        return plan, None if found is refusal else found
-
-    return mock.patch.object(approvals, "verify", verify)
-
-
-def _needed_as(needed: Callable[[ApprovalSettings, Approver | None, int], Approver | None]) -> Breakage:
-    return mock.patch.object(ApprovalSettings, "needed", needed)
-
-
-def _event_decides(settings: ApprovalSettings, asked: Approver | None, servers: int) -> Approver | None:
-    return asked if asked is not None else _needed(settings, None, servers)
-
-
-def _deployment_decides(settings: ApprovalSettings, asked: Approver | None, servers: int) -> Approver | None:
-    if _needed(settings, asked, servers) is None:
-        return None
-    return settings.approver or Approver.SELF
-
-
-def _seen_as(change: Callable[[Server], Server]) -> Breakage:
-    def seen(server: Server) -> bytes | None:
-        return seen_of(change(server))
-
-    return mock.patch.object(approval, "seen_of", seen)
+def _seen_as(change: Callable[[Server], Server]) -> Callable[[], Breakage]:
+    return _around(approval, "seen_of", lambda real, server: real(change(server)))
 
 
 def _without_actions(server: Server) -> Server:
@@ -264,118 +167,72 @@ def _without_unread(server: Server) -> Server:
     return server if server.history is None else replace(server, history=server.history._replace(unread=()))
 
 
-def _without_states(server: Server) -> Server:
-    return replace(server, vm_state="active", task_state=None, power_state=1)
+def _not_reviewed(left: Callable[[Server, Decision], bool]) -> Callable[[], Breakage]:
+    """Leave these decisions on servers of an approval as they are."""
+
+    def review(real: Any, self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Any:
+        return decision if left(server, decision) else real(self, server, decision, *others)
+
+    return _around(ApprovedReview, "review", review)
 
 
-def _without_updated(server: Server) -> Server:
-    return replace(server, updated=server.updated and server.updated.replace(2001, 1, 1, 0, 0, 0))
-
-
-def _approved_whatever_was_seen(self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Decision:
-    if decision.move is Move.STOP and server.history is not None:
-        return decision
-    return _review(self, server, decision, *others)
-
-
-def _approved_waits(self: ApprovedReview, server: Server, decision: Decision, policy: Policy, now: Any) -> Decision:
-    return decision if decision.move is Move.WAIT else _review(self, server, decision, policy, now)
-
-
-def _approved_says_what_it_sees(self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Decision:
-    return decision if decision.move is Move.LEAVE else _review(self, server, decision, *others)
-
-
-def _approved_before_guards(self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Decision:
+def _before_guards(real: Any, self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Any:
     if decision.move is Move.LEAVE and decision.reason in (Reason.LOCKED, Reason.PROTECTED, Reason.KEPT_UNTIL):
         decision = replace(decision, move=Move.STOP)
-    return _review(self, server, decision, *others)
+    return real(self, server, decision, *others)
 
 
-def _unsigned() -> Breakage:
-    def signed(token: str, _: Sequence[bytes]) -> bytes | None:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        return raw[:-32] if approval._base64(raw) == token and raw[:1] == b"\x01" else None
-
-    return mock.patch.object(approval, "_signed", signed)
+def _decoded(token: str) -> bytes:
+    return base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
 
 
-def _any_spelling() -> Breakage:
-    def signed(token: str, keys: Sequence[bytes]) -> bytes | None:
-        try:
-            return _signed(approval._base64(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))), keys)
-        except ValueError:
-            return None
+def _unsigned(token: str, _: Sequence[bytes]) -> bytes | None:
+    raw = _decoded(token)
+    return raw[:-32] if approval._base64(raw) == token and raw[:1] == b"\x01" else None
 
-    return mock.patch.object(approval, "_signed", signed)
+
+def _any_spelling(real: Any, token: str, keys: Sequence[bytes]) -> Any:
+    try:
+        return real(approval._base64(_decoded(token)), keys)
+    except ValueError:
+        return None
 
 
 def _keys_are_kept() -> Breakage:
     kept = set[bytes]()
 
-    def keys(settings: ApprovalSettings) -> list[bytes]:
-        found = _keys(settings)
+    def all_keys(found: list[bytes]) -> list[bytes]:
         kept.update(found)
         return [*found, *sorted(kept.difference(found))]
 
-    return mock.patch.object(approvals, "_keys", keys)
-
-
-def _only_the_first_key() -> Breakage:
-    return mock.patch.object(approvals, "_keys", lambda settings: _keys(settings)[:1])
+    return _changed(approvals, "_keys", all_keys)()
 
 
 def _plans_are_stored() -> Breakage:
     """Each process knows only the plans that it has issued itself."""
-    issued: dict[int, set[str]] = {}
+    issued = set[tuple[int, str]]()
+    issue, verify = approval.issue, approval.verify
 
-    def process() -> int:
-        number: int = tasks.current().command.process
-        return number
-
-    def issue(*arguments: Any) -> str:
-        token = _issue(*arguments)
-        issued.setdefault(process(), set()).add(token)
+    def issued_here(*arguments: Any) -> str:
+        token = issue(*arguments)
+        issued.add((tasks.current().command.process, token))
         return token
 
-    def verify(token: str, *arguments: Any) -> Any:
-        return _verify(token if token in issued.get(process(), ()) else "unknown", *arguments)
+    def verified_here(token: str, *arguments: Any) -> Any:
+        known = (tasks.current().command.process, token) in issued
+        return verify(token if known else "unknown", *arguments)
 
-    return mock.patch.multiple(approvals, issue=issue, verify=verify)
-
-
-def _token_without_requester() -> Breakage:
-    return mock.patch.object(approvals, "Plan", lambda **fields: Plan(**{**fields, "requester": None}))
+    return mock.patch.multiple(approvals, issue=issued_here, verify=verified_here)
 
 
-def _unsigned_plan_is_a_stop() -> Breakage:
-    real = approvals.to_be_planned
-    return mock.patch.object(
-        approvals, "to_be_planned", lambda request, who, given: real(request, who, given) if given.keys else request
-    )
+def _ignoring(real: Any, *arguments: Any) -> None:
+    with suppress(NotAnnounced):
+        real(*arguments)
 
 
-def _announcement_that_fails_is_ignored() -> Breakage:
-    def announce(*arguments: Any) -> None:
-        with suppress(NotAnnounced):
-            _announce(*arguments)
-
-    return mock.patch.object(Announcer, "announce", announce)
-
-
-def _announcement_is_always_required() -> Breakage:
-    def announce(self: Announcer, *arguments: Any) -> None:
-        self._required = True
-        _announce(self, *arguments)
-
-    return mock.patch.object(Announcer, "announce", announce)
-
-
-def _first_server_is_announced() -> Breakage:
-    real = announcement.announcement_event
-    return mock.patch.object(
-        announcement, "announcement_event", lambda request, servers, **given: real(request, servers[:1], **given)
-    )
+def _requiring(real: Any, announcer: Announcer, *arguments: Any) -> None:
+    announcer._required = True
+    real(announcer, *arguments)
 
 
 def _never_longer_is_written_too() -> Breakage:
@@ -404,119 +261,141 @@ def _written_counts_as_kept() -> Breakage:
     return mock.patch.multiple(KeepTask, _write=written, _refused=ended)
 
 
-def _unreadable_entry_is_replaced() -> Breakage:
-    return mock.patch.object(keep_decide, "all", return_value=True, create=True)
-
-
-def _patch(target: object, name: str, value: object) -> Callable[[], Breakage]:
-    return lambda: mock.patch.object(target, name, value)
-
-
 PEOPLE_BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "nothing, with people": nullcontext,
     # which event needs an approval
-    "an event that needs an approval": lambda: _needed_as(lambda *_: None),
-    "an event can only tighten who approves": lambda: _needed_as(_event_decides),
-    "an event can tighten who approves": lambda: _needed_as(_deployment_decides),
-    "approval above a number of servers": lambda: _needed_as(lambda self, asked, _: _needed(self, asked, 1)),
-    "approval-not-configured": _unsigned_plan_is_a_stop,
+    "an event that needs an approval": _patch(ApprovalSettings, "needed", lambda *_: None),
+    "an event can only tighten who approves": _around(
+        ApprovalSettings, "needed", lambda real, rules, asked, servers: asked or real(rules, None, servers)
+    ),
+    "an event can tighten who approves": _around(
+        ApprovalSettings,
+        "needed",
+        lambda real, rules, *others: real(rules, *others) and (rules.approver or Approver.SELF),
+    ),
+    "approval above a number of servers": _around(
+        ApprovalSettings, "needed", lambda real, rules, asked, _: real(rules, asked, 1)
+    ),
+    "approval-not-configured": _around(
+        approvals,
+        "to_be_planned",
+        lambda real, request, who, given: real(request, who, given) if given.keys else request,
+    ),
     # tokens
-    "approval-invalid": _unsigned,
-    "one spelling of a token": _any_spelling,
+    "approval-invalid": _patch(approval, "_signed", _unsigned),
+    "one spelling of a token": _around(approval, "_signed", _any_spelling),
     "audience of a plan": _patch(approval, "_plan", lambda signed, _: approval._read(signed)[0]),
     "a key that was removed": _keys_are_kept,
-    "a key that verifies": _only_the_first_key,
-    "approval-expired": lambda: _without_refusal_of_approval(Refusal.APPROVAL_EXPIRED),
+    "a key that verifies": _changed(approvals, "_keys", lambda keys: keys[:1]),
+    "approval-expired": _without_refusal_of_approval(Refusal.APPROVAL_EXPIRED),
     "no plan is stored": _plans_are_stored,
     # approvers
-    "approval-self": lambda: _without_refusal_of_approval(Refusal.APPROVAL_SELF),
-    "requester of a plan": _token_without_requester,
+    "approval-self": _without_refusal_of_approval(Refusal.APPROVAL_SELF),
+    "requester of a plan": _patch(approvals, "Plan", lambda **fields: Plan(**{**fields, "requester": None})),
     "approver of the same workspace": _patch(approval, "_system", lambda *_: ""),
     "approver is a person": _patch(approved, "is_person", lambda *_: True),
     # servers
-    "changed-since-plan": _patch(ApprovedReview, "review", _approved_whatever_was_seen),
-    "guards apply to an approval": _patch(ApprovedReview, "review", _approved_before_guards),
-    "an approval waits for no one": _patch(ApprovedReview, "review", _approved_waits),
-    "an approval of a server that is stopped": _patch(ApprovedReview, "review", _approved_says_what_it_sees),
-    "states of a plan": lambda: _seen_as(_without_states),
-    "history of a plan": lambda: _seen_as(_without_actions),
-    "unreadable history of a plan": lambda: _seen_as(_without_unread),
-    "record of a plan without a history": lambda: _seen_as(_without_updated),
+    "changed-since-plan": _not_reviewed(
+        lambda server, decision: decision.move is Move.STOP and server.history is not None
+    ),
+    "guards apply to an approval": _around(ApprovedReview, "review", _before_guards),
+    "an approval waits for no one": _not_reviewed(lambda _, decision: decision.move is Move.WAIT),
+    "an approval of a server that is stopped": _not_reviewed(lambda _, decision: decision.move is Move.LEAVE),
+    "states of a plan": _seen_as(lambda server: replace(server, vm_state="active", task_state=None, power_state=1)),
+    "history of a plan": _seen_as(_without_actions),
+    "unreadable history of a plan": _seen_as(_without_unread),
+    "record of a plan without a history": _seen_as(
+        lambda server: replace(server, updated=server.updated and server.updated.replace(2001, 1, 1, 0, 0, 0))
+    ),
     "no plan within the second of a change": _patch(approval, "_SECOND", timedelta(days=-1)),
     # announcements
-    "no stop without a required announcement": _announcement_that_fails_is_ignored,
-    "a failing sink changes no stop": _announcement_is_always_required,
-    "an announcement lists each server": _first_server_is_announced,
+    "no stop without a required announcement": _around(Announcer, "announce", _ignoring),
+    "a failing sink changes no stop": _around(Announcer, "announce", _requiring),
+    "an announcement lists each server": _around(
+        announcement,
+        "announcement_event",
+        lambda real, request, servers, **given: real(request, servers[:1], **given),
+    ),
     "stops are announced": _patch(Announcer, "announce", lambda *_: None),
 }
 KEEP_BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "nothing, with keeps": nullcontext,
     "a keep never shortens": _never_longer_is_written_too,
     "a keep is bounded": _patch(extract_keep, "too_long", lambda *_, **__: []),
-    "a keep that cannot be read stays": _unreadable_entry_is_replaced,
+    "a keep that cannot be read stays": lambda: mock.patch.object(keep_decide, "all", return_value=True, create=True),
     "kept is a seen value": _written_counts_as_kept,
-    "a keep that comes before the stop": lambda: _without_guard(Reason.KEPT_UNTIL),
+    "a keep that comes before the stop": _without_guard(Reason.KEPT_UNTIL),
 }
 BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "nothing": nullcontext,
     # guards
-    "protected": lambda: _without_guard(Reason.PROTECTED),
-    "kept-until": lambda: _without_guard(Reason.KEPT_UNTIL),
-    "unreadable keep-until protects": _unreadable_keep_until_has_passed,
+    "protected": _without_guard(Reason.PROTECTED),
+    "kept-until": _without_guard(Reason.KEPT_UNTIL),
+    "unreadable keep-until protects": _around(rfc3339, "parse_either", _or_past),
     "keep-until in basic form": _patch(rfc3339, "parse_either", rfc3339.parse),
     "tags in the old form": _patch(decide, "_old_form", lambda *_: None),
-    "protected by metadata": _metadata_protects_nothing,
-    "locked": lambda: _without_guard(Reason.LOCKED),
-    "not-bare-metal": lambda: _without_guard(Reason.NOT_BARE_METAL),
-    "bare metal by the name of the flavor": _flavor_is_its_id,
-    "other-project": lambda: _without_guard(Reason.OTHER_PROJECT),
-    "not-opted-in": lambda: _without_guard(Reason.NOT_OPTED_IN),
-    "only what a selector fits": lambda: mock.patch.object(selection, "matches", return_value=True),
-    "a selector's list is whole": _list_ends_with_its_first_page,
+    "protected by metadata": _changed(decide, "labels", lambda labels: (label for label in labels if label[2] is None)),
+    "locked": _without_guard(Reason.LOCKED),
+    "not-bare-metal": _without_guard(Reason.NOT_BARE_METAL),
+    "bare metal by the name of the flavor": _patch(servers, "_flavor", lambda flavor: str(flavor.get("id", ""))),
+    "other-project": _without_guard(Reason.OTHER_PROJECT),
+    "not-opted-in": _without_guard(Reason.NOT_OPTED_IN),
+    "only what a selector fits": _patch(selection, "matches", lambda *_: True),
+    "a selector's list is whole": _changed(NovaReader, "_pages", lambda pages: islice(pages, 1)),
     # starts
     "started-since": _patch(decide, "_started_since", lambda _server, _request, _policy, stop: stop),
     "since": _patch(StopRequest, "since_of", lambda *_: None),
     "a time ahead counts as now": _patch(run, "_not_after", lambda request, _: request),
-    "history that fails": _history_that_fails_is_empty,
+    "history that fails": _around(
+        ServerTask,
+        "on_history",
+        lambda real, task, answer, at: real(task, answer if isinstance(answer, History) else History(()), at),
+    ),
     "history of Nova in bms mode": _patch(BmsReader, "history", lambda *_: History(None)),
     "unreadable history entry": _patch(decide, "_not_understood", lambda *_: iter(())),
     "start after the first stop": _patch(ServerTask, "_attempted", lambda *_: None),
     "without a history the record proves it": _patch(decide, "_without_history", lambda _server, _history, stop: stop),
     # states
-    "state check": lambda: _stop_if(Move.LEAVE, Reason.WRONG_STATE),
-    "never-launched": lambda: _stop_if(Move.LEAVE, Reason.NEVER_LAUNCHED),
-    "task-state check": lambda: _stop_if(Move.WAIT, Reason.BUSY),
+    "state check": _stop_if(Move.LEAVE, Reason.WRONG_STATE),
+    "never-launched": _stop_if(Move.LEAVE, Reason.NEVER_LAUNCHED),
+    "task-state check": _stop_if(Move.WAIT, Reason.BUSY),
     "transitional states": _patch(decide, "_TRANSITIONAL", frozenset()),
     "stuck operations": _patch(decide, "_STUCK_AFTER", timedelta(days=9)),
-    "power-still-on": lambda: _power_counts_as_off(Power.ON),
-    "power state unknown": lambda: _power_counts_as_off(Power.UNKNOWN),
+    "power-still-on": _power_counts_as_off(Power.ON),
+    "power state unknown": _power_counts_as_off(Power.UNKNOWN),
     # the event as a whole
-    "too-many-servers": lambda: _without_refusal(Refusal.TOO_MANY_SERVERS),
+    "too-many-servers": _without_refusal(Refusal.TOO_MANY_SERVERS),
     "too many servers in a batch": _patch(stop_servers, "refuse_too_many", lambda prepared, _: prepared),
-    "too-old": lambda: _without_refusal(Refusal.TOO_OLD),
-    "expired": lambda: _without_refusal(Refusal.EXPIRED),
-    "in-the-future": lambda: _without_refusal(Refusal.IN_THE_FUTURE),
-    "dry run": _dry_runs_write,
+    "too-old": _without_refusal(Refusal.TOO_OLD),
+    "expired": _without_refusal(Refusal.EXPIRED),
+    "in-the-future": _without_refusal(Refusal.IN_THE_FUTURE),
+    "dry run": _around(Clouds, "cloud", lambda real, clouds, **_: real(clouds, dry_run=False)),
     "stop limit": _patch(StopLimit, "take", lambda *_: None),
     "each attempt counts against the stop limit": _patch(StopLimit, "attempted", StopLimit.give_back),
     "own results are ignored": _patch(event_types, "RESULTS", frozenset()),
     "dead-lettered copies are ignored": _patch(decode, "_DEAD_LETTER_MARKS", ()),
     "one run per event": _patch(Runs, "report", lambda _self, _request, _deadline, run: run()),
     # what became of a stop
-    "read before a repeat": _lost_stop_is_sent_again_at_once,
-    "a lost stop may have acted": _lost_stop_is_forgotten,
-    "no stop after one that was taken": _taken_stop_is_sent_again,
-    "confirm before stopped": _taken_counts_as_stopped,
+    "read before a repeat": _changed(ServerTask, "_unsent", lambda coming: coming._replace(step=Step.STOP)),
+    "a lost stop may have acted": _around(ServerTask, "_unsent", _forgetting),
+    "no stop after one that was taken": _around(ServerTask, "_watch", _stopping_again),
+    "confirm before stopped": _around(ServerTask, "on_stop", _confirming),
     "2xx with an error document": _patch(Reply, "error", lambda *_: None),
-    "2xx with an error document is no certain refusal": _error_document_is_a_certain_refusal,
+    "2xx with an error document is no certain refusal": _changed(error_mapping, "from_success", _certain),
     "list that fails": _patch(Reader, "_without_list", lambda _self, fault: fault),
     "job that failed without children": _patch(bms, "_verdict_of_all", lambda *_: None),
-    "503 if not all is done": _unfinished_servers_are_left_out,
-    "busy is a result": _busy_server_is_no_result,
+    "503 if not all is done": _around(scheduler.Scheduler, "_conclude", _leaving_out),
+    "busy is a result": _patch(ServerTask, "on_time_up", _accepted_if_taken),
     # results
     "the same content has the same result id": _each_result_has_a_new_id,
-    "other content has another result id": _an_event_has_one_result_id,
-    "one event a result id": _two_events_share_a_result_id,
+    "other content has another result id": _around(
+        result, "result_id", lambda real, report, _: real(replace(report, servers=(), refusal=None), "")
+    ),
+    "one event a result id": _around(
+        result,
+        "result_id",
+        lambda real, report, type_: real(replace(report, request=replace(report.request, source="", id="")), type_),
+    ),
     **PEOPLE_BREAKAGES,
     **KEEP_BREAKAGES,
 }
