@@ -27,9 +27,7 @@ class Block:
     """A fenced block.
 
     Attributes:
-        line: number of its first line, from 1.
         language: the first word after the fence; empty if there is none.
-        heading: the last heading before it.
         not_run: why it cannot be run by a test, from the comment `<!-- not run: REASON -->` before it; None if it can.
         terminal: 1 if the comment `<!-- terminal 1 -->` is before it: it runs until the session ends. Else 2.
     """
@@ -87,12 +85,7 @@ def _marks(document: Path, line: int, comment: str) -> tuple[str | None, int]:
 
 
 class Terminal:
-    """A bash that reads what is pasted, in a folder that looks like a clone after `make demo`.
-
-    Args:
-        folder: the working directory.
-        environ: the whole environment.
-    """
+    """A bash that reads what is pasted, in a folder that looks like a clone after `make demo`."""
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self._shell = subprocess.Popen(

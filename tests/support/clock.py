@@ -6,11 +6,7 @@ from __future__ import annotations
 class FakeClock:
     """Time in seconds that passes only when a test says so, or sleeps.
 
-    Args:
-        now: the time at first.
-
     Attributes:
-        now: the time.
         slept: for how long each call of `sleep` slept.
     """
 

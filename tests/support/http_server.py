@@ -45,7 +45,6 @@ class HttpServer:
     """Serves HTTP on a port of 127.0.0.1 from `__enter__` to `__exit__`.
 
     Args:
-        handler: class of the handler.
         tls: how it serves https, as `localhost`; None for http.
         port: to listen on; 0 for any that is free.
 

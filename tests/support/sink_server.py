@@ -45,9 +45,7 @@ class SinkServer(HttpServer):
     """Gives each of `answers` once, then 202 to everything.
 
     Args:
-        port: to listen on; 0 for any that is free.
         together: how many requests must have arrived before any is answered.
-        tls: how it serves https, as localhost; None for http.
     """
 
     def __init__(self, *answers: Say, port: int = 0, together: int = 1, tls: ssl.SSLContext | None = None) -> None:

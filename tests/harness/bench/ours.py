@@ -58,8 +58,6 @@ class Fleet:
         calls: of each kind, logins included.
         waves: calls that must be waited for one after the other, at best, and what they are.
         seconds: wall time, the median of the rounds.
-        cpu: seconds of processor time, of the function alone.
-        peak: MiB at most.
     """
 
     calls: dict[str, int]

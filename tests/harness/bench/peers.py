@@ -50,8 +50,6 @@ class Used:
     """What a client used for `size` servers.
 
     Attributes:
-        cpu: seconds of processor time.
-        peak: MiB at most.
         scaled: from the figures of how many servers this was worked out; None if it was measured.
     """
 

@@ -94,7 +94,6 @@ class Served:
     """A function that is served.
 
     Attributes:
-        url: where.
         pid: of the server, whose child does the work.
         began: when its process was started, on `time.perf_counter`.
     """

@@ -25,11 +25,7 @@ class Image:
     """What was built.
 
     Attributes:
-        layers: digests of what it is stacked from; the same for the same contents.
-        root: where its file system is.
-        environ, command, user, folder: as the image says.
         health: the health check's command.
-        labels: names of its labels.
     """
 
     layers: list[str]

@@ -53,8 +53,6 @@ class Room:
 
     Args:
         root: where it is, mounted read-only already.
-        uid: the user and group in it.
-        environ: of every process in it.
     """
 
     def __init__(self, root: Path, uid: int, environ: Mapping[str, str], folder: str) -> None:

@@ -59,7 +59,6 @@ class Chain:
     """Alertmanager, a relay, `receive_webhook`, a relay, `stop_servers`, and the cloud.
 
     Attributes:
-        url: Alertmanager's.
         notified, asked: what passed before and behind `receive_webhook`.
     """
 

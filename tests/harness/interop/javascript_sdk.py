@@ -20,11 +20,7 @@ COMPLETED = "io.github.bms-autostop.stop.completed.v1"
 
 
 class Sdk:
-    """A real function with a cloud behind it, and the SDK before it.
-
-    Attributes:
-        seen: everything that the SDK sent, by name.
-    """
+    """A real function with a cloud behind it, and the SDK before it."""
 
     def __init__(self, url: str, cloud: Simulator, seen: dict[str, Any]) -> None:
         self.url = url

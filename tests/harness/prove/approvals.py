@@ -107,12 +107,7 @@ class IssuedPlan:
     """A plan that the function has issued.
 
     Attributes:
-        plan_id: of the `stop.planned.v1` event.
-        requester: of the event, or None.
-        approver: who must approve it by the rules.
-        key: that signed it.
         expires_at: in seconds since the epoch.
-        servers: what it rests on, by id.
     """
 
     plan_id: str
@@ -126,14 +121,7 @@ class IssuedPlan:
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """What an approval says.
-
-    Attributes:
-        plan: that it is meant for.
-        token: that it carries.
-        forged: the token is not that of the plan.
-        approved_by: the approver; None if it names none.
-    """
+    """What an approval says."""
 
     plan: IssuedPlan
     token: str
@@ -307,11 +295,7 @@ def _listed(token: str) -> list[str]:
 
 
 def forge(plan: IssuedPlan, how: Forgery, position: int) -> str:
-    """Return a token that is not the plan's.
-
-    Args:
-        position: of the bit that is changed.
-    """
+    """Return a token that is not the plan's."""
     raw = bytearray(_decoded(plan.token))
     match how:
         case Forgery.BIT:

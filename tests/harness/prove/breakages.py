@@ -453,10 +453,6 @@ _first: list[tuple[int, str]] = []
 def find(breakage: str, start: int = 0, rounds: int = _ROUNDS) -> tuple[int, str] | None:
     """Remove a guard and run the state machine.
 
-    Args:
-        start: the seed.
-        rounds: how many there are at most.
-
     Returns:
         After how many deliveries a violation was found, and which; None if none was.
     """

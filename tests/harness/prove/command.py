@@ -22,11 +22,8 @@ class Deployment:
     """What the settings of the function and its login say, as far as it varies.
 
     Attributes:
-        project_id: the login's.
         only: `key=value` that a server must carry (`AUTOSTOP_ONLY`), or None.
         stop_limit: most servers that one process sends stops for within a window, and its seconds; or None.
-        approval: which events need an approval.
-        announce: whether stops are announced.
     """
 
     project_id: str
@@ -98,15 +95,12 @@ class Command:
     Attributes:
         event: the event; None if there are several, or none to act on.
         began: when the delivery began, in seconds since the epoch.
-        observations: for each server what reads of it showed.
         latest: for each server the last of them, unless a stop was sent since.
-        stops: for each server the stops that were sent.
         attempted: for each server when its stop was first attempted, whether it was sent or not.
         renewing: servers whose stop was answered 401 and is sent again with a new token, as part of the same attempt.
         without_history: servers whose history the cloud does not show.
         unreadable_history: servers of whose history an entry could not be read.
         newest_shown: for each server the request id of the newest entry of its history that was shown.
-        failing: servers about which a call failed.
         last_login: when a login last timed out.
         announcements: ids of announcements, and of servers in those that were tried and taken.
         posted: results that the sink took, as headers and body.

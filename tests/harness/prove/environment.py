@@ -103,10 +103,7 @@ class Setup:
         next_links: a full page has a link to the next one.
         admin: the login is an administrator's, who sees the servers of other projects.
         denied: what the access rules of the login's application credential do not allow: `history`, `list`, or nothing.
-        only: whether the deployment demands that servers opt in.
         stop_limit: most servers that a process sends stops for within a window, and its seconds; or None.
-        approval: which events need an approval.
-        announce: whether stops are announced.
     """
 
     otc: bool = False
@@ -122,11 +119,7 @@ class Setup:
 
 
 class Environment:
-    """A cloud with its servers, and users who act on them.
-
-    Attributes:
-        ids: of all servers, in the order in which they were added.
-    """
+    """A cloud with its servers, and users who act on them."""
 
     def __init__(self, clock: Clock, counters: Counters, setup: Setup) -> None:
         self._clock = clock

@@ -51,14 +51,9 @@ class Event:
     Attributes:
         server_ids: those that it names; none with a `tag`, and none in an event that forgot to name any.
         emitted: when it was really made.
-        time: its `time`, or None.
-        expires: its `expirytime`, or None.
-        dry_run: whether it asks for a dry run.
         tag: it selects the servers that carry this tag; or None.
-        since: its `since`, or None.
         since_by_server: it states `since` for each server.
         approval: who must approve its stops, as it says; or None.
-        requester: the identity of the requester, or None.
         approves: what it approves, if it is an approval; then `server_ids` are those of the plan.
     """
 
@@ -183,7 +178,6 @@ class Copy:
     """One copy of a message on its way.
 
     Attributes:
-        tries: how often it was delivered.
         statuses: what those deliveries were answered with; None for no answer.
     """
 
@@ -193,14 +187,7 @@ class Copy:
 
 
 class Broker:
-    """Holds copies of messages until they are acknowledged or given up; it delays, duplicates and reorders them.
-
-    Attributes:
-        published: every message, in order.
-        waiting: copies to be delivered, in any order.
-        acknowledged: copies that were answered 2xx.
-        dead: copies that were given up.
-    """
+    """Holds copies of messages until they are acknowledged or given up; it delays, duplicates and reorders them."""
 
     def __init__(self) -> None:
         self.published: list[Message] = []

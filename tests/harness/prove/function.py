@@ -106,12 +106,8 @@ class Function:
     """One process of the function.
 
     Args:
-        environ: its environment variables, with the login.
         sink: whether results go to a sink instead of into the answers.
         on_shared: called when a delivery shares the run of another one.
-
-    Attributes:
-        process: its number.
     """
 
     def __init__(

@@ -146,11 +146,7 @@ class Beginning:
     """What an environment is made of.
 
     Attributes:
-        shapes: of the servers.
         latency: seconds that each exchange takes.
-        sink: results go to a sink.
-        concurrency: most calls to the cloud at once.
-        processes: of the function.
         faults: the kinds that it has.
     """
 
@@ -767,12 +763,6 @@ class Machine(RuleBasedStateMachine):
 
 
 def run_round(machine: type[Machine], number: int, start: int, options: settings) -> None:
-    """Run the environments of one round; each round has a focus of its own.
-
-    Args:
-        number: of the round, from 0.
-        start: the seed of the whole run.
-        options: how many environments and steps, and what hypothesis does besides.
-    """
+    """Run the environments of one round; each round has a focus of its own."""
     focused = type(machine.__name__, (machine,), {"focus": number})
     run_state_machine_as_test(seed(start * 10_000 + number)(focused), settings=options)

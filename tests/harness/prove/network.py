@@ -84,8 +84,6 @@ class CloudClient(http_client.HttpClient):
         latency: seconds that each exchange takes.
 
     Attributes:
-        latency: as given; it can be changed.
-        planned: faults that have not happened yet.
         on_keep: called with a command, the servers and the body of each keep that arrives.
         delayed: requests on their way, with the time at which they arrive and the command that they are part of.
     """

@@ -56,7 +56,6 @@ class Task:
     """Work that pauses at chosen points.
 
     Args:
-        work: what it does.
         command: what it does it for; kept for the code that is called from within.
         order: 0 takes the first of several choices; any other number is the seed of another order.
 
@@ -64,7 +63,6 @@ class Task:
         wake: until when it sleeps or waits, in seconds on the simulated clock; 0 if it does neither.
         awaited: the future that it waits for, or None.
         waited: it has waited for the work of another task, or another one has waited in it.
-        running: it is being stepped.
     """
 
     def __init__(self, work: Callable[[], Any], command: Any, order: int = 0) -> None:
