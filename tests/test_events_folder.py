@@ -559,7 +559,7 @@ def test_result_may_carry_extensions_of_the_platform() -> None:
     ],
 )
 def test_row_may_have_a_stop_that_the_cloud_refused(seen: dict[str, object]) -> None:
-    """A server that changed between our look and our stop keeps the name and state seen first."""
+    """A server that changed between our read and our stop keeps the name and state seen first."""
     assert schema_violations("result.v1.json#/$defs/server", seen) == []
 
 

@@ -146,7 +146,7 @@ def test_a_result_that_contradicts_itself_is_refused(name: str, change: dict[str
     event = copy.deepcopy(sample(name))
     event["data"].update(change)
     event.pop("subject", None)
-    assert any("$.data" in fault for fault in schema_violations("cloudevent-out.json", event))
+    assert any("$.data" in violation for violation in schema_violations("cloudevent-out.json", event))
 
 
 def test_kept_is_a_time_that_was_seen() -> None:

@@ -52,7 +52,7 @@ def test_what_may_be_stopped_is_announced_before_the_first_stop(
 
 
 def test_no_stop_is_sent_while_the_announcement_is_under_way(cloud: Simulator, start_function: StartFunction) -> None:
-    """The sink answers only after it has looked at the cloud."""
+    """The sink answers only after the stops were counted."""
     server = cloud.add_server()
     answer = threading.Event()
     answers: list[requests.Response] = []

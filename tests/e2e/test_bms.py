@@ -15,13 +15,13 @@ from tests.conftest import Function, StartFunction
 from tests.e2e.outcomes import at, came_out, kinds, shown
 
 
-@pytest.mark.parametrize(("status", "fault"), [(404, None), (400, None), (400, "BMS.1006")])
-def test_a_missing_server_is_not_found(otc: Simulator, bms: Function, status: int, fault: str | None) -> None:
+@pytest.mark.parametrize(("status", "code"), [(404, None), (400, None), (400, "BMS.1006")])
+def test_a_missing_server_is_not_found(otc: Simulator, bms: Function, status: int, code: str | None) -> None:
     """The documents leave open whether BMS v1 says it with 400 or 404, and with which code."""
     otc.bms.missing_status = status
     never = str(uuid.uuid4())
-    if fault:
-        otc.inject(Fault.bms(CallKind.READ, fault, server_id=never))
+    if code:
+        otc.inject(Fault.bms(CallKind.READ, code, server_id=never))
     assert came_out(bms.stop(never)) == {never: "failed/not-found"}
 
 
@@ -74,7 +74,7 @@ def test_a_batch_with_servers_that_changed_meanwhile_does_not_hurt_the_others(
 
 @pytest.mark.usefixtures("quick_retries")
 def test_an_answer_without_a_job_sends_no_second_stop(otc: Simulator, bms: Function) -> None:
-    """The cloud took something: the servers themselves tell what."""
+    """The cloud took something: reads of the servers show what."""
     otc.bms.job_id = False
     ids = [otc.add_server(power_off_delay=0.1) for _ in range(6)]
     assert came_out(bms.stop(*ids)) == dict.fromkeys(ids, "stopped/confirmed")

@@ -253,15 +253,6 @@ def test_a_refused_event_sends_nothing_to_the_cloud(cloud: Simulator, function: 
     assert cloud.calls == []
 
 
-def test_a_login_that_may_only_read_is_forbidden(cloud: Simulator, start: StartFunction) -> None:
-    """The refusal is final: each server is asked for once alone at most, and stays running."""
-    ids = [cloud.add_server(), cloud.add_server()]
-    answer = start(cloud, **cloud.environ("watcher")).stop(*ids)
-    assert came_out(answer) == dict.fromkeys(ids, "failed/forbidden")
-    assert {cloud.server(id_).vm_state for id_ in ids} == {"active"}
-    assert cloud.count(CallKind.STOP) <= 3
-
-
 def test_a_wrong_password_is_tried_once(cloud: Simulator, start: StartFunction) -> None:
     """More tries would lock the account: every event gets a 503 with the time in which nothing is tried."""
     function = start(cloud, OS_PASSWORD="not-the-password")

@@ -120,10 +120,10 @@ def test_a_command_is_answered_where_it_was_typed(serve: Serve) -> None:
 
 def test_an_address_that_is_not_allowed_is_never_asked(serve: Serve) -> None:
     """The webhook gets the message instead."""
-    with SinkServer() as webhook, SinkServer() as stranger:
+    with SinkServer() as webhook, SinkServer() as other:
         url = notify(serve, webhook)
-        assert send(url, command(REPORT, stranger)).status_code == 204
-    assert (stranger.got, len(webhook.got)) == ([], 1)
+        assert send(url, command(REPORT, other)).status_code == 204
+    assert (other.got, len(webhook.got)) == ([], 1)
 
 
 def test_an_expired_address_is_replaced_by_the_webhook(serve: Serve) -> None:
@@ -174,7 +174,7 @@ def test_the_same_result_is_reported_once_by_one_process(serve: Serve) -> None:
 
 @pytest.mark.parametrize(("reply_to", "level"), [("", "INFO"), ("https://elsewhere.example/x", "WARNING")])
 def test_without_a_chat_the_log_says_so(serve: Serve, reply_to: str, level: str) -> None:
-    """A schedule without a channel is not an error; a user who asked and gets no answer is worth a look."""
+    """A schedule without a channel is not an error; a user who asked and gets no answer is a warning."""
     with logged() as lines:
         assert send(notify(serve), reported(Reason.BUSY, reply_to=reply_to)).status_code == 204
     (line,) = lines.of("result not posted")

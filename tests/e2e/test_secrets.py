@@ -1,6 +1,6 @@
 """No secret appears in any output.
 
-Every secret setting and every other credential is marked, sent through every path, and looked for in all output.
+Every secret setting and every other credential is marked, sent through every path, and searched for in all output.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def stop_environ(cloud: EchoCloud, kind: str = "password", **more: str) -> dict[
 
 @contextmanager
 def everything() -> Iterator[tuple[Seen, Lines]]:
-    """Log at DEBUG, and look through all of it at the end."""
+    """Log at DEBUG, and search all of it at the end."""
     seen = Seen()
     with logged("DEBUG") as lines:
         yield seen, lines
@@ -473,7 +473,7 @@ def test_webhooks_show_no_secret(path: str) -> None:
                 endpoint = WebhookService(webhook_settings(environ)).endpoint()
                 for secret in (*WEBHOOK_MARKS.values(), WRONG):
                     for headers, query, body in _proofs(secret):
-                        # The producer's patience is measured from here: a sink that fails gets one more try.
+                        # The time-out of the producer is counted from here: a sink that fails gets one more try.
                         received = time.monotonic() - 60.0 if shown.status == 503 else time.monotonic()
                         request = HttpRequest("POST", path, {**CARRIED, **headers}, body, received, query)
                         seen.answer(path, endpoint.answer(request))

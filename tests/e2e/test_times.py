@@ -1,4 +1,4 @@
-"""One moment, written in several ways: wherever a time comes in, it is compared as that moment."""
+"""One moment, written in several ways: wherever a time is read, it is compared as that moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cloud that repeats in its faults whatever it was sent, as some gateways do; and a correct one, if so configured."""
+"""A cloud that repeats in its errors whatever it was sent, as some gateways do; and a correct one, if so configured."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EchoCloud(HttpServer):
     Attributes:
         login_status, stop_status, status: what logins, stops, and all other calls are answered with; below 300 as is
             correct.
-        raw: faults are plain text instead of JSON.
+        raw: errors are plain text instead of JSON.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class EchoCloud(HttpServer):
                     status = cloud.stop_status
                 headers, document = {}, cloud._correct(self.path)
                 if status >= 300:
-                    # What stands last is most often what lets in, and messages are cut off somewhere.
+                    # Credentials are mostly last, and messages are cut off at some length.
                     headers = {"X-Request-Id": self.headers.get("X-Auth-Token") or ""}
                     carried = [value for name, value in self.headers.items() if name.lower() != "accept"]
                     echo = " ".join([*reversed(_texts(json.loads(body or b"0"))), *reversed(carried)])

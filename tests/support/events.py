@@ -109,4 +109,4 @@ def faults_of(answer: Answer) -> dict[str, str]:
     """The violations of a 400, by their places."""
     assert answer.status == 400, answer
     found = json.loads(answer.body)["faults"]
-    return {fault["at"]: fault["fault"] for fault in found}
+    return {violation["at"]: violation["fault"] for violation in found}

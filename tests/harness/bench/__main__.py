@@ -85,7 +85,7 @@ def _fleets(peers: Peers | None, measured: int) -> Iterator[Row]:
     yield _against_ideal(f"{_MANY} servers, nova, concurrency 32", nova, 1.12)
     yield _peak("nova", nova, alone)
     waited = ours.many(_MANY, 32, wait=True, rounds=3)
-    # No aim: how long the function sleeps before it looks again is a choice, and real ones take longer.
+    # No aim: how long the function sleeps before it reads again is a choice, and real ones take longer.
     yield _against_ideal("the same, until all are seen stopped", waited, None)
     alone = ours.many(1, 32, api="bms", wait=True, rounds=1)
     bms = ours.many(_MANY, 32, api="bms", wait=True, rounds=3)

@@ -14,7 +14,7 @@ from tests.harness.bench.stage import clean_environ, cloud
 
 PACKAGES = ("openstacksdk", "python-openstackclient", "functions-framework")
 
-# What one writes in an afternoon: look, stop, look until it is off. No guards, no events, no protection.
+# A simple function: read, stop, read until it is off. No guards, no events, no protection.
 FUNCTION = """
 import time
 

@@ -47,7 +47,7 @@ def main() -> int:
             first = builder.image()
             print("second build ...", flush=True)
             image = builder.image()
-            _look_at(image, first)
+            _check_contents(image, first)
             zipped = builder.unpack(chosen.zip) if chosen.zip else None
             _start(image, zipped)
         finally:
@@ -55,7 +55,7 @@ def main() -> int:
     return 0
 
 
-def _look_at(image: Image, first: Image) -> None:
+def _check_contents(image: Image, first: Image) -> None:
     # Not the ids: buildah puts a random name of the building container into Docker's format.
     if image.layers != first.layers or replace(image, root=first.root) != first:
         raise SystemExit("two builds of the same differ")
@@ -89,7 +89,7 @@ def _start(image: Image, zipped: Path | None) -> None:
     subprocess.run(
         [
             *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-            *(sys.executable, "-m", "tests.harness.image.scene"),
+            *(sys.executable, "-m", "tests.harness.image.checks"),
         ],
         input=json.dumps(reported),
         text=True,

@@ -255,8 +255,8 @@ def _written_counts_as_kept() -> Breakage:
     def written(self: KeepTask, *arguments: Any) -> Any:
         return write(self, *arguments) or done
 
-    def ended(self: KeepTask, fault: Any) -> Any:
-        return self._result(KeepReason.KEPT, "") if fault is done else refused(self, fault)
+    def ended(self: KeepTask, error: Any) -> Any:
+        return self._result(KeepReason.KEPT, "") if error is done else refused(self, error)
 
     return mock.patch.multiple(KeepTask, _write=written, _refused=ended)
 
@@ -382,7 +382,7 @@ BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "confirm before stopped": _around(ServerTask, "on_stop", _confirming),
     "2xx with an error document": _patch(Reply, "error", lambda *_: None),
     "2xx with an error document is no certain refusal": _changed(error_mapping, "from_success", _certain),
-    "list that fails": _patch(Reader, "_without_list", lambda _self, fault: fault),
+    "list that fails": _patch(Reader, "_without_list", lambda _self, error: error),
     "job that failed without children": _patch(bms, "_verdict_of_all", lambda *_: None),
     "503 if not all is done": _around(scheduler.Scheduler, "_conclude", _leaving_out),
     "busy is a result": _patch(ServerTask, "on_time_up", _accepted_if_taken),

@@ -267,14 +267,14 @@ def expected(
     if starting and not found:
         return {"started-since"}
     if state.due is not None and state.due.at - now < DEADLINE:
-        # It may come true before the function looks, or after.
+        # It may come true before the function reads, or after.
         return None
     if state.task_state == "powering-off":
         return {"already-stopping"}
     if state.vm_state == "stopped" and state.task_state is None and state.power_state != _ON:
         return {"already-stopped"}
     if found:
-        # A time that is nearly up may be up when the function looks.
+        # A time that is nearly up may be up when the function reads.
         return found if found == guards(state, now + DEADLINE, command.deployment) else None
     return _expected_of_state(command, event, state, actions, history=history, shared_job=shared_job)
 

@@ -199,8 +199,7 @@ class KeepMachine(Machine):
         self.ask([which], pause, 0, "now", dry_run=False, since=None)
         task, command = self._keep(which, None, seconds)
         self._end(task, command, seconds)
-        if self.under_way:
-            self._go_on(self.under_way[-1], None, acknowledged=True)
+        self._finish_last()
 
     def _written(self, command: Command, ids: Sequence[str], body: bytes) -> None:
         COUNTERS.add("keeps written")

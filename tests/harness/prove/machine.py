@@ -336,8 +336,7 @@ class Machine(RuleBasedStateMachine):
             self._fail(CallKind.STOP, which, fault, 1)
         self.ask([which % len(self.environment.ids)], pause, 0, when, dry_run=False, since=None)
         self.act(which, actions)
-        if self.under_way:
-            self._go_on(self.under_way[-1], None, acknowledged=True)
+        self._finish_last()
 
     @precondition(lambda self: "lost answer" in self.faults)
     @rule(
@@ -365,8 +364,7 @@ class Machine(RuleBasedStateMachine):
             self._fail(CallKind.ACTIONS, which, 403, 5)
         self.ask([which], pause, 0, when, dry_run=False, since=None)
         self.act(which, [action])
-        if self.under_way:
-            self._go_on(self.under_way[-1], None, acknowledged=True)
+        self._finish_last()
 
     @rule(
         which=_SMALL,
@@ -697,6 +695,10 @@ class Machine(RuleBasedStateMachine):
             # A few are read by the list.
             servers = [which or 0] if on is not CallKind.LIST else list(range(invariants.MAX_SERVERS))
             self.ask(servers, None, 0, "now", dry_run=False, since=None)
+
+    def _finish_last(self) -> None:
+        if self.under_way:
+            self._go_on(self.under_way[-1], None, acknowledged=True)
 
     def _deliver_at_once(self, event: Event, mode: Mode, pause: int | None, order: int) -> None:
         self.broker.publish(Message((event,), mode))

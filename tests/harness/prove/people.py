@@ -199,8 +199,7 @@ class PeopleMachine(Machine):
         self._approve(plan, _BOB, pause)
         self.act(number, meanwhile)
         self.wait(delay)
-        if self.under_way:
-            self._go_on(self.under_way[-1], None, acknowledged=True)
+        self._finish_last()
 
     @precondition(lambda self: self._plans() and not self.under_way)
     @rule(remove=st.booleans())

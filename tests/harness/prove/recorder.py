@@ -141,7 +141,7 @@ class Recorder:
                 stop.status = status if whole else None
                 stop.error_document = whole and status < 300 and b'"error"' in body
                 if stop.status == 401:
-                    # Refused before the cloud looked at it: the same stop is sent again with a new token.
+                    # Refused before the cloud read it: the same stop is sent again with a new token.
                     command.latest[id_] = stop.basis
                     command.renewing.add(id_)
 

@@ -142,9 +142,9 @@ def check(room: Room, image: Mapping[str, Any]) -> Figures:
             expect("SIGTERM ends it well", function.wait(_PATIENCE) == 0, function.returncode)
             ending = time.monotonic() - began
         sick = room.run(image["health"], {"PORT": str(_STOP_PORT)})
-        expect("the health check tells when it is gone", sick.returncode == 1, sick)
+        expect("the health check fails when it is gone", sick.returncode == 1, sick)
     written = room.run(["python", "-c", "import os; print(sorted(os.listdir('/tmp')))"])
-    # Gunicorn's socket lies in the home folder, which is there.
+    # Gunicorn's socket is in the home folder, which is /tmp.
     expect("nothing else is left in /tmp", written.stdout.strip() in ("[]", "['.gunicorn']"), written.stdout)
     return Figures(first_answer, first_stop, idle, after, ending)
 
@@ -199,7 +199,7 @@ def _hooked(room: Room, image: Mapping[str, Any], server: str) -> None:
         status, _, body = ask(_HOOK_PORT, "POST", "/alertmanager", group, **token)
         expect("an alarm is taken", status in (200, 202, 204), (status, body))
         status, _, body = ask(_HOOK_PORT, "POST", "/alertmanager", group, authorization="Bearer x")
-        expect("a stranger's alarm is not", status in (401, 403), (status, body))
+        expect("an alarm with a wrong token is not", status in (401, 403), (status, body))
         hook.send_signal(signal.SIGTERM)
         expect("SIGTERM ends it well", hook.wait(_PATIENCE) == 0, hook.returncode)
 
