@@ -21,6 +21,7 @@ from handler.simulator import Simulator
 
 ROOT = Path(__file__).parent.parent
 STOP = "io.github.bms-autostop.stop.requested.v1"
+KEEP = "io.github.bms-autostop.keep.requested.v1"
 
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("tests")
@@ -79,37 +80,32 @@ class _Quiet(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log(self, *_: Any, **__: Any) -> None:
-        """Say nothing."""
+        pass
 
 
 StartFunction = Callable[..., Function]
 
 
-@pytest.fixture
-def start_function(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
-    """Start the function with settings of one's own: `start_function(cloud, AUTOSTOP_WAIT="0")`."""
+def _start(monkeypatch: pytest.MonkeyPatch, target: str, type_: str, **defaults: str) -> Iterator[StartFunction]:
     with serving(monkeypatch) as serve:
 
         def start(cloud: Simulator, **environ: Any) -> Function:
-            wanted = {"AUTOSTOP_INBOUND_AUTH": "none", "AUTOSTOP_WAIT": "5s", **cloud.environ(), **environ}
-            return Function(serve("stop_servers", wanted))
+            wanted = {"AUTOSTOP_INBOUND_AUTH": "none", **defaults, **cloud.environ(), **environ}
+            return Function(serve(target, wanted), type_)
 
         yield start
 
 
-KEEP = "io.github.bms-autostop.keep.requested.v1"
+@pytest.fixture
+def start_function(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
+    """Start the function with settings of one's own: `start_function(cloud, AUTOSTOP_WAIT="0")`."""
+    yield from _start(monkeypatch, "stop_servers", STOP, AUTOSTOP_WAIT="5s")
 
 
 @pytest.fixture
 def start_keep(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
     """Start `keep_servers` with settings of one's own: `start_keep(cloud, AUTOSTOP_MAX_KEEP="1h")`."""
-    with serving(monkeypatch) as serve:
-
-        def start(cloud: Simulator, **environ: str) -> Function:
-            wanted = {"AUTOSTOP_INBOUND_AUTH": "none", **cloud.environ(), **environ}
-            return Function(serve("keep_servers", wanted), KEEP)
-
-        yield start
+    yield from _start(monkeypatch, "keep_servers", KEEP)
 
 
 @contextmanager

@@ -99,18 +99,6 @@ def test_what_needs_no_stop_is_answered_in_a_storm_too(
     assert cloud.stops_sent(other) == 0
 
 
-def test_an_event_is_stopped_whole_or_not_at_all(cloud: Simulator, start_function: StartFunction, clock: Clock) -> None:
-    """One that needs more room than is left stops none of its servers, and is whole in the next window."""
-    function = start_function(cloud, AUTOSTOP_MAX_SERVERS="3", AUTOSTOP_STOP_LIMIT="4/10m")
-    groups = [[cloud.add_server() for _ in range(3)] for _ in range(2)]
-    assert function.stop(*groups[0]).status_code == 200
-    assert function.stop(*groups[1]).status_code == 503
-    assert [cloud.stops_sent(server) for server in groups[1]] == [0, 0, 0]
-    clock.now += WINDOW
-    assert function.stop(*groups[1]).status_code == 200
-    assert [cloud.stops_taken(server) for server in (*groups[0], *groups[1])] == [1] * 6
-
-
 def test_the_nightly_event_of_fifty_is_not_touched_by_the_defaults(
     cloud: Simulator, start_function: StartFunction, clock: Clock
 ) -> None:

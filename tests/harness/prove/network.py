@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from http.client import RemoteDisconnected
+from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
@@ -106,8 +107,7 @@ class CloudClient(http_client.HttpClient):
         headers: Mapping[str, str],
         body: bytes | None = None,
         timeout: float,
-        head_only: bool = False,  # noqa: ARG002
-        max_body: int = 0,  # noqa: ARG002
+        **_: Any,
     ) -> http_client.HttpResponse:
         """Carry one request there and its answer back."""
         began = self._clock.monotonic()
@@ -275,8 +275,7 @@ class SinkClient(http_client.HttpClient):
         headers: Mapping[str, str],
         body: bytes | None = None,
         timeout: float,
-        head_only: bool = False,  # noqa: ARG002
-        max_body: int = 0,  # noqa: ARG002
+        **_: Any,
     ) -> http_client.HttpResponse:
         """Take one event, or fail to."""
         command = scheduler.current().command
