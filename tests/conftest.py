@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import threading
@@ -112,6 +113,8 @@ def start_keep(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartFunction]:
 def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Mapping[str, str]], str]]:
     """A way to serve a target with these settings until the end; it gives back the URL."""
     running: list[tuple[Any, threading.Thread]] = []
+    logger = logging.getLogger("handler")
+    handlers = logger.handlers[:]
 
     def serve(target: str, environ: Mapping[str, str]) -> str:
         # The framework sets the target itself, and leaves it behind.
@@ -130,6 +133,8 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Mapping[
         server.shutdown()
         thread.join()
         server.server_close()
+    # The function logs to the captured stdout of this test.
+    logger.handlers = handlers
 
 
 @pytest.fixture

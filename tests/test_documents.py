@@ -79,9 +79,6 @@ def of(language: str) -> list[Block]:
     return [block for block in RUN if block.language == language]
 
 
-# --- blocks
-
-
 def test_every_block_is_run_or_says_why_not() -> None:
     """A block has a language that a test below runs; a document with commands is one of the sessions."""
     assert len(RUN) > 10
@@ -189,9 +186,6 @@ def test_python_is_a_test_that_passes(block: Block, tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
-# --- words
-
-
 def test_the_readme_is_short() -> None:
     """At most 200 lines, and no sentence of more than 30 words."""
     text = README.read_text()
@@ -205,9 +199,6 @@ def test_words_are_the_fields(document: Path) -> None:
     text = re.sub(r"<!-- [a-z ]+: made from .*?<!-- end of", "", document.read_text(), flags=re.DOTALL)
     text = "\n".join(sentences(text)).lower()
     assert [word for word in PRIVATE_WORDS if re.search(rf"\b{re.escape(word)}\b", text)] == []
-
-
-# --- links
 
 
 def _anchors(document: Path) -> set[str]:

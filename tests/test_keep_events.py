@@ -121,11 +121,12 @@ def test_the_results_cover_every_outcome_and_reason() -> None:
 
 
 @pytest.mark.parametrize("outcome", Outcome)
-@pytest.mark.parametrize("reason", Reason)
-def test_a_reason_goes_with_one_outcome(outcome: Outcome, reason: Reason) -> None:
+def test_a_reason_goes_with_one_outcome(outcome: Outcome) -> None:
     """In the schema as in the code."""
-    row = {**sample("completed.json")["data"]["servers"][0], "outcome": outcome.value, "reason": reason.value}
-    assert (schema_violations("keep.result.v1.json#/$defs/server", row) == []) is (reason.outcome is outcome)
+    row = {**sample("completed.json")["data"]["servers"][0], "outcome": outcome.value}
+    for reason in Reason:
+        found = schema_violations("keep.result.v1.json#/$defs/server", {**row, "reason": reason.value})
+        assert (found == []) is (reason.outcome is outcome), reason
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,6 @@ from handler.terminal import Progress, Row, counted, display_width, escape, os_r
 _UUID = "5f0c1a52-3d0e-4b7a-9a55-0d6f3c2b1a10"
 
 
-# --- escape
-
-
 @pytest.mark.parametrize(
     ("text", "escaped"),
     [
@@ -48,9 +45,6 @@ def test_an_escaped_text_has_nothing_that_controls_a_terminal(text: str) -> None
     assert not {unicodedata.category(character) for character in escaped} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-# --- wrap
-
-
 @given(st.text(alphabet="ab -ü東\u0301", max_size=300), st.integers(4, 60))
 def test_no_line_is_wider_than_asked_for_and_no_word_is_lost(text: str, width: int) -> None:
     """Wide characters count twice, combining ones not at all; words that are too long are broken."""
@@ -65,9 +59,6 @@ def test_lines_begin_as_asked_for() -> None:
     assert [*wrap("one two", 6, "- ", "")] == ["- one", "two"]
     assert [*wrap("", 9)] == []
     assert [*wrap("", 9, "| ")] == ["|"]
-
-
-# --- tables
 
 
 @given(
@@ -105,18 +96,12 @@ def test_only_the_label_has_colour() -> None:
     assert not [line for line in rest if "\x1b" in line]
 
 
-# --- width
-
-
 def test_the_width_is_that_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """`COLUMNS` wins, 80 is for no terminal, and less than 20 is taken for 20."""
     for columns, width in (("120", 120), ("1", 20), ("", 80), ("many", 80)):
         monkeypatch.setenv("COLUMNS", columns)
         monkeypatch.setattr(sys, "__stdout__", None)
         assert terminal_width() == width
-
-
-# --- progress
 
 
 class _Terminal(io.StringIO):
@@ -171,9 +156,6 @@ def test_no_progress_without_a_terminal(term: str, monkeypatch: pytest.MonkeyPat
         time.sleep(1.2)
         progress.on("else")
     assert stderr.getvalue() == ""
-
-
-# --- words
 
 
 def test_numbers_agree_with_their_nouns() -> None:

@@ -30,9 +30,6 @@ SHORT = {"AUTOSTOP_DEADLINE": "1s", "AUTOSTOP_WAIT": "0.2s"}
 UNKNOWN = "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21"
 
 
-# --- one server ---
-
-
 @dataclass(frozen=True)
 class Case:
     """A server, and what it comes out as.
@@ -225,9 +222,6 @@ def test_without_a_waiting_time_nothing_is_read_after_the_stop(cloud: Simulator,
     assert kinds(cloud) == [CallKind.LOGIN, CallKind.READ, CallKind.STOP]
 
 
-# --- callers ---
-
-
 REFUSED: Mapping[Refusal, Mapping[str, Any]] = {
     Refusal.TOO_OLD: {"time": "2020-01-01T00:00:00Z"},
     Refusal.EXPIRED: {"expirytime": "2020-01-01T00:00:00Z"},
@@ -303,9 +297,6 @@ def test_an_address_that_cannot_be_known_is_reported_at_once(
     assert {call.kind for call in cloud.calls} == {CallKind.LOGIN}
 
 
-# --- dry runs and repetitions ---
-
-
 @pytest.mark.parametrize(
     ("deployment", "event", "dry"),
     [
@@ -361,9 +352,6 @@ def test_deliveries_at_the_same_moment_take_one_stop(make_cloud: MakeCloud, star
     assert len({id_ for id_, _ in results}) == len({(id_, str(found)) for id_, found in results})
 
 
-# --- was it started since? ---
-
-
 def test_a_start_since_the_event_counts_on_both_apis(cloud: Simulator, function: Function) -> None:
     """BMS v1 keeps no history, but Nova does, of the same servers; the person who started it is named."""
     server = cloud.add_server(vm_state="stopped", updated=time.time() - 86400)
@@ -411,9 +399,6 @@ def test_a_server_that_a_user_started_after_our_lost_stop_is_left_running(cloud:
     assert came_out(answer) == {server: "skipped/started-since"}
     assert "u-7" in answer.json()["servers"][0]["detail"]
     assert (cloud.server(server).vm_state, cloud.stops_sent(server)) == ("active", 1)
-
-
-# --- one bad server ---
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,6 @@ def assert_must_come_again(answer: requests.Response, name: str) -> None:
     assert not [header for header in answer.headers if header.lower().startswith("ce-")]
 
 
-# --- the login ---
-
-
 @pytest.mark.usefixtures("quick_retries")
 def test_no_token_is_sent_over_http_after_a_login_over_https(
     cloud: Simulator, start_function: StartFunction, tmp_path: Path
@@ -46,9 +43,6 @@ def test_no_token_is_sent_over_http_after_a_login_over_https(
         assert [call.kind for call in cloud.calls] == [CallKind.LOGIN]
         allowed = start_function(cloud, **login, AUTOSTOP_COMPUTE_URL=cloud.url)
         assert came_out(allowed.send({"server_ids": [server]})) == {server: "stopped/confirmed"}
-
-
-# --- what comes of a stop ---
 
 
 @pytest.mark.parametrize(
@@ -109,9 +103,6 @@ def test_a_stop_whose_answer_was_lost_is_watched_to_its_end(start_function: Star
         cloud.inject(fault)
         assert came_out(start_function(cloud).stop(server)) == {server: "stopped/confirmed"}
         assert cloud.stops_sent(server) == cloud.stops_taken(server) == 1
-
-
-# --- throttling and silence ---
 
 
 def test_a_given_wait_is_kept_within_the_budget(cloud: Simulator, function: Function) -> None:

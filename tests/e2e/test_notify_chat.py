@@ -183,9 +183,6 @@ def test_without_a_chat_the_log_says_so(serve: Serve, reply_to: str, level: str)
     assert len(lines.of("no webhook of a chat is set")) == 1
 
 
-# --- what is sent to it
-
-
 def test_callers_authenticate(serve: Serve) -> None:
     """As at `stop_servers`, by either method; nothing is posted for others. It is ready once the issuer's keys are."""
     now = int(time.time())
@@ -271,9 +268,6 @@ def test_of_a_batch_that_comes_again_only_the_rest_is_reported(serve: Serve) -> 
         second = post(url, events)
     problem(first, 503)
     assert (second.status_code, len(chat.got)) == (204, 4)
-
-
-# --- the service alone
 
 
 def settings(chat: SinkServer, **environ: str) -> NotifySettings:
@@ -388,9 +382,6 @@ def test_whatever_is_sent_the_answer_is_one_of_those_that_are_written_down(
         assert answer.status in (204, 400, 413, 415)
         if answer.status != 204:
             assert schema_violations("problem.json", json.loads(answer.body)) == []
-
-
-# --- the chain
 
 
 def test_from_a_command_to_its_answer(serve: Serve, cloud: Simulator) -> None:

@@ -49,8 +49,6 @@ def test_a_history_that_is_not_shown_leaves_the_age_rule_alone(cloud: Simulator,
     assert came_out(function.stop(server, time=at(10))) == {server: "stopped/confirmed"}
 
 
-# --- vm_state and task_state ---
-
 VM_STATES = [
     *("active", "building", "paused", "suspended", "stopped", "rescued", "resized"),
     *("soft-delete", "deleted", "error", "shelved", "shelved_offloaded", "unheard-of"),
@@ -172,8 +170,6 @@ def test_a_stop_that_fails_touches_no_other_server(
     }
     assert [cloud.stops_taken(id_) for id_ in ids] == [int(id_ != ids[7]) for id_ in ids]
 
-
-# --- a login with access rules ---
 
 READ, LIST = ("GET", "/v2.1/servers/{id}"), ("GET", "/v2.1/servers/detail")
 HISTORY, STOP = ("GET", "/v2.1/servers/{id}/os-instance-actions"), ("POST", "/v2.1/servers/{id}/action")

@@ -42,9 +42,6 @@ def lists(cloud: Simulator) -> int:
     return cloud.count(CallKind.LIST)
 
 
-# --- what is stopped ---
-
-
 def test_what_the_selector_fits_is_stopped_and_nothing_else(cloud: Simulator, function: Function) -> None:
     """Each part by itself, and all together; one call lists, and no server is read before its stop."""
     both: dict[str, Any] = {"tags": ["env=ci", "team"], "metadata": {"shard": "3"}}
@@ -102,9 +99,6 @@ def test_every_guard_counts(cloud: Simulator, function: Function) -> None:
     assert {call.server_id for call in stops(cloud) if call.server_id} <= {ids["a"]}
 
 
-# --- the list ---
-
-
 @pytest.mark.usefixtures("_small_pages")
 def test_all_pages_are_turned(cloud: Simulator, function: Function) -> None:
     """What fits may stand on any of them."""
@@ -144,9 +138,6 @@ def test_a_list_that_shows_servers_of_others_stops_only_ours(cloud: Simulator, f
     assert {cloud.server(id_).vm_state for id_ in (strange, gone)} == {"active"}
 
 
-# --- dry runs, repetitions, events around it ---
-
-
 def test_a_dry_run_only_looks(cloud: Simulator, function: Function) -> None:
     """It says what would be stopped, by one list."""
     runs, rests = cloud.add_server("ci-1"), cloud.add_server("ci-2", vm_state="stopped")
@@ -177,9 +168,6 @@ def test_events_of_a_batch_are_selected_each_for_itself(cloud: Simulator, functi
     answer = post_batch(function, *(event(id=str(number), data=data) for number, data in enumerate(asked)))
     reported = [[row["id"] for row in result["data"]["servers"]] for result in answer.json()]
     assert reported == [[named], [selected], []]
-
-
-# --- plan ---
 
 
 def test_plan_shows_what_a_selector_fits(
