@@ -26,7 +26,7 @@ _MOST_NAMED = 8
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What came of the look-up of one lock; each version as `name version`.
+    """The result of the look-up of one lock; each version as `name version`.
 
     Attributes:
         clean: looked up, with no known vulnerability.
@@ -46,24 +46,19 @@ class Audit:
         return bool(self.clean) and not self.vulnerable and not self.unknown
 
     def lines(self) -> list[str]:
-        """Return what is to be said of it."""
-        asked = len(self.clean) + len(self.vulnerable) + len(self.unknown)
-        found = [f"{asked - len(self.unknown)} of {asked} versions looked up, {len(self.vulnerable)} vulnerable"]
-        found += [f"    {version}: {', '.join(ids)}" for version, ids in self.vulnerable.items()]
+        """Return the report, line by line."""
+        found = len(self.clean) + len(self.vulnerable)
+        lines = [f"{found} of {found + len(self.unknown)} versions looked up, {len(self.vulnerable)} vulnerable"]
+        lines += [f"    {version}: {', '.join(ids)}" for version, ids in self.vulnerable.items()]
         if self.unknown:
-            found.append(f"    not looked up, since the database does not answer for them: {_few(self.unknown)}")
+            lines.append(f"    not looked up, since the database does not answer for them: {_few(self.unknown)}")
         if self.elsewhere:
-            found.append(f"    not looked up, since they are for another platform or Python: {_few(self.elsewhere)}")
-        return found
+            lines.append(f"    not looked up, since they are for another platform or Python: {_few(self.elsewhere)}")
+        return lines
 
 
-def judge(lock: str, document: Mapping[str, Any]) -> Audit:
-    """Hold what pip-audit reported against what is locked.
-
-    Args:
-        lock: the text of a lock file.
-        document: pip-audit's report, in its JSON format.
-    """
+def audit_of(lock: str, document: Mapping[str, Any]) -> Audit:
+    """Compare pip-audit's report, in its JSON format, with the text of a lock file."""
     audit, left = Audit(), {_canonical(name): version for name, version in _LOCKED.findall(lock)}
     for dependency in document["dependencies"]:
         name = _canonical(dependency["name"])
@@ -79,17 +74,13 @@ def judge(lock: str, document: Mapping[str, Any]) -> Audit:
 
 
 def main() -> int:
-    """Audit every lock.
-
-    Returns:
-        1 if a version is vulnerable or could not be looked up.
-    """
+    """Audit every lock; the exit code is 1 if a version is vulnerable or could not be looked up."""
     audits = []
     for lock in LOCKS:
         command = [str(Path(sys.executable).with_name("pip-audit")), *_OPTIONS, "-r", str(ROOT / lock)]
         done = subprocess.run(command, capture_output=True, text=True)
         try:
-            audit = judge((ROOT / lock).read_text(), json.loads(done.stdout))
+            audit = audit_of((ROOT / lock).read_text(), json.loads(done.stdout))
         except ValueError:
             print(f"{lock}: pip-audit failed: {done.stderr.strip()[-500:]}")
             audit = Audit()

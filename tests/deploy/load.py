@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,13 +33,13 @@ _SERVICE = find(OBJECTS, "Service", "bms-autostop")
 
 @dataclass(slots=True)
 class Answers:
-    """What came back.
+    """The answers to the events that were sent.
 
     Attributes:
-        statuses: how often each came; 0 stands for no answer at all.
+        statuses: how many answers had each; 0 stands for no answer at all.
         seconds: how long each answer took.
         halves: answers that were cut off, or that were not a complete result.
-        late: the most that an event left behind its time.
+        late: the longest time by which an event was sent late.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -48,14 +49,14 @@ class Answers:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, status: int, seconds: float, half: bool) -> None:
-        """Write one down."""
+        """Record an answer."""
         with self._lock:
             self.statuses[status] += 1
             self.seconds.append(seconds)
             self.halves += half
 
     def reported(self) -> str:
-        """In one line."""
+        """Return a summary in one line."""
         ordered = sorted(self.seconds)
         many = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(self.statuses.items()))
         return (
@@ -130,21 +131,15 @@ def main() -> int:
             fine &= again.statuses == {200: options.events // 2} and memory(process.pid) < after * 1.1 + 2.0
             simulated.restart()
             few = options.events // 4
-            answers = Answers()
-
-            def burst() -> None:
-                nonlocal answers
-                answers = fire(process.url, simulated.ids, few, 3.0)
-
-            sender = threading.Thread(target=burst)
-            sender.start()
-            time.sleep(1.5)
-            code = process.stop()
-            sender.join()
+            with ThreadPoolExecutor(1) as sender:
+                sent = sender.submit(fire, process.url, simulated.ids, few, 3.0)
+                time.sleep(1.5)
+                code = process.stop()
+                answers = sent.result()
             stops = simulated.calls().get("stop", 0)
             print(f"SIGTERM in the middle of {few} events in 3 s: exit code {code}, {stops} servers stopped")
             print(f"  {answers.reported()}")
-            # Who was not answered was not taken: no server was stopped without a result.
+            # An event that was not answered was not begun: no server was stopped without a result.
             fine &= stops == answers.statuses[200] > 0
             fine &= set(answers.statuses) <= {0, 200, 503} and not answers.halves and code == 0
         finally:

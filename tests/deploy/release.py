@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from deploy.functiongraph.package import fetch, platform_python
 from tests.support.process import ROOT
@@ -28,8 +28,7 @@ time.time = lambda: _now() + {ahead}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditions(NamedTuple):
     """What differs between two builds.
 
     Attributes:
@@ -61,13 +60,9 @@ def differences(first: Mapping[str, str], second: Mapping[str, str]) -> list[str
 
 
 def build(work: Path, conditions: Conditions, wheels: Path, zip_options: list[str]) -> dict[str, str]:
-    """Build everything from a copy of the tracked files, and return the digest of each file by its name.
+    """Build everything from a copy of the tracked files below `work`, and return the digest of each file by its name.
 
-    Args:
-        work: an empty folder for both builds.
-        conditions: under which to build.
-        wheels: the wheels that requirements.lock names, for the platform of the zip.
-        zip_options: further options of the packer.
+    The wheels are those that requirements.lock names, for the platform of the zip.
     """
     source = work / conditions.folder / "source"
     target = work / conditions.folder / "target"
@@ -88,7 +83,11 @@ def build(work: Path, conditions: Conditions, wheels: Path, zip_options: list[st
             *(sys.executable, "-m", "deploy.functiongraph.package", "--wheels", str(wheels)),
             *("--output", str(target / "functiongraph.zip"), *zip_options),
         ],
-        [*pip, "install", "--no-index", "--no-deps", "--no-compile", "--target", str(site), *map(str, _here(wheels))],
+        # Those of the other platform cannot be installed here.
+        [
+            *(*pip, "install", "--no-index", "--no-deps", "--no-compile", "--target", str(site)),
+            *map(str, sorted(wheels.glob("*-none-any.whl"))),
+        ],
         [
             *(sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"),
             *("-s", str(site), "-p", "/opt/venv", str(site)),
@@ -100,11 +99,6 @@ def build(work: Path, conditions: Conditions, wheels: Path, zip_options: list[st
         for path in sorted(target.rglob("*"))
         if path.is_file() and not path.is_relative_to(site / "bin")
     }
-
-
-def _here(wheels: Path) -> list[Path]:
-    """The wheels that any Python may install: those of the other platform cannot be installed here."""
-    return sorted(wheels.glob("*-none-any.whl"))
 
 
 def _copy(source: Path, conditions: Conditions) -> None:
@@ -119,11 +113,7 @@ def _copy(source: Path, conditions: Conditions) -> None:
 
 
 def main() -> int:
-    """Build twice and compare.
-
-    Returns:
-        0 if both builds are the same, 1 if they differ.
-    """
+    """Build twice and compare; the exit code is 1 if the builds differ."""
     python = platform_python(None)
     options = ["--python", python] if python else []
     with tempfile.TemporaryDirectory() as folder:

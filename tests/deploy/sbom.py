@@ -72,11 +72,7 @@ def _collect(folder: Path) -> Sbom:
 
 
 def main(target: Path) -> int:
-    """Write the list.
-
-    Returns:
-        0, or 1 if something is missing in it.
-    """
+    """Write the list; the exit code is 1 if something is missing in it."""
     print("Installing requirements.lock into an environment of its own (about 20 s)", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         sbom = completed(_collect(Path(folder)))

@@ -78,19 +78,16 @@ def test_last_dead_letter_is_a_metric_of_prometheus(program: Process) -> None:
     assert answer.headers["Content-Type"].startswith("text/plain")
 
 
-def test_without_a_dead_letter_there_is_no_series(tmp_path: Path) -> None:
-    """A process that has just started says nothing of the time before."""
+def test_without_a_dead_letter_there_is_no_series_and_it_ends_on_sigterm(tmp_path: Path) -> None:
+    """A process that has just started knows nothing of the time before.
+
+    As the first process of a container it would not get SIGTERM by itself.
+    """
     process = Process(SERVICE, {}, tmp_path / "log")
     process.restart()
     try:
         assert _post(process, "/results") == 204
         assert requests.get(f"{process.url}/metrics", timeout=30).text == ""
+        assert process.stop() == 0
     finally:
         process.kill()
-
-
-def test_it_ends_on_sigterm(tmp_path: Path) -> None:
-    """As the first process of a container it would not hear SIGTERM by itself."""
-    process = Process(SERVICE, {}, tmp_path / "log")
-    process.restart()
-    assert process.stop() == 0
