@@ -156,6 +156,7 @@ def test_every_signed_call_is_accepted(
     assert {type(seen) for seen in cloud.read(ids, 5).values()} == {Server}
     assert isinstance(cloud.stop(ids[:1], 5)[ids[0]], Taken)
     assert {call.access_key for call in otc.calls} == {key.access}
+    assert [call.headers.get("x-project-id") for call in otc.calls] == [None] + [otc.project_id] * (len(otc.calls) - 1)
     assert {call.status for call in otc.calls} <= {200, 204}
     assert otc.count(CallKind.LOGIN) == 0
     assert otc.actions(ids[0])[0].user_id == otc.user().id
