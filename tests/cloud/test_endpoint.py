@@ -57,10 +57,13 @@ def test_a_url_gets_the_version_and_an_explicit_one_the_project(url: str, expect
     assert _url(url) == expected
 
 
-@pytest.mark.parametrize("url", ["https://ecs.test/v2/abc", "https://ecs.test/v2.1/abc/"])
-def test_a_url_with_a_project_keeps_it(url: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "expected"), [("v2/abc", "v2.1/abc"), ("v2.1/abc/", "v2.1/abc"), ("v2/v2", "v2.1/v2")]
+)
+def test_a_url_with_a_project_keeps_it(path: str, expected: str) -> None:
     """Whether it is explicit or from the catalogue."""
-    assert _url(url) == _url(explicit=url) == "https://ecs.test/v2.1/abc"
+    url = f"https://ecs.test/{path}"
+    assert _url(url) == _url(explicit=url) == f"https://ecs.test/{expected}"
 
 
 @pytest.mark.parametrize("url", ["", "nova.test/v2.1", "//nova.test/v2.1", "ftp://nova.test/v2.1"])

@@ -85,6 +85,7 @@ VALUES = [
     ("AUTOSTOP_BMS_URL", "https://bms.example/v1", "bms_url", "https://bms.example/v1"),
     ("AUTOSTOP_SMN_URL", "https://smn.example/v2", "smn_url", "https://smn.example/v2"),
     ("AUTOSTOP_DEADLINE", "2m", "deadline", 2 * MINUTE),
+    ("AUTOSTOP_DEADLINE", "1s", "deadline", timedelta(seconds=1)),
     ("AUTOSTOP_CONCURRENCY", "3", "concurrency", 3),
     ("AUTOSTOP_MAX_BODY", "2KiB", "max_body", 2048),
     ("AUTOSTOP_LOG_LEVEL", "debug", "log_level", "DEBUG"),
