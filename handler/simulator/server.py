@@ -34,22 +34,29 @@ class Server(ThreadingTCPServer):
     def __init__(self, cloud: Cloud, host: str, port: int, stopping: threading.Event) -> None:
         super().__init__((host, port), _Connection)
         self.cloud = cloud
+        self._host = host
         self.stopping = stopping
         self._connections: dict[socket.socket, threading.Thread] = {}
         stopping.clear()
-        self._acceptor = threading.Thread(target=self.serve_forever, args=(0.01,), name="simulator", daemon=True)
+        self._acceptor = threading.Thread(target=self._accept, name="simulator", daemon=True)
         self._acceptor.start()
 
     def stop(self) -> None:
         """Close the port and every connection, and wait for all threads."""
         self.stopping.set()
-        self.shutdown()
+        # A connection ends the wait for one.
+        with contextlib.suppress(OSError):
+            socket.create_connection((self._host, self.server_address[1]), timeout=1).close()
         self._acceptor.join()
         for connection, thread in list(self._connections.items()):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             thread.join()
         self.server_close()
+
+    def _accept(self) -> None:
+        while not self.stopping.is_set():
+            self.handle_request()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own, which does not keep the process alive."""
