@@ -178,7 +178,7 @@ def test_an_incomplete_login_is_a_bad_request(ask: Ask, body: bytes, expected: s
 def test_an_application_credential_can_have_fewer_roles_than_its_user(
     cloud: Simulator, stop: Ask, log_in: Ask, roles: Any, status: int, by_name: bool
 ) -> None:
-    """By id, or by name and user; with all roles of the user by default."""
+    """By id, or by name and user; with all roles of the user by default, and its token cannot be exchanged."""
     credential, secret = cloud.add_application_credential("program", roles=roles)
     named = {"name": "program", "user": {"id": cloud.user().id}} if by_name else {"id": credential}
     answer = log_in("application_credential", {**named, "secret": secret})
@@ -189,6 +189,7 @@ def test_an_application_credential_can_have_fewer_roles_than_its_user(
     assert [role["name"] for role in token["roles"]] == (roles or ["reader", "member"])
     assert stop(cloud.add_server(), token=answer.header("X-Subject-Token")).status == status
     assert log_in("application_credential", {**named, "secret": "not-it"}).status == 401
+    assert log_in("token", {"id": answer.header("X-Subject-Token")}).status == 401
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,8 @@ OWN = EVERY[1:]
         ("admin", "2.1", "uuid={paused}&uuid={off}&all_tenants=1", [OFF]),
         ("admin", "2.1", "host=rack-7", [PAUSED]),
         ("admin", "2.1", "vm_state=paused", [PAUSED]),
+        # A status goes before a vm_state.
+        ("admin", "2.1", "status=SHUTOFF&vm_state=paused", [OFF]),
         ("admin", "2.1", "deleted=true", [GONE]),
         ("admin", "2.1", "status=DELETED", [GONE]),
         ("admin", "2.1", "all_tenants=1&project_id={other}", [FOREIGN]),
