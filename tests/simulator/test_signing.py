@@ -212,9 +212,9 @@ def test_a_temporary_key_needs_its_security_token_until_it_expires(
 def test_more_than_five_failures_in_a_row_lock_a_key(cloud: Simulator, send: Ask, clock: FakeClock) -> None:
     """For five minutes of the clock, for valid signatures too, and no other key."""
     other = cloud.add_access_key()
-    for _ in range(5):
-        assert send(malformed=True).code == REFUSED
-    assert send().status == 200
+    for _ in range(2):
+        assert {send(malformed=True).code for _ in range(5)} == {REFUSED}
+        assert send().status == 200
     for _ in range(6):
         assert send(malformed=True).code == REFUSED
     assert send().json()["error_msg"].endswith("locked")
