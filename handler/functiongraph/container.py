@@ -70,11 +70,7 @@ class Container:
 
 
 def _kind(request: HttpRequest) -> EventKind | None:
-    """Parse the request of an authenticated caller; None if it initializes the container.
-
-    Raises:
-        BadEvent, NotAnEvent: it is of an unknown kind.
-    """
+    """Parse the request of an authenticated caller; None if it initializes the container."""
     if request.path == _INVOKE and not is_marked(request.headers):
         return invocation.kind_of(json_object(request.body, "event"))
     try:

@@ -64,12 +64,7 @@ class Call:
 
     @classmethod
     def of_headers(cls, headers: Mapping[str, str], environ: Mapping[str, str]) -> Call:
-        """Return the call of a container.
-
-        Args:
-            headers: with lower-case names. The project and the region in them are constants, and not used.
-            environ: the environment.
-        """
+        """Return the call of a container; the project and the region in its headers are constants, and not used."""
         timeout = headers.get("x-cff-timeout", "").strip()
         known = timeout.isascii() and timeout.isdigit() and 0 < len(timeout) < 10 and int(timeout) > 0
         return cls(
@@ -158,10 +153,9 @@ class UserData(Mapping[str, str]):
 
 def _listed(userdata: str) -> dict[str, str]:
     try:
-        found = json.loads(userdata)
-    except (ValueError, RecursionError):
+        return {name: str(value) for name, value in json.loads(userdata).items()}
+    except (ValueError, RecursionError, AttributeError):
         return {}
-    return {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
 def _call_method(context: object, method: str, *arguments: str) -> object:

@@ -51,13 +51,9 @@ class NeverPossible(Exception):
 
 
 def invoke(shared: SharedResources, event: object, call: Call, received: float) -> object:
-    """Handle one event of a function that the platform calls as code.
+    """Handle one event of a function that the platform calls as code: a JSON object, or the text of one.
 
-    Args:
-        shared: by all calls of the process.
-        event: a JSON object, or the text of one.
-        call: has the login and the time.
-        received: when the event arrived, on the monotonic clock.
+    `shared` is the same for all calls of the process; `received` is on the monotonic clock.
 
     Returns:
         The result as a CloudEvent in the JSON format; for an event with several records a list of them; the gateway's
@@ -97,14 +93,7 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
 
 
 def kind_of_event(event: object) -> EventKind:
-    """Return the kind of the event of a call.
-
-    Args:
-        event: a JSON object, parsed by the platform, or the text of one.
-
-    Raises:
-        BadEvent: it is not a JSON object.
-    """
+    """Return the kind of the event of a call; raise BadEvent if it is not a JSON object, or the text of one."""
     document = json_object(event, "event")
     if isinstance(event, dict):
         try:
@@ -127,7 +116,7 @@ def platform_results(
 
     Raises:
         BadEvent: it can never succeed.
-        RetryableError: it must be sent again; also because the call has no time left, or its login cannot be used.
+        RetryableError: it must be sent again.
     """
     service = Service(call.settings(shared.settings), shared)
     requests = requests_of(platform.document, _source(service.settings, call), datetime.now(UTC))

@@ -37,7 +37,11 @@ class KeepContainer:
         platform = request.method == "POST" and not is_marked(request.headers)
         if platform and request.path == "/init":
             return Answer(200)
-        endpoint = self._service.for_call(self._call_settings(request)).endpoint()
+        call, settings = Call.of_headers(request.headers, os.environ), self._settings
+        own = settings.login.kind is not LoginKind.FUNCTIONGRAPH
+        login = settings.login if own else call.login(settings.login)
+        settings = replace(settings, login=login, deadline=timedelta(seconds=call.budget(settings)))
+        endpoint = self._service.for_call(settings).endpoint()
         if not (platform and request.path == "/invoke"):
             return endpoint.answer(request)
         # The headers of the request inside authenticate the gateway's caller.
@@ -46,11 +50,3 @@ class KeepContainer:
             raise NotAnEvent("Of the triggers of FunctionGraph only API Gateway brings keep requests.")
         answer = endpoint.answer(inside.http(self._settings.max_body, request.received))
         return responses.json_answer(200, reply(answer))
-
-    def _call_settings(self, request: HttpRequest) -> KeepSettings:
-        call, settings = Call.of_headers(request.headers, os.environ), self._settings
-        left = call.budget(settings)
-        login = settings.login
-        if login.kind is LoginKind.FUNCTIONGRAPH:
-            login = call.login(login)
-        return replace(settings, login=login, deadline=min(settings.deadline, timedelta(seconds=left)))

@@ -40,12 +40,7 @@ class _Kept(NamedTuple):
 
 
 class Keys:
-    """The keys of one issuer, for any number of threads.
-
-    Args:
-        fetch: gets the keys from the key server.
-        monotonic: the clock, in seconds.
-    """
+    """The keys of one issuer, for any number of threads."""
 
     def __init__(self, fetch: Fetch, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
@@ -57,11 +52,7 @@ class Keys:
         self._cause: Cause | None = None
 
     def find(self, kid: str, until: float = float("inf")) -> PyJWK | None:
-        """Return the key of an id, or None if the issuer has no such key.
-
-        Args:
-            kid: the id.
-            until: how long it may be waited for, on the monotonic clock.
+        """Return the key of an id, waiting for it until a time on the monotonic clock; None if there is no such key.
 
         Raises:
             KeysUnreachable: whether there is such a key cannot be determined now.

@@ -70,12 +70,7 @@ class EventEndpoint(ABC, Generic[Request, AnySettings]):
         )
 
     def deliver(self, delivery: Delivery, request: HttpRequest, approver: bool) -> Answer:
-        """Handle the events of an authenticated caller.
-
-        Args:
-            delivery: the events.
-            request: of the caller; its body is not read.
-            approver: whether the caller may send approvals.
+        """Handle the events of an authenticated caller, who may send approvals or not; the body is not read.
 
         Raises:
             BadEvent: with every violation of every event.
@@ -111,14 +106,10 @@ def serve(
     ready: Callable[[], None],
     handle: Callable[[bool], Answer],
 ) -> Answer:
-    """Answer a probe, a handshake, or a POST of an authenticated caller; never raises.
+    """Answer a probe, a handshake, or a POST of an authenticated caller within its deadline; never raises.
 
-    Args:
-        request: the request.
-        callers: settings of the target.
-        deadline: budget of the request.
-        ready: raises if events could not be handled now.
-        handle: makes the response to a POST, given whether the caller may send approvals.
+    `ready` raises if events could not be handled now; `handle` makes the response to a POST, given whether the caller
+    may send approvals.
     """
 
     def answer() -> Answer:
@@ -148,7 +139,7 @@ def requests_of(
         delivery: the events.
         event_types: further types that are accepted, as the settings have them.
         on_skip: called with the type of each event that asks for nothing, and why.
-        dry: whether the request around the events asks for a dry run of all of them.
+        dry: whether the HTTP request asks for a dry run of all events.
         approver: whether the caller may send approvals.
 
     Raises:

@@ -67,13 +67,9 @@ _PLATFORM_PREFIX = b"x-cff-"
 
 
 class Head:
-    """The head of a request while it arrives, measured line by line.
+    """The head of a request while it arrives, measured line by line; `data` may extend beyond it.
 
-    Args:
-        max_platform_line: for header lines that begin with `X-CFF-`.
-
-    Attributes:
-        data: what has arrived; it may extend beyond the head.
+    `max_platform_line` is for header lines that begin with `X-CFF-`.
     """
 
     __slots__ = ("_headers", "_line", "_max_platform_line", "data")
