@@ -119,7 +119,9 @@ def test_temporary_keys_of_the_headers_serve_too(otc: Simulator, url: str) -> No
 
 @pytest.mark.parametrize("headers", [{}, NULL, {**NULL, "X-CFF-Security-Access-Key": "half"}])
 def test_without_a_login_the_event_comes_again(otc: Simulator, url: str, headers: dict[str, str]) -> None:
-    """The answer says what is missing."""
+    """The answer says what is missing. Headers inside of a gateway's request come from outside, and are no login."""
+    inside = send(url, passage(CANONICAL, {"X-CFF-Auth-Token": otc.token()}), **headers)
+    assert inside.json()["statusCode"] == 503
     answer = send(url, tick({"server_id": GONE}), **headers)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
     assert answer.json()["type"] == "urn:bms-autostop:problem:login-missing"
@@ -193,12 +195,6 @@ def test_a_transient_error_is_503(otc: Simulator, start: Start) -> None:
 
 
 # --- the caller
-
-
-def test_an_event_at_init_is_not_lost(otc: Simulator, url: str) -> None:
-    """Also one that no header marks as an event."""
-    answer = send(url, requested(otc.add_server()), "/init", **agency(otc))
-    assert (answer.status_code, answer.headers["ce-type"]) == (200, COMPLETED)
 
 
 def test_init_is_answered(url: str) -> None:
@@ -325,20 +321,18 @@ def test_nothing_is_authenticated_or_decoded_twice(
     assert len(checked) == checks
 
 
-def test_headers_inside_of_a_gateways_request_are_no_login(otc: Simulator, url: str) -> None:
-    """They come from outside."""
-    inside = {"X-CFF-Auth-Token": otc.token()}
-    answer = send(url, passage({"server_id": GONE}, inside), **NULL)
-    assert answer.json()["statusCode"] == 503
-
-
 # --- CloudEvents
 
 
 @pytest.mark.parametrize("path", ["/invoke", "/init", "/", "/anything"])
-def test_a_cloudevent_is_taken_on_any_path(otc: Simulator, url: str, path: str) -> None:
-    """In any mode, with the login of the headers; the answer is as everywhere, in binary mode."""
+def test_a_cloudevent_is_accepted_on_any_path(otc: Simulator, url: str, path: str) -> None:
+    """In any mode, with the login of the headers; the answer is as everywhere, in binary mode.
+
+    On the platform's paths no header has to mark it as an event.
+    """
     event = requested(otc.add_server())
+    if path == "/init":
+        assert send(url, event, path, **agency(otc)).headers["ce-type"] == COMPLETED
     answer = send(url, event, path, **{**agency(otc), "Content-Type": STRUCTURED})
     assert (answer.status_code, answer.headers["ce-type"]) == (200, COMPLETED)
     binary = {f"ce-{name}": str(value) for name, value in event.items() if name != "data"}
@@ -354,16 +348,12 @@ def test_a_malformed_cloudevent_is_reported_as_everywhere(otc: Simulator, url: s
         assert (answer.status_code, answer.json()["title"]) == (400, "The event can never succeed")
 
 
-def test_elsewhere_an_event_of_a_trigger_is_no_event(otc: Simulator, url: str) -> None:
-    """Only `/invoke` is the platform's."""
-    assert send(url, tick(""), "/", **agency(otc)).status_code == 415
-
-
 def test_the_container_is_alive_and_not_ready_by_itself(otc: Simulator, url: str) -> None:
-    """A login comes with calls alone; with one it is ready."""
+    """A login comes with calls alone; with one it is ready. An event of a trigger is accepted at `/invoke` alone."""
     assert requests.get(f"{url}/healthz", timeout=10).status_code == 200
     assert requests.get(f"{url}/readyz", timeout=10).json()["type"] == "urn:bms-autostop:problem:login-missing"
     assert requests.get(f"{url}/readyz", headers=agency(otc), timeout=10).status_code == 200
+    assert send(url, tick(""), "/", **agency(otc)).status_code == 415
 
 
 # --- secrets

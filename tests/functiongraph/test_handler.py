@@ -206,14 +206,6 @@ def test_faults_at_the_gateway_are_answered_and_not_raised(otc: Simulator, event
     assert called(event, new_context(otc, AUTOSTOP_MAX_BODY="4096"))["statusCode"] == status
 
 
-def test_an_error_at_the_gateway_is_answered_and_not_raised(otc: Simulator) -> None:
-    """As a 503, also if the call has no time left or no login."""
-    event = passage({"server_id": GONE})
-    for context in (new_context(otc, agency=False), new_context(otc, remaining=0)):
-        answer = called(event, context)
-        assert (answer["statusCode"], answer["headers"]["Retry-After"]) in ((503, "60"), (503, "10"))
-
-
 # --- login
 
 
@@ -242,13 +234,6 @@ def test_the_login_follows_the_call(otc: Simulator, lines: Lines) -> None:
     pools = functiongraph._SHARED[0].clouds.client._adapter.poolmanager.pools
     assert [pools[key].num_connections for key in pools.keys()] == [1]  # noqa: SIM118
     assert first.token not in lines.text
-
-
-def test_without_an_agency_the_error_says_so(otc: Simulator) -> None:
-    """Nothing is sent to the cloud."""
-    with pytest.raises(NotHandled, match=r"^login-missing: .* give the function an agency"):
-        called(tick({"server_id": GONE}), new_context(otc, agency=False))
-    assert otc.calls == []
 
 
 def test_a_login_of_the_settings_goes_first(otc: Simulator) -> None:
@@ -311,10 +296,17 @@ def test_the_platforms_time_is_the_budget_if_it_is_shorter(otc: Simulator) -> No
     assert time.monotonic() - began < 1.5
 
 
-def test_a_call_without_time_is_not_begun(otc: Simulator) -> None:
-    """It comes again."""
-    with pytest.raises(NotHandled, match=r"^budget-spent: "):
-        called(tick({"server_id": GONE}), new_context(otc, remaining=0))
+def test_a_call_without_time_or_login_is_not_begun(otc: Simulator) -> None:
+    """It comes again; nothing is sent to the cloud, and the gateway gets a 503."""
+    event = {"server_id": GONE}
+    for context, name, wait in (
+        (new_context(otc, remaining=0), "budget-spent: ", "10"),
+        (new_context(otc, agency=False), "login-missing: .* give the function an agency", "60"),
+    ):
+        with pytest.raises(NotHandled, match=f"^{name}"):
+            called(tick(event), context)
+        answer = called(passage(event), context)
+        assert (answer["statusCode"], answer["headers"]["Retry-After"]) == (503, wait)
     assert otc.calls == []
 
 
