@@ -159,14 +159,16 @@ def test_a_client_that_stays_after_its_answer_delays_no_other(process: FunctionP
 
 def test_probes_are_answered_while_every_thread_is_busy(simulated: Simulator, tmp_path: Path) -> None:
     """Or a platform would kill a process that is only busy."""
-    with FunctionProcess(simulated, tmp_path, environ={"THREADS": "2"}) as process:
-        unfinished = HEAD + b"Content-Length: 100\r\n\r\n{"
-        with connected(process, 4, request(headers={**EVENT_HEADERS, "Content-Length": "100"})) as holding:
-            time.sleep(0.2)
-            assert healthy(process) < 1.0
-            for client in holding:
-                client.sendall(unfinished[:1] * 100)
-            assert {status(client) for client in holding} == {400}
+    waiting = request(headers={**EVENT_HEADERS, "Content-Length": "100"})
+    with (
+        FunctionProcess(simulated, tmp_path, environ={"THREADS": "2"}) as process,
+        connected(process, 4, waiting) as clients,
+    ):
+        time.sleep(0.2)
+        assert healthy(process) < 1.0
+        for client in clients:
+            client.sendall(b"P" * 100)
+        assert {status(client) for client in clients} == {400}
 
 
 # --- what is too large
@@ -546,16 +548,15 @@ def test_what_cannot_be_parsed_is_not_quoted(failure: Exception, code: int) -> N
 
 
 @pytest.mark.parametrize(
-    "environ",
-    [{"THREADS": "1"}, {"THREADS": "0"}, {"THREADS": "-4"}, {"THREADS": "many"}, {"THREADED_TIMEOUT_ENABLED": "true"}],
+    ("name", "value"),
+    [*(("THREADS", value) for value in ("1", "0", "-4", "many")), ("THREADED_TIMEOUT_ENABLED", "true")],
 )
 def test_it_refuses_to_start_where_the_limits_cannot_hold(
-    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the variable's name."""
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(SystemExit, match=next(iter(environ))):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=name):
         server_limits.install(timedelta(0))
 
 
