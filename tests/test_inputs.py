@@ -17,7 +17,7 @@ import requests
 from handler import rfc3339
 from handler.simulator import Simulator
 from tests.conftest import STOP, serving
-from tests.inbound.webhooks.scene import fresh_secret
+from tests.inbound.webhooks.receiver import fresh_secret
 
 A, B = "95bf2490-5428-432c-ad9b-5e3406f869dd", "5c9fd0d6-2f3b-4c8e-9a51-7be0a4b5c1f2"
 TOKEN = fresh_secret()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.inbound.webhooks.scene import Scene, basic, bearer, fresh_secret, json_of
+from tests.inbound.webhooks.receiver import Receiver, basic, bearer, fresh_secret, json_of
 from tests.support.events import FakeHandler, call_endpoint, faults_of
 
 CAPTURED = ROOT / "tests" / "captured"
@@ -73,7 +73,7 @@ def test_what_asks_for_nothing_stops_nothing() -> None:
 def test_what_alertmanager_sends_is_understood(name: str) -> None:
     """Of each group what fires, and nothing that is resolved; sent again it is the same event."""
     message = ALERTMANAGER["messages"][name]
-    here = Scene(now=datetime(2026, 11, 26, tzinfo=UTC), AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN)
+    here = Receiver(now=datetime(2026, 11, 26, tzinfo=UTC), AUTOSTOP_ALERTMANAGER_TOKEN=TOKEN)
     headers = {**message["headers"], **PROOFS[message["proof"]]}
     answers = [here.post("/alertmanager", message["body"], headers) for _ in range(2)]
     firing = [

@@ -17,7 +17,7 @@ from handler import cli
 from handler.demo.fleet import FLEET, add
 from handler.simulator import Simulator
 from tests.conftest import ROOT
-from tests.inbound.webhooks.vendor import as_pem, certificate, new_key
+from tests.inbound.webhooks.fake_smn import as_pem, certificate, new_key
 from tests.support.sink_server import SinkServer
 
 SAMPLES = ROOT / "events" / "samples" / "in"

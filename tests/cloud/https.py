@@ -11,7 +11,7 @@ from pathlib import Path
 import requests
 
 from handler.simulator import Simulator
-from tests.inbound.webhooks.vendor import as_pem, certificate, new_key
+from tests.inbound.webhooks.fake_smn import as_pem, certificate, new_key
 from tests.support.http_server import Handler, HttpServer
 
 

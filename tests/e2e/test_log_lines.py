@@ -48,11 +48,11 @@ from tests.cloud.test_servers import row as server_row
 from tests.conftest import KEEP, ROOT
 from tests.inbound.auth.test_key_set import Server as KeyServer
 from tests.inbound.webhooks.authentication import receiver
-from tests.inbound.webhooks.scene import JSON, ONE, Scene, bearer
+from tests.inbound.webhooks.fake_smn import CERT_URL, CONFIRM_URL, FakeSmn, certificate
+from tests.inbound.webhooks.receiver import JSON, ONE, Receiver, bearer
 from tests.inbound.webhooks.test_buttons import press, slack_click
-from tests.inbound.webhooks.test_smn import scene as smn_scene
+from tests.inbound.webhooks.test_smn import receiver as smn_receiver
 from tests.inbound.webhooks.test_smn import send as smn_send
-from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL, Vendor, certificate
 from tests.outbound.test_result import REQUEST, report
 from tests.outbound.test_result import row as server_result
 from tests.outbound.test_smn_sink import ScriptedTopic
@@ -171,14 +171,14 @@ class Causes:
     def alert(self, labels: Mapping[str, str] | None = None, status: str = "firing", **more: object) -> None:
         alert = {"status": status, "labels": labels or {"server_id": ONE}, "fingerprint": "a1"}
         headers = {**JSON, **bearer("token-of-this-test")}
-        Scene(AUTOSTOP_ALERTMANAGER_TOKEN="token-of-this-test").post(
+        Receiver(AUTOSTOP_ALERTMANAGER_TOKEN="token-of-this-test").post(
             "/alertmanager", {"alerts": [alert], **more}, headers
         )
 
     def confirmed(self) -> None:
-        vendor = Vendor()
+        vendor = FakeSmn()
         vendor.served = {CERT_URL: (200, certificate(vendor.key)), CONFIRM_URL: (200, b"ok")}
-        smn_send(smn_scene(vendor), vendor.confirmation())
+        smn_send(smn_receiver(vendor), vendor.confirmation())
 
     def producer_silent(self) -> None:
         with pytest.raises(ProducerUnreachable):

@@ -28,7 +28,7 @@ from handler.settings.notify_chat import NotifySettings, from_environ
 from handler.simulator import Simulator
 from handler.stop.model import Reason, Report
 from tests.conftest import serving
-from tests.inbound.webhooks.scene import fresh_secret
+from tests.inbound.webhooks.receiver import fresh_secret
 from tests.outbound.chat.reports import reported
 from tests.support.capture import logged
 from tests.support.issuer import Issuer, bearer, claims, rsa_key, token

@@ -40,7 +40,7 @@ from handler.settings.receive_webhook import from_environ as webhook_settings
 from handler.settings.stop_servers import Settings, from_environ
 from handler.telemetry import start
 from tests.conftest import STOP
-from tests.inbound.webhooks.scene import FORM, JSON, basic, bearer
+from tests.inbound.webhooks.receiver import FORM, JSON, basic, bearer
 from tests.outbound.test_result import report
 from tests.outbound.test_result import row as server_result
 from tests.support.capture import Lines, logged

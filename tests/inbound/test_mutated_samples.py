@@ -21,7 +21,7 @@ from handler.inbound.cloudevents.decode import decode
 from handler.inbound.endpoints.stop_servers import requests_of as requests_of_events
 from handler.stop.model import Selector, StopRequest
 from tests.inbound.webhooks.authentication import ENVIRON, GOLDEN, SMN, at, authenticated, places
-from tests.inbound.webhooks.scene import NOW, Scene
+from tests.inbound.webhooks.receiver import NOW, Receiver
 from tests.test_events_folder import EVENTS, names, structured
 
 CHATS = {"/slack", "/mattermost", "/teams", "/rocketchat"}
@@ -66,7 +66,7 @@ class Sample(NamedTuple):
         return requests_of_events(decode({"content-type": kind}, json.dumps(body).encode()), {})
 
     def _webhook(self, body: Any) -> Sequence[StopRequest]:
-        here = Scene(get=SMN.get, **{**ENVIRON, **self.environ})
+        here = Receiver(get=SMN.get, **{**ENVIRON, **self.environ})
         try:
             raw, headers, query = authenticated(self.path, body)
         except (KeyError, TypeError, AttributeError):

@@ -18,7 +18,7 @@ from handler.outbound.sink import Sink
 from handler.settings.common import SinkSettings
 from handler.settings.env import Secret
 from tests.cli.conftest import tls
-from tests.inbound.webhooks.vendor import certificate, new_key
+from tests.inbound.webhooks.fake_smn import certificate, new_key
 from tests.support.capture import logged
 from tests.support.clock import FakeClock
 from tests.support.process import free_port

@@ -17,7 +17,7 @@ from handler.errors import BudgetSpent, EventInProgress, RetryableError
 from handler.services.runs import Runs
 from handler.stop.model import Report, StopRequest
 from tests.inbound.webhooks import test_alertmanager as alertmanager
-from tests.inbound.webhooks.scene import ONE, TWO
+from tests.inbound.webhooks.receiver import ONE, TWO
 from tests.outbound.test_result import report, row
 from tests.stop.fakes import asked, id_of
 
@@ -103,7 +103,7 @@ def test_a_second_delivery_gets_the_report_of_the_first(gate: Gate, first: StopR
 
 def test_deliveries_of_an_alert_group_by_two_alertmanagers_are_one_event(gate: Gate) -> None:
     """They come at different times, and their alerts may have another order."""
-    here = alertmanager.scene()
+    here = alertmanager.group_receiver()
     for alerts in ((ONE, TWO), (TWO, ONE)):
         alertmanager.send(here, *map(alertmanager.alert, alerts))
         here.later(seconds=8)

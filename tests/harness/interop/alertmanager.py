@@ -23,7 +23,7 @@ import requests
 from handler.simulator import Simulator
 from tests.conftest import ROOT
 from tests.harness.interop.stage import ALERTMANAGER, Passed, Relay, alertmanager, captured, served, until
-from tests.inbound.webhooks.scene import fresh_secret
+from tests.inbound.webhooks.receiver import fresh_secret
 from tests.support.blocks import blocks
 from tests.support.events import binary
 from tests.support.process import ServerProcess, free_port

@@ -10,15 +10,15 @@ import pytest
 from handler.errors import BodyIncomplete
 from handler.inbound.webhooks import registry
 from tests.inbound.webhooks.authentication import BODY_AUTHENTICATES, BY_SIGNATURE, BY_TOKEN, KEY, SECRET, SENT, ByToken
-from tests.inbound.webhooks.scene import FORM, JSON, ONE, Scene, bearer, fresh_secret, json_of, refused
+from tests.inbound.webhooks.receiver import FORM, JSON, ONE, Receiver, bearer, fresh_secret, json_of, refused
 
 TOKEN = fresh_secret()
 BODY = {"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}
 
 
-def scene(down: bool = False, **environ: Any) -> Scene:
+def scene(down: bool = False, **environ: Any) -> Receiver:
     """One producer switched on."""
-    return Scene(down=down, **{"AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN, **environ})
+    return Receiver(down=down, **{"AUTOSTOP_ALERTMANAGER_TOKEN": TOKEN, **environ})
 
 
 @pytest.mark.parametrize("path", ["", "/", "/unknown", "/alertmanager//", "/Alertmanager", "//alertmanager", "/other"])
@@ -32,7 +32,7 @@ def test_an_unknown_path_is_403(path: str) -> None:
 @pytest.mark.parametrize("path", sorted(registry.SWITCHES))
 def test_a_producer_without_its_secret_is_switched_off(path: str) -> None:
     """It answers 403, as if it did not exist, and is not loaded."""
-    here = Scene()
+    here = Receiver()
     refused(here.post(path, BODY, bearer("")), 403)
     assert here.producers == {}
 
@@ -79,7 +79,7 @@ class Reading:
 def test_credentials_in_the_headers_are_checked_before_the_body(way: ByToken) -> None:
     """Without it the body is not read; with it, it may take 20 seconds."""
     environ: dict[str, Any] = {way.setting: SECRET}
-    here = Scene(**environ)
+    here = Receiver(**environ)
     body = Reading()
     refused(here.post(way.path, body, bearer("wrong"), query="token=wrong"), 401)
     assert body.seconds == []
@@ -94,5 +94,5 @@ def test_a_body_that_authenticates_has_five_seconds(name: str) -> None:
     path, settings, headers = BY_THE_BODY[name]
     environ: dict[str, Any] = dict(settings)
     body = Reading()
-    refused(Scene(**environ).post(path, body, headers), 503)
+    refused(Receiver(**environ).post(path, body, headers), 503)
     assert body.seconds == [5.0]

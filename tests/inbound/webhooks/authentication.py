@@ -13,8 +13,8 @@ from urllib.parse import quote
 from handler.errors import Acceptance
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
-from tests.inbound.webhooks.scene import NOW, Scene, basic, bearer, form, fresh_secret, mac
-from tests.inbound.webhooks.vendor import TOPIC, Vendor
+from tests.inbound.webhooks.fake_smn import TOPIC, FakeSmn
+from tests.inbound.webhooks.receiver import NOW, Receiver, basic, bearer, form, fresh_secret, mac
 from tests.test_events_folder import EVENTS
 
 Sent = tuple[bytes, dict[str, str], str]
@@ -157,7 +157,7 @@ BY_SIGNATURE = {
 }
 
 # SMN signs with a certificate, in the body.
-SMN = Vendor()
+SMN = FakeSmn()
 _SMN = {"AUTOSTOP_SMN_TOPICS": TOPIC}
 
 
@@ -246,9 +246,9 @@ def authenticated_bytes(path: str, body: bytes, at: int = int(SENT)) -> Sent:
 # --- samples
 
 
-def receiver(path: str, *, down: bool | Acceptance = False, **environ: Any) -> Scene:
+def receiver(path: str, *, down: bool | Acceptance = False, **environ: Any) -> Receiver:
     """Return `receive_webhook` with every producer switched on, and the settings of the sample of one."""
-    return Scene(down=down, get=SMN.get, **{**ENVIRON, **ACTS[path]["settings"], **environ})
+    return Receiver(down=down, get=SMN.get, **{**ENVIRON, **ACTS[path]["settings"], **environ})
 
 
 def places(tree: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -273,12 +273,12 @@ def sample(path: str, **changes: Any) -> dict[str, Any]:
     return body
 
 
-def send(here: Scene, path: str, **changes: Any) -> Answer:
+def send(here: Receiver, path: str, **changes: Any) -> Answer:
     """Send the sample of a producer with changes to its body."""
     return send_body(here, path, sample(path, **changes))
 
 
-def send_body(here: Scene, path: str, document: Any, at: int = int(SENT), query: str = "") -> Answer:
+def send_body(here: Receiver, path: str, document: Any, at: int = int(SENT), query: str = "") -> Answer:
     """Send a document as the producer does, with more parameters in the query; bytes are sent as they are."""
     sent = authenticated_bytes if isinstance(document, bytes) else authenticated
     body, headers, token = sent(path, document, at)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from tests.inbound.webhooks.scene import ONE, THREE, TWO
+from tests.inbound.webhooks.receiver import ONE, THREE, TWO
 
 _IDS = {"A": ONE, "B": TWO, "C": THREE, "UPPER": ONE.upper(), "SHORT": TWO[:8], "PART": TWO[:23]}
 _IDS |= {

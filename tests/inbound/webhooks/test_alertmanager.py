@@ -8,7 +8,7 @@ import pytest
 
 from handler import rfc3339
 from tests.inbound.webhooks.authentication import SECRET, authenticated, receiver
-from tests.inbound.webhooks.scene import ONE, THREE, TWO, Scene, basic, bearer, json_of, refused
+from tests.inbound.webhooks.receiver import ONE, THREE, TWO, Receiver, basic, bearer, json_of, refused
 from tests.support.capture import logged
 
 
@@ -27,9 +27,9 @@ def alert(server: object = ONE, status: str | None = "firing", **changes: Any) -
 
 
 @pytest.fixture
-def here() -> Scene:
+def here() -> Receiver:
     """All producers switched on."""
-    return scene()
+    return group_receiver()
 
 
 def labelled(**labels: str) -> dict[str, Any]:
@@ -49,18 +49,18 @@ def group(*alerts: Any, **changes: Any) -> dict[str, Any]:
     }
 
 
-def scene() -> Scene:
+def group_receiver() -> Receiver:
     """All producers switched on."""
     return receiver("/alertmanager", AUTOSTOP_ID_LABEL="server_id")
 
 
-def send(here: Scene, *alerts: Any, path: str = "/alertmanager", **changes: Any) -> Any:
+def send(here: Receiver, *alerts: Any, path: str = "/alertmanager", **changes: Any) -> Any:
     """Send a notification."""
     body, headers, _ = authenticated(path, group(*alerts, **changes))
     return here.post(path, body, headers)
 
 
-def test_only_the_servers_whose_own_alert_fires_are_handed_on(here: Scene) -> None:
+def test_only_the_servers_whose_own_alert_fires_are_handed_on(here: Receiver) -> None:
     """Of a group that fires as a whole, whatever a label is called."""
     resolved = {**labelled(status="firing", server_id=TWO), "status": "resolved"}
     answer = send(here, labelled(status="resolved"), resolved, alert(THREE), alert(ONE.upper()))
@@ -81,7 +81,7 @@ def test_only_the_servers_whose_own_alert_fires_are_handed_on(here: Scene) -> No
         [alert(None), alert("no uuid at all", "resolved")],
     ],
 )
-def test_nothing_to_act_on_is_204(here: Scene, alerts: list[Any]) -> None:
+def test_nothing_to_act_on_is_204(here: Receiver, alerts: list[Any]) -> None:
     """Resolved, of an unknown state, or about something that is not a server: taken, and nothing is done."""
     answer = send(here, *alerts)
     assert (answer.status, answer.body, here.handed) == (204, b"", [])
@@ -92,7 +92,7 @@ IDS = ["bms-db-01", "{{ $labels.id }}", ONE[:-1], ONE + "0", 5, [ONE], {"id": ON
 
 @pytest.mark.parametrize("path", ["/alertmanager", "/grafana"])
 @pytest.mark.parametrize("id_", IDS)
-def test_a_malformed_alert_does_not_block_its_group(here: Scene, path: str, id_: object) -> None:
+def test_a_malformed_alert_does_not_block_its_group(here: Receiver, path: str, id_: object) -> None:
     """The others are handed on; the log names the one that is not. Alone it is refused, without being quoted."""
     with logged() as lines:
         assert send(here, alert(TWO), alert(id_, fingerprint="fp-1"), alert(THREE), path=path).status == 200
@@ -106,7 +106,7 @@ def test_a_malformed_alert_does_not_block_its_group(here: Scene, path: str, id_:
 
 
 @pytest.mark.parametrize("starts_at", ["yesterday", "2999-01-01T00:00:00Z", 5, "2026-11-20T12:00:00"])
-def test_an_alert_whose_start_is_not_understood_is_malformed(here: Scene, starts_at: object) -> None:
+def test_an_alert_whose_start_is_not_understood_is_malformed(here: Receiver, starts_at: object) -> None:
     """A server that was started since then could not be recognised."""
     assert send(here, alert(TWO, startsAt=starts_at), alert(ONE)).status == 200
     assert here.only().server_ids == (ONE,)
@@ -125,7 +125,7 @@ NO_DATA = [
 
 @pytest.mark.parametrize("path", ["/grafana", "/alertmanager"])
 @pytest.mark.parametrize("without_data", NO_DATA)
-def test_missing_data_is_not_firing(here: Scene, path: str, without_data: dict[str, Any]) -> None:
+def test_missing_data_is_not_firing(here: Receiver, path: str, without_data: dict[str, Any]) -> None:
     """Nothing is known about the server; alerts beside it that have data count."""
     with logged() as lines:
         assert send(here, without_data, path=path).status == 204
@@ -135,7 +135,7 @@ def test_missing_data_is_not_firing(here: Scene, path: str, without_data: dict[s
     assert here.only().server_ids == (TWO,)
 
 
-def test_each_server_has_the_start_of_its_own_alert(here: Scene) -> None:
+def test_each_server_has_the_start_of_its_own_alert(here: Receiver) -> None:
     """Of several about one server the last, since that one is enough to ask for the stop; none if one has none."""
     early, late = "2026-11-20T12:00:00Z", "2026-11-20T13:00:00Z"
     starts = ((ONE, early), (ONE, late), (TWO, early), (THREE, "0001-01-01T00:00:00Z"), (THREE, early))
@@ -145,7 +145,7 @@ def test_each_server_has_the_start_of_its_own_alert(here: Scene) -> None:
 
 def test_every_malformed_id_is_reported() -> None:
     """So that they can be fixed at once."""
-    found = refused(send(scene(), alert("a"), alert(ONE, "resolved"), alert("b")), 400)
+    found = refused(send(group_receiver(), alert("a"), alert(ONE, "resolved"), alert("b")), 400)
     assert [fault["at"] for fault in found["faults"]] == [
         "alerts[0].labels.server_id",
         "alerts[2].labels.server_id",
@@ -154,8 +154,8 @@ def test_every_malformed_id_is_reported() -> None:
 
 def test_of_very_many_faults_only_some_are_reported() -> None:
     """The answer has bounds."""
-    assert len(refused(send(scene(), *[alert("a")] * 200), 400)["faults"]) == 50
-    assert len(refused(send(scene(), *[5] * 200), 400)["faults"]) == 50
+    assert len(refused(send(group_receiver(), *[alert("a")] * 200), 400)["faults"]) == 50
+    assert len(refused(send(group_receiver(), *[5] * 200), 400)["faults"]) == 50
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_of_very_many_faults_only_some_are_reported() -> None:
         ({"alerts": [{"status": "firing", "labels": []}]}, "alerts[0].labels"),
     ],
 )
-def test_what_is_not_a_notification_is_400(here: Scene, body: dict[str, Any], at: str) -> None:
+def test_what_is_not_a_notification_is_400(here: Receiver, body: dict[str, Any], at: str) -> None:
     """And is not handed on."""
     found = refused(here.post("/alertmanager", body, bearer(SECRET)), 400)
     assert [fault["at"] for fault in found["faults"]] == [at]
     assert here.handed == []
 
 
-def test_a_bare_alert_is_enough(here: Scene) -> None:
+def test_a_bare_alert_is_enough(here: Receiver) -> None:
     """Only the state and the label are needed; what else is missing is not made up."""
     here.post("/alertmanager", {"alerts": [{"status": "firing", "labels": {"server_id": ONE}}]}, bearer(SECRET))
     request = here.only()
@@ -187,7 +187,7 @@ def test_a_bare_alert_is_enough(here: Scene) -> None:
 
 def ids(*notifications: tuple[list[Any], dict[str, Any]]) -> list[str]:
     """The event ids of these notifications, hours apart."""
-    here = scene()
+    here = group_receiver()
     for alerts, changes in notifications:
         send(here, *alerts, **changes)
         here.later(hours=4)
@@ -236,7 +236,7 @@ def test_the_labels_stand_in_for_a_missing_fingerprint() -> None:
         basic("", user=SECRET),
     ],
 )
-def test_any_other_credentials_are_401(here: Scene, headers: dict[str, str]) -> None:
+def test_any_other_credentials_are_401(here: Receiver, headers: dict[str, str]) -> None:
     """Nothing is handed on."""
     refused(here.post("/alertmanager", group(alert(ONE)), headers), 401)
     assert here.handed == []
@@ -245,10 +245,10 @@ def test_any_other_credentials_are_401(here: Scene, headers: dict[str, str]) -> 
 def test_case_and_spaces_of_the_scheme_do_not_count() -> None:
     """As HTTP has it."""
     credentials = {"Authorization": f"bearer  {SECRET} "}
-    assert scene().post("/alertmanager", group(alert(ONE)), credentials).status == 200
+    assert group_receiver().post("/alertmanager", group(alert(ONE)), credentials).status == 200
 
 
-def test_alerts_that_were_left_out_are_counted(here: Scene) -> None:
+def test_alerts_that_were_left_out_are_counted(here: Receiver) -> None:
     """In the log, the answer and the request; the others are handed on."""
     with logged() as lines:
         answer = send(here, alert(ONE), truncatedAlerts=3)
@@ -257,13 +257,13 @@ def test_alerts_that_were_left_out_are_counted(here: Scene) -> None:
 
 
 @pytest.mark.parametrize("count", [True, -1, "3", 1.5, None])
-def test_a_count_that_is_no_number_is_ignored(here: Scene, count: object) -> None:
+def test_a_count_that_is_no_number_is_ignored(here: Receiver, count: object) -> None:
     """The alerts are handed on."""
     assert send(here, alert(ONE), truncatedAlerts=count).status == 200
     assert here.only().left_out == 0
 
 
-def test_a_long_reason_is_cut(here: Scene) -> None:
+def test_a_long_reason_is_cut(here: Receiver) -> None:
     """Text for people never makes an alarm fail."""
     send(here, alert(ONE, annotations={"summary": "x\x00\n" * 1000}), groupKey="g" * 5000)
     request = here.only()

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.inbound.webhooks.authentication import SECRET, receiver, sample, send, send_body
-from tests.inbound.webhooks.scene import ONE, TWO, Scene, bearer, refused
+from tests.inbound.webhooks.receiver import ONE, TWO, Receiver, bearer, refused
 from tests.support.capture import logged
 
 PATH = "/aodh"
@@ -25,7 +25,7 @@ ECHO = {f"{EVENT}.event_type": "compute.instance.power_off.end"}
         ([["resource_id", 1, TWO], ["instance_id", 1, ONE]], "compute.instance.update", [(ONE,)]),
     ],
 )
-def test_the_other_name_of_the_trait_counts_for_servers_only(here: Scene, traits: Any, type_: str, ids: Any) -> None:
+def test_the_other_name_of_the_trait_counts_for_servers_only(here: Receiver, traits: Any, type_: str, ids: Any) -> None:
     """In an event about a volume it is the volume's id; beside the documented name it is ignored."""
     send(here, PATH, **{TRAITS: traits, f"{EVENT}.event_type": type_})
     assert [request.server_ids for request in here.handed] == ids
@@ -44,14 +44,14 @@ def test_the_other_name_of_the_trait_counts_for_servers_only(here: Scene, traits
         {f"{EVENT}.event_type": "instance.power_off.start"},
     ],
 )
-def test_nothing_to_act_on_is_204(here: Scene, changes: dict[str, Any]) -> None:
+def test_nothing_to_act_on_is_204(here: Receiver, changes: dict[str, Any]) -> None:
     """Another state, no server, or the echo of a stop."""
     assert send(here, PATH, **changes).status == 204
     assert here.handed == []
 
 
 @pytest.mark.parametrize("id_", ["bms-01", 5, None, "", ONE[:-1]])
-def test_a_malformed_id_is_400(here: Scene, id_: object) -> None:
+def test_a_malformed_id_is_400(here: Receiver, id_: object) -> None:
     """The violation names the place."""
     found = refused(send(here, PATH, **{TRAITS: [["state", 1, "active"], ["instance_id", 1, id_]]}), 400)
     assert found["faults"] == [{"at": f"{TRAITS}[1]", "fault": "must be a UUID"}]
@@ -78,7 +78,7 @@ def test_a_malformed_id_is_400(here: Scene, id_: object) -> None:
     ],
 )
 def test_the_url_of_an_action_may_name_the_server(
-    here: Scene, changes: dict[str, Any], query: str, status: int, ids: tuple[str, ...]
+    here: Receiver, changes: dict[str, Any], query: str, status: int, ids: tuple[str, ...]
 ) -> None:
     """Under the same token; what fires and what is an echo is decided as before."""
     assert send_body(here, PATH, sample(PATH, **changes), query=query).status == status
@@ -94,7 +94,7 @@ def test_an_alarm_that_names_no_server_warns_what_to_add() -> None:
     assert "server_id=" in line["detail"]
 
 
-def test_the_event_behind_the_alarm_identifies_a_notification(here: Scene) -> None:
+def test_the_event_behind_the_alarm_identifies_a_notification(here: Receiver) -> None:
     """Where that has no id, the request of the notification does."""
     one, another = ({"x-openstack-request-id": f"req-{number}"} for number in (1, 2))
     nameless = {f"{EVENT}.message_id": None}
@@ -115,7 +115,7 @@ def test_the_event_behind_the_alarm_identifies_a_notification(here: Scene) -> No
 
 
 @pytest.mark.parametrize("query", ["token", f"TOKEN={SECRET}", f"token={SECRET}&token={SECRET}", "token=%ff", SECRET])
-def test_a_token_elsewhere_is_401(here: Scene, query: str) -> None:
+def test_a_token_elsewhere_is_401(here: Receiver, query: str) -> None:
     """A token in a header is none, and there must be one only."""
     refused(here.post(PATH, sample(PATH), bearer(SECRET), query=query), 401)
     assert here.handed == []

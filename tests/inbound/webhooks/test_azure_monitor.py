@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.inbound.webhooks.authentication import SECRET, receiver, sample, send
-from tests.inbound.webhooks.scene import ONE, THREE, TWO, Scene, bearer, refused
+from tests.inbound.webhooks.receiver import ONE, THREE, TWO, Receiver, bearer, refused
 
 PATH = "/azure-monitor"
 ESSENTIALS = "data.essentials"
@@ -42,7 +42,7 @@ def named(custom: object = None, context: object = None, **essentials: object) -
     ],
 )
 def test_the_properties_of_the_rule_name_the_server(
-    here: Scene, changes: dict[str, Any], status: int, ids: tuple[str, ...]
+    here: Receiver, changes: dict[str, Any], status: int, ids: tuple[str, ...]
 ) -> None:
     """In either place; two that disagree are refused, and without any there is nothing to act on."""
     assert send(here, PATH, **changes).status == status
@@ -59,7 +59,7 @@ def test_the_name_of_the_property_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize("schema", ["Microsoft.Insights/activityLogs", "AzureMonitorMetricAlert", None, 5])
-def test_another_schema_is_400_that_names_what_to_switch_on(here: Scene, schema: object) -> None:
+def test_another_schema_is_400_that_names_what_to_switch_on(here: Receiver, schema: object) -> None:
     """The old ones differ from alert type to alert type."""
     (fault,) = refused(send(here, PATH, schemaId=schema), 400)["faults"]
     assert fault["at"] == "schemaId"
@@ -67,14 +67,14 @@ def test_another_schema_is_400_that_names_what_to_switch_on(here: Scene, schema:
     assert here.handed == []
 
 
-def test_alert_and_time_of_firing_identify_an_event(here: Scene) -> None:
+def test_alert_and_time_of_firing_identify_an_event(here: Receiver) -> None:
     """An alert that fires again is another event."""
     for changes in ({}, {f"{ESSENTIALS}.firedDateTime": "2026-11-20T13:00:00Z"}, {f"{ESSENTIALS}.alertId": "another"}):
         send(here, PATH, **changes)
     assert len({request.id for request in here.handed}) == 3
 
 
-def test_the_token_must_be_in_the_parameter_of_its_name(here: Scene) -> None:
+def test_the_token_must_be_in_the_parameter_of_its_name(here: Receiver) -> None:
     """There it counts also beside a wrong one in the header."""
     refused(here.post(PATH, sample(PATH), query=f"access={SECRET}"), 401)
     assert here.handed == []

@@ -17,7 +17,19 @@ from handler.settings.chat import ButtonAction, mac
 from handler.stop.approval import Plan, issue
 from handler.stop.model import Approver, Reason
 from tests.inbound.webhooks.authentication import BY_SIGNATURE, KEY, SENT, receiver, sample
-from tests.inbound.webhooks.scene import FORM, JSON, NOW, ONE, TWO, Scene, flip, form, fresh_secret, json_of, refused
+from tests.inbound.webhooks.receiver import (
+    FORM,
+    JSON,
+    NOW,
+    ONE,
+    TWO,
+    Receiver,
+    flip,
+    form,
+    fresh_secret,
+    json_of,
+    refused,
+)
 from tests.inbound.webhooks.test_slack_sdk import THEIRS
 from tests.outbound.chat.reports import BUTTONS, document
 from tests.outbound.chat.test_notice import noticed
@@ -47,7 +59,7 @@ class Response(NamedTuple):
 class Clicks(Protocol):
     """A chat whose users click on buttons."""
 
-    here: Scene
+    here: Receiver
     answer: Answer
 
     def click(self, action: str = ButtonAction.APPROVE, value: str | None = None, **changes: Any) -> None:
@@ -114,7 +126,7 @@ def slack_click(url: str, action: str = ButtonAction.APPROVE, value: str | None 
     return form({"payload": json.dumps(payload)})
 
 
-def press(here: Scene, body: bytes, **headers: str) -> Answer:
+def press(here: Receiver, body: bytes, **headers: str) -> Answer:
     """Send a click in Slack, signed but for the headers that are given."""
     return here.post("/slack", body, {**FORM, **BY_SIGNATURE["slack"].sign(body, int(SENT), KEY), **headers})
 

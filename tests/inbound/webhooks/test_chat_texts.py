@@ -10,7 +10,7 @@ import pytest
 from handler.inbound.webhooks.grammar import NotUnderstood, StopCommand, parse
 from tests.inbound.webhooks.authentication import receiver, send
 from tests.inbound.webhooks.chat_texts import REFUSED, TEXTS, filled_in
-from tests.inbound.webhooks.scene import ONE, THREE, TWO, text_of
+from tests.inbound.webhooks.receiver import ONE, THREE, TWO, text_of
 
 NAMES = {ONE: "A", TWO: "B", THREE: "C"}
 

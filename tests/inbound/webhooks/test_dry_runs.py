@@ -9,13 +9,13 @@ import pytest
 
 from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.authentication import receiver, sample, send_body
-from tests.inbound.webhooks.scene import ONE, Scene
+from tests.inbound.webhooks.receiver import ONE, Receiver
 
-Ask = Callable[[str, str], tuple[Scene, Answer]]
+Ask = Callable[[str, str], tuple[Receiver, Answer]]
 DIMENSIONS = "detail.configuration.metrics.0.metricStat.metric.dimensions"
 
 
-def _sent(path: str, document: Any, query: str = "") -> tuple[Scene, Answer]:
+def _sent(path: str, document: Any, query: str = "") -> tuple[Receiver, Answer]:
     here = receiver(path)
     return here, send_body(here, path, document, query=query)
 

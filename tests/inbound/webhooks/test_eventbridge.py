@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.inbound.webhooks.authentication import receiver, sample, send, send_body
-from tests.inbound.webhooks.scene import NOW, ONE, TWO, Scene, refused
+from tests.inbound.webhooks.receiver import NOW, ONE, TWO, Receiver, refused
 
 PATH = "/eventbridge"
 METRICS, STATE = "detail.configuration.metrics", "detail.state"
@@ -51,7 +51,7 @@ def of(id_: object, *more: Any) -> dict[str, Any]:
     ],
 )
 def test_the_watched_metrics_must_be_about_one_server(
-    here: Scene, metrics: Any, status: int, ids: tuple[str, ...]
+    here: Receiver, metrics: Any, status: int, ids: tuple[str, ...]
 ) -> None:
     """Of several in a calculation none is meant; metrics of AWS's own services are about no server."""
     assert send(here, PATH, **{METRICS: metrics}).status == status
@@ -73,7 +73,7 @@ def test_the_watched_metrics_must_be_about_one_server(
         ({"detail-type": None}, 204),
     ],
 )
-def test_only_an_alarm_with_data_fires(here: Scene, changes: dict[str, Any], status: int) -> None:
+def test_only_an_alarm_with_data_fires(here: Receiver, changes: dict[str, Any], status: int) -> None:
     """Another state, missing data, or another event."""
     assert send(here, PATH, **changes).status == status
     assert len(here.handed) == (status == 200)
@@ -86,7 +86,7 @@ def test_the_name_of_the_dimension_is_a_setting() -> None:
     assert here.only().server_ids == (ONE,)
 
 
-def test_a_constant_input_is_a_stop_request(here: Scene) -> None:
+def test_a_constant_input_is_a_stop_request(here: Receiver) -> None:
     """With all its members, and the id and time that an input transformer puts in."""
     sent = {"id": ID, "time": "2026-11-20T17:59:58Z", "server_ids": [ONE, TWO.upper()], "reason": "night"}
     assert send_body(here, PATH, {**sent, "dry_run": True}).status == 200
@@ -96,7 +96,7 @@ def test_a_constant_input_is_a_stop_request(here: Scene) -> None:
     assert (request.reason, request.dry_run, request.requested_by) == ("night", True, "EventBridge")
 
 
-def ids_of(here: Scene, *bodies: tuple[Any, float]) -> list[str]:
+def ids_of(here: Receiver, *bodies: tuple[Any, float]) -> list[str]:
     """The ids of the events of these bodies, each with the minutes that pass after it."""
     for body, minutes in bodies:
         send_body(here, PATH, body)
@@ -104,7 +104,7 @@ def ids_of(here: Scene, *bodies: tuple[Any, float]) -> list[str]:
     return [request.id for request in here.handed]
 
 
-def test_without_an_id_the_same_input_in_the_same_hour_is_one_event(here: Scene) -> None:
+def test_without_an_id_the_same_input_in_the_same_hour_is_one_event(here: Receiver) -> None:
     """A redelivery follows at once, a schedule runs at another hour."""
     sent = {"server_id": ONE}
     ids = ids_of(here, (sent, 50), (sent, 30), (sent, 0), ({**sent, "reason": "other"}, 0))
@@ -144,7 +144,7 @@ MISSPELT = {"serverIds": "server_ids", "server-id": "server_ids", "selectors": "
     ],
 )
 def test_what_is_malformed_is_400_with_all_violations(
-    here: Scene, body: dict[str, Any], faults: dict[str, str]
+    here: Receiver, body: dict[str, Any], faults: dict[str, str]
 ) -> None:
     """Nothing of it is handed on."""
     found = refused(send_body(here, PATH, body), 400)
@@ -153,6 +153,6 @@ def test_what_is_malformed_is_400_with_all_violations(
 
 
 @pytest.mark.parametrize("body", [{}, {"hello": ONE}])
-def test_what_is_neither_an_envelope_nor_a_request_is_204(here: Scene, body: dict[str, Any]) -> None:
+def test_what_is_neither_an_envelope_nor_a_request_is_204(here: Receiver, body: dict[str, Any]) -> None:
     """Nothing in it is close to a member of canonical data."""
     assert (send_body(here, PATH, body).status, here.handed) == (204, [])

@@ -19,8 +19,8 @@ from handler.inbound.webhooks import fetch
 from handler.inbound.webhooks.smn_signature import Certificates
 from tests.conftest import serving
 from tests.inbound.webhooks.authentication import SMN
-from tests.inbound.webhooks.scene import JSON, NOW, ONE
-from tests.inbound.webhooks.vendor import CERT_URL, TOPIC, as_pem, certificate
+from tests.inbound.webhooks.fake_smn import CERT_URL, TOPIC, as_pem, certificate
+from tests.inbound.webhooks.receiver import JSON, NOW, ONE
 from tests.support.http_server import Handler, HttpServer
 from tests.support.sink_server import SinkServer
 

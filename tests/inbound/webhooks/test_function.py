@@ -21,7 +21,7 @@ from handler.settings.stop_servers import from_environ as stop_settings
 from handler.simulator import Simulator
 from tests.conftest import serving
 from tests.inbound.webhooks.authentication import ACTS, sample
-from tests.inbound.webhooks.scene import ONE, bearer, fresh_secret
+from tests.inbound.webhooks.receiver import ONE, bearer, fresh_secret
 from tests.support.capture import logged
 from tests.support.events import LOGIN
 from tests.support.process import environment

@@ -22,8 +22,8 @@ from tests.inbound.webhooks.authentication import (
     authenticated_bytes,
     places,
 )
-from tests.inbound.webhooks.scene import ONE, THREE, TWO, Scene, refused
-from tests.inbound.webhooks.vendor import CERT_URL, CONFIRM_URL
+from tests.inbound.webhooks.fake_smn import CERT_URL, CONFIRM_URL
+from tests.inbound.webhooks.receiver import ONE, THREE, TWO, Receiver, refused
 
 PEOPLE: dict[str, str] = {name: value for pair in SAMPLES for name, value in pair["settings"].items()}
 MARK = "marked-by-the-sender"
@@ -68,10 +68,10 @@ TREES = st.recursive(
 )
 
 
-def scene() -> Scene:
+def receiver() -> Receiver:
     """Every producer switched on."""
     SMN.asked.clear()
-    return Scene(get=SMN.get, **{**ENVIRON, **PEOPLE})
+    return Receiver(get=SMN.get, **{**ENVIRON, **PEOPLE})
 
 
 def harmless(answer: Answer) -> None:
@@ -95,7 +95,7 @@ def test_unauthenticated_random_input_is_refused(
     path: str, body: bytes, headers: dict[str, str], query: str, method: str
 ) -> None:
     """Nothing is handed on, and nothing fetched."""
-    here = scene()
+    here = receiver()
     harmless(here.post(path, body, headers, query=query, method=method))
     assert (here.handed, SMN.asked) == ([], [])
 
@@ -121,7 +121,7 @@ def changed(draw: st.DrawFn) -> Any:
 @given(changed())
 def test_authenticated_random_input_causes_no_internal_error(pair: Any) -> None:
     """Of a changed sample: at most one valid event, and none for another server than it names."""
-    here = scene()
+    here = receiver()
     try:
         body, headers, query = authenticated(pair["path"], pair["body"])
     except (KeyError, TypeError):
@@ -135,7 +135,7 @@ def test_authenticated_random_input_causes_no_internal_error(pair: Any) -> None:
 @given(st.sampled_from(sorted(SWITCHES)), st.binary(max_size=200) | TREES.map(lambda tree: json.dumps(tree).encode()))
 def test_any_authenticated_bytes_cause_no_internal_error(path: str, body: bytes) -> None:
     """Whatever the body is, as far as a producer can sign bytes."""
-    here = scene()
+    here = receiver()
     if path in BODY_AUTHENTICATES:
         # Their credentials are in the body, so bytes alone authenticate nothing.
         refused(here.post(path, body), 401)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.inbound.webhooks.authentication import BY_SIGNATURE, KEY, SENT, encoded, receiver, sample, send, send_body
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, refused
+from tests.inbound.webhooks.receiver import JSON, NOW, ONE, THREE, TWO, Receiver, refused
 
 PATH = "/gitlab"
 VARIABLES, ENDED = "object_attributes.variables", "object_attributes.finished_at"
 
 
-def test_a_pipeline_needs_an_id_a_state_and_a_variable_only(here: Scene) -> None:
+def test_a_pipeline_needs_an_id_a_state_and_a_variable_only(here: Receiver) -> None:
     """Without user, project and time of its end."""
     variables = [{"key": "server_id", "value": ONE}]
     least = {"object_kind": "pipeline", "object_attributes": {"id": 31, "status": "success", "variables": variables}}
@@ -48,7 +48,7 @@ def test_case_and_number_of_the_variable_do_not_count(key: str, setting: str) ->
         (f'{{"server_ids": ["{ONE}"]}}', None),
     ],
 )
-def test_a_variable_has_ids_or_an_array_of_them(here: Scene, value: str, ids: tuple[str, ...] | None) -> None:
+def test_a_variable_has_ids_or_an_array_of_them(here: Receiver, value: str, ids: tuple[str, ...] | None) -> None:
     """One that is malformed refuses all."""
     answer = send(here, PATH, **{VARIABLES: [{"key": "SERVER_IDS", "value": value}]})
     if ids is None:
@@ -76,13 +76,13 @@ STATES = ["created", "pending", "running", "failed", "canceled", "skipped", "man
         {"object_attributes": None},
     ],
 )
-def test_nothing_to_act_on_is_204(here: Scene, changes: dict[str, Any]) -> None:
+def test_nothing_to_act_on_is_204(here: Receiver, changes: dict[str, Any]) -> None:
     """GitLab sends each state of each pipeline."""
     assert send(here, PATH, **changes).status == 204
     assert here.handed == []
 
 
-def test_a_pipeline_that_was_started_again_is_another_event(here: Scene) -> None:
+def test_a_pipeline_that_was_started_again_is_another_event(here: Receiver) -> None:
     """It ends at another time."""
     for changes in ({}, {"object_attributes.id": 32}, {ENDED: "2026-11-20 19:00:03 UTC"}):
         send(here, PATH, **changes)
@@ -102,7 +102,9 @@ def test_a_pipeline_that_was_started_again_is_another_event(here: Scene) -> None
         (1795197600, timedelta()),
     ],
 )
-def test_a_message_that_comes_late_is_as_old_as_its_pipeline(here: Scene, finished_at: Any, earlier: timedelta) -> None:
+def test_a_message_that_comes_late_is_as_old_as_its_pipeline(
+    here: Receiver, finished_at: Any, earlier: timedelta
+) -> None:
     """A user may send a delivery of last month again; what cannot be read, or is in the future, is the receipt."""
     assert send(here, PATH, **{ENDED: finished_at}).status == 200
     assert here.only().time == NOW - earlier

@@ -12,12 +12,12 @@ from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
 from handler.outbound.stop_request import stop_request_event
 from tests.inbound.webhooks.authentication import ENVIRON, GOLDEN, NAMES, SAMPLES, SMN, authenticated
-from tests.inbound.webhooks.scene import Scene
+from tests.inbound.webhooks.receiver import Receiver
 
 
 def result_of(pair: Any) -> tuple[Answer, list[dict[str, Any]]]:
     """Send what the producer sends: the answer, and the events that were handed on."""
-    here = Scene(get=SMN.get, **{**ENVIRON, **pair["settings"]})
+    here = Receiver(get=SMN.get, **{**ENVIRON, **pair["settings"]})
     body, headers, query = authenticated(pair["path"], pair["body"])
     answer = here.post(pair["path"], body, {**pair["headers"], **headers}, query=query)
     return answer, [dict(to_dict(stop_request_event(request, {}))) for request in here.handed]

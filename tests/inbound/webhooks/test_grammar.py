@@ -22,7 +22,7 @@ from handler.inbound.webhooks.grammar import (
     parse,
 )
 from tests.inbound.webhooks.chat_texts import TEXTS
-from tests.inbound.webhooks.scene import ONE, THREE, TWO
+from tests.inbound.webhooks.receiver import ONE, THREE, TWO
 
 IDS = (ONE, TWO, THREE)
 

@@ -10,7 +10,7 @@ import pytest
 
 from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.authentication import SECRET, SENT, receiver, sample
-from tests.inbound.webhooks.scene import FORM, JSON, NOW, ONE, Scene, flip, form, json_of, refused, text_of
+from tests.inbound.webhooks.receiver import FORM, JSON, NOW, ONE, Receiver, flip, form, json_of, refused, text_of
 
 PATH = "/mattermost"
 POST: dict[str, Any] = {
@@ -24,19 +24,19 @@ POST: dict[str, Any] = {
 }
 
 
-def use(here: Scene, *, header: str = f"token {SECRET}", **changes: str) -> Answer:
+def use(here: Receiver, *, header: str = f"token {SECRET}", **changes: str) -> Answer:
     """Use the command, with a token in its header and its body."""
     body = form(sample(PATH, **{"token": SECRET, **changes}))
     return here.post(PATH, body, {**FORM, "authorization": header})
 
 
-def post(here: Scene, **changes: Any) -> Answer:
+def post(here: Receiver, **changes: Any) -> Answer:
     """Send what an outgoing webhook sends."""
     return here.post(PATH, {**POST, **changes}, JSON)
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_the_response_to_a_post_is_below_it(here: Scene, as_json: bool) -> None:
+def test_the_response_to_a_post_is_below_it(here: Receiver, as_json: bool) -> None:
     """JSON has the time in milliseconds, a form in seconds; a command is answered to its author alone."""
     body = json.dumps(POST).encode() if as_json else form({**POST, "timestamp": SENT})
     answer = here.post(PATH, body, JSON if as_json else FORM)
@@ -46,20 +46,20 @@ def test_the_response_to_a_post_is_below_it(here: Scene, as_json: bool) -> None:
     assert json_of(use(here))["response_type"] == "ephemeral"
 
 
-def test_a_post_without_a_trigger_word_is_a_command(here: Scene) -> None:
+def test_a_post_without_a_trigger_word_is_a_command(here: Receiver) -> None:
     """Its channel may send every message."""
     post(here, text=f"plan {ONE}", trigger_word="")
     assert here.only().dry_run is True
 
 
 @pytest.mark.parametrize("who", [{"user_id": "x"}, {"channel_id": "x"}, {"user_id": "", "user_name": POST["user_id"]}])
-def test_the_lists_apply_to_posts(here: Scene, who: dict[str, str]) -> None:
+def test_the_lists_apply_to_posts(here: Receiver, who: dict[str, str]) -> None:
     """As to commands."""
     assert "AUTOSTOP_MATTERMOST_" in text_of(post(here, **who))
     assert here.handed == []
 
 
-def test_the_id_of_a_trigger_or_a_post_is_that_of_the_event(here: Scene) -> None:
+def test_the_id_of_a_trigger_or_a_post_is_that_of_the_event(here: Receiver) -> None:
     """Another use or another post is another event."""
     for trigger in ("one", "one", "two"):
         use(here, trigger_id=trigger)
@@ -68,7 +68,7 @@ def test_the_id_of_a_trigger_or_a_post_is_that_of_the_event(here: Scene) -> None
     assert [request.id for request in here.handed] == ["one", "one", "two", "three", "three", "four"]
 
 
-def test_without_an_id_the_same_text_within_an_hour_is_one_event(here: Scene) -> None:
+def test_without_an_id_the_same_text_within_an_hour_is_one_event(here: Receiver) -> None:
     """For commands and posts."""
     for minutes in (1, 90, 0):
         use(here, trigger_id="")
@@ -83,14 +83,14 @@ def test_without_an_id_the_same_text_within_an_hour_is_one_event(here: Scene) ->
 
 
 @pytest.mark.parametrize("header", ["", "Token", f"Token {flip(SECRET)}", f"Bearer {SECRET}", SECRET, "Token é"])
-def test_any_other_header_is_401(here: Scene, header: str) -> None:
+def test_any_other_header_is_401(here: Receiver, header: str) -> None:
     """Even if the token in the body is right."""
     refused(use(here, header=header), 401)
     assert here.handed == []
 
 
 @pytest.mark.parametrize("token", ["", flip(SECRET), flip(SECRET, 0), SECRET[:-1], "é"])
-def test_any_other_token_in_the_body_is_401(here: Scene, token: str) -> None:
+def test_any_other_token_in_the_body_is_401(here: Receiver, token: str) -> None:
     """Even if the token in the header is right, but for a body without one."""
     if token:
         refused(use(here, token=token), 401)
@@ -99,7 +99,7 @@ def test_any_other_token_in_the_body_is_401(here: Scene, token: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-301, 301])
-def test_a_post_outside_the_window_is_401(here: Scene, seconds: int) -> None:
+def test_a_post_outside_the_window_is_401(here: Receiver, seconds: int) -> None:
     """On either side."""
     refused(post(here, timestamp=int((NOW + timedelta(seconds=seconds)).timestamp()) * 1000), 401)
     assert here.handed == []

@@ -34,10 +34,10 @@ from tests.inbound.webhooks.authentication import (
     send,
     send_body,
 )
-from tests.inbound.webhooks.scene import NOW, Scene, flip, refused, text_of
+from tests.inbound.webhooks.receiver import NOW, Receiver, flip, refused, text_of
 
 ALL = sorted(SWITCHES)
-CHATS = sorted(path for path, producer in Scene(**ENVIRON).producers.items() if isinstance(producer, Chat))
+CHATS = sorted(path for path, producer in Receiver(**ENVIRON).producers.items() if isinstance(producer, Chat))
 MACHINES = sorted(set(ALL) - set(CHATS))
 PATIENCE = {"/slack": 2.0, "/mattermost": 2.0, "/teams": 3.5, "/rocketchat": 3.5, "/eventbridge": 3.5}
 """Seconds until the answer, where the producer waits for five seconds or less."""
@@ -51,7 +51,7 @@ def test_every_producer_has_a_row_and_a_sample(path: str) -> None:
     # SMN signs with a certificate: its forgeries are in `test_smn.py`.
     assert AUTHENTICATION[path] or path == "/smn"
     assert ACTS[path]
-    assert path in Scene(**ENVIRON).producers, f"ENVIRON must switch {path} on"
+    assert path in Receiver(**ENVIRON).producers, f"ENVIRON must switch {path} on"
 
 
 @pytest.mark.parametrize("path", ALL)
@@ -151,10 +151,10 @@ def test_a_chat_reads_whether_a_command_may_have_been_taken(path: str, acceptanc
 # --- tokens
 
 
-def by_token(way: ByToken, token: str | None) -> tuple[Scene, Any]:
-    """Send the sample with this token, or with none; return the scene and the answer."""
+def by_token(way: ByToken, token: str | None) -> tuple[Receiver, Any]:
+    """Send the sample with this token, or with none; return the receiver and the answer."""
     environ: dict[str, Any] = {**ACTS[way.path]["settings"], way.setting: SECRET}
-    here = Scene(**environ)
+    here = Receiver(**environ)
     changes, headers, query = ({}, {}, "") if token is None else way.show(token)
     document = {**ACTS[way.path]["body"], **changes}
     return here, here.post(way.path, encoded(way.path, document), {**ACTS[way.path]["headers"], **headers}, query=query)
@@ -201,7 +201,7 @@ class Signed:
     def __init__(self, way: BySignature, at: int = int(SENT), key: bytes = KEY) -> None:
         pair = ACTS[way.path]
         environ: dict[str, Any] = {**pair["settings"], **way.environ}
-        self.path, self.here = way.path, Scene(**environ)
+        self.path, self.here = way.path, Receiver(**environ)
         self.plain: dict[str, str] = pair["headers"]
         self.body = encoded(way.path, pair["body"])
         self.credentials = way.sign(self.body, at, key)
@@ -283,16 +283,16 @@ def _at(seconds: int) -> datetime:
     return NOW + timedelta(seconds=seconds)
 
 
-def _signed_at(name: str) -> Callable[[int], tuple[int, Scene]]:
-    def sent(seconds: int) -> tuple[int, Scene]:
+def _signed_at(name: str) -> Callable[[int], tuple[int, Receiver]]:
+    def sent(seconds: int) -> tuple[int, Receiver]:
         signed = Signed(BY_SIGNATURE[name], int(_at(seconds).timestamp()))
         return signed.status(), signed.here
 
     return sent
 
 
-def _dated(path: str, render: Callable[[datetime], object]) -> Callable[[int], tuple[int, Scene]]:
-    def sent(seconds: int) -> tuple[int, Scene]:
+def _dated(path: str, render: Callable[[datetime], object]) -> Callable[[int], tuple[int, Receiver]]:
+    def sent(seconds: int) -> tuple[int, Receiver]:
         here = receiver(path)
         return send(here, path, timestamp=render(_at(seconds))).status, here
 
@@ -308,7 +308,7 @@ WINDOWS = {
 
 @pytest.mark.parametrize("sent", WINDOWS.values(), ids=WINDOWS)
 @pytest.mark.parametrize("seconds", [-86400 * 400, -301, -300, 300, 301, 86400])
-def test_a_message_is_taken_within_five_minutes(sent: Callable[[int], tuple[int, Scene]], seconds: int) -> None:
+def test_a_message_is_taken_within_five_minutes(sent: Callable[[int], tuple[int, Receiver]], seconds: int) -> None:
     """On either side, its edges included; outside it is 401, however well it is authenticated."""
     status, here = sent(seconds)
     inside = abs(seconds) <= 300
@@ -435,6 +435,6 @@ def test_the_old_token_counts_while_both_are_set(path: str, setting: str) -> Non
         assert len(here.handed) == 1
 
 
-def test_the_clock_of_the_samples_is_that_of_the_scene() -> None:
+def test_the_clock_of_the_samples_is_that_of_the_receiver() -> None:
     """Or the windows above would mean nothing."""
     assert datetime.fromtimestamp(int(SENT), UTC) == NOW - timedelta(seconds=5)

@@ -6,7 +6,7 @@ import pytest
 from slack_sdk.signature import Clock, SignatureVerifier
 
 from tests.inbound.webhooks.authentication import BY_SIGNATURE, KEY, SECRET, SENT, encoded, receiver, sample
-from tests.inbound.webhooks.scene import FORM, NOW, ONE, flip
+from tests.inbound.webhooks.receiver import FORM, NOW, ONE, flip
 
 BODIES = {
     "command": encoded("/slack", sample("/slack")),

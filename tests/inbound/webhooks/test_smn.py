@@ -14,33 +14,33 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from handler.errors import ProducerUnreachable
 from handler.inbound.http.responses import Answer
 from tests.inbound.webhooks.authentication import SMN
-from tests.inbound.webhooks.scene import JSON, NOW, ONE, THREE, TWO, Scene, flip, refused
-from tests.inbound.webhooks.vendor import (
+from tests.inbound.webhooks.fake_smn import (
     CERT_URL,
     CONFIRM_URL,
     SENT,
     TOPIC,
-    Vendor,
+    FakeSmn,
     certificate,
     new_key,
     string_to_sign,
 )
+from tests.inbound.webhooks.receiver import JSON, NOW, ONE, THREE, TWO, Receiver, flip, refused
 
 ONE_LINE = {"message_id": "x", "subject": "x", "timestamp": SENT, "topic_urn": TOPIC}
 RDS = "3d39c18788b54a919bab633874c159dfin01"
 
 
-def scene(vendor: Vendor, **changes: Any) -> Scene:
+def receiver(smn: FakeSmn, **changes: Any) -> Receiver:
     """SMN switched on, and no other producer."""
-    return Scene(get=vendor.get, **{"AUTOSTOP_SMN_TOPICS": f"{TOPIC}-other, {TOPIC}", **changes})
+    return Receiver(get=smn.get, **{"AUTOSTOP_SMN_TOPICS": f"{TOPIC}-other, {TOPIC}", **changes})
 
 
 @pytest.fixture
-def here() -> Scene:
+def here() -> Receiver:
     """SMN switched on, with nothing left of the test before."""
     SMN.asked.clear()
     SMN.served = {CERT_URL: (200, certificate(SMN.key)), CONFIRM_URL: (200, b"ok")}
-    return scene(SMN)
+    return receiver(SMN)
 
 
 def alarm(**changes: Any) -> dict[str, Any]:
@@ -76,12 +76,12 @@ def headers(message: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def send(here: Scene, message: dict[str, Any]) -> Answer:
+def send(here: Receiver, message: dict[str, Any]) -> Answer:
     """Send a message with its headers."""
     return here.post("/smn", message, headers(message))
 
 
-def test_canonical_data_is_handed_on(here: Scene) -> None:
+def test_canonical_data_is_handed_on(here: Receiver) -> None:
     """A publisher to the topic may send it, by the rules of canonical data."""
     send(here, SMN.notification({"server_ids": [TWO.upper(), ONE], "dry_run": True, "reason": "night"}))
     request = here.only()
@@ -98,14 +98,14 @@ def test_canonical_data_is_handed_on(here: Scene) -> None:
         ({"server_ids": [ONE]}, {"message_attributes": {"Dry-Run": "true"}}),
     ],
 )
-def test_an_alarm_may_be_a_dry_run(here: Scene, message: dict[str, Any], beside: dict[str, Any]) -> None:
+def test_an_alarm_may_be_a_dry_run(here: Receiver, message: dict[str, Any], beside: dict[str, Any]) -> None:
     """By a member of the message, or an attribute beside it."""
     assert send(here, SMN.notification(message, **beside)).status == 200
     assert here.only().dry_run is True
 
 
 @pytest.mark.parametrize("subject", ["", None, "ü\u2028 [Alarm]"])
-def test_a_subject_may_be_anything(here: Scene, subject: str | None) -> None:
+def test_a_subject_may_be_anything(here: Receiver, subject: str | None) -> None:
     """Empty or absent it is left out of what is signed."""
     assert send(here, SMN.notification(alarm(), subject=subject)).status == 200
     message = SMN.notification(alarm(), subject=subject)
@@ -114,7 +114,7 @@ def test_a_subject_may_be_anything(here: Scene, subject: str | None) -> None:
     assert send(here, message).status == 200
 
 
-def test_the_values_are_what_json_says_not_how_it_is_written(here: Scene) -> None:
+def test_the_values_are_what_json_says_not_how_it_is_written(here: Receiver) -> None:
     """Escapes in the body do not count."""
     message = SMN.notification(alarm(alarm_name="grün < 2 %"))
     body = json.dumps(message).replace("<", "\\u003c").replace("/", "\\/")
@@ -122,14 +122,14 @@ def test_the_values_are_what_json_says_not_how_it_is_written(here: Scene) -> Non
     assert here.only().reason == "Cloud Eye alarm grün < 2 %: cpu_usage"
 
 
-def test_the_certificate_is_fetched_once(here: Scene) -> None:
+def test_the_certificate_is_fetched_once(here: Receiver) -> None:
     """And kept."""
     for _ in range(3):
         send(here, SMN.notification(alarm()))
     assert (len(here.handed), SMN.asked) == (3, [CERT_URL])
 
 
-def test_a_repeat_of_an_alarm_is_another_event(here: Scene) -> None:
+def test_a_repeat_of_an_alarm_is_another_event(here: Receiver) -> None:
     """It is a message of its own."""
     for message in (SMN.notification(alarm()), SMN.notification(alarm(), message_id="another")):
         send(here, message)
@@ -163,7 +163,7 @@ def test_a_repeat_of_an_alarm_is_another_event(here: Scene) -> None:
         {},
     ],
 )
-def test_nothing_to_act_on_is_204(here: Scene, message: dict[str, Any]) -> None:
+def test_nothing_to_act_on_is_204(here: Receiver, message: dict[str, Any]) -> None:
     """A recovery, an unknown state, an echo of a stop, no resource, or something else, whatever UUID it has."""
     assert send(here, SMN.notification(message)).status == 204
     assert here.handed == []
@@ -188,7 +188,7 @@ def test_nothing_to_act_on_is_204(here: Scene, message: dict[str, Any]) -> None:
         ('"text"', "message"),
     ],
 )
-def test_what_is_malformed_or_disagrees_is_400(here: Scene, message: object, at: str) -> None:
+def test_what_is_malformed_or_disagrees_is_400(here: Receiver, message: object, at: str) -> None:
     """Two places name the resource; if they do not agree, the message is refused."""
     found = refused(send(here, SMN.notification(message)), 400)
     assert [fault["at"] for fault in found["faults"]] == [at]
@@ -210,7 +210,7 @@ def test_what_is_malformed_or_disagrees_is_400(here: Scene, message: object, at:
         alarm(dimension=f"disk:sda; instance_id: {ONE.upper()}"),
     ],
 )
-def test_an_alarm_about_a_server_names_it_in_one_place_or_both(here: Scene, message: dict[str, Any]) -> None:
+def test_an_alarm_about_a_server_names_it_in_one_place_or_both(here: Receiver, message: dict[str, Any]) -> None:
     """By its namespace, or by the dimension where that has none, it is about a server."""
     assert send(here, SMN.notification(message)).status == 200
     assert here.only().server_ids == (ONE,)
@@ -219,14 +219,14 @@ def test_an_alarm_about_a_server_names_it_in_one_place_or_both(here: Scene, mess
 # --- the subscription
 
 
-def test_a_subscription_is_confirmed(here: Scene) -> None:
+def test_a_subscription_is_confirmed(here: Receiver) -> None:
     """By a GET of its URL, after that of the certificate."""
     answer = send(here, SMN.confirmation())
     assert (answer.status, answer.body, here.handed) == (200, b"", [])
     assert SMN.asked == [CERT_URL, CONFIRM_URL]
 
 
-def test_it_may_be_confirmed_for_two_days(here: Scene) -> None:
+def test_it_may_be_confirmed_for_two_days(here: Receiver) -> None:
     """And not later."""
     here.later(hours=47)
     assert send(here, SMN.confirmation()).status == 200
@@ -236,7 +236,7 @@ def test_it_may_be_confirmed_for_two_days(here: Scene) -> None:
 
 
 @pytest.mark.parametrize("served", [(302, b""), (404, b""), (500, b""), ProducerUnreachable("x")])
-def test_a_confirmation_that_fails_is_503(here: Scene, served: Any) -> None:
+def test_a_confirmation_that_fails_is_503(here: Receiver, served: Any) -> None:
     """So that SMN sends it again; a redirect is not a confirmation and is not followed."""
     SMN.served[CONFIRM_URL] = served
     found = refused(send(here, SMN.confirmation()), 503)
@@ -261,7 +261,7 @@ def test_a_confirmation_that_fails_is_503(here: Scene, served: Any) -> None:
         "",
     ],
 )
-def test_a_subscription_elsewhere_is_never_confirmed(here: Scene, url: str) -> None:
+def test_a_subscription_elsewhere_is_never_confirmed(here: Receiver, url: str) -> None:
     """However well it is signed; nothing but the certificate is fetched."""
     refused(send(here, SMN.confirmation(subscribe_url=url)), 403)
     assert SMN.asked == [CERT_URL]
@@ -270,7 +270,7 @@ def test_a_subscription_elsewhere_is_never_confirmed(here: Scene, url: str) -> N
 @pytest.mark.parametrize(
     "url", [CONFIRM_URL.replace("https://", "https:\n//"), CONFIRM_URL + "\nx", CONFIRM_URL + "\r"]
 )
-def test_a_subscription_whose_url_has_a_line_break_is_401(here: Scene, url: str) -> None:
+def test_a_subscription_whose_url_has_a_line_break_is_401(here: Receiver, url: str) -> None:
     """Nothing is fetched for it, not even the certificate."""
     refused(send(here, SMN.confirmation(subscribe_url=url)), 401)
     assert SMN.asked == []
@@ -281,14 +281,16 @@ def test_the_hosts_are_settings() -> None:
     """For a cloud that is called otherwise."""
     cert, confirm = "https://smn.cloud.example:8443/smn/SMN_1.pem", "https://cloud.example/confirm?a=b"
     SMN.served |= {cert: SMN.served[CERT_URL], confirm: (204, b"")}
-    here = scene(SMN, AUTOSTOP_SMN_CERT_HOSTS="SMN.cloud.example:8443", AUTOSTOP_SMN_CONFIRM_HOSTS="cloud.example:443")
+    here = receiver(
+        SMN, AUTOSTOP_SMN_CERT_HOSTS="SMN.cloud.example:8443", AUTOSTOP_SMN_CONFIRM_HOSTS="cloud.example:443"
+    )
     assert send(here, SMN.confirmation(signing_cert_url=cert, subscribe_url=confirm)).status == 200
     refused(send(here, SMN.confirmation(signing_cert_url=CERT_URL, subscribe_url=confirm)), 401)
     assert SMN.asked == [cert, confirm]
 
 
 @pytest.mark.parametrize("kind", ["UnsubscribeConfirmation", "Something"])
-def test_other_messages_are_taken_and_nothing_is_fetched_for_them(here: Scene, kind: str) -> None:
+def test_other_messages_are_taken_and_nothing_is_fetched_for_them(here: Receiver, kind: str) -> None:
     """Also `UnsubscribeConfirmation`, whose URL would subscribe again."""
     answer = send(here, SMN.confirmation(type=kind))
     assert (answer.status, here.handed, SMN.asked) == (200, [], [CERT_URL])
@@ -298,7 +300,7 @@ def test_other_messages_are_taken_and_nothing_is_fetched_for_them(here: Scene, k
 
 
 @pytest.mark.parametrize("kind", ["notification", "confirmation"])
-def test_one_changed_bit_of_what_is_signed_is_401(here: Scene, kind: str) -> None:
+def test_one_changed_bit_of_what_is_signed_is_401(here: Receiver, kind: str) -> None:
     """Or of the signature; the last character of it too, part of which means nothing. Nothing is confirmed."""
     message = SMN.notification(alarm()) if kind == "notification" else SMN.confirmation()
     for name in ("message", "message_id", "subject", "subscribe_url", "timestamp", "topic_urn", "type", "signature"):
@@ -308,7 +310,7 @@ def test_one_changed_bit_of_what_is_signed_is_401(here: Scene, kind: str) -> Non
     assert set(SMN.asked) <= {CERT_URL}
 
 
-def test_lines_cannot_be_moved_from_one_field_to_another(here: Scene) -> None:
+def test_lines_cannot_be_moved_from_one_field_to_another(here: Receiver) -> None:
     """The signed text has no lengths in it: a message may look like the fields after it, and must not become them."""
     alone = json.dumps({"server_ids": [ONE]})
     signed = SMN.notification(f"{alone}\nmessage_id\nforged\nsubject\nx", message_id="real", subject="")
@@ -319,7 +321,7 @@ def test_lines_cannot_be_moved_from_one_field_to_another(here: Scene) -> None:
 
 
 @pytest.mark.parametrize("name", ["X-SMN-MESSAGE-TYPE", "x-smn-message-id", "X-Smn-Topic-Urn"])
-def test_one_changed_bit_of_a_header_is_401(here: Scene, name: str) -> None:
+def test_one_changed_bit_of_a_header_is_401(here: Receiver, name: str) -> None:
     """They are not signed, but must agree with what is. Without them it goes as well."""
     message = SMN.notification(alarm())
     good = headers(message)
@@ -352,13 +354,13 @@ def test_one_changed_bit_of_a_header_is_401(here: Scene, name: str) -> None:
         "https://[::1]/smn/SMN_1.pem",
     ],
 )
-def test_a_certificate_from_elsewhere_is_never_fetched(here: Scene, url: str) -> None:
+def test_a_certificate_from_elsewhere_is_never_fetched(here: Receiver, url: str) -> None:
     """Signed with a key that would fit it or not: no request leaves."""
     refused(here.post("/smn", SMN.notification(alarm(), signing_cert_url=url), JSON), 401)
     assert (here.handed, SMN.asked) == ([], [])
 
 
-def test_one_changed_bit_of_the_certificates_url_is_401(here: Scene) -> None:
+def test_one_changed_bit_of_the_certificates_url_is_401(here: Receiver) -> None:
     """It is not signed, but then there is no certificate; and no request to another host."""
     message = SMN.notification(alarm())
     for at in range(len(CERT_URL)):
@@ -381,7 +383,7 @@ def test_one_changed_bit_of_the_certificates_url_is_401(here: Scene) -> None:
         (ProducerUnreachable("x"), 503),
     ],
 )
-def test_a_certificate_that_cannot_be_had_is_not_a_pass(here: Scene, served: Any, status: int) -> None:
+def test_a_certificate_that_cannot_be_had_is_not_a_pass(here: Receiver, served: Any, status: int) -> None:
     """What is there and is none is 401; a transient error is 503, and is tried again."""
     good = SMN.served[CERT_URL]
     SMN.served[CERT_URL] = served
@@ -391,7 +393,7 @@ def test_a_certificate_that_cannot_be_had_is_not_a_pass(here: Scene, served: Any
     assert send(here, SMN.notification(alarm())).status == 200
 
 
-def test_another_key_is_401(here: Scene) -> None:
+def test_another_key_is_401(here: Receiver) -> None:
     """The one that signed must be the one in the certificate."""
     message = SMN.notification(alarm())
     refused(send(here, SMN.sign(message, new_key())), 401)
@@ -401,14 +403,14 @@ def test_another_key_is_401(here: Scene) -> None:
 @pytest.mark.parametrize(
     ("since", "days"), [(datetime(2026, 11, 21, tzinfo=UTC), 365), (datetime(2025, 1, 1, tzinfo=UTC), 365)]
 )
-def test_a_certificate_that_is_not_valid_now_is_401(here: Scene, since: datetime, days: int) -> None:
+def test_a_certificate_that_is_not_valid_now_is_401(here: Receiver, since: datetime, days: int) -> None:
     """Not yet, or no longer."""
     SMN.served[CERT_URL] = (200, certificate(SMN.key, since, days))
     refused(send(here, SMN.notification(alarm())), 401)
     assert here.handed == []
 
 
-def test_a_kept_certificate_runs_out(here: Scene) -> None:
+def test_a_kept_certificate_runs_out(here: Receiver) -> None:
     """Its validity is checked each time, not only when it is fetched."""
     SMN.served[CERT_URL] = (200, certificate(SMN.key, NOW - timedelta(days=1), 1))
     message = SMN.notification(alarm(), timestamp=SENT)
@@ -419,7 +421,7 @@ def test_a_kept_certificate_runs_out(here: Scene) -> None:
     assert SMN.asked == [CERT_URL]
 
 
-def test_a_short_or_elliptic_curve_key_is_401(here: Scene) -> None:
+def test_a_short_or_elliptic_curve_key_is_401(here: Receiver) -> None:
     """However well it signs."""
     weak = new_key(1024)
     SMN.served[CERT_URL] = (200, certificate(weak))
@@ -440,14 +442,14 @@ def test_a_short_or_elliptic_curve_key_is_401(here: Scene) -> None:
         *({name: f"{value}{end}"} for name, value in ONE_LINE.items() for end in "\n\r"),
     ],
 )
-def test_what_is_well_signed_may_still_be_refused(here: Scene, changes: dict[str, str]) -> None:
+def test_what_is_well_signed_may_still_be_refused(here: Receiver, changes: dict[str, str]) -> None:
     """Another topic or version, too old, from the future, or with a line break; before anything is fetched."""
     refused(here.post("/smn", SMN.notification(alarm(), **changes), JSON), 401)
     assert (here.handed, SMN.asked) == ([], [])
 
 
 @pytest.mark.parametrize("timestamp", ["2026-11-20T17:00:05Z", "2026-11-20T18:05:05Z", "2026-11-20T19:00:00+01:00"])
-def test_there_is_room_for_redeliveries(here: Scene, timestamp: str) -> None:
+def test_there_is_room_for_redeliveries(here: Receiver, timestamp: str) -> None:
     """They keep the first time, so an hour is allowed for."""
     assert send(here, SMN.notification(alarm(), timestamp=timestamp)).status == 200
 
@@ -462,14 +464,14 @@ def test_there_is_room_for_redeliveries(here: Scene, timestamp: str) -> None:
         ("subject", 5),
     ],
 )
-def test_a_field_that_is_missing_or_no_text_is_401(here: Scene, name: str, value: object) -> None:
+def test_a_field_that_is_missing_or_no_text_is_401(here: Receiver, name: str, value: object) -> None:
     """Nothing is fetched."""
     refused(here.post("/smn", {**SMN.notification(alarm()), name: value}, JSON), 401)
     assert (here.handed, SMN.asked) == ([], [])
 
 
 @pytest.mark.parametrize("signature", ["!", "AAAA", base64.b64encode(b"x" * 256).decode(), "é"])
-def test_what_is_not_a_signature_is_401(here: Scene, signature: str) -> None:
+def test_what_is_not_a_signature_is_401(here: Receiver, signature: str) -> None:
     """Of whatever length."""
     refused(here.post("/smn", {**SMN.notification(alarm()), "signature": signature}, JSON), 401)
     assert here.handed == []

@@ -14,7 +14,7 @@ from handler.services.receive_webhook import WebhookService
 from handler.settings.receive_webhook import from_environ
 from handler.stop.model import Approver
 from tests.inbound.webhooks.authentication import ACTS, SENT, receiver, send
-from tests.inbound.webhooks.scene import NOW, ONE, TWO, Scene, fresh_secret, text_of
+from tests.inbound.webhooks.receiver import NOW, ONE, TWO, Receiver, fresh_secret, text_of
 from tests.settings.environments import violations
 from tests.support.sink_server import SinkServer
 
@@ -23,7 +23,7 @@ USERS = "U0,U2147483697"
 SENT_AT = datetime.fromtimestamp(int(SENT), UTC)
 
 
-def typed(text: str, here: Scene | None = None, **changes: Any) -> tuple[Scene, str]:
+def typed(text: str, here: Receiver | None = None, **changes: Any) -> tuple[Receiver, str]:
     """A command of Slack, and what its user reads."""
     here = here or receiver("/slack")
     return here, text_of(send(here, "/slack", **{"text": text, "command": "/bms", **changes}))
@@ -105,7 +105,7 @@ def test_another_person_must_be_possible() -> None:
 # --- keeps
 
 
-def asked(here: Scene) -> KeepRequest:
+def asked(here: Receiver) -> KeepRequest:
     """The only request, which is for a keep."""
     assert here.handed == []
     (request,) = here.kept

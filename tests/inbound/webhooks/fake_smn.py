@@ -61,7 +61,7 @@ def certificate(
 
 
 def string_to_sign(message: Mapping[str, Any]) -> bytes:
-    """As the vendor's documentation has it, written down independently of the code under test."""
+    """As SMN's documentation has it, written down independently of the code under test."""
     if message["type"] == "Notification":
         names = ["message", "message_id", "subject", "timestamp", "topic_urn", "type"]
         if not message.get("subject"):
@@ -74,7 +74,7 @@ def string_to_sign(message: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8")
 
 
-class Vendor:
+class FakeSmn:
     """SMN with a key of its own."""
 
     def __init__(self) -> None:

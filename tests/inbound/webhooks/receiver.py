@@ -72,7 +72,7 @@ def flip(text: str, at: int = -1) -> str:
     return text[:at] + changed + text[at:][1:]
 
 
-class Scene:
+class Receiver:
     """`receive_webhook` with these settings. Everything that it hands on is a valid event that reads back the same.
 
     Args:
