@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from handler.errors import CloudUnreachable, LoginMissing, ReadinessUnknown
 from handler.inbound.readiness import Readiness
 from tests.support.clock import FakeClock
+
+RESULT = pytest.mark.parametrize("failure", [None, CloudUnreachable("down")], ids=["ready", "down"])
 
 
 class Check:
@@ -25,26 +28,28 @@ class Check:
             raise self.failure
 
 
-def test_a_result_serves_for_a_second() -> None:
-    """Good or bad."""
-    for failure in (None, CloudUnreachable("down")):
-        clock, check = FakeClock(0.0), Check(failure)
-        readiness = Readiness(clock)
-
-        def ask(readiness: Readiness = readiness, check: Check = check) -> bool:
-            try:
-                readiness.check(check)
-            except CloudUnreachable:
-                return False
-            return True
-
-        for clock.now, made in ((0.0, 1), (0.5, 1), (1.0, 1), (1.01, 2), (2.0, 2), (2.02, 3)):
-            assert ask() is (failure is None)
-            assert check.made == made
+def failure_of(readiness: Readiness, check: Check) -> type[Exception] | None:
+    """Ask whether it is ready; return the class of the failure."""
+    try:
+        readiness.check(check)
+    except (CloudUnreachable, ReadinessUnknown) as error:
+        return type(error)
+    return None
 
 
-def _meanwhile(readiness: Readiness, ask: Callable[[], None]) -> None:
-    """Ask while another thread makes the check."""
+@RESULT
+def test_a_result_counts_for_a_second(failure: Exception | None) -> None:
+    """Whether it is ready or not."""
+    clock, check = FakeClock(0.0), Check(failure)
+    readiness = Readiness(clock)
+    for clock.now, made in ((0.0, 1), (0.5, 1), (1.0, 1), (1.01, 2), (2.0, 2), (2.02, 3)):
+        assert failure_of(readiness, check) is (failure and type(failure))
+        assert check.made == made
+
+
+@contextmanager
+def being_checked(readiness: Readiness) -> Iterator[None]:
+    """Let another thread make a check until the end of the block."""
     making, done = threading.Event(), threading.Event()
 
     def check() -> None:
@@ -55,7 +60,7 @@ def _meanwhile(readiness: Readiness, ask: Callable[[], None]) -> None:
     maker.start()
     assert making.wait(10)
     try:
-        ask()
+        yield
     finally:
         done.set()
         maker.join()
@@ -63,54 +68,31 @@ def _meanwhile(readiness: Readiness, ask: Callable[[], None]) -> None:
 
 def test_no_request_waits_for_a_check() -> None:
     """Without a result of the last ten seconds, nothing is known."""
-    readiness = Readiness(FakeClock(0.0))
-    unused = Check()
-
-    def ask() -> None:
-        with pytest.raises(ReadinessUnknown) as unknown:
-            readiness.check(unused)
-        assert unknown.value.retry_after == 1.0
-
-    _meanwhile(readiness, ask)
+    readiness, unused = Readiness(FakeClock(0.0)), Check()
+    with being_checked(readiness), pytest.raises(ReadinessUnknown) as unknown:
+        readiness.check(unused)
+    assert unknown.value.retry_after == 1.0
     assert unused.made == 0
 
 
+@RESULT
 @pytest.mark.parametrize(("age", "known"), [(1.5, True), (10.0, True), (10.5, False)])
-def test_the_last_result_serves_while_a_check_is_made(age: float, known: bool) -> None:
-    """For ten seconds, good or bad."""
-    for failure in (None, CloudUnreachable("down")):
-        clock = FakeClock(0.0)
-        readiness = Readiness(clock)
-        try:
-            readiness.check(Check(failure))
-        except CloudUnreachable:
-            assert failure
-        clock.now = age
-
-        def ask(readiness: Readiness = readiness, failure: Exception | None = failure) -> None:
-            expected = type(failure) if known and failure else None if known else ReadinessUnknown
-            if expected is None:
-                readiness.check(Check(RuntimeError("must not be made")))
-            else:
-                with pytest.raises(expected):
-                    readiness.check(Check(RuntimeError("must not be made")))
-
-        _meanwhile(readiness, ask)
+def test_the_last_result_counts_while_a_check_is_made(failure: Exception | None, age: float, known: bool) -> None:
+    """For ten seconds."""
+    clock, unused = FakeClock(0.0), Check()
+    readiness = Readiness(clock)
+    failure_of(readiness, Check(failure))
+    clock.now = age
+    with being_checked(readiness):
+        assert failure_of(readiness, unused) is ((failure and type(failure)) if known else ReadinessUnknown)
+    assert unused.made == 0
 
 
-def test_a_call_without_a_login_says_nothing_of_others() -> None:
-    """On FunctionGraph each call brings its own, and no call to the cloud was made without one."""
+@pytest.mark.parametrize("failure", [LoginMissing("none"), RuntimeError("bug")], ids=["login", "defect"])
+def test_a_check_that_says_nothing_of_the_cloud_is_made_again(failure: Exception) -> None:
+    """On FunctionGraph each call has its own login, so that no call to the cloud was made; nor was it with a defect."""
     readiness, check = Readiness(FakeClock(0.0)), Check()
-    with pytest.raises(LoginMissing):
-        readiness.check(Check(LoginMissing("none")))
-    readiness.check(check)
-    assert check.made == 1
-
-
-def test_a_check_that_fails_by_a_defect_can_be_made_again() -> None:
-    """It holds nothing."""
-    readiness, check = Readiness(FakeClock(0.0)), Check()
-    with pytest.raises(RuntimeError):
-        readiness.check(Check(RuntimeError("bug")))
+    with pytest.raises(type(failure)):
+        readiness.check(Check(failure))
     readiness.check(check)
     assert check.made == 1
