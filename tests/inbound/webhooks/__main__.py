@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from tests.inbound.webhooks.authentication import GOLDEN, NAMES
-from tests.inbound.webhooks.test_golden import result_of
+from tests.inbound.webhooks.authentication import GOLDEN, NAMES, result_of
 
 
 def write(name: str) -> None:

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from cloudevents.conversion import to_dict
+
 from handler.errors import Acceptance
 from handler.inbound.http.responses import Answer
 from handler.inbound.webhooks.registry import SWITCHES
+from handler.outbound.stop_request import stop_request_event
 from tests.inbound.webhooks.fake_smn import TOPIC, FakeSmn
 from tests.inbound.webhooks.receiver import NOW, Receiver, basic, bearer, form, fresh_secret, mac
 from tests.test_events_folder import EVENTS
@@ -283,3 +286,11 @@ def send_body(here: Receiver, path: str, document: Any, at: int = int(SENT), que
     sent = authenticated_bytes if isinstance(document, bytes) else authenticated
     body, headers, token = sent(path, document, at)
     return here.post(path, body, {**ACTS[path]["headers"], **headers}, query=f"{token}{query}")
+
+
+def result_of(pair: Mapping[str, Any]) -> tuple[Answer, list[dict[str, Any]]]:
+    """Send a sample; return the answer, and the events that were handed on."""
+    here = Receiver(get=SMN.get, **{**ENVIRON, **pair["settings"]})
+    body, headers, query = authenticated(pair["path"], pair["body"])
+    answer = here.post(pair["path"], body, {**pair["headers"], **headers}, query=query)
+    return answer, [dict(to_dict(stop_request_event(request, {}))) for request in here.handed]

@@ -30,7 +30,7 @@ from tests.inbound.webhooks.receiver import (
     json_of,
     refused,
 )
-from tests.inbound.webhooks.test_slack_sdk import THEIRS
+from tests.inbound.webhooks.test_slack import THEIRS
 from tests.outbound.chat.reports import BUTTONS, document
 from tests.outbound.chat.test_notice import noticed
 from tests.stop.fakes import NOW as ENDED

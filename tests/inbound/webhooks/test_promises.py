@@ -21,7 +21,10 @@ from tests.inbound.webhooks.authentication import (
     BY_SIGNATURE,
     BY_TOKEN,
     ENVIRON,
+    GOLDEN,
     KEY,
+    NAMES,
+    SAMPLES,
     SECRET,
     SENDS_FORMS,
     SENT,
@@ -31,6 +34,7 @@ from tests.inbound.webhooks.authentication import (
     authenticated_bytes,
     encoded,
     receiver,
+    result_of,
     send,
     send_body,
 )
@@ -41,6 +45,35 @@ CHATS = sorted(path for path, producer in Receiver(**ENVIRON).producers.items() 
 MACHINES = sorted(set(ALL) - set(CHATS))
 PATIENCE = {"/slack": 2.0, "/mattermost": 2.0, "/teams": 3.5, "/rocketchat": 3.5, "/eventbridge": 3.5}
 """Seconds until the answer, where the producer waits for five seconds or less."""
+
+# --- samples
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_sample_gives_its_event(name: str) -> None:
+    """The whole event, or none, and the status; and no UUID of anything else is among the servers."""
+    pair = json.loads((GOLDEN / f"{name}.json").read_text())
+    answer, events = result_of(pair)
+    assert answer.status == pair["status"], answer
+    expected = [] if pair["event"] is None else [pair["event"]]
+    assert events == expected, f"python -m tests.inbound.webhooks {name} writes the event of the sample"
+    for event in events:
+        assert not set(pair["decoys"]) & set(event["data"].get("server_ids", []))
+
+
+@pytest.mark.parametrize("path", sorted(SWITCHES))
+def test_each_producer_has_a_sample_that_acts_and_one_that_does_not(path: str) -> None:
+    """A new producer cannot be forgotten here."""
+    found = {pair["event"] is not None for pair in SAMPLES if pair["path"] == path}
+    assert found == {True, False}, f"events/samples/webhooks/ must have samples of {path} with an event and with null"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_sample_has_the_members_of_the_format(name: str) -> None:
+    """No more and no fewer, as CONTRIBUTING.md lists them."""
+    members = {"path", "settings", "headers", "body", "decoys", "status", "event"}
+    assert set(json.loads((GOLDEN / f"{name}.json").read_text())) == members
+
 
 # --- every producer
 
