@@ -195,14 +195,14 @@ def test_the_limits_here_can_be_broken() -> None:
 
 
 def test_fewer_are_listed_until_it_fits() -> None:
-    """As many as there is room for, and none if there is room for none."""
-    report = reported(*[Reason.BUSY] * 40)
+    """As many of all groups as there is room for, and none if there is room for none."""
+    report = reported(*[Reason.BUSY] * 20, *[Reason.LOCKED] * 20)
 
     def listed(most: int) -> int:
         return fitted(report, lambda made: sum(len(group.rows) for group in made.groups), lambda rows: rows <= most)
 
     assert [listed(most) for most in (100, 29, 12, 7, 3)] == [30, 20, 10, 5, 0]
-    assert [*chat_message(report, 0).groups[0].lines("-")] == ["- 40 not listed here"]
+    assert [*chat_message(report, 0).groups[0].lines("-")] == ["- 20 not listed here"]
 
 
 # --- text from outside
