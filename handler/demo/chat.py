@@ -331,7 +331,13 @@ def _run(scenario: Scenario, url: str, chat: ChatAndBroker, width: int) -> tuple
     headers, body = scenario.request(chat.buttons)
     origin = chat.url if scenario.path == BROKER else url.rstrip("/")
     answer = HTTP.post(f"{origin}{scenario.path}", data=body, headers=dict(headers), timeout=30)
-    words = _immediate(answer, chat) if scenario.click else _words(answer)
+    posted = [chat.posted() for _ in range(scenario.click + bool(scenario.message))]
+    words = _words(answer)
+    if scenario.click:
+        # Slack shows nothing of the response itself: its answer is posted as well, before the result or after it.
+        first = next((one for one in posted if one and scenario.response in " ".join(one.lines)), posted[0])
+        posted.remove(first)
+        words = " ".join(first.lines) if first else ""
     text += wrap(f"HTTP {answer.status_code}{f': {words}' if words else ' of the broker'}", width, "  at once  ")
     violations = []
     if answer.status_code != scenario.status or scenario.response not in words:
@@ -339,25 +345,19 @@ def _run(scenario: Scenario, url: str, chat: ChatAndBroker, width: int) -> tuple
         violations.append(f"{scenario.path}: HTTP {answer.status_code} ({words}) instead of {expected}")
     if not scenario.message:
         return "\n".join(text), violations
-    posted = chat.posted()
-    if posted is None:
+    (message,) = posted
+    if message is None:
         return "\n".join(text), [*violations, f"{scenario.path}: no message in the chat"]
-    text += _shown(posted, width)
-    if posted.path != scenario.posted_to:
-        violations.append(f"{scenario.path}: posted to {posted.path} instead of {scenario.posted_to}")
-    missing = [text for text in scenario.message if not any(text in line for line in posted.lines)]
+    text += _shown(message, width)
+    if message.path != scenario.posted_to:
+        violations.append(f"{scenario.path}: posted to {message.path} instead of {scenario.posted_to}")
+    missing = [text for text in scenario.message if not any(text in line for line in message.lines)]
     return "\n".join(text), violations + [f"{scenario.path}: the message lacks: {line}" for line in missing]
 
 
 def _words(answer: requests.Response) -> str:
     body: Mapping[str, str] = answer.json() if answer.content else {}
     return body.get("text") or body.get("detail") or body.get("status") or ""
-
-
-def _immediate(answer: requests.Response, chat: ChatAndBroker) -> str:
-    """Return the immediate answer to a click: Slack shows nothing of the response itself."""
-    posted = chat.posted() if answer.status_code == 200 else None
-    return " ".join(posted.lines) if posted else ""
 
 
 def _shown(posted: Posted, width: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 
 from handler.demo import chat as module
 from handler.demo import chat_and_broker as chat_and_broker_module
-from handler.demo.chat import Keys, Scenario, demo_chat, scenarios
+from handler.demo.chat import Keys, Request, Scenario, demo_chat, scenarios
 from handler.demo.chat_and_broker import ChatAndBroker, chat_and_broker
 from handler.demo.fleet import CI_07
 from handler.demo.function import HTTP
@@ -97,6 +98,19 @@ def test_it_fails_if_a_message_is_missing_or_there_are_too_many(
     code, out = changed(lambda first, _: (first,))
     assert code == 1
     assert "more than one message" in out
+
+
+def test_the_answer_to_a_click_may_come_after_the_result() -> None:
+    """On a machine that is busy."""
+    chat = ChatAndBroker("")
+    for words in ("Asked to stop: 1 server.", "Understood."):
+        chat.receive("/actions", {}, json.dumps({"text": words}).encode())
+    request: Request = ({}, b"")
+    clicked = Scenario("", "", "/", lambda _: request, "Understood", 200, "/actions", ("Asked to stop",), click=True)
+    with SinkServer(Say(200)) as function:
+        text, violations = module._run(clicked, function.url, chat, 80)
+    assert violations == []
+    assert "at once  HTTP 200: Understood.\n" in text
 
 
 def test_when_it_is_interrupted_everything_ends(
