@@ -10,6 +10,7 @@ import pytest
 from handler.inbound.webhooks.registry import SWITCHES
 from tests.conftest import ROOT
 from tests.readme import EVENTS, SETTINGS, settings_page, with_reasons
+from tests.test_documents import DOCUMENTS
 
 README = (ROOT / "README.md").read_text()
 WEBHOOKS = (ROOT / "events" / "webhooks.md").read_text()
@@ -44,7 +45,7 @@ def test_a_lost_marker_is_an_error(marker: str) -> None:
 def test_documents_name_only_make_targets_that_exist() -> None:
     """A reader finds each target in the Makefile."""
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
-    for document in [ROOT / "README.md", *ROOT.glob("[!.]*/**/*.md"), ROOT / "CONTRIBUTING.md"]:
+    for document in DOCUMENTS:
         named = set(re.findall(r"`make ([a-z-]+)|^make ([a-z-]+)", document.read_text(), re.MULTILINE))
         assert {one or other for one, other in named} <= targets, document
 
