@@ -251,3 +251,14 @@ def test_the_result_goes_to_the_sink_and_the_log_has_the_rows(cloud: Simulator, 
     assert (line["server_id"], line["outcome"], line["event_id"]) == (server, "kept", "k-7")
     (line,) = lines.of("keep handled")
     assert line["summary"] == got.data["summary"]
+
+
+def test_a_keep_that_could_not_be_handled_is_a_503(cloud: Simulator, start_keep: StartFunction) -> None:
+    """It must come again, and the log has the cause."""
+    keep = start_keep(cloud, OS_PASSWORD="not-the-password")
+    with logged() as lines:
+        answer = keep.send({"server_ids": [cloud.add_server()], "for": "1h"}, id="k-8")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (503, "application/problem+json")
+    assert int(answer.headers["Retry-After"]) >= 1
+    (line,) = lines.of("event not handled")
+    assert (line["event_id"], line["problem"]) == ("k-8", "login-refused")
