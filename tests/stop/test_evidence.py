@@ -29,6 +29,9 @@ OFF = "active/powering-off"
 DENIED = CallDenied("no", status=403)
 GONE = ServerNotFound("none", status=404)
 DOWN = CloudUnreachable("down", status=503)
+REJECTED = CallRejected("what?", status=400)
+FAULT = CloudFault("broken", status=500, request_id="req-500")
+CONFUSED = CloudUnexpectedAnswer("page not found", status=404)
 
 
 def judged(
@@ -116,38 +119,31 @@ def test_the_fact_that_decided_is_in_the_evidence(read: Any, reason: Reason, nam
 # --- the history ---
 
 
-@pytest.mark.parametrize(
-    ("time", "updated"), [(None, NOW), (EVENT, EVENT - timedelta(days=1)), (EVENT, EVENT - seconds(6))]
-)
-def test_a_history_that_was_not_requested(time: Any, updated: Any) -> None:
-    """The event says no time, or the server has not changed since: both times are there for a reader to see."""
-    result, evidence = judged(seen("active", updated=updated), "stopped", time=time)
-    assert (result.reason, evidence.history) == (Reason.CONFIRMED, Lookup.NOT_ASKED)
-    assert (evidence.event_time, evidence.updated) == (time, updated)
-
-
-@pytest.mark.parametrize("history", [acts(), acts(Action("lock", RECENT)), acts(Action("start", EVENT - seconds(60)))])
-def test_a_history_without_a_start_after_the_event(history: History) -> None:
-    """It was asked for, and nothing in it counted, so nothing of it is shown."""
-    _, evidence = judged(seen("active", updated=RECENT), "stopped", time=EVENT, histories=[history])
-    assert (evidence.history, evidence.action) == (Lookup.NONE_COUNTS, None)
+DAY_BEFORE = EVENT - timedelta(days=1)
 
 
 @pytest.mark.parametrize(
-    ("answer", "history"),
+    ("time", "updated", "answer", "lookup"),
     [
-        (History(None), Lookup.NOT_KEPT),
-        (DENIED, Lookup.FORBIDDEN),
-        (CallRejected("what?", status=400), Lookup.UNREADABLE),
-        (GONE, Lookup.UNREADABLE),
-        (CloudUnexpectedAnswer("page not found", status=404), Lookup.UNREADABLE),
+        # The event says no time, or the server has not changed since.
+        *(
+            (time, at, acts(), Lookup.NOT_ASKED)
+            for time, at in ((None, NOW), (EVENT, DAY_BEFORE), (EVENT, EVENT - seconds(6)))
+        ),
+        *((EVENT, RECENT, acts(*actions), Lookup.NONE_COUNTS) for actions in ([], [Action("lock", RECENT)])),
+        (EVENT, RECENT, acts(Action("start", EVENT - seconds(60))), Lookup.NONE_COUNTS),
+        (EVENT, RECENT, History(None), Lookup.NOT_KEPT),
+        (EVENT, RECENT, DENIED, Lookup.FORBIDDEN),
+        *((EVENT, RECENT, answer, Lookup.UNREADABLE) for answer in (REJECTED, GONE, CONFUSED)),
     ],
 )
-def test_a_history_that_was_not_to_be_had(answer: Any, history: Lookup) -> None:
-    """The server is stopped for the event's age alone, and the evidence shows why."""
-    result, evidence = judged(seen("active", updated=RECENT), "stopped", time=EVENT, histories=[answer])
-    assert (result.reason, evidence.history, evidence.action) == (Reason.CONFIRMED, history, None)
-    assert "history could not be read" in result.detail
+def test_a_stop_shows_what_became_of_the_history(time: Any, updated: Any, answer: Any, lookup: Lookup) -> None:
+    """Nothing of it that did not count; without one the server is stopped for the event's age alone."""
+    result, evidence = judged(seen("active", updated=updated), "stopped", time=time, histories=[answer])
+    assert (result.reason, evidence.history, evidence.action) == (Reason.CONFIRMED, lookup, None)
+    assert (evidence.event_time, evidence.updated) == (time, updated)
+    none_read = lookup in (Lookup.NOT_KEPT, Lookup.FORBIDDEN, Lookup.UNREADABLE)
+    assert ("history could not be read" in result.detail) is none_read
 
 
 def test_our_own_stop_that_the_history_calls_failed_is_the_entry_that_counted() -> None:
@@ -188,17 +184,14 @@ def test_a_history_counts_for_its_own_read_only() -> None:
     assert (result.reason, evidence.history) == (Reason.ALREADY_STOPPED, Lookup.NOT_ASKED)
 
 
-def test_a_server_that_is_gone_keeps_the_evidence_of_the_last_read_at_it() -> None:
+def test_a_server_that_is_gone_keeps_the_evidence_of_the_last_read_of_it() -> None:
     """The row says that it is gone, the evidence what it was when the stop was sent."""
     result, evidence = judged(seen("active", name="ci-07"), GONE, stops=[GONE])
     assert (result.reason, result.name, result.vm_state) == (Reason.NOT_FOUND, "ci-07", None)
     assert (result.task_state, evidence.vm_state) == (None, "active")
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [GONE, DENIED, CallRejected("what?", status=400), DOWN, CloudFault("broken", status=500, request_id="req-500")],
-)
+@pytest.mark.parametrize("fault", [GONE, DENIED, REJECTED, DOWN, FAULT])
 def test_a_server_that_was_never_read_has_no_evidence(fault: CloudError) -> None:
     """There is nothing to show, and nothing is made up."""
     result, _ = Scenario(Script(fault), Script("active", "stopped")).results()
