@@ -29,8 +29,8 @@ _CLOUD_EYE = f"{event_types.CLOUD_EYE_PREFIX}*"
 _OTHER = "other"
 
 
-class Telemetry:
-    """Observes the handling of events. No method blocks, and none raises.
+class OpenTelemetryObserver:
+    """Records spans and metrics; the methods are those of `handler.telemetry.Telemetry`.
 
     Args:
         signals: returns where spans and metrics go.

@@ -39,6 +39,7 @@ from handler.settings.receive_webhook import WebhookSettings
 from handler.settings.receive_webhook import from_environ as webhook_settings
 from handler.settings.stop_servers import Settings, from_environ
 from handler.telemetry import start
+from handler.telemetry.observer import OpenTelemetryObserver
 from tests.conftest import STOP
 from tests.inbound.webhooks.receiver import FORM, JSON, basic, bearer
 from tests.outbound.test_result import report
@@ -532,7 +533,7 @@ def test_telemetry_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer marked-collector-token")
         environ = {**stop_environ(cloud), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
         telemetry = start(wanted_signals(environ), environ)
-        assert telemetry is not None
+        assert isinstance(telemetry, OpenTelemetryObserver)
         with SinkServer(Say(503)) as sink:
             environ["AUTOSTOP_RESULT_SINK"] = f"{sink.url}/{WRONG}?token={WRONG}"
             settings = from_environ(environ)

@@ -17,7 +17,7 @@ from handler.settings.common import wanted_signals
 from handler.settings.stop_servers import from_environ
 from handler.simulator import Simulator
 from handler.telemetry import start
-from handler.telemetry.observer import Telemetry
+from handler.telemetry.observer import OpenTelemetryObserver
 from handler.telemetry.providers import LazyProviders
 from tests.conftest import STOP
 from tests.telemetry.collector import Collector, Point, Span
@@ -80,14 +80,14 @@ class Observed:
         return self.send({"server_ids": list(ids or [self.cloud.add_server()])}, **attributes)
 
 
-def start_telemetry(environ: Mapping[str, str], types: Mapping[str, str]) -> Telemetry:
+def start_telemetry(environ: Mapping[str, str], types: Mapping[str, str]) -> OpenTelemetryObserver:
     """Start telemetry that these variables switch on."""
     telemetry = start(wanted_signals(environ), environ, types)
-    assert telemetry is not None
+    assert isinstance(telemetry, OpenTelemetryObserver)
     return telemetry
 
 
-def export(telemetry: Telemetry) -> None:
+def export(telemetry: OpenTelemetryObserver) -> None:
     """Export what is still queued."""
     assert isinstance(telemetry._signals, LazyProviders)
     telemetry._signals.close()
