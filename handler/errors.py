@@ -24,7 +24,7 @@
         ├── ProducerUnreachable  a certificate or a confirmation of a producer is not available
         ├── KeysUnreachable  the issuer's keys are not available
         ├── ChatUnreachable  a chat did not accept a message
-        ├── InternalFault    a bug of this project
+        ├── InternalError    a bug of this project
         └── CloudError       the cloud did not do what was asked
             ├── CloudUnreachable  no usable answer
             ├── CloudThrottled    the cloud asks for fewer requests
@@ -93,7 +93,7 @@ class AutostopError(Exception):
         fix: one sentence for the log on what to do; empty if the message has it.
     """
 
-    name = "internal-fault"
+    name = "internal-error"
     fix = ""
 
     def log_fields(self) -> dict[str, object]:
@@ -179,8 +179,6 @@ class RetryableError(AutostopError):
     Attributes:
         retry_after: seconds to wait that the other side asked for, or None if it gave none.
     """
-
-    name = "trouble"
 
     def __init__(self, message: str, *, retry_after: float | None = None, cause: Cause | None = None) -> None:
         super().__init__(message)
@@ -306,10 +304,10 @@ class ChatUnreachable(RetryableError):
     name = "chat-unreachable"
 
 
-class InternalFault(RetryableError):
+class InternalError(RetryableError):
     """A bug of this project; the log has the traceback."""
 
-    name = "internal-fault"
+    name = "internal-error"
 
 
 class CloudError(RetryableError):

@@ -402,7 +402,7 @@ def test_problem_sample_is_well_formed() -> None:
     """The sample of an HTTP error names all violations of the malformed sample."""
     problem = sample("out/problem.json")
     assert schema_violations("problem.json", problem) == []
-    found = {fault["at"] for fault in problem["faults"]}
+    found = {violation["at"] for violation in problem["violations"]}
     assert found == {"id", "source", "time", "data.server_ids[1]", "data.dry_run"}
 
 
@@ -412,9 +412,9 @@ def test_problem_sample_is_well_formed() -> None:
         pytest.param(lambda problem: problem.pop("title"), id="no title"),
         pytest.param(lambda problem: problem.update(status=409), id="a status that brokers retry"),
         pytest.param(lambda problem: problem.update(headers={}), id="an echo of headers"),
-        pytest.param(lambda problem: problem.pop("faults"), id="a 400 without its faults"),
-        pytest.param(lambda problem: problem["faults"][0].update(value="x"), id="an echo of the value"),
-        pytest.param(lambda problem: problem.update(faults=["id is empty"]), id="faults as text"),
+        pytest.param(lambda problem: problem.pop("violations"), id="a 400 without its violations"),
+        pytest.param(lambda problem: problem["violations"][0].update(value="x"), id="an echo of the value"),
+        pytest.param(lambda problem: problem.update(violations=["id is empty"]), id="violations as text"),
     ],
 )
 def test_wrong_problem_is_refused(change: Callable[[dict[str, Any]], None]) -> None:

@@ -175,7 +175,7 @@ def test_the_content_type_of_a_form_is_named(stopper: Stopper, content_type: str
     """It is what clients send by default."""
     answer = stopper.send(IDS, ce(content_type))
     assert answer.status_code == 400
-    assert content_type in answer.json()["faults"][0]["fault"]
+    assert content_type in answer.json()["violations"][0]["message"]
     answer = stopper.send(structured(IDS), {"Content-Type": content_type})
     assert answer.status_code == 415
     assert content_type in answer.json()["detail"]
@@ -342,7 +342,7 @@ def test_a_since_that_is_not_understood_is_400(stopper: Stopper, since: object) 
     """It is there to keep a server running."""
     answer = stopper.send({**IDS, "since": since}, ce())
     assert (answer.status_code, stopper.running()) == (400, {A, B}), answer.text
-    assert answer.json()["faults"][0]["at"] == "data.since"
+    assert answer.json()["violations"][0]["at"] == "data.since"
 
 
 def test_a_notice_is_refused_without_a_dry_run(stopper: Stopper) -> None:

@@ -305,10 +305,10 @@ def _details(problem: Mapping[str, Any], requests: Sequence[StopRequest | KeepRe
     for request in requests:
         yield f"event: {request.id} from {request.source}"
     yield from (str(problem[name]) for name in ("title", "detail") if problem.get(name))
-    violations = problem.get("faults")
+    violations = problem.get("violations")
     for violation in violations if isinstance(violations, list) else []:
         if isinstance(violation, dict):
-            yield f"{violation.get('at')}: {violation.get('fault')}"
+            yield f"{violation.get('at')}: {violation.get('message')}"
     if word := re.search("[a-z]+(-[a-z]+)*$", str(problem.get("type", ""))):
         yield f"`bms-autostop explain {word[0]}` says what to do."
 

@@ -153,8 +153,8 @@ def _run(scenario: Scenario, url: str, width: int) -> tuple[str, list[str]]:
     text += wrap(f"HTTP {answer.status_code} {type_ or answer.reason}", width, "  answer  ")
     if type_ is not None and body["refusal"]:
         text += wrap(f"refused: {body['refusal']}", width, " " * 10)
-    for violation in body.get("faults", []):
-        text += wrap(f"{violation['at']}: {violation['fault']}", width, " " * 10)
+    for violation in body.get("violations", []):
+        text += wrap(f"{violation['at']}: {violation['message']}", width, " " * 10)
     text += _rows(body.get("servers", []), width)
     rows = {row["id"]: f"{row['outcome']}/{row['reason']}" for row in body.get("servers", [])}
     return "\n".join(text), list(_violations(scenario, answer.status_code, type_, rows))

@@ -11,7 +11,7 @@ from typing import assert_never
 from cloudevents.conversion import to_dict
 from cloudevents.http import CloudEvent
 
-from handler.errors import AutostopError, BadEvent, InternalFault, RetryableError, Violation
+from handler.errors import AutostopError, BadEvent, InternalError, RetryableError, Violation
 from handler.functiongraph.context import Call
 from handler.functiongraph.triggers.apig import GatewayRequest, reply
 from handler.functiongraph.triggers.dispatch import requests_of
@@ -89,7 +89,7 @@ def invoke(shared: SharedResources, event: object, call: Call, received: float) 
         raise NeverPossible(str(error)) from None
     except Exception:
         _LOG.exception("a bug kept the event from being handled")
-        raise NotHandled(f"{InternalFault.name}: Something unexpected happened; the log has the details.") from None
+        raise NotHandled(f"{InternalError.name}: Something unexpected happened; the log has the details.") from None
 
 
 def kind_of_event(event: object) -> EventKind:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from cloudevents.http import CloudEvent
 
-from handler.errors import AutostopError, InternalFault, NotAnnounced, RetryableError, SinkUnreachable
+from handler.errors import AutostopError, InternalError, NotAnnounced, RetryableError, SinkUnreachable
 from handler.event_types import STOP_ANNOUNCED
 from handler.outbound.logs import about
 from handler.outbound.result import caused_attributes, people, request_row
@@ -133,5 +133,5 @@ class Announcer:
         except Exception as failure:
             if not isinstance(failure, AutostopError):
                 _LOG.exception("a bug kept the stops from being announced")
-            return InternalFault("The announcement could not be made.")
+            return InternalError("The announcement could not be made.")
         return None

@@ -37,7 +37,7 @@ def run(
     Raises:
         BudgetSpent: not every server could be handled; a redelivery finds the stops that were made.
         LoginRefused: the cloud refused the login.
-        InternalFault: a bug.
+        InternalError: a bug.
     """
     request, refusal = prepared.request, prepared.refusal
     servers: tuple[ServerResult, ...] = ()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import assert_never
 
-from handler.errors import BudgetSpent, CloudError, CloudUnreachable, InternalFault
+from handler.errors import BudgetSpent, CloudError, CloudUnreachable, InternalError
 from handler.stop.calls import CompletedCall, Moment, Next, Observations, Step, call
 from handler.stop.evidence import History, gap_of
 from handler.stop.model import Policy, Server, ServerResult, StopRequest
@@ -181,7 +181,7 @@ class Scheduler:
             raise completed.failure
         if completed.failure is not None:
             _LOG.error("a call of the run failed", exc_info=completed.failure)
-            raise InternalFault("a call to the cloud failed in an unexpected way") from completed.failure
+            raise InternalError("a call to the cloud failed in an unexpected way") from completed.failure
         self._observations.note(completed)
         self._backoff.cache_clear()
         if completed.probe:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from handler.errors import BudgetSpent, CloudError, InternalFault
+from handler.errors import BudgetSpent, CloudError, InternalError
 from handler.stop.model import Policy, Selector, Server
 from handler.stop.ports import CallExecutor, CloudReader
 
@@ -75,7 +75,7 @@ def select(
     Raises:
         BudgetSpent: no complete list could be read in time. Part of one would lose servers silently.
         CloudError: it cannot be read, and waiting does not help: a refused login, a call that is not permitted.
-        InternalFault: a bug.
+        InternalError: a bug.
     """
     attempt, error = 0, None
     while (now := executor.monotonic()) < deadline:
@@ -98,7 +98,7 @@ def select(
                 raise came
             case _:
                 _LOG.error("the look for a selector's servers failed", exc_info=came)
-                raise InternalFault("a call to the cloud failed in an unexpected way") from came
+                raise InternalError("a call to the cloud failed in an unexpected way") from came
     raise BudgetSpent(
         f"The selector's servers could not be listed in time ({error.name if error else 'the time was too short'})"
         f"{f'; the last failure: {error.cause}' if error else ''}.",

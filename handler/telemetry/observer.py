@@ -79,7 +79,7 @@ class OpenTelemetryObserver:
             error = failure.name
             raise
         except BaseException:
-            error = "internal-fault"
+            error = "internal-error"
             raise
         finally:
             self._end(event_spans, error)

@@ -33,7 +33,7 @@ def _stops(cloud: Simulator) -> dict[str, int]:
 
 def _problem(status: int, word: str = "bad-event") -> Say:
     document = {"type": f"urn:bms-autostop:problem:{word}", "title": "Title", "detail": "A \x1b[2J detail."}
-    document |= {"faults": [{"at": "data.server_ids[0]", "fault": "must be a UUID"}]}
+    document |= {"violations": [{"at": "data.server_ids[0]", "message": "must be a UUID"}]}
     return Say(status, {"Content-Type": "application/problem+json"}, json.dumps(document).encode())
 
 

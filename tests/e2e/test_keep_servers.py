@@ -163,7 +163,7 @@ def test_what_can_never_succeed_is_a_400(cloud: Simulator, keep: Function) -> No
     for data, at in cases:
         answer = keep.send({"server_ids": [server], **data})
         assert answer.status_code == 400, data
-        assert f"data.{at}" in {violation["at"] for violation in answer.json()["faults"]}, data
+        assert f"data.{at}" in {violation["at"] for violation in answer.json()["violations"]}, data
     assert cloud.count(CallKind.METADATA) == 0
 
 

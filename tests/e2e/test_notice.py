@@ -54,9 +54,9 @@ def test_a_malformed_notice_is_refused(cloud: Simulator, function: Function) -> 
         answer = function.send({**asked, **changes})
         assert answer.status_code == 400, changes
         if message:
-            (violation,) = answer.json()["faults"]
+            (violation,) = answer.json()["violations"]
             assert violation["at"] == "data.notice_for"
-            assert message in violation["fault"]
+            assert message in violation["message"]
     assert cloud.calls == []
 
 
@@ -111,5 +111,5 @@ def test_notify_chat_refuses_a_notice_that_cannot_be(monkeypatch: pytest.MonkeyP
             headers, body = structured({**event, "data": {**event["data"], "notice_for": time}})
             answer = requests.post(url, data=body, headers=headers, timeout=30)
             assert answer.status_code == 400, time
-            assert [violation["at"] for violation in answer.json()["faults"]] == ["data.notice_for"]
+            assert [violation["at"] for violation in answer.json()["violations"]] == ["data.notice_for"]
     assert chat.got == []

@@ -140,7 +140,7 @@ def test_an_event_that_no_chat_accepts_becomes_a_dead_letter(serve: Serve) -> No
     with SinkServer(Say(404)) as chat, logged() as lines:
         answer = send(notify(serve, chat), REPORT)
     document = problem(answer, 400)
-    assert document["faults"] == [{"at": "event", "fault": "must be accepted by a chat; the log has the reason"}]
+    assert document["violations"] == [{"at": "event", "message": "must be accepted by a chat; the log has the reason"}]
     (line,) = lines.of("result not posted")
     assert (line["level"], line["problem"], line["detail"]) == ("WARNING", "chat-refused", "Every chat refuses it.")
     assert "/webhook" not in lines.text + answer.text
@@ -235,7 +235,7 @@ def test_what_is_not_a_result_is_refused_with_every_violation(serve: Serve) -> N
     with SinkServer() as chat:
         url = notify(serve, chat)
         wrong = post(url, {**sample("in/dry-run.json"), "id": ""})
-    assert {fault["at"] for fault in problem(wrong, 400)["faults"]} == {"id", "type"}
+    assert {violation["at"] for violation in problem(wrong, 400)["violations"]} == {"id", "type"}
     assert chat.got == []
 
 
@@ -254,8 +254,8 @@ def test_a_batch_is_all_or_nothing_at_the_endpoint(serve: Serve) -> None:
         url = notify(serve, chat)
         bad = post(url, [good, {**other, "data": None, "time": "now"}])
         two = requests.post(url, json=[good, {**other, "id": good["id"]}], headers=BATCH, timeout=30)
-    assert {fault["at"] for fault in problem(bad, 400)["faults"]} == {"[1].data", "[1].time"}
-    assert {fault["at"] for fault in problem(two, 400)["faults"]} == {"[1].id"}
+    assert {violation["at"] for violation in problem(bad, 400)["violations"]} == {"[1].data", "[1].time"}
+    assert {violation["at"] for violation in problem(two, 400)["violations"]} == {"[1].id"}
     assert chat.got == []
 
 

@@ -183,7 +183,7 @@ def test_what_can_never_succeed_is_400(otc: Simulator, url: str, event: object) 
     """With every fault."""
     answer = send(url, event, **agency(otc))
     assert answer.status_code == 400
-    assert answer.json()["faults"]
+    assert answer.json()["violations"]
 
 
 def test_a_transient_error_is_503(otc: Simulator, start: Start) -> None:

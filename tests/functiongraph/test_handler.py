@@ -368,7 +368,7 @@ def test_a_bug_is_a_transient_error_and_not_a_loss(
         raise RuntimeError("marked")
 
     monkeypatch.setattr("handler.functiongraph.invocation.requests_of", broken)
-    with pytest.raises(NotHandled, match=r"^internal-fault: ") as raised:
+    with pytest.raises(NotHandled, match=r"^internal-error: ") as raised:
         called(tick(), new_context(otc))
     assert "marked" not in str(raised.value)
     assert "RuntimeError" in lines.of("a bug kept the event from being handled")[0]["exception"]

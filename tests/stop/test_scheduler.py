@@ -18,7 +18,7 @@ from handler.errors import (
     CloudFault,
     CloudThrottled,
     CloudUnreachable,
-    InternalFault,
+    InternalError,
     LoginRefused,
     ServerNotFound,
     StateConflict,
@@ -430,7 +430,7 @@ def test_a_defect_in_the_cloud_is_an_internal_fault_and_is_logged(
     bug: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The traceback goes to the log, and not into the message; what concerns one server must not be raised."""
-    with caplog.at_level(logging.ERROR), pytest.raises(InternalFault) as caught:
+    with caplog.at_level(logging.ERROR), pytest.raises(InternalError) as caught:
         Scenario(quick(), Script(Raised(bug))).report()
     assert caught.value.__cause__ is bug
     assert str(caught.value) == "a call to the cloud failed in an unexpected way"

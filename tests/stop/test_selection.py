@@ -18,7 +18,7 @@ from handler.errors import (
     CloudThrottled,
     CloudUnexpectedAnswer,
     CloudUnreachable,
-    InternalFault,
+    InternalError,
     LoginRefused,
 )
 from handler.stop.decide import decide
@@ -328,7 +328,7 @@ def test_what_waiting_does_not_fix_is_reported_at_once(refused: CloudError) -> N
 
 def test_a_defect_is_reported_as_one(caplog: pytest.LogCaptureFixture) -> None:
     """And the log has the traceback."""
-    with pytest.raises(InternalFault) as raised:
+    with pytest.raises(InternalError) as raised:
         reported(listing(ValueError("a bug")))
     assert str(raised.value) == "a call to the cloud failed in an unexpected way"
     assert [record.message for record in caplog.records] == ["the look for a selector's servers failed"]

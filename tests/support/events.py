@@ -108,5 +108,5 @@ def call_endpoint(
 def faults_of(answer: Answer) -> dict[str, str]:
     """The violations of a 400, by their places."""
     assert answer.status == 400, answer
-    found = json.loads(answer.body)["faults"]
-    return {violation["at"]: violation["fault"] for violation in found}
+    found = json.loads(answer.body)["violations"]
+    return {violation["at"]: violation["message"] for violation in found}

@@ -132,7 +132,7 @@ def test_an_unexpected_exception_ends_the_spans(observe: Observe, monkeypatch: p
     monkeypatch.setattr("handler.services.stop_servers.result_event", broken)
     with observe() as function:
         assert function.stop().status == 503
-    assert function.root.attributes["error.type"] == "internal-fault"
+    assert function.root.attributes["error.type"] == "internal-error"
 
 
 def test_a_post_to_the_sink_is_a_span_without_its_path(observe: Observe) -> None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from handler import errors
-from handler.errors import AutostopError, CloudError, InternalFault, RetryableError
+from handler.errors import AutostopError, CloudError, InternalError, RetryableError
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,17 +30,18 @@ def problem(error: AutostopError) -> Answer:
     """Return the response for an exception, a problem document (RFC 9457).
 
     Returns:
-        `application/problem+json` with type, title, status, detail; for a malformed event `faults`: objects of `at` and
-        `fault`; for a retryable error `cause`, if a call failed: `call`, `host`, `status`, `failure`.
+        `application/problem+json` with type, title, status, detail; for a malformed event `violations`: objects of
+        `at` and `message`; for a retryable error `cause`, if a call failed: `call`, `host`, `status`, `failure`.
     """
     headers: dict[str, str] = {}
     members: dict[str, object] = {"detail": str(error)}
     match error:
         case errors.BadEvent():
             status, title = 400, "The event can never succeed"
+            count = len(error.violations)
             members = {
-                "detail": f"The event has {len(error.violations)} fault{'s' if len(error.violations) != 1 else ''}.",
-                "faults": [{"at": violation.at, "fault": violation.message} for violation in error.violations],
+                "detail": f"The event has {count} violation{'s' if count != 1 else ''}.",
+                "violations": [{"at": violation.at, "message": violation.message} for violation in error.violations],
             }
         case errors.Unauthenticated():
             status, title = 401, "The caller is not authenticated"
@@ -65,7 +66,7 @@ def problem(error: AutostopError) -> Answer:
             wait = default if error.retry_after is None else error.retry_after
             headers["Retry-After"] = str(max(1, math.ceil(wait)))
         case _:
-            return problem(InternalFault("Something unexpected happened; the log has the details."))
+            return problem(InternalError("Something unexpected happened; the log has the details."))
     document = {"type": f"urn:bms-autostop:problem:{error.name}", "title": title, "status": status, **members}
     return json_answer(status, document, {**headers, "Content-Type": "application/problem+json"})
 
@@ -88,7 +89,7 @@ def always(make: Callable[[], Answer]) -> Answer:
         return refused(error)
     except Exception:
         _LOG.exception("a bug kept the request from being handled")
-        return problem(InternalFault("Something unexpected happened; the log has the details."))
+        return problem(InternalError("Something unexpected happened; the log has the details."))
 
 
 def refused(error: AutostopError) -> Answer:

@@ -39,7 +39,7 @@ from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
-from handler.errors import AutostopError, BadEvent, HeadersTooLarge, InternalFault, RequestLineTooLong, Violation
+from handler.errors import AutostopError, BadEvent, HeadersTooLarge, InternalError, RequestLineTooLong, Violation
 from handler.inbound.http import responses, wsgi
 from handler.inbound.http.responses import Answer
 
@@ -332,7 +332,7 @@ class LimitedThreadWorker(ThreadWorker):  # type: ignore[misc]
                 pass
             case _:
                 self.log.exception("Error handling request")
-                error = InternalFault("Something unexpected happened; the log has the details.")
+                error = InternalError("Something unexpected happened; the log has the details.")
         with contextlib.suppress(OSError):
             client.settimeout(SEND_TIMEOUT)
             client.sendall(_message(responses.refused(error)))

@@ -153,8 +153,8 @@ class Delivery:
         announce = self._environment.deployment.announce
         if self.problem == "not-announced" and announce is not Announce.REQUIRED:
             found.append(f"an announcement that was not delivered kept a stop from being sent ({announce})")
-        if self.problem == "internal-fault":
-            found.append("the function has a bug (internal-fault)")
+        if self.problem == "internal-error":
+            found.append("the function has a bug (internal-error)")
         stops = [stop for part in self._all_commands() for stops in part.stops.values() for stop in stops]
         if self.problem in ("stop-limit-reached", "not-announced") and stops and not self._command.parts:
             found.append(f"stops were sent for an event that was answered {self.problem}")

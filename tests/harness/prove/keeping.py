@@ -227,8 +227,8 @@ class KeepMachine(Machine):
         COUNTERS.add("answers to keeps", str(answer.status))
         if (answer.status == 400) != (seconds > MAX_KEEP) or answer.status not in (200, 400, 503):
             raise InvariantViolation(f"a keep for {seconds:.0f} s was answered {answer.status}")
-        if answer.status == 503 and b"internal-fault" in answer.body:
-            raise InvariantViolation("the function has a bug (internal-fault)")
+        if answer.status == 503 and b"internal-error" in answer.body:
+            raise InvariantViolation("the function has a bug (internal-error)")
         if answer.status == 200:
             for row in json.loads(answer.body)["servers"]:
                 COUNTERS.add("keeps", row["reason"])

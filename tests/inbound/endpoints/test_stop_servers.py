@@ -226,7 +226,7 @@ def test_samples_are_accepted(name: str) -> None:
 def test_the_malformed_sample_gives_the_sample_problem() -> None:
     """The violations of the sample in events/ are those found."""
     answer = call_endpoint(structured(sample("in/malformed.json")))
-    expected = {fault["at"]: fault["fault"] for fault in sample("out/problem.json")["faults"]}
+    expected = {violation["at"]: violation["message"] for violation in sample("out/problem.json")["violations"]}
     assert faults_of(answer) == expected
 
 

@@ -38,7 +38,7 @@ EXPECTED = {
     errors.RequestLineTooLong: (414, "request-line-too-long"),
     errors.NotAnEvent: (415, "not-an-event"),
     errors.HeadersTooLarge: (431, "headers-too-large"),
-    errors.RetryableError: (503, "trouble"),
+    errors.RetryableError: (503, "internal-error"),
     errors.BudgetSpent: (503, "budget-spent"),
     errors.NotAnnounced: (503, "not-announced"),
     errors.EventInProgress: (503, "event-in-progress"),
@@ -51,7 +51,7 @@ EXPECTED = {
     errors.ProducerUnreachable: (503, "producer-unreachable"),
     errors.KeysUnreachable: (503, "keys-unreachable"),
     errors.ChatUnreachable: (503, "chat-unreachable"),
-    errors.InternalFault: (503, "internal-fault"),
+    errors.InternalError: (503, "internal-error"),
     errors.CloudError: (503, "cloud-error"),
     errors.CloudUnreachable: (503, "cloud-unreachable"),
     errors.CloudThrottled: (503, "cloud-throttled"),
@@ -65,7 +65,7 @@ EXPECTED = {
     errors.StateConflict: (503, "state-conflict"),
     errors.CloudFault: (503, "cloud-fault"),
     errors.CallRejected: (503, "call-rejected"),
-    errors.AutostopError: (503, "internal-fault"),
+    errors.AutostopError: (503, "internal-error"),
 }
 
 
@@ -114,8 +114,8 @@ def test_all_violations_are_listed() -> None:
     document = json.loads(
         responses.problem(BadEvent(Violation("id", "must be present"), Violation("time", "is bad"))).body
     )
-    assert document["detail"] == "The event has 2 faults."
-    assert document["faults"] == [{"at": "id", "fault": "must be present"}, {"at": "time", "fault": "is bad"}]
+    assert document["detail"] == "The event has 2 violations."
+    assert document["violations"] == [{"at": "id", "message": "must be present"}, {"at": "time", "message": "is bad"}]
 
 
 def test_a_503_carries_its_cause() -> None:

@@ -101,7 +101,7 @@ def test_a_malformed_alert_does_not_block_its_group(here: Receiver, path: str, i
     assert (line["level"], line["alertname"], line["fingerprint"]) == ("WARNING", "BareMetalIdle", "fp-1")
     assert line["detail"] == "alerts[1].labels.server_id: must be a UUID"
     found = refused(send(here, alert(id_), path=path), 400)
-    assert found["faults"] == [{"at": "alerts[0].labels.server_id", "fault": "must be a UUID"}]
+    assert found["violations"] == [{"at": "alerts[0].labels.server_id", "message": "must be a UUID"}]
     assert len(here.handed) == 1
 
 
@@ -146,7 +146,7 @@ def test_each_server_has_the_start_of_its_own_alert(here: Receiver) -> None:
 def test_every_malformed_id_is_reported() -> None:
     """So that they can be fixed at once."""
     found = refused(send(group_receiver(), alert("a"), alert(ONE, "resolved"), alert("b")), 400)
-    assert [fault["at"] for fault in found["faults"]] == [
+    assert [violation["at"] for violation in found["violations"]] == [
         "alerts[0].labels.server_id",
         "alerts[2].labels.server_id",
     ]
@@ -154,8 +154,8 @@ def test_every_malformed_id_is_reported() -> None:
 
 def test_of_very_many_faults_only_some_are_reported() -> None:
     """The answer has bounds."""
-    assert len(refused(send(group_receiver(), *[alert("a")] * 200), 400)["faults"]) == 50
-    assert len(refused(send(group_receiver(), *[5] * 200), 400)["faults"]) == 50
+    assert len(refused(send(group_receiver(), *[alert("a")] * 200), 400)["violations"]) == 50
+    assert len(refused(send(group_receiver(), *[5] * 200), 400)["violations"]) == 50
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_of_very_many_faults_only_some_are_reported() -> None:
 def test_what_is_not_a_notification_is_400(here: Receiver, body: dict[str, Any], at: str) -> None:
     """And is not handed on."""
     found = refused(here.post("/alertmanager", body, bearer(SECRET)), 400)
-    assert [fault["at"] for fault in found["faults"]] == [at]
+    assert [violation["at"] for violation in found["violations"]] == [at]
     assert here.handed == []
 
 

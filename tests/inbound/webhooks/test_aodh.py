@@ -54,7 +54,7 @@ def test_nothing_to_act_on_is_204(here: Receiver, changes: dict[str, Any]) -> No
 def test_a_malformed_id_is_400(here: Receiver, id_: object) -> None:
     """The violation names the place."""
     found = refused(send(here, PATH, **{TRAITS: [["state", 1, "active"], ["instance_id", 1, id_]]}), 400)
-    assert found["faults"] == [{"at": f"{TRAITS}[1]", "fault": "must be a UUID"}]
+    assert found["violations"] == [{"at": f"{TRAITS}[1]", "message": "must be a UUID"}]
     assert here.handed == []
 
 

@@ -55,15 +55,15 @@ def test_the_name_of_the_property_is_a_setting() -> None:
     send(here, PATH, **named({"bms": ONE, "server_id": THREE}))
     assert here.only().server_ids == (ONE,)
     found = refused(send(here, PATH, **named({"bms": "x"})), 400)
-    assert found["faults"] == [{"at": "data.customProperties.bms", "fault": "must be a UUID"}]
+    assert found["violations"] == [{"at": "data.customProperties.bms", "message": "must be a UUID"}]
 
 
 @pytest.mark.parametrize("schema", ["Microsoft.Insights/activityLogs", "AzureMonitorMetricAlert", None, 5])
 def test_another_schema_is_400_that_names_what_to_switch_on(here: Receiver, schema: object) -> None:
     """The old ones differ from alert type to alert type."""
-    (fault,) = refused(send(here, PATH, schemaId=schema), 400)["faults"]
-    assert fault["at"] == "schemaId"
-    assert "common alert schema" in fault["fault"]
+    (violation,) = refused(send(here, PATH, schemaId=schema), 400)["violations"]
+    assert violation["at"] == "schemaId"
+    assert "common alert schema" in violation["message"]
     assert here.handed == []
 
 

@@ -126,7 +126,7 @@ MISSPELT = {"serverIds": "server_ids", "server-id": "server_ids", "selectors": "
 
 
 @pytest.mark.parametrize(
-    ("body", "faults"),
+    ("body", "violations"),
     [
         (
             sample(PATH, **{METRICS: [of("i-0abc"), of(5)]}),
@@ -144,11 +144,11 @@ MISSPELT = {"serverIds": "server_ids", "server-id": "server_ids", "selectors": "
     ],
 )
 def test_what_is_malformed_is_400_with_all_violations(
-    here: Receiver, body: dict[str, Any], faults: dict[str, str]
+    here: Receiver, body: dict[str, Any], violations: dict[str, str]
 ) -> None:
     """Nothing of it is handed on."""
     found = refused(send_body(here, PATH, body), 400)
-    assert {fault["at"]: fault["fault"] for fault in found["faults"]} == faults
+    assert {violation["at"]: violation["message"] for violation in found["violations"]} == violations
     assert here.handed == []
 
 

@@ -79,7 +79,7 @@ def harmless(answer: Answer) -> None:
     assert answer.status in (200, 204, 400, 401, 403, 405, 503), answer
     if answer.status >= 400:
         document = refused(answer, answer.status)
-        assert document["type"] != "urn:bms-autostop:problem:internal-fault"
+        assert document["type"] != "urn:bms-autostop:problem:internal-error"
         assert MARK not in json.dumps(document)
     assert all(url in (CONFIRM_URL, CERT_URL) or url.startswith(CERT_URL[:40]) for url in SMN.asked), SMN.asked
 

@@ -52,8 +52,8 @@ def test_a_variable_has_ids_or_an_array_of_them(here: Receiver, value: str, ids:
     """One that is malformed refuses all."""
     answer = send(here, PATH, **{VARIABLES: [{"key": "SERVER_IDS", "value": value}]})
     if ids is None:
-        fault = {"at": "object_attributes.variables[0].value", "fault": "must be a UUID"}
-        assert refused(answer, 400)["faults"] == [fault]
+        fault = {"at": "object_attributes.variables[0].value", "message": "must be a UUID"}
+        assert refused(answer, 400)["violations"] == [fault]
     assert [request.server_ids for request in here.handed] == ([] if ids is None else [ids])
 
 
@@ -61,7 +61,7 @@ def test_a_variable_has_ids_or_an_array_of_them(here: Receiver, value: str, ids:
 def test_a_pipeline_without_a_number_is_400(id_: Any) -> None:
     """Its redelivery could not be recognized."""
     problem = refused(send(receiver(PATH), PATH, **{"object_attributes.id": id_}), 400)
-    assert problem["faults"] == [{"at": "object_attributes.id", "fault": "must be a number"}]
+    assert problem["violations"] == [{"at": "object_attributes.id", "message": "must be a number"}]
 
 
 STATES = ["created", "pending", "running", "failed", "canceled", "skipped", "manual", None, 1]

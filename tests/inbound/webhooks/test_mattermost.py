@@ -109,4 +109,4 @@ def test_a_post_outside_the_window_is_401(here: Receiver, seconds: int) -> None:
 def test_a_malformed_time_is_400(time: object) -> None:
     """The violation names it."""
     found = refused(post(receiver(PATH), timestamp=time), 400)
-    assert found["faults"][0]["at"] == "timestamp"
+    assert found["violations"][0]["at"] == "timestamp"

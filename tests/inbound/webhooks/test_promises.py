@@ -133,7 +133,7 @@ def test_a_defect_of_a_producer_is_503(path: str, monkeypatch: pytest.MonkeyPatc
     here = receiver(path)
     monkeypatch.setattr(type(here.producers[path]), "gate", lambda *_: 1 / 0)
     found = refused(send(here, path), 503)
-    assert found["type"] == "urn:bms-autostop:problem:internal-fault"
+    assert found["type"] == "urn:bms-autostop:problem:internal-error"
     assert "division" not in json.dumps(found)
 
 
@@ -361,7 +361,7 @@ def test_an_authenticated_body_that_is_not_a_json_object_is_400(path: str, body:
     """It comes from the producer, which gets the violations; nothing is handed on."""
     here = receiver(path)
     found = refused(send_body(here, path, body), 400)
-    assert found["faults"]
+    assert found["violations"]
     assert here.handed == []
 
 
@@ -374,7 +374,7 @@ def test_the_content_type_of_a_form_is_named(path: str) -> None:
         body, headers, query = authenticated_bytes(path, body)
         answer = here.post(path, body, {**headers, **form}, query=query)
         assert (answer.status, len(here.handed)) == (status, int(status == 200))
-        assert status == 200 or form["content-type"] in refused(answer, 400)["faults"][0]["fault"]
+        assert status == 200 or form["content-type"] in refused(answer, 400)["violations"][0]["message"]
 
 
 @JSON_ALONE

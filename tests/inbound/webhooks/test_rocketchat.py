@@ -47,4 +47,4 @@ def test_a_token_in_a_header_does_not_count(here: Receiver, token: object) -> No
 def test_a_malformed_time_is_400(time: object) -> None:
     """The violation names it."""
     found = refused(send(receiver(PATH), PATH, timestamp=time), 400)
-    assert found["faults"][0]["at"] == "timestamp"
+    assert found["violations"][0]["at"] == "timestamp"

@@ -87,7 +87,7 @@ def test_canonical_data_is_handed_on(here: Receiver) -> None:
     request = here.only()
     assert (request.server_ids, request.dry_run, request.reason) == ((TWO, ONE), True, "night")
     found = refused(send(here, SMN.notification({"server_ids": ["x"], "dryRun": True})), 400)
-    assert [fault["at"] for fault in found["faults"]] == ["data.server_ids[0]", "data.dry_run"]
+    assert [violation["at"] for violation in found["violations"]] == ["data.server_ids[0]", "data.dry_run"]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_nothing_to_act_on_is_204(here: Receiver, message: dict[str, Any]) -> No
 def test_what_is_malformed_or_disagrees_is_400(here: Receiver, message: object, at: str) -> None:
     """Two places name the resource; if they do not agree, the message is refused."""
     found = refused(send(here, SMN.notification(message)), 400)
-    assert [fault["at"] for fault in found["faults"]] == [at]
+    assert [violation["at"] for violation in found["violations"]] == [at]
     assert here.handed == []
 
 
