@@ -28,16 +28,17 @@ from urllib3.util.ssl_ import create_urllib3_context
 from handler import __version__
 from handler.errors import CallFailure
 
-# requests loads charset_normalizer to guess the encoding of text, which is not done here: a fifth of its import time.
-# Without it, requests warns, and takes text for UTF-8.
+# requests loads one of these to guess the encoding of text, which is not done here: a fifth of its import time.
+# Without both, requests warns, and takes text for UTF-8.
+_not_loaded = [name for name in ("chardet", "charset_normalizer") if name not in sys.modules]
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Unable to find acceptable character detection dependency")
-    sys.modules.setdefault("charset_normalizer", None)  # type: ignore[arg-type]
+    sys.modules.update(dict.fromkeys(_not_loaded))  # type: ignore[arg-type]
     import requests
     from requests.adapters import HTTPAdapter
     from requests.utils import DEFAULT_CA_BUNDLE_PATH
-if sys.modules["charset_normalizer"] is None:
-    del sys.modules["charset_normalizer"]
+for _name in _not_loaded:
+    del sys.modules[_name]
 
 _CONNECT_TIMEOUT = 5.0
 _MAX_BODY = 16 * 1024 * 1024
