@@ -48,7 +48,7 @@ class Figures:
     ending: float
 
 
-class Room:
+class Chroot:
     """A root file system that can be entered.
 
     Args:
@@ -116,17 +116,17 @@ def expect(what: str, is_so: object, seen: object = "") -> None:
         raise SystemExit(f"not so: {what} {seen}")
 
 
-def check(room: Room, image: Mapping[str, Any]) -> Figures:
+def check(chroot: Chroot, image: Mapping[str, Any]) -> Figures:
     """Every claim about the image's processes, one after the other."""
-    unset = room.run(image["command"], {"AUTOSTOP_INBOUND_AUTH": ""})
+    unset = chroot.run(image["command"], {"AUTOSTOP_INBOUND_AUTH": ""})
     expect("without settings it names what is missing", unset.returncode and "AUTOSTOP_INBOUND_AUTH" in unset.stderr)
-    version = room.run(["bms-autostop", "--version"])
+    version = chroot.run(["bms-autostop", "--version"])
     expect("the command is there", version.returncode == 0, version)
-    with room.started(["bms-autostop", "simulate", "--servers", "2", "--power-off-delay", "0.1"], {}) as cloud:
+    with chroot.started(["bms-autostop", "simulate", "--servers", "2", "--power-off-delay", "0.1"], {}) as cloud:
         login, servers = _printed_login(cloud)
         stopping = {**login, "AUTOSTOP_INBOUND_AUTH": "none", "PORT": str(_STOP_PORT)}
         began = time.monotonic()
-        with room.started(image["command"], stopping) as function:
+        with chroot.started(image["command"], stopping) as function:
             status, _, _ = ask(_STOP_PORT, "GET", "/healthz")
             first_answer = time.monotonic() - began
             expect("GET /healthz is 200", status == 200, status)
@@ -134,16 +134,16 @@ def check(room: Room, image: Mapping[str, Any]) -> Figures:
             first_stop = _stopped(servers[0])
             after = memory(function.pid)
             expect("GET /readyz is 200", ask(_STOP_PORT, "GET", "/readyz")[0] == 200)
-            health = room.run(image["health"], {"PORT": str(_STOP_PORT)})
+            health = chroot.run(image["health"], {"PORT": str(_STOP_PORT)})
             expect("the health check says so too", health.returncode == 0, health)
-            _hooked(room, image, servers[1])
+            _hooked(chroot, image, servers[1])
             began = time.monotonic()
             function.send_signal(signal.SIGTERM)
             expect("SIGTERM ends it well", function.wait(_PATIENCE) == 0, function.returncode)
             ending = time.monotonic() - began
-        sick = room.run(image["health"], {"PORT": str(_STOP_PORT)})
+        sick = chroot.run(image["health"], {"PORT": str(_STOP_PORT)})
         expect("the health check fails when it is gone", sick.returncode == 1, sick)
-    written = room.run(["python", "-c", "import os; print(sorted(os.listdir('/tmp')))"])
+    written = chroot.run(["python", "-c", "import os; print(sorted(os.listdir('/tmp')))"])
     # Gunicorn's socket is in the home folder, which is /tmp.
     expect("nothing else is left in /tmp", written.stdout.strip() in ("[]", "['.gunicorn']"), written.stdout)
     return Figures(first_answer, first_stop, idle, after, ending)
@@ -179,7 +179,7 @@ def _stopped(server: str) -> float:
     return took
 
 
-def _hooked(room: Room, image: Mapping[str, Any], server: str) -> None:
+def _hooked(chroot: Chroot, image: Mapping[str, Any], server: str) -> None:
     """The same image as `receive_webhook`: an alarm becomes an event, and the event a stop."""
     alert = {
         "status": "firing",
@@ -194,7 +194,7 @@ def _hooked(room: Room, image: Mapping[str, Any], server: str) -> None:
         "AUTOSTOP_ALERTMANAGER_TOKEN": "not-a-secret-for-this-test-only",
         "PORT": str(_HOOK_PORT),
     }
-    with room.started(image["command"], settings) as hook:
+    with chroot.started(image["command"], settings) as hook:
         token = {"authorization": "Bearer not-a-secret-for-this-test-only", "content-type": "application/json"}
         status, _, body = ask(_HOOK_PORT, "POST", "/alertmanager", group, **token)
         expect("an alarm is taken", status in (200, 202, 204), (status, body))
@@ -204,7 +204,7 @@ def _hooked(room: Room, image: Mapping[str, Any], server: str) -> None:
         expect("SIGTERM ends it well", hook.wait(_PATIENCE) == 0, hook.returncode)
 
 
-def call_zip(room: Room) -> None:
+def call_zip(chroot: Chroot) -> None:
     """Call the zip as FunctionGraph does, in a Debian with Python and nothing else."""
     with Simulator.otc() as cloud:
         server = cloud.add_server("bms-0")
@@ -222,13 +222,13 @@ def call_zip(room: Room) -> None:
             user_data=settings,
             token=cloud.token(),
             project=cloud.project_id,
-            python=room.command(["python3"]),
+            python=chroot.command(["python3"]),
         )
         expect("the server is stopped", cloud.server(server).vm_state == "stopped", called)
         expect("all that was loaded is the zip's or Python's own", not called.foreign, called.foreign)
         print(
-            f"  user {room.uid}, index.handler: {called.seconds:.2f} s from the start of Python to the end of the first"
-            f" event, {called.memory:.0f} MiB at most",
+            f"  user {chroot.uid}, index.handler: {called.seconds:.2f} s from the start of Python to the end of the"
+            f" first event, {called.memory:.0f} MiB at most",
             flush=True,
         )
 
@@ -238,7 +238,7 @@ def main() -> None:
     image = json.load(sys.stdin)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     for uid in image["uids"]:
-        figures = check(Room(mounted(Path(image["root"])), uid, image["environ"], image["folder"]), image)
+        figures = check(Chroot(mounted(Path(image["root"])), uid, image["environ"], image["folder"]), image)
         print(
             f"  user {uid}: first answer after {figures.first_answer:.2f} s, first server stopped"
             f" {figures.first_stop:.2f} s later (0.1 s of it powering off), {figures.idle:.0f} MiB before and"
@@ -247,7 +247,7 @@ def main() -> None:
             flush=True,
         )
     if image["zip"]:
-        call_zip(Room(mounted(Path(image["zip"])), 1003, {}, "/"))
+        call_zip(Chroot(mounted(Path(image["zip"])), 1003, {}, "/"))
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ class Delivery:
     def _ids(self, event: Event) -> Sequence[str]:
         if event.tag is None:
             return event.server_ids
-        states = self._environment.world.all()
+        states = self._environment.store.all()
         own = self._environment.deployment.project_id
         return [
             state.id

@@ -139,7 +139,7 @@ class Environment:
         # The seam behind its port: a request goes in here, and its answer comes out.
         self.cloud: Cloud = self._simulator._cloud
         self._simulator._catalog.base_url = CLOUD
-        self.world = self.cloud.store
+        self.store = self.cloud.store
         self.ids: list[str] = []
         self.deployment = Deployment(
             self._simulator.project_id, OPT_IN if setup.only else None, setup.stop_limit, setup.approval, setup.announce
@@ -165,7 +165,7 @@ class Environment:
         return own and is_bare_metal(state) if self.bms else own or self._setup.admin
 
     def name_of(self, server_id: str) -> str:
-        return self.world.get(server_id).name if self.world.known(server_id) else "an unknown server"
+        return self.store.get(server_id).name if self.store.known(server_id) else "an unknown server"
 
     def login(self, user: str) -> dict[str, str]:
         return dict(self._simulator.environ(user))
@@ -240,10 +240,10 @@ class Environment:
     def act(self, number: int, action: str) -> bool:
         """Let a user do something to a server; False if the cloud refuses or there is nothing to do."""
         server_id = self.ids[number % len(self.ids)]
-        state = self.world.get(server_id)
+        state = self.store.get(server_id)
         if state.deleted:
             return False
-        count = len(self.world.actions(server_id))
+        count = len(self.store.actions(server_id))
         user = Actor("another-user", state.project_id, f"req-user-{server_id[:8]}-{count}", admin=True)
         try:
             return self._act(server_id, action, user)
@@ -251,7 +251,7 @@ class Environment:
             return False
 
     def _act(self, server_id: str, action: str, user: Actor) -> bool:
-        world, state = self.world, self.world.get(server_id)
+        store, state = self.store, self.store.get(server_id)
         running = state.vm_state == "active"
         possible = {
             "break": running,
@@ -259,28 +259,28 @@ class Environment:
             "rebuilt": state.task_state == "rebuilding",
         }
         effects: Mapping[str, Callable[[], None]] = {
-            "start": lambda: world.act(server_id, "start", user, 0.0),
-            "start-slowly": lambda: world.act(server_id, "start", user, 40.0),
-            "stop": lambda: world.act(server_id, "stop", user),
-            "reboot": lambda: world.act(server_id, "reboot", user, 0.0),
-            "reboot-slowly": lambda: world.act(server_id, "reboot", user, 8.0),
-            "lock": lambda: world.change(server_id, locked=True),
-            "unlock": lambda: world.change(server_id, locked=False),
+            "start": lambda: store.act(server_id, "start", user, 0.0),
+            "start-slowly": lambda: store.act(server_id, "start", user, 40.0),
+            "stop": lambda: store.act(server_id, "stop", user),
+            "reboot": lambda: store.act(server_id, "reboot", user, 0.0),
+            "reboot-slowly": lambda: store.act(server_id, "reboot", user, 8.0),
+            "lock": lambda: store.change(server_id, locked=True),
+            "unlock": lambda: store.change(server_id, locked=False),
             # Nova keeps tags in a table of their own: a new one does not show in `updated`.
-            "protect": lambda: world.change(
+            "protect": lambda: store.change(
                 server_id, tags=[*state.tags, "autostop=never"], metadata=state.metadata, updated=state.updated
             ),
-            "tag": lambda: world.change(server_id, tags=[*state.tags, TAG], updated=state.updated),
-            "unprotect": lambda: world.change(server_id, tags=[OPT_IN], metadata={}, updated=state.updated),
-            "keep": lambda: world.change(
+            "tag": lambda: store.change(server_id, tags=[*state.tags, TAG], updated=state.updated),
+            "unprotect": lambda: store.change(server_id, tags=[OPT_IN], metadata={}, updated=state.updated),
+            "keep": lambda: store.change(
                 server_id,
                 tags=[*state.tags, f"autostop-keep-until={timestamp(self._clock.time() + 400)}"],
                 updated=state.updated,
             ),
-            "break": lambda: world.change(server_id, vm_state="error"),
-            "rebuild": lambda: world.change(server_id, task_state="rebuilding", due=None),
-            "rebuilt": lambda: world.change(server_id, task_state=None),
-            "delete": lambda: world.delete(server_id, user),
+            "break": lambda: store.change(server_id, vm_state="error"),
+            "rebuild": lambda: store.change(server_id, task_state="rebuilding", due=None),
+            "rebuilt": lambda: store.change(server_id, task_state=None),
+            "delete": lambda: store.delete(server_id, user),
         }
         if possible.get(action, True):
             effects[action]()

@@ -209,7 +209,7 @@ class Machine(RuleBasedStateMachine):
             COUNTERS.add("faults", f"access rules without {setup.denied}")
         for shape in beginning.shapes:
             self._add(shape)
-        self.recorder = Recorder(self.environment.world, COUNTERS, self.clock, self.environment.name_of)
+        self.recorder = Recorder(self.environment.store, COUNTERS, self.clock, self.environment.name_of)
         self.cloud_client = CloudClient(self.clock, self.environment.cloud, self.recorder, beginning.latency)
         self.sink_client = SinkClient(self.clock, self.recorder, beginning.latency)
         self.clock.on_advance = self.cloud_client.time_passed
@@ -740,7 +740,7 @@ class Machine(RuleBasedStateMachine):
 
     def _stopped(self) -> list[int]:
         return [
-            n for n, id_ in enumerate(self.environment.ids) if self.environment.world.get(id_).vm_state == "stopped"
+            n for n, id_ in enumerate(self.environment.ids) if self.environment.store.get(id_).vm_state == "stopped"
         ]
 
     def _id(self, which: int | None) -> str | None:

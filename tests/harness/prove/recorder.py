@@ -79,11 +79,11 @@ class Recorder:
         plans: that results have offered.
     """
 
-    def __init__(self, world: ServerStore, counters: Counters, clock: Clock, name_of: Callable[[str], str]) -> None:
+    def __init__(self, store: ServerStore, counters: Counters, clock: Clock, name_of: Callable[[str], str]) -> None:
         self.counters = counters
         self.violations: list[str] = []
         self.plans: list[IssuedPlan] = []
-        self._world = world
+        self._store = store
         self._clock = clock
         self._name = name_of
         self._shown: dict[int, dict[str, Observation]] = {}
@@ -96,9 +96,9 @@ class Recorder:
     def shown(self, command: Command, ids: Sequence[str]) -> None:
         """Remember servers as they are while the cloud shows them in the answer to a read."""
         self._shown[command.number] = {
-            id_: Observation(self._clock.time(), self._world.get(id_), tuple(self._world.actions(id_)))
+            id_: Observation(self._clock.time(), self._store.get(id_), tuple(self._store.actions(id_)))
             for id_ in ids
-            if self._world.known(id_)
+            if self._store.known(id_)
         }
 
     def called(self, command: Command, kind: CallKind) -> None:
@@ -175,11 +175,11 @@ class Recorder:
         stop = next(stop for stop in stops if stop.taken_at is None and stop.status is None) if late else stops[-1]
         stop.late = late
         stop.taken_at = self._clock.time()
-        stop.request_id = next(a.request_id for a in self._world.actions(server_id) if a.action == "stop")
+        stop.request_id = next(a.request_id for a in self._store.actions(server_id) if a.action == "stop")
         assert command.event is not None
         self._taken.setdefault((command.event.key, server_id), []).append(stop)
         self.counters.add("stops taken")
-        state = self._world.get(server_id)
+        state = self._store.get(server_id)
         if state.controller != "works":
             self.counters.add("faults", f"controller {state.controller}")
 
@@ -199,10 +199,10 @@ class Recorder:
             self.violations.append(f"two different results, one of the event {key}, have the same id")
 
     def state(self, server_id: str) -> ServerState | None:
-        return self._world.get(server_id) if self._world.known(server_id) else None
+        return self._store.get(server_id) if self._store.known(server_id) else None
 
     def actions(self, server_id: str) -> list[Action]:
-        return self._world.actions(server_id) if self._world.known(server_id) else []
+        return self._store.actions(server_id) if self._store.known(server_id) else []
 
     def _count_attempt(self, command: Command) -> None:
         attempts = self._attempts.setdefault(command.process, [])
@@ -218,7 +218,7 @@ class Recorder:
         event = command.event
         if event is None:
             return ()
-        return event.server_ids if event.tag is None else [state.id for state in self._world.all()]
+        return event.server_ids if event.tag is None else [state.id for state in self._store.all()]
 
     def _earlier(self, command: Command, server_id: str) -> list[StopSent]:
         """Stops for the same event that really brought the server down."""
@@ -226,7 +226,7 @@ class Recorder:
             return []
         down = {
             action.request_id
-            for action in self._world.actions(server_id)
+            for action in self._store.actions(server_id)
             if action.action == "stop" and action.finish_time is not None and not action.failed
         }
         return [stop for stop in self._taken.get((command.event.key, server_id), []) if stop.request_id in down]
