@@ -100,8 +100,8 @@ def test_each_setting_is_set_in_a_test() -> None:
     text = "".join(path.read_text() for path in Path(tests.__path__[0]).rglob("*.py"))
     for name in (setting.name for setting in declared() if setting.name.startswith("AUTOSTOP_")):
         # A test may set those of all chats in a loop.
-        ending = re.sub("AUTOSTOP_NOTIFY_[A-Z]+_", "", name)
-        assert re.search(rf"\b{name}\b|_{ending}\b", text), f"a test in tests/settings/ must set {name}"
+        ending = re.sub("AUTOSTOP_(NOTIFY_[A-Z]+|SLACK|MATTERMOST|TEAMS|ROCKETCHAT)_", "}_", name)
+        assert re.search(rf"\b{name}\b|{ending}\b", text), f"a test in tests/settings/ must set {name}"
 
 
 @pytest.mark.parametrize("target", TARGETS)
