@@ -84,7 +84,7 @@ class Call:
             LoginRefused: its credentials are not valid.
         """
         if settings.login.kind is LoginKind.FUNCTIONGRAPH:
-            settings = replace(settings, login=self.login(settings.login))
+            settings = settings._replace(login=self.login(settings.login))
         left = self.budget(settings)
         if left <= 0:
             raise BudgetSpent("The platform has left this call no time.")
@@ -92,7 +92,7 @@ class Call:
             return settings
         budget = timedelta(seconds=left)
         policy = replace(settings.policy, wait=min(settings.policy.wait, budget / 2))
-        return replace(settings, deadline=budget, policy=policy)
+        return settings._replace(deadline=budget, policy=policy)
 
     def budget(self, settings: Settings | KeepSettings) -> float:
         """Return the seconds that it may take; zero or less if none are left."""
@@ -115,10 +115,9 @@ class Call:
                 # It would be sent in a header, and the library that refuses it there quotes it.
                 raise LoginRefused("logging in: the token or the keys of this call are malformed") from None
         if self.token:
-            return replace(login, kind=LoginKind.READY_TOKEN, token=self.token)
+            return login._replace(kind=LoginKind.READY_TOKEN, token=self.token)
         if all(keys):
-            return replace(
-                login,
+            return login._replace(
                 kind=LoginKind.ACCESS_KEY,
                 access_key=self.access_key.reveal(),
                 secret_key=self.secret_key,

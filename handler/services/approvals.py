@@ -44,7 +44,7 @@ def with_plan(report: Report, settings: ApprovalSettings, source: str) -> Report
         return report
     ends = report.finished_at + settings.ttl
     expires_at = ends.replace(microsecond=ends.microsecond // _MILLISECOND * _MILLISECOND)
-    offered = replace(report, plan=PlanOffer("", expires_at, request.approval))
+    offered = report._replace(plan=PlanOffer("", expires_at, request.approval))
     plan = Plan(
         plan_id=result_id(offered, STOP_PLANNED),
         source=request.source,
@@ -55,7 +55,7 @@ def with_plan(report: Report, settings: ApprovalSettings, source: str) -> Report
         seen=seen,
     )
     token = issue(plan, _keys(settings), source)
-    return replace(offered, plan=PlanOffer(token, expires_at, request.approval))
+    return offered._replace(plan=PlanOffer(token, expires_at, request.approval))
 
 
 def approved(

@@ -104,7 +104,7 @@ def _in_zone(report: AnyReport, zone: tzinfo | None) -> AnyReport:
     """Return the report with the time of its notice in a zone, which its message then names beside UTC."""
     if zone is None or not isinstance(report, Report) or report.notice_for is None:
         return report
-    return replace(report, request=replace(report.request, notice_for=report.notice_for.astimezone(zone)))
+    return report._replace(request=replace(report.request, notice_for=report.notice_for.astimezone(zone)))
 
 
 class PostedResults:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib.util import find_spec
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 from handler.settings.env import Env, Secret, Setting, boolean, header_secret, header_value, http_url, needs_extra
 
@@ -36,8 +35,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CloudLogin:
+class CloudLogin(NamedTuple):
     """The login at the cloud; the names are those of the `OS_*` variables."""
 
     kind: LoginKind
@@ -46,14 +44,14 @@ class CloudLogin:
     user_id: str | None = None
     user_domain_name: str | None = None
     user_domain_id: str | None = None
-    password: Secret = field(default_factory=Secret)
-    token: Secret = field(default_factory=Secret)
+    password: Secret = Secret()
+    token: Secret = Secret()
     application_credential_id: str | None = None
     application_credential_name: str | None = None
-    application_credential_secret: Secret = field(default_factory=Secret)
+    application_credential_secret: Secret = Secret()
     access_key: str | None = None
-    secret_key: Secret = field(default_factory=Secret)
-    security_token: Secret = field(default_factory=Secret)
+    secret_key: Secret = Secret()
+    security_token: Secret = Secret()
     cloud: str | None = None
     project_id: str | None = None
     project_name: str | None = None
@@ -160,13 +158,12 @@ def read_login(env: Env, *, url_is_set: bool) -> CloudLogin:
         verify=False if env.value(INSECURE) else env.optional(CACERT) or True,
     )
     if kind is not LoginKind.CLOUDS_YAML:
-        login = replace(
-            login,
+        login = login._replace(
             project_domain_name=login.project_domain_name or login.user_domain_name,
             project_domain_id=login.project_domain_id or login.user_domain_id,
         )
     if kind is LoginKind.FUNCTIONGRAPH:
-        login = replace(login, project_id=login.project_id or env.optional(RUNTIME_PROJECT_ID))
+        login = login._replace(project_id=login.project_id or env.optional(RUNTIME_PROJECT_ID))
     for setting, found in _needed(env, login).items():
         if not found:
             env.note(setting, "must be set for this kind of login")

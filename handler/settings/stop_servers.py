@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -91,8 +91,7 @@ class ApprovalSettings(NamedTuple):
         return Approver.OTHER if Approver.OTHER in (asked, self.approver) else Approver.SELF
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of `stop_servers`, checked.
 
     Attributes:

@@ -27,7 +27,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import assert_never
@@ -153,7 +153,7 @@ class PlanReview:
         if decision.move is not Move.STOP:
             return decision
         if server.history is None:
-            return replace(decision, move=Move.ASK)
+            return decision._replace(move=Move.ASK)
         seen = seen_of(server)
         if seen is None:
             return Decision(
@@ -170,7 +170,7 @@ class PlanReview:
             return Decision(Move.WAIT, Reason.BUSY, "The cloud has changed its record just now.")
         detail = f"{decision.detail} It needs an approval."
         # It ends here: nothing is sent, whatever the cloud could do.
-        return replace(decision, move=Move.LEAVE, reason=Reason.NEEDS_APPROVAL, detail=detail, seen=seen)
+        return decision._replace(move=Move.LEAVE, reason=Reason.NEEDS_APPROVAL, detail=detail, seen=seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ class ApprovedReview:
                 return decision
             case Move.STOP:
                 if server.history is None:
-                    return replace(decision, move=Move.ASK)
+                    return decision._replace(move=Move.ASK)
                 seen, planned = seen_of(server), self.seen.get(server.id)
                 if seen is not None and planned is not None and hmac.compare_digest(seen, planned):
                     return decision
@@ -215,8 +215,7 @@ def is_person(identity: str) -> bool:
 
 
 def _changed(decision: Decision, detail: str) -> Decision:
-    return replace(
-        decision,
+    return decision._replace(
         move=Move.LEAVE,
         reason=Reason.CHANGED_SINCE_PLAN,
         detail=f"It has changed since the plan. {detail}",

@@ -7,7 +7,6 @@ also covers a server that is being stopped or deleted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -266,7 +265,7 @@ def _started_since(server: Server, request: StopRequest, policy: Policy, stop: D
     if server.updated is not None and server.updated < in_doubt_from:
         return stop
     if server.history is None:
-        return replace(stop, move=Move.ASK)
+        return stop._replace(move=Move.ASK)
     if server.history.actions is None:
         return _without_history(server, server.history, stop)
     # Only a selector can match a server that did not exist yet.
@@ -291,30 +290,28 @@ def _started_since(server: Server, request: StopRequest, policy: Policy, stop: D
     if entry is not None:
         what = f" ({entry.name})" if entry.name else ""
         when = f" of {rfc3339.render(entry.at)}" if entry.at else ""
-        return replace(
-            _leave(
-                Reason.STARTED_SINCE,
-                f"An entry{when} in its history could not be read{what} and may be a start, so it is left running.",
-            ),
+        return _leave(
+            Reason.STARTED_SINCE,
+            f"An entry{when} in its history could not be read{what} and may be a start, so it is left running.",
+        )._replace(
             history=Lookup.UNREADABLE,
         )
-    return replace(stop, history=Lookup.NONE_COUNTS)
+    return stop._replace(history=Lookup.NONE_COUNTS)
 
 
 def _without_history(server: Server, history: History, stop: Decision) -> Decision:
     """Decide without a history: by the event's age, and after a lost answer by `updated`."""
     attempt = server.attempt
     if attempt is not None and attempt.lost and (server.updated is None or server.updated != attempt.updated):
-        return replace(
-            _leave(
-                Reason.STARTED_SINCE,
-                "It runs, and its record has changed since our stop; without a history nothing shows that nobody "
-                "started it again, so it is left running.",
-            ),
+        return _leave(
+            Reason.STARTED_SINCE,
+            "It runs, and its record has changed since our stop; without a history nothing shows that nobody "
+            "started it again, so it is left running.",
+        )._replace(
             history=history.gap,
         )
     detail = f"{stop.detail} Its history could not be read, so only the event's age counts."
-    return replace(stop, detail=detail, history=history.gap)
+    return stop._replace(detail=detail, history=history.gap)
 
 
 def _power_was_back_after(start: Action, older: Iterable[Action]) -> str:

@@ -374,8 +374,7 @@ class Move(StrEnum):
     LEAVE = "leave"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What to do with one server, and why.
 
     Attributes:
@@ -404,8 +403,7 @@ class Review(Protocol):
         """Return the decision that counts, which never does more than the one that is given."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerResult:
+class ServerResult(NamedTuple):
     """The result of one server.
 
     Attributes:
@@ -448,8 +446,7 @@ class PlanOffer(NamedTuple):
     approver: Approver
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """The result of one event: either it was refused as a whole, or each server has a result.
 
     Attributes:

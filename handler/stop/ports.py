@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -26,17 +25,14 @@ class Taken(NamedTuple):
     job_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
 class DryRunStop:
     """Nothing was sent: this cloud cannot write."""
 
 
-@dataclass(frozen=True, slots=True)
 class Pending:
     """The accepted stop has not ended; the server itself was not read."""
 
 
-@dataclass(frozen=True, slots=True)
 class ReadSingly:
     """The list did not show the server and is not read again: the next read is of this server alone."""
 

@@ -163,7 +163,7 @@ def test_a_transient_error_is_503_and_the_next_time_it_is_reported(serve: Serve,
 
 def test_the_same_result_is_reported_once_by_one_process(serve: Serve) -> None:
     """A redelivery is a success and no second message, whenever it was made; another result is posted."""
-    later = replace(REPORT, finished_at=REPORT.finished_at + timedelta(days=1))
+    later = REPORT._replace(finished_at=REPORT.finished_at + timedelta(days=1))
     with SinkServer() as chat, logged() as lines:
         url = notify(serve, chat)
         answers = [send(url, report) for report in (REPORT, REPORT, reported(Reason.BUSY, id="event-2"), later)]

@@ -55,7 +55,7 @@ def test_its_request_is_that_of_the_result() -> None:
     """Receivers of both read one form, with the selector."""
     request = replace(REQUEST, selector=Selector(tags=("env=ci",)))
     event = announcement_event(request, [ONE], source="/s", extensions={}, now=NOW)
-    result = result_event(replace(report(), request=request), source="/s", extensions={})
+    result = result_event(report()._replace(request=request), source="/s", extensions={})
     assert event.data["request"] == result.data["request"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import fields
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_each_documented_default_is_that_of_the_code() -> None:
 
 def test_settings_are_frozen() -> None:
     """They do not change while the process runs."""
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         read().deadline = timedelta(0)  # type: ignore[misc]
     with pytest.raises(AttributeError):
         SinkSettings("http://sink/").url = ""  # type: ignore[misc]

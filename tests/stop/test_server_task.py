@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -375,7 +374,7 @@ def test_a_server_seen_stopped_after_our_stop_is_confirmed() -> None:
     """The result carries the states before and after, and the ids that the cloud gave to the stop."""
     reads = [seen(state, name="ci-07") for state in ("active", OFF, OFF, "stopped")]
     scenario = Scenario(Script(*reads, stops=[Taken("req-1", "job-1")]))
-    assert replace(scenario.result(), evidence=None) == ServerResult(
+    assert scenario.result()._replace(evidence=None) == ServerResult(
         ID, Reason.CONFIRMED, "Stopped; it was active.", "ci-07", "stopped", None, "active", "req-1", "job-1"
     )
     assert scenario.cloud.sequence() == ["read", "stop", "read", "read", "read"]

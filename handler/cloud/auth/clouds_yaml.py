@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from keystoneauth1 import exceptions as ksa
@@ -59,8 +58,7 @@ def entry(login: CloudLogin, service_types: Iterable[str]) -> Entry:
     if violations:
         raise SettingsError(*violations)
     verify, _ = region.get_requests_verify_args()
-    found = replace(
-        login,
+    found = login._replace(
         auth_url=auth.get("auth_url", ""),
         region=region.get_region_name(),
         interface=region.get_interface() or login.interface,

@@ -10,7 +10,6 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -39,8 +38,7 @@ _UNSPECIFIC_TYPES = ("", "application/octet-stream")
 _DEAD_LETTER_MARKS = ("knativeerrordest", "knativeerrorcode", "deadletterreason")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One incoming CloudEvent.
 
     Attributes:

@@ -45,7 +45,7 @@ def published(event: Event, now: datetime) -> StopRequest:
             raise BadEvent(Violation("data.message.data", "must be base64 of UTF-8 text")) from None
     # An attribute of the message may ask for a dry run as well.
     dry = dry_run.requested(data, "data")
-    asked = canonical(replace(event, data=inner, media_type=""), now)
+    asked = canonical(event._replace(data=inner, media_type=""), now)
     return replace(asked, dry_run=asked.dry_run or dry)
 
 

@@ -88,7 +88,7 @@ def _without_refusal(refusal: Refusal) -> Callable[[], Breakage]:
 
 def _stop_if(move: Move, *reasons: Reason) -> Callable[[], Breakage]:
     def stop(decision: Decision) -> Decision:
-        return replace(decision, move=Move.STOP) if decision.move is move and decision.reason in reasons else decision
+        return decision._replace(move=Move.STOP) if decision.move is move and decision.reason in reasons else decision
 
     return _changed(decide, "_by_state", stop)
 
@@ -178,7 +178,7 @@ def _not_reviewed(left: Callable[[Server, Decision], bool]) -> Callable[[], Brea
 
 def _before_guards(real: Any, self: ApprovedReview, server: Server, decision: Decision, *others: Any) -> Any:
     if decision.move is Move.LEAVE and decision.reason in (Reason.LOCKED, Reason.PROTECTED, Reason.KEPT_UNTIL):
-        decision = replace(decision, move=Move.STOP)
+        decision = decision._replace(move=Move.STOP)
     return real(self, server, decision, *others)
 
 

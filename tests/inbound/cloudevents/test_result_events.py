@@ -58,7 +58,7 @@ def test_every_sample_of_a_result_is_read(name: str) -> None:
         ),
         reported(Reason.NEEDS_APPROVAL, Reason.NOT_FOUND, requester="slack:T1/U1"),
         reported(requester="slack:T1/U1", approved_by="slack:T1/U2", plan_id=id_of(3)),
-        replace(reported(Reason.DRY_RUN, reason="try"), detail="A sentence."),
+        reported(Reason.DRY_RUN, reason="try")._replace(detail="A sentence."),
         reported(),
         *(reported(refusal=refusal) for refusal in Refusal),
     ],
@@ -69,7 +69,7 @@ def test_a_report_comes_back_as_it_was_sent(report: Report) -> None:
     event = result_event(report, source="/bms-autostop", extensions={})
     (sent,) = decode(*binary(event)).events
     # A result does not repeat which servers were asked for: each has its row.
-    expected = replace(report, request=replace(report.request, server_ids=()))
+    expected = report._replace(request=replace(report.request, server_ids=()))
     assert read(sent).report == expected
     assert reading(dict(to_dict(event))).report == expected
 
@@ -88,7 +88,7 @@ def test_unknown_members_are_ignored() -> None:
 )
 def test_a_dry_run_stops_nothing_and_nothing_else_is_only_planned(reason: Reason, dry_run: bool) -> None:
     """A message would state both that nothing was sent and that a server was stopped."""
-    event = result_event(replace(reported(reason), dry_run=dry_run), source="/bms-autostop", extensions={})
+    event = result_event(reported(reason)._replace(dry_run=dry_run), source="/bms-autostop", extensions={})
     assert violations(dict(to_dict(event))) == {"data.dry_run": "must fit the servers"}
 
 

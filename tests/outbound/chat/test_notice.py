@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -23,7 +22,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 def noticed(*reasons: Reason, due: datetime = NOW + timedelta(hours=1), name: str = "") -> Report:
     """The report of a notice; the dry run ended at 19:00 UTC."""
-    return replace(reported(*reasons, name=name, notice_for=due), dry_run=True)
+    return reported(*reasons, name=name, notice_for=due)._replace(dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +71,7 @@ def test_the_servers_that_a_button_may_keep_are_those_that_lose_power() -> None:
 def test_a_button_keeps_until_two_hours_after_the_stop(zone: tzinfo | None) -> None:
     """Also over a change of the clocks: on 2027-03-28 there is no 02:30 in Berlin."""
     due = datetime(2027, 3, 28, 0, 30, tzinfo=UTC)
-    report = replace(noticed(Reason.DRY_RUN, due=due), finished_at=due - timedelta(hours=1))
+    report = noticed(Reason.DRY_RUN, due=due)._replace(finished_at=due - timedelta(hours=1))
     message = chat_message(_in_zone(report, zone), 5)
     assert message.keep_until == due + timedelta(hours=2)
     shown = "04:30 Europe/Berlin on 2027-03-28 (02:30 UTC)" if zone else "02:30 UTC on 2027-03-28"

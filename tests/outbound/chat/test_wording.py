@@ -50,7 +50,7 @@ def test_what_the_decision_says_of_a_server_that_is_not_stopped_never_calls_it_s
     server = seen(state, **facts)
     decision = decide(server, asked(server.id), Policy(), NOW)
     row = ServerResult(server.id, decision.reason, decision.detail, vm_state=server.vm_state)
-    report = replace(reported(Reason.BUSY), servers=(row,), dry_run=decision.reason is Reason.DRY_RUN)
+    report = reported(Reason.BUSY)._replace(servers=(row,), dry_run=decision.reason is Reason.DRY_RUN)
     for chat in CHATS:
         assert not re.search(r"\bstopped\b", text_of(chat, report), re.IGNORECASE)
 
@@ -85,14 +85,13 @@ SAID = {
         ["Dry run, nothing was sent: 2 servers, of which 1 skipped, 1 would be switched off."],
     ),
     "who, why and when, in UTC": (
-        replace(
-            reported(Reason.BUSY, requested_by="ada", reason="weekend", id="e-7", source="/me"),
+        reported(Reason.BUSY, requested_by="ada", reason="weekend", id="e-7", source="/me")._replace(
             started_at=NOW.astimezone(_CET),
             finished_at=NOW + timedelta(seconds=5),
         ),
         ["Asked by: ada", "Reason: weekend", "Event: e-7 from /me", _TIMES],
     ),
-    "the event as a whole": (replace(reported(), detail="No server fits."), ["No server fits."]),
+    "the event as a whole": (reported()._replace(detail="No server fits."), ["No server fits."]),
     "no server": (reported(), ["Asked to stop: 0 servers, so there was nothing to do."]),
     "a plan": (
         _PLANNED,
@@ -114,7 +113,7 @@ def test_each_chat_says(chat: str, case: str) -> None:
 @pytest.mark.parametrize("count", [0, 51])
 def test_what_a_selector_fits_calls_no_server_stopped(chat: str, count: int) -> None:
     """The real sentences about the event as a whole are reported as they are."""
-    report = replace(reported(), detail=news(count, Policy()))
+    report = reported()._replace(detail=news(count, Policy()))
     assert str(report.detail) in text_of(chat, report)
     assert "stopped" not in text_of(chat, report)
 
@@ -145,7 +144,7 @@ def test_of_a_thousand_servers_the_failed_ones_are_listed_and_all_are_counted(ch
 def test_a_message_stays_within_the_limits_of_its_chat(chat: str, size: str, text: str) -> None:
     """At 1, 20 and 1000 servers with every reason there is, whatever they are called."""
     report = reported(*SIZES[size], name=text, detail=text, requested_by=text, reason=text, id=text, source=text)
-    assert within(chat, document(chat, replace(report, detail=text), reply=True))
+    assert within(chat, document(chat, report._replace(detail=text), reply=True))
 
 
 @pytest.mark.parametrize("chat", ["slack", "mattermost", "teams", "rocketchat"])
@@ -221,14 +220,14 @@ def untrusted(draw: st.DrawFn) -> Report:
         for number, reason in enumerate(reasons)
     )
     request = replace(asked(), id=draw(outside), source=draw(outside), reason=draw(outside), requested_by=draw(outside))
-    return replace(reported(), request=request, servers=rows, detail=draw(outside))
+    return reported()._replace(request=request, servers=rows, detail=draw(outside))
 
 
 @given(untrusted())
 def test_in_slack_it_stands_in_plain_text_and_controls_nothing(report: Report) -> None:
     """The markup is the same as without it, and nothing in angle brackets is left anywhere."""
     made = document("slack", report, reply=True)
-    bare = document("slack", replace(report, servers=tuple(replace(row, name="", detail="") for row in report.servers)))
+    bare = document("slack", report._replace(servers=tuple(row._replace(name="", detail="") for row in report.servers)))
     assert marked(made["blocks"]) == marked(bare["blocks"])
     assert not re.search(r"[<>]|&(?!amp;|lt;|gt;)", text_of("slack", report))
 
@@ -283,7 +282,7 @@ def test_a_long_text_is_cut_and_shows_it() -> None:
 def test_a_server_without_a_name_is_reported_by_its_id(chat: str) -> None:
     """It was never seen, or its name is empty."""
     report = reported(Reason.NOT_FOUND)
-    report = replace(report, servers=tuple(replace(row, name=" ") for row in report.servers))
+    report = report._replace(servers=tuple(row._replace(name=" ") for row in report.servers))
     text = text_of(chat, report)
     assert id_of(0) in text
     assert "()" not in text
@@ -303,7 +302,7 @@ def test_an_answer_to_a_command_is_seen_by_the_whole_channel() -> None:
 def test_a_token_that_is_too_long_for_a_chat_is_not_shown(chat: str) -> None:
     """The message names what to use instead, and has no buttons."""
     assert _PLANNED.plan is not None
-    report = replace(_PLANNED, plan=_PLANNED.plan._replace(token="x" * 1901))
+    report = _PLANNED._replace(plan=_PLANNED.plan._replace(token="x" * 1901))
     assert "x" * 100 not in json.dumps(document(chat, report))
     assert "autostopapprove" not in json.dumps(document(chat, report))
     assert "with the command line or an event" in text_of(chat, report)
