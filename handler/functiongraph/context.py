@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from handler.errors import BudgetSpent, LoginRefused
@@ -30,8 +29,7 @@ _LARGEST_MARGIN = 0.2
 _LONGEST_NAME = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call.
 
     Attributes:
@@ -43,10 +41,10 @@ class Call:
 
     function: str = ""
     seconds: float | None = None
-    token: Secret = field(default_factory=Secret)
-    access_key: Secret = field(default_factory=Secret)
-    secret_key: Secret = field(default_factory=Secret)
-    security_token: Secret = field(default_factory=Secret)
+    token: Secret = Secret()
+    access_key: Secret = Secret()
+    secret_key: Secret = Secret()
+    security_token: Secret = Secret()
 
     @classmethod
     def of_context(cls, context: object, environ: Mapping[str, str]) -> Call:
@@ -91,7 +89,7 @@ class Call:
         if left >= settings.deadline.total_seconds():
             return settings
         budget = timedelta(seconds=left)
-        policy = replace(settings.policy, wait=min(settings.policy.wait, budget / 2))
+        policy = settings.policy._replace(wait=min(settings.policy.wait, budget / 2))
         return settings._replace(deadline=budget, policy=policy)
 
     def budget(self, settings: Settings | KeepSettings) -> float:

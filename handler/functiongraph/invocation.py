@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from cloudevents.conversion import to_dict
 from cloudevents.http import CloudEvent
@@ -32,8 +31,7 @@ Document = Mapping[str, object]
 """A JSON object."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlatformDocument:
+class PlatformDocument(NamedTuple):
     """The event of a trigger other than the gateway."""
 
     document: Document

@@ -335,8 +335,7 @@ class Server:
         return Power.ON if self.power_state == _RUNNING else Power.UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """What this deployment permits, and its times.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -100,10 +99,10 @@ def test_a_token_goes_before_keys_and_half_a_key_is_none() -> None:
     """Temporary keys are three texts, and no two of them open anything."""
     whole = Call(access_key=Secret("a"), secret_key=Secret("s"), security_token=Secret("t"))
     assert whole.settings(settings()).login.kind is LoginKind.ACCESS_KEY
-    assert replace(whole, token=Secret("t")).settings(settings()).login.kind is LoginKind.READY_TOKEN
+    assert whole._replace(token=Secret("t")).settings(settings()).login.kind is LoginKind.READY_TOKEN
     for part in ("access_key", "secret_key", "security_token"):
         half: Any = {part: Secret()}
-        assert replace(whole, **half).settings(settings()).login.kind is LoginKind.FUNCTIONGRAPH
+        assert whole._replace(**half).settings(settings()).login.kind is LoginKind.FUNCTIONGRAPH
 
 
 def test_a_login_of_the_settings_is_left_alone() -> None:

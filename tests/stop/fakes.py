@@ -267,7 +267,7 @@ class Scenario:
             dict(zip(self.ids, scripts, strict=True)), self.executor, unrequested or {}, together, one_by_one
         )
         self._request = asked(*self.ids, **facts)
-        self._policy = replace(policy or Policy(), wait=seconds(wait))
+        self._policy = (policy or Policy())._replace(wait=seconds(wait))
         self.budget = budget
         self._width = width
         self._dry_run = dry_run

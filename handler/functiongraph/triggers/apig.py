@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlencode
 
 from handler.errors import BadEvent, TooLarge, Violation
@@ -24,8 +24,7 @@ from handler.inbound.webhooks.fields import canonical_request, identity, json_ob
 from handler.stop.model import StopRequest
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayRequest:
+class GatewayRequest(NamedTuple):
     """One request through the gateway.
 
     Attributes:

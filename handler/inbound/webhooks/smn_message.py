@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from handler.errors import BadEvent, Violation
 from handler.event_types import STOP_REQUESTED
@@ -35,8 +36,7 @@ _PLATFORM, _SERVERS = {"SYS", "AGT", "SERVICE"}, {"BMS", "ECS"}
 _ECHOES = {"osshutdown", "servershutdown", "stopbaremetalservers"}
 
 
-@dataclass(frozen=True, slots=True)
-class CloudEyeAlarm:
+class CloudEyeAlarm(NamedTuple):
     """One alarm, or the message that it has ended."""
 
     document: Mapping[str, object]
@@ -85,8 +85,7 @@ class CloudEyeAlarm:
         return [value.strip() for name, _, value in pairs if name.strip() == "instance_id"]
 
 
-@dataclass(frozen=True, slots=True)
-class SmnMessage:
+class SmnMessage(NamedTuple):
     """One notification.
 
     Attributes:
