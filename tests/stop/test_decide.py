@@ -487,6 +487,7 @@ HISTORIES: dict[tuple[Move, Lookup], list[dict[str, Any]]] = {
         *(after(name, NOW) for name in NO_STARTS),
         *(unread(entry) for entry in (UnreadEntry("stop"), UnreadEntry("create"), UnreadEntry("stop", NOW))),
         unread(UnreadEntry(at=TOO_OLD)),
+        {**unread(UnreadEntry("stop")), "selector": CI},
         after("create", TOO_OLD, selector=CI),
         *(after("start", SINCE - TOLERANCE - TICK, **since) for since in SINCES),
     ],

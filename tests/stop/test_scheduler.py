@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import logging
 import random
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from handler.errors import (
     StateConflict,
 )
 from handler.stop import pauses
-from handler.stop.calls import CompletedCall, Step, call
+from handler.stop.calls import CompletedCall, Observations, Step, call
 from handler.stop.model import Policy, Reason, ServerResult
 from handler.stop.pauses import backoff
 from handler.stop.ports import StopFailed, Taken
@@ -564,3 +565,20 @@ def test_a_call_whose_time_is_up_is_not_made_and_brings_nothing(late: float, pro
     completed = call(Step.STOP, (ID,), cloud, executor.monotonic, START - late, probe=probe)
     assert completed == CompletedCall(Step.STOP, (ID,), START, {}, probe=probe)
     assert cloud.calls == []
+
+
+def test_reads_that_are_due_later_are_not_made_early() -> None:
+    """Only those that are due within milliseconds come along with a read that is due."""
+    scenario = Scenario(Script("active/rebooting"), Script("active/rebooting", lasts=1.0))
+    scenario.results()
+    reads = [call.at for call in scenario.cloud.of("read", scenario.ids[0])]
+    assert min(later - earlier for earlier, later in itertools.pairwise(reads[6:-1])) >= 2.9
+
+
+def test_the_newest_read_of_another_server_counts() -> None:
+    """Of several, in whatever order their answers come."""
+    observations = Observations()
+    for began, number in ((2.0, 1), (3.0, 2), (1.0, 3)):
+        id_ = id_of(number)
+        observations.note(CompletedCall(Step.READ, (id_,), began, {id_: seen("active", id_)}))
+    assert [observations.newest(id_of(number)) for number in (1, 2, 3)] == [3.0, 2.0, 3.0]
