@@ -99,7 +99,7 @@ def replay(
     match fault:
         case Fault.CLOUD | Fault.CLOUD_LONG:
             environment.cloud.stop()
-            broker.at(minutes * 60 if fault is Fault.CLOUD else 3600.0, environment.cloud.start)
+            broker.at(minutes * 60 if fault is Fault.CLOUD else 3600.0, environment.start_cloud)
             doomed = events if fault is Fault.CLOUD_LONG else []
         case Fault.SINK:
             broker.at(minutes * 60, broker.recover)

@@ -7,6 +7,7 @@ import json
 import select
 import socket
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -138,6 +139,14 @@ class Environment:
         self.chat = process("bms-autostop-chat", AUTOSTOP_NOTIFY_TEXT_URL=messages.url)
         self.log = process("bms-autostop-log")
         self.all = (self.stopper, self.posting, self.webhook, self.chat, self.log)
+
+    def start_cloud(self) -> None:
+        """Start the cloud again, and wait for longer than the function remembers that a login failed (0.5 s).
+
+        On the broker's clock minutes pass before its next attempt, but here it follows at once.
+        """
+        self.cloud.start()
+        time.sleep(1)
 
     def broker(self, channel: Channel | None = None, *, posting: bool = False) -> Broker:
         """Return a broker with nothing in it, in front of these processes."""

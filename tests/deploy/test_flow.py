@@ -74,7 +74,7 @@ def test_an_outage_of_the_cloud_of_ten_minutes(environment: Environment) -> None
     broker, event = environment.broker(), night(*servers)
     overload(environment)
     broker.at(0.5 * MINUTES, environment.cloud.stop)
-    broker.at(1 * MINUTES, environment.cloud.start)
+    broker.at(1 * MINUTES, environment.start_cloud)
     broker.at(10 * MINUTES, environment.cloud.clear_faults)
     deliver(broker, event)
     assert broker.tried(event.attributes["id"]) == [503] * 6 + [200]
