@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Self
 
-from handler.stop.model import Policy, Refusal, Report, Selector
+from handler.stop.model import AnyReason, Policy, Refusal, Report, Selector
 
 
 class Outcome(StrEnum):
@@ -20,23 +20,10 @@ class Outcome(StrEnum):
     PLANNED = "planned"
 
 
-class Reason(StrEnum):
-    """The reason for an outcome.
-
-    Attributes:
-        outcome: the outcome that it belongs to.
-        meaning: one sentence for documents and chats.
-    """
+class Reason(AnyReason):
+    """The reason for the outcome of a keep."""
 
     outcome: Outcome
-    meaning: str
-
-    def __new__(cls, value: str, outcome: Outcome | None = None, meaning: str = "") -> Self:
-        """Create a member; only a look-up by value leaves out the rest."""
-        assert outcome is not None
-        reason = str.__new__(cls, value)
-        reason._value_, reason.outcome, reason.meaning = value, outcome, meaning
-        return reason
 
     KEPT = "kept", Outcome.KEPT, "The keep-until was written and then read back from the cloud."
     RELEASED = "released", Outcome.RELEASED, "The keep-until was removed, and then no longer seen."

@@ -26,23 +26,29 @@ class Outcome(StrEnum):
     PLANNED = "planned"
 
 
-class Reason(StrEnum):
-    """The reason for an outcome.
+class AnyReason(StrEnum):
+    """The reason for an outcome, of a stop or of a keep.
 
     Attributes:
         outcome: the outcome that it belongs to.
         meaning: one sentence for documents and chats; it has the word "stopped" only where that is true.
     """
 
-    outcome: Outcome
+    outcome: StrEnum
     meaning: str
 
-    def __new__(cls, value: str, outcome: Outcome | None = None, meaning: str = "") -> Self:
+    def __new__(cls, value: str, outcome: StrEnum | None = None, meaning: str = "") -> Self:
         """Create a member; only a look-up by value leaves out the rest."""
         assert outcome is not None
         reason = str.__new__(cls, value)
         reason._value_, reason.outcome, reason.meaning = value, outcome, meaning
         return reason
+
+
+class Reason(AnyReason):
+    """The reason for the outcome of a stop."""
+
+    outcome: Outcome
 
     CONFIRMED = (
         "confirmed",
