@@ -9,30 +9,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from handler.cloud import error_mapping
-from handler.cloud.auth.login import LOGIN_TIMEOUT, Login, Token, identity_url
+from handler.cloud.auth.login import LOGIN_TIMEOUT, IdentityLogin, Token, identity_url
 from handler.errors import CloudUnexpectedAnswer
-from handler.http_client import HttpClient, host_of
-from handler.settings.login import CloudLogin
 
 _ALGORITHM = "SDK-HMAC-SHA256"
 
 
-class AccessKeyAuth(Login):
+class AccessKeyAuth(IdentityLogin):
     """An access key. Only the project's id is requested, if the settings have the project's name."""
 
     renewable = False
-
-    def __init__(self, login: CloudLogin, client: HttpClient, monotonic: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(monotonic)
-        self._login = login
-        self._client = client
-        self.host = host_of(login.auth_url)
 
     def _obtain(self) -> Token:
         project_id = self._login.project_id or self._look_up()

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from handler import rfc3339
 from handler.cloud import error_mapping
-from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, Login, Token, identity_url
-from handler.http_client import HttpClient, host_of
+from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, IdentityLogin, Token, identity_url
 from handler.settings.login import CloudLogin, LoginKind
 
 
-class KeystoneLogin(Login):
+class KeystoneLogin(IdentityLogin):
     """Logs in by password, by another token, or by an application credential, without version discovery."""
-
-    def __init__(self, login: CloudLogin, client: HttpClient, monotonic: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(monotonic)
-        self._login = login
-        self._client = client
-        self.host = host_of(login.auth_url)
 
     def _obtain(self) -> Token:
         status, headers, body = self._client.send(

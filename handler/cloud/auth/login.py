@@ -3,9 +3,10 @@
 ::
 
     Login
-    ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM (keystone.py)
+    ├── IdentityLogin  with an identity service over HTTP
+    │   ├── KeystoneLogin  password, token or application credential: a token from Keystone or OTC's IAM (keystone.py)
+    │   └── AccessKeyAuth  OTC access key: no token, every request is signed (aksk.py)
     ├── PluginLogin    an entry of clouds.yaml (clouds_yaml.py)
-    ├── AccessKeyAuth  OTC access key: no token, every request is signed (aksk.py)
     ├── StaticToken    a token from outside, such as that of FunctionGraph's agency
     └── NoLogin        on FunctionGraph, a call without token and keys
 """
@@ -22,6 +23,8 @@ from typing import NamedTuple
 
 from handler.cloud import error_mapping
 from handler.errors import CallFailure, CloudError, CloudUnreachable, LoginMissing, LoginRefused
+from handler.http_client import HttpClient, host_of
+from handler.settings.login import CloudLogin
 
 LOGIN_TIMEOUT = 10.0
 # OTC locks a key for five minutes after five wrong signatures in a row; so a refused login is not repeated for a time.
@@ -156,6 +159,16 @@ class Login(ABC):
         self._failure = failure
         hold = min(max(failure.retry_after or 0.0, _FAILED_HOLD), REFUSED_HOLD)
         self._held_until = self._monotonic() + (REFUSED_HOLD if isinstance(failure, LoginRefused) else hold)
+
+
+class IdentityLogin(Login):
+    """Gets its credentials from the identity service over HTTP."""
+
+    def __init__(self, login: CloudLogin, client: HttpClient, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(monotonic)
+        self._login = login
+        self._client = client
+        self.host = host_of(login.auth_url)
 
 
 class StaticToken(Login):
