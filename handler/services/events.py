@@ -18,10 +18,12 @@ from handler.outbound.sink import Sink
 
 if TYPE_CHECKING:
     from handler.cloud.smn import Topic
+    from handler.keep.model import KeepReport
     from handler.outbound.smn_sink import TopicSink
     from handler.settings.common import SinkSettings
     from handler.settings.keep_servers import KeepSettings
     from handler.settings.stop_servers import Settings
+    from handler.stop.model import Report
     from handler.telemetry import Telemetry
 
 BATCH_WIDTH = 8
@@ -32,7 +34,7 @@ READY_TIMEOUT = 5.0
 _SINK_SHARE, _ANSWER_SHARE, _LONGEST_DELIVERY = 0.2, 0.02, 5.0
 
 Request = TypeVar("Request", bound=Any)
-Result = TypeVar("Result")
+Result = TypeVar("Result", bound="Report | KeepReport")
 
 
 class EventService(ABC, Generic[Request, Result]):
@@ -102,9 +104,9 @@ class EventService(ABC, Generic[Request, Result]):
         if self._telemetry is None:
             return run(threads)
         with self._telemetry.event(request):
-            report: Any = run(self._telemetry.executor(threads))
+            report = run(self._telemetry.executor(threads))
             self._telemetry.report(report)
-            return report  # type: ignore[no-any-return]
+            return report
 
 
 def new_sink(

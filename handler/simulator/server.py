@@ -69,7 +69,7 @@ class Server(ThreadingTCPServer):
         super().shutdown_request(request)
         del self._connections[request]
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
+    def handle_error(self, *_: object) -> None:
         """Ignore a client that disconnects, which is expected with several faults."""
         with contextlib.suppress(OSError):
             raise

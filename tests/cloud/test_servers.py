@@ -93,7 +93,9 @@ class FakeReader(Reader):
 
     def _pages(self, timeout: float) -> Iterator[Shown]:
         assert timeout == 7
-        for page, total in zip(self.pages, itertools.chain(self.totals, itertools.repeat(self.totals[-1]))):  # noqa: B905
+        for page, total in zip(
+            self.pages, itertools.chain(self.totals, itertools.repeat(self.totals[-1])), strict=False
+        ):
             self.pages_read += 1
             if isinstance(page, Exception):
                 raise page
@@ -206,7 +208,7 @@ def test_an_incomplete_body_is_an_error_of_its_server_alone() -> None:
 
 
 def test_a_peek_returns_the_first_page() -> None:
-    """Whatever is on it; an empty project is no error, a cloud that does not respond is."""
+    """Whatever is on it; an empty project is not an error, a cloud that does not respond is."""
     reader = FakeReader([body(IDS[0]), "random text", body(IDS[1], tags=None)], [body(IDS[2])])
     assert [type(seen) for seen in reader.peek(7)] == [Server, CloudUnexpectedAnswer, CloudUnexpectedAnswer]
     assert reader.pages_read == 1
