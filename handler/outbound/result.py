@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 
 # A fixed namespace, so that the same result has the same id in every deployment.
 _IDS = uuid.UUID("6e9d1f0c-6c0c-5d0e-9d4a-2f1f6a5f7c11")
-# What tells one result from another, beside the request id of a stop.
+# What distinguishes one result from another, beside the request id of a stop.
 _CONTENT = attrgetter("id", "outcome", "reason", "vm_state", "task_state", "job_id")
 _ROW = (
     *("id", "name", "outcome", "reason", "detail"),

@@ -39,7 +39,7 @@ def test_a_notice_counts_from_the_events_time(cloud: Simulator, function: Functi
 
 
 def test_a_malformed_notice_is_refused(cloud: Simulator, function: Function) -> None:
-    """And above all one that is no dry run: nothing is stopped."""
+    """And above all one that is not a dry run: nothing is stopped."""
     asked = {"server_ids": [cloud.add_server()], "dry_run": True, "notice_for": "1h"}
     for changes, message in (
         ({"dry_run": False}, "must be beside dry_run: true"),

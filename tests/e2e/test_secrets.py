@@ -291,7 +291,7 @@ def test_a_secret_in_the_wrong_variable_is_not_quoted() -> None:
 # --- stop_servers
 
 
-# A page that is no JSON is read in the same way whatever the login.
+# A page that is not JSON is read in the same way whatever the login.
 @pytest.mark.parametrize(("kind", "raw"), [*((kind, False) for kind in KINDS), ("password", True), ("aksk", True)])
 def test_stopping_servers_shows_no_secret(kind: str, raw: bool) -> None:
     """With every kind of login, caller, event, cloud and sink.

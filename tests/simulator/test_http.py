@@ -174,7 +174,7 @@ def test_the_end_waits_for_a_call_that_is_being_worked_on() -> None:
 
 
 def test_an_incomplete_request_does_not_delay_the_end(cloud: Simulator) -> None:
-    """And is no call."""
+    """It does not count as a call."""
     with connect(cloud) as connection:
         connection.sendall(REQUEST)
         connection.recv(1000)

@@ -198,7 +198,7 @@ def test_a_list_is_filtered_as_nova_does_it(
 def test_what_changed_since_a_time_is_listed_with_deleted_servers(
     cloud: Simulator, five: list[str], ask: Ask, clock: FakeClock
 ) -> None:
-    """They are shown as DELETED, with their end; elsewhere such a server is no marker."""
+    """They are shown as DELETED, with their end; elsewhere such a server is not a marker."""
     clock.advance(60)
     cloud.change(five[1], locked=True)
     cloud.delete_server(five[3])

@@ -73,7 +73,7 @@ def test_a_change_that_is_not_allowed_is_refused(
 
 
 def test_an_administrator_may_change_a_locked_server(cloud: Simulator, write: Ask) -> None:
-    """As with a stop; and nobody else sees a server of another project."""
+    """As with a stop; and no other user sees a server of another project."""
     assert write(cloud.add_server(locked=True), token=cloud.token("admin")).status == 200
     assert write(cloud.add_server(project_id=cloud.other_project_id)).status == 404
 

@@ -155,7 +155,7 @@ def test_only_an_administrator_may_act_on_a_locked_server(cloud: Simulator, ask:
 
 @pytest.mark.parametrize("path_id", [UNKNOWN_ID, "not-a-uuid", "z" * 36, "a%20b"])
 def test_an_unknown_id_is_not_found(stop: Ask, ask: Ask, path_id: str) -> None:
-    """A malformed id is no other error than an unknown one; it is shown decoded. A GET has another message."""
+    """A malformed id gives the same error as an unknown one; it is shown decoded. A GET has another message."""
     shown = path_id.replace("%20", " ")
     assert stop(path_id).refusal == (404, "itemNotFound", f"Instance {shown} has no mapping to a cell.")
     assert ask("GET", f"/v2.1/servers/{path_id}").message == f"Instance {shown} could not be found."

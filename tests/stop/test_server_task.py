@@ -240,7 +240,7 @@ AFTER_3_S = CloudThrottled("slow", status=429, retry_after=3.0)
             Script("active", stops=[AFTER_3_S] * 6 + [Taken()]),
             "stop",
             [0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0],
-            id="a throttled stop is no refusal",
+            id="a throttled stop is not a refusal",
         ),
         pytest.param(Script(ReadSingly(), "stopped"), "read", [0.0, 0.0], id="not on the list"),
         *(

@@ -25,7 +25,7 @@ PATH = "/slack"
 
 
 def typed(here: Receiver, text: str = f"stop {ONE}", **changes: Any) -> Answer:
-    """Use a command whose name is no verb."""
+    """Use a command whose name is not a verb."""
     return send(here, PATH, **{"text": text, "command": "/bms", **changes})
 
 
