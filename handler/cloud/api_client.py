@@ -185,7 +185,7 @@ class Http:
             payload = json.dumps(call.body).encode()
             sent["Content-Type"] = "application/json"
         if access.token:
-            sent["X-Auth-Token"] = access.token
+            sent["X-Auth-Token"] = access.token.reveal()
         if access.signer is not None:
             sent |= access.signer(call.method, call.url, sent, payload)
         try:

@@ -133,7 +133,7 @@ def _new_login(login: CloudLogin, client: HttpClient, monotonic: Callable[[], fl
 
             return KeystoneLogin(login, client, monotonic)
         case LoginKind.READY_TOKEN:
-            return StaticToken(login.token.reveal(), login.project_id or "", monotonic)
+            return StaticToken(login.token, login.project_id or "", monotonic)
         case LoginKind.ACCESS_KEY:
             from handler.cloud.auth.aksk import AccessKeyAuth
 

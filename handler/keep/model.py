@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -62,8 +61,7 @@ class KeepPolicy(NamedTuple):
     max_keep: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class KeepRequest:
+class KeepRequest(NamedTuple):
     """The content of one event: exactly one of `duration`, `until` and `release` is set.
 
     Attributes:
@@ -94,7 +92,7 @@ class KeepRequest:
 
     def with_servers(self, server_ids: tuple[str, ...]) -> Self:
         """Return the request with these servers."""
-        return replace(self, server_ids=server_ids)
+        return self._replace(server_ids=server_ids)
 
     def end(self, now: datetime) -> datetime | None:
         """Return the time until which the servers are to be kept, in whole seconds; None for a release.
@@ -109,8 +107,7 @@ class KeepRequest:
         return until.replace(microsecond=0) if until is not None else None
 
 
-@dataclass(frozen=True, slots=True)
-class KeepResult:
+class KeepResult(NamedTuple):
     """The result of one server.
 
     Attributes:
@@ -136,8 +133,7 @@ class KeepResult:
         return self.reason.outcome
 
 
-@dataclass(frozen=True, slots=True)
-class KeepReport:
+class KeepReport(NamedTuple):
     """The result of one event: either it was refused as a whole, or each server has a result.
 
     Attributes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 from weakref import WeakValueDictionary
@@ -251,8 +251,7 @@ class KeepTask:
         )
         if first is None or last is None:
             return result
-        return replace(
-            result,
+        return result._replace(
             name=last.name,
             keep_until=kept_until(last),
             previous_keep_until=kept_until(first),

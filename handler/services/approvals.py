@@ -5,7 +5,6 @@ Loaded when the first event needs an approval, or is one.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from handler.errors import ApprovalNotConfigured
@@ -26,7 +25,7 @@ def to_be_planned(request: StopRequest, approver: Approver, settings: ApprovalSe
     """
     if not settings.keys:
         raise ApprovalNotConfigured("The event needs an approval, and AUTOSTOP_APPROVAL_KEYS is not set.")
-    return replace(request, approval=approver, review=PlanReview())
+    return request._replace(approval=approver, review=PlanReview())
 
 
 def with_plan(report: Report, settings: ApprovalSettings, source: str) -> Report:
@@ -70,10 +69,10 @@ def approved(
     plan, refusal = verify(request.plan, _keys(settings), source, request.approved_by, now)
     if plan is None:
         return request, refusal
-    request = replace(request, requester=plan.requester, plan_id=plan.plan_id)
+    request = request._replace(requester=plan.requester, plan_id=plan.plan_id)
     if refusal is not None:
         return request, refusal
-    return replace(request, server_ids=tuple(plan.seen), review=ApprovedReview(plan.seen)), None
+    return request._replace(server_ids=tuple(plan.seen), review=ApprovedReview(plan.seen)), None
 
 
 def _keys(settings: ApprovalSettings) -> list[bytes]:

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import tzinfo
 
 from handler.errors import BadEvent, ChatUnreachable, Violation
@@ -104,7 +103,7 @@ def _in_zone(report: AnyReport, zone: tzinfo | None) -> AnyReport:
     """Return the report with the time of its notice in a zone, which its message then names beside UTC."""
     if zone is None or not isinstance(report, Report) or report.notice_for is None:
         return report
-    return report._replace(request=replace(report.request, notice_for=report.notice_for.astimezone(zone)))
+    return report._replace(request=report.request._replace(notice_for=report.notice_for.astimezone(zone)))
 
 
 class PostedResults:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import replace
 
 from handler.errors import BudgetSpent, EventInProgress, ShuttingDown
 from handler.stop.model import Report, StopRequest
@@ -23,7 +22,7 @@ def _content(request: StopRequest) -> StopRequest:
     moments = [request.since_of(server_id) for server_id in ids]
     settled = bool(ids) and time_ is not None and all(moment is not None and moment <= time_ for moment in moments)
     time_ = None if settled else time_
-    return replace(request, server_ids=tuple(sorted(ids)), time=time_, traceparent=None, tracestate=None)
+    return request._replace(server_ids=tuple(sorted(ids)), time=time_, traceparent=None, tracestate=None)
 
 
 class Runs:

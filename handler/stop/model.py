@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, Self
 
 from handler.stop.evidence import Action, Evidence, History, Lookup
@@ -193,8 +193,7 @@ class EventRequest(Protocol):
         """Return the request with these servers."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequest:
+class StopRequest(NamedTuple):
     """The content of one event.
 
     Attributes:
@@ -245,7 +244,7 @@ class StopRequest:
 
     def with_servers(self, server_ids: tuple[str, ...]) -> Self:
         """Return the request with these servers."""
-        return replace(self, server_ids=server_ids)
+        return self._replace(server_ids=server_ids)
 
     def due(self, now: datetime) -> datetime:
         """Return when the servers are to be stopped: now, or the time that it gives notice for if that is later."""
@@ -296,8 +295,7 @@ class StopAttempt(NamedTuple):
     lost: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(NamedTuple):
     """One server in one read.
 
     Attributes:
@@ -324,13 +322,13 @@ class Server:
     locked: bool = False
     launched: bool = True
     tags: frozenset[str] = frozenset()
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = MappingProxyType({})
     flavor: str = ""
     updated: datetime | None = None
     history: History | None = None
     power_state: int | None = None
     other_project: str | None = None
-    cloud_time: datetime | None = field(default=None, compare=False)
+    cloud_time: datetime | None = None
     attempt: StopAttempt | None = None
 
     @property

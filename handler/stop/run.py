@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 
 from handler.stop.calls import CompletedCall
@@ -62,4 +61,4 @@ def _not_after(request: StopRequest, now: datetime) -> StopRequest:
             pass
         case by_server:
             since = {id_: min(moment, now) for id_, moment in by_server.items()}
-    return replace(request, time=time, since=since)
+    return request._replace(time=time, since=since)

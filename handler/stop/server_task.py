@@ -13,7 +13,6 @@ It makes no call itself and reads no clock; the scheduler passes answers and tim
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
@@ -99,7 +98,7 @@ class ServerTask:
         match answer:
             case Server():
                 # An earlier history is not kept: `updated` has whole seconds, so a start right after it would not show.
-                self._server = replace(answer, attempt=self._attempt) if self._attempt else answer
+                self._server = answer._replace(attempt=self._attempt) if self._attempt else answer
                 self._observed_at = at.now
                 self.failures.seen()
                 if self.taken is not None or self.failures.maybe_taken:
@@ -147,7 +146,7 @@ class ServerTask:
             answer = History(actions=None, gap=gap)
         assert self._server is not None
         if self.taken is None:
-            self._server = replace(self._server, history=answer)
+            self._server = self._server._replace(history=answer)
             return self._decide(at)
         self._history_helps = answer.actions is not None
         for act in answer.actions or ():

@@ -251,7 +251,7 @@ def test_after_a_refused_connection_the_cloud_did_not_act(caller: Caller) -> Non
 @pytest.mark.parametrize("fault", [Fault.cut_after(CallKind.READ), Fault(on=CallKind.READ, status=500)])
 def test_no_exception_has_the_token(caller: Caller, fault: Fault) -> None:
     """Nor one of its causes."""
-    token = caller.login.access(1).token
+    token = caller.login.access(1).token.reveal()
     caller.cloud.inject(fault)
     with pytest.raises(CloudError) as caught:
         caller.get()

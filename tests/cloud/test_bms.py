@@ -386,7 +386,7 @@ def test_the_reason_of_a_job_does_not_repeat_our_token(otc: Simulator, start_cli
     client = start_client(otc, AUTOSTOP_API="bms")
     bms, ids = client.clouds.cloud(dry_run=False), _servers(otc, 1)
     bms.stop(ids, 5)
-    token = client.login.access(5).token
+    token = client.login.access(5).token.reveal()
     _inject_job(otc, status="FAIL", error_code=token, fail_reason=f"x {token} y")
     assert token[:64] not in repr(bms.read(ids, 5))
 

@@ -7,6 +7,7 @@ import pytest
 from handler.cloud.auth.login import CatalogEntry, Login, Token
 from handler.cloud.endpoint import BMS, NOVA, SMN, Api, Endpoint
 from handler.errors import EndpointUnusable, InsecureEndpoint
+from handler.settings.env import Secret
 
 
 class FakeLogin(Login):
@@ -17,7 +18,7 @@ class FakeLogin(Login):
         self._catalogue = catalogue
 
     def _obtain(self) -> Token:
-        return Token(project_id="p", catalogue=self._catalogue, token="t")
+        return Token(project_id="p", catalogue=self._catalogue, token=Secret("t"))
 
 
 def _endpoint(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -38,7 +37,7 @@ def server(vm_state: str = "active", tags: tuple[str, ...] = (), **metadata: str
         (server(tags=("autostop=never",)), Move.LEAVE, Reason.PROTECTED),
         (server(autostop="Never "), Move.LEAVE, Reason.PROTECTED),
         (server("deleted"), Move.LEAVE, Reason.NOT_FOUND),
-        (replace(server(), other_project="theirs"), Move.LEAVE, Reason.NOT_FOUND),
+        (server()._replace(other_project="theirs"), Move.LEAVE, Reason.NOT_FOUND),
         (server(keep="20261120T230000Z"), Move.LEAVE, Reason.ALREADY_KEPT),
         (server(tags=("autostop.never",)), Move.LEAVE, Reason.PROTECTED),
         (server(tags=(f"{KEY}.{written(hours(3))}",)), Move.LEAVE, Reason.ALREADY_KEPT),

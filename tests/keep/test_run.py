@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -134,7 +133,7 @@ def test_an_event_without_time_must_come_again() -> None:
 @pytest.mark.parametrize(("facts", "refusal"), [({}, Refusal.EXPIRED), ({"expires": NOW}, Refusal.EXPIRED)])
 def test_a_keep_that_would_have_ended_is_refused(facts: dict[str, Any], refusal: Refusal) -> None:
     """Its `until` has passed; another refusal comes first and has no sentence of its own."""
-    request = replace(prepared(ONE).request, duration=None, until=NOW, **facts)
+    request = prepared(ONE).request._replace(duration=None, until=NOW, **facts)
     made = prepare(request, POLICY, Reader({}), FakeExecutor(), deadline=60.0)
     assert made.refusal is refusal
     assert (made.detail is None) is bool(facts)

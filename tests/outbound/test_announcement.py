@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,7 +52,7 @@ def test_it_fits_its_schema_and_names_the_servers() -> None:
 
 def test_its_request_is_that_of_the_result() -> None:
     """Receivers of both read one form, with the selector."""
-    request = replace(REQUEST, selector=Selector(tags=("env=ci",)))
+    request = REQUEST._replace(selector=Selector(tags=("env=ci",)))
     event = announcement_event(request, [ONE], source="/s", extensions={}, now=NOW)
     result = result_event(report()._replace(request=request), source="/s", extensions={})
     assert event.data["request"] == result.data["request"]

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -107,7 +106,7 @@ def test_a_failed_call_is_logged_once_for_each_cause() -> None:
 
 def test_a_line_break_in_a_value_does_not_make_a_line() -> None:
     """No line can be forged with an id."""
-    forged = report(row())._replace(request=replace(REQUEST, id='x\n{"message": "forged"}\u2028'))
+    forged = report(row())._replace(request=REQUEST._replace(id='x\n{"message": "forged"}\u2028'))
     with logged() as lines:
         logs.log_report(forged, "the.type")
     assert [line["message"] for line in lines.all] == ["event handled"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -69,7 +68,7 @@ def report(*rows: ServerResult, refusal: Refusal | None = None, dry_run: bool = 
     """A report of a request with these servers."""
     ids = tuple(row.id for row in rows)
     return Report(
-        request=replace(REQUEST, server_ids=ids, **changes),
+        request=REQUEST._replace(server_ids=ids, **changes),
         api="nova",
         dry_run=dry_run,
         refusal=refusal,
@@ -225,8 +224,8 @@ def test_the_same_content_has_the_same_id() -> None:
         report(row()._replace(job_id="job-2")),
         report(row()._replace(request_id="req-2")),
         report(row(), row(id_=TWO)),
-        report(row())._replace(request=replace(REQUEST, id="event-2")),
-        report(row())._replace(request=replace(REQUEST, source="/other")),
+        report(row())._replace(request=REQUEST._replace(id="event-2")),
+        report(row())._replace(request=REQUEST._replace(source="/other")),
     ],
 )
 def test_other_content_has_another_id(other: Report) -> None:
@@ -245,7 +244,7 @@ def test_different_events_have_different_ids(first: tuple[str, str], second: tup
     """Source and id are not simply glued together."""
 
     def derived(source: str, id_: str) -> str:
-        return result_id(report(row())._replace(request=replace(REQUEST, source=source, id=id_)), "type")
+        return result_id(report(row())._replace(request=REQUEST._replace(source=source, id=id_)), "type")
 
     assert (derived(*first) == derived(*second)) is (first == second)
     assert derived("a", "b,c") != derived("a,b", "c")

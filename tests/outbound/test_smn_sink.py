@@ -16,6 +16,7 @@ from handler.cloud.smn import Topic
 from handler.errors import CloudError, CloudUnexpectedAnswer, LoginMissing, LoginRefused, SinkUnreachable
 from handler.outbound.announcement import announcement_event
 from handler.outbound.smn_sink import TopicSink
+from handler.settings.env import Secret
 from handler.simulator import Api, CallKind, Cut, Fault, Simulator
 from handler.stop.ports import Candidate
 from tests.cloud.conftest import StartClient, start_client
@@ -205,7 +206,7 @@ class Brings(Login):
 
     def __init__(self, catalogue: tuple[CatalogEntry, ...] | None) -> None:
         super().__init__()
-        self._brings = Token(project_id="p", token="t", catalogue=catalogue)
+        self._brings = Token(project_id="p", token=Secret("t"), catalogue=catalogue)
 
     def _obtain(self) -> Token:
         return self._brings

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -82,16 +81,16 @@ def never() -> Report:
 
 
 TIME = datetime(2026, 11, 28, 20, 0, tzinfo=UTC)
-ALARM = replace(REQUEST, time=TIME + timedelta(minutes=1), since={id_of(1): TIME})
+ALARM = REQUEST._replace(time=TIME + timedelta(minutes=1), since={id_of(1): TIME})
 
 
 @pytest.mark.parametrize(
     ("first", "again"),
     [
         pytest.param(REQUEST, REQUEST, id="the same event"),
-        pytest.param(REQUEST, replace(REQUEST, traceparent=f"00-{'1' * 32}-{'2' * 16}-01"), id="another trace"),
+        pytest.param(REQUEST, REQUEST._replace(traceparent=f"00-{'1' * 32}-{'2' * 16}-01"), id="another trace"),
         # Alertmanager's messages have no time: `receive_webhook` gives each delivery of an alarm its arrival.
-        pytest.param(ALARM, replace(ALARM, time=TIME + timedelta(seconds=68)), id="another time beside a since"),
+        pytest.param(ALARM, ALARM._replace(time=TIME + timedelta(seconds=68)), id="another time beside a since"),
     ],
 )
 def test_a_second_delivery_gets_the_report_of_the_first(gate: Gate, first: StopRequest, again: StopRequest) -> None:
@@ -118,7 +117,7 @@ def test_deliveries_of_an_alert_group_by_two_alertmanagers_are_one_event(gate: G
         (REQUEST, {"server_ids": (id_of(2),)}),
         # Without `since` for a server, or with one that is later than the time, a new time could decide.
         *(
-            (replace(REQUEST, time=TIME, since=since), {"time": TIME + timedelta(seconds=8)})
+            (REQUEST._replace(time=TIME, since=since), {"time": TIME + timedelta(seconds=8)})
             for since in (None, {}, *({id_of(1): TIME + timedelta(seconds=after)} for after in (1, 9)))
         ),
     ],
@@ -129,7 +128,7 @@ def test_another_event_or_another_content_has_its_own_run(
     """Two events under one name are a mistake of the producer; none is answered with the other's result."""
     runs, own = Runs(1), report(row())
     with held(runs, gate, first) as (_, run):
-        assert runs.report(replace(first, **change), FAR, lambda: own) is own
+        assert runs.report(first._replace(**change), FAR, lambda: own) is own
     assert run.result(60) is not own
 
 
@@ -172,7 +171,7 @@ def test_few_may_wait_and_each_for_its_own_time_only(
     assert run.result(60) == report(row())
 
 
-APPROVAL = replace(asked(), plan="plan-1", approved_by="slack:T1/U2")
+APPROVAL = asked()._replace(plan="plan-1", approved_by="slack:T1/U2")
 
 
 def test_approvals_of_one_plan_run_one_after_the_other(gate: Gate) -> None:
@@ -189,10 +188,10 @@ def test_approvals_of_one_plan_run_one_after_the_other(gate: Gate) -> None:
         return report(row())
 
     with held(runs, gate, APPROVAL, fails) as (threads, first):
-        later = threads.submit(runs.report, replace(APPROVAL, id="another"), FAR, second)
+        later = threads.submit(runs.report, APPROVAL._replace(id="another"), FAR, second)
         waiting(runs, 1)
         assert order == []
-        other_plan = replace(APPROVAL, id="other", plan="plan-2")
+        other_plan = APPROVAL._replace(id="other", plan="plan-2")
         assert runs.report(other_plan, FAR, lambda: report(row())) is not None
     with pytest.raises(RetryableError):
         first.result(60)
@@ -202,7 +201,7 @@ def test_approvals_of_one_plan_run_one_after_the_other(gate: Gate) -> None:
 
 def test_a_repeated_approval_shares_the_run_that_waits(gate: Gate) -> None:
     """One event delivered twice is one run, also behind another approval of the plan."""
-    runs, again = Runs(2), replace(APPROVAL, id="another")
+    runs, again = Runs(2), APPROVAL._replace(id="another")
     with held(runs, gate, APPROVAL) as (threads, _):
         mine = threads.submit(runs.report, again, FAR, lambda: report(row()))
         waiting(runs, 1)
@@ -216,14 +215,14 @@ def test_few_approvals_of_a_plan_may_wait_and_none_runs_before_the_earlier_ones_
     runs = Runs(2)
     with held(runs, gate, APPROVAL) as (threads, first):
         with pytest.raises(BudgetSpent, match="another approval of this plan"):
-            runs.report(replace(APPROVAL, id="late"), time.monotonic() + 0.01, never)
+            runs.report(APPROVAL._replace(id="late"), time.monotonic() + 0.01, never)
         others = [
-            threads.submit(runs.report, replace(APPROVAL, id=f"later-{n}"), FAR, lambda: report(row()))
+            threads.submit(runs.report, APPROVAL._replace(id=f"later-{n}"), FAR, lambda: report(row()))
             for n in range(2)
         ]
         waiting(runs, 2)
         with pytest.raises(EventInProgress):
-            runs.report(replace(APPROVAL, id="one-too-many"), FAR, never)
+            runs.report(APPROVAL._replace(id="one-too-many"), FAR, never)
         assert not any(other.done() for other in others)
     for one in (first, *others):
         one.result(60)

@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -140,7 +140,7 @@ class Script:
             line = line(elapsed)
         if isinstance(line, str):
             return seen(line, server_id)
-        return replace(line, id=server_id) if isinstance(line, Server) else line
+        return line._replace(id=server_id) if isinstance(line, Server) else line
 
 
 @dataclass(frozen=True)

@@ -239,17 +239,17 @@ def test_each_state_and_the_newest_entry_of_the_history_make_another_digest() ->
     started = Action("start", NOW, "req-start")
     others = [
         server,
-        replace(server, id=id_of(2)),
-        replace(server, vm_state="error"),
-        replace(server, task_state="rebooting"),
-        replace(server, power_state=4),
-        replace(server, updated=NOW),
-        replace(server, history=acts(CREATED)),
-        replace(server, history=acts(started, CREATED)),
-        replace(server, history=acts(started._replace(request_id="req-other"), CREATED)),
+        server._replace(id=id_of(2)),
+        server._replace(vm_state="error"),
+        server._replace(task_state="rebooting"),
+        server._replace(power_state=4),
+        server._replace(updated=NOW),
+        server._replace(history=acts(CREATED)),
+        server._replace(history=acts(started, CREATED)),
+        server._replace(history=acts(started._replace(request_id="req-other"), CREATED)),
         # An entry that cannot be read may be of a start.
         *(
-            replace(server, history=History((CREATED,), unread=(entry,)))
+            server._replace(history=History((CREATED,), unread=(entry,)))
             for entry in (
                 UnreadEntry("start"),
                 UnreadEntry("start", NOW),
@@ -261,11 +261,11 @@ def test_each_state_and_the_newest_entry_of_the_history_make_another_digest() ->
     digests = [seen_of(one) for one in others]
     assert len(set(digests)) == len(others)
     assert all(digest is not None and len(digest) == 8 for digest in digests)
-    assert seen_of(replace(server, history=History(None, Lookup.FORBIDDEN))) == seen_of(server)
-    assert seen_of(replace(server, history=acts(CREATED), updated=NOW)) == seen_of(
-        replace(server, history=acts(CREATED))
+    assert seen_of(server._replace(history=History(None, Lookup.FORBIDDEN))) == seen_of(server)
+    assert seen_of(server._replace(history=acts(CREATED), updated=NOW)) == seen_of(
+        server._replace(history=acts(CREATED))
     )
-    assert seen_of(replace(server, updated=None)) is None
+    assert seen_of(server._replace(updated=None)) is None
 
 
 def test_the_form_of_a_digest_stays() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -65,5 +64,5 @@ def test_a_report_counts_its_outcomes() -> None:
 def test_facts_do_not_change() -> None:
     """What was seen of a server can't be altered afterwards."""
     server = seen("active")
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         server.vm_state = "stopped"  # type: ignore[misc]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -391,7 +391,7 @@ def test_a_read_that_begins_after_the_deadline_has_no_time() -> None:
 )
 def test_a_server_that_was_created_after_the_event_is_left_alone(selected: bool, action: Action, move: Move) -> None:
     """It fits the selector, and who sent the event could not know it. An id can only name what there was."""
-    request = replace(asked(ID, time=NOW), selector=CI if selected else None)
+    request = asked(ID, time=NOW)._replace(selector=CI if selected else None)
     decision = decide(seen("active", history=acts(action)), request, Policy(), NOW + seconds(90))
     assert decision.move is move
     if move is Move.LEAVE and action.name == "create":

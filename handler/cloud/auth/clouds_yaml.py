@@ -14,7 +14,7 @@ from openstack.exceptions import ConfigException
 from handler.cloud import error_mapping
 from handler.cloud.auth.keystone import expires_in
 from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, Login, Token
-from handler.settings.env import SettingsError, http_url
+from handler.settings.env import Secret, SettingsError, http_url
 from handler.settings.login import CloudLogin
 
 
@@ -94,7 +94,7 @@ class PluginLogin(Login):
                 for kind, endpoints in catalogue
                 for one in endpoints
             ),
-            token=got.auth_token,
+            token=Secret(got.auth_token),
             expires_in=expires_in(got.issued.isoformat(), got.expires.isoformat()),
             roles=tuple(got.role_names),
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from handler import rfc3339
 from handler.cloud import error_mapping
 from handler.cloud.auth.login import LOGIN_TIMEOUT, CatalogEntry, IdentityLogin, Token, identity_url
+from handler.settings.env import Secret
 from handler.settings.login import CloudLogin, LoginKind
 
 
@@ -66,7 +67,7 @@ def granted(token: str, document: Mapping[str, object]) -> Token:
     return Token(
         project_id=str(project["id"]) if isinstance(project, dict) else None,
         catalogue=tuple(_places(document.get("catalog"))),
-        token=token,
+        token=Secret(token),
         expires_in=expires_in(str(document["issued_at"]), str(document["expires_at"])),
         roles=tuple(str(role["name"]) for role in roles) if isinstance(roles, list) else (),
     )

@@ -18,12 +18,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from handler.cloud import error_mapping
 from handler.errors import CallFailure, CloudError, CloudUnreachable, LoginMissing, LoginRefused
 from handler.http_client import HttpClient, host_of
+from handler.settings.env import Secret
 from handler.settings.login import CloudLogin
 
 LOGIN_TIMEOUT = 10.0
@@ -46,8 +46,7 @@ class CatalogEntry(NamedTuple):
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """The credentials of requests.
 
     Attributes:
@@ -61,7 +60,7 @@ class Token:
 
     project_id: str | None
     catalogue: tuple[CatalogEntry, ...] | None = None
-    token: str = field(default="", repr=False)
+    token: Secret = Secret()
     signer: Sign | None = None
     expires_in: float = float("inf")
     roles: tuple[str, ...] = ()
@@ -176,7 +175,7 @@ class StaticToken(Login):
 
     renewable = False
 
-    def __init__(self, token: str, project_id: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, token: Secret, project_id: str, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__(monotonic)
         self._given = Token(project_id=project_id, token=token)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple, Self
 from urllib.parse import urlencode
@@ -94,7 +93,7 @@ class GatewayRequest(NamedTuple):
         id_ = identity(self.request_id)
         request = canonical_request(document, id_=id_, source=source, requested_by="APIG", now=now)
         dry = dry_run.requested_beside(http.headers, http.query)
-        return replace(request, time=now, dry_run=request.dry_run or dry)
+        return request._replace(time=now, dry_run=request.dry_run or dry)
 
     def _body(self, max_body: int) -> bytes:
         content = "" if self.content is None else self.content

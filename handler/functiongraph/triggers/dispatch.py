@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -49,7 +48,7 @@ def requests_of(document: Mapping[str, object], source: str, now: datetime) -> l
         # The other members of the event; text and messages are checked for it as well.
         beside = {name: value for name, value in document.items() if name != "user_event"}
         if dry_run.requested_in(beside, "event", violations):
-            requests = {key: replace(request, dry_run=True) for key, request in requests.items()}
+            requests = {key: request._replace(dry_run=True) for key, request in requests.items()}
     if violations:
         raise BadEvent(*violations)
     return list(requests.values())

@@ -6,7 +6,6 @@ An event of a timer has no id. It is made of the name and the time of the trigge
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 
 from handler import rfc3339
@@ -28,8 +27,7 @@ def stop_request(document: Mapping[str, object], source: str, now: datetime) -> 
         BadEvent: with every violation; text must be JSON.
     """
     (name, time), request = both(lambda: _run(document), lambda: _request(document, source, now))
-    return replace(
-        request,
+    return request._replace(
         id=identity(name, rfc3339.render(time)),
         time=time,
         requested_by=request.requested_by or cut(f"timer {name}", LONGEST_REQUESTER),

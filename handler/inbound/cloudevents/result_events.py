@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -76,7 +76,7 @@ def _report(data: _Reader, type_: str) -> Report:
     servers = tuple(_server(row) for row in data.servers())
     notice_for = data.optional("notice_for", rfc3339.parse)
     report = Report(
-        request=replace(_request(data), notice_for=notice_for),
+        request=_request(data)._replace(notice_for=notice_for),
         api=data.text("api"),
         dry_run=data.flag("dry_run"),
         refusal=refusal,

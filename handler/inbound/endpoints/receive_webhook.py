@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -69,8 +68,7 @@ class WebhookEndpoint:
             return skip.response
         dry = dry_run.requested_beside(request.headers, request.query)
         found = producer.extract(message)
-        wanted = replace(
-            found,
+        wanted = found._replace(
             time=found.time or now,
             dry_run=found.dry_run or dry or self._dry_run,
             **traced(request.headers.get("traceparent"), request.headers.get("tracestate")),

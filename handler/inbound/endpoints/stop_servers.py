@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -80,7 +79,7 @@ class EventEndpoint(ABC, Generic[Request, AnySettings]):
         requests = self._requests(delivery, dry_run.requested_beside(request.headers, request.query), approver)
         # An event's own trace context comes first (CloudEvents' distributed tracing extension).
         trace = traced(request.headers.get("traceparent"), request.headers.get("tracestate"))
-        requests = [one if one.traceparent else replace(one, **trace) for one in requests]
+        requests = [one if one.traceparent else one._replace(**trace) for one in requests]
         return self._handle(requests, delivery.batch, request.received) if requests else Answer(204)
 
     @abstractmethod
@@ -171,7 +170,7 @@ def collect(
         try:
             asked = extract(event)
             if dry and not isinstance(asked, Skip):
-                asked = replace(asked, dry_run=True)
+                asked = asked._replace(dry_run=True)
         except BadEvent as bad:
             found += [Violation(f"{prefix}{violation.at}", violation.message) for violation in bad.violations]
         if isinstance(asked, Skip):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from handler.errors import BadEvent, Violation
 from handler.inbound.cloudevents.decode import Event
 from handler.inbound.extract.canonical import (
@@ -48,8 +46,7 @@ def approved(event: Event) -> StopRequest:
     texts = texts_of(data, violations)
     if violations:
         raise BadEvent(*violations)
-    return replace(
-        request_for(event, (), dry, texts["reason"]),
+    return request_for(event, (), dry, texts["reason"])._replace(
         requested_by=texts["requested_by"],
         reply_to=texts["reply_to"],
         plan=str(plan),

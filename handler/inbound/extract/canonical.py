@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from handler import event_types, rfc3339
@@ -54,8 +53,7 @@ def canonical(event: Event, now: datetime) -> StopRequest:
         violations.append(Violation("data.notice_for", "must be beside dry_run: true"))
     if violations:
         raise BadEvent(*violations[:MOST_VIOLATIONS])
-    return replace(
-        request_for(event, ids, dry, texts["reason"]),
+    return request_for(event, ids, dry, texts["reason"])._replace(
         requested_by=texts["requested_by"],
         reply_to=texts["reply_to"],
         selector=selector,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 from handler.errors import BadEvent, Violation
@@ -46,7 +45,7 @@ def published(event: Event, now: datetime) -> StopRequest:
     # An attribute of the message may ask for a dry run as well.
     dry = dry_run.requested(data, "data")
     asked = canonical(event._replace(data=inner, media_type=""), now)
-    return replace(asked, dry_run=asked.dry_run or dry)
+    return asked._replace(dry_run=asked.dry_run or dry)
 
 
 def cloud_eye(event: Event) -> StopRequest | Skip:

@@ -9,7 +9,6 @@ redeliveries begin at once, which distinguishes most of them; two that are confu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 
 from handler import rfc3339
@@ -74,7 +73,7 @@ class EventBridge(Alarm[Notification]):
                 ),
                 lambda: _time(document),
             )
-            return replace(request, time=time)
+            return request._replace(time=time)
         state = member(document, "detail", "state")
         found = self._instances(document)
         # Of several servers in a calculation, or in several metrics, it is not clear which is meant.

@@ -6,7 +6,6 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -224,7 +223,7 @@ def canonical_request(
     request = canonical(plain_event(data, id_=id_, source=source), now)
     if not request.server_ids and request.selector is None:
         raise BadEvent(Violation("data.server_ids", "must be present"))
-    return replace(request, requested_by=request.requested_by or requested_by)
+    return request._replace(requested_by=request.requested_by or requested_by)
 
 
 def plain_event(data: object, *, id_: str, source: str) -> Event:

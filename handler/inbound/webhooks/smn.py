@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from handler import rfc3339
@@ -96,7 +96,7 @@ class Smn(Alarm[Message]):
         """Take the ids from the alarm of Cloud Eye, or from canonical data."""
         request = self._notification(message).extract()
         # A dry run may also be asked for beside the message, where nothing is signed: it can only prevent a stop.
-        return replace(request, dry_run=request.dry_run or dry_run.requested(message.document, "body"))
+        return request._replace(dry_run=request.dry_run or dry_run.requested(message.document, "body"))
 
     def _notification(self, message: Message) -> SmnMessage:
         fields = message.fields

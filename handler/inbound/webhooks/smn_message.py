@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -138,7 +137,7 @@ class SmnMessage(NamedTuple):
                 requested_by="Cloud Eye",
                 correlationid=attribute(text(document, "alarm_id")),
             )
-        return replace(request, time=self.time)
+        return request._replace(time=self.time)
 
     def _document(self) -> Mapping[str, object]:
         return json_object(self.text, "message")

@@ -160,11 +160,11 @@ def _without_actions(server: Server) -> Server:
     history = server.history
     if history is None or not history.actions:
         return server
-    return replace(server, history=history._replace(actions=history.actions[-1:]))
+    return server._replace(history=history._replace(actions=history.actions[-1:]))
 
 
 def _without_unread(server: Server) -> Server:
-    return server if server.history is None else replace(server, history=server.history._replace(unread=()))
+    return server if server.history is None else server._replace(history=server.history._replace(unread=()))
 
 
 def _not_reviewed(left: Callable[[Server, Decision], bool]) -> Callable[[], Breakage]:
@@ -301,11 +301,11 @@ PEOPLE_BREAKAGES: Mapping[str, Callable[[], Breakage]] = {
     "guards apply to an approval": _around(ApprovedReview, "review", _before_guards),
     "an approval waits for no one": _not_reviewed(lambda _, decision: decision.move is Move.WAIT),
     "an approval of a server that is stopped": _not_reviewed(lambda _, decision: decision.move is Move.LEAVE),
-    "states of a plan": _seen_as(lambda server: replace(server, vm_state="active", task_state=None, power_state=1)),
+    "states of a plan": _seen_as(lambda server: server._replace(vm_state="active", task_state=None, power_state=1)),
     "history of a plan": _seen_as(_without_actions),
     "unreadable history of a plan": _seen_as(_without_unread),
     "record of a plan without a history": _seen_as(
-        lambda server: replace(server, updated=server.updated and server.updated.replace(2001, 1, 1, 0, 0, 0))
+        lambda server: server._replace(updated=server.updated and server.updated.replace(2001, 1, 1, 0, 0, 0))
     ),
     "no plan within the second of a change": _patch(approval, "_SECOND", timedelta(days=-1)),
     # announcements

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,7 +68,7 @@ def test_a_report_comes_back_as_it_was_sent(report: Report) -> None:
     event = result_event(report, source="/bms-autostop", extensions={})
     (sent,) = decode(*binary(event)).events
     # A result does not repeat which servers were asked for: each has its row.
-    expected = report._replace(request=replace(report.request, server_ids=()))
+    expected = report._replace(request=report.request._replace(server_ids=()))
     assert read(sent).report == expected
     assert reading(dict(to_dict(event))).report == expected
 

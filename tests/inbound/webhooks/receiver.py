@@ -8,7 +8,6 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -107,12 +106,12 @@ class Receiver:
         (read,) = decode(*binary(event)).events
         assert read.violations == ()
         assert request.time is not None
-        sent = replace(request, time=_as_sent(request.time))
+        time = _as_sent(request.time)
         if isinstance(request, KeepRequest):
-            assert extract_keep(read, timedelta(days=1), self.now) == sent
+            assert extract_keep(read, timedelta(days=1), self.now) == request._replace(time=time)
             self.kept.append(request)
         else:
-            assert extract(read, now=self.now) == replace(sent, since=_as_sent(request.since))
+            assert extract(read, now=self.now) == request._replace(time=time, since=_as_sent(request.since))
             self.handed.append(request)
 
     def later(self, **delta: float) -> None:

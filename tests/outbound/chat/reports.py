@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from importlib import import_module
 from types import ModuleType
@@ -44,7 +43,7 @@ def reported(
     plan = (
         PlanOffer("dG9rZW4", NOW + timedelta(minutes=15), Approver.OTHER) if Reason.NEEDS_APPROVAL in reasons else None
     )
-    return Report(replace(asked(), **request), "nova", dry_run, refusal, rows, NOW, NOW, plan=plan)
+    return Report(asked()._replace(**request), "nova", dry_run, refusal, rows, NOW, NOW, plan=plan)
 
 
 def texts(node: object) -> Iterator[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from dataclasses import replace
 from datetime import timedelta, timezone
 from typing import Any
 
@@ -219,7 +218,7 @@ def untrusted(draw: st.DrawFn) -> Report:
         ServerResult(id_of(number), reason, draw(outside), name=draw(outside), vm_state=draw(outside))
         for number, reason in enumerate(reasons)
     )
-    request = replace(asked(), id=draw(outside), source=draw(outside), reason=draw(outside), requested_by=draw(outside))
+    request = asked()._replace(id=draw(outside), source=draw(outside), reason=draw(outside), requested_by=draw(outside))
     return reported()._replace(request=request, servers=rows, detail=draw(outside))
 
 
