@@ -197,8 +197,10 @@ class Scheduler:
             if answer is None:
                 continue
             if time_ended > self._deadline - _GRAIN and isinstance(answer, CloudUnreachable) and answer.status is None:
-                # The deadline ended the call. That is not a failure of the cloud, and earlier reads still count.
-                task.failures.error = answer
+                # The deadline ended the call. That is not a failure of the cloud: earlier reads still count, and if they failed,
+                # their error says more.
+                if not task.failures.failing:
+                    task.failures.error = answer
                 continue
             if isinstance(answer, CloudError) and (completed.step is not Step.HISTORY or gap_of(answer) is None):
                 self._hooks.on_failure(answer)

@@ -265,6 +265,16 @@ def test_the_end_of_the_budget_cuts_off_one_server_of_an_answer_and_not_the_next
     assert [result.id for result in reported] == [TWO]
 
 
+def test_the_error_of_a_run_is_the_last_complete_answer_and_not_the_timeout_after_it() -> None:
+    """The last read has a tenth of a second left; that it is cut off says nothing about the cloud."""
+    slow = CloudThrottled("slow", status=429, retry_after=2.0)
+    scenario = Scenario(Script(slow, lasts=1.0), budget=3.1)
+    with pytest.raises(BudgetSpent) as caught:
+        scenario.report()
+    assert [call.timeout for call in scenario.cloud.calls] == pytest.approx([3.1, 0.1])
+    assert (caught.value.__cause__, caught.value.retry_after) == (slow, 2.0)
+
+
 def test_the_run_ends_at_the_deadline_even_if_a_call_does_not() -> None:
     """A call in flight is left behind."""
     scenario = Scenario(Script("active", lasts=100.0, ignores_timeout=True), quick(), budget=6.0)
