@@ -6,7 +6,6 @@ It accepts CloudEvents and calls of API Gateway. Other triggers do not send keep
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from datetime import timedelta
 
 from handler.errors import NotAnEvent
@@ -40,7 +39,7 @@ class KeepContainer:
         call, settings = Call.of_headers(request.headers, os.environ), self._settings
         own = settings.login.kind is not LoginKind.FUNCTIONGRAPH
         login = settings.login if own else call.login(settings.login)
-        settings = replace(settings, login=login, deadline=timedelta(seconds=call.budget(settings)))
+        settings = settings._replace(login=login, deadline=timedelta(seconds=call.budget(settings)))
         endpoint = self._service.for_call(settings).endpoint()
         if not (platform and request.path == "/invoke"):
             return endpoint.answer(request)

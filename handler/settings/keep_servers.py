@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import ClassVar
+from typing import NamedTuple
 
 from handler.keep.model import KeepPolicy
 from handler.settings import common, declared
@@ -25,8 +24,7 @@ from handler.settings.stop_servers import (
 from handler.stop.model import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class KeepSettings:
+class KeepSettings(NamedTuple):
     """The settings of `keep_servers`, checked.
 
     Attributes:
@@ -49,8 +47,8 @@ class KeepSettings:
     extensions: Mapping[str, str]
     log_level: str
     # Metadata is read and written through Nova in every mode.
-    api: ClassVar[ApiName] = ApiName.NOVA
-    bms_url: ClassVar[None] = None
+    api: ApiName = ApiName.NOVA
+    bms_url: None = None
 
 
 def from_environ(environ: Mapping[str, str]) -> KeepSettings:

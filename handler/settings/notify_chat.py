@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta, tzinfo
 from enum import StrEnum
+from typing import NamedTuple
 
 from handler.settings import declared
 from handler.settings.chat import ACTION_KEYS, SLACK_HOSTS, hosts_as_origins
@@ -23,8 +23,7 @@ class ChatName(StrEnum):
     TEXT = "text"
 
 
-@dataclass(frozen=True, slots=True)
-class NotifySettings:
+class NotifySettings(NamedTuple):
     """The settings of `notify_chat`, checked.
 
     Attributes:

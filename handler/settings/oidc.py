@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from handler.settings.env import Env, Setting, http_url, needs_extra, word_set
@@ -14,8 +14,7 @@ from handler.settings.env import Env, Setting, http_url, needs_extra, word_set
 _MOST_LEEWAY = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
-class OidcSettings:
+class OidcSettings(NamedTuple):
     """The tokens that are accepted.
 
     Attributes:

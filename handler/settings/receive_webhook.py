@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -44,8 +43,7 @@ class People(NamedTuple):
     channels: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookSettings:
+class WebhookSettings(NamedTuple):
     """The settings of `receive_webhook`, checked. What is empty is switched off.
 
     Attributes:

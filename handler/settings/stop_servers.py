@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -357,7 +356,7 @@ def _with_approvers(env: Env, callers: Callers) -> Callers:
             env.note(setting, f"must be set only with AUTOSTOP_INBOUND_AUTH={auth}")
     oidc = callers.oidc
     if oidc is not None and subjects:
-        oidc = replace(oidc, subjects=oidc.subjects | subjects)
+        oidc = oidc._replace(subjects=oidc.subjects | subjects)
     return callers._replace(oidc=oidc, approver_tokens=tokens or (), approver_subjects=subjects or frozenset())
 
 

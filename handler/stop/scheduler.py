@@ -197,8 +197,8 @@ class Scheduler:
             if answer is None:
                 continue
             if time_ended > self._deadline - _GRAIN and isinstance(answer, CloudUnreachable) and answer.status is None:
-                # The deadline ended the call. That is not a failure of the cloud: earlier reads still count, and if they failed,
-                # their error says more.
+                # The deadline ended the call. That is not a failure of the cloud: earlier reads still count, and
+                # if they failed, their error says more.
                 if not task.failures.failing:
                     task.failures.error = answer
                 continue
