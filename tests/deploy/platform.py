@@ -21,7 +21,7 @@ from deploy.functiongraph.package import Distribution
 
 # Runs under `python -I -S`: the standard library is all there is. The context has the documented methods.
 DRIVER = """
-import importlib.util, json, logging, os, sys, time
+import gc, importlib.util, json, logging, os, sys, time
 call = json.load(sys.stdin)
 before = set(sys.modules)
 
@@ -56,6 +56,7 @@ print(json.dumps({
     "results": results,
     "foreign": sorted(n for n, f in files.items() if f and not f.startswith((root + os.sep, library))),
     "loaded": sorted({n.partition(".")[0] for n, f in files.items() if f and f.startswith(root + os.sep)}),
+    "collects": gc.isenabled(),
     "memory": next(int(l.split()[1]) / 1024 for l in open("/proc/self/status") if l.startswith("VmHWM:")),
 }))
 """
@@ -69,6 +70,7 @@ class Called:
         results: what the function returned for each event.
         foreign: modules from neither the zip nor the standard library.
         loaded: top-level packages from the zip.
+        collects: whether the garbage collector is on afterwards.
         memory: MiB resident at most.
         seconds: from the start of Python to its end.
     """
@@ -76,6 +78,7 @@ class Called:
     results: list[Any]
     foreign: list[str]
     loaded: list[str]
+    collects: bool
     memory: float
     seconds: float
 

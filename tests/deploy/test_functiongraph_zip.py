@@ -68,6 +68,7 @@ def test_zip_stops_a_server_where_nothing_else_is(unpacked: Path, on_path: bool)
     assert result["type"] == "io.github.bms-autostop.stop.completed.v1"
     assert [(row["id"], row["outcome"]) for row in result["data"]["servers"]] == [(server, "stopped")]
     assert called.foreign == []
+    assert called.collects
 
 
 # --- the same bytes
