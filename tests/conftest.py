@@ -6,8 +6,9 @@ import itertools
 import logging
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,26 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("tests")
 
 _ids = itertools.count(1)
+_NOT_MEASURED = ("e2e", "harness", "deploy", "test_documents.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure coverage by the tests that mirror the code alone.
+
+    What whole processes, whole nights and random events reach in passing is not asserted there, and to trace them takes
+    as long as all other tests do. pytest-cov's marker `no_cover` has no effect in the workers of pytest-xdist.
+    """
+    if item.path.relative_to(ROOT / "tests").parts[0] not in _NOT_MEASURED:
+        return (yield)
+    here, threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)
+    try:
+        return (yield)
+    finally:
+        threading.settrace(threads)
+        sys.settrace(here)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
