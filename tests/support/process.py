@@ -118,17 +118,29 @@ class ServerProcess:
         self.wait_until_ready()
 
     def kill(self) -> None:
-        """Kill it and its children."""
+        """Kill it and its children, and wait until nothing listens on its port."""
         if self._popen is None:
             return
         if self._popen.poll() is None:
+            # Or gunicorn would start another child in place of the first.
+            self._popen.send_signal(signal.SIGSTOP)
             for child in children(self._popen.pid):
                 with suppress(ProcessLookupError):
                     os.kill(child, signal.SIGKILL)
             self._popen.kill()
             self._popen.wait()
+            deadline = time.monotonic() + _START_TIMEOUT
+            while self._listens() and time.monotonic() < deadline:
+                time.sleep(0.005)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
+
+    def _listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError as error:
+            return not isinstance(error, ConnectionRefusedError)
+        return True
 
     def stop(self, ended_by: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
         """Ask it to end, by default as a platform does; return the exit code."""
