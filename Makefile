@@ -29,7 +29,7 @@ demo-chat: $(VENV)/run.stamp  ## from a chat command and an alarm to the message
 setup: $(VENV)/dev.stamp   ## install what tests and checks need into .venv, and nothing else
 
 test: $(VENV)/dev.stamp    ## all tests, with coverage; a single one: .venv/bin/pytest tests/...
-	@$(BIN)/python -m pytest -n 3 --cov=handler --cov-branch --cov-report=term:skip-covered --no-cov-on-fail
+	@$(BIN)/python -m pytest -n 4 --dist worksteal --cov=handler --cov-branch --cov-report=term:skip-covered --no-cov-on-fail
 	@$(BIN)/coverage report --include='handler/stop/*' --show-missing --skip-covered --fail-under=100 > .coverage-stop || { cat .coverage-stop; exit 1; }
 
 check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests, Dockerfile, workflows
