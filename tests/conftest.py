@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -143,6 +144,8 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Mapping[
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         app = functions_framework.create_app(target, str(ROOT / "handler" / "main.py"), "http")
+        # Here many functions follow each other in one process, and what is theirs becomes garbage.
+        gc.unfreeze()
         server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

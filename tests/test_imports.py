@@ -91,6 +91,14 @@ def test_stopping_servers_loads_this_and_no_more(cloud: Simulator) -> None:
     assert foreign(modules) == {"main", *_REQUESTS}
 
 
+def test_garbage_is_collected_again_once_it_is_loaded(cloud: Simulator) -> None:
+    """Only the modules themselves are left out."""
+    script = (
+        "import gc, functions_framework as f; f.create_app('stop_servers', 'handler/main.py'); print(gc.isenabled())"
+    )
+    assert run(script, environ=cloud.environ()).splitlines()[-1] == "True"
+
+
 def test_announcements_cost_one_module(cloud: Simulator) -> None:
     """Where they are switched on."""
     environ = {"AUTOSTOP_RESULT_SINK": "http://127.0.0.1:1/", **cloud.environ()}
