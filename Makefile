@@ -44,7 +44,7 @@ check: $(VENV)/dev.stamp   ## format, lint, types, import rules, manifests, Dock
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 format: $(VENV)/dev.stamp  ## fix what `check` can fix by itself
-	$(BIN)/ruff check --fix . ; found=$$? ; $(BIN)/ruff format . && exit $$found
+	$(BIN)/ruff format -q . ; $(BIN)/ruff check --fix . ; found=$$? ; $(BIN)/ruff format . && exit $$found
 
 readme: $(VENV)/dev.stamp  ## write the tables of events/README.md and deploy/settings.md from the code
 	@$(BIN)/python -m tests.readme

