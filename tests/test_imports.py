@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytest
 
@@ -15,11 +17,11 @@ from tests.conftest import ROOT
 from tests.harness.bench.stage import clean_environ
 
 _LOAD = """
-import json, sys
+import sys
 import functions_framework, gunicorn.app.base, gunicorn.workers.gthread
 before = set(sys.modules)
 functions_framework.create_app(sys.argv[1], "handler/main.py")
-print(json.dumps(sorted(set(sys.modules) - before)))
+result = sorted(set(sys.modules) - before)
 """
 _REQUESTS = {"requests", "urllib3", "certifi", "idna"}
 # Loaded when an event needs an approval, or is one; never at the start, whether a key is configured or not.
@@ -52,24 +54,25 @@ _NOT_FOR_STOP = (
 _MOST_MODULES = 65
 
 
-def run(script: str, *arguments: str, environ: Mapping[str, str]) -> str:
-    """Run a script in a process of its own, and return its output."""
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        cwd=ROOT,
-        env={**clean_environ(), "AUTOSTOP_INBOUND_AUTH": "none", **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run(script: str, *arguments: str, environ: Mapping[str, str]) -> Any:
+    """Run a script in a process of its own, and return its `result`: by a file, since the log is written to stdout."""
+    with tempfile.NamedTemporaryFile() as file:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{script}\nimport json; json.dump(result, open({file.name!r}, 'w'))", *arguments],
+            cwd=ROOT,
+            env={**clean_environ(), "AUTOSTOP_INBOUND_AUTH": "none", **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.load(file)
 
 
 def loaded(target: str, environ: Mapping[str, str]) -> set[str]:
     """The modules that a target needs on top of the framework that serves it."""
-    return set(json.loads(run(_LOAD, target, environ=environ).splitlines()[-1]))
+    return set(run(_LOAD, target, environ=environ))
 
 
 def unwanted(modules: set[str], parts: Iterable[str]) -> list[str]:
@@ -93,10 +96,8 @@ def test_stopping_servers_loads_this_and_no_more(cloud: Simulator) -> None:
 
 def test_garbage_is_collected_again_once_it_is_loaded(cloud: Simulator) -> None:
     """Only the modules themselves are left out."""
-    script = (
-        "import gc, functions_framework as f; f.create_app('stop_servers', 'handler/main.py'); print(gc.isenabled())"
-    )
-    assert run(script, environ=cloud.environ()).splitlines()[-1] == "True"
+    script = "import gc, functions_framework as f; f.create_app('stop_servers', 'handler/main.py')"
+    assert run(f"{script}; result = gc.isenabled()", environ=cloud.environ()) is True
 
 
 def test_announcements_cost_one_module(cloud: Simulator) -> None:
@@ -129,10 +130,11 @@ _SEND = """
 import json, sys
 import functions_framework
 client = functions_framework.create_app("stop_servers", "handler/main.py").test_client()
+result = []
 for number, (type_, data) in enumerate(json.loads(sys.argv[1])):
     headers = {"ce-specversion": "1.0", "ce-id": str(number), "ce-source": "/tests", "ce-type": type_}
     answer = client.post("/", json=data, headers=headers)
-    print("answer", json.dumps([answer.headers.get("ce-type"), sorted(sys.modules)]))
+    result.append([answer.headers.get("ce-type"), sorted(sys.modules)])
 """
 
 
@@ -141,9 +143,8 @@ def test_approvals_are_loaded_by_the_first_event_that_needs_them(cloud: Simulato
     """A stop that needs no approval is handled without them, also where a key is configured."""
     ids = [cloud.add_server(), cloud.add_server()]
     sent = [(STOP_REQUESTED, {"server_ids": ids[:1]}), (STOP_APPROVED, {"plan": "AAAA", "approved_by": "slack:T1/U1"})]
-    output = run(_SEND, json.dumps(sent), environ={**cloud.environ(), **settings})
-    answers = [json.loads(line.removeprefix("answer ")) for line in output.splitlines() if line[:7] == "answer "]
-    (stopped, plain), (refused, approval) = answers
+    environ = {**cloud.environ(), **settings}
+    (stopped, plain), (refused, approval) = run(_SEND, json.dumps(sent), environ=environ)
     assert (stopped, refused) == (STOP_COMPLETED, STOP_REFUSED)
     assert unwanted(set(plain), _APPROVAL) == []
     assert unwanted(set(approval), _APPROVAL) == sorted(_APPROVAL)
@@ -196,10 +197,10 @@ def test_requests_is_complete_without_what_is_left_out() -> None:
 import warnings
 warnings.simplefilter("error")
 import handler.http_client, sys, requests
-assert {"chardet", "charset_normalizer"}.isdisjoint(sys.modules)
+left_out = {"chardet", "charset_normalizer"}.isdisjoint(sys.modules)
 response = requests.Response()
 response._content = b"gr\\xc3\\xbcn"
-assert response.text == "gr\\u00fcn"
 import charset_normalizer
+result = [left_out, response.text]
 """
-    run(script, environ={})
+    assert run(script, environ={}) == [True, "gr\u00fcn"]
