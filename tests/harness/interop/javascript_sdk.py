@@ -151,8 +151,8 @@ def test_text_that_the_sdk_sends_as_latin_1_is_not_utf_8(sdk: Sdk) -> None:
         "latin-binary", "binary", id="js-latin", source="/javascript", type=STOP, subject="Süd",
         data={"server_ids": [sdk.cloud.add_server()]},
     )  # fmt: skip
-    assert json.loads(made["answer"]["body"])["faults"] == [
-        {"at": "subject", "fault": "must be UTF-8 once percent-decoded"}
+    assert json.loads(made["answer"]["body"])["violations"] == [
+        {"at": "subject", "message": "must be UTF-8 once percent-decoded"}
     ]
     assert sdk.cloud.count(CallKind.STOP) == before
 
