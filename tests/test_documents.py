@@ -21,7 +21,8 @@ from handler.inbound.cloudevents import strict_json
 from handler.inbound.webhooks import grammar
 from tests.conftest import ROOT
 from tests.deploy.validate import schema_errors
-from tests.support.blocks import Block, Terminal, blocks, clone, in_use, new_user, sentences
+from tests.support.blocks import Block, Terminal, blocks, clone, new_user, sentences
+from tests.support.process import in_use
 from tests.test_events_folder import schema_violations
 
 DOCUMENTS = sorted(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.process import in_use
 
 _FENCE = re.compile(r"^( *)(```+)(.*)$")
 _COMMENT = re.compile(r"<!-- *(.*?) *-->")
@@ -174,13 +175,6 @@ class Terminal:
         except ProcessLookupError:
             return False
         return True
-
-
-def in_use(port: int) -> bool:
-    """Say whether something on this machine accepts connections on a port."""
-    with socket.socket() as client:
-        client.settimeout(1)
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def clone(root: Path, folder: Path) -> None:

@@ -40,6 +40,13 @@ def free_port() -> int:
         return port
 
 
+def in_use(port: int) -> bool:
+    """Say whether something on this machine accepts connections on a port."""
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def function_command(
     port: int, target: str = "stop_servers", *, source: Path = MAIN, python: str = sys.executable
 ) -> list[str]:
@@ -130,17 +137,11 @@ class ServerProcess:
             self._popen.kill()
             self._popen.wait()
             deadline = time.monotonic() + _START_TIMEOUT
-            while self._listens() and time.monotonic() < deadline:
+            while in_use(self.port):
+                assert time.monotonic() < deadline, f"something still listens on port {self.port}"
                 time.sleep(0.005)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError as error:
-            return not isinstance(error, ConnectionRefusedError)
-        return True
 
     def stop(self, ended_by: signal.Signals = signal.SIGTERM, timeout: float = 30.0) -> int:
         """Ask it to end, by default as a platform does; return the exit code."""
