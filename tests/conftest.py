@@ -40,7 +40,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     What whole processes, whole nights and random events reach in passing is not asserted there, and to trace them takes
     as long as all other tests do. pytest-cov's marker `no_cover` has no effect in the workers of pytest-xdist.
     """
-    if item.path.relative_to(ROOT / "tests").parts[0] not in _NOT_MEASURED:
+    measures = bool(item.config.getoption("cov_source", None)) and not item.config.getoption("no_cov")
+    if not measures or item.path.relative_to(ROOT / "tests").parts[0] not in _NOT_MEASURED:
+        # Without coverage, a debugger keeps its trace function.
         return (yield)
     here, threads = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
