@@ -293,9 +293,7 @@ def _started_since(server: Server, request: StopRequest, policy: Policy, stop: D
         return _leave(
             Reason.STARTED_SINCE,
             f"An entry{when} in its history could not be read{what} and may be a start, so it is left running.",
-        )._replace(
-            history=Lookup.UNREADABLE,
-        )
+        )._replace(history=Lookup.UNREADABLE)
     return stop._replace(history=Lookup.NONE_COUNTS)
 
 
@@ -307,9 +305,7 @@ def _without_history(server: Server, history: History, stop: Decision) -> Decisi
             Reason.STARTED_SINCE,
             "It runs, and its record has changed since our stop; without a history nothing shows that nobody "
             "started it again, so it is left running.",
-        )._replace(
-            history=history.gap,
-        )
+        )._replace(history=history.gap)
     detail = f"{stop.detail} Its history could not be read, so only the event's age counts."
     return stop._replace(detail=detail, history=history.gap)
 

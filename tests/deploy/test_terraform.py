@@ -197,8 +197,8 @@ def test_what_a_deployment_leaves_behind_is_not_committed() -> None:
 def test_function_gives_up_before_the_platform_does() -> None:
     """AUTOSTOP_DEADLINE lies below the function's time-out, and that below the gateway's 90 seconds or at them."""
     values = TERRAFORM["locals"][LOCALS]
-    deadline = int(re.search(r'AUTOSTOP_DEADLINE\s*=\s*"(\d+)s"', values["settings"])[1])  # type: ignore[index]
-    assert deadline < FUNCTION["timeout"] <= 90
+    (deadline,) = re.findall(r'AUTOSTOP_DEADLINE\s*=\s*"(\d+)s"', values["settings"])
+    assert int(deadline) < FUNCTION["timeout"] <= 90
 
 
 @pytest.mark.parametrize("container", [False, True])

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from http import HTTPStatus
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from handler.errors import AutostopError, BadEvent, BodyIncomplete, ShuttingDown, TooLarge, Violation
@@ -129,9 +130,7 @@ def install(
         SystemExit: the server is configured in a way in which the limits cannot hold.
     """
     app.wsgi_app = Middleware(app.wsgi_app, max_body, flush)
-    try:
-        import gunicorn  # noqa: F401
-    except ImportError:
+    if find_spec("gunicorn") is None:
         # Without gunicorn (Windows) functions-framework serves with Flask's development server.
         return
     from handler.inbound.http import server_limits
